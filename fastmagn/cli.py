@@ -1,0 +1,94 @@
+"""From the command line and YAML to Config, and back to a run's config.yaml."""
+
+import difflib
+import re
+import sys
+from argparse import ArgumentError
+from collections.abc import Callable
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser
+
+from fastmagn.config import Config
+from fastmagn.errors import InputError
+
+EXIT_INPUT_ERROR = 2
+EXIT_INTERRUPTED = 130  # what a shell reports for a process that Ctrl-C ended
+
+
+def config_parser(prog: str, description: str) -> ArgumentParser:
+    """The command line of Config: `--config FILE`, `--section.field value`, `--print_config`, `--help`."""
+    parser = ArgumentParser(prog=prog, description=description, exit_on_error=False)
+    parser.add_argument("--config", action="config", help="YAML file of these fields; later arguments override it.")
+    parser.add_class_arguments(Config)
+    return parser
+
+
+def parse_config(arguments: list[str], prog: str, description: str) -> Config:
+    """Config from command-line arguments.
+
+    Raises:
+        InputError: An unknown field (named, with the nearest known one), a value of another type or out of its range,
+            a YAML file that cannot be read.
+    """
+    parser = config_parser(prog, description)
+    try:
+        values = vars(parser.instantiate(parser.parse_args(arguments)))
+    except ArgumentError as error:
+        raise InputError(_one_line(str(error))) from error
+    return Config(**{field.name: values[field.name] for field in fields(Config)})
+
+
+def plain(config: Any) -> Any:
+    """A (part of a) Config as what YAML and JSON can hold: dicts, lists, strings, numbers, None."""
+    if is_dataclass(config) and not isinstance(config, type):
+        config = asdict(config)
+    if isinstance(config, dict):
+        return {name: plain(value) for name, value in config.items()}
+    return str(config) if isinstance(config, Path) else config
+
+
+def to_yaml(config: Config) -> str:
+    """The YAML that `--config` reads back to an equal Config."""
+    return yaml.safe_dump(plain(config), sort_keys=False)
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """Every field of a Config by its dotted name, such as `train.epochs`."""
+    flat = {}
+    for name, value in plain(config).items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{inner}": inner_value for inner, inner_value in value.items()}
+        else:
+            flat[name] = value
+    return flat
+
+
+def run_command(main: Callable[[list[str]], int]) -> None:
+    """Exit with the status of a command's main; an InputError becomes one line and status 2."""
+    try:
+        status = main(sys.argv[1:])
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = EXIT_INPUT_ERROR
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = EXIT_INTERRUPTED
+    raise SystemExit(status)
+
+
+def _one_line(message: str) -> str:
+    """jsonargparse's message in one line, with the nearest field where it names one that does not exist."""
+    line = re.sub(r"\s+", " ", message).strip()
+    known = flatten(Config())
+    sections = {name.split(".")[0] for name in known if "." in name}
+    group = re.search(r"Group '(\w+)'", line)
+    for word in re.findall(r"(?:'|--)([\w.]+)", line):
+        name = f"{group[1]}.{word}" if group else word
+        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+        if nearest and word not in sections and name not in known:
+            return f"{line}. Did you mean {nearest[0]!r}?"
+    return line

@@ -1,0 +1,228 @@
+"""The one schema: frozen, keyword-only dataclasses. cli.py makes the command line of them and reads the YAML.
+
+The defaults are configs/digits_quickstart.yaml. A field's docstring is its help text, with its unit and range;
+`__post_init__` checks the range and names the field as the user wrote it.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from fastmagn.errors import check
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which images to train and test on.
+
+    Args:
+        name: Image set: cifar10, cifar100, or digits (scikit-learn's, embedded, needs no folder).
+        dir: Folder that holds the published layout: DIR/cifar-10-batches-py or DIR/cifar-100-python.
+        download: Fetch a CIFAR set that is absent into dir; off means no network access at all.
+        num_validation_images: Training images held out and measured after each epoch, 0 for none; use these to select.
+    """
+
+    name: str = "digits"
+    dir: Path = Path("data")
+    download: bool = False
+    num_validation_images: int = 0
+
+    def __post_init__(self) -> None:
+        check(self.num_validation_images >= 0, "data.num_validation_images", self.num_validation_images, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The network; it normalises its images itself, with the data set's mean and standard deviation.
+
+    Args:
+        name: Network: resnet18 (3x3 stem, no max-pool) or resnet_small (for CPUs).
+        bn_views: Batch normalisation over all views together (joint, AugMix's) or each view by itself (per_view,
+            what separate forward passes would compute).
+    """
+
+    name: str = "resnet_small"
+    bn_views: Literal["joint", "per_view"] = "joint"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How long and how to train.
+
+    Args:
+        epochs: Passes over the training images, 1 or more.
+        batch_size: Images a step (each in all its views), 1 or more; the last incomplete batch is dropped.
+        seed: Seed of the weights and of the whole random stream, 0..2^64 - 1.
+        max_steps: Stop after this many steps, then evaluate; 0 means all of them.
+        amp: Precision of the forward pass: bf16 (autocast), float32, or auto (bf16 where the hardware has it).
+        compile: torch.compile model and loss; auto means on CUDA only.
+        channels_last: Keep weights and activations channels last.
+        checkpoint_every_steps: Also save a checkpoint every so many steps, 0 or more; 0 means at epoch ends only.
+    """
+
+    epochs: int = 30
+    batch_size: int = 128
+    seed: int = 0
+    max_steps: int = 0
+    amp: Literal["auto", "bf16", "float32"] = "auto"
+    compile: Literal["auto"] | bool = "auto"
+    channels_last: bool = True
+    checkpoint_every_steps: int = 0
+
+    def __post_init__(self) -> None:
+        check(self.epochs >= 1, "train.epochs", self.epochs, "1 or more")
+        check(self.batch_size >= 1, "train.batch_size", self.batch_size, "1 or more")
+        check(0 <= self.seed < 2**64, "train.seed", self.seed, "0..2^64 - 1")
+        check(self.max_steps >= 0, "train.max_steps", self.max_steps, "0 (all) or more")
+        steps = self.checkpoint_every_steps
+        check(steps >= 0, "train.checkpoint_every_steps", steps, "0 (at epoch ends) or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """SGD with Nesterov momentum and its learning-rate schedule.
+
+    Args:
+        lr: Learning rate: the first one of the step schedule, the peak of one_cycle; above 0.
+        momentum: Nesterov momentum, 0 <= momentum < 1; 0 is plain SGD.
+        weight_decay: L2 penalty on all parameters, 0 or more.
+        schedule: step (lr * step_factor every step_epochs) or one_cycle (cosine up over 30 % of the steps, then down).
+        step_epochs: Epochs between two steps of the step schedule, 1 or more.
+        step_factor: Factor of each step of the step schedule, in (0, 1].
+    """
+
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: Literal["step", "one_cycle"] = "one_cycle"
+    step_epochs: int = 50
+    step_factor: float = 0.1
+
+    def __post_init__(self) -> None:
+        check(self.lr > 0, "optim.lr", self.lr, "a number above 0")
+        check(0 <= self.momentum < 1, "optim.momentum", self.momentum, "0 <= momentum < 1")
+        check(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "0 or more")
+        check(self.step_epochs >= 1, "optim.step_epochs", self.step_epochs, "1 or more")
+        check(0 < self.step_factor <= 1, "optim.step_factor", self.step_factor, "a number in (0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """How views are made: the base transform of the clean view, AugMix, Gaussian noise.
+
+    Args:
+        backend: Engine that makes the views: auto (the fastest exact one for the device), numba, kornia, dali, pil.
+        aug_severity: AugMix's strength, 1..10: an operation's level is uniform in [0.1, aug_severity].
+        random_aug_severity: Draw the strength uniformly from 1..aug_severity for each image and view.
+        mixture_width: Number of chains that an AugMix view mixes, 1..8.
+        mixture_depth: Operations in a chain, 1..8; -1 draws it uniformly from 1, 2, 3 for each chain.
+        all_operations: Add colour, contrast, brightness and sharpness to AugMix's nine operations; these overlap
+            the test corruptions.
+        num_noise_samples: Noisy views of each image for MAGN, 1..8; more than one average their divergences.
+        sigma_max: Largest standard deviation of the Gaussian noise, pixels in [0, 1]; one sigma an image and draw.
+        crop_padding_px: Black border from which the random crop is taken, 0..64 px; 0 turns the crop off.
+        horizontal_flip: Flip an image left to right with probability 1/2.
+        color_jitter: Brightness, contrast and saturation factors are uniform in [1 - color_jitter, 1 + color_jitter],
+            0..1.
+        rotation_deg: The clean view is rotated uniformly within +-rotation_deg, 0..30 degrees.
+    """
+
+    backend: Literal["auto", "numba", "kornia", "dali", "pil"] = "auto"
+    aug_severity: int = 3
+    random_aug_severity: bool = False
+    mixture_width: int = 3
+    mixture_depth: int = -1
+    all_operations: bool = False
+    num_noise_samples: int = 1
+    sigma_max: float = 0.2
+    crop_padding_px: int = 4
+    horizontal_flip: bool = False
+    color_jitter: float = 0.25
+    rotation_deg: float = 2.0
+
+    def __post_init__(self) -> None:
+        check(1 <= self.aug_severity <= 10, "augment.aug_severity", self.aug_severity, "1..10")
+        check(1 <= self.mixture_width <= 8, "augment.mixture_width", self.mixture_width, "1..8")
+        depth_ok = self.mixture_depth == -1 or 1 <= self.mixture_depth <= 8
+        check(depth_ok, "augment.mixture_depth", self.mixture_depth, "-1 (drawn from 1, 2, 3) or 1..8")
+        check(1 <= self.num_noise_samples <= 8, "augment.num_noise_samples", self.num_noise_samples, "1..8")
+        check(0 <= self.sigma_max <= 10, "augment.sigma_max", self.sigma_max, "0..10")
+        check(0 <= self.crop_padding_px <= 64, "augment.crop_padding_px", self.crop_padding_px, "0..64")
+        check(0 <= self.color_jitter <= 1, "augment.color_jitter", self.color_jitter, "0..1")
+        check(0 <= self.rotation_deg <= 30, "augment.rotation_deg", self.rotation_deg, "0..30")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Weights of equation (6).
+
+    Args:
+        consistency_weight: lambda_1, weight of the misclassification-aware Gaussian consistency, 0 or more.
+        jsd_weight: lambda_2, weight of the Jensen-Shannon divergence of the AugMix views, 0 or more.
+        detach_weight: Stop the gradient through the confidence p_y that weighs the consistency.
+        detach_target: Stop the gradient through p(x) as the consistency's target.
+    """
+
+    consistency_weight: float = 3.0
+    jsd_weight: float = 12.0
+    detach_weight: bool = False
+    detach_target: bool = False
+
+    def __post_init__(self) -> None:
+        check(self.consistency_weight >= 0, "loss.consistency_weight", self.consistency_weight, "0 or more")
+        check(self.jsd_weight >= 0, "loss.jsd_weight", self.jsd_weight, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """What is measured after training.
+
+    Args:
+        corruption_set: c19 (all), c18 (without gaussian_noise, the paper's), c15 (the usual benchmark's).
+        num_images: First so many test images, 0 for all.
+        corrupted_dir: Folder of a published or made -C set; none means the corruptions are made on the fly.
+        corruption_seed: Seed of the corruptions made on the fly, 0..2^64 - 1.
+        batch_size: Images a forward pass, 1 or more.
+        num_bins: Bins of the RMS calibration error, 1 or more.
+        binning: Bins of equal width (width) or of equal numbers of predictions (adaptive).
+        pooling: All corrupt predictions pooled (pooled), or the mean of each corruption's error (per_corruption).
+    """
+
+    corruption_set: Literal["c15", "c18", "c19"] = "c19"
+    num_images: int = 0
+    corrupted_dir: Path | None = None
+    corruption_seed: int = 0
+    batch_size: int = 1000
+    num_bins: int = 15
+    binning: Literal["width", "adaptive"] = "width"
+    pooling: Literal["pooled", "per_corruption"] = "pooled"
+
+    def __post_init__(self) -> None:
+        check(self.num_images >= 0, "eval.num_images", self.num_images, "0 (all) or more")
+        check(0 <= self.corruption_seed < 2**64, "eval.corruption_seed", self.corruption_seed, "0..2^64 - 1")
+        check(self.batch_size >= 1, "eval.batch_size", self.batch_size, "1 or more")
+        check(self.num_bins >= 1, "eval.num_bins", self.num_bins, "1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A whole run.
+
+    Args:
+        method: What to train with: standard, augmix, magn or magn_augmix.
+        run_dir: The run's folder; none means runs/DATA-METHOD-MODEL-seedSEED.
+        resume: auto goes on from the run folder's last checkpoint if it has one; never refuses a folder with one.
+        device: auto (CUDA where there is one), cpu or cuda.
+    """
+
+    method: str = "magn_augmix"
+    run_dir: Path | None = None
+    resume: Literal["auto", "never"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)

@@ -1,0 +1,105 @@
+"""The 19 common corruptions at five severities, as in the published 32x32 sets, seeded and in any order.
+
+Source: D. Hendrycks and T. Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and
+Perturbations", ICLR 2019, and the script that made CIFAR-10-C. The severities' parameters are those of the 32x32 sets
+for images of every size; they stand at the head of each module.
+"""
+
+import operator
+
+import numpy as np
+
+from fastmagn.corruptions.frost_pictures import find_frost_pictures
+from fastmagn.errors import InputError, check
+from fastmagn.registry import resolve
+
+# A corruption's place is its number in the random stream: never reorder, only append, or stored sets cannot be remade.
+CORRUPTIONS: dict[str, str] = {
+    "gaussian_noise": "fastmagn.corruptions.noise:gaussian_noise",
+    "shot_noise": "fastmagn.corruptions.noise:shot_noise",
+    "impulse_noise": "fastmagn.corruptions.noise:impulse_noise",
+    "defocus_blur": "fastmagn.corruptions.blur:defocus_blur",
+    "glass_blur": "fastmagn.corruptions.blur:glass_blur",
+    "motion_blur": "fastmagn.corruptions.blur:motion_blur",
+    "zoom_blur": "fastmagn.corruptions.blur:zoom_blur",
+    "snow": "fastmagn.corruptions.weather:snow",
+    "frost": "fastmagn.corruptions.weather:frost",
+    "fog": "fastmagn.corruptions.weather:fog",
+    "brightness": "fastmagn.corruptions.digital:brightness",
+    "contrast": "fastmagn.corruptions.digital:contrast",
+    "elastic_transform": "fastmagn.corruptions.digital:elastic_transform",
+    "pixelate": "fastmagn.corruptions.digital:pixelate",
+    "jpeg_compression": "fastmagn.corruptions.digital:jpeg_compression",
+    "speckle_noise": "fastmagn.corruptions.noise:speckle_noise",
+    "gaussian_blur": "fastmagn.corruptions.blur:gaussian_blur",
+    "spatter": "fastmagn.corruptions.weather:spatter",
+    "saturate": "fastmagn.corruptions.digital:saturate",
+}
+
+CORRUPTION_SETS: dict[str, tuple[str, ...]] = {
+    "c15": tuple(CORRUPTIONS)[:15],
+    "c18": tuple(CORRUPTIONS)[1:],
+    "c19": tuple(CORRUPTIONS),
+}
+
+SEVERITIES = (1, 2, 3, 4, 5)
+
+MIN_SIDE_PX = 8
+
+
+def available_corruptions() -> tuple[str, ...]:
+    """The corruptions that can be made here, in the registry's order: all but frost where its pictures are absent."""
+    missing = set() if find_frost_pictures() else {"frost"}
+    return tuple(name for name in CORRUPTIONS if name not in missing)
+
+
+def corrupt(
+    images_u8: np.ndarray, name: str, severity: int, *, seed: int = 0, indices: np.ndarray | None = None
+) -> np.ndarray:
+    """Corrupt each image as a pure function of its pixels, name, severity, seed and sample index.
+
+    Any subset, order, split or number of threads therefore gives the same pixels.
+
+    Args:
+        images_u8: uint8 [N, H, W, 3], RGB, H and W at least 8 px.
+        name: A key of CORRUPTIONS.
+        severity: 1..5.
+        seed: Key of the random stream, 0..2^64 - 1.
+        indices: int64 [N], the sample index that keys each image's stream, 0..2^32 - 1; by default 0..N - 1.
+
+    Returns:
+        uint8 [N, H, W, 3], a new array.
+
+    Raises:
+        InputError: An argument is not of this kind, or frost's pictures are not installed.
+    """
+    function = resolve(CORRUPTIONS, name, "corruption")
+    shape = getattr(images_u8, "shape", None)
+    is_images = isinstance(images_u8, np.ndarray) and images_u8.ndim == 4 and shape[3] == 3
+    check(is_images and min(shape[1:3]) >= MIN_SIDE_PX, "images_u8.shape", shape, "[N, H, W, 3], H and W at least 8")
+    check(images_u8.dtype == np.uint8, "images_u8.dtype", str(images_u8.dtype), "uint8 (levels 0..255)")
+    check(_is_integer(severity) and severity in SEVERITIES, "severity", severity, "1, 2, 3, 4 or 5")
+    check(_is_integer(seed) and 0 <= seed < 2**64, "seed", seed, "an integer in 0..2^64 - 1")
+    keys = np.arange(len(images_u8)) if indices is None else np.asarray(indices)
+    if keys.shape != (len(images_u8),) or keys.dtype.kind not in "iu":
+        raise InputError(
+            f"indices: got {keys.dtype} {list(keys.shape)}; expected integers, one for each of {len(images_u8)} images."
+        )
+    if len(keys) == 0:
+        return images_u8.copy()
+    in_range = keys.min() >= 0 and keys.max() < 2**32
+    check(in_range, "indices", f"{keys.min()}..{keys.max()}", "sample indices in 0..2^32 - 1")
+    return function(np.ascontiguousarray(images_u8), int(severity), int(seed), keys.astype(np.int64))
+
+
+def random_view(name: str, severity: int) -> int:
+    """The view of rng.STREAM_CORRUPTION from which this corruption draws at this severity."""
+    return 8 * tuple(CORRUPTIONS).index(name) + severity
+
+
+def _is_integer(value: object) -> bool:
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return not isinstance(value, bool)

@@ -1,0 +1,78 @@
+"""Noise: Gaussian, shot, impulse, speckle. Parameters of the published 32x32 sets, by severity 1..5.
+
+Each function: images_u8 uint8 [N, H, W, 3], severity 1..5, seed, indices int64 [N] -> uint8 [N, H, W, 3].
+"""
+
+from functools import lru_cache
+
+import numpy as np
+from scipy.special import pdtr
+
+from fastmagn.corruptions import random_view
+from fastmagn_kernels.corrupt_noise import impulse_noise_batch, normal_noise_batch, shot_noise_batch
+from fastmagn_kernels.rng import key_words
+
+GAUSSIAN_STD = (0.04, 0.06, 0.08, 0.09, 0.10)  # of pixels in [0, 1]
+SHOT_PHOTONS = (500, 250, 100, 75, 50)  # expected at white
+IMPULSE_AMOUNT = (0.01, 0.02, 0.03, 0.05, 0.07)  # share of values replaced
+SPECKLE_STD = (0.06, 0.1, 0.12, 0.16, 0.2)  # as a share of the pixel itself
+
+
+def gaussian_noise(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
+    """x + std * z, z standard normal for each value."""
+    return _normal_noise(images_u8, GAUSSIAN_STD[severity - 1], False, "gaussian_noise", severity, seed, indices)
+
+
+def speckle_noise(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
+    """x + x * std * z, z standard normal for each value."""
+    return _normal_noise(images_u8, SPECKLE_STD[severity - 1], True, "speckle_noise", severity, seed, indices)
+
+
+def _normal_noise(images_u8, std, of_signal, name, severity, seed, indices) -> np.ndarray:
+    out = np.empty_like(images_u8)
+    flat, flat_out = images_u8.reshape(len(images_u8), -1), out.reshape(len(out), -1)
+    view = random_view(name, severity)
+    normal_noise_batch(flat_out, flat, np.float32(std), of_signal, view, indices, *key_words(seed))
+    return out
+
+
+def shot_noise(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
+    """k / photons, k Poisson with mean x * photons, by inverting the distribution function."""
+    out = np.empty_like(images_u8)
+    flat, flat_out = images_u8.reshape(len(images_u8), -1), out.reshape(len(out), -1)
+    tables = shot_tables(SHOT_PHOTONS[severity - 1])
+    shot_noise_batch(flat_out, flat, *tables, random_view("shot_noise", severity), indices, *key_words(seed))
+    return out
+
+
+@lru_cache(maxsize=8)
+def shot_tables(photons: int) -> tuple[np.ndarray, np.ndarray]:
+    """Tables that turn a level and a uniform word of 32 bits into the level after shot noise.
+
+    Levels in and out are 256 each, so all of shot noise is 256 distribution functions over 256 levels: exact, each
+    probability to 2^-32, with no Poisson sampler that would take a varying number of draws.
+
+    Returns:
+        Start levels, uint8 [256, 256]: by level in and the word's top byte, the first level out that can be.
+        Last words, uint32 [256, 256]: by level in and level out, the largest word that gives at most this level.
+    """
+    counts = np.arange(photons + 1)
+    level_of_count = (np.clip(counts / photons, 0, 1) * 255).astype(np.uint8)
+    largest_count = np.searchsorted(level_of_count, np.arange(256), side="right") - 1
+    means = np.arange(256)[:, None] / 255 * photons
+    cumulative = pdtr(np.maximum(largest_count, 0)[None, :], means)
+    cumulative[:, 255] = 1.0
+    words_up_to = np.rint(cumulative * 2.0**32).astype(np.int64)
+    first_words = np.arange(256, dtype=np.int64) << 24
+    starts = [np.searchsorted(row, first_words, side="right") for row in words_up_to]
+    return np.array(starts, np.uint8), np.maximum(words_up_to - 1, 0).astype(np.uint32)
+
+
+def impulse_noise(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
+    """Salt and pepper, half each, for each value by itself (scikit-image's random_noise, mode "s&p")."""
+    out = np.empty_like(images_u8)
+    flat, flat_out = images_u8.reshape(len(images_u8), -1), out.reshape(len(out), -1)
+    flip_below = round(IMPULSE_AMOUNT[severity - 1] * 2**32)
+    bounds = np.uint64(flip_below // 2), np.uint64(flip_below)
+    impulse_noise_batch(flat_out, flat, *bounds, random_view("impulse_noise", severity), indices, *key_words(seed))
+    return out

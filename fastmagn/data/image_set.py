@@ -1,0 +1,80 @@
+"""A data set in host memory, and its split into a training part and a held-out validation part."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from fastmagn.errors import check
+from fastmagn_kernels import rng
+
+# Training epochs count from 0 and never come here, so the split shares no draw with an epoch's order.
+_SPLIT_EPOCH = 2**32 - 1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImageSet:
+    """Training and test images with their labels.
+
+    Args:
+        name: The registered name.
+        class_names: K names; label k is class_names[k].
+        mean: Per-channel mean of the training images, pixels in [0, 1].
+        std: Per-channel standard deviation of the training images, pixels in [0, 1].
+        train_images_u8: uint8 [N, H, W, 3], contiguous.
+        train_labels: int64 [N], 0..K-1.
+        test_images_u8: uint8 [M, H, W, 3], contiguous.
+        test_labels: int64 [M], 0..K-1.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    train_images_u8: np.ndarray
+    train_labels: np.ndarray
+    test_images_u8: np.ndarray
+    test_labels: np.ndarray
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    def __post_init__(self) -> None:
+        parts = ((self.train_images_u8, self.train_labels), (self.test_images_u8, self.test_labels))
+        for images_u8, labels in parts:
+            assert images_u8.dtype == np.uint8
+            assert images_u8.ndim == 4
+            assert images_u8.shape[3] == 3
+            assert images_u8.flags.c_contiguous
+            assert labels.dtype == np.int64
+            assert labels.shape == images_u8.shape[:1]
+            assert np.isin(labels, np.arange(self.num_classes)).all()
+
+
+class ImagePart(NamedTuple):
+    """Some of the training images: uint8 [N, H, W, 3], int64 [N], and their int64 [N] indices in the whole set."""
+
+    images_u8: np.ndarray
+    labels: np.ndarray
+    indices: np.ndarray
+
+
+def split_validation(image_set: ImageSet, num_images: int, seed: int) -> tuple[ImagePart, ImagePart]:
+    """Split the training images into a training part and `num_images` held out for validation.
+
+    The held-out images are the first of a permutation of all, drawn from the seed; they are not stratified. Both parts
+    keep the order and the sample indices of the full set, so an image sees the same views with and without a split.
+    `num_images` 0 gives the whole set (not copied) and an empty part.
+
+    Raises:
+        InputError: `num_images` is negative or leaves no image to train on.
+    """
+    total = len(image_set.train_labels)
+    check(0 <= num_images < total, "data.num_validation_images", num_images, f"0..{total - 1}")
+    order = rng.permutation(total, seed, _SPLIT_EPOCH)
+    held_out, kept = np.sort(order[:num_images]), np.sort(order[num_images:])
+    images_u8, labels = image_set.train_images_u8, image_set.train_labels
+    if num_images == 0:
+        return ImagePart(images_u8, labels, kept), ImagePart(images_u8[:0], labels[:0], held_out)
+    return ImagePart(images_u8[kept], labels[kept], kept), ImagePart(images_u8[held_out], labels[held_out], held_out)

@@ -1,0 +1,77 @@
+"""Batches from a training set that lives on the device: nothing is copied from the host but an epoch's order.
+
+Shapes: N images of the set, B batch, C H W.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from fastmagn.data.image_set import ImagePart
+from fastmagn.errors import InputError, check
+from fastmagn_kernels import rng
+
+
+class Batch(NamedTuple):
+    """One training batch.
+
+    Args:
+        images: uint8 [B, C, H, W] on the device, channels-last strides.
+        labels: int64 [B] on the device.
+        indices: int64 [B] on the host, indices within the full training set: what the views' randomness depends on.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    indices: np.ndarray
+
+
+class DeviceSource:
+    """Yields a training part's batches, in an order that is a pure function of (seed, epoch).
+
+    Args:
+        part: Images to train on; on the CPU their memory is shared, not copied.
+        batch_size: B, 1..N. What is left of an epoch after its last full batch is dropped.
+        seed: The run's seed, 0..2^64 - 1.
+        device: Where the images live: 154 MB for CIFAR.
+
+    Raises:
+        InputError: `batch_size` is below 1 or above N.
+    """
+
+    def __init__(self, part: ImagePart, *, batch_size: int, seed: int, device: torch.device | str) -> None:
+        check(batch_size >= 1, "train.batch_size", batch_size, "1 or more")
+        if batch_size > len(part.labels):
+            raise InputError(
+                f"train.batch_size: got {batch_size}; the training set has {len(part.labels)} images and the last"
+                f" batch is dropped unless full; expected 1..{len(part.labels)}."
+            )
+        self.batch_size = batch_size
+        self.seed = seed
+        self._indices = part.indices
+        self._images_nhwc = torch.from_numpy(part.images_u8).to(device)
+        self._labels = torch.from_numpy(part.labels).to(device)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self._indices) // self.batch_size
+
+    def batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        """The epoch's batches from `start_step` on, in the order of `rng.permutation(N, seed, epoch)`.
+
+        Args:
+            epoch: 0..2^32 - 2.
+            start_step: First batch to yield, 0..steps_per_epoch; the batches do not depend on it.
+        """
+        assert 0 <= start_step <= self.steps_per_epoch
+        order = rng.permutation(len(self._indices), self.seed, epoch)
+        indices = self._indices[order]
+        device_order = torch.from_numpy(order).to(self._labels.device)
+        for step in range(start_step, self.steps_per_epoch):
+            part = slice(step * self.batch_size, (step + 1) * self.batch_size)
+            rows = device_order[part]
+            # A row of NHWC storage is one contiguous 3 KB copy, and the permuted view is channels-last for free.
+            images = self._images_nhwc.index_select(0, rows).permute(0, 3, 1, 2)
+            yield Batch(images, self._labels.index_select(0, rows), indices[part])

@@ -1,0 +1,14 @@
+"""Errors meant for people: one line that says what came, what is allowed and what to do."""
+
+
+class InputError(ValueError):
+    """Something the user gave (a field, a file, a folder) cannot be used; the message is the whole story.
+
+    Commands print it without a traceback and exit with status 2. Broken invariants of our own code are asserts.
+    """
+
+
+def check(holds: bool, field: str, got: object, expected: str) -> None:
+    """Raise InputError `field: got …; expected ….` unless `holds`."""
+    if not holds:
+        raise InputError(f"{field}: got {got!r}; expected {expected}.")

@@ -1,0 +1,43 @@
+"""What `auto` means on this machine: device, precision, compilation."""
+
+import dataclasses
+from contextlib import AbstractContextManager
+
+import torch
+
+from fastmagn.config import Config
+from fastmagn.errors import InputError
+
+
+def settle_hardware(config: Config) -> Config:
+    """The config with every `auto` of device, train.amp and train.compile decided, so that a run can be repeated.
+
+    Raises:
+        InputError: device is cuda and there is none.
+    """
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device: got 'cuda'; expected cpu or auto, as PyTorch finds no CUDA device here.")
+    device = config.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    amp, compiled = config.train.amp, config.train.compile
+    if amp == "auto":
+        amp = "bf16" if _has_bf16(device) else "float32"
+    if compiled == "auto":
+        compiled = device == "cuda"
+    return dataclasses.replace(
+        config, device=device, train=dataclasses.replace(config.train, amp=amp, compile=compiled)
+    )
+
+
+def precision(device: torch.device, amp: str) -> AbstractContextManager:
+    """Autocast to bfloat16 for amp `bf16`; nothing for `float32`."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=amp == "bf16")
+
+
+def _has_bf16(device: str) -> bool:
+    """Whether bfloat16 products run at full speed: CPUs without the instructions emulate them, slowly."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

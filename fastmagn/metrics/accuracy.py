@@ -1,0 +1,40 @@
+"""Accuracy under corruption, as fractions in 0..1."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from fastmagn.errors import check
+
+
+def corruption_accuracy(correct: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
+    """The table that results.json holds: for each corruption, the accuracy at severities 1..5.
+
+    Args:
+        correct: corruption -> bool [5, N]: whether image i was classified rightly at severity s + 1.
+
+    Raises:
+        InputError: A corruption without images, or with other than 5 severities.
+    """
+    table = {}
+    for name, is_correct in correct.items():
+        is_correct = np.asarray(is_correct)
+        shape_ok = is_correct.ndim == 2 and is_correct.shape[0] == 5 and is_correct.shape[1] > 0
+        check(shape_ok, f"predictions under {name}", list(is_correct.shape), "shape [5, N] with N at least 1")
+        table[name] = np.mean(is_correct, axis=1, dtype=np.float64).tolist()
+    return table
+
+
+def mean_corruption_accuracy(corruption_accuracy: Mapping[str, Sequence[float]], names: Iterable[str]) -> float | None:
+    """mCA: the plain mean over the corruptions `names` and their severities; None if the table lacks one of them.
+
+    Args:
+        corruption_accuracy: corruption -> accuracies at severities 1..5.
+        names: The corruption set, such as c15, c18 or c19; not empty, no name twice.
+    """
+    names = tuple(names)
+    assert len(set(names)) == len(names) > 0
+    if any(name not in corruption_accuracy for name in names):
+        return None
+    assert all(len(corruption_accuracy[name]) == 5 for name in names)
+    return float(np.mean([corruption_accuracy[name] for name in names], dtype=np.float64))

@@ -1,0 +1,63 @@
+"""Networks, by name. Every network takes images in [0, 1] and normalises them itself."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fastmagn.models.batchnorm import split_batch_norm
+from fastmagn.registry import resolve
+
+MODELS = {
+    "resnet18": "fastmagn.models.resnet:resnet18",
+    "resnet_small": "fastmagn.models.resnet:resnet_small",
+}
+
+
+class Normalised(nn.Module):
+    """A network behind its data set's normalisation, so that whoever calls it gives plain images.
+
+    Images are float [B, 3, H, W] in [0, 1] (noisy ones may leave it); logits are [B, K].
+    """
+
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network((images - self.mean) / self.std)
+
+
+def build_model(
+    name: str,
+    *,
+    num_classes: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    seed: int = 0,
+    num_views: int = 1,
+    bn_views: str = "joint",
+) -> Normalised:
+    """A network of the registry with weights drawn from `seed`, on the CPU, float32.
+
+    Args:
+        name: A name of MODELS.
+        num_classes: K, outputs of the network.
+        mean: The data set's mean for each channel, pixels in [0, 1].
+        std: The data set's standard deviation for each channel, pixels in [0, 1].
+        seed: Seed of the weights; torch's global generator is left as it was.
+        num_views: V, views that a fused batch stacks.
+        bn_views: `joint`, or `per_view` for batch statistics of each view by itself.
+
+    Raises:
+        InputError: An unknown name.
+    """
+    build = resolve(MODELS, name, "model.name")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = build(num_classes)
+    if bn_views == "per_view":
+        split_batch_norm(network, num_views)
+    return Normalised(network, mean, std)

@@ -1,0 +1,1 @@
+"""Numba kernels of fastmagn: arrays in, arrays out. Imports nothing of fastmagn."""

@@ -1,0 +1,274 @@
+"""Blurs of the corruption sets: Gaussian, defocus, zoom, glass, motion. uint8 in, uint8 out, parallel over images.
+
+Arithmetic is in the precision and order of the computation that made the published sets (SciPy's, float64; zoom's sum
+float32): results are truncated to uint8, so on flat areas the last bit of a sum decides a whole level.
+Rows are kept as W * 3 interleaved values: a step to the next pixel is then a contiguous shift, which vectorises.
+"""
+
+import math
+
+import numpy as np
+from numba import njit, prange
+
+from fastmagn_kernels.corrupt_noise import fill_words, first_word
+from fastmagn_kernels.rng import uniform
+
+_CHANNELS = 3
+
+
+@njit(cache=True)
+def unit_to_level(x):
+    """float in about [0, 1] -> uint8: clipped, times 255, truncated as the published sets are."""
+    return np.uint8(min(max(x, 0.0), 1.0) * 255.0)
+
+
+@njit(cache=True)
+def reflect_index(i, n):
+    """The index of 0..n - 1 that i stands for when the border repeats its edge: c b a | a b c | c b a."""
+    if 0 <= i < n:  # nearly always, and a division costs as much as ten of these tests
+        return i
+    i = i % (2 * n)
+    return i if i < n else 2 * n - 1 - i
+
+
+@njit(cache=True)
+def mirror_index(i, n):
+    """The index of 0..n - 1 that i stands for when the border does not repeat its edge: c b | a b c | b a."""
+    if 0 <= i < n:
+        return i
+    i = i % (2 * n - 2)
+    return i if i < n else 2 * n - 2 - i
+
+
+@njit(cache=True)
+def gaussian_filter(image, weights, channels, reflect):
+    """Filter `image`, float64 [H, W * channels], in place with the symmetric `weights` (float64 [2r + 1]).
+
+    Vertical pass first, the outermost pair of taps first: SciPy's order. The border repeats the edge value
+    (SciPy's "nearest") or, where `reflect`, the edge's mirror image (SciPy's "reflect").
+    """
+    height, length = image.shape
+    radius = weights.size // 2
+    width = length // channels
+    if radius == 0:
+        return
+    columns = np.empty((height, length), np.float64)
+    for y in range(height):
+        for j in range(length):
+            columns[y, j] = weights[radius] * image[y, j]
+        for k in range(radius):
+            offset = radius - k
+            above = reflect_index(y - offset, height) if reflect else max(y - offset, 0)
+            below = reflect_index(y + offset, height) if reflect else min(y + offset, height - 1)
+            for j in range(length):
+                columns[y, j] += (image[above, j] + image[below, j]) * weights[k]
+    line = np.empty(length + 2 * radius * channels, np.float64)
+    for y in range(height):
+        for x in range(-radius, width + radius):
+            source = reflect_index(x, width) if reflect else min(max(x, 0), width - 1)
+            for c in range(channels):
+                line[(x + radius) * channels + c] = columns[y, source * channels + c]
+        for j in range(length):
+            image[y, j] = weights[radius] * line[j + radius * channels]
+        for k in range(radius):
+            for j in range(length):
+                image[y, j] += (line[j + k * channels] + line[j + (2 * radius - k) * channels]) * weights[k]
+
+
+@njit(cache=True)
+def to_unit(levels):
+    """uint8 [H, L] -> float64 [H, L] in [0, 1]."""
+    unit = np.empty(levels.shape, np.float64)
+    for y in range(levels.shape[0]):
+        for j in range(levels.shape[1]):
+            unit[y, j] = levels[y, j] / 255.0
+    return unit
+
+
+@njit(cache=True)
+def gaussian_blur_image(out, image, weights):
+    """Blur one image, uint8 [H, W * 3], with `weights` (float64 [2r + 1]); `out` alike, or the image itself."""
+    unit = to_unit(image)
+    gaussian_filter(unit, weights, _CHANNELS, False)
+    for y in range(unit.shape[0]):
+        for j in range(unit.shape[1]):
+            out[y, j] = unit_to_level(unit[y, j])
+
+
+@njit(cache=True, parallel=True)
+def gaussian_blur_batch(out, images, weights):
+    """Blur `images`, uint8 [N, H, W * 3], with `weights` (float64 [2r + 1]); `out` alike."""
+    for i in prange(images.shape[0]):
+        gaussian_blur_image(out[i], images[i], weights)
+
+
+@njit(cache=True)
+def filter_image(out, image, tap_dy, tap_dx, tap_weights):
+    """One image of `filter_batch`."""
+    height, length = image.shape
+    width = length // _CHANNELS
+    reach = max(-tap_dx.min(), tap_dx.max())
+    padded = np.empty((height, length + 2 * reach * _CHANNELS), np.float64)
+    for y in range(height):
+        for x in range(-reach, width + reach):
+            source = mirror_index(x, width)
+            for c in range(_CHANNELS):
+                padded[y, (x + reach) * _CHANNELS + c] = image[y, source * _CHANNELS + c] / 255.0
+    row = np.empty(length, np.float64)
+    for y in range(height):
+        row[:] = 0.0
+        for t in range(tap_weights.size):
+            source = mirror_index(y + tap_dy[t], height)
+            start = (reach + tap_dx[t]) * _CHANNELS
+            for j in range(length):
+                row[j] += padded[source, start + j] * tap_weights[t]
+        for j in range(length):
+            out[y, j] = unit_to_level(row[j])
+
+
+@njit(cache=True, parallel=True)
+def filter_batch(out, images, tap_dy, tap_dx, tap_weights):
+    """Correlate `images`, uint8 [N, H, W * 3], with the taps (int64 [T], int64 [T], float64 [T]); the border mirrors
+    without repeating the edge. Products are added in the taps' order. `out` is like `images`.
+    """
+    for i in prange(images.shape[0]):
+        filter_image(out[i], images[i], tap_dy, tap_dx, tap_weights)
+
+
+@njit(cache=True)
+def add_zoomed(total, unit, repeats, rows, row_weights, columns, column_weights):
+    """Add `unit` (float32 [H, W * 3]), bilinearly resampled, `repeats` times to `total`, float32 alike.
+
+    Output line y is (1 - w) * line r + w * line r + 1 with r = rows[y] (int64 [H]) and w = row_weights[y] (float64
+    [H]), r + 1 kept inside; columns alike.
+    """
+    height, length = unit.shape
+    width = length // _CHANNELS
+    line = np.empty(length, np.float64)
+    for y in range(height):
+        upper, lower, w = rows[y], min(rows[y] + 1, height - 1), row_weights[y]
+        for j in range(length):
+            line[j] = (1.0 - w) * unit[upper, j] + w * unit[lower, j]
+        for x in range(width):
+            left, right, w = columns[x] * _CHANNELS, min(columns[x] + 1, width - 1) * _CHANNELS, column_weights[x]
+            for c in range(_CHANNELS):
+                value = np.float32((1.0 - w) * line[left + c] + w * line[right + c])
+                for _ in range(repeats):
+                    total[y, x * _CHANNELS + c] += value
+
+
+@njit(cache=True)
+def zoom_blur_image(out, image, repeats, rows, row_weights, columns, column_weights):
+    """One image of `zoom_blur_batch`."""
+    unit = to_unit(image).astype(np.float32)
+    total = np.zeros_like(unit)
+    for k in range(repeats.size):
+        add_zoomed(total, unit, repeats[k], rows[k], row_weights[k], columns[k], column_weights[k])
+    count = np.float32(repeats.sum() + 1)
+    for y in range(unit.shape[0]):
+        for j in range(unit.shape[1]):
+            mean = (unit[y, j] + total[y, j]) / count
+            out[y, j] = np.uint8(min(max(mean, np.float32(0)), np.float32(1)) * np.float32(255))
+
+
+@njit(cache=True, parallel=True)
+def zoom_blur_batch(out, images, repeats, rows, row_weights, columns, column_weights):
+    """Mean of `images` (uint8 [N, H, W * 3]) and its zooms; `out` alike.
+
+    Zoom k of K counts `repeats[k]` times (int64 [K]) and samples by `rows[k]` ... as in `add_zoomed`.
+    """
+    for i in prange(images.shape[0]):
+        zoom_blur_image(out[i], images[i], repeats, rows, row_weights, columns, column_weights)
+
+
+@njit(cache=True)
+def copy_levels(out, image):
+    """Copy uint8 [H, L]. Numba compiles the assignment of a whole array to seconds of overlap and broadcast checks."""
+    for y in range(image.shape[0]):
+        for j in range(image.shape[1]):
+            out[y, j] = image[y, j]
+
+
+@njit(cache=True)
+def shift_pixels(out, image, words, first_word_of_pass):
+    """Glass blur's pass: each pixel of `out` takes one of the four that end at it, above and to the left.
+
+    The source scans from the bottom right and "swaps" array views, which swaps nothing: a pixel is overwritten by one
+    not yet visited, so a pass is a gather. Rows and columns 0 and 1 stay. Images are uint8 [H, W * 3]; pixel q of a
+    pass reads 2 bits (row, column) of word q div 16 (`words`, uint32).
+    """
+    height, length = image.shape
+    width = length // _CHANNELS
+    copy_levels(out, image)
+    for y in range(2, height):
+        for x in range(2, width):
+            q = y * width + x
+            bits = np.int64(words[first_word_of_pass + (q >> 4)]) >> (2 * (q & 15))
+            source_y = y - (bits & 1)
+            source = (x - ((bits >> 1) & 1)) * _CHANNELS
+            target = x * _CHANNELS
+            out[y, target] = image[source_y, source]
+            out[y, target + 1] = image[source_y, source + 1]
+            out[y, target + 2] = image[source_y, source + 2]
+
+
+@njit(cache=True)
+def glass_blur_image(out, image, weights, passes, view, index, key_0, key_1):
+    """One image of `glass_blur_batch`."""
+    height, length = image.shape
+    words_in_pass = (height * (length // _CHANNELS) + 63) // 64 * 4  # whole blocks
+    words = np.empty(passes * words_in_pass, np.uint32)
+    fill_words(words, view, index, 0, key_0, key_1)
+    levels = np.empty((height, length), np.uint8)
+    copy_levels(out, image)
+    for stage in range(2):  # a loop, because two calls would be compiled twice: 4 s
+        gaussian_blur_image(out, out, weights)
+        if stage == 0:
+            for k in range(passes):
+                copy_levels(levels, out)
+                shift_pixels(out, levels, words, k * words_in_pass)
+
+
+@njit(cache=True, parallel=True)
+def glass_blur_batch(out, images, weights, passes, view, indices, key_0, key_1):
+    """Blur, shift pixels `passes` times, blur again: `images`, `out` uint8 [N, H, W * 3], `weights` as in
+    `gaussian_filter`.
+    """
+    for i in prange(images.shape[0]):
+        glass_blur_image(out[i], images[i], weights, passes, view, indices[i], key_0, key_1)
+
+
+@njit(cache=True)
+def motion_filter(out, image, weights, angle_deg, channels):
+    """ImageMagick's motion blur: tap t reads the pixel at t steps in the direction `angle_deg`, edges replicated.
+
+    `image` and `out` are uint8 [H, W * channels], results rounded to the nearest level; `weights` is float32 [T].
+    """
+    height, length = image.shape
+    width = length // channels
+    reach = weights.size - 1
+    cosine, sine = math.cos(math.radians(angle_deg)), math.sin(math.radians(angle_deg))
+    padded = np.empty((height, length + 2 * reach * channels), np.float32)
+    for y in range(height):
+        for x in range(-reach, width + reach):
+            source = min(max(x, 0), width - 1)
+            for c in range(channels):
+                padded[y, (x + reach) * channels + c] = image[y, source * channels + c]
+    row = np.empty(length, np.float32)
+    for y in range(height):
+        row[:] = np.float32(0.5)  # rounds when the sum is truncated
+        for t in range(weights.size):
+            source = min(max(y + math.ceil(t * sine - 0.5), 0), height - 1)
+            start = (reach + math.ceil(t * cosine - 0.5)) * channels
+            for j in range(length):
+                row[j] += weights[t] * padded[source, start + j]
+        for j in range(length):
+            out[y, j] = np.uint8(min(row[j], np.float32(255)))
+
+
+@njit(cache=True, parallel=True)
+def motion_blur_batch(out, images, weights, max_angle_deg, view, indices, key_0, key_1):
+    """Blur `images`, uint8 [N, H, W * 3], each in a direction uniform within +-`max_angle_deg`; `out` alike."""
+    for i in prange(images.shape[0]):
+        u = uniform(first_word(view, indices[i], 0, key_0, key_1))
+        motion_filter(out[i], images[i], weights, (2.0 * u - 1.0) * max_angle_deg, _CHANNELS)

@@ -1,0 +1,144 @@
+"""Scalar pixel functions, equal to Pillow's C on uint8 to the bit; compiled for the CPU, and for CUDA by its kernels.
+
+Pillow's arithmetic, which is what has to be kept: `Image.blend` is float32 and truncates; bilinear sampling is float64
+and truncates; luma is 16-bit fixed point and rounds; a filter is float32, adds 0.5 and truncates. None of it is fused
+multiply-add (Pillow's x86-64 wheels have none), so a CUDA kernel must be compiled with fma=False.
+No function here allocates; tables and histograms are the caller's arrays.
+
+Sources: Pillow's src/libImaging/{Blend,Geometry,Filter,Convert}.c; ImageOps.py, ImageEnhance.py, Image.rotate.
+"""
+
+import functools
+import math
+
+import numpy as np
+from numba import njit
+
+from fastmagn_kernels.draws import ANGLE_UNITS_PER_DEGREE
+
+MAX_ANGLE_UNITS = 30 * ANGLE_UNITS_PER_DEGREE
+
+_SMOOTH_RIM = np.float32(1) / np.float32(13)
+_SMOOTH_CENTRE = np.float32(5) / np.float32(13)
+
+
+@functools.cache
+def rotation_table() -> np.ndarray:
+    """Cosine and sine of Image.rotate's matrix: float64 [2 MAX_ANGLE_UNITS + 1, 2], row `angle + MAX_ANGLE_UNITS`.
+
+    Made in Python because libm's last bit differs between engines. Pillow rounds to 15 places, and takes an angle
+    modulo 360 first: the last place of -a's row is therefore not always that of a's, and symmetry is not exact.
+    """
+    table = np.empty((2 * MAX_ANGLE_UNITS + 1, 2), np.float64)
+    for row in range(len(table)):
+        radians = -math.radians((row - MAX_ANGLE_UNITS) / ANGLE_UNITS_PER_DEGREE % 360.0)
+        table[row] = round(math.cos(radians), 15), round(math.sin(radians), 15)
+    return table
+
+
+@njit(cache=True)
+def blend(degenerate, value, factor):
+    """Image.blend of two uint8 by a float32 factor, which may extrapolate: int32 in 0..255."""
+    mixed = np.float32(degenerate) + factor * np.float32(np.int32(value) - np.int32(degenerate))
+    mixed = np.float32(0) if mixed < np.float32(0) else mixed
+    mixed = np.float32(255) if mixed > np.float32(255) else mixed
+    return np.int32(mixed)
+
+
+@njit(cache=True)
+def luma(red, green, blue):
+    """ITU-R 601-2 luma of uint8 RGB as `convert("L")` has it: int32 in 0..255."""
+    weighted = np.int32(red) * np.int32(19595) + np.int32(green) * np.int32(38470) + np.int32(blue) * np.int32(7471)
+    return (weighted + np.int32(0x8000)) >> np.int32(16)
+
+
+@njit(cache=True)
+def mean_grey(luma_sum, num_pixels):
+    """The grey that ImageEnhance.Contrast blends with: the mean luma, rounded half up."""
+    return np.int32(luma_sum / num_pixels + 0.5)
+
+
+@njit(cache=True)
+def linear(first, second, fraction):
+    """Bilinear's one step in float64; the caller truncates."""
+    return np.float64(first) + np.float64(np.int32(second) - np.int32(first)) * fraction
+
+
+@njit(cache=True)
+def bilinear(top_left, top_right, bottom_left, bottom_right, dx, dy):
+    """Four uint8 -> int32 in 0..255; dx, dy float64 in [0, 1]. Equal rows may stand for a row outside the image."""
+    top = linear(top_left, top_right, dx)
+    bottom = linear(bottom_left, bottom_right, dx)
+    return np.int32(top + (bottom - top) * dy)
+
+
+@njit(cache=True)
+def clip_index(i, size):
+    """The nearest index inside 0..size - 1."""
+    i = i if i > 0 else 0
+    return i if i < size else size - 1
+
+
+@njit(cache=True)
+def rotation_offset(cosine, sine, height, width):
+    """Image.rotate's translation about the centre, in its order of operations: the matrix's third column."""
+    half_width, half_height = width / 2, height / 2
+    offset_x = cosine * -half_width + sine * -half_height + half_width
+    offset_y = -sine * -half_width + cosine * -half_height + half_height
+    return offset_x, offset_y
+
+
+@njit(cache=True)
+def smooth(
+    below_left, below_middle, below_right, left, centre, right, above_left, above_middle, above_right
+):  # fmt: skip
+    """ImageFilter.SMOOTH at one inner pixel, nine uint8 row by row from the lower one: int32 in 0..255."""
+    rim = _SMOOTH_RIM
+    total = np.float32(0.5)
+    total += np.float32(below_left) * rim + np.float32(below_middle) * rim + np.float32(below_right) * rim
+    total += np.float32(left) * rim + np.float32(centre) * _SMOOTH_CENTRE + np.float32(right) * rim
+    total += np.float32(above_left) * rim + np.float32(above_middle) * rim + np.float32(above_right) * rim
+    return np.int32(np.float32(255) if total > np.float32(255) else total)
+
+
+@njit(cache=True)
+def posterize_entry(value, bits):
+    """ImageOps.posterize: keep the `bits` highest of 8."""
+    return value & ~((1 << (8 - bits)) - 1)
+
+
+@njit(cache=True)
+def solarize_entry(value, threshold):
+    """ImageOps.solarize: invert values from `threshold` on."""
+    return value if value < threshold else 255 - value
+
+
+@njit(cache=True)
+def fill_autocontrast_table(histogram, table):
+    """ImageOps.autocontrast's table, uint8 [256], of a channel's histogram, int32 [256]."""
+    low, high = 0, 255
+    while low < 255 and histogram[low] == 0:
+        low += 1
+    while high > 0 and histogram[high] == 0:
+        high -= 1
+    scale, offset = 1.0, 0.0
+    if high > low:
+        scale = 255.0 / (high - low)
+        offset = -low * scale
+    for value in range(256):
+        stretched = np.int64(value * scale + offset)
+        table[value] = min(max(stretched, 0), 255)
+
+
+@njit(cache=True)
+def fill_equalize_table(histogram, table):
+    """ImageOps.equalize's table, uint8 [256], of a channel's histogram, int32 [256]."""
+    total, last = 0, 0
+    for value in range(256):
+        total += histogram[value]
+        last = histogram[value] if histogram[value] > 0 else last
+    step = (total - last) // 255  # 0 for a channel of one value, as for one too small to equalise
+    cumulative = step // 2
+    for value in range(256):
+        table[value] = min(cumulative // step, 255) if step > 0 else value
+        cumulative += histogram[value]

@@ -1,0 +1,64 @@
+"""Images to hold the engines to Pillow on: noise, smooth, constant, few-valued, photographs, and CIFAR where it is."""
+
+import os
+import pickle
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@cache
+def _photographs() -> tuple[np.ndarray, ...]:
+    skimage_data = pytest.importorskip("skimage.data")
+    datasets = pytest.importorskip("sklearn.datasets")
+    return (
+        np.asarray(skimage_data.astronaut()),
+        datasets.load_sample_image("china.jpg"),
+        datasets.load_sample_image("flower.jpg"),
+    )
+
+
+@cache
+def _pictures(height: int, width: int) -> np.ndarray:
+    rng = np.random.default_rng(height * 1000 + width)
+    shape = (height, width, 3)
+    y, x = np.mgrid[:height, :width]
+    ramp = np.stack([255 * x / width, 255 * y / height, 127 * (x + y) / (height + width)], -1).astype(np.uint8)
+    checker = np.repeat(((x + y) % 2 * 255)[..., None], 3, -1).astype(np.uint8)
+    images = [
+        rng.integers(0, 256, shape, dtype=np.uint8),
+        rng.integers(90, 110, shape, dtype=np.uint8),
+        rng.choice(np.array([3, 250], np.uint8), shape),
+        np.zeros(shape, np.uint8),
+        np.full(shape, 255, np.uint8),
+        np.broadcast_to(np.array([200, 31, 7], np.uint8), shape),
+        ramp,
+        checker,
+    ]
+    for photograph in _photographs():
+        images.append(np.asarray(Image.fromarray(photograph).resize((width, height), Image.Resampling.BICUBIC)))
+        top, left = 150, 200
+        crop = photograph[top : top + height, left : left + width]
+        images.append(np.ascontiguousarray(crop))
+    return np.stack(images)
+
+
+@pytest.fixture(scope="session")
+def pictures() -> Callable[[int, int], np.ndarray]:
+    """(height, width) -> uint8 [14, height, width, 3]."""
+    return _pictures
+
+
+@pytest.fixture(scope="session")
+def cifar_images() -> np.ndarray:
+    """1,000 real CIFAR-10 images, uint8 [1000, 32, 32, 3]."""
+    root = os.environ.get("FASTMAGN_DATA")
+    if not root:
+        pytest.skip("FASTMAGN_DATA is not set (the folder that holds cifar-10-batches-py)")
+    with (Path(root) / "cifar-10-batches-py" / "data_batch_1").open("rb") as file:
+        rows = pickle.load(file, encoding="bytes")[b"data"][:1000]
+    return np.ascontiguousarray(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))

@@ -1,0 +1,102 @@
+"""Every operation of the compiled engine against Pillow, to the bit, at every magnitude that can be drawn."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from fastmagn.augment.ops import NUM_AUGMIX_OPERATIONS, OPERATIONS
+from fastmagn.augment.pil import apply_operation
+from fastmagn_kernels import augmix_cpu, draws
+from fastmagn_kernels.pixel import rotation_table
+
+# 1 to 3 px: borders only; 20 x 33: no multiple of anything; 224 x 180: coordinates beyond 8 bits.
+SIZES = [(32, 32), (20, 33), (33, 20), (1, 1), (1, 7), (2, 5), (3, 3)]
+IDS = {op.name: op.id for op in OPERATIONS}
+
+
+def magnitudes(op, height: int, width: int) -> list[float]:
+    """All that `op` can be given: every integer, or a fine grid with the fractions where rounding is hard."""
+    levels = np.concatenate([np.linspace(0.1, 9.9999, 1500), np.arange(1, 40) / 4])
+    values = {float(op.magnitude(level, height, width)) for level in levels}
+    if op.unit == "deg":
+        values.add(30.0)
+    if op.unit in ("px per px", "factor"):
+        values = sorted(values)[::25]
+        values += [0.0, 1e-17, 1e-9, 0.125, 0.25, 0.3, 1 / 7] if op.unit == "px per px" else [0.0, 0.5, 1.0, 1.5, 2.0]
+    return sorted({sign * value for value in values for sign in ((1, -1) if op.signed else (1,))})
+
+
+def run_kernel(op: int, magnitude: float, images: np.ndarray) -> np.ndarray:
+    batch, height, width, _ = images.shape
+    _, tables, histograms, line = augmix_cpu.make_scratch(height, width)
+    sources = images.reshape(batch, -1)
+    targets = np.full_like(sources, 173)  # an element that is not written shows
+    for source, target in zip(sources, targets, strict=True):
+        augmix_cpu.apply_operation(
+            op, float(magnitude), source, target, height, width, rotation_table(), tables[0], histograms[0], line[0]
+        )
+    return targets.reshape(images.shape)
+
+
+def run_pillow(op: int, magnitude: float, images: np.ndarray) -> np.ndarray:
+    return np.stack([np.asarray(apply_operation(Image.fromarray(image), op, magnitude)) for image in images])
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("op", OPERATIONS, ids=lambda op: op.name)
+def test_operation_equals_pillow(op, size, pictures):
+    images = pictures(*size)
+    for magnitude in magnitudes(op, *size):
+        expected = run_pillow(op.id, magnitude, images)
+        np.testing.assert_array_equal(run_kernel(op.id, magnitude, images), expected, err_msg=f"magnitude {magnitude}")
+
+
+@pytest.mark.parametrize("op", OPERATIONS, ids=lambda op: op.name)
+def test_operation_equals_pillow_on_large_images(op, pictures):
+    images = pictures(224, 180)[[0, 6, 8]]
+    all_magnitudes = magnitudes(op, 224, 180)
+    for magnitude in all_magnitudes[:: max(1, len(all_magnitudes) // 8)]:
+        expected = run_pillow(op.id, magnitude, images)
+        np.testing.assert_array_equal(run_kernel(op.id, magnitude, images), expected, err_msg=f"magnitude {magnitude}")
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("op", OPERATIONS, ids=lambda op: op.name)
+def test_operation_equals_pillow_on_cifar(op, cifar_images):
+    """1,000 images, each with one magnitude; all magnitudes in turn."""
+    for image, magnitude in zip(cifar_images, np.resize(magnitudes(op, 32, 32), 1000), strict=True):
+        images = image[None]
+        np.testing.assert_array_equal(run_kernel(op.id, magnitude, images), run_pillow(op.id, magnitude, images))
+
+
+@given(st.floats(0.1, 9.999), st.booleans(), st.sampled_from(OPERATIONS), st.integers(1, 600), st.integers(1, 600))
+def test_kernel_has_the_magnitudes_of_the_table(level, negative, op, height, width):
+    unsigned = op.magnitude(level, height, width)
+    expected = -unsigned if negative and op.signed else unsigned
+    assert draws.magnitude_of(op.id, level, negative, height, width) == expected
+
+
+def test_table_is_augmixs():
+    names = "autocontrast equalize posterize rotate solarize shear_x shear_y translate_x translate_y"
+    assert [op.name for op in OPERATIONS[:NUM_AUGMIX_OPERATIONS]] == names.split()
+    assert [op.name for op in OPERATIONS[NUM_AUGMIX_OPERATIONS:]] == ["color", "contrast", "brightness", "sharpness"]
+    assert [op.id for op in OPERATIONS] == list(range(len(OPERATIONS)))
+    assert [op.name for op in OPERATIONS if op.signed] == ["rotate", "shear_x", "shear_y", "translate_x", "translate_y"]
+    assert {name: getattr(draws, name.upper()) for name in IDS} == IDS
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("posterize", {1, 2, 3, 4}),
+        ("rotate", set(range(30))),
+        ("solarize", set(range(1, 255))),  # the lowest level, 0.1, is 256 - int(2.56)
+        ("translate_x", set(range(15))),  # 45 px wide: int(level * 15 / 10)
+        ("translate_y", set(range(10))),  # 30 px high
+    ],
+)
+def test_every_integer_magnitude_can_be_drawn(name, expected):
+    op = OPERATIONS[IDS[name]]
+    assert {op.magnitude(level, 30, 45) for level in np.linspace(0.1, 9.9999, 20_000)} == expected

@@ -1,0 +1,36 @@
+"""Pictures for the corruption tests: real CIFAR images where FASTMAGN_DATA is set, else scikit-image's own, tiled."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from skimage import data
+from skimage.transform import resize
+
+from fastmagn.data.cifar import load_cifar10
+
+
+@pytest.fixture(scope="session")
+def pictures() -> np.ndarray:
+    """500 photographs, uint8 [500, 32, 32, 3]."""
+    folder = os.environ.get("FASTMAGN_DATA")
+    return read_cifar(Path(folder)) if folder else cut_tiles()
+
+
+def read_cifar(folder: Path) -> np.ndarray:
+    """The first 500 test images of CIFAR-10."""
+    return load_cifar10(folder, download=False).test_images_u8[:500]
+
+
+def cut_tiles() -> np.ndarray:
+    """Tiles of the photographs that scikit-image ships, at a third of their size."""
+    tiles = []
+    for photograph in (data.astronaut(), data.chelsea(), data.coffee(), data.rocket()):
+        height, width = (side // 3 // 32 * 32 for side in photograph.shape[:2])
+        small = np.uint8(resize(photograph, (height, width), anti_aliasing=True) * 255)
+        for _ in range(4):
+            small = np.roll(small, (8, 8), axis=(0, 1))
+            cut = small.reshape(height // 32, 32, width // 32, 32, 3).transpose(0, 2, 1, 3, 4).reshape(-1, 32, 32, 3)
+            tiles.extend(cut)
+    return np.ascontiguousarray(np.resize(np.array(tiles), (500, 32, 32, 3)))
