@@ -44,7 +44,8 @@ def predict(model: nn.Module, images_u8: np.ndarray, *, device: torch.device, am
     """Logits float32 [M, K], on the device, of uint8 [M, H, W, 3] images; the model is in evaluation mode."""
     logits = []
     for first in range(0, len(images_u8), batch_size):
-        batch = torch.from_numpy(np.ascontiguousarray(images_u8[first : first + batch_size])).to(device)
+        chunk = np.array(images_u8[first : first + batch_size])  # a copy: a mapped file is read-only, tensors are not
+        batch = torch.from_numpy(chunk).to(device)
         images = batch.permute(0, 3, 1, 2).float() / 255
         with precision(device, amp):
             logits.append(model(images).float())

@@ -20,11 +20,12 @@ console = Console(highlight=False)
 
 def environment(device: torch.device) -> dict[str, Any]:
     """The machine and the versions that a number was measured with."""
-    packages = ("torch", "torchvision", "numpy", "numba", "scipy", "pillow")
+    packages = ("torchvision", "numpy", "numba", "scipy", "pillow")
     return {
         "fastmagn": metadata.version("fastmagn"),
         "commit": _commit(),
         "python": platform.python_version(),
+        "torch": torch.__version__,
         **{name: metadata.version(name) for name in packages},
         "platform": platform.platform(),
         "cpu": _cpu_name(),

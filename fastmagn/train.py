@@ -167,6 +167,9 @@ def train_epoch(run: Run, progress: Progress, should_stop: Callable[[], bool], s
                 return False
             if every and (step + 1) % every == 0:
                 save()
+    if run.device.type == "cuda":
+        torch.cuda.synchronize(run.device)  # the last steps may still be under way
+    progress.epoch_s = epoch_s_before + time.perf_counter() - start
     return True
 
 

@@ -10,6 +10,7 @@ import operator
 import numpy as np
 
 from fastmagn.corruptions.frost_pictures import find_frost_pictures
+from fastmagn.corruptions.threads import over_chunks
 from fastmagn.errors import InputError, check
 from fastmagn.registry import resolve
 
@@ -89,7 +90,14 @@ def corrupt(
         return images_u8.copy()
     in_range = keys.min() >= 0 and keys.max() < 2**32
     check(in_range, "indices", f"{keys.min()}..{keys.max()}", "sample indices in 0..2^32 - 1")
-    return function(np.ascontiguousarray(images_u8), int(severity), int(seed), keys.astype(np.int64))
+    keys = keys.astype(np.int64)
+    out = np.empty(images_u8.shape, np.uint8)
+
+    def corrupt_chunk(chunk: slice) -> None:
+        out[chunk] = function(np.ascontiguousarray(images_u8[chunk]), int(severity), int(seed), keys[chunk])
+
+    over_chunks(corrupt_chunk, len(out))
+    return out
 
 
 def random_view(name: str, severity: int) -> int:

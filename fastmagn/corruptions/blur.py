@@ -50,15 +50,8 @@ def zoom_blur(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarr
     Departs from the source only for images that are not square: each side is cropped by its own length.
     """
     out = np.empty_like(images_u8)
-    factors = np.arange(1, ZOOM_END[severity - 1], 0.01)
-    _, height, width, _ = images_u8.shape
-    steps = [(zoom_samples(height, z), zoom_samples(width, z)) for z in factors]
-    keys = [(rows[0].tobytes() + columns[0].tobytes(), rows[1].tobytes()) for rows, columns in steps]
-    runs = [list(run) for _, run in groupby(range(len(steps)), key=keys.__getitem__)]
-    repeats = np.array([len(run) for run in runs], np.int64)
-    rows, row_weights = (np.stack([steps[run[0]][0][part] for run in runs]) for part in (0, 1))
-    columns, column_weights = (np.stack([steps[run[0]][1][part] for run in runs]) for part in (0, 1))
-    zoom_blur_batch(as_rows(out), as_rows(images_u8), repeats, rows, row_weights, columns, column_weights)
+    tables = zoom_tables(*images_u8.shape[1:3], ZOOM_END[severity - 1])
+    zoom_blur_batch(as_rows(out), as_rows(images_u8), *tables)
     return out
 
 
@@ -130,3 +123,17 @@ def zoom_samples(side_px: int, factor: float) -> tuple[np.ndarray, np.ndarray]:
     positions = positions[trim : trim + side_px]
     first = np.floor(positions)
     return first.astype(np.int64) + (side_px - crop) // 2, positions - first
+
+
+@lru_cache(maxsize=16)
+def zoom_tables(height_px: int, width_px: int, end: float) -> tuple[np.ndarray, ...]:
+    """The zooms from 1 to `end` in steps of 0.01, neighbours that sample alike taken together.
+
+    Returns:
+        repeats, int64 [K]: how many zooms in turn are the same;
+        rows, int64 [K, H], and their weights, float64 [K, H]; columns and weights [K, W]: as in `zoom_samples`.
+    """
+    zooms = [(*zoom_samples(height_px, z), *zoom_samples(width_px, z)) for z in np.arange(1, end, 0.01)]
+    runs = [list(run) for _, run in groupby(zooms, key=lambda zoom: tuple(part.tobytes() for part in zoom))]
+    repeats = np.array([len(run) for run in runs], np.int64)
+    return repeats, *(np.stack([run[0][part] for run in runs]) for part in range(4))

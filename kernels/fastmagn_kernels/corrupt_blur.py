@@ -1,4 +1,4 @@
-"""Blurs of the corruption sets: Gaussian, defocus, zoom, glass, motion. uint8 in, uint8 out, parallel over images.
+"""Blurs of the corruption sets, Gaussian, defocus, zoom, glass, motion: uint8 in, uint8 out.
 
 Arithmetic is in the precision and order of the computation that made the published sets (SciPy's, float64; zoom's sum
 float32): results are truncated to uint8, so on flat areas the last bit of a sum decides a whole level.
@@ -8,7 +8,7 @@ Rows are kept as W * 3 interleaved values: a step to the next pixel is then a co
 import math
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from fastmagn_kernels.corrupt_noise import fill_words, first_word
 from fastmagn_kernels.rng import uniform
@@ -95,10 +95,10 @@ def gaussian_blur_image(out, image, weights):
             out[y, j] = unit_to_level(unit[y, j])
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, nogil=True)
 def gaussian_blur_batch(out, images, weights):
     """Blur `images`, uint8 [N, H, W * 3], with `weights` (float64 [2r + 1]); `out` alike."""
-    for i in prange(images.shape[0]):
+    for i in range(images.shape[0]):
         gaussian_blur_image(out[i], images[i], weights)
 
 
@@ -126,12 +126,12 @@ def filter_image(out, image, tap_dy, tap_dx, tap_weights):
             out[y, j] = unit_to_level(row[j])
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, nogil=True)
 def filter_batch(out, images, tap_dy, tap_dx, tap_weights):
     """Correlate `images`, uint8 [N, H, W * 3], with the taps (int64 [T], int64 [T], float64 [T]); the border mirrors
     without repeating the edge. Products are added in the taps' order. `out` is like `images`.
     """
-    for i in prange(images.shape[0]):
+    for i in range(images.shape[0]):
         filter_image(out[i], images[i], tap_dy, tap_dx, tap_weights)
 
 
@@ -171,13 +171,13 @@ def zoom_blur_image(out, image, repeats, rows, row_weights, columns, column_weig
             out[y, j] = np.uint8(min(max(mean, np.float32(0)), np.float32(1)) * np.float32(255))
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, nogil=True)
 def zoom_blur_batch(out, images, repeats, rows, row_weights, columns, column_weights):
     """Mean of `images` (uint8 [N, H, W * 3]) and its zooms; `out` alike.
 
     Zoom k of K counts `repeats[k]` times (int64 [K]) and samples by `rows[k]` ... as in `add_zoomed`.
     """
-    for i in prange(images.shape[0]):
+    for i in range(images.shape[0]):
         zoom_blur_image(out[i], images[i], repeats, rows, row_weights, columns, column_weights)
 
 
@@ -229,12 +229,12 @@ def glass_blur_image(out, image, weights, passes, view, index, key_0, key_1):
                 shift_pixels(out, levels, words, k * words_in_pass)
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, nogil=True)
 def glass_blur_batch(out, images, weights, passes, view, indices, key_0, key_1):
     """Blur, shift pixels `passes` times, blur again: `images`, `out` uint8 [N, H, W * 3], `weights` as in
     `gaussian_filter`.
     """
-    for i in prange(images.shape[0]):
+    for i in range(images.shape[0]):
         glass_blur_image(out[i], images[i], weights, passes, view, indices[i], key_0, key_1)
 
 
@@ -266,9 +266,9 @@ def motion_filter(out, image, weights, angle_deg, channels):
             out[y, j] = np.uint8(min(row[j], np.float32(255)))
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, nogil=True)
 def motion_blur_batch(out, images, weights, max_angle_deg, view, indices, key_0, key_1):
     """Blur `images`, uint8 [N, H, W * 3], each in a direction uniform within +-`max_angle_deg`; `out` alike."""
-    for i in prange(images.shape[0]):
+    for i in range(images.shape[0]):
         u = uniform(first_word(view, indices[i], 0, key_0, key_1))
         motion_filter(out[i], images[i], weights, (2.0 * u - 1.0) * max_angle_deg, _CHANNELS)

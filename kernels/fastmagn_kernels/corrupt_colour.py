@@ -1,4 +1,4 @@
-"""Colour and resolution corruptions: brightness, saturation, contrast, pixelation. uint8 in and out, parallel.
+"""Colour and resolution corruptions, brightness, saturation, contrast, pixelation: uint8 in, uint8 out.
 
 Float64 in the order of scikit-image's colour conversions and NumPy's broadcasting, because results are truncated; the
 pixelation is Pillow's own fixed-point resampling.
@@ -7,7 +7,7 @@ pixelation is Pillow's own fixed-point resampling.
 import math
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from fastmagn_kernels.corrupt_blur import unit_to_level
 
@@ -54,10 +54,10 @@ def hsv_to_rgb(hue, saturation, value):
     return value, p, q
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, nogil=True)
 def hsv_batch(out, images, saturation_factor, saturation_shift, value_shift):
     """Scale and shift the saturation, shift the value, clip both: `images`, `out` uint8 [N, P, 3]."""
-    for i in prange(images.shape[0]):
+    for i in range(images.shape[0]):
         for j in range(images.shape[1]):
             red, green, blue = images[i, j, 0] / 255.0, images[i, j, 1] / 255.0, images[i, j, 2] / 255.0
             hue, saturation, value = rgb_to_hsv(red, green, blue)
@@ -69,10 +69,10 @@ def hsv_batch(out, images, saturation_factor, saturation_shift, value_shift):
             out[i, j, 2] = unit_to_level(blue)
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, nogil=True)
 def contrast_batch(out, images, factor):
     """Scale each channel's distance from its mean over the image: `images`, `out` uint8 [N, P, 3]."""
-    for i in prange(images.shape[0]):
+    for i in range(images.shape[0]):
         levels = np.empty(256, np.uint8)
         for c in range(3):
             mean = 0.0
@@ -131,10 +131,10 @@ def pixelate_image(out, image, down_x, down_y, up_x, up_y):
     resample_rows(out, wide, up_y[0], up_y[1])
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, nogil=True)
 def pixelate_batch(out, images, down_x, down_y, up_x, up_y):
     """Resample `images`, uint8 [N, H, W * 3], down and up again; `out` alike. Each of the last four is a pair
     (starts, weights) of `resample_columns`.
     """
-    for i in prange(images.shape[0]):
+    for i in range(images.shape[0]):
         pixelate_image(out[i], images[i], down_x, down_y, up_x, up_y)

@@ -7,7 +7,7 @@ x displacement of pixel q before smoothing and word 2 q + 1 its y displacement.
 import math
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from fastmagn_kernels.corrupt_blur import gaussian_filter, mirror_index, reflect_index, to_unit, unit_to_level
 from fastmagn_kernels.corrupt_noise import fill_words
@@ -90,10 +90,10 @@ def elastic_image(out, image, displacement_px, weights, jitter_px, view, index, 
             out[y, x, 0], out[y, x, 1], out[y, x, 2] = unit_to_level(red), unit_to_level(green), unit_to_level(blue)
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, nogil=True)
 def elastic_batch(out, images, displacement_px, weights, jitter_px, view, indices, key_0, key_1):
     """Warp `images` (uint8 [N, H, W, 3]) by points moved within +-`jitter_px`, then displace each pixel by
     `displacement_px` times uniform draws in [-1, 1] smoothed with `weights` (float64 [2r + 1]); `out` alike.
     """
-    for i in prange(images.shape[0]):
+    for i in range(images.shape[0]):
         elastic_image(out[i], images[i], displacement_px, weights, jitter_px, view, indices[i], key_0, key_1)

@@ -1,11 +1,15 @@
-"""Noise of the corruption sets: Gaussian and speckle, shot, impulse. uint8 in, uint8 out, parallel over images.
+"""Noise of the corruption sets, Gaussian and speckle, shot, impulse: uint8 in, uint8 out.
 
 Each value of a channel is one draw. `view` is the corruption's view of STREAM_CORRUPTION, `indices` the samples' own;
 Gaussian draws lie in the stream as `rng.standard_normal` lays them, the others as `fill_words` does.
+
+These kernels and their neighbours go through a batch one image after another and release Python's lock: the caller
+spreads chunks over threads. Numba's own `parallel` takes three times as long to compile (39 s for all), and aborts the
+process when two Python threads enter such kernels under its default threading layer.
 """
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from fastmagn_kernels.rng import STREAM_CORRUPTION, philox4x32, standard_normal, stream_view_word
 
@@ -34,13 +38,13 @@ def impulse_level(word, level, salt_below, flip_below):
     return np.uint8(255) if np.uint64(word) < salt_below else np.uint8(0)
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, nogil=True)
 def normal_noise_batch(out, images, scale, of_signal, view, indices, key_0, key_1):
     """out = floor(x + scale * s * z), clipped to 0..255; s is x itself where `of_signal`, else 255.
 
     `images` and `out` are uint8 [N, P]; `scale` float32 is the standard deviation as a share of s.
     """
-    for i in prange(images.shape[0]):
+    for i in range(images.shape[0]):
         z = np.empty(images.shape[1], np.float32)
         standard_normal(z, STREAM_CORRUPTION, view, indices[i], 0, key_0, key_1)
         for j in range(z.size):
@@ -71,12 +75,12 @@ def first_word(view, index, slot, key_0, key_1):
     return np.uint32(word)
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, nogil=True)
 def shot_noise_batch(out, images, start_levels, last_words, view, indices, key_0, key_1):
     """Draw each level from its own table: `images`, `out` uint8 [N, P], `start_levels` uint8 [256, 256] by level and
     the word's top byte, `last_words` uint32 [256, 256] by level and drawn level.
     """
-    for i in prange(images.shape[0]):
+    for i in range(images.shape[0]):
         words = np.empty(images.shape[1], np.uint32)
         fill_words(words, view, indices[i], 0, key_0, key_1)
         for j in range(words.size):
@@ -84,12 +88,12 @@ def shot_noise_batch(out, images, start_levels, last_words, view, indices, key_0
             out[i, j] = shot_level(words[j], start_levels[level], last_words[level])
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, nogil=True)
 def impulse_noise_batch(out, images, salt_below, flip_below, view, indices, key_0, key_1):
     """Replace each value of `images` (uint8 [N, P]) by white or black with the probability that the bounds (uint64,
     in 2^-32) give; `out` is uint8 [N, P].
     """
-    for i in prange(images.shape[0]):
+    for i in range(images.shape[0]):
         words = np.empty(images.shape[1], np.uint32)
         fill_words(words, view, indices[i], 0, key_0, key_1)
         for j in range(words.size):

@@ -1,11 +1,11 @@
-"""Spatter of the corruption sets: water or mud splashed on the lens. uint8 in, uint8 out, parallel over images.
+"""Spatter of the corruption sets, water or mud splashed on the lens: uint8 in, uint8 out.
 
 The water's relief follows OpenCV's integer pipeline (Canny, chamfer distance, histogram equalisation, filters) step by
 step, without OpenCV. Random stream: the liquid layer's normals, from slot 0.
 """
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from fastmagn_kernels.corrupt_blur import gaussian_filter, mirror_index, unit_to_level
 from fastmagn_kernels.rng import STREAM_CORRUPTION, standard_normal
@@ -220,13 +220,13 @@ def spatter_image(out, image, liquid, weights, mud, mud_weights, opacity, colour
                 out[y, x, c] = unit_to_level(image[y, x, c] / 255.0 * kept + share * colour[c])
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, nogil=True)
 def spatter_batch(out, images, liquid, weights, mud, mud_weights, opacity, colour, view, indices, key_0, key_1):
     """Splash `images` (uint8 [N, H, W, 3]); `out` alike.
 
     `liquid` is (mean, std, threshold) of the layer, smoothed with `weights` (float64 [2r + 1]). `mud` covers with
     shares smoothed by `mud_weights`; water (not `mud`) adds up to `opacity` of the `colour`, float64 [3] in [0, 1].
     """
-    for i in prange(images.shape[0]):
+    for i in range(images.shape[0]):
         image, index = images[i], indices[i]
         spatter_image(out[i], image, liquid, weights, mud, mud_weights, opacity, colour, view, index, key_0, key_1)

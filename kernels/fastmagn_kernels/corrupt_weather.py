@@ -1,11 +1,11 @@
-"""Snow, frost and fog of the corruption sets. uint8 in, uint8 out, parallel over images.
+"""Snow, frost and fog of the corruption sets: uint8 in, uint8 out.
 
 Slots of the random stream: snow, the layer's normals from 0 and the wind's angle after them; frost, slot 0 (picture,
 row, column); fog, word q for point q of the plasma map, row by row.
 """
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from fastmagn_kernels.corrupt_blur import motion_filter, unit_to_level
 from fastmagn_kernels.corrupt_noise import fill_words, first_word
@@ -66,18 +66,18 @@ def snow_image(out, image, flakes, keep, zoom, weights, view, index, key_0, key_
             out[y, x, 0], out[y, x, 1], out[y, x, 2] = snow_pixel(red, green, blue, keep, both)
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, nogil=True)
 def snow_batch(out, images, flakes, keep, zoom, weights, view, indices, key_0, key_1):
     """Snow on `images`, uint8 [N, H, W, 3]; `out` alike.
 
     `flakes` is (mean, std, threshold) of the layer, `zoom` (rows, row weights, columns, column weights) of its
     magnification, `weights` float32 [T] the motion blur's taps.
     """
-    for i in prange(images.shape[0]):
+    for i in range(images.shape[0]):
         snow_image(out[i], images[i], flakes, keep, zoom, weights, view, indices[i], key_0, key_1)
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, nogil=True)
 def frost_batch(out, images, pictures, starts, heights, widths, image_share, frost_share, view, indices, key_0, key_1):
     """Weighted sum of `images` (uint8 [N, H, W, 3]) and crops of random pictures; `out` alike.
 
@@ -85,7 +85,7 @@ def frost_batch(out, images, pictures, starts, heights, widths, image_share, fro
     `widths[k]` pixels from `starts[k]` on (int64 [K] each), larger than H x W.
     """
     stream = stream_view_word(STREAM_CORRUPTION, view)
-    for i in prange(images.shape[0]):
+    for i in range(images.shape[0]):
         _, height, width, _ = images.shape
         w0, w1, w2, _ = philox4x32(0, stream, indices[i], 0, key_0, key_1)
         k = below(w0, heights.size)
@@ -146,11 +146,11 @@ def fog_image(out, image, amount, decay, map_side, view, index, key_0, key_1):
                 out[y, x, c] = unit_to_level(foggy * brightest / (brightest + amount))
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, nogil=True)
 def fog_batch(out, images, amount, decay, map_side, view, indices, key_0, key_1):
     """Add `amount` times a plasma to `images` (uint8 [N, H, W, 3]) and bring each back to its own maximum.
 
     `out` is like `images`; the plasma's side `map_side` is a power of two, at least H and W.
     """
-    for i in prange(images.shape[0]):
+    for i in range(images.shape[0]):
         fog_image(out[i], images[i], amount, decay, map_side, view, indices[i], key_0, key_1)

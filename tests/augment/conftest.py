@@ -1,7 +1,6 @@
 """Images to hold the engines to Pillow on: noise, smooth, constant, few-valued, photographs, and CIFAR where it is."""
 
 import os
-import pickle
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -9,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+from fastmagn.data.cifar import load_cifar10
 
 
 @cache
@@ -59,6 +60,4 @@ def cifar_images() -> np.ndarray:
     root = os.environ.get("FASTMAGN_DATA")
     if not root:
         pytest.skip("FASTMAGN_DATA is not set (the folder that holds cifar-10-batches-py)")
-    with (Path(root) / "cifar-10-batches-py" / "data_batch_1").open("rb") as file:
-        rows = pickle.load(file, encoding="bytes")[b"data"][:1000]
-    return np.ascontiguousarray(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+    return load_cifar10(Path(root), download=False).train_images_u8[:1000]

@@ -1,0 +1,17 @@
+"""Fixtures of all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder that holds the real cifar-10-batches-py and cifar-100-python; skips where there is none."""
+    folder = os.environ.get("FASTMAGN_DATA")
+    if not folder:
+        pytest.skip("FASTMAGN_DATA is not set (the folder that holds cifar-10-batches-py and cifar-100-python)")
+    return Path(folder)

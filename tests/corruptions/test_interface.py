@@ -1,0 +1,159 @@
+"""The corruptions' contract: names, sets, keys of the random stream, sizes, errors."""
+
+import subprocess
+import sys
+
+import numba
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastmagn.corruptions import CORRUPTION_SETS, CORRUPTIONS, available_corruptions, corrupt, frost_pictures, threads
+from fastmagn.errors import InputError
+
+HERE = available_corruptions()
+GROWING = (
+    *("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise", "gaussian_blur", "defocus_blur"),
+    *("zoom_blur", "fog", "brightness", "contrast", "pixelate", "jpeg_compression"),
+)
+
+
+def test_sets():
+    usual = set(CORRUPTIONS) - {"speckle_noise", "gaussian_blur", "spatter", "saturate"}
+    assert len(CORRUPTIONS) == len(CORRUPTION_SETS["c19"]) == 19
+    assert set(CORRUPTION_SETS["c15"]) == usual
+    assert len(CORRUPTION_SETS["c15"]) == 15
+    assert set(CORRUPTION_SETS["c18"]) == set(CORRUPTIONS) - {"gaussian_noise"}
+    assert len(CORRUPTION_SETS["c18"]) == 18
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_any_subset_order_split_and_thread_count_gives_the_same_pixels(name, pictures, monkeypatch):
+    monkeypatch.setattr(threads, "_CHUNK", 16)
+    images = pictures[:40]
+    whole = corrupt(images, name, 3, seed=11)
+    order = np.random.default_rng(0).permutation(40)[:25]
+    np.testing.assert_array_equal(corrupt(images[order], name, 3, seed=11, indices=order), whole[order])
+    parts = [
+        corrupt(images[k : k + 7], name, 3, seed=11, indices=np.arange(k, min(k + 7, 40))) for k in range(0, 40, 7)
+    ]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+    for num_threads in (1, 3):
+        monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", num_threads)
+        np.testing.assert_array_equal(corrupt(images, name, 3, seed=11), whole)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    name=st.sampled_from(HERE),
+    severity=st.integers(1, 5),
+    seed=st.integers(0, 2**64 - 1),
+    index=st.integers(0, 2**32 - 1),
+    size=st.tuples(st.integers(8, 48), st.integers(8, 48)),
+)
+def test_one_image_is_a_pure_function_of_its_key(name, severity, seed, index, size):
+    image = np.random.default_rng(seed).integers(0, 256, (1, *size, 3), np.uint8)
+    before = image.copy()
+    alone = corrupt(image, name, severity, seed=seed, indices=np.array([index]))
+    both = corrupt(np.repeat(image, 2, 0), name, severity, seed=seed, indices=np.array([5, index]))
+    np.testing.assert_array_equal(image, before)
+    np.testing.assert_array_equal(alone[0], both[1])
+    assert alone.dtype == np.uint8
+    assert alone.shape == image.shape
+
+
+RANDOM = tuple(
+    name
+    for name in HERE
+    if name
+    in (
+        *("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise", "glass_blur", "motion_blur"),
+        *("snow", "frost", "fog", "elastic_transform", "spatter"),
+    )
+)
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_only_random_ones_depend_on_seed_and_index(name, pictures):
+    images = pictures[:4]
+    usual = corrupt(images, name, 4)
+    for other in (corrupt(images, name, 4, seed=1), corrupt(images, name, 4, indices=np.arange(4) + 4)):
+        assert (other != usual).any(axis=(1, 2, 3)).all() == (name in RANDOM)
+        assert (other != usual).any() == (name in RANDOM)
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_severity_grows(name, pictures):
+    distance = [abs(corrupt(pictures, name, s).astype(float) - pictures).mean() for s in (1, 2, 3, 4, 5)]
+    assert np.all(np.diff(distance) > 0)
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_strided_images_and_no_images(name, pictures):
+    flipped = pictures[:3, :, ::-1]
+    np.testing.assert_array_equal(corrupt(flipped, name, 2), corrupt(flipped.copy(), name, 2))
+    assert corrupt(pictures[:0], name, 2).shape == (0, 32, 32, 3)
+
+
+IMAGES = np.zeros((2, 32, 32, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((IMAGES, "fogg", 1), "corruption: got 'fogg'; expected one of gaussian_noise, .* Did you mean 'fog'?"),
+        ((IMAGES, "fog", 0), "severity: got 0; expected 1, 2, 3, 4 or 5."),
+        ((IMAGES, "fog", 6), "severity: got 6; expected 1, 2, 3, 4 or 5."),
+        ((IMAGES, "fog", 1.5), "severity: got 1.5; expected 1, 2, 3, 4 or 5."),
+        ((IMAGES, "fog", True), "severity: got True; expected 1, 2, 3, 4 or 5."),
+        ((IMAGES / 255, "fog", 1), r"images_u8.dtype: got 'float64'; expected uint8 \(levels 0..255\)."),
+        ((IMAGES[0], "fog", 1), r"images_u8.shape: got \(32, 32, 3\); expected \[N, H, W, 3\], H and W at least 8."),
+        ((IMAGES[..., :1], "fog", 1), r"images_u8.shape: got \(2, 32, 32, 1\); expected"),
+        ((IMAGES[:, :7], "fog", 1), r"images_u8.shape: got \(2, 7, 32, 3\); expected .* at least 8."),
+        ((None, "fog", 1), "images_u8.shape: got None; expected"),
+    ],
+)
+def test_wrong_arguments(arguments, message):
+    with pytest.raises(InputError, match=message):
+        corrupt(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ({"seed": -1}, r"seed: got -1; expected an integer in 0..2\^64 - 1."),
+        ({"seed": 0.5}, "seed: got 0.5; expected an integer"),
+        ({"indices": np.arange(3)}, r"indices: got int64 \[3\]; expected integers, one for each of 2 images."),
+        ({"indices": np.zeros(2)}, r"indices: got float64 \[2\]; expected integers"),
+        ({"indices": np.array([-1, 0])}, r"indices: got '-1..0'; expected sample indices in 0..2\^32 - 1."),
+    ],
+)
+def test_wrong_keys(named, message):
+    with pytest.raises(InputError, match=message):
+        corrupt(IMAGES, "fog", 1, **named)
+
+
+def test_without_its_pictures_frost_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(frost_pictures.importlib.util, "find_spec", lambda name: None)
+    frost_pictures.load_frost_pictures.cache_clear()
+    assert available_corruptions() == tuple(name for name in CORRUPTIONS if name != "frost")
+    with pytest.raises(InputError, match=r'pip install "fastmagn\[corruptions\]"'):
+        frost_pictures.load_frost_pictures()
+
+
+def test_images_too_large_for_frost():
+    if "frost" not in HERE:
+        pytest.skip("imagecorruptions-imaug (frost's pictures) is not installed")
+    with pytest.raises(InputError, match="frost: image size: got '63 x 32'; expected at most 62 px high"):
+        corrupt(np.zeros((1, 63, 32, 3), np.uint8), "frost", 1)
+
+
+def test_frost_imports_no_code_of_the_package_and_no_opencv():
+    """OpenCV's wheels need display libraries that servers lack; the pictures are read as data."""
+    code = (
+        "import sys, numpy as np; from fastmagn.corruptions import corrupt, available_corruptions;"
+        "'frost' in available_corruptions() and corrupt(np.zeros((1, 32, 32, 3), np.uint8), 'frost', 1);"
+        "assert not {'cv2', 'skimage', 'imagecorruptions', 'torch'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

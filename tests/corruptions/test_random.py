@@ -1,0 +1,131 @@
+"""The corruptions that draw: equal in distribution to plain implementations, and exact in what they draw."""
+
+import numpy as np
+import pytest
+from numpy.lib.stride_tricks import sliding_window_view
+from plain_random import PLAIN, read_frost_pictures
+from scipy.stats import poisson
+
+from fastmagn.corruptions import available_corruptions, corrupt
+from fastmagn.corruptions.noise import SHOT_PHOTONS, shot_tables
+
+NUM_IMAGES = 400
+SEED = 7
+
+
+def statistics(corrupted: np.ndarray, images: np.ndarray) -> dict[str, np.ndarray]:
+    """Per-image measures, float64 [N] each, of what a corruption did."""
+    change = corrupted.astype(float) - images
+    levels = corrupted.astype(float)
+    energy = (np.diff(levels, axis=1) ** 2).mean((1, 2, 3)) + (np.diff(levels, axis=2) ** 2).mean((1, 2, 3))
+    l1 = abs(change).mean((1, 2, 3))
+    return {
+        "L1": l1,
+        "bias": change.mean((1, 2, 3)),
+        "gradient energy": energy,
+        "squared error": (change**2).mean((1, 2, 3)),
+    }
+
+
+@pytest.mark.parametrize("severity", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("name", PLAIN)
+def test_is_distributed_as_the_plain_one(name, severity, pictures):
+    if name not in available_corruptions():
+        pytest.skip("imagecorruptions-imaug (frost's pictures) is not installed")
+    images = pictures[:NUM_IMAGES]
+    rng = np.random.default_rng([SEED, severity])
+    expected = statistics(np.stack([PLAIN[name](image, severity, rng) for image in images]), images)
+    got = statistics(corrupt(images, name, severity, seed=SEED), images)
+    for measure in got:
+        assert_same_mean(got[measure], expected[measure], f"mean {measure}")
+        centre = (got[measure].mean() + expected[measure].mean()) / 2
+        assert_same_mean((got[measure] - centre) ** 2, (expected[measure] - centre) ** 2, f"spread of {measure}")
+
+
+def assert_same_mean(got: np.ndarray, expected: np.ndarray, what: str) -> None:
+    """Paired by image: the mean difference is within four standard errors."""
+    difference = got - expected
+    error = difference.std() / np.sqrt(len(difference))
+    assert abs(difference.mean()) <= 4 * error + 1e-9, f"{what}: {got.mean()} and {expected.mean()}, error {error}"
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_spread_on_one_image(name, pictures):
+    """Draws alone: the spread over many draws on one image is the plain one's."""
+    if name not in available_corruptions():
+        pytest.skip("imagecorruptions-imaug (frost's pictures) is not installed")
+    images = np.repeat(pictures[3:4], NUM_IMAGES, axis=0)
+    rng = np.random.default_rng(SEED)
+    expected = statistics(np.stack([PLAIN[name](image, 3, rng) for image in images]), images)
+    got = statistics(corrupt(images, name, 3, seed=SEED), images)
+    for measure in got:
+        pooled = np.sqrt((got[measure].var() + expected[measure].var()) / NUM_IMAGES)
+        assert abs(got[measure].mean() - expected[measure].mean()) <= 4 * pooled, measure
+        a, b = ((values - values.mean()) ** 2 for values in (got[measure], expected[measure]))
+        assert abs(a.mean() - b.mean()) <= 4 * np.sqrt((a.var() + b.var()) / NUM_IMAGES), measure
+
+
+@pytest.mark.parametrize("photons", SHOT_PHOTONS)
+def test_shot_noise_tables_are_poisson(photons):
+    """Every probability, for every level, to the 32 bits that a draw has."""
+    starts, last_words = shot_tables(photons)
+    counts = np.arange(4 * photons)
+    level_of_count = np.uint8(np.clip(counts / photons, 0, 1) * 255)
+    for level in (0, 1, 77, 128, 254, 255):
+        expected = np.bincount(level_of_count, poisson.pmf(counts, level / 255 * photons), minlength=256)
+        words = last_words[level].astype(np.int64)
+        first = starts[level, 0]  # levels below it have no word at all
+        number = np.diff(words[first:], prepend=-1)
+        assert number.sum() == 2**32
+        np.testing.assert_allclose(number / 2**32, expected[first:], atol=2**-31)
+        assert expected[:first].sum() < 2**-31
+
+
+def test_black_has_no_shot_or_speckle_noise():
+    black = np.zeros((50, 32, 32, 3), np.uint8)
+    for name in ("shot_noise", "speckle_noise"):
+        assert corrupt(black, name, 5).max() == 0
+
+
+@pytest.mark.parametrize(("severity", "amount"), [(1, 0.01), (2, 0.02), (3, 0.03), (4, 0.05), (5, 0.07)])
+def test_impulse_noise_is_half_salt_and_half_pepper_and_leaves_the_rest(severity, amount):
+    grey = np.full((300, 32, 32, 3), 128, np.uint8)
+    values, counts = np.unique(corrupt(grey, "impulse_noise", severity), return_counts=True)
+    np.testing.assert_array_equal(values, [0, 128, 255])
+    error = np.sqrt(amount / 2 * grey.size)
+    assert abs(counts[0] - amount / 2 * grey.size) < 4 * error
+    assert abs(counts[2] - amount / 2 * grey.size) < 4 * error
+
+
+def test_glass_blur_leaves_the_first_two_rows_and_columns_where_they_are(pictures):
+    """At severity 1 the blur's kernel is one tap, so the pass itself shows."""
+    glass = corrupt(pictures, "glass_blur", 1)
+    np.testing.assert_array_equal(glass[:, :2], pictures[:, :2])
+    np.testing.assert_array_equal(glass[:, :, :2], pictures[:, :, :2])
+    sources = [pictures[:, 2 - dy : 32 - dy, 2 - dx : 32 - dx] for dy in (0, 1) for dx in (0, 1)]
+    assert np.any([(glass[:, 2:, 2:] == source).all(-1) for source in sources], axis=0).all()
+
+
+def test_frost_is_a_crop_of_one_of_five_pictures():
+    if "frost" not in available_corruptions():
+        pytest.skip("imagecorruptions-imaug (frost's pictures) is not installed")
+    crops = corrupt(np.zeros((200, 32, 32, 3), np.uint8), "frost", 5)
+    seen = np.zeros((200, 5), int)
+    pictures = read_frost_pictures()
+    for k, full in enumerate(pictures):
+        picture = np.uint8(0.45 * full[2::5, 2::5])
+        starts = sliding_window_view(picture[:-31], 32, axis=1)  # every row of 32 px that can begin a crop
+        for i, crop in enumerate(crops):
+            corners = np.argwhere((starts == crop[0].T).all((2, 3)))
+            seen[i, k] = sum(np.array_equal(picture[y : y + 32, x : x + 32], crop) for y, x in corners)
+    # The package's second and third pictures are the same one, which is therefore drawn twice as often.
+    copies = np.array([sum(np.array_equal(full, other) for other in pictures) for full in pictures])
+    np.testing.assert_array_equal((seen / copies).sum(1), 1)
+    assert (abs(seen.sum(0) - 40 * copies) < 4 * np.sqrt(200 * 0.4 * 0.6)).all()
+    assert len(np.unique(crops.reshape(200, -1), axis=0)) > 180
+
+
+def test_mud_is_brown_and_water_only_adds(pictures):
+    mud = corrupt(np.full((50, 32, 32, 3), 255, np.uint8), "spatter", 5)
+    assert {tuple(colour) for colour in mud.reshape(-1, 3)} >= {(63, 42, 20), (255, 255, 255)}
+    assert (corrupt(pictures, "spatter", 3) >= pictures).all()
