@@ -61,7 +61,7 @@ class TrainConfig:
     """
 
     epochs: int = 30
-    batch_size: int = 128
+    batch_size: int = 64
     seed: int = 0
     max_steps: int = 0
     amp: Literal["auto", "bf16", "float32"] = "auto"
@@ -137,7 +137,7 @@ class AugmentConfig:
     sigma_max: float = 0.2
     crop_padding_px: int = 4
     horizontal_flip: bool = False
-    color_jitter: float = 0.25
+    color_jitter: float = 0.0
     rotation_deg: float = 2.0
 
     def __post_init__(self) -> None:

@@ -11,9 +11,10 @@ import math
 
 import numba
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from fastmagn_kernels import draws
+from fastmagn_kernels.compiling import jit
 from fastmagn_kernels.draws import ANGLE_UNITS_PER_DEGREE
 from fastmagn_kernels.pixel import (
     MAX_ANGLE_UNITS,
@@ -49,7 +50,7 @@ def make_scratch(height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.nd
     )
 
 
-@njit(cache=True)
+@jit
 def shift(source, target, height, width, dx, dy, mirror):
     """target(x, y) = source(x + dx, y + dy), black outside; `mirror` flips the result left to right."""
     row = 3 * width
@@ -73,7 +74,7 @@ def shift(source, target, height, width, dx, dy, mirror):
             out[3 * last :] = 0
 
 
-@njit(cache=True)
+@jit
 def shear_x(source, target, height, width, shear, line):
     """Image.transform by (1, shear, 0, 0, 1, 0), bilinear. `line`, float64 [3 W], is scratch.
 
@@ -117,7 +118,7 @@ def shear_x(source, target, height, width, shear, line):
                 inner[k] = np.uint8(np.int32(linear(left[k], right[k], fractions[k])))
 
 
-@njit(cache=True)
+@jit
 def shear_y(source, target, height, width, shear):
     """Image.transform by (1, 0, 0, shear, 1, 0), bilinear."""
     row = 3 * width
@@ -138,7 +139,7 @@ def shear_y(source, target, height, width, shear):
                 target[k + c] = np.uint8(np.int32(linear(source[i + c], source[j + c], dy)))
 
 
-@njit(cache=True)
+@jit
 def rotate(source, target, height, width, angle, rotation_table):
     """Image.rotate by `angle` / 64 degrees counter-clockwise, bilinear."""
     if angle == 0:
@@ -173,7 +174,7 @@ def rotate(source, target, height, width, angle, rotation_table):
                 target[k + c] = np.uint8(value)
 
 
-@njit(cache=True)
+@jit
 def fill_histograms(source, histograms):
     """The three channels' histograms, int32 [3, 256]."""
     histograms[:] = 0
@@ -182,7 +183,7 @@ def fill_histograms(source, histograms):
             histograms[c, source[3 * p + c]] += 1
 
 
-@njit(cache=True)
+@jit
 def apply_tables(source, target, tables):
     """A table for each channel, uint8 [3, 256]."""
     for p in range(source.size // 3):
@@ -190,7 +191,7 @@ def apply_tables(source, target, tables):
             target[3 * p + c] = tables[c, source[3 * p + c]]
 
 
-@njit(cache=True)
+@jit
 def change_values(op, magnitude, source, target, tables, histograms):
     """The operations that map values by a table: autocontrast, equalize, posterize, solarize."""
     if op == draws.AUTOCONTRAST or op == draws.EQUALIZE:
@@ -208,7 +209,7 @@ def change_values(op, magnitude, source, target, tables, histograms):
     apply_tables(source, target, tables)
 
 
-@njit(cache=True)
+@jit
 def enhance_color(source, target, factor):
     """ImageEnhance.Color: blend with the pixel's luma."""
     for p in range(source.size // 3):
@@ -219,7 +220,7 @@ def enhance_color(source, target, factor):
         target[3 * p + 2] = np.uint8(blend(grey, blue, factor))
 
 
-@njit(cache=True)
+@jit
 def enhance_contrast(source, target, factor):
     """ImageEnhance.Contrast: blend with the image's mean luma."""
     total = np.int64(0)
@@ -231,14 +232,14 @@ def enhance_contrast(source, target, factor):
         target[k] = np.uint8(blend(grey, source[k], factor))
 
 
-@njit(cache=True)
+@jit
 def enhance_brightness(source, target, factor):
     """ImageEnhance.Brightness: blend with black."""
     for k in range(source.size):
         target[k] = np.uint8(blend(0, source[k], factor))
 
 
-@njit(cache=True)
+@jit
 def enhance_sharpness(source, target, height, width, factor):
     """ImageEnhance.Sharpness: blend with the smoothed image, whose border is the image's own."""
     row = 3 * width
@@ -257,7 +258,7 @@ def enhance_sharpness(source, target, height, width, factor):
             out[k] = np.uint8(blend(smoothed, here[k], factor))
 
 
-@njit(cache=True)
+@jit
 def apply_operation(op, magnitude, source, target, height, width, rotation_table, tables, histograms, line):
     """One AugMix operation, by its id; `tables`, `histograms` and `line` are a thread's scratch."""
     if op == draws.ROTATE:
@@ -282,7 +283,7 @@ def apply_operation(op, magnitude, source, target, height, width, rotation_table
         change_values(op, magnitude, source, target, tables, histograms)
 
 
-@njit(cache=True)
+@jit
 def base_transform(
     source, rows, height, width, dx, dy, flip, order, brightness, contrast, saturation, angle, rotation_table
 ):  # fmt: skip
@@ -308,7 +309,7 @@ def base_transform(
     return current
 
 
-@njit(cache=True)
+@jit
 def augmix_view(
     rows, clean, out_clean, out, height, width, ops, magnitudes, chain_weights, mix_weight,
     rotation_table, tables, histograms, line,
@@ -334,7 +335,7 @@ def augmix_view(
         out[k] = rest * out_clean[k] + mix_weight * out[k]
 
 
-@njit(cache=True, parallel=True)
+@jit(parallel=True)
 def make_views_batch(
     images, height, width, padding_px, crop_x_px, crop_y_px, flip, jitter_order, brightness, contrast, saturation,
     angle, ops, magnitudes, chain_weights, mix_weight, sigma, indices, epoch, key_0, key_1, rotation_table,

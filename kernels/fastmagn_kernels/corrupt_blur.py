@@ -8,21 +8,21 @@ Rows are kept as W * 3 interleaved values: a step to the next pixel is then a co
 import math
 
 import numpy as np
-from numba import njit
 
+from fastmagn_kernels.compiling import jit
 from fastmagn_kernels.corrupt_noise import fill_words, first_word
 from fastmagn_kernels.rng import uniform
 
 _CHANNELS = 3
 
 
-@njit(cache=True)
+@jit
 def unit_to_level(x):
     """float in about [0, 1] -> uint8: clipped, times 255, truncated as the published sets are."""
     return np.uint8(min(max(x, 0.0), 1.0) * 255.0)
 
 
-@njit(cache=True)
+@jit
 def reflect_index(i, n):
     """The index of 0..n - 1 that i stands for when the border repeats its edge: c b a | a b c | c b a."""
     if 0 <= i < n:  # nearly always, and a division costs as much as ten of these tests
@@ -31,7 +31,7 @@ def reflect_index(i, n):
     return i if i < n else 2 * n - 1 - i
 
 
-@njit(cache=True)
+@jit
 def mirror_index(i, n):
     """The index of 0..n - 1 that i stands for when the border does not repeat its edge: c b | a b c | b a."""
     if 0 <= i < n:
@@ -40,7 +40,7 @@ def mirror_index(i, n):
     return i if i < n else 2 * n - 2 - i
 
 
-@njit(cache=True)
+@jit
 def gaussian_filter(image, weights, channels, reflect):
     """Filter `image`, float64 [H, W * channels], in place with the symmetric `weights` (float64 [2r + 1]).
 
@@ -75,7 +75,7 @@ def gaussian_filter(image, weights, channels, reflect):
                 image[y, j] += (line[j + k * channels] + line[j + (2 * radius - k) * channels]) * weights[k]
 
 
-@njit(cache=True)
+@jit
 def to_unit(levels):
     """uint8 [H, L] -> float64 [H, L] in [0, 1]."""
     unit = np.empty(levels.shape, np.float64)
@@ -85,7 +85,7 @@ def to_unit(levels):
     return unit
 
 
-@njit(cache=True)
+@jit
 def gaussian_blur_image(out, image, weights):
     """Blur one image, uint8 [H, W * 3], with `weights` (float64 [2r + 1]); `out` alike, or the image itself."""
     unit = to_unit(image)
@@ -95,14 +95,14 @@ def gaussian_blur_image(out, image, weights):
             out[y, j] = unit_to_level(unit[y, j])
 
 
-@njit(cache=True, nogil=True)
+@jit(nogil=True)
 def gaussian_blur_batch(out, images, weights):
     """Blur `images`, uint8 [N, H, W * 3], with `weights` (float64 [2r + 1]); `out` alike."""
     for i in range(images.shape[0]):
         gaussian_blur_image(out[i], images[i], weights)
 
 
-@njit(cache=True)
+@jit
 def filter_image(out, image, tap_dy, tap_dx, tap_weights):
     """One image of `filter_batch`."""
     height, length = image.shape
@@ -126,7 +126,7 @@ def filter_image(out, image, tap_dy, tap_dx, tap_weights):
             out[y, j] = unit_to_level(row[j])
 
 
-@njit(cache=True, nogil=True)
+@jit(nogil=True)
 def filter_batch(out, images, tap_dy, tap_dx, tap_weights):
     """Correlate `images`, uint8 [N, H, W * 3], with the taps (int64 [T], int64 [T], float64 [T]); the border mirrors
     without repeating the edge. Products are added in the taps' order. `out` is like `images`.
@@ -135,7 +135,7 @@ def filter_batch(out, images, tap_dy, tap_dx, tap_weights):
         filter_image(out[i], images[i], tap_dy, tap_dx, tap_weights)
 
 
-@njit(cache=True)
+@jit
 def add_zoomed(total, unit, repeats, rows, row_weights, columns, column_weights):
     """Add `unit` (float32 [H, W * 3]), bilinearly resampled, `repeats` times to `total`, float32 alike.
 
@@ -157,7 +157,7 @@ def add_zoomed(total, unit, repeats, rows, row_weights, columns, column_weights)
                     total[y, x * _CHANNELS + c] += value
 
 
-@njit(cache=True)
+@jit
 def zoom_blur_image(out, image, repeats, rows, row_weights, columns, column_weights):
     """One image of `zoom_blur_batch`."""
     unit = to_unit(image).astype(np.float32)
@@ -171,7 +171,7 @@ def zoom_blur_image(out, image, repeats, rows, row_weights, columns, column_weig
             out[y, j] = np.uint8(min(max(mean, np.float32(0)), np.float32(1)) * np.float32(255))
 
 
-@njit(cache=True, nogil=True)
+@jit(nogil=True)
 def zoom_blur_batch(out, images, repeats, rows, row_weights, columns, column_weights):
     """Mean of `images` (uint8 [N, H, W * 3]) and its zooms; `out` alike.
 
@@ -181,7 +181,7 @@ def zoom_blur_batch(out, images, repeats, rows, row_weights, columns, column_wei
         zoom_blur_image(out[i], images[i], repeats, rows, row_weights, columns, column_weights)
 
 
-@njit(cache=True)
+@jit
 def copy_levels(out, image):
     """Copy uint8 [H, L]. Numba compiles the assignment of a whole array to seconds of overlap and broadcast checks."""
     for y in range(image.shape[0]):
@@ -189,7 +189,7 @@ def copy_levels(out, image):
             out[y, j] = image[y, j]
 
 
-@njit(cache=True)
+@jit
 def shift_pixels(out, image, words, first_word_of_pass):
     """Glass blur's pass: each pixel of `out` takes one of the four that end at it, above and to the left.
 
@@ -212,7 +212,7 @@ def shift_pixels(out, image, words, first_word_of_pass):
             out[y, target + 2] = image[source_y, source + 2]
 
 
-@njit(cache=True)
+@jit
 def glass_blur_image(out, image, weights, passes, view, index, key_0, key_1):
     """One image of `glass_blur_batch`."""
     height, length = image.shape
@@ -229,7 +229,7 @@ def glass_blur_image(out, image, weights, passes, view, index, key_0, key_1):
                 shift_pixels(out, levels, words, k * words_in_pass)
 
 
-@njit(cache=True, nogil=True)
+@jit(nogil=True)
 def glass_blur_batch(out, images, weights, passes, view, indices, key_0, key_1):
     """Blur, shift pixels `passes` times, blur again: `images`, `out` uint8 [N, H, W * 3], `weights` as in
     `gaussian_filter`.
@@ -238,7 +238,7 @@ def glass_blur_batch(out, images, weights, passes, view, indices, key_0, key_1):
         glass_blur_image(out[i], images[i], weights, passes, view, indices[i], key_0, key_1)
 
 
-@njit(cache=True)
+@jit
 def motion_filter(out, image, weights, angle_deg, channels):
     """ImageMagick's motion blur: tap t reads the pixel at t steps in the direction `angle_deg`, edges replicated.
 
@@ -266,7 +266,7 @@ def motion_filter(out, image, weights, angle_deg, channels):
             out[y, j] = np.uint8(min(row[j], np.float32(255)))
 
 
-@njit(cache=True, nogil=True)
+@jit(nogil=True)
 def motion_blur_batch(out, images, weights, max_angle_deg, view, indices, key_0, key_1):
     """Blur `images`, uint8 [N, H, W * 3], each in a direction uniform within +-`max_angle_deg`; `out` alike."""
     for i in range(images.shape[0]):

@@ -7,15 +7,15 @@ pixelation is Pillow's own fixed-point resampling.
 import math
 
 import numpy as np
-from numba import njit
 
+from fastmagn_kernels.compiling import jit
 from fastmagn_kernels.corrupt_blur import unit_to_level
 
 _PRECISION_BITS = 22
 _HALF = 1 << (_PRECISION_BITS - 1)
 
 
-@njit(cache=True)
+@jit
 def rgb_to_hsv(red, green, blue):
     """RGB -> hue, saturation, value, float64, all in [0, 1]; at a tie of maxima blue goes before green before red."""
     value = max(red, green, blue)
@@ -32,7 +32,7 @@ def rgb_to_hsv(red, green, blue):
     return (hue + 1.0 if hue < 0.0 else hue), delta / value, value
 
 
-@njit(cache=True)
+@jit
 def hsv_to_rgb(hue, saturation, value):
     """Hue, saturation, value -> RGB, float64, all in [0, 1]."""
     sector = math.floor(hue * 6.0)
@@ -54,7 +54,7 @@ def hsv_to_rgb(hue, saturation, value):
     return value, p, q
 
 
-@njit(cache=True, nogil=True)
+@jit(nogil=True)
 def hsv_batch(out, images, saturation_factor, saturation_shift, value_shift):
     """Scale and shift the saturation, shift the value, clip both: `images`, `out` uint8 [N, P, 3]."""
     for i in range(images.shape[0]):
@@ -69,7 +69,7 @@ def hsv_batch(out, images, saturation_factor, saturation_shift, value_shift):
             out[i, j, 2] = unit_to_level(blue)
 
 
-@njit(cache=True, nogil=True)
+@jit(nogil=True)
 def contrast_batch(out, images, factor):
     """Scale each channel's distance from its mean over the image: `images`, `out` uint8 [N, P, 3]."""
     for i in range(images.shape[0]):
@@ -85,7 +85,7 @@ def contrast_batch(out, images, factor):
                 out[i, j, c] = levels[images[i, j, c]]
 
 
-@njit(cache=True)
+@jit
 def resample_columns(out, image, starts, weights, channels):
     """Pillow's horizontal pass: `image` uint8 [H, W * channels] -> `out` uint8 [H, W' * channels].
 
@@ -102,7 +102,7 @@ def resample_columns(out, image, starts, weights, channels):
                 out[y, x * channels + c] = np.uint8(min(max(total >> _PRECISION_BITS, 0), 255))
 
 
-@njit(cache=True)
+@jit
 def resample_rows(out, image, starts, weights):
     """Pillow's vertical pass: `image` uint8 [H, L] -> `out` uint8 [H', L]; weights as in `resample_columns`."""
     total = np.empty(image.shape[1], np.int64)
@@ -117,7 +117,7 @@ def resample_rows(out, image, starts, weights):
             out[y, j] = np.uint8(min(max(total[j] >> _PRECISION_BITS, 0), 255))
 
 
-@njit(cache=True)
+@jit
 def pixelate_image(out, image, down_x, down_y, up_x, up_y):
     """One image of `pixelate_batch`."""
     height, length = image.shape
@@ -131,7 +131,7 @@ def pixelate_image(out, image, down_x, down_y, up_x, up_y):
     resample_rows(out, wide, up_y[0], up_y[1])
 
 
-@njit(cache=True, nogil=True)
+@jit(nogil=True)
 def pixelate_batch(out, images, down_x, down_y, up_x, up_y):
     """Resample `images`, uint8 [N, H, W * 3], down and up again; `out` alike. Each of the last four is a pair
     (starts, weights) of `resample_columns`.

@@ -7,20 +7,20 @@ x displacement of pixel q before smoothing and word 2 q + 1 its y displacement.
 import math
 
 import numpy as np
-from numba import njit
 
+from fastmagn_kernels.compiling import jit
 from fastmagn_kernels.corrupt_blur import gaussian_filter, mirror_index, reflect_index, to_unit, unit_to_level
 from fastmagn_kernels.corrupt_noise import fill_words
 from fastmagn_kernels.rng import uniform
 
 
-@njit(cache=True)
+@jit
 def signed_uniform(word):
     """uint32 -> float64 uniform in [-1, 1)."""
     return 2.0 * uniform(word) - 1.0
 
 
-@njit(cache=True)
+@jit
 def inverse_affine(out, words, height, width, jitter_px):
     """The map from output to input pixels, float64 [6] (a, b, c, d, e, f): x' = a x + b y + c, y' = d x + e y + f.
 
@@ -40,7 +40,7 @@ def inverse_affine(out, words, height, width, jitter_px):
     out[5] = centre_y - s - out[3] * x2 - out[4] * y2
 
 
-@njit(cache=True)
+@jit
 def bilinear(image, y, x, mirror):
     """The three channels of `image` (float32 [H, W, 3]) at (y, x), bilinear; the border mirrors without (`mirror`) or
     with its edge repeated.
@@ -61,7 +61,7 @@ def bilinear(image, y, x, mirror):
     return red, green, blue
 
 
-@njit(cache=True)
+@jit
 def elastic_image(out, image, displacement_px, weights, jitter_px, view, index, key_0, key_1):
     """One image of `elastic_batch`."""
     height, width, _ = image.shape
@@ -90,7 +90,7 @@ def elastic_image(out, image, displacement_px, weights, jitter_px, view, index, 
             out[y, x, 0], out[y, x, 1], out[y, x, 2] = unit_to_level(red), unit_to_level(green), unit_to_level(blue)
 
 
-@njit(cache=True, nogil=True)
+@jit(nogil=True)
 def elastic_batch(out, images, displacement_px, weights, jitter_px, view, indices, key_0, key_1):
     """Warp `images` (uint8 [N, H, W, 3]) by points moved within +-`jitter_px`, then displace each pixel by
     `displacement_px` times uniform draws in [-1, 1] smoothed with `weights` (float64 [2r + 1]); `out` alike.

@@ -9,15 +9,15 @@ process when two Python threads enter such kernels under its default threading l
 """
 
 import numpy as np
-from numba import njit
 
+from fastmagn_kernels.compiling import jit
 from fastmagn_kernels.rng import STREAM_CORRUPTION, philox4x32, standard_normal, stream_view_word
 
 _ZERO = np.float32(0)
 _WHITE = np.float32(255)
 
 
-@njit(cache=True)
+@jit
 def shot_level(word, start_levels, last_words):
     """The level drawn by one uint32: the first whose `last_words` (uint32 [256]) is not below it.
 
@@ -30,7 +30,7 @@ def shot_level(word, start_levels, last_words):
     return np.uint8(level)
 
 
-@njit(cache=True)
+@jit
 def impulse_level(word, level, salt_below, flip_below):
     """White for words below `salt_below`, black for those from there to `flip_below`, the level itself otherwise."""
     if np.uint64(word) >= flip_below:
@@ -38,7 +38,7 @@ def impulse_level(word, level, salt_below, flip_below):
     return np.uint8(255) if np.uint64(word) < salt_below else np.uint8(0)
 
 
-@njit(cache=True, nogil=True)
+@jit(nogil=True)
 def normal_noise_batch(out, images, scale, of_signal, view, indices, key_0, key_1):
     """out = floor(x + scale * s * z), clipped to 0..255; s is x itself where `of_signal`, else 255.
 
@@ -53,7 +53,7 @@ def normal_noise_batch(out, images, scale, of_signal, view, indices, key_0, key_
             out[i, j] = np.uint8(min(max(x, _ZERO), _WHITE))
 
 
-@njit(cache=True)
+@jit
 def fill_words(out, view, index, first_slot, key_0, key_1):
     """Fill `out`, uint32 [N], with a corruption's random words: word j is word j mod 4 of slot first_slot + j div 4."""
     stream = stream_view_word(STREAM_CORRUPTION, view)
@@ -68,14 +68,14 @@ def fill_words(out, view, index, first_slot, key_0, key_1):
             out[j + 3] = w3
 
 
-@njit(cache=True)
+@jit
 def first_word(view, index, slot, key_0, key_1):
     """Word 0 of one block of a corruption's random stream, uint32."""
     word, _, _, _ = philox4x32(slot, stream_view_word(STREAM_CORRUPTION, view), index, 0, key_0, key_1)
     return np.uint32(word)
 
 
-@njit(cache=True, nogil=True)
+@jit(nogil=True)
 def shot_noise_batch(out, images, start_levels, last_words, view, indices, key_0, key_1):
     """Draw each level from its own table: `images`, `out` uint8 [N, P], `start_levels` uint8 [256, 256] by level and
     the word's top byte, `last_words` uint32 [256, 256] by level and drawn level.
@@ -88,7 +88,7 @@ def shot_noise_batch(out, images, start_levels, last_words, view, indices, key_0
             out[i, j] = shot_level(words[j], start_levels[level], last_words[level])
 
 
-@njit(cache=True, nogil=True)
+@jit(nogil=True)
 def impulse_noise_batch(out, images, salt_below, flip_below, view, indices, key_0, key_1):
     """Replace each value of `images` (uint8 [N, P]) by white or black with the probability that the bounds (uint64,
     in 2^-32) give; `out` is uint8 [N, P].

@@ -5,8 +5,8 @@ step, without OpenCV. Random stream: the liquid layer's normals, from slot 0.
 """
 
 import numpy as np
-from numba import njit
 
+from fastmagn_kernels.compiling import jit
 from fastmagn_kernels.corrupt_blur import gaussian_filter, mirror_index, unit_to_level
 from fastmagn_kernels.rng import STREAM_CORRUPTION, standard_normal
 
@@ -18,7 +18,7 @@ _FAR = 1 << 28
 _MAX_DISTANCE = np.float32(20)
 
 
-@njit(cache=True)
+@jit
 def gradient_sums(gx, gy, image):
     """Sobel derivatives of `image` (uint8 [H, W]) into `gx`, `gy` (int64 [H, W]); the border repeats its edge."""
     height, width = image.shape
@@ -33,7 +33,7 @@ def gradient_sums(gx, gy, image):
             gy[y, x] = (g - a) + 2 * (h - b) + (i - c)
 
 
-@njit(cache=True)
+@jit
 def is_ridge(size, gx, gy, y, x):
     """Whether the gradient's `size` (int64 [H + 2, W + 2], zero border) peaks at pixel (y, x) along its direction."""
     centre = size[y + 1, x + 1]
@@ -47,7 +47,7 @@ def is_ridge(size, gx, gy, y, x):
     return centre > size[y, x + 1 - side] and centre > size[y + 2, x + 1 + side]
 
 
-@njit(cache=True)
+@jit
 def find_edges(edges, image):
     """Canny edges (thresholds 50 and 150, |gx| + |gy|) of `image`, uint8 [H, W], as 1 in `edges`, uint8 [H, W]."""
     height, width = image.shape
@@ -82,7 +82,7 @@ def find_edges(edges, image):
                     count += 1
 
 
-@njit(cache=True)
+@jit
 def nearest_behind(far, y, x, step):
     """Least distance at (y, x) of `far` (int64, padded by 2) through the eight cells that a scan has passed."""
     best = far[y, x - step] + _SIDE
@@ -95,7 +95,7 @@ def nearest_behind(far, y, x, step):
     return min(best, far[y - 2 * step, x + 1] + _KNIGHT)
 
 
-@njit(cache=True)
+@jit
 def distance_to_edges(out, edges):
     """Chamfer distance to the nearest edge in pixels, at most 20: `edges` uint8 [H, W] -> `out` float32 [H, W]."""
     height, width = edges.shape
@@ -109,7 +109,7 @@ def distance_to_edges(out, edges):
             out[y - 2, x - 2] = min(np.float32(far[y, x] / 65536.0), _MAX_DISTANCE)
 
 
-@njit(cache=True)
+@jit
 def box_sum(image, y, x):
     """Sum of the 3 x 3 pixels of `image` around (y, x); the border mirrors without repeating its edge."""
     height, width = image.shape
@@ -120,7 +120,7 @@ def box_sum(image, y, x):
     return total
 
 
-@njit(cache=True)
+@jit
 def equalize(image):
     """OpenCV's histogram equalisation of `image`, uint8 [H, W], in place."""
     histogram = np.zeros(256, np.int64)
@@ -142,7 +142,7 @@ def equalize(image):
             image[y, x] = levels[image[y, x]]
 
 
-@njit(cache=True)
+@jit
 def emboss(image, y, x):
     """Filter with (-2 -1 0; -1 1 1; 0 1 2) at (y, x) of `image` (uint8 [H, W]), clipped to 0..255; mirrored border."""
     height, width = image.shape
@@ -154,7 +154,7 @@ def emboss(image, y, x):
     return np.uint8(min(max(total, 0), 255))
 
 
-@njit(cache=True)
+@jit
 def water_opacity(layer, opacity):
     """Replace the liquid `layer` (float64 [H, W], 0 where dry) by the water's share, 0..opacity."""
     height, width = layer.shape
@@ -182,7 +182,7 @@ def water_opacity(layer, opacity):
             layer[y, x] = layer[y, x] / brightest * opacity if brightest > 0.0 else 0.0
 
 
-@njit(cache=True)
+@jit
 def mud_opacity(layer, weights):
     """Replace the liquid `layer` (float64 [H, W], 0 where dry) by the mud's share: smoothed, and none below 0.8."""
     for y in range(layer.shape[0]):
@@ -194,7 +194,7 @@ def mud_opacity(layer, weights):
             layer[y, x] = layer[y, x] if layer[y, x] >= 0.8 else 0.0
 
 
-@njit(cache=True)
+@jit
 def spatter_image(out, image, liquid, weights, mud, mud_weights, opacity, colour, view, index, key_0, key_1):
     """One image of `spatter_batch`."""
     height, width, _ = image.shape
@@ -220,7 +220,7 @@ def spatter_image(out, image, liquid, weights, mud, mud_weights, opacity, colour
                 out[y, x, c] = unit_to_level(image[y, x, c] / 255.0 * kept + share * colour[c])
 
 
-@njit(cache=True, nogil=True)
+@jit(nogil=True)
 def spatter_batch(out, images, liquid, weights, mud, mud_weights, opacity, colour, view, indices, key_0, key_1):
     """Splash `images` (uint8 [N, H, W, 3]); `out` alike.
 

@@ -5,8 +5,8 @@ row, column); fog, word q for point q of the plasma map, row by row.
 """
 
 import numpy as np
-from numba import njit
 
+from fastmagn_kernels.compiling import jit
 from fastmagn_kernels.corrupt_blur import motion_filter, unit_to_level
 from fastmagn_kernels.corrupt_noise import fill_words, first_word
 from fastmagn_kernels.rng import STREAM_CORRUPTION, below, philox4x32, standard_normal, stream_view_word, uniform
@@ -16,7 +16,7 @@ _MEAN_WIND_DEG, _WIND_SPREAD_DEG = -90.0, 45.0
 _RED, _GREEN, _BLUE = np.float32(0.299), np.float32(0.587), np.float32(0.114)
 
 
-@njit(cache=True)
+@jit
 def flake_layer(out, z, flakes, zoom):
     """Snow before the wind: normals `z` (float32 [H, W]) magnified, those below the threshold black.
 
@@ -35,7 +35,7 @@ def flake_layer(out, z, flakes, zoom):
             out[y, x] = unit_to_level(flake) if flake >= threshold else np.uint8(0)
 
 
-@njit(cache=True)
+@jit
 def snow_pixel(red, green, blue, keep, flakes):
     """One snowy pixel: levels in, levels out; whitened by 1 - `keep`, `flakes` (in [0, 2]) added."""
     r, g, b = np.float32(red / 255.0), np.float32(green / 255.0), np.float32(blue / 255.0)
@@ -48,7 +48,7 @@ def snow_pixel(red, green, blue, keep, flakes):
     return unit_to_level(r + flakes), unit_to_level(g + flakes), unit_to_level(b + flakes)
 
 
-@njit(cache=True)
+@jit
 def snow_image(out, image, flakes, keep, zoom, weights, view, index, key_0, key_1):
     """One image of `snow_batch`."""
     height, width, _ = image.shape
@@ -66,7 +66,7 @@ def snow_image(out, image, flakes, keep, zoom, weights, view, index, key_0, key_
             out[y, x, 0], out[y, x, 1], out[y, x, 2] = snow_pixel(red, green, blue, keep, both)
 
 
-@njit(cache=True, nogil=True)
+@jit(nogil=True)
 def snow_batch(out, images, flakes, keep, zoom, weights, view, indices, key_0, key_1):
     """Snow on `images`, uint8 [N, H, W, 3]; `out` alike.
 
@@ -77,7 +77,7 @@ def snow_batch(out, images, flakes, keep, zoom, weights, view, indices, key_0, k
         snow_image(out[i], images[i], flakes, keep, zoom, weights, view, indices[i], key_0, key_1)
 
 
-@njit(cache=True, nogil=True)
+@jit(nogil=True)
 def frost_batch(out, images, pictures, starts, heights, widths, image_share, frost_share, view, indices, key_0, key_1):
     """Weighted sum of `images` (uint8 [N, H, W, 3]) and crops of random pictures; `out` alike.
 
@@ -98,7 +98,7 @@ def frost_batch(out, images, pictures, starts, heights, widths, image_share, fro
                     out[i, y, x, c] = np.uint8(min(max(level, 0.0), 255.0))
 
 
-@njit(cache=True)
+@jit
 def fill_plasma(plasma, words, decay):
     """Diamond-square heights on a torus, scaled to [0, 1]: `plasma` float64 [M, M], M a power of two.
 
@@ -131,7 +131,7 @@ def fill_plasma(plasma, words, decay):
             plasma[y, x] = (plasma[y, x] - lowest) / span
 
 
-@njit(cache=True)
+@jit
 def fog_image(out, image, amount, decay, map_side, view, index, key_0, key_1):
     """One image of `fog_batch`."""
     words = np.empty(map_side * map_side, np.uint32)
@@ -146,7 +146,7 @@ def fog_image(out, image, amount, decay, map_side, view, index, key_0, key_1):
                 out[y, x, c] = unit_to_level(foggy * brightest / (brightest + amount))
 
 
-@njit(cache=True, nogil=True)
+@jit(nogil=True)
 def fog_batch(out, images, amount, decay, map_side, view, indices, key_0, key_1):
     """Add `amount` times a plasma to `images` (uint8 [N, H, W, 3]) and bring each back to its own maximum.
 

@@ -19,8 +19,8 @@ Legend: B batch, J AugMix views, N noise views, W chains (mixture_width), D oper
 """
 
 import numpy as np
-from numba import njit
 
+from fastmagn_kernels.compiling import jit
 from fastmagn_kernels.rng import (
     STREAM_AUGMIX,
     STREAM_BASE,
@@ -58,7 +58,7 @@ _SLOT_OPERATION = 16
 _LOWEST_LEVEL = 0.1
 
 
-@njit(cache=True)
+@jit
 def draw_base(index, epoch, key_0, key_1, padding_px, horizontal_flip, color_jitter, max_angle):
     """The base transform of one sample.
 
@@ -84,7 +84,7 @@ def draw_base(index, epoch, key_0, key_1, padding_px, horizontal_flip, color_jit
     )
 
 
-@njit(cache=True)
+@jit
 def draw_mix(view, index, epoch, key_0, key_1, aug_severity, random_aug_severity):
     """AugMix view `view` of one sample: the Beta(1, 1) mix weight, float32 in [0, 1], and the strength, 1..10."""
     w0, w1, _, _ = philox4x32(0, stream_view_word(STREAM_AUGMIX, view), index, epoch, key_0, key_1)
@@ -92,7 +92,7 @@ def draw_mix(view, index, epoch, key_0, key_1, aug_severity, random_aug_severity
     return np.float32(uniform(w0)), strength
 
 
-@njit(cache=True)
+@jit
 def draw_chain(view, chain, index, epoch, key_0, key_1, mixture_depth):
     """Chain `chain`: an exponential, float32 (normalised over the chains: Dirichlet(1)), and its depth."""
     slot = _SLOT_CHAIN + chain
@@ -101,7 +101,7 @@ def draw_chain(view, chain, index, epoch, key_0, key_1, mixture_depth):
     return -log_uniform(w0), depth
 
 
-@njit(cache=True)
+@jit
 def magnitude_of(op, level, negative, height, width):
     """The magnitude, float64, that AugMix gives an operation at `level` in [0, 10); signed operations by `negative`.
 
@@ -125,7 +125,7 @@ def magnitude_of(op, level, negative, height, width):
     return 0.0
 
 
-@njit(cache=True)
+@jit
 def draw_operation(view, chain, step, index, epoch, key_0, key_1, num_ops, strength, height, width):
     """Operation `step` of a chain: its id, uniform in 0..num_ops - 1, and its magnitude (level uniform)."""
     slot = _SLOT_OPERATION + MAX_DEPTH * chain + step
@@ -135,14 +135,14 @@ def draw_operation(view, chain, step, index, epoch, key_0, key_1, num_ops, stren
     return op, magnitude_of(op, level, below(w2, 2) == 1, height, width)
 
 
-@njit(cache=True)
+@jit
 def draw_sigma(view, index, epoch, key_0, key_1, sigma_max):
     """Noise view `view` of one sample: its standard deviation, float32 in [0, sigma_max]."""
     w0, _, _, _ = philox4x32(0, stream_view_word(STREAM_SIGMA, view), index, epoch, key_0, key_1)
     return np.float32(sigma_max * uniform(w0))
 
 
-@njit(cache=True)
+@jit
 def fill_base(
     indices, epoch, key_0, key_1, padding_px, horizontal_flip, color_jitter, max_angle,
     crop_x_px, crop_y_px, flip, jitter_order, brightness, contrast, saturation, angle,
@@ -163,7 +163,7 @@ def fill_base(
         )  # fmt: skip
 
 
-@njit(cache=True)
+@jit
 def fill_augmix(
     indices, epoch, key_0, key_1, aug_severity, random_aug_severity, mixture_depth, num_ops, height, width,
     ops, magnitudes, chain_weights, mix_weight,
@@ -193,7 +193,7 @@ def fill_augmix(
                 chain_weights[j, i, w] = share
 
 
-@njit(cache=True)
+@jit
 def fill_sigma(indices, epoch, key_0, key_1, sigma_max, sigma):
     """`draw_sigma` for int64 [B] samples into sigma float32 [N, B]."""
     for n in range(sigma.shape[0]):

@@ -12,8 +12,8 @@ import functools
 import math
 
 import numpy as np
-from numba import njit
 
+from fastmagn_kernels.compiling import jit
 from fastmagn_kernels.draws import ANGLE_UNITS_PER_DEGREE
 
 MAX_ANGLE_UNITS = 30 * ANGLE_UNITS_PER_DEGREE
@@ -36,7 +36,7 @@ def rotation_table() -> np.ndarray:
     return table
 
 
-@njit(cache=True)
+@jit
 def blend(degenerate, value, factor):
     """Image.blend of two uint8 by a float32 factor, which may extrapolate: int32 in 0..255."""
     mixed = np.float32(degenerate) + factor * np.float32(np.int32(value) - np.int32(degenerate))
@@ -45,26 +45,26 @@ def blend(degenerate, value, factor):
     return np.int32(mixed)
 
 
-@njit(cache=True)
+@jit
 def luma(red, green, blue):
     """ITU-R 601-2 luma of uint8 RGB as `convert("L")` has it: int32 in 0..255."""
     weighted = np.int32(red) * np.int32(19595) + np.int32(green) * np.int32(38470) + np.int32(blue) * np.int32(7471)
     return (weighted + np.int32(0x8000)) >> np.int32(16)
 
 
-@njit(cache=True)
+@jit
 def mean_grey(luma_sum, num_pixels):
     """The grey that ImageEnhance.Contrast blends with: the mean luma, rounded half up."""
     return np.int32(luma_sum / num_pixels + 0.5)
 
 
-@njit(cache=True)
+@jit
 def linear(first, second, fraction):
     """Bilinear's one step in float64; the caller truncates."""
     return np.float64(first) + np.float64(np.int32(second) - np.int32(first)) * fraction
 
 
-@njit(cache=True)
+@jit
 def bilinear(top_left, top_right, bottom_left, bottom_right, dx, dy):
     """Four uint8 -> int32 in 0..255; dx, dy float64 in [0, 1]. Equal rows may stand for a row outside the image."""
     top = linear(top_left, top_right, dx)
@@ -72,14 +72,14 @@ def bilinear(top_left, top_right, bottom_left, bottom_right, dx, dy):
     return np.int32(top + (bottom - top) * dy)
 
 
-@njit(cache=True)
+@jit
 def clip_index(i, size):
     """The nearest index inside 0..size - 1."""
     i = i if i > 0 else 0
     return i if i < size else size - 1
 
 
-@njit(cache=True)
+@jit
 def rotation_offset(cosine, sine, height, width):
     """Image.rotate's translation about the centre, in its order of operations: the matrix's third column."""
     half_width, half_height = width / 2, height / 2
@@ -88,7 +88,7 @@ def rotation_offset(cosine, sine, height, width):
     return offset_x, offset_y
 
 
-@njit(cache=True)
+@jit
 def smooth(
     below_left, below_middle, below_right, left, centre, right, above_left, above_middle, above_right
 ):  # fmt: skip
@@ -101,19 +101,19 @@ def smooth(
     return np.int32(np.float32(255) if total > np.float32(255) else total)
 
 
-@njit(cache=True)
+@jit
 def posterize_entry(value, bits):
     """ImageOps.posterize: keep the `bits` highest of 8."""
     return value & ~((1 << (8 - bits)) - 1)
 
 
-@njit(cache=True)
+@jit
 def solarize_entry(value, threshold):
     """ImageOps.solarize: invert values from `threshold` on."""
     return value if value < threshold else 255 - value
 
 
-@njit(cache=True)
+@jit
 def fill_autocontrast_table(histogram, table):
     """ImageOps.autocontrast's table, uint8 [256], of a channel's histogram, int32 [256]."""
     low, high = 0, 255
@@ -130,7 +130,7 @@ def fill_autocontrast_table(histogram, table):
         table[value] = min(max(stretched, 0), 255)
 
 
-@njit(cache=True)
+@jit
 def fill_equalize_table(histogram, table):
     """ImageOps.equalize's table, uint8 [256], of a channel's histogram, int32 [256]."""
     total, last = 0, 0

@@ -14,7 +14,9 @@ Source: J. K. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2
 import math
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
+
+from fastmagn_kernels.compiling import jit
 
 # Streams: the high byte of the second counter word. A number is never given to another stream: runs must replay.
 STREAM_BASE = 0
@@ -48,7 +50,7 @@ _SIN = tuple(np.float32(c) for c in (6.28318529, -41.3416626, 81.5925482, -75.40
 _COS = tuple(np.float32(c) for c in (1.0, -19.7392087, 64.9393162, -85.4428484, 59.2202882))
 
 
-@njit(cache=True)
+@jit
 def philox4x32(slot, stream_view, index, epoch, key_0, key_1):
     """One Philox 4x32-10 block: counter and key as six uint32, four uint32 out."""
     c0, c1, c2, c3 = np.uint32(slot), np.uint32(stream_view), np.uint32(index), np.uint32(epoch)
@@ -65,25 +67,25 @@ def philox4x32(slot, stream_view, index, epoch, key_0, key_1):
     return c0, c1, c2, c3
 
 
-@njit(cache=True)
+@jit
 def stream_view_word(stream, view):
     """The counter word that tells streams and views apart: uint32, view in 0..2^24 - 1."""
     return np.uint32((np.uint32(stream) << np.uint32(24)) | np.uint32(view))
 
 
-@njit(cache=True)
+@jit
 def uniform(word):
     """uint32 -> float64 uniform in [0, 1)."""
     return np.float64(word) * _TWO_TO_MINUS_32
 
 
-@njit(cache=True)
+@jit
 def below(word, n):
     """uint32 -> integer uniform in 0..n - 1 (each probability off by less than 2^-32)."""
     return np.int64((np.uint64(word) * np.uint64(n)) >> _SHIFT_32)
 
 
-@njit(cache=True)
+@jit
 def log_uniform(word):
     """uint32 -> float32 ln(u) for u uniform in (0, 1] in steps of 2^-24, never 0.
 
@@ -104,7 +106,7 @@ def log_uniform(word):
     return np.float32(exponent) * _LN_2 + (f - _HALF * f2 + f2 * f * p)
 
 
-@njit(cache=True)
+@jit
 def sin_cos_turn(word):
     """uint32 -> float32 (sin, cos) of an angle uniform in one turn."""
     eighth = np.uint32(word) >> np.uint32(29)
@@ -121,7 +123,7 @@ def sin_cos_turn(word):
     return first, second
 
 
-@njit(cache=True)
+@jit
 def normal_pair(word_0, word_1):
     """Two uint32 -> two independent float32 standard normals (Box-Muller); |z| stays below 5.9."""
     radius = np.sqrt(np.float32(-2) * log_uniform(word_0))
@@ -129,7 +131,7 @@ def normal_pair(word_0, word_1):
     return radius * cosine, radius * sine
 
 
-@njit(cache=True)
+@jit
 def standard_normal(out, stream, view, index, epoch, key_0, key_1):
     """Fill `out`, float32 [N] contiguous, with standard normals.
 
@@ -159,14 +161,14 @@ def standard_normal(out, stream, view, index, epoch, key_0, key_1):
             out[b + 2 * quarter] = z2
 
 
-@njit(cache=True, parallel=True)
+@jit(parallel=True)
 def standard_normal_batch(out, stream, view, indices, epoch, key_0, key_1):
     """Fill `out`, float32 [B, N] contiguous, row i with the normals of sample `indices[i]` (int64 [B])."""
     for i in prange(out.shape[0]):
         standard_normal(out[i], stream, view, indices[i], epoch, key_0, key_1)
 
 
-@njit(cache=True)
+@jit
 def permutation_words(out, epoch, key_0, key_1):
     """Fill `out`, uint64 [N], with the 64-bit sort keys of an epoch's permutation."""
     word = stream_view_word(STREAM_PERMUTATION, 0)

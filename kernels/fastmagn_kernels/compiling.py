@@ -1,0 +1,52 @@
+"""numba's compiler, with a cache on disk that follows every kernel source.
+
+numba's own cache watches only the file that a function stands in: a kernel would keep running the code it once inlined
+from rng.py or pixel.py after these have changed. Here the cache's folder is named after all sources of this package.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba import config
+
+_SOURCES = Path(__file__).parent
+
+
+def jit(function: Callable | None = None, **options: Any) -> Any:
+    """`numba.njit` of the function with `cache=True`; options as numba's, such as `parallel` or `nogil`."""
+
+    def compile_later(function: Callable) -> Any:
+        before = config.CACHE_DIR
+        config.CACHE_DIR = cache_folder()  # read when a function is decorated; others' functions keep their own
+        try:
+            return numba.njit(function, cache=True, **options)
+        finally:
+            config.CACHE_DIR = before
+
+    return compile_later if function is None else compile_later(function)
+
+
+@cache
+def cache_folder() -> str:
+    """Where compiled kernels are kept: NUMBA_CACHE_DIR, else beside the sources, else the user's cache folder."""
+    digest = hashlib.sha256()
+    for path in sorted(_SOURCES.glob("*.py")):
+        digest.update(path.name.encode() + path.read_bytes())
+    if config.CACHE_DIR:
+        base = Path(config.CACHE_DIR)
+    elif os.access(_SOURCES, os.W_OK):
+        base = _SOURCES / "__pycache__"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastmagn"
+    folder = base / f"kernels-{digest.hexdigest()[:16]}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:  # nowhere to keep them: compile once for each process
+        return tempfile.mkdtemp(prefix="fastmagn-kernels-")
+    return str(folder)

@@ -1,0 +1,94 @@
+"""Every command in README is run, shortened: a few steps, a few images, the data folder of the tests."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from fastmagn.cli import parse_config
+from fastmagn.corruptions import CORRUPTIONS, corrupt
+from fastmagn.data import load_images
+from fastmagn.train import train
+
+README = (ROOT / "README.md").read_text()
+COMMANDS = [line for block in re.findall(r"```\n(.*?)```", README, re.DOTALL) for line in block.strip().splitlines()]
+SET_UP = [command for command in COMMANDS if command.startswith("python3 -m venv")]
+MODULES = [command for command in COMMANDS if command.startswith("python -m fastmagn.")]
+SHORT = ["--train.max_steps", "2", "--eval.num_images", "8", "--device", "cpu"]
+
+
+def run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")])}
+    command = [sys.executable, "-m", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_readme_has_two_set_up_commands_and_ci_runs_the_second():
+    assert len(SET_UP) == 2
+    assert len(SET_UP) + len(MODULES) == len(COMMANDS), "a command that no test runs"
+    assert SET_UP[0].endswith(".venv/bin/python -m fastmagn.train")
+    assert SET_UP[1].endswith(".venv/bin/python -m pytest")
+    for command in SET_UP:
+        extras = re.search(r"pip install -c constraints\.txt -e '\.\[(.+?)\]'", command)[1]
+        declared = (ROOT / "pyproject.toml").read_text()
+        assert all(f"\n{extra} = [" in declared for extra in extras.split(","))
+    assert r"grep -m 1 -e '-m pytest$' README.md" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_the_first_commands_training_shortened(tmp_path):
+    done = run(["fastmagn.train", *SHORT], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "clean accuracy" in done.stdout
+    assert (tmp_path / "runs" / "digits-magn_augmix-resnet_small-seed0" / "results.json").exists()
+
+
+@pytest.fixture(scope="module")
+def trained_run(tmp_path_factory) -> Path:
+    run_dir = tmp_path_factory.mktemp("readme") / "run"
+    train(parse_config([*SHORT, "--run_dir", str(run_dir)], "test", "A test."))
+    return run_dir
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("command", [command for command in MODULES if "--config" in command])
+def test_training_commands(command, data_dir, tmp_path):
+    arguments = shlex.split(command)[2:]
+    arguments[arguments.index("DIR")] = str(data_dir)
+    arguments[arguments.index("--config") + 1] = str(ROOT / arguments[arguments.index("--config") + 1])
+    done = run([*arguments, *SHORT, "--train.batch_size", "16", "--run_dir", "run"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "results.json").exists()
+
+
+@pytest.mark.parametrize("command", [command for command in MODULES if "evaluate" in command])
+def test_evaluation_commands(command, trained_run, tmp_path):
+    arguments = shlex.split(command)[2:]
+    arguments[arguments.index("RUN")] = str(trained_run)
+    if "DIR" in arguments:
+        arguments[arguments.index("DIR")] = str(make_set(tmp_path))
+    done = run([*arguments, "--eval.num_images", "8"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "mCA" in done.stdout
+
+
+def make_set(folder: Path) -> Path:
+    """A -C set of eight digits, as published sets lie on disk."""
+    digits = load_images("digits", "data")
+    for name in CORRUPTIONS:
+        cells = [corrupt(digits.test_images_u8[:8], name, severity) for severity in range(1, 6)]
+        np.save(folder / f"{name}.npy", np.concatenate(cells))
+    np.save(folder / "labels.npy", np.tile(digits.test_labels[:8], 5))
+    return folder
+
+
+def test_help_lists_the_exit_and_the_fields(tmp_path):
+    for module in ("fastmagn.train", "fastmagn.evaluate"):
+        done = run([module, "--help"], tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "--eval." in done.stdout
