@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from fastmagn.augment.ops import OPS_VERSION
 from fastmagn.files import write_text
 
 console = Console(highlight=False)
@@ -27,6 +28,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         **{name: metadata.version(name) for name in packages},
+        "augmix_operations": OPS_VERSION,
         "platform": platform.platform(),
         "cpu": _cpu_name(),
         "cpu_threads": torch.get_num_threads(),

@@ -1,10 +1,10 @@
 """The command line, the YAML files and their errors."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT
 
 from fastmagn.cli import flatten, parse_config, plain, to_yaml
 from fastmagn.config import AugmentConfig, Config, EvalConfig, LossConfig, OptimConfig, TrainConfig
@@ -13,6 +13,7 @@ from fastmagn.errors import InputError
 from fastmagn.methods import METHODS
 from fastmagn.models import MODELS
 
+ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 
 

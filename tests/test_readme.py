@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
 
 from fastmagn.cli import parse_config
 from fastmagn.corruptions import CORRUPTIONS, corrupt
 from fastmagn.data import load_images
 from fastmagn.train import train
 
+ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 COMMANDS = [line for block in re.findall(r"```\n(.*?)```", README, re.DOTALL) for line in block.strip().splitlines()]
 SET_UP = [command for command in COMMANDS if command.startswith("python3 -m venv")]

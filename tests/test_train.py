@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
 
 from fastmagn.checkpoint import last_checkpoint, read_checkpoint
 from fastmagn.cli import parse_config, plain
@@ -23,6 +22,7 @@ from fastmagn.hardware import settle_hardware
 from fastmagn.methods import METHODS
 from fastmagn.train import build_run, train, train_step
 
+ROOT = Path(__file__).parent.parent
 STEPS_PER_EPOCH = 4
 SMALL = [
     *("--train.epochs", "2", "--train.batch_size", "256", "--device", "cpu"),
