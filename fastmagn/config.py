@@ -186,6 +186,7 @@ class EvalConfig:
         num_bins: Bins of the RMS calibration error, 1 or more.
         binning: Bins of equal width (width) or of equal numbers of predictions (adaptive).
         pooling: All corrupt predictions pooled (pooled), or the mean of each corruption's error (per_corruption).
+        save_logits: Keep all logits in RUN/logits, from which evaluate --logits measures again without the model.
     """
 
     corruption_set: Literal["c15", "c18", "c19"] = "c19"
@@ -196,6 +197,7 @@ class EvalConfig:
     num_bins: int = 15
     binning: Literal["width", "adaptive"] = "width"
     pooling: Literal["pooled", "per_corruption"] = "pooled"
+    save_logits: bool = False
 
     def __post_init__(self) -> None:
         check(self.num_images >= 0, "eval.num_images", self.num_images, "0 (all) or more")

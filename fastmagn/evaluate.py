@@ -4,7 +4,10 @@ python -m fastmagn.evaluate --run runs/NAME [--corrupted DIR] [--data.dir DIR] [
 """
 
 import argparse
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,26 +20,23 @@ from fastmagn.cli import parse_config, plain, run_command
 from fastmagn.config import Config, EvalConfig
 from fastmagn.corruptions import CORRUPTION_SETS, SEVERITIES, available_corruptions, corrupt
 from fastmagn.data import load_images, open_corrupted
+from fastmagn.distributed import World, join_world
 from fastmagn.errors import InputError
 from fastmagn.files import write_json
 from fastmagn.hardware import precision, settle_hardware
-from fastmagn.metrics import (
-    corrupt_rms_calibration_error,
-    corruption_accuracy,
-    mean_corruption_accuracy,
-    rms_calibration_error,
-)
+from fastmagn.logits import LogitsWriter, read_logits
+from fastmagn.metrics.predictions import Predictions, concatenate, measure_logits, stack
+from fastmagn.metrics.summary import summarise
 from fastmagn.models import build_model
 from fastmagn.runlog import console, environment, print_results, progress_bar
 
-CALIBRATION_SET = "c18"  # the paper's, wherever it was measured whole
 
+class Cell(NamedTuple):
+    """What one forward pass over the test images measures: clean (severity 0), or a corruption at a severity 1..5."""
 
-class Predictions(NamedTuple):
-    """What is kept of M predictions: confidences float32 [M] in [0, 1], and which are right, bool [M]."""
-
-    confidences: np.ndarray
-    correct: np.ndarray
+    name: str
+    severity: int
+    images_u8: np.ndarray
 
 
 @torch.inference_mode()
@@ -60,8 +60,10 @@ def evaluate(
     *,
     device: torch.device,
     amp: str = "float32",
+    logits_dir: Path | None = None,
+    world: World | None = None,
 ) -> dict[str, Any]:
-    """Clean accuracy, corruption accuracies, mCA and RMS calibration error, all as fractions in 0..1.
+    """Accuracy on clean and corrupted images, mCA and calibration: one forward pass for each of up to 96 cells.
 
     Args:
         model: Takes float images [B, 3, H, W] in [0, 1]; left in the mode it was in.
@@ -70,36 +72,70 @@ def evaluate(
         config: Which corruptions, how many images, which calibration.
         device: Where the model is.
         amp: float32 or bf16, the precision of the forward pass.
+        logits_dir: Where to keep all logits, for `summarise_logits`; None keeps none.
+        world: torchrun's processes; each measures a share of the images, and all return the same totals.
 
     Returns:
-        The measured part of results.json (design of the run folder: `clean_accuracy`, `corruption_accuracy`, ...). A
-        set's mCA is None where not all of its corruptions were measured.
+        What `metrics.summary.summarise` says: the measured part of results.json.
 
     Raises:
         InputError: `eval.num_images` exceeds the images there are; a -C set in `eval.corrupted_dir` does not fit them.
     """
+    world = world or World()
     images_u8, labels = _first_images(images_u8, labels, config.num_images)
+    share = world.share(len(labels))
+    labels_here = torch.from_numpy(labels[share]).to(device)
+    writer = LogitsWriter(logits_dir, labels) if logits_dir is not None and world.rank == 0 else None
+    measured: dict[str, list[Predictions]] = {}
+    names = _corruption_names(config)
+    with _evaluation_mode(model), progress_bar() as bar:
+        task = bar.add_task("evaluation", total=1 + len(names) * len(SEVERITIES), status="")
+        for cell in _ahead(_cells(names, images_u8, labels, share, config), ahead=device.type == "cuda"):
+            logits = predict(model, cell.images_u8, device=device, amp=amp, batch_size=config.batch_size)
+            measured.setdefault(cell.name, []).append(measure_logits(logits, labels_here))
+            if logits_dir is not None:
+                rows = world.gather(logits.cpu().numpy())
+                if writer is not None:
+                    writer.write(cell.name, cell.severity, np.concatenate(rows))
+            bar.update(task, advance=1, status=cell.name)
+    if writer is not None:
+        writer.finish()
+    return summarise(*_whole(world.gather({name: stack(parts) for name, parts in measured.items()})), config)
 
-    def measure(images: np.ndarray) -> Predictions:
-        logits = predict(model, images, device=device, amp=amp, batch_size=config.batch_size)
-        confidences, predicted = torch.softmax(logits, dim=1).max(dim=1)
-        return Predictions(confidences.cpu().numpy(), predicted.cpu().numpy() == labels)
 
+def summarise_logits(logits_dir: Path, config: EvalConfig) -> dict[str, Any]:
+    """The same measures from stored logits, without the model; `config` says which calibration.
+
+    Raises:
+        InputError: The folder does not hold whole logits.
+    """
+    labels, logits = read_logits(logits_dir)
+    labels = torch.from_numpy(labels)
+    measured = {
+        name: stack([measure_logits(torch.from_numpy(np.array(cell)), labels) for cell in cells])
+        for name, cells in logits.items()
+    }
+    return summarise(*_whole([measured]), config)
+
+
+def _whole(shares: list[dict[str, Predictions]]) -> tuple[Predictions, dict[str, Predictions]]:
+    """All ranks' predictions, [1 or 5, their rows], as the clean ones [M] and each corruption's [5, M]."""
+    joined = {}
+    for name in shares[0]:
+        entries = zip(*(share[name] for share in shares), strict=True)
+        joined[name] = Predictions(*(np.concatenate(parts, axis=1) for parts in entries))
+    clean = concatenate([joined.pop("clean")])
+    return clean, joined
+
+
+@contextmanager
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
     was_training = model.training
     model.eval()
     try:
-        clean = measure(images_u8)
-        corrupt_predictions = _measure_corruptions(measure, images_u8, labels, config)
+        yield
     finally:
         model.train(was_training)
-    accuracy = corruption_accuracy({name: cells.correct for name, cells in corrupt_predictions.items()})
-    return {
-        "num_images": len(labels),
-        "clean_accuracy": float(clean.correct.mean()),
-        "mca": {name: mean_corruption_accuracy(accuracy, names) for name, names in CORRUPTION_SETS.items()},
-        "corruption_accuracy": accuracy,
-        "rms_calibration_error": _calibration(clean, corrupt_predictions, config),
-    }
 
 
 def _first_images(images_u8: np.ndarray, labels: np.ndarray, num_images: int) -> tuple[np.ndarray, np.ndarray]:
@@ -108,34 +144,41 @@ def _first_images(images_u8: np.ndarray, labels: np.ndarray, num_images: int) ->
     return (images_u8[:num_images], labels[:num_images]) if num_images else (images_u8, labels)
 
 
-def _measure_corruptions(
-    measure: Callable[[np.ndarray], Predictions], images_u8: np.ndarray, labels: np.ndarray, config: EvalConfig
-) -> dict[str, Predictions]:
-    """For each corruption of the set, predictions [5, M] at severities 1 to 5."""
+def _cells(
+    names: Iterable[str], images_u8: np.ndarray, labels: np.ndarray, share: slice, config: EvalConfig
+) -> Iterator[Cell]:
+    """This rank's share of the clean images, then of each corruption at severities 1 to 5, stored or made here."""
+    yield Cell("clean", 0, images_u8[share])
+    indices = np.arange(len(labels))[share]
+    for name in names:
+        stored = None
+        if config.corrupted_dir is not None:
+            stored = open_corrupted(config.corrupted_dir, name, labels, images_u8.shape[1:])
+        for severity in SEVERITIES:
+            if stored is not None:
+                yield Cell(name, severity, stored[severity - 1][share])
+            else:
+                made = corrupt(images_u8[share], name, severity, seed=config.corruption_seed, indices=indices)
+                yield Cell(name, severity, made)
+
+
+def _ahead(cells: Iterator[Cell], ahead: bool) -> Iterator[Cell]:
+    """The cells, the next one made on a thread while the model works on this one; on a CPU they would only compete."""
+    if not ahead:
+        yield from cells
+        return
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(next, cells, None)
+        while (cell := following.result()) is not None:
+            following = pool.submit(next, cells, None)
+            yield cell
+
+
+def _corruption_names(config: EvalConfig) -> tuple[str, ...]:
+    """The set's corruptions that are stored or can be made here; a warning names the others."""
     names = CORRUPTION_SETS[config.corruption_set]
-    if config.corrupted_dir is None:
-        names = _without_missing(names)
-    predictions = {}
-    with progress_bar() as bar:
-        task = bar.add_task("corruptions", total=len(names) * len(SEVERITIES), status="")
-        for name in names:
-            cells = []
-            for corrupted in _corrupted_images(name, images_u8, labels, config):
-                cells.append(measure(corrupted))
-                bar.update(task, advance=1, status=name)
-            predictions[name] = Predictions(*map(np.stack, zip(*cells, strict=True)))
-    return predictions
-
-
-def _corrupted_images(name: str, images_u8: np.ndarray, labels: np.ndarray, config: EvalConfig) -> Iterable[np.ndarray]:
-    """uint8 [M, H, W, 3] for severities 1 to 5: from the -C set in `eval.corrupted_dir`, or made here."""
     if config.corrupted_dir is not None:
-        return open_corrupted(config.corrupted_dir, name, labels, images_u8.shape[1:])
-    return (corrupt(images_u8, name, severity, seed=config.corruption_seed) for severity in SEVERITIES)
-
-
-def _without_missing(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The corruptions that can be made here; a warning names the others."""
+        return names
     missing = [name for name in names if name not in available_corruptions()]
     if missing:
         console.print(
@@ -146,61 +189,59 @@ def _without_missing(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in names if name not in missing)
 
 
-def _calibration(clean: Predictions, corrupted: dict[str, Predictions], config: EvalConfig) -> dict[str, Any]:
-    """RMS calibration errors and the settings that they depend on."""
-    paper = CORRUPTION_SETS[CALIBRATION_SET]
-    whole = all(name in corrupted for name in paper)
-    names = paper if whole else tuple(corrupted)
-    bins = {"num_bins": config.num_bins, "binning": config.binning}
-    return {
-        "clean": rms_calibration_error(clean.confidences, clean.correct, **bins),
-        "corrupt": corrupt_rms_calibration_error(
-            {name: corrupted[name].confidences for name in names},
-            {name: corrupted[name].correct for name in names},
-            **bins,
-            pooling=config.pooling,
-        ),
-        "corruption_set": CALIBRATION_SET if whole else "+".join(names),
-        **bins,
-        "pooling": config.pooling,
-    }
-
-
 def evaluate_run(run_dir: Path, config: Config) -> dict[str, Any]:
-    """Measure a run's last checkpoint on the images that `config` names."""
+    """Measure a run's last checkpoint on the images that `config` names, on all of torchrun's processes."""
     config = settle_hardware(config)
-    device = torch.device(config.device)
-    image_set = load_images(config.data.name, config.data.dir, config.data.download)
-    model = build_model(
-        config.model.name, num_classes=image_set.num_classes, mean=image_set.mean, std=image_set.std
-    ).to(device, memory_format=torch.channels_last)
-    path = last_checkpoint(run_dir)
-    load_model(read_checkpoint(path, device), model, path)
-    measured = evaluate(
-        model, image_set.test_images_u8, image_set.test_labels, config.eval, device=device, amp=config.train.amp
-    )
+    with join_world(torch.device(config.device)) as (world, device):
+        image_set = load_images(config.data.name, config.data.dir, config.data.download)
+        model = build_model(
+            config.model.name, num_classes=image_set.num_classes, mean=image_set.mean, std=image_set.std
+        ).to(device, memory_format=torch.channels_last)
+        path = last_checkpoint(run_dir)
+        load_model(read_checkpoint(path, device), model, path)
+        measured = evaluate(
+            model,
+            image_set.test_images_u8,
+            image_set.test_labels,
+            config.eval,
+            device=device,
+            amp=config.train.amp,
+            logits_dir=run_dir / "logits" if config.eval.save_logits else None,
+            world=world,
+        )
     return measured | {"environment": environment(device), "config": plain(config)}
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m fastmagn.evaluate",
-        description="Measure a trained run again, or on other images.",
+        description="Measure a trained run again, or on other images, or stored logits without the model.",
         epilog="Any field of the run's configuration may follow, such as --data.dir DIR, --eval.num_images N, "
         "--eval.corruption_set c15, --device cpu; python -m fastmagn.train --help lists them.",
     )
-    parser.add_argument("--run", type=Path, required=True, help="folder of the run")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--run", type=Path, help="folder of the run")
+    what.add_argument("--logits", type=Path, help="folder of logits that --save_logits left, instead of a run")
     parser.add_argument("--corrupted", type=Path, help="folder of a made or published -C set (eval.corrupted_dir)")
-    parser.add_argument("--out", type=Path, help="results file; RUN/evaluation.json by default")
+    parser.add_argument("--save_logits", action="store_true", help="keep all logits in RUN/logits (eval.save_logits)")
+    parser.add_argument("--out", type=Path, help="results file; evaluation.json in RUN, or in the logits' folder")
     own, fields = parser.parse_known_args(arguments)
     if own.corrupted is not None:
         fields = [*fields, "--eval.corrupted_dir", str(own.corrupted)]
-    config = parse_config(["--config", str(own.run / "config.yaml"), *fields], parser.prog, parser.description)
-    results = evaluate_run(own.run, config)
-    out = own.out or own.run / "evaluation.json"
-    write_json(out, results)
-    print_results(results, title=str(own.run))
-    console.print(f"written to {out}", soft_wrap=True)
+    if own.save_logits:
+        fields = [*fields, "--eval.save_logits", "true"]
+    if own.run is not None:
+        fields = ["--config", str(own.run / "config.yaml"), *fields]
+    config = parse_config(fields, parser.prog, parser.description)
+    if own.run is not None:
+        results = evaluate_run(own.run, config)
+    else:
+        results = summarise_logits(own.logits, config.eval) | {"config": {"eval": plain(config.eval)}}
+    if int(os.environ.get("RANK", "0")) == 0:
+        out = own.out or (own.run or own.logits) / "evaluation.json"
+        write_json(out, results)
+        print_results(results, title=str(own.run or own.logits))
+        console.print(f"written to {out}", soft_wrap=True)
     return 0
 
 

@@ -31,6 +31,7 @@ from fastmagn.checkpoint import (
 from fastmagn.cli import EXIT_INTERRUPTED, flatten, parse_config, plain, run_command, to_yaml
 from fastmagn.config import Config
 from fastmagn.data import Batch, DeviceSource, ImagePart, ImageSet, load_images, split_validation
+from fastmagn.distributed import world_size
 from fastmagn.errors import InputError
 from fastmagn.evaluate import evaluate, predict
 from fastmagn.files import write_json, write_text
@@ -258,6 +259,8 @@ def train(config: Config) -> dict[str, Any] | None:
     Raises:
         InputError: The configuration, the data or the run folder cannot be used.
     """
+    if world_size() > 1:
+        raise InputError(f"torchrun: got {world_size()} processes; expected 1, as training takes no more yet.")
     config = settle_hardware(config)
     run_dir = (
         config.run_dir
@@ -283,6 +286,7 @@ def train(config: Config) -> dict[str, Any] | None:
         config.eval,
         device=run.device,
         amp=config.train.amp,
+        logits_dir=run_dir / "logits" if config.eval.save_logits else None,
     )
     results = measured | {
         "steps": run.last_step,

@@ -1,6 +1,21 @@
-"""What the paper reports: accuracy under corruption, and the RMS calibration error."""
+"""What the paper reports, accuracy under corruption and the RMS calibration error, and what others ask for."""
 
 from fastmagn.metrics.accuracy import corruption_accuracy, mean_corruption_accuracy
-from fastmagn.metrics.calibration import corrupt_rms_calibration_error, rms_calibration_error
+from fastmagn.metrics.calibration import (
+    corrupt_rms_calibration_error,
+    expected_calibration_error,
+    reliability_diagram,
+    rms_calibration_error,
+)
+from fastmagn.metrics.predictions import Predictions, measure_logits
 
-__all__ = ["corrupt_rms_calibration_error", "corruption_accuracy", "mean_corruption_accuracy", "rms_calibration_error"]
+__all__ = [
+    "Predictions",
+    "corrupt_rms_calibration_error",
+    "corruption_accuracy",
+    "expected_calibration_error",
+    "mean_corruption_accuracy",
+    "measure_logits",
+    "reliability_diagram",
+    "rms_calibration_error",
+]

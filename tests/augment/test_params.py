@@ -14,7 +14,7 @@ from fastmagn.config import AugmentConfig
 from fastmagn.errors import InputError
 
 SPEC = ViewSpec(num_augmix_views=2, num_noise_views=2)
-PAPER = AugmentConfig(aug_severity=10, random_aug_severity=True, horizontal_flip=True)
+PAPER = AugmentConfig(aug_severity=10, random_aug_severity=True, horizontal_flip=True, color_jitter=0.25)
 PER_SAMPLE = ("crop_x_px", "crop_y_px", "flip", "jitter_order", "brightness", "contrast", "saturation", "angle")
 PER_VIEW = ("ops", "magnitudes", "chain_weights", "mix_weight", "sigma")
 ALPHA = 1e-4  # of each test here: the seed is fixed, so a failure is a fault and not bad luck

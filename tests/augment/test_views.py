@@ -19,7 +19,7 @@ from fastmagn.errors import InputError
 
 SPEC = ViewSpec(num_augmix_views=2, num_noise_views=1)
 CLEAN_ONLY = ViewSpec(num_augmix_views=0, num_noise_views=0)
-PAPER = AugmentConfig(aug_severity=10, random_aug_severity=True, horizontal_flip=True)
+PAPER = AugmentConfig(aug_severity=10, random_aug_severity=True, horizontal_flip=True, color_jitter=0.25)
 SIZES = [(32, 32), (20, 33), (33, 20), (1, 1), (2, 5)]
 
 
@@ -106,7 +106,7 @@ def assert_backends_agree(images: np.ndarray, params: ViewParams) -> None:
     "augment",
     [
         PAPER,
-        AugmentConfig(),
+        AugmentConfig(color_jitter=0.25),
         AugmentConfig(all_operations=True, aug_severity=10, mixture_width=1, mixture_depth=8),
         AugmentConfig(mixture_width=8, mixture_depth=1, color_jitter=1, rotation_deg=30, crop_padding_px=10),
     ],
@@ -217,7 +217,7 @@ def test_a_mix_weight_of_zero_is_the_clean_view(pictures):
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 13), st.integers(1, 4), st.booleans())
 def test_a_mix_lies_between_its_parts(pictures, index, picture, width, all_operations):
-    augment = AugmentConfig(aug_severity=10, mixture_width=width, all_operations=all_operations)
+    augment = AugmentConfig(aug_severity=10, color_jitter=0.25, mixture_width=width, all_operations=all_operations)
     spec = ViewSpec(num_augmix_views=1, num_noise_views=0)
     images = pictures(20, 33)[[picture]]
     params = sample_view_params(0, 0, [index], spec, augment, (20, 33))
