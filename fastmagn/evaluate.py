@@ -1,6 +1,7 @@
 """python -m fastmagn.evaluate: measure a trained model on clean and corrupted images.
 
 python -m fastmagn.evaluate --run runs/NAME [--corrupted DIR] [--data.dir DIR] [--eval.num_images N] ...
+torchrun --nproc_per_node 2 -m fastmagn.evaluate --run_dir runs/NAME ...
 """
 
 import argparse
@@ -220,7 +221,11 @@ def main(arguments: list[str]) -> int:
         "--eval.corruption_set c15, --device cpu; python -m fastmagn.train --help lists them.",
     )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--run", type=Path, help="folder of the run")
+    what.add_argument(
+        *("--run", "--run_dir"),
+        type=Path,
+        help="folder of the run (say --run_dir under torchrun, which takes --run for an option of its own)",
+    )
     what.add_argument("--logits", type=Path, help="folder of logits that --save_logits left, instead of a run")
     parser.add_argument("--corrupted", type=Path, help="folder of a made or published -C set (eval.corrupted_dir)")
     parser.add_argument("--save_logits", action="store_true", help="keep all logits in RUN/logits (eval.save_logits)")

@@ -32,7 +32,7 @@ def test_two_processes_measure_what_one_does(tmp_path):
     alone = train(parse_config([*arguments, "--eval.num_images", "31"], "test", "A test."))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")])}
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [*launcher, "-m", "fastmagn.evaluate", "--run", str(run_dir), "--save_logits"]
+    command = [*launcher, "-m", "fastmagn.evaluate", "--run_dir", str(run_dir), "--save_logits"]
     environment["OMP_NUM_THREADS"] = "1"
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
