@@ -5,6 +5,7 @@ torchrun --nproc_per_node 2 -m fastmagn.evaluate --run_dir runs/NAME ...
 """
 
 import argparse
+import dataclasses
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fastmagn import __version__
 from fastmagn.checkpoint import last_checkpoint, load_model, read_checkpoint
 from fastmagn.cli import parse_config, plain, run_command
 from fastmagn.config import Config, EvalConfig
+from fastmagn.corrupt import CorruptConfig, make_corrupted_set
 from fastmagn.corruptions import CORRUPTION_SETS, SEVERITIES, available_corruptions, corrupt
 from fastmagn.data import load_images, open_corrupted
+from fastmagn.data.corrupted import check_source
 from fastmagn.distributed import World, join_world
 from fastmagn.errors import InputError
 from fastmagn.files import write_json
@@ -47,7 +51,7 @@ def predict(model: nn.Module, images_u8: np.ndarray, *, device: torch.device, am
     for first in range(0, len(images_u8), batch_size):
         chunk = np.array(images_u8[first : first + batch_size])  # a copy: a mapped file is read-only, tensors are not
         batch = torch.from_numpy(chunk).to(device)
-        images = batch.permute(0, 3, 1, 2).float() / 255
+        images = batch.permute(0, 3, 1, 2).float().div_(255)
         with precision(device, amp):
             logits.append(model(images).float())
     return torch.cat(logits)
@@ -83,6 +87,8 @@ def evaluate(
         InputError: `eval.num_images` exceeds the images there are; a -C set in `eval.corrupted_dir` does not fit them.
     """
     world = world or World()
+    if config.corrupted_dir is not None:
+        check_source(config.corrupted_dir, images_u8, labels)
     images_u8, labels = _first_images(images_u8, labels, config.num_images)
     share = world.share(len(labels))
     labels_here = torch.from_numpy(labels[share]).to(device)
@@ -190,6 +196,32 @@ def _corruption_names(config: EvalConfig) -> tuple[str, ...]:
     return tuple(name for name in names if name not in missing)
 
 
+def use_cache(config: Config, world: World) -> EvalConfig:
+    """The evaluation's config with `corrupted_dir` set to the -C set in `cache_dir`, which is made where it is absent.
+
+    Without a cache, or with a -C set given, it is returned as it is. Rank 0 makes the set, the others wait for it.
+    """
+    chosen, data = config.eval, config.data
+    if chosen.cache_dir is None or chosen.corrupted_dir is not None:
+        return chosen
+    images = f"n{chosen.num_images}" if chosen.num_images else "all"
+    name = f"{data.name}-{chosen.corruption_set}-{images}-seed{chosen.corruption_seed}-fastmagn{__version__}"
+    folder = chosen.cache_dir / name
+    if world.rank == 0 and not folder.exists():
+        wanted = CorruptConfig(
+            out=folder,
+            dataset=data.name,
+            data_dir=data.dir,
+            download=data.download,
+            num_images=chosen.num_images,
+            seed=chosen.corruption_seed,
+            corruption_set=chosen.corruption_set,
+        )
+        make_corrupted_set(wanted, announce=console.print)
+    world.gather(None)
+    return dataclasses.replace(chosen, corrupted_dir=folder)
+
+
 def evaluate_run(run_dir: Path, config: Config) -> dict[str, Any]:
     """Measure a run's last checkpoint on the images that `config` names, on all of torchrun's processes."""
     config = settle_hardware(config)
@@ -204,7 +236,7 @@ def evaluate_run(run_dir: Path, config: Config) -> dict[str, Any]:
             model,
             image_set.test_images_u8,
             image_set.test_labels,
-            config.eval,
+            use_cache(config, world),
             device=device,
             amp=config.train.amp,
             logits_dir=run_dir / "logits" if config.eval.save_logits else None,

@@ -31,9 +31,9 @@ from fastmagn.checkpoint import (
 from fastmagn.cli import EXIT_INTERRUPTED, flatten, parse_config, plain, run_command, to_yaml
 from fastmagn.config import Config
 from fastmagn.data import Batch, DeviceSource, ImagePart, ImageSet, load_images, split_validation
-from fastmagn.distributed import world_size
+from fastmagn.distributed import World, world_size
 from fastmagn.errors import InputError
-from fastmagn.evaluate import evaluate, predict
+from fastmagn.evaluate import evaluate, predict, use_cache
 from fastmagn.files import write_json, write_text
 from fastmagn.hardware import precision, settle_hardware
 from fastmagn.methods import LossParts, Method, get_method
@@ -283,7 +283,7 @@ def train(config: Config) -> dict[str, Any] | None:
         run.model,
         image_set.test_images_u8,
         image_set.test_labels,
-        config.eval,
+        use_cache(config, World()),
         device=run.device,
         amp=config.train.amp,
         logits_dir=run_dir / "logits" if config.eval.save_logits else None,

@@ -176,3 +176,18 @@ def test_the_command_names_what_it_cannot_use(arguments, message, run_dir):
         main([str(run_dir) if argument == "RUN" else argument for argument in arguments])
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_cache_gives_what_the_fly_gives_and_is_made_once(tmp_path, run_dir, monkeypatch):
+    out = tmp_path / "cached.json"
+    arguments = ["--run", str(run_dir), "--out", str(out), "--eval.cache_dir", str(tmp_path / "cache")]
+    assert main(arguments) == 0
+    first = json.loads(out.read_text())
+    trained = json.loads((run_dir / "results.json").read_text())
+    for name in ("clean_accuracy", "corruption_accuracy", "mca", "rms_calibration_error"):
+        assert first[name] == trained[name], name
+    (folder,) = (tmp_path / "cache").iterdir()
+    assert (folder / "manifest.json").exists()
+    monkeypatch.setattr(evaluate_module, "make_corrupted_set", lambda *_, **__: pytest.fail("made again"))
+    assert main(arguments) == 0
+    assert json.loads(out.read_text())["corruption_accuracy"] == first["corruption_accuracy"]

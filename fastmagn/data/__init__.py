@@ -3,12 +3,13 @@
 from pathlib import Path
 
 from fastmagn.data.corrupted import open_corrupted
+from fastmagn.data.folder import load_folder_images
 from fastmagn.data.image_set import ImagePart, ImageSet, split_validation
 from fastmagn.data.source import Batch, DeviceSource
 from fastmagn.registry import resolve
 
-__all__ = ["DATASETS", "Batch", "DeviceSource", "ImagePart", "ImageSet", "load_images", "open_corrupted"]
-__all__ += ["split_validation"]
+__all__ = ["DATASETS", "Batch", "DeviceSource", "ImagePart", "ImageSet", "load_folder_images"]
+__all__ += ["load_images", "open_corrupted", "split_validation"]
 
 # name -> "module:function"; each function takes (folder, download) and returns an ImageSet.
 DATASETS: dict[str, str] = {

@@ -1,12 +1,28 @@
-"""Reads -C sets in the published layout of CIFAR-10-C (Hendrycks and Dietterich, ICLR 2019), made or downloaded."""
+"""Reads -C sets in the published layout of CIFAR-10-C (Hendrycks and Dietterich, ICLR 2019), made or downloaded.
 
+A set made by fastmagn.corrupt also has a manifest.json, which says of which images it was made, how, and what each file
+must hold.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fastmagn.errors import InputError
 
 NUM_SEVERITIES = 5
+MANIFEST = "manifest.json"
+MANIFEST_FORMAT_VERSION = 1
+
+_MANIFEST_FIELDS = {
+    **{"format_version": int, "dataset": str, "num_images": int, "image_shape": list, "seed": int},
+    **{"corruptions": list, "source": dict, "files": dict},
+}
+_READ_BYTES = 1 << 22
 
 
 def open_corrupted(folder: Path, name: str, test_labels: np.ndarray, image_shape: tuple[int, int, int]) -> np.ndarray:
@@ -75,3 +91,125 @@ def _open_array(path: Path) -> np.ndarray:
         raise InputError(
             f"{path}: not a whole .npy array of plain numbers ({reason}). Make or download it again."
         ) from error
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a -C set that was made here, its structure checked.
+
+    Raises:
+        InputError: There is none (published sets have none), or it is not one.
+    """
+    path = Path(folder) / MANIFEST
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no such file; expected a set that python -m fastmagn.corrupt made (published ones have none)."
+        )
+    try:
+        manifest = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not JSON ({error}). Make the set again.") from error
+    reason = _manifest_fault(manifest)
+    if reason:
+        raise InputError(f"{path}: {reason}. Make the set again.")
+    return manifest
+
+
+def _manifest_fault(manifest: Any) -> str | None:
+    """What is wrong with a manifest's structure, None for nothing."""
+    if not isinstance(manifest, dict):
+        return "holds no object"
+    wrong = [name for name, kind in _MANIFEST_FIELDS.items() if type(manifest.get(name)) is not kind]
+    if wrong:
+        return f"{', '.join(wrong)} missing or of another type"
+    if manifest["format_version"] != MANIFEST_FORMAT_VERSION:
+        return f"format_version is {manifest['format_version']}; this program reads {MANIFEST_FORMAT_VERSION}"
+    if [type(side) for side in manifest["image_shape"]] != [int, int, int]:
+        return "image_shape is not [H, W, C]"
+    if set(manifest["files"]) != {*(f"{name}.npy" for name in manifest["corruptions"]), "labels.npy"}:
+        return "files are not those of its corruptions and labels.npy"
+    for name, file in manifest["files"].items():
+        if Path(name).name != name:
+            return f"{name!r} is no plain file name"
+        if not isinstance(file, dict) or type(file.get("bytes")) is not int or type(file.get("sha256")) is not str:
+            return f"{name!r} has no bytes and sha256"
+    if any(type(manifest["source"].get(name)) is not str for name in ("images_sha256", "labels_sha256")):
+        return "source has no images_sha256 and labels_sha256"
+    return None
+
+
+def source_digests(images_u8: np.ndarray, labels: np.ndarray) -> dict[str, str]:
+    """SHA-256 of the uncorrupted images, uint8 [N, H, W, 3], and of their labels, as little-endian int64 [N]."""
+    return {
+        "images_sha256": hashlib.sha256(np.ascontiguousarray(images_u8)).hexdigest(),
+        "labels_sha256": hashlib.sha256(labels.astype("<i8")).hexdigest(),
+    }
+
+
+def check_source(folder: Path, images_u8: np.ndarray, labels: np.ndarray) -> None:
+    """Refuse a made set that is not of these test images; a published set, without a manifest, passes.
+
+    Labels alone do not tell two image sets apart whose classes have the same sizes.
+
+    Args:
+        folder: The folder of the -C set.
+        images_u8: All test images, uint8 [M, H, W, 3]; a set made of the first N of them is as good.
+        labels: int64 [M].
+
+    Raises:
+        InputError: The manifest is broken, or names other images.
+    """
+    if not (Path(folder) / MANIFEST).exists():
+        return
+    manifest = read_manifest(folder)
+    num_images = manifest["num_images"]
+    made_of = f"{folder}: made of {num_images} images of {manifest['dataset']}"
+    if num_images > len(labels):
+        raise InputError(f"{made_of}; the test set given has {len(labels)}. Give the test set that it was made of.")
+    if source_digests(images_u8[:num_images], labels[:num_images]) != manifest["source"]:
+        raise InputError(
+            f"{made_of}, which differ from the test set's by their SHA-256. Give the test set that it was made of, or"
+            " make this set again with python -m fastmagn.corrupt."
+        )
+
+
+def check_files(folder: Path, advance: Callable[[int], None] = lambda num_bytes: None) -> list[str]:
+    """Compare each file of a made set with its manifest: size, SHA-256, array shape; and look for foreign .npy files.
+
+    Args:
+        folder: The folder of the -C set.
+        advance: Called with the number of bytes each time some were read.
+
+    Returns:
+        A line for each bad file; empty for a set that is as it was made.
+
+    Raises:
+        InputError: No manifest, or a broken one.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    faults = [_file_fault(folder / name, file, manifest, advance) for name, file in manifest["files"].items()]
+    foreign = sorted(path for path in folder.glob("*.npy") if path.name not in manifest["files"])
+    return [fault for fault in faults if fault] + [f"{path}: not in the manifest; remove it." for path in foreign]
+
+
+def _file_fault(path: Path, file: dict[str, Any], manifest: dict[str, Any], advance: Callable[[int], None]) -> str:
+    if not path.is_file():
+        return f"{path}: missing."
+    size = path.stat().st_size
+    if size != file["bytes"]:
+        return f"{path}: got {size} bytes; expected {file['bytes']}."
+    digest = hashlib.sha256()
+    with path.open("rb") as opened:
+        while block := opened.read(_READ_BYTES):
+            digest.update(block)
+            advance(len(block))
+    if digest.hexdigest() != file["sha256"]:
+        return f"{path}: its SHA-256 is {digest.hexdigest()}; expected {file['sha256']}: its content has changed."
+    try:
+        array = _open_array(path)
+    except InputError as error:
+        return str(error)
+    shape = [NUM_SEVERITIES * manifest["num_images"], *(() if path.name == "labels.npy" else manifest["image_shape"])]
+    if list(array.shape) != shape:
+        return f"{path}: got an array {list(array.shape)}; expected {shape} by the manifest."
+    return ""
