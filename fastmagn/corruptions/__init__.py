@@ -1,11 +1,13 @@
-"""The 19 common corruptions at five severities, as in the published 32x32 sets, seeded and in any order.
+"""The 19 common corruptions at five severities, as in the published sets, seeded and in any order.
 
 Source: D. Hendrycks and T. Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and
-Perturbations", ICLR 2019, and the script that made CIFAR-10-C. The severities' parameters are those of the 32x32 sets
-for images of every size; they stand at the head of each module.
+Perturbations", ICLR 2019. The severities' parameters are those of the script that made CIFAR-10-C for small images, and
+ImageNet-C's, as the PyPI package imagecorruptions-imaug 1.1.5 has them, for large ones (`is_large`); they stand at the
+head of each module.
 """
 
 import operator
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -46,6 +48,27 @@ CORRUPTION_SETS: dict[str, tuple[str, ...]] = {
 SEVERITIES = (1, 2, 3, 4, 5)
 
 MIN_SIDE_PX = 8
+LARGE_SIDE_PX = 64
+
+
+class BySize(NamedTuple):
+    """A corruption's parameters, a tuple of five for each of the two kinds of image: severities 1 to 5."""
+
+    small: tuple[Any, ...]  # the 32x32 sets' (CIFAR-10-C)
+    large: tuple[Any, ...]  # ImageNet-C's
+
+
+def is_large(images_u8: np.ndarray) -> bool:
+    """Whether images, [N, H, W, 3], are corrupted as ImageNet-C's are: where the shorter side has 64 px or more.
+
+    Below that they are corrupted as CIFAR-10-C's are: ImageNet-C's parameters would leave little to recognise.
+    """
+    return min(images_u8.shape[1:3]) >= LARGE_SIDE_PX
+
+
+def parameters(table: BySize, images_u8: np.ndarray, severity: int) -> Any:
+    """The entry of a corruption's table for images of this size, [N, H, W, 3], at a severity, 1..5."""
+    return (table.large if is_large(images_u8) else table.small)[severity - 1]
 
 
 def available_corruptions() -> tuple[str, ...]:
@@ -96,7 +119,7 @@ def corrupt(
     def corrupt_chunk(chunk: slice) -> None:
         out[chunk] = function(np.ascontiguousarray(images_u8[chunk]), int(severity), int(seed), keys[chunk])
 
-    over_chunks(corrupt_chunk, len(out))
+    over_chunks(corrupt_chunk, len(out), pixels_per_image=shape[1] * shape[2])
     return out
 
 

@@ -1,4 +1,4 @@
-"""Blurs: Gaussian, defocus, zoom, glass, motion. Parameters of the published 32x32 sets, by severity 1..5.
+"""Blurs: Gaussian, defocus, zoom, glass, motion.
 
 Each function: images_u8 uint8 [N, H, W, 3], severity 1..5, seed, indices int64 [N] -> uint8 [N, H, W, 3].
 """
@@ -9,7 +9,7 @@ from itertools import groupby
 
 import numpy as np
 
-from fastmagn.corruptions import random_view
+from fastmagn.corruptions import BySize, is_large, parameters, random_view
 from fastmagn_kernels.corrupt_blur import (
     filter_batch,
     gaussian_blur_batch,
@@ -19,11 +19,26 @@ from fastmagn_kernels.corrupt_blur import (
 )
 from fastmagn_kernels.rng import key_words
 
-GAUSSIAN_SIGMA_PX = (0.4, 0.6, 0.7, 0.8, 1.0)
-DEFOCUS_RADIUS_ALIAS_PX = ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1.0, 0.2), (1.5, 0.1))  # disk radius, its blur's sigma
-ZOOM_END = (1.06, 1.11, 1.16, 1.21, 1.26)  # factors from 1 in steps of 0.01, the end as numpy.arange takes it
-GLASS_SIGMA_PX_PASSES = ((0.05, 1), (0.25, 1), (0.4, 1), (0.25, 2), (0.4, 2))  # pixels move by at most 1 px a pass
-MOTION_RADIUS_SIGMA_PX = ((6, 1.0), (6, 1.5), (6, 2.0), (8, 2.0), (9, 2.5))
+GAUSSIAN_SIGMA_PX = BySize(small=(0.4, 0.6, 0.7, 0.8, 1.0), large=(1.0, 2.0, 3.0, 4.0, 6.0))
+# The disk's radius, the sigma of its own blur.
+DEFOCUS_RADIUS_ALIAS_PX = BySize(
+    small=((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1.0, 0.2), (1.5, 0.1)),
+    large=((3.0, 0.1), (4.0, 0.5), (6.0, 0.5), (8.0, 0.5), (10.0, 0.5)),
+)
+# Factors from 1 to the first number in steps of the second, the end as numpy.arange takes it.
+ZOOM_END_STEP = BySize(
+    small=((1.06, 0.01), (1.11, 0.01), (1.16, 0.01), (1.21, 0.01), (1.26, 0.01)),
+    large=((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03)),
+)
+# The blur's sigma, how far a pass moves pixels (at most, in each direction), the number of passes.
+GLASS_SIGMA_REACH_PASSES = BySize(
+    small=((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2)),
+    large=((0.7, 1, 2), (0.9, 2, 1), (1.0, 2, 3), (1.1, 3, 2), (1.5, 4, 2)),
+)
+MOTION_RADIUS_SIGMA_PX = BySize(
+    small=((6, 1.0), (6, 1.5), (6, 2.0), (8, 2.0), (9, 2.5)),
+    large=((10, 3.0), (15, 5.0), (15, 8.0), (15, 12.0), (20, 15.0)),
+)
 MOTION_MAX_ANGLE_DEG = 45.0
 
 _SMALLEST_TAP = 1e-9
@@ -32,7 +47,7 @@ _SMALLEST_TAP = 1e-9
 def gaussian_blur(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
     """Gaussian blur, cut off at four sigmas, edges replicated (scikit-image's `gaussian`)."""
     out = np.empty_like(images_u8)
-    weights = gaussian_weights(GAUSSIAN_SIGMA_PX[severity - 1], truncate=4)
+    weights = gaussian_weights(parameters(GAUSSIAN_SIGMA_PX, images_u8, severity), truncate=4)
     gaussian_blur_batch(as_rows(out), as_rows(images_u8), weights)
     return out
 
@@ -40,37 +55,43 @@ def gaussian_blur(images_u8: np.ndarray, severity: int, seed: int, indices: np.n
 def defocus_blur(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
     """Correlation with a disk that is itself blurred; the border mirrors without repeating its edge."""
     out = np.empty_like(images_u8)
-    filter_batch(as_rows(out), as_rows(images_u8), *disk_taps(*DEFOCUS_RADIUS_ALIAS_PX[severity - 1]))
+    taps = disk_taps(*parameters(DEFOCUS_RADIUS_ALIAS_PX, images_u8, severity))
+    filter_batch(as_rows(out), as_rows(images_u8), *taps)
     return out
 
 
 def zoom_blur(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
     """Mean of the image and its central zooms.
 
-    Departs from the source only for images that are not square: each side is cropped by its own length.
+    Departs from the 32x32 sets' script for images that are not square: each side is cropped by its own length.
     """
     out = np.empty_like(images_u8)
-    tables = zoom_tables(*images_u8.shape[1:3], ZOOM_END[severity - 1])
+    tables = zoom_tables(*images_u8.shape[1:3], *parameters(ZOOM_END_STEP, images_u8, severity))
     zoom_blur_batch(as_rows(out), as_rows(images_u8), *tables)
     return out
 
 
 def glass_blur(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
-    """Gaussian blur, pixels exchanged for one at 0 or 1 px up and left, Gaussian blur again."""
+    """Gaussian blur, pixels exchanged for one nearby, Gaussian blur again."""
     out = np.empty_like(images_u8)
-    sigma_px, passes = GLASS_SIGMA_PX_PASSES[severity - 1]
+    sigma_px, reach_px, passes = parameters(GLASS_SIGMA_REACH_PASSES, images_u8, severity)
     weights = gaussian_weights(sigma_px, truncate=4)
     view = random_view("glass_blur", severity)
-    glass_blur_batch(as_rows(out), as_rows(images_u8), weights, passes, view, indices, *key_words(seed))
+    glass_blur_batch(as_rows(out), as_rows(images_u8), weights, reach_px, passes, view, indices, *key_words(seed))
     return out
 
 
 def motion_blur(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
-    """ImageMagick's motion blur in a direction uniform within 45 degrees of the horizontal, rounded, not truncated."""
+    """ImageMagick's motion blur in a direction uniform within 45 degrees of the horizontal.
+
+    The 32x32 sets are ImageMagick's own, which rounds; the large ones' source computes in float64 and truncates.
+    """
     out = np.empty_like(images_u8)
-    weights = motion_weights(*MOTION_RADIUS_SIGMA_PX[severity - 1])
-    view = random_view("motion_blur", severity)
-    motion_blur_batch(as_rows(out), as_rows(images_u8), weights, MOTION_MAX_ANGLE_DEG, view, indices, *key_words(seed))
+    large = is_large(images_u8)
+    weights = motion_weights(*parameters(MOTION_RADIUS_SIGMA_PX, images_u8, severity), large)
+    rounding = weights.dtype.type(0.0 if large else 0.5)
+    keys = (random_view("motion_blur", severity), indices, *key_words(seed))
+    motion_blur_batch(as_rows(out), as_rows(images_u8), weights, rounding, MOTION_MAX_ANGLE_DEG, *keys)
     return out
 
 
@@ -86,26 +107,35 @@ def gaussian_weights(sigma_px: float, truncate: float) -> np.ndarray:
     return weights / weights.sum()
 
 
-def motion_weights(radius_px: float, sigma_px: float) -> np.ndarray:
-    """ImageMagick's one-sided Gaussian: float32 [2 ceil(radius) + 1], normalised."""
-    weights = np.exp(-(np.arange(2 * math.ceil(radius_px) + 1) ** 2) / (2 * sigma_px**2))
-    return (weights / weights.sum()).astype(np.float32)
+def motion_weights(radius_px: float, sigma_px: float, large: bool) -> np.ndarray:
+    """ImageMagick's one-sided Gaussian, normalised: [2 ceil(radius) + 1], float32, for large images float64."""
+    steps = np.arange(2 * math.ceil(radius_px) + 1)
+    weights = np.exp(-(steps**2) / (2 * sigma_px**2)) / (math.sqrt(2 * math.pi) * sigma_px)  # the source's last bits
+    return (weights / weights.sum()).astype(np.float64 if large else np.float32)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=10)
 def disk_taps(radius_px: float, alias_sigma_px: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A disk blurred by a 3 x 3 Gaussian, as taps: dy, dx int64 [T], weights float64 [T] (values of float32).
+    """A disk blurred by a Gaussian of 3 x 3 px (5 x 5 for radii above 8 px), as taps of a filter.
 
     OpenCV works in float32, whose rounding leaves sums a little above 1: a flat area keeps its level.
+
+    Returns:
+        dy, dx int64 [T], from -max(8, radius) to as much; weights float64 [T] (values of float32).
     """
-    y, x = np.mgrid[-8:9, -8:9]
+    half = max(8, math.ceil(radius_px))
+    y, x = np.mgrid[-half : half + 1, -half : half + 1]
     disk = (y**2 + x**2 <= radius_px**2).astype(np.float32)
     disk /= disk.sum()
-    side = math.exp(-0.5 / alias_sigma_px**2)
-    line = np.float32([side / (1 + 2 * side), 1 / (1 + 2 * side), side / (1 + 2 * side)])
+    reach = 1 if radius_px <= 8 else 2
+    line = np.exp(-(np.arange(reach + 1) ** 2) / (2 * alias_sigma_px**2))
+    line = np.float32(line / (line[0] + 2 * line[1:].sum()))
     for _ in range(2):  # one axis, transposed, then the other
-        around = np.pad(disk, ((1, 1), (0, 0)))
-        disk = (around[1:-1] * line[1] + (around[:-2] + around[2:]) * line[0]).T
+        around = np.pad(disk, ((reach, reach), (0, 0)), mode="reflect")  # disks of 8 px and more touch their border
+        centre = around[reach:-reach] * line[0]
+        for k in range(1, reach + 1):
+            centre = centre + (around[reach - k : -reach - k] + around[reach + k :][: len(disk)]) * line[k]
+        disk = centre.T
     keep = disk > _SMALLEST_TAP
     return y[keep], x[keep], disk[keep].astype(np.float64)
 
@@ -116,24 +146,29 @@ def zoom_samples(side_px: int, factor: float) -> tuple[np.ndarray, np.ndarray]:
     The centre, ceil(side / factor) px of it, is resampled with its end points fixed (SciPy's `zoom`, order 1), and
     what is more than the side is trimmed at both ends.
     """
+    first, weights = whole_zoom_samples(side_px, factor)
+    trim = (len(first) - side_px) // 2
+    return first[trim : trim + side_px], weights[trim : trim + side_px]
+
+
+def whole_zoom_samples(side_px: int, factor: float) -> tuple[np.ndarray, np.ndarray]:
+    """`zoom_samples` before anything is trimmed: [Z], Z the side or a little more."""
     crop = math.ceil(side_px / factor)
     zoomed = round(crop * factor)
     positions = np.arange(zoomed) * ((crop - 1) / (zoomed - 1))
-    trim = (zoomed - side_px) // 2
-    positions = positions[trim : trim + side_px]
     first = np.floor(positions)
     return first.astype(np.int64) + (side_px - crop) // 2, positions - first
 
 
 @lru_cache(maxsize=16)
-def zoom_tables(height_px: int, width_px: int, end: float) -> tuple[np.ndarray, ...]:
-    """The zooms from 1 to `end` in steps of 0.01, neighbours that sample alike taken together.
+def zoom_tables(height_px: int, width_px: int, end: float, step: float) -> tuple[np.ndarray, ...]:
+    """The zooms from 1 to `end` by `step`, neighbours that sample alike taken together.
 
     Returns:
         repeats, int64 [K]: how many zooms in turn are the same;
         rows, int64 [K, H], and their weights, float64 [K, H]; columns and weights [K, W]: as in `zoom_samples`.
     """
-    zooms = [(*zoom_samples(height_px, z), *zoom_samples(width_px, z)) for z in np.arange(1, end, 0.01)]
+    zooms = [(*zoom_samples(height_px, z), *zoom_samples(width_px, z)) for z in np.arange(1, end, step)]
     runs = [list(run) for _, run in groupby(zooms, key=lambda zoom: tuple(part.tobytes() for part in zoom))]
     repeats = np.array([len(run) for run in runs], np.int64)
     return repeats, *(np.stack([run[0][part] for run in runs]) for part in range(4))

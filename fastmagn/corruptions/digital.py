@@ -1,98 +1,127 @@
-"""Brightness, contrast, saturation, JPEG, pixelation, elastic deformation, by severity 1..5, as in the 32x32 sets.
+"""Brightness, contrast, saturation, JPEG, pixelation, elastic deformation.
 
 Each function: images_u8 uint8 [N, H, W, 3], severity 1..5, seed, indices int64 [N] -> uint8 [N, H, W, 3].
 """
 
 import math
-import threading
 from functools import lru_cache
-from io import BytesIO
 
 import numpy as np
-from PIL import Image
 
-from fastmagn.corruptions import random_view
+from fastmagn.corruptions import BySize, is_large, parameters, random_view
 from fastmagn.corruptions.blur import as_rows, gaussian_weights
 from fastmagn_kernels.corrupt_colour import contrast_batch, hsv_batch, pixelate_batch
 from fastmagn_kernels.corrupt_elastic import elastic_batch
+from fastmagn_kernels.corrupt_jpeg import jpeg_batch
 from fastmagn_kernels.rng import key_words
 
-BRIGHTNESS_SHIFT = (0.05, 0.1, 0.15, 0.2, 0.3)  # of the value in [0, 1]
-CONTRAST_FACTOR = (0.75, 0.5, 0.4, 0.3, 0.15)
-SATURATE_FACTOR_SHIFT = ((0.3, 0.0), (0.1, 0.0), (1.5, 0.0), (2.0, 0.1), (2.5, 0.2))
-JPEG_QUALITY = (80, 65, 58, 50, 40)
-PIXELATE_FACTOR = (0.95, 0.9, 0.85, 0.75, 0.65)  # size of the small image
-# Displacement, its smoothing and the affine warp's jitter, in shares of the shorter side.
-ELASTIC_SHARES = ((0.0, 0.0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03))
+# The shift of the value in [0, 1].
+BRIGHTNESS_SHIFT = BySize(small=(0.05, 0.1, 0.15, 0.2, 0.3), large=(0.1, 0.2, 0.3, 0.4, 0.5))
+CONTRAST_FACTOR = BySize(small=(0.75, 0.5, 0.4, 0.3, 0.15), large=(0.4, 0.3, 0.2, 0.1, 0.05))
+SATURATE_FACTOR_SHIFT = BySize(
+    small=((0.3, 0.0), (0.1, 0.0), (1.5, 0.0), (2.0, 0.1), (2.5, 0.2)),
+    large=((0.3, 0.0), (0.1, 0.0), (2.0, 0.0), (5.0, 0.1), (20.0, 0.2)),
+)
+JPEG_QUALITY = BySize(small=(80, 65, 58, 50, 40), large=(25, 18, 15, 10, 7))
+# The coarse image's size as a share.
+PIXELATE_FACTOR = BySize(small=(0.95, 0.9, 0.85, 0.75, 0.65), large=(0.6, 0.5, 0.4, 0.3, 0.25))
+# Displacement, its smoothing, the affine warp's jitter. Small: in shares of the shorter side. Large: displacement in
+# shares of the height, smoothing in shares of each side along it, no warp.
+ELASTIC_SHARES = BySize(
+    small=((0.0, 0.0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03)),
+    large=((0.0625, 0.01, 0.0), (0.08125, 0.01, 0.0), (0.10625, 0.01, 0.0), (0.125, 0.01, 0.0), (0.15, 0.01, 0.0)),
+)
 
-# So small an image spends its time in Python: two threads would only hand its lock to and fro, 1.5 times slower.
-_PILLOW_LOCK = threading.Lock()
+# The standard's example tables for quality 50 (ITU-T T.81, annex K), rows of growing vertical frequency.
+JPEG_LUMA_TABLE = (
+    *(16, 11, 10, 16, 24, 40, 51, 61),
+    *(12, 12, 14, 19, 26, 58, 60, 55),
+    *(14, 13, 16, 24, 40, 57, 69, 56),
+    *(14, 17, 22, 29, 51, 87, 80, 62),
+    *(18, 22, 37, 56, 68, 109, 103, 77),
+    *(24, 35, 55, 64, 81, 104, 113, 92),
+    *(49, 64, 78, 87, 103, 121, 120, 101),
+    *(72, 92, 95, 98, 112, 100, 103, 99),
+)
+JPEG_CHROMA_TABLE = (
+    *(17, 18, 24, 47, 99, 99, 99, 99),
+    *(18, 21, 26, 66, 99, 99, 99, 99),
+    *(24, 26, 56, 99, 99, 99, 99, 99),
+    *(47, 66, 99, 99, 99, 99, 99, 99),
+    *(99,) * 32,
+)
 
 
 def brightness(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
     """Add to the value of HSV."""
     out = np.empty_like(images_u8)
-    hsv_batch(as_pixels(out), as_pixels(images_u8), 1.0, 0.0, BRIGHTNESS_SHIFT[severity - 1])
+    hsv_batch(as_pixels(out), as_pixels(images_u8), 1.0, 0.0, parameters(BRIGHTNESS_SHIFT, images_u8, severity))
     return out
 
 
 def saturate(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
     """Scale and shift the saturation of HSV."""
     out = np.empty_like(images_u8)
-    hsv_batch(as_pixels(out), as_pixels(images_u8), *SATURATE_FACTOR_SHIFT[severity - 1], 0.0)
+    hsv_batch(as_pixels(out), as_pixels(images_u8), *parameters(SATURATE_FACTOR_SHIFT, images_u8, severity), 0.0)
     return out
 
 
 def contrast(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
     """Scale each channel's distance from its own mean."""
     out = np.empty_like(images_u8)
-    contrast_batch(as_pixels(out), as_pixels(images_u8), CONTRAST_FACTOR[severity - 1])
+    contrast_batch(as_pixels(out), as_pixels(images_u8), parameters(CONTRAST_FACTOR, images_u8, severity))
     return out
 
 
 def pixelate(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
-    """Pillow's BOX resize down and up again, to the bit.
+    """Pillow's BOX resize down and up again, for large images NEAREST up, to the bit.
 
     Except that Pillow 13 resizes images about twice as high as wide along the columns first: one level on some pixels.
     """
     out = np.empty_like(images_u8)
     _, height, width, _ = images_u8.shape
-    factor = PIXELATE_FACTOR[severity - 1]
+    factor = parameters(PIXELATE_FACTOR, images_u8, severity)
     small_height, small_width = int(height * factor), int(width * factor)
     down = box_weights(width, small_width), box_weights(height, small_height)
-    up = box_weights(small_width, width), box_weights(small_height, height)
+    weights = nearest_weights if is_large(images_u8) else box_weights
+    up = weights(small_width, width), weights(small_height, height)
     pixelate_batch(as_rows(out), as_rows(images_u8), *down, *up)
     return out
 
 
 def jpeg_compression(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
-    """Pillow's JPEG, written and read."""
+    """JPEG, written and read, as Pillow with libjpeg-turbo does, to the bit."""
     out = np.empty_like(images_u8)
-    with _PILLOW_LOCK:
-        for i, image in enumerate(images_u8):
-            stream = BytesIO()
-            Image.fromarray(image).save(stream, "JPEG", quality=JPEG_QUALITY[severity - 1])
-            out[i] = Image.open(stream)
+    quality = parameters(JPEG_QUALITY, images_u8, severity)
+    jpeg_batch(out, images_u8, jpeg_table(JPEG_LUMA_TABLE, quality), jpeg_table(JPEG_CHROMA_TABLE, quality))
     return out
 
 
 def elastic_transform(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
     """A random affine warp (mirrored border), then a smooth random displacement (reflected border), both bilinear.
 
-    The source's OpenCV samples the warp at 1/32 px; here the position is exact.
+    The 32x32 sets' OpenCV samples the warp at 1/32 px; here the position is exact.
     """
     out = np.empty_like(images_u8)
-    side_px = min(images_u8.shape[1:3])
-    displacement_px, sigma_px, jitter_px = (share * side_px for share in ELASTIC_SHARES[severity - 1])
-    weights = gaussian_weights(sigma_px, truncate=3) if sigma_px else np.ones(1)
-    view = random_view("elastic_transform", severity)
-    elastic_batch(out, images_u8, displacement_px, weights, jitter_px, view, indices, *key_words(seed))
+    _, height, width, _ = images_u8.shape
+    shares = parameters(ELASTIC_SHARES, images_u8, severity)
+    sides_px = (height, height, width) if is_large(images_u8) else (min(height, width),) * 3
+    displacement_px, jitter_px = shares[0] * sides_px[0], shares[2] * sides_px[0]
+    smoothing = [gaussian_weights(shares[1] * side, truncate=3) if shares[1] else np.ones(1) for side in sides_px[1:]]
+    keys = (random_view("elastic_transform", severity), indices, *key_words(seed))
+    elastic_batch(out, images_u8, displacement_px, *smoothing, jitter_px, *keys)
     return out
 
 
 def as_pixels(images_u8: np.ndarray) -> np.ndarray:
     """A view of uint8 [N, H, W, 3] as [N, H * W, 3]."""
     return images_u8.reshape(len(images_u8), -1, 3)
+
+
+def jpeg_table(table: tuple[int, ...], quality: int) -> np.ndarray:
+    """libjpeg's quantisation table for a quality, 1..100, from the one for 50: whole float64 [8, 8] in 1..255."""
+    scale = 5000 // quality if quality < 50 else 200 - 2 * quality
+    return np.clip((np.array(table) * scale + 50) // 100, 1, 255).astype(np.float64).reshape(8, 8)
 
 
 @lru_cache(maxsize=64)
@@ -114,3 +143,14 @@ def box_weights(side_px: int, new_side_px: int) -> tuple[np.ndarray, np.ndarray]
         inside = ((position > -0.5) & (position <= 0.5)).astype(np.float64)
         weights[x, : len(window)] = (inside / inside.sum() * 2**22 + 0.5).astype(np.int64)
     return starts, weights
+
+
+@lru_cache(maxsize=64)
+def nearest_weights(side_px: int, new_side_px: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pillow's NEAREST from one side's length to another, in the form of `box_weights` (K = 1).
+
+    Pillow adds up the steps: where a centre falls on an edge, the sum's rounding decides.
+    """
+    step = side_px / new_side_px
+    centres = np.cumsum(np.concatenate([[step / 2], np.full(new_side_px - 1, step)]))
+    return centres.astype(np.int64), np.full((new_side_px, 1), 2**22)

@@ -1,7 +1,8 @@
 """The frost pictures: data of the PyPI package imagecorruptions-imaug, read without importing any of its code."""
 
 import importlib.util
-from functools import lru_cache
+import math
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,15 @@ from PIL import Image
 
 from fastmagn.errors import InputError
 
-# The script that made the published sets draws from the first five of the six.
-FROST_FILES = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg")
+FROST_FILES = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg", "frost6.jpg")
+
+_NUM_SMALL = 5  # the script that made the 32x32 sets draws from the first five, at a fifth of their size
+_SHRINK = 5
+_MARGIN = 1.1  # room for crops to differ where a picture is made to fit the images
 
 
 def find_frost_pictures() -> tuple[Path, ...]:
-    """The five pictures' paths in the installed package; empty where the package or one of them is absent."""
+    """The six pictures' paths in the installed package; empty where the package or one of them is absent."""
     # find_spec of a top-level package runs nothing of it; importing it would need OpenCV and its display libraries.
     spec = importlib.util.find_spec("imagecorruptions")
     for folder in (spec.submodule_search_locations or ()) if spec else ():
@@ -24,15 +28,39 @@ def find_frost_pictures() -> tuple[Path, ...]:
     return ()
 
 
-@lru_cache(maxsize=1)
-def load_frost_pictures() -> tuple[np.ndarray, ...]:
-    """The five pictures at a fifth of their size: uint8 [h, w, 3], RGB.
+def frost_sizes(height_px: int, width_px: int, large: bool) -> tuple[tuple[int, int], ...]:
+    """The sizes (height, width), greater than the images', that pictures are cropped at.
 
-    Bilinear resizing by exactly 1/5 samples at 5 i + 2: it is the same as taking every fifth pixel.
+    Small images: five pictures at a fifth of their size, or where that is not enough 1.1 times what is. Large images:
+    six pictures at 1.1 times their size, or 1.1 times what it takes to cover the images.
 
     Raises:
         InputError: The pictures are not installed.
     """
+    sizes = []
+    for picture in _read_pictures()[: None if large else _NUM_SMALL]:
+        height, width, _ = picture.shape
+        fit = max(height_px / height, width_px / width)
+        fifth = len(range(_SHRINK // 2, height, _SHRINK)), len(range(_SHRINK // 2, width, _SHRINK))
+        if not large and fifth[0] > height_px and fifth[1] > width_px:
+            sizes.append(fifth)
+        else:
+            scale = _MARGIN * (max(1.0, fit) if large else fit)
+            sizes.append((math.ceil(height * scale), math.ceil(width * scale)))
+    return tuple(sizes)
+
+
+def load_frost_pictures(sizes: tuple[tuple[int, int], ...]) -> tuple[np.ndarray, ...]:
+    """The pictures resized to `sizes` (height, width), as many as these: uint8 [h, w, 3] each, RGB.
+
+    Raises:
+        InputError: The pictures are not installed.
+    """
+    return tuple(_resize(picture, *size) for picture, size in zip(_read_pictures(), sizes, strict=False))
+
+
+@cache
+def _read_pictures() -> tuple[np.ndarray, ...]:
     paths = find_frost_pictures()
     if not paths:
         raise InputError(
@@ -42,5 +70,31 @@ def load_frost_pictures() -> tuple[np.ndarray, ...]:
     pictures = []
     for path in paths:
         with Image.open(path) as picture:
-            pictures.append(np.ascontiguousarray(np.asarray(picture.convert("RGB"))[2::5, 2::5]))
+            pictures.append(np.asarray(picture.convert("RGB")))
     return tuple(pictures)
+
+
+def _resize(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    """OpenCV's bicubic resize, in its fixed point; to a fifth of the size its bilinear one."""
+    fifth = picture[_SHRINK // 2 :: _SHRINK, _SHRINK // 2 :: _SHRINK]
+    if fifth.shape[:2] == (height, width):  # bilinear by exactly 1/5 samples at 5 i + 2
+        return np.ascontiguousarray(fifth)
+    rows, row_weights = cubic_taps(picture.shape[0], height)
+    columns, column_weights = cubic_taps(picture.shape[1], width)
+    wide = sum(picture[:, columns[:, k]] * column_weights[:, k, None] for k in range(4))
+    tall = sum(wide[rows[:, k]] * row_weights[:, k, None, None] for k in range(4))
+    return np.uint8(np.clip((tall + 2**21) >> 22, 0, 255))
+
+
+def cubic_taps(side_px: int, new_side_px: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where a cubic resize (a = -3/4) of a side samples it: indices int64 [new_side, 4], weights in 2^-11 alike.
+
+    Source: R. Keys, "Cubic convolution interpolation for digital image processing", 1981; the border repeats its edge.
+    """
+    position = (np.arange(new_side_px) + 0.5) * (side_px / new_side_px) - 0.5
+    first = np.floor(position).astype(np.int64)
+    distance = abs(position[:, None] - (first[:, None] + np.arange(-1, 3)))
+    near = (1.25 * distance - 2.25) * distance**2 + 1
+    far = ((-0.75 * distance + 3.75) * distance - 6) * distance + 3
+    weights = np.rint(np.where(distance <= 1, near, far) * 2**11).astype(np.int64)
+    return np.clip(first[:, None] + np.arange(-1, 3), 0, side_px - 1), weights

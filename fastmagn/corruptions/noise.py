@@ -1,4 +1,4 @@
-"""Noise: Gaussian, shot, impulse, speckle. Parameters of the published 32x32 sets, by severity 1..5.
+"""Noise: Gaussian, shot, impulse, speckle.
 
 Each function: images_u8 uint8 [N, H, W, 3], severity 1..5, seed, indices int64 [N] -> uint8 [N, H, W, 3].
 """
@@ -8,24 +8,30 @@ from functools import lru_cache
 import numpy as np
 from scipy.special import pdtr
 
-from fastmagn.corruptions import random_view
+from fastmagn.corruptions import BySize, parameters, random_view
 from fastmagn_kernels.corrupt_noise import impulse_noise_batch, normal_noise_batch, shot_noise_batch
 from fastmagn_kernels.rng import key_words
 
-GAUSSIAN_STD = (0.04, 0.06, 0.08, 0.09, 0.10)  # of pixels in [0, 1]
-SHOT_PHOTONS = (500, 250, 100, 75, 50)  # expected at white
-IMPULSE_AMOUNT = (0.01, 0.02, 0.03, 0.05, 0.07)  # share of values replaced
-SPECKLE_STD = (0.06, 0.1, 0.12, 0.16, 0.2)  # as a share of the pixel itself
+# The standard deviation of pixels in [0, 1].
+GAUSSIAN_STD = BySize(small=(0.04, 0.06, 0.08, 0.09, 0.10), large=(0.08, 0.12, 0.18, 0.26, 0.38))
+# Photons expected at white.
+SHOT_PHOTONS = BySize(small=(500, 250, 100, 75, 50), large=(60, 25, 12, 5, 3))
+# The share of values replaced.
+IMPULSE_AMOUNT = BySize(small=(0.01, 0.02, 0.03, 0.05, 0.07), large=(0.03, 0.06, 0.09, 0.17, 0.27))
+# The standard deviation as a share of the pixel itself.
+SPECKLE_STD = BySize(small=(0.06, 0.1, 0.12, 0.16, 0.2), large=(0.15, 0.2, 0.35, 0.45, 0.6))
 
 
 def gaussian_noise(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
     """x + std * z, z standard normal for each value."""
-    return _normal_noise(images_u8, GAUSSIAN_STD[severity - 1], False, "gaussian_noise", severity, seed, indices)
+    std = parameters(GAUSSIAN_STD, images_u8, severity)
+    return _normal_noise(images_u8, std, False, "gaussian_noise", severity, seed, indices)
 
 
 def speckle_noise(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
     """x + x * std * z, z standard normal for each value."""
-    return _normal_noise(images_u8, SPECKLE_STD[severity - 1], True, "speckle_noise", severity, seed, indices)
+    std = parameters(SPECKLE_STD, images_u8, severity)
+    return _normal_noise(images_u8, std, True, "speckle_noise", severity, seed, indices)
 
 
 def _normal_noise(images_u8, std, of_signal, name, severity, seed, indices) -> np.ndarray:
@@ -40,12 +46,12 @@ def shot_noise(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndar
     """k / photons, k Poisson with mean x * photons, by inverting the distribution function."""
     out = np.empty_like(images_u8)
     flat, flat_out = images_u8.reshape(len(images_u8), -1), out.reshape(len(out), -1)
-    tables = shot_tables(SHOT_PHOTONS[severity - 1])
+    tables = shot_tables(parameters(SHOT_PHOTONS, images_u8, severity))
     shot_noise_batch(flat_out, flat, *tables, random_view("shot_noise", severity), indices, *key_words(seed))
     return out
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=10)
 def shot_tables(photons: int) -> tuple[np.ndarray, np.ndarray]:
     """Tables that turn a level and a uniform word of 32 bits into the level after shot noise.
 
@@ -72,7 +78,7 @@ def impulse_noise(images_u8: np.ndarray, severity: int, seed: int, indices: np.n
     """Salt and pepper, half each, for each value by itself (scikit-image's random_noise, mode "s&p")."""
     out = np.empty_like(images_u8)
     flat, flat_out = images_u8.reshape(len(images_u8), -1), out.reshape(len(out), -1)
-    flip_below = round(IMPULSE_AMOUNT[severity - 1] * 2**32)
+    flip_below = round(parameters(IMPULSE_AMOUNT, images_u8, severity) * 2**32)
     bounds = np.uint64(flip_below // 2), np.uint64(flip_below)
     impulse_noise_batch(flat_out, flat, *bounds, random_view("impulse_noise", severity), indices, *key_words(seed))
     return out

@@ -41,27 +41,28 @@ def mirror_index(i, n):
 
 
 @jit
-def gaussian_filter(image, weights, channels, reflect):
-    """Filter `image`, float64 [H, W * channels], in place with the symmetric `weights` (float64 [2r + 1]).
+def gaussian_filter(image, row_weights, column_weights, channels, reflect):
+    """Filter `image`, float64 [H, W * channels], in place with symmetric weights, each float64 [2r + 1] with its own r.
 
-    Vertical pass first, the outermost pair of taps first: SciPy's order. The border repeats the edge value
-    (SciPy's "nearest") or, where `reflect`, the edge's mirror image (SciPy's "reflect").
+    Vertical pass (`row_weights`) first, the outermost pair of taps first: SciPy's order. The border repeats the edge
+    value (SciPy's "nearest") or, where `reflect`, the edge's mirror image (SciPy's "reflect").
     """
     height, length = image.shape
-    radius = weights.size // 2
+    radius = row_weights.size // 2
     width = length // channels
-    if radius == 0:
+    if radius == 0 and column_weights.size == 1:
         return
     columns = np.empty((height, length), np.float64)
     for y in range(height):
         for j in range(length):
-            columns[y, j] = weights[radius] * image[y, j]
+            columns[y, j] = row_weights[radius] * image[y, j]
         for k in range(radius):
             offset = radius - k
             above = reflect_index(y - offset, height) if reflect else max(y - offset, 0)
             below = reflect_index(y + offset, height) if reflect else min(y + offset, height - 1)
             for j in range(length):
-                columns[y, j] += (image[above, j] + image[below, j]) * weights[k]
+                columns[y, j] += (image[above, j] + image[below, j]) * row_weights[k]
+    radius = column_weights.size // 2
     line = np.empty(length + 2 * radius * channels, np.float64)
     for y in range(height):
         for x in range(-radius, width + radius):
@@ -69,10 +70,11 @@ def gaussian_filter(image, weights, channels, reflect):
             for c in range(channels):
                 line[(x + radius) * channels + c] = columns[y, source * channels + c]
         for j in range(length):
-            image[y, j] = weights[radius] * line[j + radius * channels]
+            image[y, j] = column_weights[radius] * line[j + radius * channels]
         for k in range(radius):
             for j in range(length):
-                image[y, j] += (line[j + k * channels] + line[j + (2 * radius - k) * channels]) * weights[k]
+                pair = line[j + k * channels] + line[j + (2 * radius - k) * channels]
+                image[y, j] += pair * column_weights[k]
 
 
 @jit
@@ -89,7 +91,7 @@ def to_unit(levels):
 def gaussian_blur_image(out, image, weights):
     """Blur one image, uint8 [H, W * 3], with `weights` (float64 [2r + 1]); `out` alike, or the image itself."""
     unit = to_unit(image)
-    gaussian_filter(unit, weights, _CHANNELS, False)
+    gaussian_filter(unit, weights, weights, _CHANNELS, False)
     for y in range(unit.shape[0]):
         for j in range(unit.shape[1]):
             out[y, j] = unit_to_level(unit[y, j])
@@ -144,7 +146,7 @@ def add_zoomed(total, unit, repeats, rows, row_weights, columns, column_weights)
     """
     height, length = unit.shape
     width = length // _CHANNELS
-    line = np.empty(length, np.float64)
+    line, row = np.empty(length, np.float64), np.empty(length, np.float32)
     for y in range(height):
         upper, lower, w = rows[y], min(rows[y] + 1, height - 1), row_weights[y]
         for j in range(length):
@@ -152,9 +154,10 @@ def add_zoomed(total, unit, repeats, rows, row_weights, columns, column_weights)
         for x in range(width):
             left, right, w = columns[x] * _CHANNELS, min(columns[x] + 1, width - 1) * _CHANNELS, column_weights[x]
             for c in range(_CHANNELS):
-                value = np.float32((1.0 - w) * line[left + c] + w * line[right + c])
-                for _ in range(repeats):
-                    total[y, x * _CHANNELS + c] += value
+                row[x * _CHANNELS + c] = (1.0 - w) * line[left + c] + w * line[right + c]
+        for _ in range(repeats):
+            for j in range(length):
+                total[y, j] += row[j]
 
 
 @jit
@@ -190,85 +193,96 @@ def copy_levels(out, image):
 
 
 @jit
-def shift_pixels(out, image, words, first_word_of_pass):
-    """Glass blur's pass: each pixel of `out` takes one of the four that end at it, above and to the left.
-
-    The source scans from the bottom right and "swaps" array views, which swaps nothing: a pixel is overwritten by one
-    not yet visited, so a pass is a gather. Rows and columns 0 and 1 stay. Images are uint8 [H, W * 3]; pixel q of a
-    pass reads 2 bits (row, column) of word q div 16 (`words`, uint32).
-    """
-    height, length = image.shape
-    width = length // _CHANNELS
-    copy_levels(out, image)
-    for y in range(2, height):
-        for x in range(2, width):
-            q = y * width + x
-            bits = np.int64(words[first_word_of_pass + (q >> 4)]) >> (2 * (q & 15))
-            source_y = y - (bits & 1)
-            source = (x - ((bits >> 1) & 1)) * _CHANNELS
-            target = x * _CHANNELS
-            out[y, target] = image[source_y, source]
-            out[y, target + 1] = image[source_y, source + 1]
-            out[y, target + 2] = image[source_y, source + 2]
+def offset_bits(reach):
+    """How many random bits a pixel's row or column takes: exact for 2 offsets, else shares of 1/N to 2^-16."""
+    return 1 if reach == 1 else 16
 
 
 @jit
-def glass_blur_image(out, image, weights, passes, view, index, key_0, key_1):
+def shift_pixels(image, reach, words, first_word_of_pass):
+    """Glass blur's pass, in place: each pixel takes the value of one at -reach..reach - 1 px in each direction.
+
+    The source scans from the bottom right and "swaps" array views, which swaps nothing: a pixel is overwritten, and
+    the other stays. With a reach of 1 px it comes from one not yet visited, so that a pass is a gather. Rows and
+    columns up to `reach` and the last `reach` - 1 stay. `image` is uint8 [H, W * 3]; pixel q reads the q-th 2 or 32
+    bits (row's, column's) of the pass (`words`, uint32).
+    """
+    height, length = image.shape
+    width = length // _CHANNELS
+    half = offset_bits(reach)
+    mask = (1 << half) - 1
+    for y in range(height - reach, reach, -1):
+        for x in range(width - reach, reach, -1):
+            q = y * width + x
+            first_bit = q * 2 * half
+            bits = np.int64(words[first_word_of_pass + (first_bit >> 5)]) >> (first_bit & 31)
+            source_y = y + reach - 1 - (((bits & mask) * 2 * reach) >> half)
+            source = (x + reach - 1 - ((((bits >> half) & mask) * 2 * reach) >> half)) * _CHANNELS
+            target = x * _CHANNELS
+            image[y, target] = image[source_y, source]
+            image[y, target + 1] = image[source_y, source + 1]
+            image[y, target + 2] = image[source_y, source + 2]
+
+
+@jit
+def glass_blur_image(out, image, weights, reach, passes, view, index, key_0, key_1):
     """One image of `glass_blur_batch`."""
     height, length = image.shape
-    words_in_pass = (height * (length // _CHANNELS) + 63) // 64 * 4  # whole blocks
+    words_in_pass = (height * (length // _CHANNELS) * 2 * offset_bits(reach) + 127) // 128 * 4  # whole blocks
     words = np.empty(passes * words_in_pass, np.uint32)
     fill_words(words, view, index, 0, key_0, key_1)
-    levels = np.empty((height, length), np.uint8)
     copy_levels(out, image)
     for stage in range(2):  # a loop, because two calls would be compiled twice: 4 s
         gaussian_blur_image(out, out, weights)
         if stage == 0:
             for k in range(passes):
-                copy_levels(levels, out)
-                shift_pixels(out, levels, words, k * words_in_pass)
+                shift_pixels(out, reach, words, k * words_in_pass)
 
 
 @jit(nogil=True)
-def glass_blur_batch(out, images, weights, passes, view, indices, key_0, key_1):
-    """Blur, shift pixels `passes` times, blur again: `images`, `out` uint8 [N, H, W * 3], `weights` as in
-    `gaussian_filter`.
+def glass_blur_batch(out, images, weights, reach, passes, view, indices, key_0, key_1):
+    """Blur, shift pixels by up to `reach` px `passes` times, blur again: `images`, `out` uint8 [N, H, W * 3],
+    `weights` as in `gaussian_filter`.
     """
     for i in range(images.shape[0]):
-        glass_blur_image(out[i], images[i], weights, passes, view, indices[i], key_0, key_1)
+        glass_blur_image(out[i], images[i], weights, reach, passes, view, indices[i], key_0, key_1)
 
 
 @jit
-def motion_filter(out, image, weights, angle_deg, channels):
+def motion_filter(out, image, weights, rounding, angle_deg, channels):
     """ImageMagick's motion blur: tap t reads the pixel at t steps in the direction `angle_deg`, edges replicated.
 
-    `image` and `out` are uint8 [H, W * channels], results rounded to the nearest level; `weights` is float32 [T].
+    `image` has levels, [H, W * channels]; `out`, uint8, takes as much of the top left as it holds, each sum plus
+    `rounding` truncated to a level; `weights` is float32 or float64 [T], in whose precision the sum is, `rounding` too.
     """
     height, length = image.shape
     width = length // channels
     reach = weights.size - 1
     cosine, sine = math.cos(math.radians(angle_deg)), math.sin(math.radians(angle_deg))
-    padded = np.empty((height, length + 2 * reach * channels), np.float32)
+    padded = np.empty((height, length + 2 * reach * channels), weights.dtype)
     for y in range(height):
         for x in range(-reach, width + reach):
             source = min(max(x, 0), width - 1)
             for c in range(channels):
                 padded[y, (x + reach) * channels + c] = image[y, source * channels + c]
-    row = np.empty(length, np.float32)
-    for y in range(height):
-        row[:] = np.float32(0.5)  # rounds when the sum is truncated
+    row = np.empty(out.shape[1], weights.dtype)
+    for y in range(out.shape[0]):
+        row[:] = rounding
         for t in range(weights.size):
             source = min(max(y + math.ceil(t * sine - 0.5), 0), height - 1)
             start = (reach + math.ceil(t * cosine - 0.5)) * channels
-            for j in range(length):
+            for j in range(row.size):
                 row[j] += weights[t] * padded[source, start + j]
-        for j in range(length):
-            out[y, j] = np.uint8(min(row[j], np.float32(255)))
+        for j in range(row.size):
+            out[y, j] = np.uint8(min(row[j], weights.dtype.type(255)))
 
 
 @jit(nogil=True)
-def motion_blur_batch(out, images, weights, max_angle_deg, view, indices, key_0, key_1):
-    """Blur `images`, uint8 [N, H, W * 3], each in a direction uniform within +-`max_angle_deg`; `out` alike."""
+def motion_blur_batch(out, images, weights, rounding, max_angle_deg, view, indices, key_0, key_1):
+    """Blur `images`, uint8 [N, H, W * 3], each in a direction uniform within +-`max_angle_deg`; `out` alike.
+
+    `weights` and `rounding` as in `motion_filter`.
+    """
     for i in range(images.shape[0]):
         u = uniform(first_word(view, indices[i], 0, key_0, key_1))
-        motion_filter(out[i], images[i], weights, (2.0 * u - 1.0) * max_angle_deg, _CHANNELS)
+        motion_filter(out[i], images[i], weights, rounding, (2.0 * u - 1.0) * max_angle_deg, _CHANNELS)

@@ -62,7 +62,7 @@ def bilinear(image, y, x, mirror):
 
 
 @jit
-def elastic_image(out, image, displacement_px, weights, jitter_px, view, index, key_0, key_1):
+def elastic_image(out, image, displacement_px, row_weights, column_weights, jitter_px, view, index, key_0, key_1):
     """One image of `elastic_batch`."""
     height, width, _ = image.shape
     words = np.empty(8 + 2 * height * width, np.uint32)
@@ -72,16 +72,18 @@ def elastic_image(out, image, displacement_px, weights, jitter_px, view, index, 
         for y in range(height):
             for j in range(2 * width):
                 move[y, j] = signed_uniform(words[8 + 2 * y * width + j])
-        gaussian_filter(move, weights, 2, True)
-    affine = np.empty(6, np.float64)
-    inverse_affine(affine, words, height, width, jitter_px)
+        gaussian_filter(move, row_weights, column_weights, 2, True)
     unit = to_unit(image.reshape(height, 3 * width)).astype(np.float32).reshape(image.shape)
-    warped = np.empty_like(unit)
-    for y in range(height):
-        for x in range(width):
-            source_x = affine[0] * x + affine[1] * y + affine[2]
-            source_y = affine[3] * x + affine[4] * y + affine[5]
-            warped[y, x, 0], warped[y, x, 1], warped[y, x, 2] = bilinear(unit, source_y, source_x, True)
+    warped = unit
+    if jitter_px > 0.0:
+        warped = np.empty_like(unit)
+        affine = np.empty(6, np.float64)
+        inverse_affine(affine, words, height, width, jitter_px)
+        for y in range(height):
+            for x in range(width):
+                source_x = affine[0] * x + affine[1] * y + affine[2]
+                source_y = affine[3] * x + affine[4] * y + affine[5]
+                warped[y, x, 0], warped[y, x, 1], warped[y, x, 2] = bilinear(unit, source_y, source_x, True)
     for y in range(height):
         for x in range(width):
             source_x = x + displacement_px * move[y, 2 * x]
@@ -91,9 +93,11 @@ def elastic_image(out, image, displacement_px, weights, jitter_px, view, index, 
 
 
 @jit(nogil=True)
-def elastic_batch(out, images, displacement_px, weights, jitter_px, view, indices, key_0, key_1):
-    """Warp `images` (uint8 [N, H, W, 3]) by points moved within +-`jitter_px`, then displace each pixel by
-    `displacement_px` times uniform draws in [-1, 1] smoothed with `weights` (float64 [2r + 1]); `out` alike.
+def elastic_batch(out, images, displacement_px, row_weights, column_weights, jitter_px, view, indices, key_0, key_1):
+    """Warp `images` (uint8 [N, H, W, 3]) by points moved within +-`jitter_px` (not where 0), then displace each pixel
+    by `displacement_px` times uniform draws in [-1, 1] smoothed with `row_weights` (float64 [2r + 1]) down the rows
+    and `column_weights` (alike, with its own r) along them; `out` alike.
     """
+    lengths = (displacement_px, row_weights, column_weights, jitter_px)
     for i in range(images.shape[0]):
-        elastic_image(out[i], images[i], displacement_px, weights, jitter_px, view, indices[i], key_0, key_1)
+        elastic_image(out[i], images[i], *lengths, view, indices[i], key_0, key_1)

@@ -22,15 +22,18 @@ _MAX_DISTANCE = np.float32(20)
 def gradient_sums(gx, gy, image):
     """Sobel derivatives of `image` (uint8 [H, W]) into `gx`, `gy` (int64 [H, W]); the border repeats its edge."""
     height, width = image.shape
+    sums, differences = np.empty(width + 2, np.int64), np.empty(width + 2, np.int64)
     for y in range(height):
         up, down = max(y - 1, 0), min(y + 1, height - 1)
         for x in range(width):
-            left, right = max(x - 1, 0), min(x + 1, width - 1)
-            a, b, c = np.int64(image[up, left]), np.int64(image[up, x]), np.int64(image[up, right])
-            d, f = np.int64(image[y, left]), np.int64(image[y, right])
-            g, h, i = np.int64(image[down, left]), np.int64(image[down, x]), np.int64(image[down, right])
-            gx[y, x] = (c - a) + 2 * (f - d) + (i - g)
-            gy[y, x] = (g - a) + 2 * (h - b) + (i - c)
+            above, here, below = np.int64(image[up, x]), np.int64(image[y, x]), np.int64(image[down, x])
+            sums[x + 1] = above + 2 * here + below
+            differences[x + 1] = below - above
+        for edge in (sums, differences):
+            edge[0], edge[width + 1] = edge[1], edge[width]
+        for x in range(width):
+            gx[y, x] = sums[x + 2] - sums[x]
+            gy[y, x] = differences[x] + 2 * differences[x + 1] + differences[x + 2]
 
 
 @jit
@@ -110,14 +113,19 @@ def distance_to_edges(out, edges):
 
 
 @jit
-def box_sum(image, y, x):
-    """Sum of the 3 x 3 pixels of `image` around (y, x); the border mirrors without repeating its edge."""
+def box_sums(out, image):
+    """Sums of each 3 x 3 pixels of `image`, [H, W], into `out`, float64 [H, W]; the border mirrors without repeating
+    its edge. Here all values are whole multiples of 2^-16, so that the order of adding does not matter.
+    """
     height, width = image.shape
-    total = 0.0
-    for v in range(y - 1, y + 2):
-        for u in range(x - 1, x + 2):
-            total += image[mirror_index(v, height), mirror_index(u, width)]
-    return total
+    line = np.empty(width + 2, np.float64)
+    for y in range(height):
+        up, down = mirror_index(y - 1, height), mirror_index(y + 1, height)
+        for x in range(width):
+            line[x + 1] = np.float64(image[up, x]) + np.float64(image[y, x]) + np.float64(image[down, x])
+        line[0], line[width + 1] = line[2], line[width - 1]
+        for x in range(width):
+            out[y, x] = line[x] + line[x + 1] + line[x + 2]
 
 
 @jit
@@ -166,16 +174,19 @@ def water_opacity(layer, opacity):
     find_edges(edges, levels)
     distance_to_edges(distance, edges)
     relief, lit = np.empty((height, width), np.uint8), np.empty((height, width), np.uint8)
+    sums = np.empty((height, width), np.float64)
+    box_sums(sums, distance)
     for y in range(height):
         for x in range(width):
-            relief[y, x] = np.uint8(box_sum(distance, y, x) / 9.0)
+            relief[y, x] = np.uint8(sums[y, x] / 9.0)
     equalize(relief)
     for y in range(height):
         for x in range(width):
             lit[y, x] = emboss(relief, y, x)
+    box_sums(sums, lit)
     for y in range(height):
         for x in range(width):
-            layer[y, x] = levels[y, x] * np.rint(box_sum(lit, y, x) / 9.0)
+            layer[y, x] = levels[y, x] * np.rint(sums[y, x] / 9.0)
     brightest = layer.max()
     for y in range(height):
         for x in range(width):
@@ -188,7 +199,7 @@ def mud_opacity(layer, weights):
     for y in range(layer.shape[0]):
         for x in range(layer.shape[1]):
             layer[y, x] = 1.0 if layer[y, x] > 0.0 else 0.0
-    gaussian_filter(layer, weights, 1, False)
+    gaussian_filter(layer, weights, weights, 1, False)
     for y in range(layer.shape[0]):
         for x in range(layer.shape[1]):
             layer[y, x] = layer[y, x] if layer[y, x] >= 0.8 else 0.0
@@ -204,7 +215,7 @@ def spatter_image(out, image, liquid, weights, mud, mud_weights, opacity, colour
     layer = np.empty((height, width), np.float64)
     for q in range(z.size):
         layer[q // width, q % width] = mean + std * z[q]
-    gaussian_filter(layer, weights, 1, False)
+    gaussian_filter(layer, weights, weights, 1, False)
     for y in range(height):
         for x in range(width):
             layer[y, x] = layer[y, x] if layer[y, x] >= threshold else 0.0

@@ -4,6 +4,8 @@ Slots of the random stream: snow, the layer's normals from 0 and the wind's angl
 row, column); fog, word q for point q of the plasma map, row by row.
 """
 
+import math
+
 import numpy as np
 
 from fastmagn_kernels.compiling import jit
@@ -17,22 +19,24 @@ _RED, _GREEN, _BLUE = np.float32(0.299), np.float32(0.587), np.float32(0.114)
 
 
 @jit
-def flake_layer(out, z, flakes, zoom):
+def flake_layer(out, z, flakes, zoom, whole_levels):
     """Snow before the wind: normals `z` (float32 [H, W]) magnified, those below the threshold black.
 
-    `out` is uint8 [H, W]; `flakes` and `zoom` as in `snow_batch`, sample positions as in the blur's `add_zoomed`.
+    `out` has levels, float64 [Zh, Zw], truncated where `whole_levels`; `flakes` and `zoom` as in `snow_batch`, sample
+    positions as in the blur's `add_zoomed`.
     """
     height, width = z.shape
     mean, std, threshold = flakes
     rows, row_weights, columns, column_weights = zoom
-    for y in range(height):
+    for y in range(rows.size):
         upper, lower, v = rows[y], min(rows[y] + 1, height - 1), row_weights[y]
-        for x in range(width):
+        for x in range(columns.size):
             left, right, w = columns[x], min(columns[x] + 1, width - 1), column_weights[x]
             top = (1.0 - w) * z[upper, left] + w * z[upper, right]
             bottom = (1.0 - w) * z[lower, left] + w * z[lower, right]
             flake = mean + std * ((1.0 - v) * top + v * bottom)
-            out[y, x] = unit_to_level(flake) if flake >= threshold else np.uint8(0)
+            level = min(max(flake, 0.0), 1.0) * 255.0 if flake >= threshold else 0.0
+            out[y, x] = math.floor(level) if whole_levels else level
 
 
 @jit
@@ -49,16 +53,17 @@ def snow_pixel(red, green, blue, keep, flakes):
 
 
 @jit
-def snow_image(out, image, flakes, keep, zoom, weights, view, index, key_0, key_1):
+def snow_image(out, image, flakes, keep, zoom, whole_levels, weights, view, index, key_0, key_1):
     """One image of `snow_batch`."""
     height, width, _ = image.shape
     z = np.empty(height * width, np.float32)
     standard_normal(z, STREAM_CORRUPTION, view, index, 0, key_0, key_1)
     u = uniform(first_word(view, index, (z.size + 3) // 4, key_0, key_1))
-    still = np.empty((height, width), np.uint8)
-    flake_layer(still, z.reshape(height, width), flakes, zoom)
+    still = np.empty((zoom[0].size, zoom[2].size), np.float64)
+    flake_layer(still, z.reshape(height, width), flakes, zoom, whole_levels)
     blown = np.empty((height, width), np.uint8)
-    motion_filter(blown, still, weights, _MEAN_WIND_DEG + (2.0 * u - 1.0) * _WIND_SPREAD_DEG, 1)
+    half = weights.dtype.type(0.5)
+    motion_filter(blown, still, weights, half, _MEAN_WIND_DEG + (2.0 * u - 1.0) * _WIND_SPREAD_DEG, 1)
     for y in range(height):
         for x in range(width):
             both = blown[y, x] / 255.0 + blown[height - 1 - y, width - 1 - x] / 255.0
@@ -67,14 +72,15 @@ def snow_image(out, image, flakes, keep, zoom, weights, view, index, key_0, key_
 
 
 @jit(nogil=True)
-def snow_batch(out, images, flakes, keep, zoom, weights, view, indices, key_0, key_1):
+def snow_batch(out, images, flakes, keep, zoom, whole_levels, weights, view, indices, key_0, key_1):
     """Snow on `images`, uint8 [N, H, W, 3]; `out` alike.
 
     `flakes` is (mean, std, threshold) of the layer, `zoom` (rows, row weights, columns, column weights) of its
-    magnification, `weights` float32 [T] the motion blur's taps.
+    magnification, from which the wind takes the top left; `whole_levels` whether flakes are truncated before the wind
+    blows; `weights` [T] the motion blur's taps as in `motion_filter`.
     """
     for i in range(images.shape[0]):
-        snow_image(out[i], images[i], flakes, keep, zoom, weights, view, indices[i], key_0, key_1)
+        snow_image(out[i], images[i], flakes, keep, zoom, whole_levels, weights, view, indices[i], key_0, key_1)
 
 
 @jit(nogil=True)

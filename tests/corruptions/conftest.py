@@ -1,4 +1,4 @@
-"""Pictures for the corruption tests: real CIFAR images where FASTMAGN_DATA is set, else scikit-image's own, tiled."""
+"""Pictures for the corruption tests: real CIFAR images where FASTMAGN_DATA is set, and scikit-image's photographs."""
 
 import os
 from pathlib import Path
@@ -16,6 +16,19 @@ def pictures() -> np.ndarray:
     """500 photographs, uint8 [500, 32, 32, 3]."""
     folder = os.environ.get("FASTMAGN_DATA")
     return read_cifar(Path(folder)) if folder else cut_tiles()
+
+
+@pytest.fixture(scope="session")
+def photographs() -> dict[tuple[int, int], np.ndarray]:
+    """Eight photographs of each of two sizes, by (height, width): uint8 [8, H, W, 3]."""
+    return {size: cut_photographs(*size) for size in ((224, 224), (96, 128))}
+
+
+def cut_photographs(height: int, width: int) -> np.ndarray:
+    """Photographs that scikit-image ships, whole and cut out."""
+    photographs = [data.astronaut(), data.chelsea(), data.coffee(), data.rocket()]
+    whole = [np.uint8(resize(photograph, (height, width), anti_aliasing=True) * 255) for photograph in photographs]
+    return np.stack([*whole, *(photograph[-height:, -width:] for photograph in photographs)])
 
 
 def read_cifar(folder: Path) -> np.ndarray:

@@ -30,7 +30,7 @@ def test_sets():
 
 @pytest.mark.parametrize("name", HERE)
 def test_any_subset_order_split_and_thread_count_gives_the_same_pixels(name, pictures, monkeypatch):
-    monkeypatch.setattr(threads, "_CHUNK", 16)
+    monkeypatch.setattr(threads, "_CHUNK_PIXELS", 16 * 32 * 32)
     images = pictures[:40]
     whole = corrupt(images, name, 3, seed=11)
     order = np.random.default_rng(0).permutation(40)[:25]
@@ -136,17 +136,33 @@ def test_wrong_keys(named, message):
 
 def test_without_its_pictures_frost_says_what_to_install(monkeypatch):
     monkeypatch.setattr(frost_pictures.importlib.util, "find_spec", lambda name: None)
-    frost_pictures.load_frost_pictures.cache_clear()
+    frost_pictures._read_pictures.cache_clear()
     assert available_corruptions() == tuple(name for name in CORRUPTIONS if name != "frost")
     with pytest.raises(InputError, match=r'pip install "fastmagn\[corruptions\]"'):
-        frost_pictures.load_frost_pictures()
+        corrupt(IMAGES, "frost", 1)
 
 
-def test_images_too_large_for_frost():
+@pytest.mark.parametrize(
+    "size", [(62, 62), (63, 63), (32, 400), (700, 40), (64, 64), (495, 900), (601, 70), (400, 1000)]
+)
+def test_frost_covers_images_of_every_size(size):
     if "frost" not in HERE:
         pytest.skip("imagecorruptions-imaug (frost's pictures) is not installed")
-    with pytest.raises(InputError, match="frost: image size: got '63 x 32'; expected at most 62 px high"):
-        corrupt(np.zeros((1, 63, 32, 3), np.uint8), "frost", 1)
+    sizes = frost_pictures.frost_sizes(*size, large=min(size) >= 64)
+    assert len(sizes) == (6 if min(size) >= 64 else 5)
+    assert all(height > size[0] and width > size[1] for height, width in sizes)
+    frosty = corrupt(np.zeros((3, *size, 3), np.uint8), "frost", 5)
+    assert (frosty.std((1, 2, 3)) > 1).all()
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_large_images_in_any_split(name, photographs):
+    # 96 x 128 px are ten images to a chunk.
+    images = np.repeat(photographs[96, 128], 3, axis=0)
+    whole = corrupt(images, name, 4, seed=11)
+    for keys in ([23], [4, 12, 5]):
+        np.testing.assert_array_equal(corrupt(images[keys], name, 4, seed=11, indices=np.array(keys)), whole[keys])
+    assert (whole != images).any((1, 2, 3)).all()
 
 
 def test_frost_imports_no_code_of_the_package_and_no_opencv():

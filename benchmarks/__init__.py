@@ -1,0 +1,1 @@
+"""Measurements of fastmagn against its alternatives: `python -m benchmarks.NAME`."""

@@ -1,0 +1,185 @@
+"""python -m benchmarks.corrupt: images/s of every corruption, ours against plain per-image code, in one run.
+
+python -m benchmarks.corrupt [--out FILE.json] [--num_images N] [--size 32|224] [--data_dir DIR] [--repeats R]
+
+The plain code (`plain_corruptions`) computes the same with NumPy, SciPy, scikit-image and Pillow, one image after
+another on one core; ours uses every core. Where OpenCV can be imported, imagecorruptions-imaug itself is timed too,
+which has ImageNet-C's severities at every size and reads frost's picture anew for each image. All get the same images,
+the per-image codes the first few of them. Reading images and writing results is not counted.
+"""
+
+import argparse
+import importlib
+from collections.abc import Callable
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+import numpy as np
+from numba import config as numba_config
+from PIL import Image
+from rich.table import Table
+
+from benchmarks.measure import console, seconds, spread, write_result
+from benchmarks.plain_corruptions import PLAIN
+from fastmagn.cli import run_command
+from fastmagn.corruptions import SEVERITIES, available_corruptions, corrupt
+from fastmagn.data import load_images
+from fastmagn.errors import check
+
+SET_IMAGES = 10_000  # of a published set
+DEFAULT_IMAGES = {32: 1000, 224: 24}
+PLAIN_IMAGES = {32: 50, 224: 2}
+
+Times = dict[str, list[float]]  # corruption -> seconds at each severity
+Cell = Callable[[np.ndarray, str, int], object]  # corrupts all of the images by a corruption at a severity
+
+
+def main(arguments: list[str]) -> int:
+    """Measure, print the table, write the JSON where `--out` asks for it."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.corrupt")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    parser.add_argument(
+        "--num_images", type=int, help="images in each cell, 1,000 or at 224 px 24 (10,000: the real set)"
+    )
+    parser.add_argument("--size", type=int, choices=sorted(DEFAULT_IMAGES), default=32, help="side of the images in px")
+    parser.add_argument("--data_dir", type=Path, help="folder that holds cifar-10-batches-py; without it, digits")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of every cell")
+    options = parser.parse_args(arguments)
+    num_images = DEFAULT_IMAGES[options.size] if options.num_images is None else options.num_images
+    check(num_images >= 1, "num_images", num_images, "1 or more")
+    check(options.repeats >= 1, "repeats", options.repeats, "1 or more")
+    images = load_test_images(options.data_dir, num_images, options.size)
+    sample = images[: PLAIN_IMAGES[options.size]]
+    names = available_corruptions()
+    if "frost" not in names:
+        console.print("frost is left out: its pictures (imagecorruptions-imaug) are not installed")
+
+    codes: dict[str, Cell] = {"": corrupt, "plain_": plain_cell}
+    if (library := find_library()) is not None:
+        codes["library_"] = lambda images, name, severity: library_cell(library, images, name, severity)
+    passes = {code: [] for code in codes}
+    for code, cell in codes.items():  # compile, and fill what is cached
+        time_pass(cell, images[:1] if code else images[:2], names)
+    for _ in range(options.repeats):
+        for code, cell in codes.items():
+            passes[code].append(time_pass(cell, sample if code else images, names))
+
+    counts = {code: len(sample) if code else len(images) for code in codes}
+    measured = summarise(passes, counts)
+    print_table(measured, len(images), options.size)
+    if options.out:
+        settings = {
+            "dataset": "cifar10" if options.data_dir else "digits",
+            "size_px": options.size,
+            "num_images": len(images),
+            "per_image_codes_num_images": len(sample),
+            "repeats": options.repeats,
+            "threads": int(numba_config.NUMBA_NUM_THREADS),
+            "per_image_codes_threads": 1,
+            "library": library_versions() if library else None,
+        }
+        write_result(options.out, "corrupt", settings, measured)
+    return 0
+
+
+def load_test_images(data_dir: Path | None, num_images: int, size_px: int) -> np.ndarray:
+    """The first test images of CIFAR-10, or of digits without a folder, again from the start where there are fewer.
+
+    Returns:
+        uint8 [num_images, size, size, 3], enlarged by Pillow's bicubic filter where the size is not the images' own.
+    """
+    images = load_images("cifar10" if data_dir else "digits", data_dir or Path()).test_images_u8
+    images = images[np.arange(num_images) % len(images)]
+    if images.shape[1] == size_px:
+        return np.ascontiguousarray(images)
+    side = (size_px, size_px)
+    return np.stack([np.asarray(Image.fromarray(image).resize(side, Image.Resampling.BICUBIC)) for image in images])
+
+
+def find_library() -> Any | None:
+    """imagecorruptions-imaug, which needs OpenCV; None where either is not installed or cannot be loaded."""
+    try:
+        return importlib.import_module("imagecorruptions")
+    except ImportError:
+        return None
+
+
+def library_versions() -> dict[str, str]:
+    """The versions of what `find_library` has found."""
+    return {
+        "imagecorruptions-imaug": metadata.version("imagecorruptions-imaug"),
+        "opencv": importlib.import_module("cv2").__version__,
+    }
+
+
+def time_pass(cell: Cell, images: np.ndarray, names: tuple[str, ...]) -> Times:
+    """How long every corruption of the images takes at each severity, in seconds."""
+    return {name: [seconds(partial(cell, images, name, severity)) for severity in SEVERITIES] for name in names}
+
+
+def plain_cell(images: np.ndarray, name: str, severity: int) -> np.ndarray:
+    """One corruption at one severity by the plain code: uint8 like `images`."""
+    rng = np.random.default_rng(0)
+    return np.stack([PLAIN[name](image, severity, rng) for image in images])
+
+
+def library_cell(library: Any, images: np.ndarray, name: str, severity: int) -> np.ndarray:
+    """The same by imagecorruptions-imaug."""
+    return np.stack([library.corrupt(image, corruption_name=name, severity=severity) for image in images])
+
+
+def summarise(passes: dict[str, list[Times]], counts: dict[str, int]) -> dict[str, Any]:
+    """Rates, ratios and totals of repeated passes; a corruption's time is the mean over its severities.
+
+    Args:
+        passes: Code ("" is ours, then "plain_", and "library_" where there is one) -> its passes.
+        counts: Code -> the number of images in a cell.
+    """
+    corruptions: dict[str, Any] = {name: {} for name in passes[""][0]}
+    for name, row in corruptions.items():
+        for code, times in passes.items():
+            s_per_image = spread([fmean(one[name]) / counts[code] for one in times])
+            row[f"{code}s_per_image"] = s_per_image
+            row[f"{code}images_per_s"] = 1 / s_per_image["median"]
+            if code:
+                row[f"{code}ratio"] = row["images_per_s"] / row[f"{code}images_per_s"]
+    totals = {code: [sum(map(sum, one.values())) for one in times] for code, times in passes.items()}
+    whole: dict[str, Any] = {"cells": len(corruptions) * len(SEVERITIES), "measured_s": spread(totals[""])}
+    for code, spent in totals.items():
+        whole[f"{code}10000_images_s"] = median(spent) / counts[code] * SET_IMAGES
+        if code:
+            whole[f"{code}ratio"] = whole[f"{code}10000_images_s"] / whole["10000_images_s"]
+    return {"corruptions": corruptions, "set": whole}
+
+
+def print_table(measured: dict[str, Any], num_images: int, size_px: int) -> None:
+    """The rates, and the whole set's time."""
+    whole = measured["set"]
+    others = [code for code in ("plain_", "library_") if f"{code}ratio" in whole]
+    table = Table(title=f"images/s, {num_images} images of {size_px} x {size_px}")
+    table.add_column("corruption")
+    for column in ("ours", "lowest to highest", *(f"{code[:-1]}{what}" for code in others for what in ("", " ratio"))):
+        table.add_column(column, justify="right")
+    for name, row in measured["corruptions"].items():
+        slowest, fastest = row["s_per_image"]["highest"], row["s_per_image"]["lowest"]
+        cells = [f"{row['images_per_s']:,.0f}", f"{1 / slowest:,.0f} to {1 / fastest:,.0f}"]
+        for code in others:
+            cells += [f"{row[f'{code}images_per_s']:,.0f}", f"{row[f'{code}ratio']:.1f}"]
+        table.add_row(name, *cells)
+    console.print(table)
+    spent = whole["measured_s"]
+    console.print(
+        f"{whole['cells']} cells x {num_images} images: {spent['median']:.1f} s ({spent['lowest']:.1f} to "
+        f"{spent['highest']:.1f}); x {SET_IMAGES:,}: {whole['10000_images_s']:.1f} s",
+        soft_wrap=True,
+    )
+    for code in others:
+        other_s, ratio = whole[f"{code}10000_images_s"], whole[f"{code}ratio"]
+        console.print(f"{code[:-1]} code, from its sample: {other_s:,.0f} s, {ratio:.1f} times as long")
+
+
+if __name__ == "__main__":
+    run_command(main)

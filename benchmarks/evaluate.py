@@ -1,0 +1,109 @@
+"""python -m benchmarks.evaluate: what the 96-cell evaluation costs over bare forward passes of the same model.
+
+    python -m benchmarks.evaluate [--model resnet18] [--num_images N] [--corrupted DIR] [--out FILE.json] ...
+
+The evaluation is the program's own, `fastmagn.evaluate.evaluate`, on a stored -C set: mapped files, uint8 to the
+device, forward, all measures. The bare passes are `model(images)` on the same number of the same batches, already
+float on the device. The two alternate, so that a drift of the machine's speed meets both.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from benchmarks.measure import console, repeated, seconds, spread, write_result
+from fastmagn.config import Config, EvalConfig, TrainConfig
+from fastmagn.corrupt import CorruptConfig, make_corrupted_set
+from fastmagn.corruptions import CORRUPTION_SETS, SEVERITIES
+from fastmagn.data import load_images
+from fastmagn.evaluate import evaluate
+from fastmagn.hardware import precision, settle_hardware
+from fastmagn.models import MODELS, build_model
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    if options.corrupted is not None:
+        _benchmark(options, options.corrupted)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / "set"
+        wanted = CorruptConfig(
+            out=made, dataset=options.dataset, data_dir=options.data_dir, num_images=options.num_images
+        )
+        make_corrupted_set(wanted)
+        _benchmark(options, made)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.evaluate", description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="resnet_small", choices=MODELS, help="network (default: resnet_small)")
+    parser.add_argument("--dataset", default="digits", help="image set (default: digits)")
+    parser.add_argument("--data_dir", type=Path, default=Path("data"), help="folder of a CIFAR set")
+    parser.add_argument("--corrupted", type=Path, help="folder of its -C set; made in a temporary folder by default")
+    parser.add_argument("--num_images", type=int, default=0, help="first so many test images, 0 for all (default)")
+    parser.add_argument("--batch_size", type=int, default=1000, help="images a forward pass (default: 1000)")
+    parser.add_argument("--amp", default="auto", choices=["auto", "bf16", "float32"], help="precision (default: auto)")
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="device (default: auto)")
+    parser.add_argument("--repeats", type=int, default=5, help="timed runs of each (default: 5)")
+    parser.add_argument("--out", type=Path, help="JSON file of the result")
+    return parser
+
+
+def _benchmark(options: argparse.Namespace, corrupted: Path) -> None:
+    settled = settle_hardware(Config(device=options.device, train=TrainConfig(amp=options.amp)))
+    device, amp = torch.device(settled.device), settled.train.amp
+    image_set = load_images(options.dataset, options.data_dir)
+    model = build_model(options.model, num_classes=image_set.num_classes, mean=image_set.mean, std=image_set.std)
+    model.to(device, memory_format=torch.channels_last).eval()
+    num_images = options.num_images or len(image_set.test_labels)
+    config = EvalConfig(corrupted_dir=corrupted, num_images=num_images, batch_size=options.batch_size)
+    num_cells = 1 + len(CORRUPTION_SETS["c19"]) * len(SEVERITIES)
+    rows = torch.from_numpy(image_set.test_images_u8[:num_images]).to(device)
+    batches = [chunk.permute(0, 3, 1, 2).float().div_(255) for chunk in rows.split(options.batch_size)]
+
+    @torch.inference_mode()
+    def bare() -> None:
+        for _ in range(num_cells):
+            for images in batches:
+                with precision(device, amp):
+                    logits = model(images)
+        logits.sum().item()  # waits for the device
+
+    def ours() -> None:
+        evaluate(model, image_set.test_images_u8, image_set.test_labels, config, device=device, amp=amp)
+
+    repeated(bare, 1)
+    repeated(ours, 1)
+    pairs = [(seconds(bare), seconds(ours)) for _ in range(options.repeats)]
+    settings = {
+        **{"model": options.model, "dataset": options.dataset, "num_images": num_images, "num_cells": num_cells},
+        **{"batch_size": options.batch_size, "amp": amp, "device": device.type, "repeats": options.repeats},
+    }
+    _report(pairs, settings, options.out)
+
+
+def _report(pairs: list[tuple[float, float]], settings: dict[str, Any], out: Path | None) -> None:
+    images = settings["num_cells"] * settings["num_images"]
+    measured = {
+        "bare_s": spread([bare for bare, _ in pairs]),
+        "evaluate_s": spread([ours for _, ours in pairs]),
+        "evaluate_images_per_s": images / spread([ours for _, ours in pairs])["median"],
+        "overhead_pct": spread([100 * (ours / bare - 1) for bare, ours in pairs]),
+    }
+    table = Table(title=f"{settings['model']}, {settings['num_cells']} x {settings['num_images']} images")
+    for column in ("", "median", "lowest", "highest"):
+        table.add_column(column, justify="right")
+    for name, unit in (("bare_s", "s"), ("evaluate_s", "s"), ("overhead_pct", "%")):
+        table.add_row(f"{name.rsplit('_', 1)[0]}, {unit}", *(f"{value:.2f}" for value in measured[name].values()))
+    console.print(table)
+    if out is not None:
+        write_result(out, "evaluate", settings, measured)
+
+
+if __name__ == "__main__":
+    main()

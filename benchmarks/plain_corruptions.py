@@ -1,0 +1,329 @@
+"""The 19 corruptions, written plainly, image by image, with NumPy, SciPy, scikit-image and Pillow.
+
+What the kernels are tested against and timed against, by other means and with tables of its own. Each function takes
+one image, uint8 [H, W, 3], a severity, 1..5, and a generator, and returns uint8 [H, W, 3]. Pairs of tables are for
+images whose shorter side is below 64 px (CIFAR-10-C's), and of 64 px or more (ImageNet-C's).
+"""
+
+from functools import cache
+from io import BytesIO
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+from skimage.color import hsv2rgb, rgb2hsv
+from skimage.filters import gaussian
+from skimage.transform import AffineTransform, warp
+from skimage.util import random_noise
+
+from benchmarks.plain_spatter import water
+from fastmagn.corruptions.frost_pictures import find_frost_pictures
+
+Rng = np.random.Generator
+
+
+def is_large(image: np.ndarray) -> bool:
+    return min(image.shape[:2]) >= 64
+
+
+def of_size(image: np.ndarray, small: list, large: list, severity: int):
+    return (large if is_large(image) else small)[severity - 1]
+
+
+def truncated(image: np.ndarray) -> np.ndarray:
+    return np.uint8(np.clip(image, 0, 1) * 255)
+
+
+def gaussian_noise(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
+    std = of_size(image, [0.04, 0.06, 0.08, 0.09, 0.1], [0.08, 0.12, 0.18, 0.26, 0.38], severity)
+    return truncated(image / 255 + rng.normal(0, std, image.shape))
+
+
+def speckle_noise(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
+    std = of_size(image, [0.06, 0.1, 0.12, 0.16, 0.2], [0.15, 0.2, 0.35, 0.45, 0.6], severity)
+    return truncated(image / 255 * (1 + rng.normal(0, std, image.shape)))
+
+
+def shot_noise(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
+    photons = of_size(image, [500, 250, 100, 75, 50], [60, 25, 12, 5, 3], severity)
+    return truncated(rng.poisson(image / 255 * photons) / photons)
+
+
+def impulse_noise(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
+    amount = of_size(image, [0.01, 0.02, 0.03, 0.05, 0.07], [0.03, 0.06, 0.09, 0.17, 0.27], severity)
+    return truncated(random_noise(image / 255, mode="s&p", amount=amount, rng=rng))
+
+
+def gaussian_blur(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
+    sigma = of_size(image, [0.4, 0.6, 0.7, 0.8, 1], [1, 2, 3, 4, 6], severity)
+    return truncated(gaussian(image / 255, sigma=sigma, channel_axis=-1))
+
+
+def defocus_blur(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
+    small = [(0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1)]
+    radius, sigma = of_size(image, small, [(3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5)], severity)
+    reach = 1 if radius <= 8 else 2
+    grid = np.arange(-max(8, radius), max(8, radius) + 1)
+    disk = np.float32(grid[:, None] ** 2 + grid**2 <= radius**2)
+    tap = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * sigma**2))
+    tap = np.float32(tap / tap.sum())
+    disk = ndimage.correlate1d(disk / disk.sum(), tap, axis=1, mode="mirror")
+    disk = ndimage.correlate1d(disk, tap, axis=0, mode="mirror")
+    return truncated(np.stack([ndimage.correlate(image[..., c] / 255, disk, mode="mirror") for c in range(3)], -1))
+
+
+def glass_blur(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
+    small = [(0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2)]
+    large = [(0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2)]
+    sigma, reach, passes = of_size(image, small, large, severity)
+    height, width, _ = image.shape
+    origin = list(range(height * width))  # the pixel whose value each one has
+    for _ in range(passes):
+        offsets = rng.integers(-reach, reach, (height, width, 2)) @ [width, 1]
+        for y in range(height - reach, reach, -1):
+            for x in range(width - reach, reach, -1):
+                origin[y * width + x] = origin[y * width + x + offsets[y, x]]
+    levels = truncated(gaussian(image / 255, sigma=sigma, channel_axis=-1))
+    levels = levels.reshape(-1, 3)[origin].reshape(image.shape)
+    return truncated(gaussian(levels / 255, sigma=sigma, channel_axis=-1))
+
+
+def blown(image: np.ndarray, radius: float, sigma: float, angle_deg: float) -> np.ndarray:
+    """ImageMagick's motion blur of [H, W, C]: a weighted sum of shifted images; float64."""
+    height, width, _ = image.shape
+    steps = np.arange(2 * int(np.ceil(radius)) + 1)
+    weights = np.exp(-(steps**2) / (2 * sigma**2)) / (np.sqrt(2 * np.pi) * sigma)  # the last bits decide flat areas
+    weights /= weights.sum()
+    dx = np.ceil(steps * np.cos(np.deg2rad(angle_deg)) - 0.5).astype(int) + len(steps)
+    dy = np.ceil(steps * np.sin(np.deg2rad(angle_deg)) - 0.5).astype(int) + len(steps)
+    border = np.pad(image, ((len(steps),) * 2,) * 2 + ((0, 0),), mode="edge")
+    return sum(w * border[y : y + height, x : x + width] for w, y, x in zip(weights, dy, dx, strict=True))
+
+
+def motion_blurred(image: np.ndarray, severity: int, angle_deg: float) -> np.ndarray:
+    small = [(6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)]
+    radius, sigma = of_size(image, small, [(10, 3), (15, 5), (15, 8), (15, 12), (20, 15)], severity)
+    levels = blown(image, radius, sigma, angle_deg)
+    return np.uint8(levels if is_large(image) else np.rint(levels))
+
+
+def motion_blur(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
+    return motion_blurred(image, severity, rng.uniform(-45, 45))
+
+
+def zoomed_centre(image: np.ndarray, factor: float) -> np.ndarray:
+    """The middle of [H, W, C], magnified to the image's size or a little more."""
+    height, width = (int(np.ceil(side / factor)) for side in image.shape[:2])
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return ndimage.zoom(image[top : top + height, left : left + width], (factor, factor, 1), order=1)
+
+
+def zoom_blur(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
+    height, width, _ = image.shape
+    ends = of_size(image, [1.06, 1.11, 1.16, 1.21, 1.26], [1.11, 1.16, 1.21, 1.26, 1.31], severity)
+    factors = np.arange(1, ends, of_size(image, [0.01] * 5, [0.01, 0.01, 0.02, 0.02, 0.03], severity))
+    unit = (image / 255).astype(np.float32)
+    total = sum(zoomed_centre(unit, factor)[:height, :width] for factor in factors)
+    return truncated((unit + total) / (len(factors) + 1))
+
+
+SMALL_SNOW = [
+    (0.1, 0.2, 1, 0.6, 8, 3, 0.95),
+    (0.1, 0.2, 1, 0.5, 10, 4, 0.9),
+    (0.15, 0.3, 1.75, 0.55, 10, 4, 0.9),
+    (0.25, 0.3, 2.25, 0.6, 12, 6, 0.85),
+    (0.3, 0.3, 1.25, 0.65, 14, 12, 0.8),
+]
+LARGE_SNOW = [
+    (0.1, 0.3, 3, 0.5, 10, 4, 0.8),
+    (0.2, 0.3, 2, 0.5, 12, 4, 0.7),
+    (0.55, 0.3, 4, 0.9, 12, 8, 0.7),
+    (0.55, 0.3, 4.5, 0.85, 12, 8, 0.65),
+    (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
+]
+
+
+def snow(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
+    mean, std, zoom, threshold, radius, sigma, keep = of_size(image, SMALL_SNOW, LARGE_SNOW, severity)
+    height, width, _ = image.shape
+    layer = zoomed_centre(rng.normal(mean, std, (height, width, 1)), zoom)
+    if not is_large(image):
+        top, left = (layer.shape[0] - height) // 2, (layer.shape[1] - width) // 2
+        layer = layer[top : top + height, left : left + width]
+    layer = np.clip(np.where(layer < threshold, 0, layer), 0, 1)
+    if not is_large(image):
+        layer = truncated(layer) / 255
+    layer = np.rint(blown(layer, radius, sigma, rng.uniform(-135, -45)) * 255)[:height, :width] / 255
+    unit = image / 255
+    grey = (unit @ [0.299, 0.587, 0.114])[..., None]
+    unit = keep * unit + (1 - keep) * np.maximum(unit, grey * 1.5 + 0.5)
+    return truncated(unit + layer + layer[::-1, ::-1])
+
+
+@cache
+def read_frost_pictures() -> list[np.ndarray]:
+    return [np.asarray(Image.open(path).convert("RGB")) for path in find_frost_pictures()]
+
+
+def cubic_matrix(side: int, new_side: int) -> np.ndarray:
+    """Cubic interpolation (a = -0.75) from one side to another, the edge repeated: float64 [new_side, side]."""
+    centres = (np.arange(new_side) + 0.5) * side / new_side - 0.5
+    t = abs(centres[:, None] - np.arange(-3, side + 3))
+    near, far = 1 - 2.25 * t**2 + 1.25 * t**3, 3 - 6 * t + 3.75 * t**2 - 0.75 * t**3
+    weights = np.where(t <= 1, near, np.where(t < 2, far, 0))
+    weights[:, 3] += weights[:, :3].sum(1)
+    weights[:, -4] += weights[:, -3:].sum(1)
+    return weights[:, 3:-3]
+
+
+@cache
+def scaled_frost_picture(index: int, height: int, width: int) -> np.ndarray:
+    picture = read_frost_pictures()[index].astype(float)
+    scale = 1.1 * max(1, height / picture.shape[0], width / picture.shape[1])
+    rows, columns = (cubic_matrix(side, int(np.ceil(side * scale))) for side in picture.shape[:2])
+    return np.clip(np.rint(np.einsum("yi,ijc,xj->yxc", rows, picture, columns, optimize=True)), 0, 255)
+
+
+def frost(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
+    small = [(1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45)]
+    large = [(1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75)]
+    share, frost_share = of_size(image, small, large, severity)
+    height, width, _ = image.shape
+    if is_large(image):
+        picture = scaled_frost_picture(rng.integers(6), height, width)
+    else:
+        picture = read_frost_pictures()[rng.integers(5)][2::5, 2::5]  # bilinear at 1/5 of the size samples there
+    top, left = rng.integers(0, picture.shape[0] - height), rng.integers(0, picture.shape[1] - width)
+    crop = picture[top : top + height, left : left + width]
+    return np.uint8(np.clip(share * image + frost_share * crop, 0, 255))
+
+
+def plasma(map_side: int, decay: float, rng: Rng) -> np.ndarray:
+    """Diamond-square heights on a torus in [0, 1], a level at a time."""
+    heights = np.zeros((1, 1))
+    reach = 100.0
+    while len(heights) < map_side:
+        side = len(heights)
+        fine = np.zeros((2 * side, 2 * side))
+        draw = [reach * rng.uniform(-reach, reach, (side, side)) for _ in range(3)]
+        centres = sum(np.roll(heights, (-dy, -dx), (0, 1)) for dy in (0, 1) for dx in (0, 1)) / 4 + draw[0]
+        beside = (heights + np.roll(heights, -1, 1) + centres + np.roll(centres, 1, 0)) / 4 + draw[1]
+        under = (heights + np.roll(heights, -1, 0) + centres + np.roll(centres, 1, 1)) / 4 + draw[2]
+        fine[::2, ::2], fine[1::2, 1::2], fine[::2, 1::2], fine[1::2, ::2] = heights, centres, beside, under
+        heights, reach = fine, reach / decay
+    return (heights - heights.min()) / (heights.max() - heights.min())
+
+
+def fog(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
+    small = [(0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75)]
+    amount, decay = of_size(image, small, [(1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4)], severity)
+    height, width, _ = image.shape
+    mist = plasma(int(2 ** np.ceil(np.log2(max(height, width)))), decay, rng)[:height, :width, None]
+    brightest = image.max() / 255
+    return truncated((image / 255 + amount * mist) * brightest / (brightest + amount))
+
+
+def brightness(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
+    hsv = rgb2hsv(image / 255)
+    hsv[..., 2] = np.clip(
+        hsv[..., 2] + of_size(image, [0.05, 0.1, 0.15, 0.2, 0.3], [0.1, 0.2, 0.3, 0.4, 0.5], severity), 0, 1
+    )
+    return truncated(hsv2rgb(hsv))
+
+
+def saturate(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
+    small = [(0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2)]
+    factor, shift = of_size(image, small, [(0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2)], severity)
+    hsv = rgb2hsv(image / 255)
+    hsv[..., 1] = np.clip(hsv[..., 1] * factor + shift, 0, 1)
+    return truncated(hsv2rgb(hsv))
+
+
+def contrast(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
+    unit = image / 255
+    mean = unit.mean((0, 1))
+    return truncated(
+        (unit - mean) * of_size(image, [0.75, 0.5, 0.4, 0.3, 0.15], [0.4, 0.3, 0.2, 0.1, 0.05], severity) + mean
+    )
+
+
+def jpeg_compression(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
+    stream = BytesIO()
+    quality = of_size(image, [80, 65, 58, 50, 40], [25, 18, 15, 10, 7], severity)
+    Image.fromarray(image).save(stream, "JPEG", quality=quality)
+    return np.asarray(Image.open(stream))
+
+
+def pixelate(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
+    height, width, _ = image.shape
+    share = of_size(image, [0.95, 0.9, 0.85, 0.75, 0.65], [0.6, 0.5, 0.4, 0.3, 0.25], severity)
+    coarse = Image.fromarray(image).resize((int(width * share), int(height * share)), Image.Resampling.BOX)
+    return np.asarray(
+        coarse.resize((width, height), Image.Resampling.NEAREST if is_large(image) else Image.Resampling.BOX)
+    )
+
+
+def warped(image: np.ndarray, jitter_px: float, rng: Rng) -> np.ndarray:
+    """A random affine warp of [H, W, 3] in [0, 1]: three corners of a central square move by up to `jitter_px`."""
+    centre, third = np.array(image.shape[1::-1]) // 2, min(image.shape[:2]) // 3
+    corners = centre + third * np.array([(1.0, 1.0), (1.0, -1.0), (-1.0, -1.0)])
+    moved = corners + rng.uniform(-jitter_px, jitter_px, (3, 2))
+    backward = AffineTransform(np.vstack([np.linalg.solve(np.c_[moved, np.ones(3)], corners).T, [0, 0, 1]]))
+    return warp(image, backward, order=1, mode="reflect")  # scikit-image's "reflect" is SciPy's mirror
+
+
+def elastic_transform(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
+    small = [(0, 0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03)]
+    large = [12.5, 16.25, 21.25, 25, 30]
+    height, width, _ = image.shape
+    unit = image / 255
+    if is_large(image):
+        amount, sigma = large[severity - 1] * 0.005 * height, (0.01 * height, 0.01 * width)
+    else:
+        amount, sigma, jitter = min(height, width) * np.array(small[severity - 1])
+        unit = warped(unit, jitter, rng)
+    dx, dy = (
+        gaussian(rng.uniform(-amount, amount, (height, width)), sigma=sigma, mode="reflect", truncate=3)
+        for _ in range(2)
+    )
+    y, x = np.mgrid[:height, :width]
+    shifted = [ndimage.map_coordinates(unit[..., c], [y + dy, x + dx], order=1, mode="reflect") for c in range(3)]
+    return truncated(np.stack(shifted, -1))
+
+
+SMALL_SPATTER = [
+    (0.62, 0.1, 0.7, 0.7, 0.5),
+    (0.65, 0.1, 0.8, 0.7, 0.5),
+    (0.65, 0.3, 1, 0.69, 0.5),
+    (0.65, 0.1, 0.7, 0.69, 0.6),
+    (0.65, 0.1, 0.5, 0.68, 0.6),
+]
+LARGE_SPATTER = [
+    (0.65, 0.3, 4, 0.69, 0.6),
+    (0.65, 0.3, 3, 0.68, 0.6),
+    (0.65, 0.3, 2, 0.68, 0.5),
+    (0.65, 0.3, 1, 0.65, 1.5),
+    (0.67, 0.4, 1, 0.65, 1.5),
+]
+
+
+def spatter(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
+    mean, std, sigma, threshold, last = of_size(image, SMALL_SPATTER, LARGE_SPATTER, severity)
+    layer = gaussian(rng.normal(mean, std, image.shape[:2]), sigma=sigma)
+    layer = np.where(layer < threshold, 0, layer)
+    if severity <= 3:
+        return truncated(image / 255 + last * water(layer)[..., None] * np.array([175, 238, 238]) / 255)
+    share = gaussian((layer > threshold).astype(float), sigma=last)[..., None]
+    share[share < 0.8] = 0
+    return truncated(image / 255 * (1 - share) + share * np.array([63, 42, 20]) / 255)
+
+
+RANDOM = (
+    *("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise", "glass_blur", "motion_blur"),
+    *("snow", "frost", "fog", "elastic_transform", "spatter"),
+)
+DETERMINISTIC = (
+    *("gaussian_blur", "defocus_blur", "zoom_blur", "brightness", "contrast", "saturate"),
+    *("jpeg_compression", "pixelate"),
+)
+PLAIN = {name: globals()[name] for name in (*RANDOM, *DETERMINISTIC)}
