@@ -12,9 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from fastmagn.data.arrays import open_array
 from fastmagn.errors import InputError
 
 NUM_SEVERITIES = 5
+_MISSING = "a -C set holds <corruption>.npy for each corruption, and labels.npy."
+_REMEDY = "Make or download it again."
 MANIFEST = "manifest.json"
 MANIFEST_FORMAT_VERSION = 1
 
@@ -44,7 +47,7 @@ def open_corrupted(folder: Path, name: str, test_labels: np.ndarray, image_shape
         InputError: A file is missing, truncated, of another kind, shape or order; or the labels differ.
     """
     path = Path(folder) / f"{name}.npy"
-    images_u8 = _open_array(path)
+    images_u8 = open_array(path, _MISSING, _REMEDY)
     if images_u8.dtype != np.uint8 or images_u8.shape[1:] != image_shape or not images_u8.flags.c_contiguous:
         wanted = ", ".join(str(side) for side in image_shape)
         raise InputError(
@@ -62,7 +65,7 @@ def open_corrupted(folder: Path, name: str, test_labels: np.ndarray, image_shape
 
 
 def _check_labels(path: Path, num_images: int, test_labels: np.ndarray) -> None:
-    labels = _open_array(path)
+    labels = open_array(path, _MISSING, _REMEDY)
     if (
         labels.ndim != 1
         or labels.dtype.kind not in "iu"
@@ -78,19 +81,6 @@ def _check_labels(path: Path, num_images: int, test_labels: np.ndarray) -> None:
             f"{path}: {len(wrong)} labels differ from the test set's, so these are images of another set or in another"
             " order. Make this set again with python -m fastmagn.corrupt, or give the test set it was made of."
         )
-
-
-def _open_array(path: Path) -> np.ndarray:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; a -C set holds <corruption>.npy for each corruption, and labels.npy.")
-    try:
-        # Unlike np.load, open_memmap takes neither archives nor pickles; it refuses arrays of objects.
-        return np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, OSError, EOFError, SyntaxError, TypeError, OverflowError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"{path}: not a whole .npy array of plain numbers ({reason}). Make or download it again."
-        ) from error
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -206,7 +196,7 @@ def _file_fault(path: Path, file: dict[str, Any], manifest: dict[str, Any], adva
     if digest.hexdigest() != file["sha256"]:
         return f"{path}: its SHA-256 is {digest.hexdigest()}; expected {file['sha256']}: its content has changed."
     try:
-        array = _open_array(path)
+        array = open_array(path, _MISSING, _REMEDY)
     except InputError as error:
         return str(error)
     shape = [NUM_SEVERITIES * manifest["num_images"], *(() if path.name == "labels.npy" else manifest["image_shape"])]

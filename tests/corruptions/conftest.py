@@ -13,7 +13,7 @@ from fastmagn.data.cifar import load_cifar10
 
 @pytest.fixture(scope="session")
 def pictures() -> np.ndarray:
-    """500 photographs, uint8 [500, 32, 32, 3]."""
+    """1,000 photographs, uint8 [1000, 32, 32, 3]."""
     folder = os.environ.get("FASTMAGN_DATA")
     return read_cifar(Path(folder)) if folder else cut_tiles()
 
@@ -32,8 +32,8 @@ def cut_photographs(height: int, width: int) -> np.ndarray:
 
 
 def read_cifar(folder: Path) -> np.ndarray:
-    """The first 500 test images of CIFAR-10."""
-    return load_cifar10(folder, download=False).test_images_u8[:500]
+    """The first 1,000 test images of CIFAR-10."""
+    return load_cifar10(folder, download=False).test_images_u8[:1000]
 
 
 def cut_tiles() -> np.ndarray:
@@ -46,4 +46,4 @@ def cut_tiles() -> np.ndarray:
             small = np.roll(small, (8, 8), axis=(0, 1))
             cut = small.reshape(height // 32, 32, width // 32, 32, 3).transpose(0, 2, 1, 3, 4).reshape(-1, 32, 32, 3)
             tiles.extend(cut)
-    return np.ascontiguousarray(np.resize(np.array(tiles), (500, 32, 32, 3)))
+    return np.ascontiguousarray(np.resize(np.array(tiles), (1000, 32, 32, 3)))

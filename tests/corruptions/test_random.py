@@ -12,7 +12,7 @@ from fastmagn_kernels.corrupt_blur import shift_pixels
 from fastmagn_kernels.corrupt_noise import first_word
 from fastmagn_kernels.rng import key_words
 
-NUM_IMAGES = 400
+NUM_IMAGES = 1000
 SEED = 7
 
 
