@@ -116,3 +116,22 @@ def test_permutation_is_uniform():
     counts = np.unique(orders @ 5 ** np.arange(5), return_counts=True)[1]
     assert len(counts) == 120
     assert stats.chisquare(counts).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("vary", ["seed", "view", "epoch"])
+def test_normals_of_many_streams_are_standard_to_their_sampling_error(vary):
+    """z scores of mean, variance and mean |z| of 120 draws of a million normals: centred, of spread 1, none wild."""
+    out = np.empty((330, 3072), np.float32)
+    scores = []
+    for i in range(120):
+        seed, view, epoch = (i if vary == name else 7 for name in ("seed", "view", "epoch"))
+        indices = np.arange(len(out))
+        rng.standard_normal_batch(out, rng.STREAM_CORRUPTION, view, indices, epoch, *rng.key_words(seed))
+        normals = out.astype(np.float64)
+        n, mean_abs = normals.size, np.sqrt(2 / np.pi)
+        abs_score = (np.abs(normals).mean() - mean_abs) * np.sqrt(n / (1 - 2 / np.pi))
+        scores.append((normals.mean() * np.sqrt(n), (normals.var() - 1) * np.sqrt(n / 2), abs_score))
+    scores = np.array(scores)
+    assert np.all(np.abs(scores.mean(axis=0)) < 4 / np.sqrt(120))
+    assert np.all(np.abs(scores.std(axis=0) - 1) < 4 / np.sqrt(240))
+    assert np.abs(scores).max() < 4.5
