@@ -5,6 +5,7 @@ Legend: B batch, J AugMix views, N noise views, W chains (mixture_width), D oper
 
 import dataclasses
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -38,16 +39,10 @@ class ViewSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ViewParams:
-    """Everything that is random about the views of a batch.
+class BaseParams:
+    """What makes a clean view of an image.
 
     Args:
-        seed: The run's, 0..2^64 - 1; with `epoch` and `indices` it also gives the noise itself.
-        epoch: Epoch, from 0.
-        indices: Sample indices, int64 [B].
-        view_spec: How many views.
-        image_size: (H, W) the magnitudes were made for, px.
-        crop_padding_px: Width of the zero border that the crop's offsets count from.
         crop_x_px: Left edge of the crop in the padded image, int64 [B], 0..2 crop_padding_px.
         crop_y_px: Top edge, likewise.
         flip: Left to right, bool [B].
@@ -56,19 +51,8 @@ class ViewParams:
         contrast: Factor, float32 [B].
         saturation: Factor, float32 [B].
         angle: Counter-clockwise rotation in 1/64 degree, int64 [B].
-        ops: AugMix's operations, ids of `ops.OPERATIONS`, int8 [J, B, W, D]; -1 beyond a chain's drawn depth.
-        magnitudes: Their signed magnitudes in the operation's unit, float64 [J, B, W, D].
-        chain_weights: Dirichlet(1), float32 [J, B, W].
-        mix_weight: Beta(1, 1), the share of the chains, float32 [J, B].
-        sigma: Standard deviation of the noise, float32 [N, B], pixels in [0, 1].
     """
 
-    seed: int
-    epoch: int
-    indices: np.ndarray
-    view_spec: ViewSpec
-    image_size: tuple[int, int]
-    crop_padding_px: int
     crop_x_px: np.ndarray
     crop_y_px: np.ndarray
     flip: np.ndarray
@@ -77,22 +61,75 @@ class ViewParams:
     contrast: np.ndarray
     saturation: np.ndarray
     angle: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugMixParams:
+    """What makes the AugMix views of an image.
+
+    Args:
+        ops: Operations, ids of `ops.OPERATIONS`, int8 [J, B, W, D]; -1 beyond a chain's drawn depth.
+        magnitudes: Their signed magnitudes in the operation's unit, float64 [J, B, W, D].
+        chain_weights: Dirichlet(1), float32 [J, B, W].
+        mix_weight: Beta(1, 1), the share of the chains, float32 [J, B].
+    """
+
     ops: np.ndarray
     magnitudes: np.ndarray
     chain_weights: np.ndarray
     mix_weight: np.ndarray
-    sigma: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewParams:
+    """Everything that is random about the views of a batch.
+
+    The five fields decide all of it. An engine on the host reads the arrays `base`, `augmix` and `sigma`, drawn when
+    first asked for; the CUDA kernels draw the same values for themselves, from the same counters.
+
+    Args:
+        seed: The run's, 0..2^64 - 1.
+        epoch: Epoch, from 0.
+        indices: Sample indices, int64 [B].
+        view_spec: How many views.
+        augment: The distributions.
+        image_size: (H, W) of the images, px; translations are fractions of it.
+    """
+
+    seed: int
+    epoch: int
+    indices: np.ndarray
+    view_spec: ViewSpec
+    augment: AugmentConfig
+    image_size: tuple[int, int]
 
     @property
     def batch_size(self) -> int:
         """B."""
         return len(self.indices)
 
+    @cached_property
+    def base(self) -> BaseParams:
+        """The base transforms."""
+        return _draw_base(self)
+
+    @cached_property
+    def augmix(self) -> AugMixParams:
+        """The AugMix views."""
+        return _draw_augmix(self)
+
+    @cached_property
+    def sigma(self) -> np.ndarray:
+        """Standard deviations of the noise, float32 [N, B], pixels in [0, 1]."""
+        sigma = np.empty((self.view_spec.num_noise_views, self.batch_size), np.float32)
+        draws.fill_sigma(self.indices, self.epoch, *rng.key_words(self.seed), float(self.augment.sigma_max), sigma)
+        return sigma
+
 
 def sample_view_params(
     seed: int, epoch: int, indices: np.ndarray, view_spec: ViewSpec, augment: AugmentConfig, image_size: tuple[int, int]
 ) -> ViewParams:
-    """Draw the parameters of a batch's views.
+    """The parameters of a batch's views.
 
     Args:
         seed: The run's, 0..2^64 - 1.
@@ -100,7 +137,7 @@ def sample_view_params(
         indices: Sample indices, integers [B] in 0..2^32 - 1 (numpy, or a torch tensor on the CPU).
         view_spec: How many AugMix and noise views.
         augment: Their distributions.
-        image_size: (H, W), px; translations are fractions of it.
+        image_size: (H, W), px.
 
     Raises:
         InputError: If an argument is out of range.
@@ -114,41 +151,29 @@ def sample_view_params(
     in_range = indices.size == 0 or (indices.min() >= 0 and indices.max() < 2**32)
     check(in_range, "indices", f"{indices.min(initial=0)}..{indices.max(initial=0)}", "0..2^32 - 1")
     height, width = image_size
-    key = rng.key_words(seed)
     return ViewParams(
         seed=seed,
         epoch=epoch,
         indices=indices,
         view_spec=view_spec,
+        augment=augment,
         image_size=(height, width),
-        crop_padding_px=augment.crop_padding_px,
-        **_base_params(epoch, indices, key, augment),
-        **_augmix_params(epoch, indices, key, view_spec.num_augmix_views, augment, height, width),
-        sigma=_sigma(epoch, indices, key, view_spec.num_noise_views, augment.sigma_max),
     )
 
 
 def identity_base(params: ViewParams) -> ViewParams:
-    """The same AugMix and noise draws on the images as they are: no crop, flip, jitter or rotation."""
-    batch = params.batch_size
-    centre = np.full(batch, params.crop_padding_px, np.int64)
-    one = np.ones(batch, np.float32)
-    return dataclasses.replace(
-        params,
-        crop_x_px=centre,
-        crop_y_px=centre,
-        flip=np.zeros(batch, np.bool_),
-        brightness=one,
-        contrast=one,
-        saturation=one,
-        angle=np.zeros(batch, np.int64),
+    """The same AugMix and noise draws on the images as they are: no crop, flip, jitter or rotation.
+
+    A quantity that is turned off moves no other (`fastmagn_kernels.draws`).
+    """
+    as_they_are = dataclasses.replace(
+        params.augment, crop_padding_px=0, horizontal_flip=False, color_jitter=0.0, rotation_deg=0.0
     )
+    return dataclasses.replace(params, augment=as_they_are)
 
 
-def _base_params(
-    epoch: int, indices: np.ndarray, key: tuple[np.uint32, np.uint32], augment: AugmentConfig
-) -> dict[str, np.ndarray]:
-    batch = len(indices)
+def _draw_base(params: ViewParams) -> BaseParams:
+    batch, augment = params.batch_size, params.augment
     arrays = {
         "crop_x_px": np.empty(batch, np.int64),
         "crop_y_px": np.empty(batch, np.int64),
@@ -159,55 +184,52 @@ def _base_params(
         "saturation": np.empty(batch, np.float32),
         "angle": np.empty(batch, np.int64),
     }
-    max_angle = int(augment.rotation_deg * draws.ANGLE_UNITS_PER_DEGREE)
     draws.fill_base(
-        indices,
-        epoch,
-        *key,
+        params.indices,
+        params.epoch,
+        *rng.key_words(params.seed),
         augment.crop_padding_px,
         augment.horizontal_flip,
         float(augment.color_jitter),
-        max_angle,
+        max_angle_units(augment),
         *arrays.values(),
     )
-    return arrays
+    return BaseParams(**arrays)
 
 
-def _augmix_params(
-    epoch: int,
-    indices: np.ndarray,
-    key: tuple[np.uint32, np.uint32],
-    num_views: int,
-    augment: AugmentConfig,
-    height: int,
-    width: int,
-) -> dict[str, np.ndarray]:
-    max_depth = draws.RANDOM_DEPTH if augment.mixture_depth == -1 else augment.mixture_depth
-    shape = (num_views, len(indices), augment.mixture_width)
+def _draw_augmix(params: ViewParams) -> AugMixParams:
+    augment = params.augment
+    shape = (params.view_spec.num_augmix_views, params.batch_size, augment.mixture_width)
     arrays = {
-        "ops": np.empty((*shape, max_depth), np.int8),
-        "magnitudes": np.empty((*shape, max_depth), np.float64),
+        "ops": np.empty((*shape, max_depth(augment)), np.int8),
+        "magnitudes": np.empty((*shape, max_depth(augment)), np.float64),
         "chain_weights": np.empty(shape, np.float32),
         "mix_weight": np.empty(shape[:2], np.float32),
     }
     draws.fill_augmix(
-        indices,
-        epoch,
-        *key,
+        params.indices,
+        params.epoch,
+        *rng.key_words(params.seed),
         augment.aug_severity,
         augment.random_aug_severity,
         augment.mixture_depth,
-        len(OPERATIONS) if augment.all_operations else NUM_AUGMIX_OPERATIONS,
-        height,
-        width,
+        num_operations(augment),
+        *params.image_size,
         *arrays.values(),
     )
-    return arrays
+    return AugMixParams(**arrays)
 
 
-def _sigma(
-    epoch: int, indices: np.ndarray, key: tuple[np.uint32, np.uint32], num_views: int, sigma_max: float
-) -> np.ndarray:
-    sigma = np.empty((num_views, len(indices)), np.float32)
-    draws.fill_sigma(indices, epoch, *key, float(sigma_max), sigma)
-    return sigma
+def max_angle_units(augment: AugmentConfig) -> int:
+    """The base rotation's extent in 1/64 degree."""
+    return int(augment.rotation_deg * draws.ANGLE_UNITS_PER_DEGREE)
+
+
+def max_depth(augment: AugmentConfig) -> int:
+    """D, the longest chain."""
+    return draws.RANDOM_DEPTH if augment.mixture_depth == -1 else augment.mixture_depth
+
+
+def num_operations(augment: AugmentConfig) -> int:
+    """How many operations of the table are drawn from: ids 0..num_operations - 1."""
+    return len(OPERATIONS) if augment.all_operations else NUM_AUGMIX_OPERATIONS

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
+from torch import Tensor
 
 from fastmagn.augment.ops import OPERATIONS
 from fastmagn.augment.params import JITTER_ORDERS, ViewParams
@@ -46,33 +47,34 @@ def apply_operation(image: Image.Image, op: int, magnitude: float) -> Image.Imag
 def base_transform(image: Image.Image, params: ViewParams, i: int) -> Image.Image:
     """Zero pad and crop, flip, colour jitter in the drawn order, rotate: sample `i`'s clean view, RGB uint8."""
     width, height = image.size
-    x, y = int(params.crop_x_px[i]), int(params.crop_y_px[i])
-    image = ImageOps.expand(image, params.crop_padding_px, 0).crop((x, y, x + width, y + height))
-    if params.flip[i]:
+    base = params.base
+    x, y = int(base.crop_x_px[i]), int(base.crop_y_px[i])
+    image = ImageOps.expand(image, params.augment.crop_padding_px, 0).crop((x, y, x + width, y + height))
+    if base.flip[i]:
         image = ImageOps.mirror(image)
-    for part in JITTER_ORDERS[params.jitter_order[i]]:
-        image = _JITTER[part](image).enhance(float(getattr(params, part)[i]))
-    return image.rotate(float(params.angle[i]) / ANGLE_UNITS_PER_DEGREE, _BILINEAR)
+    for part in JITTER_ORDERS[base.jitter_order[i]]:
+        image = _JITTER[part](image).enhance(float(getattr(base, part)[i]))
+    return image.rotate(float(base.angle[i]) / ANGLE_UNITS_PER_DEGREE, _BILINEAR)
 
 
-def fill_views(images: np.ndarray, params: ViewParams, out: np.ndarray) -> None:
+def fill_views(images: Tensor, params: ViewParams, out: Tensor) -> None:
     """Fill `out`, float32 [V*B, H, W, C], with the views of `images`, uint8 [B, H, W, C], as `make_views` describes."""
-    views = out.reshape(params.view_spec.num_views, *images.shape)
-    for i, pixels in enumerate(images):
+    views, augmix = out.numpy().reshape(params.view_spec.num_views, *images.shape), params.augmix
+    for i, pixels in enumerate(images.numpy()):
         clean_image = base_transform(Image.fromarray(pixels), params, i)
         clean = _to_float(clean_image)
         views[0, i] = clean
         for j in range(params.view_spec.num_augmix_views):
             mixture = np.zeros_like(clean)
             for weight, ops, magnitudes in zip(
-                params.chain_weights[j, i], params.ops[j, i], params.magnitudes[j, i], strict=True
+                augmix.chain_weights[j, i], augmix.ops[j, i], augmix.magnitudes[j, i], strict=True
             ):
                 image = clean_image
                 for op, magnitude in zip(ops, magnitudes, strict=True):
                     if op != NO_OPERATION:
                         image = apply_operation(image, op, float(magnitude))
                 mixture += weight * _to_float(image)
-            mix_weight = params.mix_weight[j, i]
+            mix_weight = augmix.mix_weight[j, i]
             views[1 + j, i] = (np.float32(1) - mix_weight) * clean + mix_weight * mixture
         for n in range(params.view_spec.num_noise_views):
             views[1 + params.view_spec.num_augmix_views + n, i] = clean + params.sigma[n, i] * _noise(

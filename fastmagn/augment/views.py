@@ -3,19 +3,28 @@
 Legend: V views, B batch, J AugMix views, N noise views, C H W image.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import torch
+from torch import Tensor
 
 from fastmagn.augment.params import ViewParams
 from fastmagn.errors import InputError, check
 from fastmagn.registry import resolve
 
-# name -> (images uint8 [B, H, W, C], ViewParams, out float32 [V*B, H, W, C]) -> None, numpy arrays on the host.
+FillViews = Callable[[Tensor, ViewParams, Tensor], None]
+
+# name -> (images uint8 [B, H, W, C], ViewParams, out float32 [V*B, H, W, C]) -> None; contiguous tensors on the host.
 BACKENDS = {
     "numba": "fastmagn.augment.numba_backend:fill_views",
     "pil": "fastmagn.augment.pil:fill_views",
 }
+# The same with tensors on a CUDA device, and `out` of any dtype in VIEW_DTYPES. Backends without one work on the host.
+CUDA_BACKENDS: dict[str, str] = {}
+
+VIEW_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -23,52 +32,96 @@ class Views:
     """All views of a batch, ready for one fused forward.
 
     Args:
-        images: float32 [V*B, C, H, W], channels last in memory; clean | AugMix x J | noise x N. Pixels in [0, 1],
-            but noise is not clipped.
+        images: float [V*B, C, H, W], channels last in memory; clean | AugMix x J | noise x N. Pixels in [0, 1], but
+            noise is not clipped.
         num_views: V.
     """
 
-    images: torch.Tensor
+    images: Tensor
     num_views: int
 
-    def split(self, logits: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def split(self, logits: Tensor) -> tuple[Tensor, ...]:
         """Cut what the model made of `images`, [V*B, ...], into V tensors [B, ...]: clean, AugMix x J, noise x N."""
         assert len(logits) % self.num_views == 0
         return logits.chunk(self.num_views)
 
 
-def make_views(images_u8: torch.Tensor, params: ViewParams, backend: str = "auto") -> Views:
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """A backend, and where it works: device type `cpu` (the host) or `cuda`."""
+
+    backend: str
+    device: str
+    fill_views: FillViews
+
+    def __str__(self) -> str:
+        return f"{self.backend} on {self.device}"
+
+
+def choose_engine(backend: str, device: torch.device) -> Engine:
+    """The engine that makes the views of images on `device`.
+
+    Args:
+        backend: A name in BACKENDS, or auto: the fastest exact one, which is numba's, on the device where numba-cuda
+            is installed and else on the host.
+        device: The images'.
+
+    Raises:
+        InputError: The backend is unknown, or not installed.
+    """
+    if device.type == "cuda":
+        on_device = find_spec("numba_cuda") is not None
+        if backend == "numba" and not on_device:
+            raise InputError(
+                "augment.backend: got numba with images on CUDA, which needs numba-cuda; install 'fastmagn[cuda]', or"
+                " use auto, which makes the views on the host."
+            )
+        name = "numba" if backend == "auto" and on_device else backend
+        if name in CUDA_BACKENDS:
+            return Engine(backend=name, device="cuda", fill_views=resolve(CUDA_BACKENDS, name, "augment.backend"))
+    name = "numba" if backend == "auto" else backend
+    return Engine(backend=name, device="cpu", fill_views=resolve(BACKENDS, name, "augment.backend"))
+
+
+def make_views(
+    images_u8: Tensor, params: ViewParams, backend: str = "auto", dtype: torch.dtype = torch.float32
+) -> Views:
     """Make the clean, AugMix and noise views of a batch.
 
     The base transform (crop, flip, colour jitter, rotation) and AugMix's operations work on uint8 as Pillow does;
     AugMix mixes `(1 - m) x + m sum_i w_i chain_i` and noise adds `sigma z`, both to the clean view in [0, 1].
 
     Args:
-        images_u8: uint8 [B, 3, H, W]; channels last in memory costs no copy. Images on a CUDA device are fetched, their
-            views made on the host, and copied back from pinned memory without waiting.
+        images_u8: uint8 [B, 3, H, W]; channels last in memory costs no copy. Where the engine works on the host, images
+            on a CUDA device are fetched, and the views copied back from pinned memory without waiting.
         params: From `sample_view_params`, for this batch and image size.
-        backend: auto (numba), or a name in BACKENDS.
+        backend: auto, or a name in BACKENDS.
+        dtype: The views', one of VIEW_DTYPES; computed in float32 and rounded to nearest.
 
     Returns:
         Views on `images_u8`'s device.
 
     Raises:
         InputError: If the images are not uint8 [B, 3, H, W] with B >= 1, do not match `params`, or the backend is
-            unknown.
+            unknown or not installed.
     """
-    fill_views = resolve(BACKENDS, "numba" if backend == "auto" else backend, "augment.backend")
+    check(dtype in VIEW_DTYPES, "dtype", dtype, ", ".join(map(str, VIEW_DTYPES)))
     _check_images(images_u8, params)
     device = images_u8.device
+    engine = choose_engine(backend, device)
     batch, channels, height, width = images_u8.shape
     num_views = params.view_spec.num_views
-    images = images_u8.permute(0, 2, 3, 1).cpu().contiguous().numpy()
+    images = images_u8.permute(0, 2, 3, 1).to(engine.device).contiguous()
     shape = (num_views * batch, height, width, channels)
-    out = torch.empty(shape, dtype=torch.float32, pin_memory=device.type == "cuda")
-    fill_views(images, params, out.numpy())
-    return Views(out.to(device, non_blocking=True).permute(0, 3, 1, 2), num_views)
+    if engine.device == "cuda":
+        out = torch.empty(shape, dtype=dtype, device=device)
+    else:
+        out = torch.empty(shape, dtype=torch.float32, pin_memory=device.type == "cuda")
+    engine.fill_views(images, params, out)
+    return Views(out.to(device, dtype, non_blocking=True).permute(0, 3, 1, 2), num_views)
 
 
-def _check_images(images_u8: torch.Tensor, params: ViewParams) -> None:
+def _check_images(images_u8: Tensor, params: ViewParams) -> None:
     check(images_u8.dtype == torch.uint8, "images_u8.dtype", images_u8.dtype, "torch.uint8 (pixels 0..255)")
     check(images_u8.ndim == 4, "images_u8", f"{images_u8.ndim} dimensions", "4: [B, 3, H, W]")
     batch, channels, height, width = images_u8.shape

@@ -1,6 +1,7 @@
 """The draws: their distributions, and that each depends on nothing but (seed, epoch, sample index, view)."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,9 +10,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fastmagn.augment.ops import OPERATIONS
-from fastmagn.augment.params import ViewParams, ViewSpec, identity_base, sample_view_params
+from fastmagn.augment.params import ViewSpec, identity_base, sample_view_params
 from fastmagn.config import AugmentConfig
 from fastmagn.errors import InputError
+from tests.augment.drawn import flat
 
 SPEC = ViewSpec(num_augmix_views=2, num_noise_views=2)
 PAPER = AugmentConfig(aug_severity=10, random_aug_severity=True, horizontal_flip=True, color_jitter=0.25)
@@ -22,8 +24,8 @@ ALPHA = 1e-4  # of each test here: the seed is fixed, so a failure is a fault an
 
 def draw(
     augment: AugmentConfig = PAPER, num: int = 4000, seed: int = 3, epoch: int = 5, spec: ViewSpec = SPEC, size=(32, 32)
-) -> ViewParams:
-    return sample_view_params(seed, epoch, np.arange(num), spec, augment, size)
+) -> SimpleNamespace:
+    return flat(sample_view_params(seed, epoch, np.arange(num), spec, augment, size))
 
 
 def assert_uniform_counts(values: np.ndarray, expected: range) -> None:
@@ -143,8 +145,8 @@ def test_extents_of_zero_are_identities():
 @given(st.permutations(range(12)), st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1))
 def test_draws_do_not_depend_on_the_batch(order, seed, epoch):
     indices = np.array([0, 1, 2, 3, 50_000, 49_999, 77, 78, 2**31, 2**32 - 1, 9, 10])
-    whole = sample_view_params(seed, epoch, indices, SPEC, PAPER, (32, 32))
-    part = sample_view_params(seed, epoch, indices[order[:5]], SPEC, PAPER, (32, 32))
+    whole = flat(sample_view_params(seed, epoch, indices, SPEC, PAPER, (32, 32)))
+    part = flat(sample_view_params(seed, epoch, indices[order[:5]], SPEC, PAPER, (32, 32)))
     for name in PER_SAMPLE:
         np.testing.assert_array_equal(getattr(part, name), getattr(whole, name)[order[:5]])
     for name in PER_VIEW:
@@ -195,12 +197,14 @@ def test_a_wider_mixture_keeps_the_first_chains_operations():
 
 
 def test_identity_base_keeps_augmix_and_noise():
-    p = draw(num=20)
-    q = identity_base(p)
+    drawn = sample_view_params(3, 5, np.arange(20), SPEC, PAPER, (32, 32))
+    p, q = flat(drawn), flat(identity_base(drawn))
     for name in PER_VIEW:
-        assert getattr(q, name) is getattr(p, name)
-    assert (q.crop_x_px == p.crop_padding_px).all()
-    assert not q.flip.any()
+        np.testing.assert_array_equal(getattr(q, name), getattr(p, name))
+    for name in ("crop_x_px", "crop_y_px", "flip", "angle"):
+        assert not getattr(q, name).any()
+    for name in ("brightness", "contrast", "saturation"):
+        assert (getattr(q, name) == 1).all()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Whole views: the compiled engine against Pillow, layout, determinism, properties, and what is refused."""
 
-import dataclasses
 import itertools
 
 import numba
@@ -16,6 +15,7 @@ from fastmagn.augment.params import JITTER_ORDERS, ViewParams, ViewSpec, identit
 from fastmagn.augment.views import BACKENDS, make_views
 from fastmagn.config import AugmentConfig
 from fastmagn.errors import InputError
+from tests.augment.drawn import with_draws
 
 SPEC = ViewSpec(num_augmix_views=2, num_noise_views=1)
 CLEAN_ONLY = ViewSpec(num_augmix_views=0, num_noise_views=0)
@@ -33,16 +33,14 @@ def params_for(images: np.ndarray, spec: ViewSpec = SPEC, augment: AugmentConfig
 
 
 def clean_views(fill_views, images: np.ndarray, params: ViewParams) -> np.ndarray:
-    out = np.full(images.shape, np.nan, np.float32)
-    fill_views(images, params, out)
-    return out
+    out = torch.full(images.shape, torch.nan)
+    fill_views(torch.from_numpy(images.copy()), params, out)
+    return out.numpy()
 
 
 def base_params(images: np.ndarray, **arrays) -> ViewParams:
     """The identity, but for the given arrays [B]."""
-    params = identity_base(params_for(images, CLEAN_ONLY))
-    cast = {name: np.asarray(values, getattr(params, name).dtype) for name, values in arrays.items()}
-    return dataclasses.replace(params, **cast)
+    return with_draws(identity_base(params_for(images, CLEAN_ONLY)), **arrays)
 
 
 def assert_base_equals_pillow(images: np.ndarray, params: ViewParams) -> None:
@@ -58,8 +56,8 @@ def test_crop_and_flip_are_windows_of_the_padded_image(backend, padding, picture
     combinations = list(itertools.product(offsets, offsets, (False, True)))
     x, y, flip = (list(column) for column in zip(*combinations, strict=True))
     images = np.repeat(image[None], len(combinations), 0)
-    params = base_params(images, crop_x_px=x, crop_y_px=y, flip=flip)
-    params = dataclasses.replace(params, crop_padding_px=padding)
+    augment = AugmentConfig(crop_padding_px=padding, rotation_deg=0)
+    params = with_draws(params_for(images, CLEAN_ONLY, augment), crop_x_px=x, crop_y_px=y, flip=flip)
     made = make_views(as_tensor(images), params, backend).images.permute(0, 2, 3, 1).numpy()
     padded = np.pad(image, ((padding, padding), (padding, padding), (0, 0)))
     for (left, top, mirrored), view in zip(combinations, made, strict=True):
@@ -198,7 +196,8 @@ def test_methods_with_and_without_noise_get_the_same_augmix_views(pictures):
 def test_identity_parameters_change_nothing(backend, pictures):
     images = pictures(20, 33)
     params = identity_base(params_for(images))
-    params = dataclasses.replace(params, ops=np.full_like(params.ops, -1), sigma=np.zeros_like(params.sigma))
+    nothing = np.full_like(params.augmix.ops, -1)
+    params = with_draws(params, ops=nothing, sigma=np.zeros_like(params.sigma))
     clean, *others = make_views(as_tensor(images), params, backend).images.reshape(4, 14, 3, 20, 33)
     torch.testing.assert_close(clean, as_tensor(images) / np.float32(255), rtol=0, atol=0)
     for view in others:
@@ -208,7 +207,7 @@ def test_identity_parameters_change_nothing(backend, pictures):
 def test_a_mix_weight_of_zero_is_the_clean_view(pictures):
     images = pictures(32, 32)
     params = params_for(images)
-    params = dataclasses.replace(params, mix_weight=np.zeros_like(params.mix_weight))
+    params = with_draws(params, mix_weight=np.zeros((2, len(images))))
     clean, first, second, _ = make_views(as_tensor(images), params).images.reshape(4, 14, 3, 32, 32)
     torch.testing.assert_close(first, clean, rtol=0, atol=0)
     torch.testing.assert_close(second, clean, rtol=0, atol=0)
@@ -224,14 +223,14 @@ def test_a_mix_lies_between_its_parts(pictures, index, picture, width, all_opera
     clean, mixed = make_views(as_tensor(images), params).images.permute(0, 2, 3, 1).numpy()
     clean_image = pil.base_transform(Image.fromarray(images[0]), params, 0)
     parts = [clean]
-    for ops, magnitudes in zip(params.ops[0, 0], params.magnitudes[0, 0], strict=True):
+    for ops, magnitudes in zip(params.augmix.ops[0, 0], params.augmix.magnitudes[0, 0], strict=True):
         chain = clean_image
         for op, magnitude in zip(ops, magnitudes, strict=True):
             chain = chain if op < 0 else pil.apply_operation(chain, op, magnitude)
         parts.append(np.asarray(chain, np.float32) / 255)
     assert (mixed >= np.min(parts, 0) - 1e-6).all()
     assert (mixed <= np.max(parts, 0) + 1e-6).all()
-    weights = params.mix_weight[0, 0].astype(np.float64) * params.chain_weights[0, 0].astype(np.float64)
+    weights = params.augmix.mix_weight[0, 0] * params.augmix.chain_weights[0, 0].astype(np.float64)
     expected = sum(w * part.astype(np.float64) for w, part in zip([1 - weights.sum(), *weights], parts, strict=True))
     np.testing.assert_allclose(mixed, expected, atol=1e-6)
 
