@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
 from fastmagn.config import AugmentConfig, LossConfig
-from fastmagn.losses import jensen_shannon, kl_divergence, magn_consistency
+from fastmagn.losses import MAGNLoss, jensen_shannon, kl_divergence, magn_consistency
 from fastmagn.losses.divergences import log_softmax
 from fastmagn.methods import METHODS, LogitViews, get_method
 
@@ -65,6 +65,14 @@ def test_each_method_equals_equation_6(method, seed):
     assert loss.item() == pytest.approx(expected["loss"], rel=1e-6, abs=1e-6)
     for name, part in parts.items():
         assert part.item() == pytest.approx(expected[name], rel=1e-6, abs=1e-6), name
+
+
+@pytest.mark.parametrize(("num_augmix", "num_noisy"), [(2, 1), (0, 3), (2, 0), (0, 0)])
+def test_magn_loss_equals_equation_6(num_augmix, num_noisy):
+    views = random_views(num_augmix, num_noisy)
+    weights = LossConfig(consistency_weight=2.0, jsd_weight=5.0)
+    loss = MAGNLoss(2.0, 5.0)(views.clean, LABELS, noisy=views.noisy, augmix=views.augmix)
+    assert loss.item() == pytest.approx(equation_6(views, LABELS, weights)["loss"], rel=1e-6, abs=1e-6)
 
 
 def test_several_noise_draws_average_their_divergences():
