@@ -34,7 +34,37 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "lowest": min(values), "highest": max(values)}
 
 
-def write_result(path: Path, benchmark: str, settings: dict[str, Any], measured: dict[str, Any]) -> None:
+def extra_memory_mib(work: Callable[[], object], device: torch.device, output_mib: float) -> float:
+    """The peak of the memory that one call needs beside its output, MiB; of the process on a CPU (Linux), else of CUDA.
+
+    On a CPU it is rounded up to pages, and freed memory that is used again does not count: never below 0.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        work()
+        torch.cuda.synchronize(device)
+        used_mib = (torch.cuda.max_memory_allocated(device) - before) / 2**20
+    else:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is used now
+        before = _status_mib("VmHWM")
+        work()
+        used_mib = _status_mib("VmHWM") - before
+    return max(0.0, used_mib - output_mib)
+
+
+def _status_mib(field: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 2**10 for line in lines if line.startswith(field))
+
+
+def write_result(
+    path: Path,
+    benchmark: str,
+    settings: dict[str, Any],
+    measured: dict[str, Any],
+    device: torch.device | None = None,
+) -> None:
     """Write a benchmark's result as strict JSON, with the command, the commit and the environment it was measured in.
 
     Args:
@@ -42,11 +72,12 @@ def write_result(path: Path, benchmark: str, settings: dict[str, Any], measured:
         benchmark: Its name, as in `python -m benchmarks.NAME`.
         settings: What was asked for: sizes, numbers of images, repeats.
         measured: What came out, under names that end in their units.
+        device: Where it was measured; the CPU by default.
     """
     result = {
         "benchmark": benchmark,
         "command": " ".join(["python", "-m", f"benchmarks.{benchmark}", *sys.argv[1:]]),
-        "environment": environment(torch.device("cpu")),
+        "environment": environment(device or torch.device("cpu")),
         "settings": settings,
         **measured,
     }

@@ -1,0 +1,202 @@
+"""python -m benchmarks.augment: AugMix views/s of every backend beside Pillow's, timm's and torchvision's, in one run.
+
+    python -m benchmarks.augment [--device cuda] [--size 32|224] [--data_dir DIR] [--out FILE.json] [--pictures FILE]
+
+Every contender gets the same images and the same strength. `views/s` counts AugMix views only, two of each image:
+
+- a backend makes them of the images as they are; its clean views, the images as floats, come with them;
+- a backend `in a step` makes all that a training step needs: crop, flip, jitter and rotation, two AugMix views, noise;
+- per-image codes (`per_image_augmix`) run in `--workers` data-loading processes; their views arrive in this one.
+
+Contenders take turns, round after round; a ratio is to the Pillow reference of the same round, so that a drift of the
+machine's speed meets both. Extra memory is what a call needs beside its output.
+"""
+
+import argparse
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from numba import config as numba_config
+from rich.table import Table
+from torch import Tensor
+
+from benchmarks.augment_pictures import save_pictures
+from benchmarks.corrupt import load_test_images
+from benchmarks.measure import console, extra_memory_mib, seconds, spread, write_result
+from benchmarks.per_image_augmix import PER_IMAGE, TWO_VIEWS, views_by_whole_batch, views_by_workers
+from fastmagn.augment.params import ViewSpec, identity_base, sample_view_params
+from fastmagn.augment.views import BACKENDS, choose_engine, make_views
+from fastmagn.cli import run_command
+from fastmagn.config import AugmentConfig
+from fastmagn.errors import InputError, check
+
+REFERENCE = "Pillow reference"
+SIZES = {32: {"batch": 512, "per_image": 2048}, 224: {"batch": 32, "per_image": 64}}
+TURN_S = 0.3  # a backend's turn is as many calls as last about so long
+STEP_VIEWS = ViewSpec(num_augmix_views=2, num_noise_views=1)
+
+MakeViews = Callable[[], int]  # returns how many AugMix views it has made
+
+
+def main(arguments: list[str]) -> int:
+    """Measure, print the table, write the JSON and the pictures that were asked for."""
+    options = _parse(arguments)
+    augment = AugmentConfig(aug_severity=options.aug_severity, horizontal_flip=True, color_jitter=0.25)
+    images = load_test_images(options.data_dir, max(options.batch_size, options.num_per_image), options.size)
+    batch = torch.from_numpy(images[: options.batch_size]).to(options.device).permute(0, 3, 1, 2)
+    backends = available_backends(options.backends, batch.device)
+    if options.pictures:
+        save_pictures(options.pictures, batch[:6], augment, backends)
+    contenders: dict[str, MakeViews] = {}
+    for backend in backends:
+        contenders[backend] = lambda backend=backend: augmix_views(batch, augment, backend)
+        contenders[f"{backend}, in a step"] = lambda backend=backend: step_views(batch, augment, backend)
+    for name in PER_IMAGE:
+        if name.startswith("timm") and find_spec("timm") is None:
+            console.print("timm is left out: it is not installed")
+            continue
+        per_image = images[: options.num_per_image]
+        contenders[name] = views_by_workers(name, per_image, augment, options.workers, batch.device)
+    contenders["torchvision v2.AugMix, one draw a batch"] = views_by_whole_batch(batch, augment)
+
+    for make in contenders.values():
+        make()  # compile, start the workers
+    extra_mib = {
+        name: extra_memory_mib(make, batch.device, _output_mib(batch, name))
+        for name, make in contenders.items()
+        if name.split(",")[0] in backends
+    }
+    calls = {name: max(1, round(TURN_S / _once_s(make, batch.device))) for name, make in contenders.items()}
+    rounds = [
+        {name: _views_per_s(make, calls[name], batch.device) for name, make in contenders.items()}
+        for _ in range(options.rounds)
+    ]
+    measured = summarise(rounds, extra_mib)
+    print_table(measured, f"{options.size} x {options.size} px on {options.device}, {options.workers} workers")
+    if options.out:
+        write_result(options.out, "augment", _settings(options), {"contenders": measured}, batch.device)
+    return 0
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.augment", description=__doc__.splitlines()[0])
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where the batch is (default: cpu)")
+    parser.add_argument("--size", type=int, choices=sorted(SIZES), default=32, help="side of the images in px")
+    parser.add_argument("--data_dir", type=Path, help="folder that holds cifar-10-batches-py; without it, digits")
+    parser.add_argument("--aug_severity", type=int, default=3, help="AugMix's strength, 1..10 (default: 3)")
+    parser.add_argument("--backends", nargs="+", choices=[*BACKENDS], default=[*BACKENDS], help="ours to measure")
+    parser.add_argument("--batch_size", type=int, help="images in a backend's batch (default: 512, or 32 at 224 px)")
+    parser.add_argument("--num_per_image", type=int, help="images for per-image codes (default: 2048, or 64)")
+    parser.add_argument("--workers", type=int, default=2, help="data-loading processes of per-image codes (default: 2)")
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each contender (default: 7)")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    parser.add_argument("--pictures", type=Path, help="PNG file: originals, views of each backend, differences")
+    options = parser.parse_args(arguments)
+    options.batch_size = SIZES[options.size]["batch"] if options.batch_size is None else options.batch_size
+    options.num_per_image = SIZES[options.size]["per_image"] if options.num_per_image is None else options.num_per_image
+    for name in ("batch_size", "num_per_image", "workers", "rounds"):
+        check(getattr(options, name) >= 1, name, getattr(options, name), "1 or more")
+    has_device = options.device == "cpu" or torch.cuda.is_available()
+    check(has_device, "device", options.device, "cpu: PyTorch finds no CUDA device")
+    return options
+
+
+def available_backends(names: list[str], device: torch.device) -> list[str]:
+    """Those of the backends that are installed; one line for each that is not. Pillow's own is timed by workers."""
+    available = []
+    for name in names:
+        try:
+            choose_engine(name, device)
+        except InputError as error:
+            console.print(f"{name} is left out. {error}", soft_wrap=True)
+        else:
+            available.append(name)
+    return [name for name in available if name != "pil"]
+
+
+def augmix_views(batch: Tensor, augment: AugmentConfig, backend: str) -> int:
+    """Two AugMix views of the images uint8 [B, 3, H, W] as they are."""
+    params = sample_view_params(0, 0, torch.arange(len(batch)), TWO_VIEWS, augment, tuple(batch.shape[2:]))
+    make_views(batch, identity_base(params), backend)
+    return 2 * len(batch)
+
+
+def step_views(batch: Tensor, augment: AugmentConfig, backend: str) -> int:
+    """A training step's views of the images uint8 [B, 3, H, W]; the two AugMix views count."""
+    params = sample_view_params(0, 0, torch.arange(len(batch)), STEP_VIEWS, augment, tuple(batch.shape[2:]))
+    make_views(batch, params, backend)
+    return 2 * len(batch)
+
+
+def _output_mib(batch: Tensor, name: str) -> float:
+    num_views = STEP_VIEWS.num_views if name.endswith("in a step") else TWO_VIEWS.num_views
+    return num_views * batch.numel() * 4 / 2**20
+
+
+def _synchronised(make: MakeViews, calls: int, device: torch.device) -> None:
+    for _ in range(calls):
+        make()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _once_s(make: MakeViews, device: torch.device) -> float:
+    return seconds(lambda: _synchronised(make, 1, device))
+
+
+def _views_per_s(make: MakeViews, calls: int, device: torch.device) -> float:
+    counted: list[int] = []
+    elapsed = seconds(lambda: _synchronised(lambda: counted.append(make()), calls, device))
+    return sum(counted) / elapsed
+
+
+def summarise(rounds: list[dict[str, float]], extra_mib: dict[str, float]) -> dict[str, dict[str, Any]]:
+    """Views/s and the ratio to the Pillow reference of the same round, with their spread, for each contender."""
+    measured = {}
+    for name in rounds[0]:
+        measured[name] = {
+            "views_per_s": spread([turn[name] for turn in rounds]),
+            "ratio_to_pillow": spread([turn[name] / turn[REFERENCE] for turn in rounds]),
+        }
+        if name in extra_mib:
+            measured[name]["extra_memory_mib"] = extra_mib[name]
+    return measured
+
+
+def print_table(measured: dict[str, dict[str, Any]], title: str) -> None:
+    """The fastest first."""
+    table = Table(title=f"AugMix views/s, {title}")
+    for column in ("", "views/s", "times Pillow", "lowest..highest", "extra MiB"):
+        table.add_column(column, justify="left" if not column else "right")
+    by_speed = sorted(measured.items(), key=lambda item: -item[1]["views_per_s"]["median"])
+    for name, row in by_speed:
+        ratio, memory = row["ratio_to_pillow"], row.get("extra_memory_mib")
+        table.add_row(
+            name,
+            f"{row['views_per_s']['median']:,.0f}",
+            f"{ratio['median']:.2f}",
+            f"{ratio['lowest']:.2f}..{ratio['highest']:.2f}",
+            "" if memory is None else f"{memory:.0f}",
+        )
+    console.print(table)
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "dataset": "cifar10" if options.data_dir else "digits",
+        "size_px": options.size,
+        "aug_severity": options.aug_severity,
+        "batch_size": options.batch_size,
+        "num_per_image": options.num_per_image,
+        "workers": options.workers,
+        "threads": int(numba_config.NUMBA_NUM_THREADS),
+        "rounds": options.rounds,
+        "device": options.device,
+    }
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,125 @@
+"""AugMix as it is run today: per-image code on PIL images in data-loading workers. For `benchmarks.augment` only.
+
+Three sources: our own Pillow reference, timm's AugMixAugment and torchvision's v2.AugMix, the last two from their
+packages. Each makes two AugMix views of an image, floats in [0, 1], as a training loop's DataLoader would deliver them.
+"""
+
+import importlib
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from fastmagn.augment import pil
+from fastmagn.augment.params import ViewSpec, identity_base, sample_view_params
+from fastmagn.config import AugmentConfig
+
+TWO_VIEWS = ViewSpec(num_augmix_views=2, num_noise_views=0)
+BATCH = 64
+
+PerImage = Callable[[np.ndarray, int], Tensor]  # uint8 [H, W, 3] and its index -> float32 [2, H, W, 3]
+
+
+def pillow_reference(augment: AugmentConfig) -> PerImage:
+    """`fastmagn.augment.pil`, the reference of every backend."""
+
+    def views(pixels: np.ndarray, index: int) -> Tensor:
+        params = sample_view_params(0, 0, [index], TWO_VIEWS, augment, pixels.shape[:2])
+        out = torch.empty(3, *pixels.shape)
+        pil.fill_views(torch.from_numpy(pixels)[None], identity_base(params), out)
+        return out[1:]
+
+    return views
+
+
+def timm_augmix(augment: AugmentConfig) -> PerImage:
+    """timm's AugMixAugment at the same severity, width and depth."""
+    auto_augment = importlib.import_module("timm.data.auto_augment")
+    name = f"augmix-m{augment.aug_severity}-w{augment.mixture_width}-d{augment.mixture_depth}"
+    return _of_images(auto_augment.augment_and_mix_transform(name.replace("-d-1", "")))
+
+
+def torchvision_augmix(augment: AugmentConfig) -> PerImage:
+    """torchvision's v2.AugMix on PIL images, its nine operations."""
+    return _of_images(_v2_augmix(augment))
+
+
+def _v2_augmix(augment: AugmentConfig) -> Callable:
+    v2 = importlib.import_module("torchvision.transforms.v2")
+    return v2.AugMix(
+        severity=augment.aug_severity,
+        mixture_width=augment.mixture_width,
+        chain_depth=augment.mixture_depth,
+        all_ops=augment.all_operations,
+    )
+
+
+def _of_images(transform: Callable[[Image.Image], Image.Image]) -> PerImage:
+    def views(pixels: np.ndarray, index: int) -> Tensor:
+        image = Image.fromarray(pixels)
+        both = np.stack([np.asarray(transform(image)) for _ in range(2)])
+        return torch.from_numpy(both).float().div_(255)
+
+    return views
+
+
+PER_IMAGE = {
+    "Pillow reference": pillow_reference,
+    "timm AugMixAugment": timm_augmix,
+    "torchvision v2.AugMix": torchvision_augmix,
+}
+
+
+class ImageViews(Dataset):
+    """Image i's two AugMix views by one of PER_IMAGE; made in the worker, so that it may be sent to one."""
+
+    def __init__(self, name: str, images: np.ndarray, augment: AugmentConfig) -> None:
+        self.name, self.images, self.augment = name, images, augment
+        self.views: PerImage | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        self.views = self.views or PER_IMAGE[self.name](self.augment)
+        return self.views(self.images[index], index)
+
+
+def views_by_workers(
+    name: str, images: np.ndarray, augment: AugmentConfig, workers: int, device: torch.device
+) -> Callable[[], int]:
+    """A function that makes two views of each image by `workers` processes and counts the views that arrived."""
+    loader = DataLoader(
+        ImageViews(name, images, augment),
+        batch_size=min(BATCH, max(1, len(images) // (2 * workers))),  # every worker has batches to make
+        num_workers=workers,
+        persistent_workers=True,
+        multiprocessing_context="spawn",  # a fork would inherit the compiled engine's threads, which do not survive it
+        pin_memory=device.type == "cuda",
+    )
+
+    def make() -> int:
+        count = 0
+        for views in loader:
+            count += views.to(device, non_blocking=True).shape[:2].numel()
+        return count
+
+    return make
+
+
+def views_by_whole_batch(images_u8: Tensor, augment: AugmentConfig) -> Callable[[], int]:
+    """A function that runs torchvision's v2.AugMix on a whole batch [B, 3, H, W], twice, where the batch is.
+
+    All images of the batch get the same operations and magnitudes, which is not AugMix; it is what is fast there.
+    """
+    transform = _v2_augmix(augment)
+
+    def make() -> int:
+        for _ in range(2):
+            transform(images_u8).float().div_(255)
+        return 2 * len(images_u8)
+
+    return make

@@ -1,0 +1,71 @@
+"""benchmarks.augment, tiny: its JSON is strict, complete and consistent, its pictures are there; no time is asserted."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from benchmarks import augment as benchmark
+from benchmarks.per_image_augmix import PER_IMAGE, TWO_VIEWS
+from fastmagn.augment.params import identity_base, sample_view_params
+from fastmagn.augment.views import make_views
+from fastmagn.config import AugmentConfig
+from fastmagn.errors import InputError
+
+
+def test_json_and_pictures(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "TURN_S", 0.0)
+    result_path, pictures_path = tmp_path / "results" / "augment.json", tmp_path / "pictures.png"
+    arguments = ["--backends", "numba", "--batch_size", "4", "--num_per_image", "4", "--workers", "1", "--rounds", "2"]
+    assert benchmark.main([*arguments, "--out", str(result_path), "--pictures", str(pictures_path)]) == 0
+    result = json.loads(result_path.read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert set(result) == {"benchmark", "command", "environment", "settings", "contenders"}
+    assert result["settings"]["batch_size"] == 4
+    rows = result["contenders"]
+    assert {"numba", "numba, in a step", "Pillow reference", "torchvision v2.AugMix"} <= set(rows)
+    for name, row in rows.items():
+        assert 0 < row["views_per_s"]["lowest"] <= row["views_per_s"]["median"] <= row["views_per_s"]["highest"]
+        assert row["ratio_to_pillow"]["median"] > 0
+        assert ("extra_memory_mib" in row) == name.startswith("numba")
+    assert rows["Pillow reference"]["ratio_to_pillow"] == {"median": 1, "lowest": 1, "highest": 1}
+    with Image.open(pictures_path) as page:
+        assert min(page.size) > 300
+        assert np.asarray(page.convert("L")).std() > 10
+
+
+@pytest.mark.parametrize("name", [name for name in PER_IMAGE if not name.startswith("timm")])
+def test_per_image_codes_make_two_different_views(name):
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    views = PER_IMAGE[name](AugmentConfig(aug_severity=10))(pixels, 3)
+    assert views.shape == (2, 32, 32, 3)
+    assert views.dtype == torch.float32
+    assert 0 <= views.min() <= views.max() <= 1
+    assert not torch.equal(views[0], views[1])
+
+
+def test_the_reference_makes_the_backends_views():
+    pixels = np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    augment = AugmentConfig()
+    params = identity_base(sample_view_params(0, 0, [9], TWO_VIEWS, augment, (32, 32)))
+    expected = make_views(torch.from_numpy(pixels)[None].permute(0, 3, 1, 2), params, "numba").images[1:]
+    made = PER_IMAGE["Pillow reference"](augment)(pixels, 9)
+    torch.testing.assert_close(made.permute(0, 3, 1, 2), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rounds", "0"], "rounds: got 0; expected 1 or more."),
+        pytest.param(
+            ["--device", "cuda"],
+            "device: got 'cuda'; expected cpu: PyTorch finds no CUDA device.",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device"),
+        ),
+    ],
+)
+def test_unusable_arguments_are_refused(arguments, message):
+    with pytest.raises(InputError) as error:
+        benchmark.main(arguments)
+    assert str(error.value) == message
