@@ -1,4 +1,4 @@
-"""benchmarks.augment, tiny: its JSON is strict, complete and consistent, its pictures are there; no time is asserted."""
+"""benchmarks.augment, tiny: its JSON is strict and complete, its pictures are there; no time is asserted."""
 
 import json
 
