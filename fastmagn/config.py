@@ -39,10 +39,12 @@ class ModelConfig:
         name: Network: resnet18 (3x3 stem, no max-pool) or resnet_small (for CPUs).
         bn_views: Batch normalisation over all views together (joint, AugMix's) or each view by itself (per_view,
             what separate forward passes would compute).
+        sync_bn: With several processes, normalise over the images of all of them, not of each by itself.
     """
 
     name: str = "resnet_small"
     bn_views: Literal["joint", "per_view"] = "joint"
+    sync_bn: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,26 +56,44 @@ class TrainConfig:
         batch_size: Images a step (each in all its views), 1 or more; the last incomplete batch is dropped.
         seed: Seed of the weights and of the whole random stream, 0..2^64 - 1.
         max_steps: Stop after this many steps, then evaluate; 0 means all of them.
-        amp: Precision of the forward pass: bf16 (autocast), float32, or auto (bf16 where the hardware has it).
+        accumulation_steps: Forward and backward passes that a step is cut into, for less memory; with the number of
+            processes it divides batch_size.
+        amp: Precision of the forward pass: bf16 or fp16 (autocast; fp16 with a loss scaler), float32, or auto (bf16
+            where the hardware has it).
         compile: torch.compile model and loss; auto means on CUDA only.
+        compile_mode: torch.compile's mode; reduce-overhead and max-autotune use CUDA graphs.
         channels_last: Keep weights and activations channels last.
+        deterministic: Use only operations whose results do not vary from run to run on a GPU; slower.
+        ema_decay: Decay of a moving average of the weights, updated every step, 0 <= ema_decay < 1; 0 keeps none.
+            `eval.weights ema` measures it.
         checkpoint_every_steps: Also save a checkpoint every so many steps, 0 or more; 0 means at epoch ends only.
+        profile: Trace so many steps with torch.profiler into RUN/profile, after a few to warm up; 0 means none.
     """
 
     epochs: int = 30
     batch_size: int = 64
     seed: int = 0
     max_steps: int = 0
-    amp: Literal["auto", "bf16", "float32"] = "auto"
+    accumulation_steps: int = 1
+    amp: Literal["auto", "bf16", "fp16", "float32"] = "auto"
     compile: Literal["auto"] | bool = "auto"
+    compile_mode: Literal["default", "reduce-overhead", "max-autotune"] = "default"
     channels_last: bool = True
+    deterministic: bool = False
+    ema_decay: float = 0.0
     checkpoint_every_steps: int = 0
+    profile: int = 0
 
     def __post_init__(self) -> None:
         check(self.epochs >= 1, "train.epochs", self.epochs, "1 or more")
         check(self.batch_size >= 1, "train.batch_size", self.batch_size, "1 or more")
         check(0 <= self.seed < 2**64, "train.seed", self.seed, "0..2^64 - 1")
         check(self.max_steps >= 0, "train.max_steps", self.max_steps, "0 (all) or more")
+        pieces = self.accumulation_steps
+        divides = pieces >= 1 and self.batch_size % pieces == 0
+        check(divides, "train.accumulation_steps", pieces, f"a divisor of train.batch_size {self.batch_size}")
+        check(0 <= self.ema_decay < 1, "train.ema_decay", self.ema_decay, "0 (no average) <= ema_decay < 1")
+        check(self.profile >= 0, "train.profile", self.profile, "0 (none) or more")
         steps = self.checkpoint_every_steps
         check(steps >= 0, "train.checkpoint_every_steps", steps, "0 (at epoch ends) or more")
 
@@ -185,6 +205,7 @@ class EvalConfig:
         cache_dir: Folder that keeps the corruptions made here, for later evaluations of the same images to read (2.9 GB
             for 10,000 CIFAR images); none makes them anew each time.
         batch_size: Images a forward pass, 1 or more.
+        weights: The last step's weights (last), or their moving average (ema, where train.ema_decay keeps one).
         num_bins: Bins of the RMS calibration error, 1 or more.
         binning: Bins of equal width (width) or of equal numbers of predictions (adaptive).
         pooling: All corrupt predictions pooled (pooled), or the mean of each corruption's error (per_corruption).
@@ -197,6 +218,7 @@ class EvalConfig:
     corruption_seed: int = 0
     cache_dir: Path | None = None
     batch_size: int = 1000
+    weights: Literal["last", "ema"] = "last"
     num_bins: int = 15
     binning: Literal["width", "adaptive"] = "width"
     pooling: Literal["pooled", "per_corruption"] = "pooled"
@@ -231,3 +253,7 @@ class Config:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+
+    def __post_init__(self) -> None:
+        has_average = self.eval.weights == "last" or self.train.ema_decay > 0
+        check(has_average, "eval.weights", self.eval.weights, "last, or a train.ema_decay above 0")

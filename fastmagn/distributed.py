@@ -1,16 +1,21 @@
-"""Several processes under torchrun: who am I, which rows are mine, everybody's rows together."""
+"""Several processes under torchrun: who am I, which rows are mine, what do the others have."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import numba
 import torch
 import torch.distributed as dist
+from torch import Tensor
+
+from fastmagn.errors import InputError
+from fastmagn.runlog import console
 
 
 class World(NamedTuple):
-    """This process's rank, 0..size - 1, and how many processes there are."""
+    """This process's rank, 0..size - 1, and how many processes there are. Its methods wait for all of them."""
 
     rank: int = 0
     size: int = 1
@@ -28,23 +33,66 @@ class World(NamedTuple):
         dist.all_gather_object(values, value)
         return values
 
+    def any(self, flag: bool) -> bool:
+        """Whether it is so on some rank; only the hosts wait, not their devices."""
+        if self.size == 1:
+            return flag
+        flags = torch.tensor(flag, dtype=torch.int32)
+        dist.all_reduce(flags, dist.ReduceOp.MAX)
+        return bool(flags)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean of every rank's tensor, on every rank; the argument stays as it is."""
+        if self.size == 1:
+            return values
+        total = values.clone()
+        dist.all_reduce(total)
+        return total / self.size
+
+    def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite the tensors with rank 0's, in place."""
+        if self.size > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, src=0)
+
 
 def world_size() -> int:
     """Processes that torchrun started; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def is_restarted() -> bool:
+    """Whether torchrun has started this process anew after a failure (`--max-restarts`)."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
 @contextmanager
 def join_world(device: torch.device) -> Iterator[tuple[World, torch.device]]:
-    """Join torchrun's processes, yielding this one's place and its own device; without torchrun a world of one."""
+    """Join torchrun's processes, yielding this one's place and its own device; without torchrun a world of one.
+
+    Ranks other than 0 print nothing, and the processes of a host share its cores.
+
+    Raises:
+        InputError: More processes on this host than CUDA devices.
+    """
     if world_size() == 1:
         yield World(), device
         return
+    local_rank, local_size = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
     if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        if local_size > torch.cuda.device_count():
+            raise InputError(
+                f"torchrun --nproc_per_node: got {local_size}; expected at most {torch.cuda.device_count()}, the CUDA"
+                " devices of this host."
+            )
+        device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    numba.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_size))
+    # Tensors on the CPU go by gloo whatever the device: asking whether to stop must not wait for it.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    world = World(dist.get_rank(), dist.get_world_size())
+    console.quiet = world.rank > 0
     try:
-        yield World(dist.get_rank(), dist.get_world_size()), device
+        yield world, device
     finally:
         dist.destroy_process_group()

@@ -231,7 +231,7 @@ def evaluate_run(run_dir: Path, config: Config) -> dict[str, Any]:
             config.model.name, num_classes=image_set.num_classes, mean=image_set.mean, std=image_set.std
         ).to(device, memory_format=torch.channels_last)
         path = last_checkpoint(run_dir)
-        load_model(read_checkpoint(path, device), model, path)
+        load_model(read_checkpoint(path, device), model, path, config.eval.weights)
         measured = evaluate(
             model,
             image_set.test_images_u8,

@@ -1,6 +1,7 @@
-"""What `auto` means on this machine: device, precision, compilation."""
+"""What `auto` means on this machine: device, precision, compilation; and what the run asks of the backends."""
 
 import dataclasses
+import os
 from contextlib import AbstractContextManager
 
 import torch
@@ -30,9 +31,21 @@ def settle_hardware(config: Config) -> Config:
     )
 
 
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
 def precision(device: torch.device, amp: str) -> AbstractContextManager:
-    """Autocast to bfloat16 for amp `bf16`; nothing for `float32`."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=amp == "bf16")
+    """Autocast to bfloat16 for amp `bf16`, to float16 for `fp16`; nothing for `float32`."""
+    return torch.autocast(device.type, _AUTOCAST.get(amp, torch.bfloat16), enabled=amp in _AUTOCAST)
+
+
+def set_backends(device: torch.device, deterministic: bool) -> None:
+    """Let cuDNN try its algorithms for the run's fixed shapes, or allow only what gives the same result each time."""
+    torch.use_deterministic_algorithms(deterministic)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it, before its first call
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = not deterministic
 
 
 def _has_bf16(device: str) -> bool:

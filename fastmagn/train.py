@@ -1,44 +1,40 @@
-"""python -m fastmagn.train: train, then evaluate, then RUN/results.json.
+"""python -m fastmagn.train: train, then evaluate, then RUN/results.json. Also under torchrun, with the same arguments.
 
-A batch's way: data.DeviceSource -> augment.sample_view_params -> augment.make_views -> model -> method.loss, all in
-`train_step`. Ctrl-C finishes the step, saves a checkpoint and leaves; the same command goes on from there.
+A batch's way: data.DeviceSource -> augment.sample_view_params -> augment.make_views (`make_pieces`) -> model and loss
+(`run.ForwardLoss`) -> optimiser (`train_step`). Ctrl-C finishes the step, saves a checkpoint and leaves; the same
+command goes on from there.
 """
 
 import dataclasses
 import json
-import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
-from fastmagn.augment.params import ViewSpec, sample_view_params
-from fastmagn.augment.views import make_views
-from fastmagn.checkpoint import (
-    Progress,
-    check_same_run,
-    last_checkpoint,
-    load_model,
-    read_checkpoint,
-    save_checkpoint,
-)
-from fastmagn.cli import EXIT_INTERRUPTED, flatten, parse_config, plain, run_command, to_yaml
+from fastmagn.augment.params import sample_view_params
+from fastmagn.augment.views import choose_engine, make_views
+from fastmagn.checkpoint import Progress
+from fastmagn.cli import EXIT_INTERRUPTED, parse_config, plain, run_command, to_yaml
 from fastmagn.config import Config
-from fastmagn.data import Batch, DeviceSource, ImagePart, ImageSet, load_images, split_validation
-from fastmagn.distributed import World, world_size
-from fastmagn.errors import InputError
+from fastmagn.data import Batch, ImagePart, load_images, split_validation
+from fastmagn.distributed import World, join_world
+from fastmagn.ema import update_average
 from fastmagn.evaluate import evaluate, predict, use_cache
+from fastmagn.failures import explained
 from fastmagn.files import write_json, write_text
-from fastmagn.hardware import precision, settle_hardware
-from fastmagn.methods import LossParts, Method, get_method
-from fastmagn.models import Normalised, build_model
-from fastmagn.optim import learning_rate, make_optimizer, set_learning_rate
+from fastmagn.hardware import set_backends, settle_hardware
+from fastmagn.methods import LossParts
+from fastmagn.optim import learning_rate, set_learning_rate
+from fastmagn.prefetch import made_ahead
+from fastmagn.profiling import profiled
+from fastmagn.run import Run, build_run, check_finite, restore, save, share_statistics
 from fastmagn.runlog import (
     append_row,
     console,
@@ -50,205 +46,165 @@ from fastmagn.runlog import (
     progress_bar,
     tensorboard_writer,
 )
+from fastmagn.signals import interruptible
 
-ForwardLoss = Callable[[Tensor, Tensor], tuple[Tensor, LossParts]]
 STATUS_EVERY_S = 1.0  # reading the running loss waits for the device: seldom
+AGREE_EVERY_STEPS = 10  # several processes ask each other whether to stop
+CHECK_EVERY_STEPS = 200  # whether all is finite, which waits for the device
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Run:
-    """All that the steps of a run share."""
+class Piece(NamedTuple):
+    """A step's images, or a part of them, in all their views: float [V*B, 3, H, W], and the batch they were made of."""
 
-    config: Config
-    device: torch.device
-    source: DeviceSource
-    view_spec: ViewSpec
-    image_size: tuple[int, int]
-    model: Normalised
-    optimizer: torch.optim.Optimizer
-    forward_loss: ForwardLoss
+    views: Tensor
+    batch: Batch
 
-    @property
-    def last_step(self) -> int:
-        """Steps of the whole run."""
-        steps = self.config.train.epochs * self.source.steps_per_epoch
-        return min(steps, self.config.train.max_steps or steps)
+    def tensors(self) -> list[Tensor]:
+        """What is on the device."""
+        return [self.views, self.batch.images, self.batch.labels]
 
 
-def train_step(run: Run, batch: Batch, epoch: int, step: int) -> LossParts:
-    """One optimiser step: views, one fused forward, loss, backward, update. No host synchronisation.
+def make_pieces(run: Run, batch: Batch, epoch: int) -> list[Piece]:
+    """The views of a step's images uint8 [B, 3, H, W], in `train.accumulation_steps` pieces; epoch counts from 0."""
+    config = run.config
+    pieces = []
+    for part in batch.pieces(config.train.accumulation_steps):
+        params = sample_view_params(
+            config.train.seed, epoch, part.indices, run.view_spec, config.augment, run.image_size
+        )
+        pieces.append(Piece(make_views(part.images, params, config.augment.backend).images, part))
+    return pieces
+
+
+def train_step(run: Run, pieces: list[Piece], step: int) -> LossParts:
+    """One optimiser step: one fused forward, loss and backward for each piece, update. No host synchronisation.
 
     Args:
         run: The run.
-        batch: uint8 images [B, 3, H, W] and labels [B] on the device, sample indices [B] on the host.
-        epoch: Epoch, from 0, for the random stream.
+        pieces: From `make_pieces`.
         step: Step of the whole run, from 0, for the learning rate.
 
     Returns:
-        Scalars on the device: the loss, its parts, the accuracy on the clean views.
+        Scalars on the device, of this process's images: the loss, its parts, the accuracy on the clean views.
     """
     config = run.config
     lr = learning_rate(step, config.optim, steps_per_epoch=run.source.steps_per_epoch, epochs=config.train.epochs)
     set_learning_rate(run.optimizer, lr)
-    params = sample_view_params(config.train.seed, epoch, batch.indices, run.view_spec, config.augment, run.image_size)
-    views = make_views(batch.images, params, config.augment.backend)
-    loss, parts = run.forward_loss(views.images, batch.labels)
-    loss.backward()
-    run.optimizer.step()
+    sums: LossParts = {}
+    for piece in pieces:
+        with nullcontext() if piece is pieces[-1] else gradients_stay_here(run):
+            loss, parts = run.forward_loss(piece.views, piece.batch.labels)
+            run.scaler.scale(loss / len(pieces)).backward()
+        sums = {name: sums[name] + part if sums else part for name, part in parts.items()}
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
     run.optimizer.zero_grad(set_to_none=True)
-    return parts
+    if run.average is not None:
+        update_average(run.average, run.model, config.train.ema_decay, step)
+    return {name: total / len(pieces) for name, total in sums.items()}
 
 
-def make_forward_loss(model: Normalised, method: Method, spec: ViewSpec, config: Config) -> ForwardLoss:
-    """The function (views float [V*B, 3, H, W], labels [B]) -> (loss, detached parts): one forward over all views."""
-    device = torch.device(config.device)
-
-    def forward_loss(images: Tensor, labels: Tensor) -> tuple[Tensor, LossParts]:
-        with precision(device, config.train.amp):
-            fused_logits = model(images)
-        logits = method.split(fused_logits, spec)
-        loss, parts = method.loss(logits, labels, config.loss)
-        accuracy = (logits.clean.argmax(dim=1) == labels).float().mean()
-        parts = {"loss": loss, **parts, "train_accuracy": accuracy}
-        return loss, {name: part.detach() for name, part in parts.items()}
-
-    return torch.compile(forward_loss) if config.train.compile else forward_loss
+def gradients_stay_here(run: Run) -> Any:
+    """A context in which backward does not share gradients with the other processes: not yet the step's last piece."""
+    return run.forward_loss.no_sync() if isinstance(run.forward_loss, DistributedDataParallel) else nullcontext()
 
 
-def build_run(config: Config, image_set: ImageSet, part: ImagePart) -> Run:
-    """Model, optimiser and source of a settled config."""
-    device = torch.device(config.device)
-    method = get_method(config.method)
-    view_spec = method.view_spec(config.augment)
-    model = build_model(
-        config.model.name,
-        num_classes=image_set.num_classes,
-        mean=image_set.mean,
-        std=image_set.std,
-        seed=config.train.seed,
-        num_views=view_spec.num_views,
-        bn_views=config.model.bn_views,
-    ).to(device)
-    if config.train.channels_last:
-        model.to(memory_format=torch.channels_last)
-    return Run(
-        config=config,
-        device=device,
-        source=DeviceSource(part, batch_size=config.train.batch_size, seed=config.train.seed, device=device),
-        view_spec=view_spec,
-        image_size=part.images_u8.shape[1:3],
-        model=model,
-        optimizer=make_optimizer(model.parameters(), config.optim),
-        forward_loss=make_forward_loss(model, method, view_spec, config),
-    )
+def train_epoch(run: Run, progress: Progress, should_stop: Callable[[], bool], after_step: Callable[[], None]) -> bool:
+    """Train from `progress` to the end of its epoch; False if stopped before. `progress` follows each step.
 
-
-def train_epoch(run: Run, progress: Progress, should_stop: Callable[[], bool], save: Callable[[], None]) -> bool:
-    """Train from `progress` to the end of its epoch; False if stopped before. `progress` follows each step."""
+    Raises:
+        InputError: A loss is not finite.
+    """
     run.model.train()
     epoch, steps = progress.epoch, run.source.steps_per_epoch
     every = run.config.train.checkpoint_every_steps
     epoch_s_before, start, shown = progress.epoch_s, time.perf_counter(), 0.0
+    batches = run.source.batches(epoch, progress.step_in_epoch)
     with progress_bar() as bar:
         task = bar.add_task(f"epoch {epoch + 1}", total=steps, completed=progress.step_in_epoch, status="")
-        for batch in run.source.batches(epoch, progress.step_in_epoch):
+        for pieces in made_ahead(batches, lambda batch: make_pieces(run, batch, epoch), _tensors, run.device):
             step = epoch * steps + progress.step_in_epoch
             if step >= run.last_step:
                 break
-            parts = train_step(run, batch, epoch, step)
-            for name, part in parts.items():
-                progress.sums[name] = progress.sums.get(name, 0.0) + part.double()
-            progress.step_in_epoch += 1
+            progress.add(train_step(run, pieces, step), step)
             progress.epoch_s = epoch_s_before + time.perf_counter() - start
             bar.update(task, advance=1)
             if not bar.disable and progress.epoch_s - shown > STATUS_EVERY_S:
                 shown = progress.epoch_s
-                bar.update(task, status=f"loss {float(progress.sums['loss']) / progress.step_in_epoch:.3f}")
-            if should_stop():
+                loss = progress.sums[progress.names.index("loss")]
+                bar.update(task, status=f"loss {float(loss) / progress.step_in_epoch:.3f}")
+            after_step()
+            if (step + 1) % CHECK_EVERY_STEPS == 0:
+                check_finite(run, progress)
+            asks = run.world.size == 1 or (step + 1) % AGREE_EVERY_STEPS == 0
+            if asks and run.world.any(should_stop()):
                 return False
             if every and (step + 1) % every == 0:
-                save()
+                save(run, progress)
     if run.device.type == "cuda":
         torch.cuda.synchronize(run.device)  # the last steps may still be under way
     progress.epoch_s = epoch_s_before + time.perf_counter() - start
     return True
 
 
+def _tensors(pieces: list[Piece]) -> list[Tensor]:
+    return [tensor for piece in pieces for tensor in piece.tensors()]
+
+
 def finish_epoch(run: Run, progress: Progress, validation: ImagePart) -> dict[str, Any]:
-    """An epoch's row of metrics.jsonl: means over its steps, validation accuracy, speed.
+    """An epoch's row of metrics.jsonl: means over its steps and all processes, validation accuracy, speed.
 
     Raises:
-        InputError: A mean is not finite; the checkpoint before this epoch is still the last one.
+        InputError: A loss was not finite; the checkpoint before this epoch is still the last one.
     """
+    check_finite(run, progress)
     steps, config = progress.step_in_epoch, run.config
-    means = {name: float(total) / steps for name, total in progress.sums.items()}
-    for name, mean in means.items():
-        if not math.isfinite(mean):
-            raise InputError(
-                f"{name}: got {mean} in epoch {progress.epoch}; expected a finite number. Lower optim.lr (it is "
-                f"{config.optim.lr}); the last good checkpoint is {last_checkpoint(config.run_dir)}."
-            )
+    means = (run.world.mean(progress.sums) / steps).tolist()
     step = progress.epoch * run.source.steps_per_epoch + steps
-    row = {"epoch": progress.epoch, "step": step, "lr": run.optimizer.param_groups[0]["lr"], **means}
+    row = {"epoch": progress.epoch, "step": step, "lr": run.optimizer.param_groups[0]["lr"]}
+    row |= dict(zip(progress.names, means, strict=True))
     if len(validation.labels):
-        run.model.eval()
-        logits = predict(
-            run.model,
-            validation.images_u8,
-            device=run.device,
-            amp=config.train.amp,
-            batch_size=config.eval.batch_size,
-        )
-        row["validation_accuracy"] = float((logits.argmax(dim=1).cpu().numpy() == validation.labels).mean())
+        row["validation_accuracy"] = validation_accuracy(run, validation)
     images_per_s = steps * config.train.batch_size / progress.epoch_s
     return row | {"images_per_s": images_per_s, "epoch_s": progress.epoch_s}
 
 
-def restore(run: Run) -> Progress:
-    """Where the run stands: its last checkpoint, loaded into model and optimiser, or the beginning.
-
-    Raises:
-        InputError: There is a checkpoint and `resume` is never, or it was made by another configuration.
-    """
-    config, path = run.config, last_checkpoint(run.config.run_dir)
-    if not path.exists():
-        return Progress(epoch=0, step_in_epoch=0, sums={})
-    if config.resume == "never":
-        raise InputError(f"resume: got 'never', but {path} is there; name another --run_dir to train anew.")
-    state = read_checkpoint(path, run.device)
-    check_same_run(state["config"], flatten(config), path)
-    load_model(state, run.model, path)
-    run.optimizer.load_state_dict(state["optimizer"])
-    return Progress(**state["progress"])
+def validation_accuracy(run: Run, validation: ImagePart) -> float:
+    """The accuracy on the held-out images, a share of them on each process."""
+    share_statistics(run)
+    share, config = run.world.share(len(validation.labels)), run.config
+    labels, correct = validation.labels[share], 0
+    if len(labels):
+        logits = predict(
+            run.measured_model.eval(),
+            validation.images_u8[share],
+            device=run.device,
+            amp=config.train.amp,
+            batch_size=config.eval.batch_size,
+        )
+        correct = int(np.count_nonzero(logits.argmax(dim=1).cpu().numpy() == labels))
+    return sum(run.world.gather(correct)) / len(validation.labels)
 
 
 def train_all(run: Run, progress: Progress, validation: ImagePart) -> bool:
     """Train from `progress` to the run's last step; False if interrupted. Leaves a checkpoint either way."""
-    config, run_dir = run.config, run.config.run_dir
-    metrics = open_metrics(run_dir, progress.epoch)
-    tensorboard = tensorboard_writer(run_dir, progress.epoch)
-
-    def save() -> None:
-        save_checkpoint(
-            last_checkpoint(run_dir),
-            model=run.model,
-            optimizer=run.optimizer,
-            progress=progress,
-            config=flatten(config),
-        )
-
-    with interruptible() as should_stop:
+    config, run_dir, writes = run.config, run.config.run_dir, run.world.rank == 0
+    metrics = open_metrics(run_dir, progress.epoch) if writes else None
+    tensorboard = tensorboard_writer(run_dir, progress.epoch) if writes else None
+    num_profiled = config.train.profile if writes else 0
+    with interruptible() as should_stop, profiled(run_dir / "profile", num_profiled, run.device) as after_step:
         while progress.epoch * run.source.steps_per_epoch + progress.step_in_epoch < run.last_step:
-            completed = train_epoch(run, progress, should_stop, save)
+            completed = train_epoch(run, progress, should_stop, after_step)
             if completed:
                 row = finish_epoch(run, progress, validation)
-                append_row(metrics, row)
-                log_scalars(tensorboard, row)
+                if writes:
+                    append_row(metrics, row)
+                    log_scalars(tensorboard, row)
                 print_epoch(row, config.train.epochs)
                 if progress.step_in_epoch == run.source.steps_per_epoch:
                     progress.finish_epoch()
-            save()
-            if not completed or should_stop():
+            save(run, progress)
+            if run.world.any(not completed or should_stop()):
                 return False
     return True
 
@@ -257,45 +213,58 @@ def train(config: Config) -> dict[str, Any] | None:
     """A whole run: train (or go on), evaluate, write results.json; None if interrupted.
 
     Raises:
-        InputError: The configuration, the data or the run folder cannot be used.
+        InputError: The configuration, the data or the run folder cannot be used; memory is too small; a device is lost.
     """
-    if world_size() > 1:
-        raise InputError(f"torchrun: got {world_size()} processes; expected 1, as training takes no more yet.")
     config = settle_hardware(config)
+    data = config.data
     run_dir = (
-        config.run_dir
-        or Path("runs") / f"{config.data.name}-{config.method}-{config.model.name}-seed{config.train.seed}"
+        config.run_dir or Path("runs") / f"{data.name}-{config.method}-{config.model.name}-seed{config.train.seed}"
     )
     config = dataclasses.replace(config, run_dir=run_dir)
-    image_set = load_images(config.data.name, config.data.dir, config.data.download)
-    part, validation = split_validation(image_set, config.data.num_validation_images, config.train.seed)
-    run = build_run(config, image_set, part)
+    choose_engine(config.augment.backend, torch.device(config.device))
+    with explained(config), join_world(torch.device(config.device)) as (world, device):
+        return train_in(world, device, config)
+
+
+def train_in(world: World, device: torch.device, config: Config) -> dict[str, Any] | None:
+    """`train` of a settled config, as one of torchrun's processes."""
+    data, run_dir = config.data, config.run_dir
+    set_backends(device, config.train.deterministic)
+    image_set = load_images(data.name, data.dir, data.download) if world.rank == 0 else None
+    world.gather(None)  # one process downloads, the others wait for it
+    image_set = image_set or load_images(data.name, data.dir, data.download)
+    part, validation = split_validation(image_set, data.num_validation_images, config.train.seed)
+    run = build_run(config, image_set, part, world, device)
     progress = restore(run)
     results = finished_results(run, progress)
     if results is not None:
         console.print(f"{run_dir} is finished; name another --run_dir to train anew.", soft_wrap=True)
         return results
     print_start(run, progress, len(part.labels))
-    write_text(run_dir / "config.yaml", to_yaml(config))
+    if world.rank == 0:
+        write_text(run_dir / "config.yaml", to_yaml(config))
     if not train_all(run, progress, validation):
         return None
     measured = evaluate(
-        run.model,
+        run.measured_model,
         image_set.test_images_u8,
         image_set.test_labels,
-        use_cache(config, World()),
-        device=run.device,
+        use_cache(config, world),
+        device=device,
         amp=config.train.amp,
         logits_dir=run_dir / "logits" if config.eval.save_logits else None,
+        world=world,
     )
     results = measured | {
         "steps": run.last_step,
         "train_s": progress.train_s + progress.epoch_s,
         "images_per_s": run.last_step * config.train.batch_size / (progress.train_s + progress.epoch_s),
-        "environment": environment(run.device),
+        "num_processes": world.size,
+        "environment": environment(device),
         "config": plain(config),
     }
-    write_json(run_dir / "results.json", results)
+    if world.rank == 0:
+        write_json(run_dir / "results.json", results)
     return results
 
 
@@ -314,39 +283,16 @@ def print_start(run: Run, progress: Progress, num_images: int) -> None:
     """What is about to run, in one line."""
     config = run.config
     parameters = sum(parameter.numel() for parameter in run.model.parameters())
+    engine = choose_engine(config.augment.backend, run.device)
+    processes = f" by {run.world.size} processes" if run.world.size > 1 else ""
     where = f", going on at epoch {progress.epoch + 1}" if progress.epoch or progress.step_in_epoch else ""
     console.print(
         f"{config.method} on {config.data.name}: {num_images} images in {run.view_spec.num_views} views, "
         f"{config.model.name} ({parameters / 1e6:.2f} M parameters), {config.train.epochs} epochs of "
-        f"{run.source.steps_per_epoch} steps, {config.train.amp} on {config.device}, run folder "
-        f"{config.run_dir}{where}",
+        f"{run.source.steps_per_epoch} steps, {config.train.amp} on {config.device}{processes}, views by {engine}, run "
+        f"folder {config.run_dir}{where}",
         soft_wrap=True,
     )
-
-
-@contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
-    """Yields a function that says whether SIGINT or SIGTERM came; a second one interrupts at once.
-
-    Python delivers signals to the main thread only: elsewhere nothing is caught.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    received: list[int] = []
-
-    def receive(number: int, frame: object) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-        console.print("finishing the step, then saving; once more to leave at once")
-
-    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def main(arguments: list[str]) -> int:

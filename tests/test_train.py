@@ -20,7 +20,8 @@ from fastmagn.data import load_images, split_validation
 from fastmagn.errors import InputError
 from fastmagn.hardware import settle_hardware
 from fastmagn.methods import METHODS
-from fastmagn.train import build_run, train, train_step
+from fastmagn.run import build_run
+from fastmagn.train import make_pieces, train, train_step
 
 ROOT = Path(__file__).parent.parent
 STEPS_PER_EPOCH = 4
@@ -235,7 +236,7 @@ def one_step(config: Config) -> tuple[dict[str, float], dict[str, torch.Tensor]]
     image_set = load_images(config.data.name, config.data.dir)
     part, _ = split_validation(image_set, 0, 0)
     run = build_run(config, image_set, part)
-    parts = train_step(run, next(run.source.batches(0)), epoch=0, step=0)
+    parts = train_step(run, make_pieces(run, next(run.source.batches(0)), epoch=0), step=0)
     return {name: float(part) for name, part in parts.items()}, run.model.state_dict()
 
 

@@ -15,7 +15,7 @@ from fastmagn_kernels import rng
 
 
 class Batch(NamedTuple):
-    """One training batch.
+    """One training batch, or a process's share of it.
 
     Args:
         images: uint8 [B, C, H, W] on the device, channels-last strides.
@@ -27,21 +27,31 @@ class Batch(NamedTuple):
     labels: torch.Tensor
     indices: np.ndarray
 
+    def pieces(self, num_pieces: int) -> list["Batch"]:
+        """The batch cut into `num_pieces` of equal size, in order."""
+        size = len(self.indices) // num_pieces
+        parts = [slice(first, first + size) for first in range(0, num_pieces * size, size)]
+        return [Batch(self.images[part], self.labels[part], self.indices[part]) for part in parts]
+
 
 class DeviceSource:
     """Yields a training part's batches, in an order that is a pure function of (seed, epoch).
 
     Args:
         part: Images to train on; on the CPU their memory is shared, not copied.
-        batch_size: B, 1..N. What is left of an epoch after its last full batch is dropped.
+        batch_size: Images a step of all processes together, 1..N. What is left of an epoch after its last full batch is
+            dropped.
         seed: The run's seed, 0..2^64 - 1.
         device: Where the images live: 154 MB for CIFAR.
+        share: Which of each batch's rows to yield, where several processes share it; all by default.
 
     Raises:
         InputError: `batch_size` is below 1 or above N.
     """
 
-    def __init__(self, part: ImagePart, *, batch_size: int, seed: int, device: torch.device | str) -> None:
+    def __init__(
+        self, part: ImagePart, *, batch_size: int, seed: int, device: torch.device | str, share: slice | None = None
+    ) -> None:
         check(batch_size >= 1, "train.batch_size", batch_size, "1 or more")
         if batch_size > len(part.labels):
             raise InputError(
@@ -50,6 +60,7 @@ class DeviceSource:
             )
         self.batch_size = batch_size
         self.seed = seed
+        self._share = share or slice(0, batch_size)
         self._indices = part.indices
         self._images_nhwc = torch.from_numpy(part.images_u8).to(device)
         self._labels = torch.from_numpy(part.labels).to(device)
@@ -59,7 +70,7 @@ class DeviceSource:
         return len(self._indices) // self.batch_size
 
     def batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
-        """The epoch's batches from `start_step` on, in the order of `rng.permutation(N, seed, epoch)`.
+        """This process's share of the epoch's batches from `start_step` on, by `rng.permutation(N, seed, epoch)`.
 
         Args:
             epoch: 0..2^32 - 2.
@@ -70,7 +81,8 @@ class DeviceSource:
         indices = self._indices[order]
         device_order = torch.from_numpy(order).to(self._labels.device)
         for step in range(start_step, self.steps_per_epoch):
-            part = slice(step * self.batch_size, (step + 1) * self.batch_size)
+            first = step * self.batch_size
+            part = slice(first + self._share.start, first + self._share.stop)
             rows = device_order[part]
             # A row of NHWC storage is one contiguous 3 KB copy, and the permuted view is channels-last for free.
             images = self._images_nhwc.index_select(0, rows).permute(0, 3, 1, 2)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fastmagn.models.batchnorm import split_batch_norm
+from fastmagn.models.sync_batchnorm import synchronise_batch_norm
 from fastmagn.registry import resolve
 
 MODELS = {
@@ -39,6 +40,7 @@ def build_model(
     seed: int = 0,
     num_views: int = 1,
     bn_views: str = "joint",
+    sync_bn: bool = False,
 ) -> Normalised:
     """A network of the registry with weights drawn from `seed`, on the CPU, float32.
 
@@ -50,6 +52,7 @@ def build_model(
         seed: Seed of the weights; torch's global generator is left as it was.
         num_views: V, views that a fused batch stacks.
         bn_views: `joint`, or `per_view` for batch statistics of each view by itself.
+        sync_bn: Batch statistics of all processes' images.
 
     Raises:
         InputError: An unknown name.
@@ -58,6 +61,8 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = build(num_classes)
+    if sync_bn:
+        synchronise_batch_norm(network)
     if bn_views == "per_view":
         split_batch_norm(network, num_views)
     return Normalised(network, mean, std)

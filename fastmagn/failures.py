@@ -1,0 +1,33 @@
+"""What a machine's failures mean for the person in front of it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from fastmagn.checkpoint import last_checkpoint
+from fastmagn.config import Config
+from fastmagn.errors import InputError
+
+_CPU_OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"
+_LOST_DEVICE = ("CUDA error", "NCCL error", "device-side assert", "CUDNN_STATUS_EXECUTION_FAILED")
+
+
+@contextmanager
+def explained(config: Config) -> Iterator[None]:
+    """Turn running out of memory and losing the device into an InputError that says what to do."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        text = str(error)
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or _CPU_OUT_OF_MEMORY in text:
+            raise InputError(
+                f"train.batch_size: got {config.train.batch_size} in {config.train.accumulation_steps} piece(s), for"
+                f" which the memory of {config.device} is too small; lower it, or raise train.accumulation_steps."
+            ) from error
+        if any(sign in text for sign in _LOST_DEVICE):
+            checkpoint = last_checkpoint(config.run_dir)
+            there = f"the same command goes on from {checkpoint}" if checkpoint.exists() else "nothing was saved yet"
+            first_line = text.splitlines()[0]
+            raise InputError(f"device: {config.device} failed ({first_line}); {there}.") from error
+        raise
