@@ -30,13 +30,14 @@ from fastmagn.checkpoint import (
 )
 from fastmagn.cli import EXIT_INTERRUPTED, flatten, parse_config, plain, run_command, to_yaml
 from fastmagn.config import Config
+from fastmagn.context import StepContext
 from fastmagn.data import Batch, DeviceSource, ImagePart, ImageSet, load_images, split_validation
 from fastmagn.distributed import World, world_size
 from fastmagn.errors import InputError
 from fastmagn.evaluate import evaluate, predict, use_cache
 from fastmagn.files import write_json, write_text
 from fastmagn.hardware import precision, settle_hardware
-from fastmagn.methods import LossParts, Method, get_method
+from fastmagn.methods import LossParts, Method, get_method, model_for_test, split_logits
 from fastmagn.models import Normalised, build_model
 from fastmagn.optim import learning_rate, make_optimizer, set_learning_rate
 from fastmagn.runlog import (
@@ -61,9 +62,11 @@ class Run:
 
     config: Config
     device: torch.device
+    method: Method
     source: DeviceSource
     view_spec: ViewSpec
     image_size: tuple[int, int]
+    num_classes: int
     model: Normalised
     optimizer: torch.optim.Optimizer
     forward_loss: ForwardLoss
@@ -85,30 +88,37 @@ def train_step(run: Run, batch: Batch, epoch: int, step: int) -> LossParts:
         step: Step of the whole run, from 0, for the learning rate.
 
     Returns:
-        Scalars on the device: the loss, its parts, the accuracy on the clean views.
+        Scalars on the device: the loss, its parts, the accuracy on the first views (clean where the method has them).
     """
     config = run.config
     lr = learning_rate(step, config.optim, steps_per_epoch=run.source.steps_per_epoch, epochs=config.train.epochs)
     set_learning_rate(run.optimizer, lr)
     params = sample_view_params(config.train.seed, epoch, batch.indices, run.view_spec, config.augment, run.image_size)
     views = make_views(batch.images, params, config.augment.backend)
-    loss, parts = run.forward_loss(views.images, batch.labels)
+    images, targets = views.images, batch.labels
+    if run.method.prepare is not None:
+        context = StepContext(
+            config=config, model=run.model, num_classes=run.num_classes, epoch=epoch, indices=batch.indices
+        )
+        images, targets = run.method.prepare(images, targets, context)
+    loss, parts = run.forward_loss(images, targets)
     loss.backward()
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
     return parts
 
 
-def make_forward_loss(model: Normalised, method: Method, spec: ViewSpec, config: Config) -> ForwardLoss:
-    """The function (views float [V*B, 3, H, W], labels [B]) -> (loss, detached parts): one forward over all views."""
-    device = torch.device(config.device)
+def make_forward_loss(model: Normalised, method: Method, config: Config) -> ForwardLoss:
+    """The function (views float [V*B, 3, H, W], targets) -> (loss, detached parts): one forward over all views."""
+    device, layout = torch.device(config.device), method.layout(config.augment)
 
-    def forward_loss(images: Tensor, labels: Tensor) -> tuple[Tensor, LossParts]:
+    def forward_loss(images: Tensor, targets: Tensor) -> tuple[Tensor, LossParts]:
         with precision(device, config.train.amp):
             fused_logits = model(images)
-        logits = method.split(fused_logits, spec)
-        loss, parts = method.loss(logits, labels, config.loss)
-        accuracy = (logits.clean.argmax(dim=1) == labels).float().mean()
+        logits = split_logits(fused_logits, layout)
+        loss, parts = method.loss(logits, targets, config.loss)
+        labels = targets if targets.ndim == 1 else targets.argmax(dim=1)
+        accuracy = (fused_logits[: len(labels)].argmax(dim=1) == labels).float().mean()
         parts = {"loss": loss, **parts, "train_accuracy": accuracy}
         return loss, {name: part.detach() for name, part in parts.items()}
 
@@ -126,7 +136,7 @@ def build_run(config: Config, image_set: ImageSet, part: ImagePart) -> Run:
         mean=image_set.mean,
         std=image_set.std,
         seed=config.train.seed,
-        num_views=view_spec.num_views,
+        num_views=method.layout(config.augment).num_views,
         bn_views=config.model.bn_views,
     ).to(device)
     if config.train.channels_last:
@@ -134,12 +144,14 @@ def build_run(config: Config, image_set: ImageSet, part: ImagePart) -> Run:
     return Run(
         config=config,
         device=device,
+        method=method,
         source=DeviceSource(part, batch_size=config.train.batch_size, seed=config.train.seed, device=device),
         view_spec=view_spec,
         image_size=part.images_u8.shape[1:3],
+        num_classes=image_set.num_classes,
         model=model,
         optimizer=make_optimizer(model.parameters(), config.optim),
-        forward_loss=make_forward_loss(model, method, view_spec, config),
+        forward_loss=make_forward_loss(model, method, config),
     )
 
 
@@ -193,7 +205,7 @@ def finish_epoch(run: Run, progress: Progress, validation: ImagePart) -> dict[st
     if len(validation.labels):
         run.model.eval()
         logits = predict(
-            run.model,
+            model_for_test(run.model, config, run.image_size),
             validation.images_u8,
             device=run.device,
             amp=config.train.amp,
@@ -280,7 +292,7 @@ def train(config: Config) -> dict[str, Any] | None:
     if not train_all(run, progress, validation):
         return None
     measured = evaluate(
-        run.model,
+        model_for_test(run.model, config, run.image_size),
         image_set.test_images_u8,
         image_set.test_labels,
         use_cache(config, World()),
@@ -314,9 +326,10 @@ def print_start(run: Run, progress: Progress, num_images: int) -> None:
     """What is about to run, in one line."""
     config = run.config
     parameters = sum(parameter.numel() for parameter in run.model.parameters())
+    num_views = run.method.layout(config.augment).num_views
     where = f", going on at epoch {progress.epoch + 1}" if progress.epoch or progress.step_in_epoch else ""
     console.print(
-        f"{config.method} on {config.data.name}: {num_images} images in {run.view_spec.num_views} views, "
+        f"{config.method} on {config.data.name}: {num_images} images in {num_views} views, "
         f"{config.model.name} ({parameters / 1e6:.2f} M parameters), {config.train.epochs} epochs of "
         f"{run.source.steps_per_epoch} steps, {config.train.amp} on {config.device}, run folder "
         f"{config.run_dir}{where}",

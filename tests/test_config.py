@@ -7,7 +7,16 @@ import pytest
 import yaml
 
 from fastmagn.cli import flatten, parse_config, plain, to_yaml
-from fastmagn.config import AugmentConfig, Config, EvalConfig, LossConfig, OptimConfig, TrainConfig
+from fastmagn.config import (
+    AttackConfig,
+    AugmentConfig,
+    Config,
+    EvalConfig,
+    LossConfig,
+    MixingConfig,
+    OptimConfig,
+    TrainConfig,
+)
 from fastmagn.data import DATASETS
 from fastmagn.errors import InputError
 from fastmagn.methods import METHODS
@@ -94,7 +103,8 @@ def test_help_describes_every_field(capsys):
     text = " ".join(capsys.readouterr().out.split())
     for name in flatten(Config()):
         assert f"--{name}" in text, name
-    for section in (Config, AugmentConfig, EvalConfig, LossConfig, OptimConfig, TrainConfig):
+    sections = (AttackConfig, AugmentConfig, EvalConfig, LossConfig, MixingConfig, OptimConfig, TrainConfig)
+    for section in (Config, *sections):
         for field in dataclasses.fields(section):
             if dataclasses.is_dataclass(field.type):
                 continue
@@ -111,7 +121,17 @@ def test_help_describes_every_field(capsys):
         (["--train.seed", "-1"], "train.seed: got -1; expected 0..2^64 - 1."),
         (["--optim.lr", "0"], "optim.lr: got 0.0; expected a number above 0."),
         (["--optim.lr", ".nan"], "optim.lr: got nan; expected a number above 0."),
+        (["--augment.rse_sigma", "-1"], "augment.rse_sigma: got -1.0; expected 0..10."),
+        (["--mixing.cutout_px", "15"], "mixing.cutout_px: got 15; expected an even number in 2..256."),
+        (["--mixing.mixup_alpha", "0"], "mixing.mixup_alpha: got 0.0; expected a number above 0, up to 100."),
+        (["--mixing.cutmix_alpha", "-1"], "mixing.cutmix_alpha: got -1.0; expected a number above 0, up to 100."),
+        (["--mixing.cutmix_probability", "2"], "mixing.cutmix_probability: got 2.0; expected 0..1."),
+        (["--attack.epsilon", "8"], "attack.epsilon: got 8.0; expected 0..1."),
+        (["--attack.steps", "0"], "attack.steps: got 0; expected 1 or more."),
+        (["--attack.step_scale", "0"], "attack.step_scale: got 0.0; expected a number above 0."),
         (["--loss.jsd_weight", "-1"], "loss.jsd_weight: got -1.0; expected 0 or more."),
+        (["--loss.trades_weight", "-1"], "loss.trades_weight: got -1.0; expected 0 or more."),
+        (["--eval.rse_draws", "0"], "eval.rse_draws: got 0; expected 1 or more."),
         (["--eval.num_bins", "0"], "eval.num_bins: got 0; expected 1 or more."),
         (["--data.num_validation_images", "-5"], "data.num_validation_images: got -5; expected 0 or more."),
     ],
