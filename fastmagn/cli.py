@@ -22,7 +22,12 @@ EXIT_INTERRUPTED = 130  # what a shell reports for a process that Ctrl-C ended
 def config_parser(prog: str, description: str) -> ArgumentParser:
     """The command line of Config: `--config FILE`, `--section.field value`, `--print_config`, `--help`."""
     parser = ArgumentParser(prog=prog, description=description, exit_on_error=False)
-    parser.add_argument("--config", action="config", help="YAML file of these fields; later arguments override it.")
+    parser.add_argument(
+        "--config",
+        action="config",
+        help="YAML file of these fields; later arguments override it. A line `base: OTHER.yaml`, relative to the file, "
+        "starts from another.",
+    )
     parser.add_class_arguments(Config)
     return parser
 
@@ -32,11 +37,11 @@ def parse_config(arguments: list[str], prog: str, description: str) -> Config:
 
     Raises:
         InputError: An unknown field (named, with the nearest known one), a value of another type or out of its range,
-            a YAML file that cannot be read.
+            a YAML file that cannot be read, a `base` that is no file or leads back to itself.
     """
     parser = config_parser(prog, description)
     try:
-        values = vars(parser.instantiate(parser.parse_args(arguments)))
+        values = vars(parser.instantiate(parser.parse_args(_with_bases(arguments))))
     except ArgumentError as error:
         raise InputError(_one_line(str(error))) from error
     return Config(**{field.name: values[field.name] for field in fields(Config)})
@@ -78,6 +83,44 @@ def run_command(main: Callable[[list[str]], int]) -> None:
         print("interrupted", file=sys.stderr)
         status = EXIT_INTERRUPTED
     raise SystemExit(status)
+
+
+def _with_bases(arguments: list[str]) -> list[str]:
+    """The arguments with each `--config FILE` that has a `base` preceded by what it starts from."""
+    expanded = []
+    for previous, argument in zip(["", *arguments], arguments, strict=False):
+        name = argument.removeprefix("--config=")
+        if previous == "--config":
+            expanded.pop()
+        elif name == argument:
+            expanded.append(argument)
+            continue
+        expanded += [part for config in _with_base(name, ()) for part in ("--config", config)]
+    return expanded
+
+
+def _with_base(config: str, above: tuple[Path, ...]) -> list[str]:
+    """The configs that a file stands for, first to last: its name, or, where it has a `base`, its text after that."""
+    path = Path(config)
+    try:
+        text = path.read_text()
+    except (OSError, ValueError):
+        return [config]  # not a file of text: the parser says so
+    line = re.search(r"^base:(.*)$", text, re.MULTILINE)
+    if line is None:
+        return [config]
+    name = re.sub(r"\s#.*", "", line[1]).strip().strip("'\"")
+    base = path.parent / name
+    chain = (*above, path)
+    if not base.is_file():
+        raise InputError(f"{path}: base: got {name!r}; expected a YAML file, but there is no {base}.")
+    if any(base.samefile(other) for other in chain):
+        raise InputError(f"{path}: base: got {name!r}, which leads back to itself; expected a file without this one.")
+    own = (
+        text[: line.start()] + text[line.end() :]
+    )  # text, not values: the parser reads 1e-3 as a number, PyYAML does not
+    is_empty = all(row.strip() == "" or row.lstrip().startswith("#") for row in own.splitlines())
+    return [*_with_base(str(base), chain), *([] if is_empty else [own])]
 
 
 def _one_line(message: str) -> str:

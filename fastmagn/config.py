@@ -138,8 +138,10 @@ class AugmentConfig:
         mixture_depth: Operations in a chain, 1..8; -1 draws it uniformly from 1, 2, 3 for each chain.
         all_operations: Add colour, contrast, brightness and sharpness to AugMix's nine operations; these overlap
             the test corruptions.
-        num_noise_samples: Noisy views of each image for MAGN, 1..8; more than one average their divergences.
+        num_noise_samples: Noisy views of each image for magn, magn_augmix and dign, 1..8; MAGN averages their
+            divergences.
         sigma_max: Largest standard deviation of the Gaussian noise, pixels in [0, 1]; one sigma an image and draw.
+        rse_sigma: Standard deviation of the noise of rse, pixels in [0, 1], at training and at test time, 0..10.
         crop_padding_px: Black border from which the random crop is taken, 0..64 px; 0 turns the crop off.
         horizontal_flip: Flip an image left to right with probability 1/2.
         color_jitter: Brightness, contrast and saturation factors are uniform in [1 - color_jitter, 1 + color_jitter],
@@ -155,6 +157,7 @@ class AugmentConfig:
     all_operations: bool = False
     num_noise_samples: int = 1
     sigma_max: float = 0.2
+    rse_sigma: float = 0.1
     crop_padding_px: int = 4
     horizontal_flip: bool = False
     color_jitter: float = 0.0
@@ -167,30 +170,83 @@ class AugmentConfig:
         check(depth_ok, "augment.mixture_depth", self.mixture_depth, "-1 (drawn from 1, 2, 3) or 1..8")
         check(1 <= self.num_noise_samples <= 8, "augment.num_noise_samples", self.num_noise_samples, "1..8")
         check(0 <= self.sigma_max <= 10, "augment.sigma_max", self.sigma_max, "0..10")
+        check(0 <= self.rse_sigma <= 10, "augment.rse_sigma", self.rse_sigma, "0..10")
         check(0 <= self.crop_padding_px <= 64, "augment.crop_padding_px", self.crop_padding_px, "0..64")
         check(0 <= self.color_jitter <= 1, "augment.color_jitter", self.color_jitter, "0..1")
         check(0 <= self.rotation_deg <= 30, "augment.rotation_deg", self.rotation_deg, "0..30")
 
 
 @dataclass(frozen=True, kw_only=True)
-class LossConfig:
-    """Weights of equation (6).
+class MixingConfig:
+    """The rivals that cover or mix images: cutout, mixup, cutmix.
 
     Args:
-        consistency_weight: lambda_1, weight of the misclassification-aware Gaussian consistency, 0 or more.
+        cutout_px: Side of cutout's square, 2..256 px and even; its authors take 16 on CIFAR-10, 8 on CIFAR-100.
+        mixup_alpha: mixup's share of an image is from Beta(mixup_alpha, mixup_alpha); above 0, to 100.
+        cutmix_alpha: CutMix's box leaves a share of the image from Beta(cutmix_alpha, cutmix_alpha); above 0, to 100.
+        cutmix_probability: Probability that an image gets a box, 0..1.
+    """
+
+    cutout_px: int = 16
+    mixup_alpha: float = 1.0
+    cutmix_alpha: float = 1.0
+    cutmix_probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        side_ok = 2 <= self.cutout_px <= 256 and self.cutout_px % 2 == 0
+        check(side_ok, "mixing.cutout_px", self.cutout_px, "an even number in 2..256")
+        alpha = "a number above 0, up to 100"
+        check(0 < self.mixup_alpha <= 100, "mixing.mixup_alpha", self.mixup_alpha, alpha)
+        check(0 < self.cutmix_alpha <= 100, "mixing.cutmix_alpha", self.cutmix_alpha, alpha)
+        check(0 <= self.cutmix_probability <= 1, "mixing.cutmix_probability", self.cutmix_probability, "0..1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackConfig:
+    """The l_inf attack inside at and trades.
+
+    Args:
+        epsilon: Largest change of a pixel value, pixels in [0, 1], 0..1; the paper's is 8/255.
+        steps: Steps of projected gradient descent, 1 or more.
+        step_scale: A step changes a pixel value by step_scale * epsilon / steps, above 0.
+        random_start: at starts at a uniformly random point within epsilon (Madry et al.), not at the image itself;
+            trades always starts at normals of standard deviation 0.001.
+    """
+
+    epsilon: float = 8 / 255
+    steps: int = 7
+    step_scale: float = 2.5
+    random_start: bool = True
+
+    def __post_init__(self) -> None:
+        check(0 <= self.epsilon <= 1, "attack.epsilon", self.epsilon, "0..1")
+        check(self.steps >= 1, "attack.steps", self.steps, "1 or more")
+        check(0 < self.step_scale < float("inf"), "attack.step_scale", self.step_scale, "a number above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Weights of equation (6), of TRADES' (3), of DiGN.
+
+    Args:
+        consistency_weight: lambda_1, weight of the misclassification-aware Gaussian consistency, and of dign's
+            Jensen-Shannon divergence of the noisy views, 0 or more.
         jsd_weight: lambda_2, weight of the Jensen-Shannon divergence of the AugMix views, 0 or more.
+        trades_weight: lambda of equation (3), weight of TRADES' divergence of the adversarial view, 0 or more.
         detach_weight: Stop the gradient through the confidence p_y that weighs the consistency.
         detach_target: Stop the gradient through p(x) as the consistency's target.
     """
 
     consistency_weight: float = 3.0
     jsd_weight: float = 12.0
+    trades_weight: float = 3.0
     detach_weight: bool = False
     detach_target: bool = False
 
     def __post_init__(self) -> None:
         check(self.consistency_weight >= 0, "loss.consistency_weight", self.consistency_weight, "0 or more")
         check(self.jsd_weight >= 0, "loss.jsd_weight", self.jsd_weight, "0 or more")
+        check(self.trades_weight >= 0, "loss.trades_weight", self.trades_weight, "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,6 +266,7 @@ class EvalConfig:
         binning: Bins of equal width (width) or of equal numbers of predictions (adaptive).
         pooling: All corrupt predictions pooled (pooled), or the mean of each corruption's error (per_corruption).
         save_logits: Keep all logits in RUN/logits, from which evaluate --logits measures again without the model.
+        rse_draws: Noisy copies of a test image whose probabilities rse averages, 1 or more.
     """
 
     corruption_set: Literal["c15", "c18", "c19"] = "c19"
@@ -223,12 +280,14 @@ class EvalConfig:
     binning: Literal["width", "adaptive"] = "width"
     pooling: Literal["pooled", "per_corruption"] = "pooled"
     save_logits: bool = False
+    rse_draws: int = 10
 
     def __post_init__(self) -> None:
         check(self.num_images >= 0, "eval.num_images", self.num_images, "0 (all) or more")
         check(0 <= self.corruption_seed < 2**64, "eval.corruption_seed", self.corruption_seed, "0..2^64 - 1")
         check(self.batch_size >= 1, "eval.batch_size", self.batch_size, "1 or more")
         check(self.num_bins >= 1, "eval.num_bins", self.num_bins, "1 or more")
+        check(self.rse_draws >= 1, "eval.rse_draws", self.rse_draws, "1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,7 +295,8 @@ class Config:
     """A whole run.
 
     Args:
-        method: What to train with: standard, augmix, magn or magn_augmix.
+        method: What to train with. The paper's: standard, at, trades, rse, augmix, magn, magn_augmix. Rivals: cutout,
+            mixup, cutmix, autoaugment, trivialaugment, dign.
         run_dir: The run's folder; none means runs/DATA-METHOD-MODEL-seedSEED.
         resume: auto goes on from the run folder's last checkpoint if it has one; never refuses a folder with one.
         device: auto (CUDA where there is one), cpu or cuda.
@@ -251,6 +311,8 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    mixing: MixingConfig = field(default_factory=MixingConfig)
+    attack: AttackConfig = field(default_factory=AttackConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
 

@@ -9,7 +9,6 @@ import dataclasses
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,9 +29,10 @@ from fastmagn.errors import InputError
 from fastmagn.files import write_json
 from fastmagn.hardware import precision, settle_hardware
 from fastmagn.logits import LogitsWriter, read_logits
+from fastmagn.methods import model_for_test
 from fastmagn.metrics.predictions import Predictions, concatenate, measure_logits, stack
 from fastmagn.metrics.summary import summarise
-from fastmagn.models import build_model
+from fastmagn.models import build_model, evaluation_mode
 from fastmagn.runlog import console, environment, print_results, progress_bar
 
 
@@ -95,7 +95,7 @@ def evaluate(
     writer = LogitsWriter(logits_dir, labels) if logits_dir is not None and world.rank == 0 else None
     measured: dict[str, list[Predictions]] = {}
     names = _corruption_names(config)
-    with _evaluation_mode(model), progress_bar() as bar:
+    with evaluation_mode(model), progress_bar() as bar:
         task = bar.add_task("evaluation", total=1 + len(names) * len(SEVERITIES), status="")
         for cell in _ahead(_cells(names, images_u8, labels, share, config), ahead=device.type == "cuda"):
             logits = predict(model, cell.images_u8, device=device, amp=amp, batch_size=config.batch_size)
@@ -133,16 +133,6 @@ def _whole(shares: list[dict[str, Predictions]]) -> tuple[Predictions, dict[str,
         joined[name] = Predictions(*(np.concatenate(parts, axis=1) for parts in entries))
     clean = concatenate([joined.pop("clean")])
     return clean, joined
-
-
-@contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
 
 
 def _first_images(images_u8: np.ndarray, labels: np.ndarray, num_images: int) -> tuple[np.ndarray, np.ndarray]:
@@ -233,7 +223,7 @@ def evaluate_run(run_dir: Path, config: Config) -> dict[str, Any]:
         path = last_checkpoint(run_dir)
         load_model(read_checkpoint(path, device), model, path, config.eval.weights)
         measured = evaluate(
-            model,
+            model_for_test(model, config, image_set.test_images_u8.shape[1:3]),
             image_set.test_images_u8,
             image_set.test_labels,
             use_cache(config, world),

@@ -15,28 +15,29 @@ from fastmagn.distributed import World, is_restarted
 from fastmagn.ema import make_average
 from fastmagn.errors import InputError
 from fastmagn.hardware import precision
-from fastmagn.methods import LossParts, Method, get_method
+from fastmagn.methods import LossParts, Method, get_method, model_for_test, split_logits
 from fastmagn.models import Normalised, build_model
 from fastmagn.optim import make_optimizer
 
 
 class ForwardLoss(nn.Module):
-    """(views float [V*B, 3, H, W], labels [B]) -> (loss, detached parts): one forward over all views, and the loss.
+    """(views float [V*B, 3, H, W], targets) -> (loss, detached parts): one forward over all views, and the loss.
 
+    Targets are labels int64 [B] or probabilities float [B, K]; a part is a scalar.
     It is one module, so that torch.compile sees model and loss as one graph, and DistributedDataParallel all weights.
     """
 
-    def __init__(self, model: Normalised, method: Method, spec: ViewSpec, config: Config) -> None:
+    def __init__(self, model: Normalised, method: Method, config: Config) -> None:
         super().__init__()
         self.model = model
-        self.method, self.spec, self.config = method, spec, config
+        self.method, self.layout, self.config = method, method.layout(config.augment), config
 
-    def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, LossParts]:
+    def forward(self, images: Tensor, targets: Tensor) -> tuple[Tensor, LossParts]:
         with precision(images.device, self.config.train.amp):
             fused_logits = self.model(images)
-        logits = self.method.split(fused_logits, self.spec)
-        loss, parts = self.method.loss(logits, labels, self.config.loss)
-        accuracy = (logits.clean.argmax(dim=1) == labels).float().mean()
+        loss, parts = self.method.loss(split_logits(fused_logits, self.layout), targets, self.config.loss)
+        labels = targets if targets.ndim == 1 else targets.argmax(dim=1)
+        accuracy = (fused_logits[: len(labels)].argmax(dim=1) == labels).float().mean()
         parts = {"loss": loss, **parts, "train_accuracy": accuracy}
         return loss, {name: part.detach() for name, part in parts.items()}
 
@@ -48,9 +49,11 @@ class Run:
     config: Config
     world: World
     device: torch.device
+    method: Method
     source: DeviceSource
     view_spec: ViewSpec
     image_size: tuple[int, int]
+    num_classes: int
     model: Normalised
     average: nn.Module | None
     forward_loss: nn.Module
@@ -62,11 +65,6 @@ class Run:
         """Steps of the whole run."""
         steps = self.config.train.epochs * self.source.steps_per_epoch
         return min(steps, self.config.train.max_steps or steps)
-
-    @property
-    def measured_model(self) -> nn.Module:
-        """The weights that `eval.weights` names."""
-        return self.average if self.average is not None and self.config.eval.weights == "ema" else self.model
 
 
 def build_run(
@@ -85,14 +83,13 @@ def build_run(
             f" for {world.size} processes with {train.accumulation_steps} accumulation steps each."
         )
     method = get_method(config.method)
-    view_spec = method.view_spec(config.augment)
     model = build_model(
         config.model.name,
         num_classes=image_set.num_classes,
         mean=image_set.mean,
         std=image_set.std,
         seed=train.seed,
-        num_views=view_spec.num_views,
+        num_views=method.layout(config.augment).num_views,
         bn_views=config.model.bn_views,
         sync_bn=config.model.sync_bn and world.size > 1,
     ).to(device)
@@ -103,12 +100,14 @@ def build_run(
         config=config,
         world=world,
         device=device,
+        method=method,
         source=DeviceSource(part, batch_size=train.batch_size, seed=train.seed, device=device, share=share),
-        view_spec=view_spec,
+        view_spec=method.view_spec(config.augment),
         image_size=part.images_u8.shape[1:3],
+        num_classes=image_set.num_classes,
         model=model,
         average=make_average(model) if train.ema_decay else None,
-        forward_loss=_prepare(ForwardLoss(model, method, view_spec, config), world, device),
+        forward_loss=_prepare(ForwardLoss(model, method, config), world, device),
         optimizer=make_optimizer(model.parameters(), config.optim),
         scaler=torch.amp.GradScaler(device.type, enabled=train.amp == "fp16"),
     )
@@ -127,6 +126,12 @@ def _prepare(forward_loss: ForwardLoss, world: World, device: torch.device) -> n
         return forward_loss
     ids = [device.index] if device.type == "cuda" else None
     return DistributedDataParallel(forward_loss, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+
+def measured_model(run: Run) -> nn.Module:
+    """What is measured: the weights that `eval.weights` names, or the method's ensemble of them."""
+    model = run.model if run.average is None or run.config.eval.weights == "last" else run.average
+    return model_for_test(model, run.config, run.image_size)
 
 
 def share_statistics(run: Run) -> None:

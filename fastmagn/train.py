@@ -23,6 +23,7 @@ from fastmagn.augment.views import choose_engine, make_views
 from fastmagn.checkpoint import Progress
 from fastmagn.cli import EXIT_INTERRUPTED, parse_config, plain, run_command, to_yaml
 from fastmagn.config import Config
+from fastmagn.context import StepContext
 from fastmagn.data import Batch, ImagePart, load_images, split_validation
 from fastmagn.distributed import World, join_world
 from fastmagn.ema import update_average
@@ -34,7 +35,7 @@ from fastmagn.methods import LossParts
 from fastmagn.optim import learning_rate, set_learning_rate
 from fastmagn.prefetch import made_ahead
 from fastmagn.profiling import profiled
-from fastmagn.run import Run, build_run, check_finite, restore, save, share_statistics
+from fastmagn.run import Run, build_run, check_finite, measured_model, restore, save, share_statistics
 from fastmagn.runlog import (
     append_row,
     console,
@@ -58,6 +59,7 @@ class Piece(NamedTuple):
 
     views: Tensor
     batch: Batch
+    epoch: int
 
     def tensors(self) -> list[Tensor]:
         """What is on the device."""
@@ -72,7 +74,7 @@ def make_pieces(run: Run, batch: Batch, epoch: int) -> list[Piece]:
         params = sample_view_params(
             config.train.seed, epoch, part.indices, run.view_spec, config.augment, run.image_size
         )
-        pieces.append(Piece(make_views(part.images, params, config.augment.backend).images, part))
+        pieces.append(Piece(make_views(part.images, params, config.augment.backend).images, part, epoch))
     return pieces
 
 
@@ -85,7 +87,8 @@ def train_step(run: Run, pieces: list[Piece], step: int) -> LossParts:
         step: Step of the whole run, from 0, for the learning rate.
 
     Returns:
-        Scalars on the device, of this process's images: the loss, its parts, the accuracy on the clean views.
+        Scalars on the device, of this process's images: the loss, its parts, the accuracy on the first views, which are
+        the clean ones where the method has them.
     """
     config = run.config
     lr = learning_rate(step, config.optim, steps_per_epoch=run.source.steps_per_epoch, epochs=config.train.epochs)
@@ -93,7 +96,7 @@ def train_step(run: Run, pieces: list[Piece], step: int) -> LossParts:
     sums: LossParts = {}
     for piece in pieces:
         with nullcontext() if piece is pieces[-1] else gradients_stay_here(run):
-            loss, parts = run.forward_loss(piece.views, piece.batch.labels)
+            loss, parts = run.forward_loss(*prepared(run, piece))
             run.scaler.scale(loss / len(pieces)).backward()
         sums = {name: sums[name] + part if sums else part for name, part in parts.items()}
     run.scaler.step(run.optimizer)
@@ -102,6 +105,17 @@ def train_step(run: Run, pieces: list[Piece], step: int) -> LossParts:
     if run.average is not None:
         update_average(run.average, run.model, config.train.ema_decay, step)
     return {name: total / len(pieces) for name, total in sums.items()}
+
+
+def prepared(run: Run, piece: Piece) -> tuple[Tensor, Tensor]:
+    """What the method forwards of a piece's views, and its targets: attacks and mixing come in here."""
+    views, batch = piece.views, piece.batch
+    if run.method.prepare is None:
+        return views, batch.labels
+    context = StepContext(
+        config=run.config, model=run.model, num_classes=run.num_classes, epoch=piece.epoch, indices=batch.indices
+    )
+    return run.method.prepare(views, batch.labels, context)
 
 
 def gradients_stay_here(run: Run) -> Any:
@@ -176,7 +190,7 @@ def validation_accuracy(run: Run, validation: ImagePart) -> float:
     labels, correct = validation.labels[share], 0
     if len(labels):
         logits = predict(
-            run.measured_model.eval(),
+            measured_model(run).eval(),
             validation.images_u8[share],
             device=run.device,
             amp=config.train.amp,
@@ -246,7 +260,7 @@ def train_in(world: World, device: torch.device, config: Config) -> dict[str, An
     if not train_all(run, progress, validation):
         return None
     measured = evaluate(
-        run.measured_model,
+        measured_model(run),
         image_set.test_images_u8,
         image_set.test_labels,
         use_cache(config, world),
@@ -283,11 +297,12 @@ def print_start(run: Run, progress: Progress, num_images: int) -> None:
     """What is about to run, in one line."""
     config = run.config
     parameters = sum(parameter.numel() for parameter in run.model.parameters())
+    num_views = run.method.layout(config.augment).num_views
     engine = choose_engine(config.augment.backend, run.device)
     processes = f" by {run.world.size} processes" if run.world.size > 1 else ""
     where = f", going on at epoch {progress.epoch + 1}" if progress.epoch or progress.step_in_epoch else ""
     console.print(
-        f"{config.method} on {config.data.name}: {num_images} images in {run.view_spec.num_views} views, "
+        f"{config.method} on {config.data.name}: {num_images} images in {num_views} views, "
         f"{config.model.name} ({parameters / 1e6:.2f} M parameters), {config.train.epochs} epochs of "
         f"{run.source.steps_per_epoch} steps, {config.train.amp} on {config.device}{processes}, views by {engine}, run "
         f"folder {config.run_dir}{where}",

@@ -1,6 +1,7 @@
 """Networks, by name. Every network takes images in [0, 1] and normalises them itself."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -66,3 +67,14 @@ def build_model(
     if bn_views == "per_view":
         split_batch_norm(network, num_views)
     return Normalised(network, mean, std)
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode, then in the mode it was in."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)

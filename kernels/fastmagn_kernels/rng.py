@@ -25,6 +25,10 @@ STREAM_NOISE = 2
 STREAM_SIGMA = 3
 STREAM_PERMUTATION = 4
 STREAM_CORRUPTION = 5
+STREAM_ATTACK = 6
+STREAM_MIXING = 7
+STREAM_POLICY = 8
+STREAM_ENSEMBLE = 9
 
 _MULTIPLIER_0 = np.uint64(0xD2511F53)
 _MULTIPLIER_1 = np.uint64(0xCD9E8D57)
@@ -157,6 +161,29 @@ def standard_normal_batch(out, stream, view, indices, epoch, key_0, key_1):
     """Fill `out`, float32 [B, N] contiguous, row i with the normals of sample `indices[i]` (int64 [B])."""
     for i in prange(out.shape[0]):
         standard_normal(out[i], stream, view, indices[i], epoch, key_0, key_1)
+
+
+@jit(parallel=True)
+def uniform_batch(out, stream, view, indices, epoch, key_0, key_1):
+    """Fill `out`, float32 [B, N] contiguous, row i with uniforms in [0, 1), steps of 2^-24, of sample `indices[i]`.
+
+    Element n comes from word n % 4 of the stream's block n // 4.
+    """
+    stream_view = stream_view_word(stream, view)
+    for i in prange(out.shape[0]):
+        for b in range((out.shape[1] + 3) // 4):
+            w0, w1, w2, w3 = philox4x32(b, stream_view, indices[i], epoch, key_0, key_1)
+            for k, word in enumerate((np.uint32(w0), np.uint32(w1), np.uint32(w2), np.uint32(w3))):
+                if 4 * b + k < out.shape[1]:
+                    out[i, 4 * b + k] = np.float32(word >> np.uint32(8)) * _TWO_TO_MINUS_24
+
+
+@jit
+def words_batch(out, slot, stream, view, indices, epoch, key_0, key_1):
+    """Fill `out`, uint32 [B, 4], row i with the words of block `slot` of sample `indices[i]` (int64 [B])."""
+    stream_view = stream_view_word(stream, view)
+    for i in range(out.shape[0]):
+        out[i, 0], out[i, 1], out[i, 2], out[i, 3] = philox4x32(slot, stream_view, indices[i], epoch, key_0, key_1)
 
 
 @jit
