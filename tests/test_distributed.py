@@ -1,18 +1,22 @@
-"""Sharing rows out, and evaluation on two processes against one."""
+"""Sharing rows out; training and evaluation on two processes against one; a worker that is killed."""
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastmagn.checkpoint import last_checkpoint, read_checkpoint
 from fastmagn.cli import parse_config
+from fastmagn.data import DeviceSource, load_images, split_validation
 from fastmagn.distributed import World
-from fastmagn.errors import InputError
 from fastmagn.train import train
 
 ROOT = Path(__file__).parent.parent
@@ -52,8 +56,101 @@ def test_two_processes_measure_what_one_does(tmp_path):
         assert from_logits[name] == together[name], name
 
 
-def test_training_on_several_processes_is_refused(monkeypatch, tmp_path):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(InputError, match="torchrun: got 2 processes; expected 1"):
-        train(parse_config(["--run_dir", str(tmp_path / "run")], "test", "A test."))
-    assert not (tmp_path / "run").exists()
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+SHORT = ["--train.batch_size", "64", "--device", "cpu", "--train.amp", "float32", "--eval.num_images", "20"]
+
+
+def command_environment() -> dict[str, str]:
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
+    return {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+
+
+def torchrun(*arguments: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
+    command = [*TORCHRUN, *options, "-m", "fastmagn.train", *SHORT, *arguments]
+    return subprocess.run(command, env=command_environment(), capture_output=True, text=True, check=False, timeout=500)
+
+
+def checkpoint_of(run_dir: Path) -> dict:
+    return read_checkpoint(last_checkpoint(run_dir), torch.device("cpu"))
+
+
+def rows(run_dir: Path) -> list[dict]:
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("bn_views", ["joint", "per_view"])
+def test_two_processes_train_what_one_does(bn_views, tmp_path):
+    """Twenty steps at the same global batch; batch normalisation over both processes' images."""
+    arguments = [
+        "--train.max_steps",
+        "20",
+        "--model.bn_views",
+        bn_views,
+        "--model.sync_bn",
+        "true",
+        "--optim.lr",
+        "0.02",
+    ]
+    alone = train(parse_config([*SHORT, *arguments, "--run_dir", str(tmp_path / "alone")], "test", "A test."))
+    done = torchrun(*arguments, "--run_dir", str(tmp_path / "two"))
+    assert done.returncode == 0, done.stderr
+    assert "by 2 processes" in done.stdout
+    assert done.stdout.count("clean accuracy") == 1  # rank 0 alone prints
+    first, second = checkpoint_of(tmp_path / "alone")["model"], checkpoint_of(tmp_path / "two")["model"]
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=1e-4, atol=1e-5, msg=name)
+    for one, two in zip(rows(tmp_path / "alone"), rows(tmp_path / "two"), strict=True):
+        for name in ("loss", "cross_entropy", "consistency", "jensen_shannon", "train_accuracy"):
+            assert two[name] == pytest.approx(one[name], rel=1e-4), name
+    together = json.loads((tmp_path / "two" / "results.json").read_text())
+    assert together["num_processes"] == 2
+    assert together["num_images"] == alone["num_images"] == 20
+
+
+def test_a_killed_worker_is_restarted_and_the_run_goes_on(tmp_path):
+    run_dir = tmp_path / "run"
+    options = ("--max-restarts", "1", "--monitor-interval", "0.1")
+    arguments = ["--train.epochs", "2", "--train.checkpoint_every_steps", "3", "--resume", "never"]
+    command = [*TORCHRUN, *options, "-m", "fastmagn.train", *SHORT, *arguments, "--run_dir", str(run_dir)]
+    process = subprocess.Popen(
+        command, env=command_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 400
+    while not last_checkpoint(run_dir).exists():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(children_of(process.pid)[-1], signal.SIGKILL)
+    output, errors = process.communicate(timeout=400)
+    assert process.returncode == 0, errors
+    assert "going on at epoch" in output
+    assert [row["epoch"] for row in rows(run_dir)] == [0, 1]
+    assert json.loads((run_dir / "results.json").read_text())["steps"] == 2 * (
+        len(load_images("digits", Path()).train_labels) // 64
+    )
+
+
+def children_of(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in children]
+
+
+def test_a_batch_that_the_processes_do_not_divide_is_refused(tmp_path):
+    done = torchrun("--train.batch_size", "33", "--run_dir", str(tmp_path / "run"))
+    assert done.returncode != 0
+    message = "train.batch_size: got 33; expected a multiple of 2, for 2 processes with 1 accumulation steps each."
+    assert f"error: {message}" in done.stderr
+    assert not last_checkpoint(tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("share", [slice(0, 8), slice(8, 16), slice(3, 5)])
+def test_a_share_of_the_source_is_those_rows_of_the_whole(share):
+    image_set = load_images("digits", Path())
+    part, _ = split_validation(image_set, 0, 0)
+    whole = DeviceSource(part, batch_size=16, seed=3, device="cpu")
+    mine = DeviceSource(part, batch_size=16, seed=3, device="cpu", share=share)
+    assert mine.steps_per_epoch == whole.steps_per_epoch
+    for ours, all_rows in zip(mine.batches(1, 5), whole.batches(1, 5), strict=True):
+        assert torch.equal(ours.images, all_rows.images[share])
+        assert torch.equal(ours.labels, all_rows.labels[share])
+        assert (ours.indices == all_rows.indices[share]).all()

@@ -1,0 +1,108 @@
+"""The loop that people run today, for `benchmarks.train` to compare with; nothing of it is in the package.
+
+DataLoader workers make AugMix views image by image with Pillow; the model runs eagerly, once for each view, with the
+optimiser and the loss that the trainer has. It trains: the numbers it gives are those of equation (6) too.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from fastmagn.augment import pil
+from fastmagn.augment.params import ViewSpec, identity_base, sample_view_params
+from fastmagn.config import AugmentConfig, Config
+from fastmagn.hardware import precision
+from fastmagn.losses import MAGNLoss
+from fastmagn.models import Normalised
+
+
+class PillowViews(Dataset):
+    """Image i as (views float32 [1 + J, 3, H, W], label): crop, flip and jitter, then J AugMix views, all by Pillow."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, augment: AugmentConfig, num_augmix_views: int) -> None:
+        self.images, self.labels, self.augment = images, labels, augment
+        self.spec = ViewSpec(num_augmix_views=num_augmix_views, num_noise_views=0)
+        steps = [v2.RandomCrop(images.shape[1:3], padding=augment.crop_padding_px or None)]
+        if augment.horizontal_flip:
+            steps.append(v2.RandomHorizontalFlip())
+        if augment.color_jitter:
+            steps.append(v2.ColorJitter(augment.color_jitter, augment.color_jitter, augment.color_jitter))
+        self.base = v2.Compose([*steps, v2.RandomRotation(augment.rotation_deg)])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        pixels = np.array(self.base(Image.fromarray(self.images[index])))
+        seed = int(torch.randint(2**62, ()))
+        params = identity_base(sample_view_params(seed, 0, [index], self.spec, self.augment, pixels.shape[:2]))
+        views = torch.empty(self.spec.num_views, *pixels.shape)
+        pil.fill_views(torch.from_numpy(pixels)[None], params, views)
+        return views.permute(0, 3, 1, 2), int(self.labels[index])
+
+
+def conventional_steps(
+    config: Config, model: Normalised, images: np.ndarray, labels: np.ndarray, workers: int, device: torch.device
+) -> Iterator[Callable[[], None]]:
+    """One function for each step of an epoch; calling it trains on the next batch.
+
+    Args:
+        config: The run's; of its methods MAGN, AugMix, both or neither.
+        model: Trained in place, eagerly.
+        images: uint8 [N, H, W, 3].
+        labels: int64 [N].
+        workers: Data-loading processes.
+        device: Where the model is.
+    """
+    uses_augmix, uses_noise = "augmix" in config.method, "magn" in config.method
+    dataset = PillowViews(images, labels, config.augment, 2 if uses_augmix else 0)
+    loader = DataLoader(
+        dataset,
+        batch_size=config.train.batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        multiprocessing_context="spawn",
+        pin_memory=device.type == "cuda",
+    )
+    loss_of = MAGNLoss(config.loss.consistency_weight, config.loss.jsd_weight)
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        config.optim.lr,
+        config.optim.momentum,
+        nesterov=True,
+        weight_decay=config.optim.weight_decay,
+    )
+
+    def step(views: Tensor, targets: Tensor) -> None:
+        views, targets = views.to(device, non_blocking=True), targets.to(device, non_blocking=True)
+        clean, *augmix = views.unbind(1)
+        noisy = []
+        if uses_noise:
+            sigma = config.augment.sigma_max * torch.rand(len(clean), 1, 1, 1, device=device)
+            noisy = [clean + sigma * torch.randn_like(clean)]
+        optimizer.zero_grad()
+        with precision(device, config.train.amp):
+            logits = [_forward(model, view) for view in (clean, *augmix, *noisy)]
+        clean_logits, augmix_logits = logits[0], logits[1 : 1 + len(augmix)]
+        if uses_augmix or uses_noise:
+            loss = loss_of(clean_logits, targets, noisy=logits[1 + len(augmix) :], augmix=augmix_logits)
+        else:
+            loss = F.cross_entropy(clean_logits.float(), targets)
+        loss.backward()
+        optimizer.step()
+        loss.item()  # what most loops log
+
+    batches = iter(loader)
+    while True:
+        yield lambda: step(*next(batches))
+
+
+def _forward(model: nn.Module, view: Tensor) -> Tensor:
+    return model(view.contiguous())
