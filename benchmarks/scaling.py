@@ -1,0 +1,94 @@
+"""python -m benchmarks.scaling: images/s of the training step on 1..N processes, by torchrun.
+
+    python -m benchmarks.scaling --processes 1 2 4 8 [--epochs 2] [--out FILE.json] [--section.field value ...]
+
+Each number of processes trains a fresh run of `--epochs` epochs at the same global batch (`train.batch_size`), strong
+scaling, by `torchrun --nproc_per_node N -m fastmagn.train`; images/s are its last epoch's, so that compilation and first
+steps do not count. On a CPU the processes share the cores: there it shows the cost of sharing.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from benchmarks.measure import console, spread, write_result
+from fastmagn.cli import run_command
+from fastmagn.errors import InputError, check
+
+
+def main(arguments: list[str]) -> int:
+    """Measure, print the table, write the JSON that was asked for."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.scaling",
+        description=__doc__.splitlines()[0],
+        epilog="Any field of the configuration may follow; python -m fastmagn.train --help lists them.",
+    )
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="numbers of processes (default: 1 2)")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each (default: 3)")
+    parser.add_argument("--epochs", type=int, default=2, help="epochs; the first is not counted (default: 2)")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    options, fields = parser.parse_known_args(arguments)
+    check(options.epochs >= 2, "epochs", options.epochs, "2 or more: the first is not counted")
+    check(min(options.processes) >= 1, "processes", options.processes, "1 or more each")
+    rates: dict[int, list[float]] = {count: [] for count in options.processes}
+    for _ in range(options.repeats):
+        for count in options.processes:
+            rates[count].append(images_per_s(count, options.epochs, fields))
+    first = spread(rates[options.processes[0]])["median"] / options.processes[0]
+    measured = {
+        str(count): {"images_per_s": spread(values), "efficiency_pct": 100 * spread(values)["median"] / (first * count)}
+        for count, values in rates.items()
+    }
+    print_table(measured)
+    if options.out:
+        settings = {"epochs": options.epochs, "repeats": options.repeats, "arguments": fields}
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        write_result(options.out, "scaling", settings, {"processes": measured}, device)
+    return 0
+
+
+def images_per_s(count: int, epochs: int, fields: list[str]) -> float:
+    """Images/s of the last epoch of a fresh run on `count` processes.
+
+    Raises:
+        InputError: The run failed.
+    """
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
+    with tempfile.TemporaryDirectory() as folder:
+        run_dir = Path(folder) / "run"
+        settled = ["--train.epochs", str(epochs), "--run_dir", str(run_dir), "--eval.num_images", "1"]
+        command = [*launcher, "-m", "fastmagn.train", *fields, *settled, "--eval.corruption_set", "c15"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise InputError(
+                f"torchrun --nproc_per_node {count}: status {done.returncode}: {done.stderr.strip()[-500:]}"
+            )
+        rows = (run_dir / "metrics.jsonl").read_text().splitlines()
+    return json.loads(rows[-1])["images_per_s"]
+
+
+def print_table(measured: dict[str, dict[str, Any]]) -> None:
+    """A row for each number of processes."""
+    table = Table(title="the same global batch on several processes")
+    for column in ("processes", "images/s", "lowest..highest", "efficiency, %"):
+        table.add_column(column, justify="right")
+    for count, row in measured.items():
+        rate = row["images_per_s"]
+        table.add_row(
+            count,
+            f"{rate['median']:,.0f}",
+            f"{rate['lowest']:,.0f}..{rate['highest']:,.0f}",
+            f"{row['efficiency_pct']:.0f}",
+        )
+    console.print(table)
+
+
+if __name__ == "__main__":
+    run_command(main)

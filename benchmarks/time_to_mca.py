@@ -1,0 +1,150 @@
+"""python -m benchmarks.time_to_mca: how long recipes take to a target mCA, over seeds, in one table and one plot.
+
+    python -m benchmarks.time_to_mca --target 0.9064 --seeds 0 1 2 --out benchmarks/results/NAME.json \\
+        --run paper "--config configs/cifar10_magn_augmix.yaml" --run fast "--config configs/fast/cifar10.yaml"
+
+Each `--run NAME ARGUMENTS` is `python -m fastmagn.train ARGUMENTS`, once a seed, in a process of its own; the runs take
+turns. `trained after` is the clock from the start of the process to its last checkpoint: imports, data, compilation and
+training, not the evaluation. Finished run folders are not trained again, so an interrupted benchmark goes on.
+"""
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from benchmarks.measure import console, write_result
+from fastmagn.checkpoint import last_checkpoint
+from fastmagn.cli import run_command
+from fastmagn.errors import InputError, check
+from fastmagn.files import write_json
+
+CLOCK_FILE = "time_to_mca.json"  # in a run folder: how long the process took that trained it
+
+
+def main(arguments: list[str]) -> int:
+    """Train what is missing, print the table, write the JSON and the plot beside it."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.time_to_mca", description=__doc__.splitlines()[0])
+    parser.add_argument("--run", nargs=2, action="append", required=True, metavar=("NAME", "ARGUMENTS"), dest="recipes")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="train.seed of the runs (default: 0 1 2)"
+    )
+    parser.add_argument("--target", type=float, default=0.9064, help="mCA in 0..1 (default: 0.9064, the paper's)")
+    parser.add_argument("--set", choices=["c15", "c18", "c19"], default="c18", dest="corruption_set", help="of the mCA")
+    parser.add_argument("--runs_dir", type=Path, default=Path("runs/time_to_mca"), help="where the run folders go")
+    parser.add_argument("--out", type=Path, help="JSON file to write; the plot goes beside it")
+    options = parser.parse_args(arguments)
+    check(0 < options.target < 1, "target", options.target, "a fraction in (0, 1)")
+    names = [name for name, _ in options.recipes]
+    check(len(set(names)) == len(names), "run", names, "a name for each recipe")
+    measured: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    for seed in options.seeds:
+        for name, recipe in options.recipes:
+            run_dir = options.runs_dir / name / f"seed{seed}"
+            measured[name].append(train_once(run_dir, recipe, seed, options.corruption_set))
+            row = measured[name][-1]
+            console.print(f"{name}, seed {seed}: mCA {100 * row['mca']:.2f} % after {row['trained_after_s']:.0f} s")
+    summary = {name: summarise(rows, options.target) for name, rows in measured.items()}
+    print_table(summary, options.target, options.corruption_set)
+    if options.out:
+        settings = {
+            "recipes": dict(options.recipes),
+            "seeds": options.seeds,
+            "target": options.target,
+            "corruption_set": options.corruption_set,
+        }
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        write_result(options.out, "time_to_mca", settings, {"recipes": summary}, device)
+        plot(summary, options.target, options.corruption_set, options.out.with_suffix(".png"))
+    return 0
+
+
+def train_once(run_dir: Path, recipe: str, seed: int, corruption_set: str) -> dict[str, Any]:
+    """One run's numbers; it is trained where its folder has no results yet.
+
+    Raises:
+        InputError: The command failed, or its results have no mCA of this set.
+    """
+    if not (run_dir / CLOCK_FILE).exists():
+        command = [sys.executable, "-m", "fastmagn.train", *shlex.split(recipe), "--train.seed", str(seed)]
+        started = time.time()
+        done = subprocess.run([*command, "--run_dir", str(run_dir)], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise InputError(
+                f"run: {shlex.join(command)} ended with status {done.returncode}: {done.stderr.strip()[-500:]}"
+            )
+        write_json(run_dir / CLOCK_FILE, {"trained_after_s": last_checkpoint(run_dir).stat().st_mtime - started})
+    results = json.loads((run_dir / "results.json").read_text())
+    mca = results["mca"][corruption_set]
+    check(mca is not None, "set", corruption_set, f"a set that {run_dir} measured; see eval.corruption_set")
+    return {
+        "seed": seed,
+        "mca": mca,
+        "clean_accuracy": results["clean_accuracy"],
+        "rms_calibration_error": results["rms_calibration_error"]["corrupt"],
+        "train_s": results["train_s"],
+        "images_per_s": results["images_per_s"],
+        **json.loads((run_dir / CLOCK_FILE).read_text()),
+    }
+
+
+def summarise(rows: list[dict[str, Any]], target: float) -> dict[str, Any]:
+    """Mean and standard deviation over the seeds of each number, and how many seeds reached the target."""
+    numbers = [name for name in rows[0] if name != "seed"]
+    means = {name: _mean_sd([row[name] for row in rows]) for name in numbers}
+    return means | {"reached": sum(row["mca"] >= target for row in rows), "seeds": rows}
+
+
+def _mean_sd(values: list[float]) -> dict[str, float]:
+    return {"mean": fmean(values), "sd": stdev(values) if len(values) > 1 else 0.0}
+
+
+def print_table(summary: dict[str, dict[str, Any]], target: float, corruption_set: str) -> None:
+    """Throughput next to accuracy, a row for each recipe."""
+    table = Table(title=f"time to mCA {corruption_set} {100 * target:.2f} %; mean and standard deviation over seeds")
+    for column in ("recipe", "trained after, s", "images/s", "mCA, %", "clean, %", "RMS error, %", "reached"):
+        table.add_column(column, justify="left" if column == "recipe" else "right")
+    for name, row in summary.items():
+        table.add_row(
+            name,
+            _cell(row["trained_after_s"], 1, 0),
+            _cell(row["images_per_s"], 1, 0),
+            _cell(row["mca"], 100, 2),
+            _cell(row["clean_accuracy"], 100, 2),
+            _cell(row["rms_calibration_error"], 100, 2),
+            f"{row['reached']} of {len(row['seeds'])}",
+        )
+    console.print(table)
+
+
+def _cell(number: dict[str, float], scale: float, digits: int) -> str:
+    return f"{scale * number['mean']:.{digits}f} ± {scale * number['sd']:.{digits}f}"
+
+
+def plot(summary: dict[str, dict[str, Any]], target: float, corruption_set: str, path: Path) -> None:
+    """mCA against time, a point for each recipe with bars of one standard deviation, and the target as a line."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name, row in summary.items():
+        x, y = row["trained_after_s"], row["mca"]
+        axes.errorbar(x["mean"], 100 * y["mean"], xerr=x["sd"], yerr=100 * y["sd"], fmt="o", capsize=3, label=name)
+    axes.axhline(100 * target, linestyle="--", color="grey", linewidth=1, label=f"target {100 * target:.2f} %")
+    axes.set_xlabel("trained after, s")
+    axes.set_ylabel(f"mCA {corruption_set}, %")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=130)
+    console.print(f"written: {path}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    run_command(main)
