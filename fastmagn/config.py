@@ -36,9 +36,11 @@ class ModelConfig:
     """The network; it normalises its images itself, with the data set's mean and standard deviation.
 
     Args:
-        name: Network: resnet18 (3x3 stem, no max-pool) or resnet_small (for CPUs).
+        name: Network for 32x32 images: resnet18, densenet121, densenet121_k12, inception_v3, wideresnet28_10,
+            wideresnet40_2, resnext29_32x4d, resnext29_4x32d (AugMix's), resnet_small (for CPUs); for photographs:
+            resnet50; or timm:NAME, any network of timm (needs the extra timm).
         bn_views: Batch normalisation over all views together (joint, AugMix's) or each view by itself (per_view,
-            what separate forward passes would compute).
+            what separate forward passes would compute; no difference in a network without any).
         sync_bn: With several processes, normalise over the images of all of them, not of each by itself.
     """
 

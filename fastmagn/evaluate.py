@@ -218,7 +218,11 @@ def evaluate_run(run_dir: Path, config: Config) -> dict[str, Any]:
     with join_world(torch.device(config.device)) as (world, device):
         image_set = load_images(config.data.name, config.data.dir, config.data.download)
         model = build_model(
-            config.model.name, num_classes=image_set.num_classes, mean=image_set.mean, std=image_set.std
+            config.model.name,
+            num_classes=image_set.num_classes,
+            mean=image_set.mean,
+            std=image_set.std,
+            image_size=image_set.test_images_u8.shape[1:3],
         ).to(device, memory_format=torch.channels_last)
         path = last_checkpoint(run_dir)
         load_model(read_checkpoint(path, device), model, path, config.eval.weights)

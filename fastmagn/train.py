@@ -230,9 +230,9 @@ def train(config: Config) -> dict[str, Any] | None:
         InputError: The configuration, the data or the run folder cannot be used; memory is too small; a device is lost.
     """
     config = settle_hardware(config)
-    data = config.data
+    model_name = config.model.name.replace(":", "-")  # timm:NAME, in a folder's name
     run_dir = (
-        config.run_dir or Path("runs") / f"{data.name}-{config.method}-{config.model.name}-seed{config.train.seed}"
+        config.run_dir or Path("runs") / f"{config.data.name}-{config.method}-{model_name}-seed{config.train.seed}"
     )
     config = dataclasses.replace(config, run_dir=run_dir)
     choose_engine(config.augment.backend, torch.device(config.device))

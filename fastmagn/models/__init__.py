@@ -8,11 +8,20 @@ from torch import Tensor, nn
 
 from fastmagn.models.batchnorm import split_batch_norm
 from fastmagn.models.sync_batchnorm import synchronise_batch_norm
+from fastmagn.models.timm_networks import PREFIX, timm_network
 from fastmagn.registry import resolve
 
 MODELS = {
     "resnet18": "fastmagn.models.resnet:resnet18",
+    "resnet50": "fastmagn.models.resnet:resnet50",
     "resnet_small": "fastmagn.models.resnet:resnet_small",
+    "densenet121": "fastmagn.models.densenet:densenet121",
+    "densenet121_k12": "fastmagn.models.densenet:densenet121_k12",
+    "inception_v3": "fastmagn.models.inception:inception_v3",
+    "wideresnet28_10": "fastmagn.models.wide_resnet:wideresnet28_10",
+    "wideresnet40_2": "fastmagn.models.wide_resnet:wideresnet40_2",
+    "resnext29_32x4d": "fastmagn.models.resnext:resnext29_32x4d",
+    "resnext29_4x32d": "fastmagn.models.resnext:resnext29_4x32d",
 }
 
 
@@ -42,26 +51,33 @@ def build_model(
     num_views: int = 1,
     bn_views: str = "joint",
     sync_bn: bool = False,
+    image_size: tuple[int, int] = (32, 32),
 ) -> Normalised:
-    """A network of the registry with weights drawn from `seed`, on the CPU, float32.
+    """A network of the registry or of timm, with weights drawn from `seed`, on the CPU, float32.
 
     Args:
-        name: A name of MODELS.
+        name: A name of MODELS, or timm:NAME for a network of timm.
         num_classes: K, outputs of the network.
         mean: The data set's mean for each channel, pixels in [0, 1].
         std: The data set's standard deviation for each channel, pixels in [0, 1].
         seed: Seed of the weights; torch's global generator is left as it was.
         num_views: V, views that a fused batch stacks.
-        bn_views: `joint`, or `per_view` for batch statistics of each view by itself.
+        bn_views: `joint`, or `per_view` for batch statistics of each view by itself, which changes nothing in a
+            network without batch normalisation.
         sync_bn: Batch statistics of all processes' images.
+        image_size: (H, W) of the images, px. Networks of MODELS take any size from 32x32; timm's are made for this one.
 
     Raises:
-        InputError: An unknown name.
+        InputError: An unknown name; timm is not installed; its network cannot take images of `image_size`; `sync_bn`
+            and a batch normalisation that cannot be synchronised.
     """
-    build = resolve(MODELS, name, "model.name")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = build(num_classes)
+        if name.startswith(PREFIX):
+            network = timm_network(name.removeprefix(PREFIX), num_classes, image_size)
+        else:
+            also = f", or {PREFIX}NAME for any network of timm"
+            network = resolve(MODELS, name, "model.name", also)(num_classes)
     if sync_bn:
         synchronise_batch_norm(network)
     if bn_views == "per_view":

@@ -1,14 +1,17 @@
 """Batch normalisation of a fused batch, view by view."""
 
+from functools import cache
+
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
-class PerViewBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm2d that normalises each of the V views stacked in [V*B, C, H, W] with its own batch statistics.
+class PerViewBatchNorm(_BatchNorm):
+    """Mixed into a batch normalisation: each of the V views stacked in [V*B, ...] has its own batch statistics.
 
     Running statistics are updated once for each view, in order, as V separate forward passes would. Parameters and
-    buffers keep BatchNorm2d's names, so checkpoints fit both.
+    buffers keep their names, so checkpoints fit both.
     """
 
     num_views: int = 1
@@ -16,12 +19,20 @@ class PerViewBatchNorm2d(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.num_views == 1:
             return super().forward(x)
-        return torch.cat([super(PerViewBatchNorm2d, self).forward(view) for view in x.chunk(self.num_views)])
+        return torch.cat([super(PerViewBatchNorm, self).forward(view) for view in x.chunk(self.num_views)])
 
 
 def split_batch_norm(network: nn.Module, num_views: int) -> None:
-    """Turn every BatchNorm2d of `network` into a PerViewBatchNorm2d for `num_views` views, in place."""
+    """Make every batch normalisation of `network` a PerViewBatchNorm for `num_views` views, in place.
+
+    Subclasses keep what they add to it, such as timm's BatchNormAct2d its activation.
+    """
     for module in network.modules():
-        if type(module) is nn.BatchNorm2d:
-            module.__class__ = PerViewBatchNorm2d
+        if isinstance(module, _BatchNorm):
+            module.__class__ = _per_view(type(module))
             module.num_views = num_views
+
+
+@cache
+def _per_view(kind: type[_BatchNorm]) -> type[_BatchNorm]:
+    return type(f"PerView{kind.__name__}", (PerViewBatchNorm, kind), {})

@@ -1,0 +1,71 @@
+"""Any network of timm, by its name."""
+
+import difflib
+
+import torch
+from torch import Tensor, nn
+
+from fastmagn.errors import InputError
+
+PREFIX = "timm:"
+
+
+def timm_network(name: str, num_classes: int, image_size: tuple[int, int]) -> nn.Module:
+    """timm's network `name`, new weights, for images of `image_size`, without dropout or stochastic depth.
+
+    Those two draw from a generator with a state, and a resumed run would not repeat them.
+
+    Args:
+        name: A name of `timm.list_models()`, without the tag of pretrained weights.
+        num_classes: K, outputs of the network.
+        image_size: (H, W) of the images, px; networks of one fixed size (such as vision transformers) are made for it.
+
+    Raises:
+        InputError: timm is not installed; it has no such network; the network cannot take images of that size.
+    """
+    try:
+        import timm
+    except ImportError:
+        raise InputError(
+            f"model.name: got {PREFIX + name!r}, but timm is not installed; expected the package timm. "
+            'Run `pip install "fastmagn[timm]"`, or name a network that needs none.'
+        ) from None
+    known = timm.list_models()
+    if name not in known:
+        nearest = [PREFIX + near for near in difflib.get_close_matches(name.partition(".")[0], known, n=3)]
+        hint = f" Did you mean {', '.join(nearest)}?" if nearest else ""
+        raise InputError(
+            f"model.name: got {PREFIX + name!r}; expected a name of timm.list_models(), without a tag of weights.{hint}"
+        )
+    fixed = timm.get_pretrained_cfg(name, allow_unregistered=True).fixed_input_size
+    height, width = image_size
+    try:
+        network = timm.create_model(name, num_classes=num_classes, **({"img_size": image_size} if fixed else {}))
+        logits = _try_one_image(network, height, width)
+    except (RuntimeError, AssertionError, ValueError, TypeError, IndexError, ZeroDivisionError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(
+            f"model.name: {PREFIX + name} cannot take images of {height}x{width} px ({reason[:200]}); expected a "
+            "network that can. Name another, or give images of another size."
+        ) from error
+    assert logits.shape == (1, num_classes)
+    _turn_off_dropout(network)
+    return network
+
+
+def _try_one_image(network: nn.Module, height: int, width: int) -> Tensor:
+    """The logits of a black image: what a network of another image size, or of too many strides, cannot compute."""
+    network.eval()
+    with torch.no_grad():
+        logits = network(torch.zeros(1, 3, height, width))
+    network.train()
+    return logits
+
+
+def _turn_off_dropout(network: nn.Module) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+        for rate in ("drop_prob", "drop_rate"):  # timm's stochastic depth; networks that call dropout as a function
+            if hasattr(module, rate):
+                setattr(module, rate, 0.0)

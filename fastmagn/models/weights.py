@@ -1,0 +1,13 @@
+"""First weights."""
+
+from torch import nn
+
+
+def he_normal(network: nn.Module) -> None:
+    """Draw every convolution of `network` anew from N(0, 2 / fan_out), in place.
+
+    Source: K. He et al., "Delving deep into rectifiers", ICCV 2015, equation (14).
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -1,0 +1,82 @@
+"""Batch normalisation of fused views: as separate forward passes, or joint."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fastmagn.models import MODELS
+from fastmagn.models.batchnorm import PerViewBatchNorm, split_batch_norm
+
+
+def one_view_at_a_time(fused: nn.Module) -> nn.Module:
+    """A copy whose batch normalisation is torch's own again."""
+    separate = copy.deepcopy(fused)
+    for module in separate.modules():
+        if isinstance(module, PerViewBatchNorm):
+            module.__class__ = type(module).__mro__[2]
+            del module.num_views
+    assert not any(isinstance(module, PerViewBatchNorm) for module in separate.modules())
+    return separate
+
+
+def random_views(num_views: int, batch_size: int, size: int = 32) -> list[Tensor]:
+    """Views whose statistics differ much."""
+    scales = torch.linspace(0.3, 2.0, num_views)
+    return [torch.rand(batch_size, 3, size, size, dtype=torch.float64) * scale for scale in scales]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_per_view_equals_separate_forwards(build, name):
+    fused = build(name, num_views=2, bn_views="per_view").double()
+    separate = one_view_at_a_time(fused)
+    views = random_views(2, batch_size=2, size=16)  # a quarter of the time of 32
+    with torch.no_grad():
+        torch.testing.assert_close(fused(torch.cat(views)), torch.cat([separate(view) for view in views]))
+    for (buffer_name, a), (_, b) in zip(fused.named_buffers(), separate.named_buffers(), strict=True):
+        torch.testing.assert_close(a, b, msg=buffer_name)
+
+
+@pytest.mark.parametrize("num_views", [1, 3])
+def test_per_view_gradients_equal_separate_forwards(build, num_views):
+    fused = build("resnet_small", num_views=num_views, bn_views="per_view").double()
+    separate = one_view_at_a_time(fused)
+    views = random_views(num_views, batch_size=5)
+    fused(torch.cat(views)).square().sum().backward()
+    torch.cat([separate(view) for view in views]).square().sum().backward()
+    for (name, a), (_, b) in zip(fused.named_parameters(), separate.named_parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, msg=name)
+
+
+def test_joint_is_one_forward_of_the_plain_network(build):
+    views = random_views(2, batch_size=4)
+    plain, joint = build("wideresnet40_2").double(), build("wideresnet40_2", num_views=2, bn_views="joint").double()
+    split = build("wideresnet40_2", num_views=2, bn_views="per_view").double()
+    split.load_state_dict(joint.state_dict())  # the same names: a checkpoint fits both
+    assert {type(module) for module in joint.modules() if isinstance(module, nn.BatchNorm2d)} == {nn.BatchNorm2d}
+    logits = joint(torch.cat(views))
+    torch.testing.assert_close(logits, plain(torch.cat(views)))
+    assert not torch.allclose(split(torch.cat(views)), logits)
+
+
+def test_evaluation_uses_running_statistics(build):
+    model = build("resnet_small", num_views=2, bn_views="per_view")
+    model(torch.rand(8, 3, 32, 32))
+    model.eval()
+    images = torch.rand(3, 3, 32, 32)
+    torch.testing.assert_close(model(images), torch.cat([model(image[None]) for image in images]), atol=1e-5, rtol=1e-5)
+
+
+def test_every_kind_of_batch_norm_is_split():
+    """Against the definition: each view of a training batch has mean 0 and variance 1, channel by channel."""
+    for norm, shape in (
+        (nn.BatchNorm1d(4), (6, 4)),
+        (nn.BatchNorm2d(4), (6, 4, 3, 3)),
+        (nn.BatchNorm3d(4), (6, 4) + (2,) * 3),
+    ):
+        split_batch_norm(norm, num_views=2)
+        for view in norm(torch.rand(shape) * 5 + 3).double().chunk(2):
+            channels = view.transpose(0, 1).flatten(1)
+            torch.testing.assert_close(channels.mean(dim=1), torch.zeros(4).double(), atol=1e-5, rtol=0)
+            torch.testing.assert_close(channels.var(dim=1, correction=0), torch.ones(4).double(), atol=1e-3, rtol=0)
