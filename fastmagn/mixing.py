@@ -4,8 +4,8 @@
         slot 0    words: lambda, box centre x, box centre y, whether CutMix is applied
         slot 1    words: the sort key that decides the partner (two), -, -
 
-A sample's lambda and box depend on (seed, epoch, sample index) alone. Its partner is an image of the same batch: mixup
-and CutMix do depend on the batch, that is, on train.batch_size.
+A sample's lambda and box depend on (seed, epoch, sample index) alone. Its partner is an image of the same forward pass:
+mixup and CutMix do depend on train.batch_size, train.accumulation_steps and the number of processes.
 
 Shape letters: B batch, K classes, C H W image.
 """
