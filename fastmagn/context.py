@@ -56,3 +56,9 @@ class StepContext:
         flat = on_host.view(batch, -1).numpy()
         fill(flat, stream, 0, self.indices, self.epoch, *rng.key_words(self.config.train.seed))
         return on_host.to(images.device, non_blocking=True).permute(0, 3, 1, 2)
+
+
+def on_device(array: np.ndarray, device: torch.device) -> Tensor:
+    """The array as a tensor on `device`: through pinned memory on CUDA, as other copies would wait for the device."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

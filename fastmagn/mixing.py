@@ -4,8 +4,8 @@
         slot 0    words: lambda, box centre x, box centre y, whether CutMix is applied
         slot 1    words: the sort key that decides the partner (two), -, -
 
-A sample's lambda and box depend on (seed, epoch, sample index) alone. Its partner is an image of the same batch: mixup
-and CutMix do depend on the batch, that is, on train.batch_size.
+A sample's lambda and box depend on (seed, epoch, sample index) alone. Its partner is an image of the same forward pass:
+mixup and CutMix do depend on train.batch_size, train.accumulation_steps and the number of processes.
 
 Shape letters: B batch, K classes, C H W image.
 """
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from scipy.special import betaincinv
 from torch import Tensor
 
-from fastmagn.context import StepContext
+from fastmagn.context import StepContext, on_device
 from fastmagn_kernels.rng import STREAM_MIXING
 
 _TWO_TO_MINUS_32 = 2.0**-32
@@ -56,8 +56,8 @@ def mixup(images: Tensor, labels: Tensor, context: StepContext) -> tuple[Tensor,
         Mixed images, and soft targets float32 [B, K].
     """
     weights = draw_lambda(context.words(0, STREAM_MIXING), context.config.mixing.mixup_alpha)
-    partners = draw_partners(context).to(images.device)
-    share = torch.from_numpy(weights.astype(np.float32)).to(images.device)
+    partners = on_device(draw_partners(context), images.device)
+    share = on_device(weights.astype(np.float32), images.device)
     mixed = torch.lerp(images[partners], images, share[:, None, None, None])
     return mixed, mix_labels(labels, partners, share, context.num_classes)
 
@@ -84,8 +84,8 @@ def cutmix(images: Tensor, labels: Tensor, context: StepContext) -> tuple[Tensor
     side = np.sqrt(1 - draw_lambda(words, mixing.cutmix_alpha)) * applied
     boxes = draw_boxes(words, (side * width).astype(np.int64), (side * height).astype(np.int64), (height, width))
     areas = (boxes[:, 1] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 2])
-    share = torch.from_numpy((1 - areas / (height * width)).astype(np.float32)).to(images.device)
-    partners = draw_partners(context).to(images.device)
+    share = on_device((1 - areas / (height * width)).astype(np.float32), images.device)
+    partners = on_device(draw_partners(context), images.device)
     mixed = torch.where(box_mask(boxes, images), images[partners], images)
     return mixed, mix_labels(labels, partners, share, context.num_classes)
 
@@ -111,25 +111,23 @@ def draw_boxes(words: np.ndarray, width_px: np.ndarray, height_px: np.ndarray, s
     edges = []
     for word, length, extent in ((words[:, 1], width_px, size[1]), (words[:, 2], height_px, size[0])):
         centre = (word * _TWO_TO_MINUS_32 * extent).astype(np.int64)
-        first = centre - length // 2
-        # An odd length keeps its last pixel in CutMix's own way: both halves are length // 2.
-        last = centre + length // 2
-        edges += [np.clip(first, 0, extent), np.clip(last, 0, extent)]
+        half = length // 2  # as CutMix's code has it: an odd length loses a pixel
+        edges += [np.clip(centre - half, 0, extent), np.clip(centre + half, 0, extent)]
     return np.stack(edges, axis=1)
 
 
 def box_mask(boxes: np.ndarray, images: Tensor) -> Tensor:
     """Where `images` [B, C, H, W] lie within their boxes int64 [B, 4]: bool [B, 1, H, W], on the images' device."""
-    left, right, top, bottom = torch.from_numpy(boxes).to(images.device).view(-1, 4, 1, 1, 1).unbind(1)
+    left, right, top, bottom = on_device(boxes, images.device).view(-1, 4, 1, 1, 1).unbind(1)
     y = torch.arange(images.shape[2], device=images.device)[:, None]
     x = torch.arange(images.shape[3], device=images.device)
     return (left <= x) & (x < right) & (top <= y) & (y < bottom)
 
 
-def draw_partners(context: StepContext) -> Tensor:
+def draw_partners(context: StepContext) -> np.ndarray:
     """Each image's partner in the batch, a permutation int64 [B]: the order of random keys of the samples."""
     words = context.words(1, STREAM_MIXING).astype(np.uint64)
-    return torch.from_numpy(np.argsort(words[:, 0] << np.uint64(32) | words[:, 1], kind="stable"))
+    return np.argsort(words[:, 0] << np.uint64(32) | words[:, 1], kind="stable")
 
 
 def mix_labels(labels: Tensor, partners: Tensor, share: Tensor, num_classes: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""AutoAugment and TrivialAugment: torchvision's own, image by image on the host.
+"""AutoAugment and TrivialAugment: torchvision's own, image by image on the host, which images on CUDA are fetched to.
 
 STREAM_POLICY, slot 0: words 0 and 1 seed the generator that torchvision draws an image's policy from. A policy depends
 on (seed, epoch, sample index) alone, and, as torchvision draws it, on the versions of PyTorch and torchvision.

@@ -12,7 +12,8 @@ from fastmagn.config import AugmentConfig, Config, LossConfig
 from fastmagn.data import ImageSet, load_images, split_validation
 from fastmagn.hardware import settle_hardware
 from fastmagn.methods import METHODS, LogitViews, get_method, split_logits
-from fastmagn.train import Run, build_run, train, train_step
+from fastmagn.run import Run, build_run
+from fastmagn.train import make_pieces, train, train_step
 from tests.test_losses import LABELS, kl_row, softmax_row
 from tests.test_train import rows as metrics_rows
 from tests.test_train import small, without_times
@@ -136,7 +137,7 @@ def test_two_steps_on_real_images_have_finite_losses_and_gradients(method, bn_vi
     run.optimizer.register_step_pre_hook(check_gradients)
     batches = run.source.batches(0)
     for step in range(2):
-        parts = train_step(run, next(batches), epoch=0, step=step)
+        parts = train_step(run, make_pieces(run, next(batches), epoch=0), step)
         assert all(math.isfinite(part) for part in parts.values())
         assert 0 <= parts["train_accuracy"] <= 1
     assert steps == 2
@@ -145,12 +146,12 @@ def test_two_steps_on_real_images_have_finite_losses_and_gradients(method, bn_vi
 
 @pytest.mark.parametrize("method", METHODS)
 def test_compiled_equals_eager(method, tmp_path, monkeypatch):
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager", fullgraph=True))
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     torch._dynamo.reset()  # it counts compilations of one function over all runs of a process
     measured = []
     for compiled in ("false", "true"):
         run = start_run(small(tmp_path, "--method", method, *FAST, "--train.compile", compiled))
-        parts = train_step(run, next(run.source.batches(0)), epoch=0, step=0)
+        parts = train_step(run, make_pieces(run, next(run.source.batches(0)), epoch=0), step=0)
         measured.append(({name: part.item() for name, part in parts.items()}, run.model.state_dict()))
     (eager, after_eager), (compiled, after_compiled) = measured
     assert compiled == pytest.approx(eager, rel=1e-4, abs=1e-6)
