@@ -22,10 +22,10 @@ _ELEMENTS = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16:
 
 
 def fill_views(images: Tensor, params: ViewParams, out: Tensor) -> None:
-    """Fill `out`, float [V*B, H, W, 3] of VIEW_DTYPES, with the views of `images`, uint8 [B, H, W, 3]; see `make_views`.
+    """Fill `out`, [V*B, H, W, 3] of VIEW_DTYPES, with the views of `images`, uint8 [B, H, W, 3], as `make_views` says.
 
-    Both contiguous, on one CUDA device. Float32 views equal the CPU engine's to the bit; other dtypes are these, rounded
-    to nearest. Takes no more memory than 64 MiB beside them.
+    Both contiguous, on one CUDA device. Float32 views equal the CPU engine's to the bit; other dtypes are these,
+    rounded to nearest. Takes no more than 64 MiB beside them.
 
     Raises:
         InputError: An image has more than 2^23 pixels.
@@ -89,7 +89,7 @@ def _num_sms(device: int) -> int:
 
 
 @functools.cache
-def _stream(device: int, handle: int) -> object:  # noqa: ARG001
+def _stream(device: int, handle: int) -> object:
     return cuda.external_stream(handle)
 
 

@@ -4,9 +4,9 @@ How the work lies on the device:
 
     block       one image and every `groups`-th of its views: it makes the clean view once, then its views in turn.
                 As many groups as fill the device, since each makes the clean view again.
-    row         an image, uint8 [H W 3]. A block has 2 + W: the clean view, a spare one, and the chains' ends. Operations
-                read one row and write another; of a sequence every second one writes the spare row, and the last its end.
-                So mixing reads all chains once, and no sum is kept in float.
+    row         an image, uint8 [H W 3]. A block has 2 + W: the clean view, a spare one, and the chains' ends. An
+                operation reads one row and writes another; of a chain's every second writes the spare row, and the last
+                the chain's own. So mixing reads all chains at once, and keeps no sums.
     memory      rows lie in shared memory where they fit (32x32: 15 KiB of 3 chains), else in `scratch`, for which the
                 grid is made small enough: its blocks then take several images each, one after another.
     draws       a thread for each operation of a view (`draws`, Philox: no state, no order), into shared memory.
@@ -132,7 +132,7 @@ def plan_launch(
 
 @cuda.jit(device=True)
 def _jitter_part(order, step):
-    """Which part of the colour jitter is done at `step`: JITTER_ORDERS of fastmagn.augment.params, whose rows ascend."""
+    """Which part of the colour jitter is done at `step`: the rows of fastmagn.augment.params.JITTER_ORDERS, computed."""
     first = order // 2
     low = 1 if first == 0 else 0
     high = 3 - first - low
@@ -318,8 +318,8 @@ def _make_kernel(element: str, in_shared: bool) -> Callable:
 def kernel_source(element: str, in_shared: bool) -> tuple[Callable, Any]:
     """A kernel's Python function and its signature.
 
-    The kernel takes images uint8 [B, H W 3], indices int64 [B], Settings, pixel.rotation_table(), `Launch`'s scratch, and
-    out [V B, H W 3] of the element's type; all contiguous. Elements of bfloat16 are passed as their bits, uint16.
+    The kernel takes images uint8 [B, H W 3], indices int64 [B], Settings, pixel.rotation_table(), `Launch`'s scratch,
+    and out [V B, H W 3] of the element's type; all contiguous. Elements of bfloat16 are passed as their bits, uint16.
     """
     out, _ = ELEMENTS[element]
     arguments = (
@@ -334,6 +334,6 @@ def kernel_source(element: str, in_shared: bool) -> tuple[Callable, Any]:
 
 
 @functools.cache
-def views_kernel(element: str, in_shared: bool, device: int) -> Any:  # noqa: ARG001
+def views_kernel(element: str, in_shared: bool, device: int) -> Any:
     """The compiled kernel, for the current device, whose number is `device`."""
     return jit_kernel(*kernel_source(element, in_shared))

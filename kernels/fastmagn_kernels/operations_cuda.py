@@ -1,11 +1,12 @@
 """Base transform's and AugMix's operations, each by all threads of one CUDA block; exact against Pillow (see `pixel`).
 
 An image is a flat uint8 row [H W 3], channels last. Every operation reads `source` and writes all of `target`, another
-row. It returns unsynchronised: the caller waits for the block before `target` is read or `source` written. Conditions on
-operations and sizes are the same for all threads of a block, so that all come to every barrier.
+row. It returns unsynchronised: the caller waits for the block before `target` is read or `source` written. Conditions
+on operations and sizes are the same for all threads of a block, so that all come to every barrier.
 
-A block is two-dimensional: geometric operations give threads x to columns and y to rows, and so divide nothing. Loops are
-`while` loops because numba divides to count a range's steps, which costs more than a pixel.
+A block is two-dimensional: geometric operations give threads x to columns and y to rows, and so divide nothing. Loops
+are `while` loops because numba divides to count a range's steps, which costs more than a pixel; indices are uint32
+because a signed one may count from the end, which costs three instructions an access.
 """
 
 import math
