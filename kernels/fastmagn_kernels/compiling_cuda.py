@@ -36,17 +36,28 @@ def _unfused() -> Iterator[None]:
         yield
 
 
-def jit_kernel(function: Callable, signature: Any) -> Any:
-    """A kernel compiled for the current device and one signature; in numba's simulator the function, simulated."""
+def jit_kernel(function: Callable, signature: Any, launch_bounds: tuple[int, int] | None = None) -> Any:
+    """A kernel compiled for the current device and one signature; in numba's simulator the function, simulated.
+
+    `launch_bounds`: the most threads of a block, and how many such blocks a multiprocessor must have registers for.
+    """
     if config.ENABLE_CUDASIM:
         return cuda.jit(function)
     with _unfused(), _replaced(config, "CACHE_DIR", cache_folder()):
-        return cuda.jit(signature, cache=True, lto=False)(function)
+        return cuda.jit(signature, cache=True, lto=False, launch_bounds=launch_bounds)(function)
 
 
-def compile_ptx(function: Callable, signature: Any, compute_capability: tuple[int, int]) -> str:
-    """The kernel's PTX for a compute capability such as (9, 0); needs no GPU and no driver."""
+def compile_ptx(
+    function: Callable,
+    signature: Any,
+    launch_bounds: tuple[int, int] | None = None,
+    *,
+    compute_capability: tuple[int, int],
+) -> str:
+    """The PTX of what `jit_kernel` compiles, for a capability such as (9, 0); needs no GPU and no driver."""
     device = SimpleNamespace(compute_capability=compute_capability)  # asked for when a device function is compiled
     with _unfused(), _replaced(dispatcher, "get_current_device", lambda: device):
-        ptx, _ = cuda.compile(function, signature, device=False, abi="numba", cc=compute_capability)
+        ptx, _ = cuda.compile(
+            function, signature, device=False, abi="numba", cc=compute_capability, launch_bounds=launch_bounds
+        )
     return ptx

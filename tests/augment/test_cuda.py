@@ -224,9 +224,11 @@ def test_memory_stays_within_64_mib_beside_the_views(pictures):
 @pytest.mark.parametrize("in_shared", [True, False], ids=["shared", "scratch"])
 @pytest.mark.parametrize("element", ELEMENTS)
 def test_kernel_compiles_for_hopper_and_rounds_as_the_cpu_does(element, in_shared):
-    ptx = compile_ptx(*kernel_source(element, in_shared), (9, 0))
+    ptx = compile_ptx(*kernel_source(element, in_shared), compute_capability=(9, 0))
     assert ".target sm_90" in ptx
     assert ptx.count(".visible .entry") == 1
+    assert re.search(r"\.maxntid 256", ptx)
+    assert re.search(r"\.minnctapersm 4", ptx)
     assert not re.findall(r"\bfma\.", ptx)  # nothing fused
     assert not re.findall(r"\b(?:mul|add|sub)\.f(?:32|64)", ptx)  # nor left for the assembler to fuse: .rn says not to
     assert not re.findall(r"\.approx|\.full|\.ftz", ptx)
@@ -235,6 +237,13 @@ def test_kernel_compiles_for_hopper_and_rounds_as_the_cpu_does(element, in_share
     where = "shared" if in_shared else "global"
     assert len(re.findall(rf"ld\.{where}\.u8", ptx)) > 50  # addressed as what it is, not through generic addresses
     assert not re.findall(r"\b(?:ld|st)\.(?:volatile\.)?[busf]\d", ptx)
+
+
+@on_host
+def test_unit_is_the_rounded_quotient_for_every_value():
+    values = np.arange(256, dtype=np.uint8)
+    made = np.array([augmix_cuda.unit(value) for value in values], np.float32)
+    np.testing.assert_array_equal(made, (values / 255.0).astype(np.float32))
 
 
 @on_host
