@@ -22,7 +22,7 @@ BACKENDS = {
     "pil": "fastmagn.augment.pil:fill_views",
 }
 # The same with tensors on a CUDA device, and `out` of any dtype in VIEW_DTYPES. Backends without one work on the host.
-CUDA_BACKENDS: dict[str, str] = {}
+CUDA_BACKENDS = {"numba": "fastmagn.augment.cuda_backend:fill_views"}
 
 VIEW_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 

@@ -102,6 +102,13 @@ def draw_chain(view, chain, index, epoch, key_0, key_1, mixture_depth):
 
 
 @jit
+def chain_share(exponential, total, num_chains):
+    """A chain's weight, float32, of its exponential and the sum of all chains', added in their order."""
+    # Every exponential is 0 once in 2^25 draws of a single chain: equal weights then, not 0 / 0.
+    return exponential / total if total > 0 else np.float32(1.0 / num_chains)
+
+
+@jit
 def magnitude_of(op, level, negative, height, width):
     """The magnitude, float64, that AugMix gives an operation at `level` in [0, 10); signed operations by `negative`.
 
@@ -188,9 +195,7 @@ def fill_augmix(
                             j, w, d, index, epoch, key_0, key_1, num_ops, strength, height, width
                         )
             for w in range(num_chains):
-                # Every exponential is 0 once in 2^25 draws of a single chain: equal weights then, not 0 / 0.
-                share = chain_weights[j, i, w] / total if total > 0 else np.float32(1.0 / num_chains)
-                chain_weights[j, i, w] = share
+                chain_weights[j, i, w] = chain_share(chain_weights[j, i, w], total, num_chains)
 
 
 @jit

@@ -114,6 +114,29 @@ def solarize_entry(value, threshold):
 
 
 @jit
+def autocontrast_entry(value, low, high):
+    """ImageOps.autocontrast: stretch values so that a channel's `low` becomes 0 and its `high` 255."""
+    scale, offset = 1.0, 0.0
+    if high > low:
+        scale = 255.0 / (high - low)
+        offset = -low * scale
+    stretched = np.int64(value * scale + offset)
+    return min(max(stretched, 0), 255)
+
+
+@jit
+def equalize_step(total, last):
+    """ImageOps.equalize's step, of a channel's pixels and those of its highest value; 0 if there is nothing to do."""
+    return (total - last) // 255
+
+
+@jit
+def equalize_entry(value, cumulative, step):
+    """ImageOps.equalize: where `cumulative` pixels of the channel have a lower value."""
+    return min((step // 2 + cumulative) // step, 255) if step > 0 else value
+
+
+@jit
 def fill_autocontrast_table(histogram, table):
     """ImageOps.autocontrast's table, uint8 [256], of a channel's histogram, int32 [256]."""
     low, high = 0, 255
@@ -121,13 +144,8 @@ def fill_autocontrast_table(histogram, table):
         low += 1
     while high > 0 and histogram[high] == 0:
         high -= 1
-    scale, offset = 1.0, 0.0
-    if high > low:
-        scale = 255.0 / (high - low)
-        offset = -low * scale
     for value in range(256):
-        stretched = np.int64(value * scale + offset)
-        table[value] = min(max(stretched, 0), 255)
+        table[value] = autocontrast_entry(value, low, high)
 
 
 @jit
@@ -137,8 +155,8 @@ def fill_equalize_table(histogram, table):
     for value in range(256):
         total += histogram[value]
         last = histogram[value] if histogram[value] > 0 else last
-    step = (total - last) // 255  # 0 for a channel of one value, as for one too small to equalise
-    cumulative = step // 2
+    step = equalize_step(total, last)
+    cumulative = 0
     for value in range(256):
-        table[value] = min(cumulative // step, 255) if step > 0 else value
+        table[value] = equalize_entry(value, cumulative, step)
         cumulative += histogram[value]

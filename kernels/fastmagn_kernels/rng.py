@@ -130,7 +130,7 @@ def sin_cos_turn(word):
 @jit
 def normal_pair(word_0, word_1):
     """Two uint32 -> two independent float32 standard normals (Box-Muller); |z| stays below 5.9."""
-    radius = np.sqrt(np.float32(-2) * log_uniform(word_0))
+    radius = math.sqrt(np.float32(-2) * log_uniform(word_0))
     sine, cosine = sin_cos_turn(word_1)
     return radius * cosine, radius * sine
 
