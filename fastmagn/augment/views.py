@@ -19,10 +19,13 @@ FillViews = Callable[[Tensor, ViewParams, Tensor], None]
 # name -> (images uint8 [B, H, W, C], ViewParams, out float32 [V*B, H, W, C]) -> None; contiguous tensors on the host.
 BACKENDS = {
     "numba": "fastmagn.augment.numba_backend:fill_views",
+    "dali": "fastmagn.augment.dali_backend:fill_views",
     "pil": "fastmagn.augment.pil:fill_views",
 }
 # The same with tensors on a CUDA device, and `out` of any dtype in VIEW_DTYPES. Backends without one work on the host.
-CUDA_BACKENDS: dict[str, str] = {}
+CUDA_BACKENDS: dict[str, str] = {
+    "dali": "fastmagn.augment.dali_backend:fill_views",
+}
 
 VIEW_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
