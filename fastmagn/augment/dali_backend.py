@@ -8,18 +8,18 @@ operation and merge it again. torch mixes the chains and adds the noise.
 Nothing is drawn here: operations, magnitudes and weights are the samples' (`params`), as for every backend. The noise
 is the same stream too, made on the host by numba and copied where the views are.
 
-Against Pillow (tests/augment/tolerances_dali.py has the numbers, measured on the CPU):
+Against Pillow (measured on the CPU; the table is tests/augment/tolerances_dali.py):
 
-- crop, flip, jitter, posterize, solarize, autocontrast, equalize, translations, color, contrast, brightness: equal.
-  They are DALI arithmetic in float32 (autocontrast: float64), rounded toward zero as Pillow does.
-- rotate, shear_x, shear_y: `warp_affine` computes coordinates in float32, Pillow in float64, so a value that falls near
-  an integer may be 1 level off, and a pixel whose centre falls on the image's very border may be black in one only.
-  Its own border, a blend with black, is not Pillow's: it repeats the border here, and a second, nearest-neighbour warp
-  of ones tells which centres fall outside.
-- sharpness: `filter` sums in another order: 1 level, seldom.
-- DALI's own `equalize` follows OpenCV and differs by up to 65 levels. Pillow's is a numba function within the pipeline;
-  DALI refuses those on CUDA 13, so on a CUDA device it is a Python function of torch operations, for which the host
+- rotate (the base transform's too), shear_x, shear_y: at most 1 level off, in under 1 % of the values. `warp_affine`
+  has coordinates in float32, Pillow in float64. It would blend the border with black; here it repeats the border, as
+  Pillow does, and a second, nearest-neighbour warp of ones tells which centres fall outside. A centre that falls on the
+  very border may be black in one only.
+- all else: equal. It is DALI arithmetic in float32 (autocontrast: float64), rounded toward zero as Pillow does.
+- DALI's own `equalize` follows OpenCV and differs by up to 65 levels. Here it is a numba function within the pipeline.
+  DALI 2.4 refuses those on CUDA 13, so on a CUDA device it is a Python function of torch operations, for which the host
   waits.
+
+On a CPU this takes over ten times the numba engine's time: every step of the arithmetic passes over the batch.
 
 Legend: V views, B batch, J AugMix views, W chains, D operations of a chain, H W image.
 """

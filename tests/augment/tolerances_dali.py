@@ -1,6 +1,6 @@
 """How far the DALI backend's operations may be from Pillow's; measured on the CPU by test_dali.py, which prints it.
 
-Over 14 pictures at every magnitude that can be drawn, at 32x32, 20x33, 2x5, 1x1 and (fewer) 224x180, and over 1,000
+Over 14 pictures at every magnitude that can be drawn, at 32x32, 20x33, 1x1 and (fewer) 224x180, and over 1,000
 CIFAR images. No value is more than one level off. Most of the shears' 0.6 % come from shears of 1e-9, where Pillow
 truncates from just below an integer: without those the shares at 32x32 are below 0.02 %.
 """
