@@ -198,7 +198,6 @@ class Attack:
         (["--method", "magnn"], r"method: got 'magnn'; expected one of .*Did you mean 'magn'\?"),
         (["--data.name", "cifar01"], r"data\.name: got 'cifar01'; expected one of .*Did you mean 'cifar10'\?"),
         (["--train.batch_size", "5000"], r"train\.batch_size: got 5000"),
-        (["--augment.backend", "dali"], r"augment\.backend: got 'dali'; expected one of"),
     ],
 )
 def test_unusable_arguments_name_their_field(arguments, message, tmp_path):

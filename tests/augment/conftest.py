@@ -61,3 +61,10 @@ def cifar_images() -> np.ndarray:
     if not root:
         pytest.skip("FASTMAGN_DATA is not set (the folder that holds cifar-10-batches-py)")
     return load_cifar10(Path(root), download=False).train_images_u8[:1000]
+
+
+@pytest.fixture(autouse=True)
+def _backend_is_installed(request: pytest.FixtureRequest) -> None:
+    """Skips a test of the DALI backend where DALI is not installed."""
+    if getattr(request.node, "callspec", None) and request.node.callspec.params.get("backend") == "dali":
+        pytest.importorskip("nvidia.dali", reason="needs NVIDIA DALI: pip install 'fastmagn[dali]'")
