@@ -104,8 +104,14 @@ def fisher_trace(factor: Tensor) -> Tensor:
 
 
 def fisher_largest_eigenvalue(factor: Tensor) -> Tensor:
-    """lambda_max(G), float64 [B], from `fisher_factor`'s M: M M^T, only K x K, has G's eigenvalues above 0."""
-    return torch.linalg.eigvalsh(factor @ factor.mT)[:, -1].clamp(min=0)
+    """lambda_max(G), float64 [B], from `fisher_factor`'s M: M M^T, only K x K, has G's eigenvalues above 0.
+
+    NaN where M is not finite: LAPACK would raise for the whole batch.
+    """
+    gram = factor @ factor.mT
+    finite = gram.isfinite().all(dim=2).all(dim=1)
+    largest = torch.linalg.eigvalsh(torch.where(finite[:, None, None], gram, 0.0))[:, -1].clamp(min=0)
+    return torch.where(finite, largest, torch.nan)
 
 
 @torch.no_grad()
