@@ -3,8 +3,8 @@
     python -m benchmarks.scaling --processes 1 2 4 8 [--epochs 2] [--out FILE.json] [--section.field value ...]
 
 Each number of processes trains a fresh run of `--epochs` epochs at the same global batch (`train.batch_size`): strong
-scaling, by `torchrun --nproc_per_node N -m fastmagn.train`; images/s are its last epoch's, so that compilation and first
-steps do not count. On a CPU the processes share the cores: there it shows the cost of sharing.
+scaling, by `torchrun --nproc_per_node N -m fastmagn.train`; images/s are its last epoch's, so that compilation does
+not count. On a CPU the processes share the cores: there it shows the cost of sharing.
 """
 
 import argparse

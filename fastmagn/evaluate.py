@@ -22,7 +22,7 @@ from fastmagn.cli import parse_config, plain, run_command
 from fastmagn.config import Config, EvalConfig
 from fastmagn.corrupt import CorruptConfig, make_corrupted_set
 from fastmagn.corruptions import CORRUPTION_SETS, SEVERITIES, available_corruptions, corrupt
-from fastmagn.data import load_images, open_corrupted
+from fastmagn.data import ImageSet, load_images, open_corrupted
 from fastmagn.data.corrupted import check_source
 from fastmagn.distributed import World, join_world
 from fastmagn.errors import InputError
@@ -32,7 +32,7 @@ from fastmagn.logits import LogitsWriter, read_logits
 from fastmagn.methods import model_for_test
 from fastmagn.metrics.predictions import Predictions, concatenate, measure_logits, stack
 from fastmagn.metrics.summary import summarise
-from fastmagn.models import build_model, evaluation_mode
+from fastmagn.models import Normalised, build_model, evaluation_mode
 from fastmagn.runlog import console, environment, print_results, progress_bar
 
 
@@ -212,20 +212,31 @@ def use_cache(config: Config, world: World) -> EvalConfig:
     return dataclasses.replace(chosen, corrupted_dir=folder)
 
 
+def load_trained(run_dir: Path, config: Config, image_set: ImageSet, device: torch.device) -> Normalised:
+    """The network of a run's last checkpoint, on `device`, channels last.
+
+    Raises:
+        InputError: The checkpoint is missing, damaged, or does not fit `config` and the image set.
+    """
+    model = build_model(
+        config.model.name,
+        num_classes=image_set.num_classes,
+        mean=image_set.mean,
+        std=image_set.std,
+        image_size=image_set.test_images_u8.shape[1:3],
+    )
+    model.to(device, memory_format=torch.channels_last)
+    path = last_checkpoint(run_dir)
+    load_model(read_checkpoint(path, device), model, path, config.eval.weights)
+    return model
+
+
 def evaluate_run(run_dir: Path, config: Config) -> dict[str, Any]:
     """Measure a run's last checkpoint on the images that `config` names, on all of torchrun's processes."""
     config = settle_hardware(config)
     with join_world(torch.device(config.device)) as (world, device):
         image_set = load_images(config.data.name, config.data.dir, config.data.download)
-        model = build_model(
-            config.model.name,
-            num_classes=image_set.num_classes,
-            mean=image_set.mean,
-            std=image_set.std,
-            image_size=image_set.test_images_u8.shape[1:3],
-        ).to(device, memory_format=torch.channels_last)
-        path = last_checkpoint(run_dir)
-        load_model(read_checkpoint(path, device), model, path, config.eval.weights)
+        model = load_trained(run_dir, config, image_set, device)
         measured = evaluate(
             model_for_test(model, config, image_set.test_images_u8.shape[1:3]),
             image_set.test_images_u8,

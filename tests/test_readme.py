@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ COMMANDS = [line for block in re.findall(r"```\n(.*?)```", README, re.DOTALL) fo
 SET_UP = [command for command in COMMANDS if command.startswith("python3 -m venv")]
 TRAINING = [command for command in COMMANDS if command.startswith("python -m fastmagn.train")]
 EVALUATION = [command for command in COMMANDS if "-m fastmagn.evaluate" in command]
+THEORY = [command for command in COMMANDS if command.startswith("python -m fastmagn.theory")]
 CORRUPTION = [command for command in COMMANDS if command.startswith("python -m fastmagn.corrupt")]
 SHORT = ["--train.max_steps", "2", "--eval.num_images", "8", "--device", "cpu"]
 
@@ -30,7 +32,7 @@ def run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess:
 
 def test_readme_has_two_set_up_commands_and_ci_runs_the_second():
     assert len(SET_UP) == 2
-    tested = [*SET_UP, *TRAINING, *EVALUATION, *CORRUPTION]
+    tested = [*SET_UP, *TRAINING, *EVALUATION, *THEORY, *CORRUPTION]
     assert sorted(tested) == sorted(COMMANDS), "a command that no test runs"
     assert SET_UP[0].endswith(".venv/bin/python -m fastmagn.train")
     assert SET_UP[1].endswith(".venv/bin/python -m pytest")
@@ -83,6 +85,17 @@ def test_evaluation_commands(trained_run, tmp_path):
         assert "mCA" in done.stdout
 
 
+def test_theory_commands(trained_run, tmp_path):
+    second = shutil.copytree(trained_run, tmp_path / "second")
+    for command in THEORY:
+        words = shlex.split(command)[2:]
+        runs = iter([str(trained_run), str(second)])
+        arguments = [next(runs) if word == "RUN" else word for word in words]
+        done = run([*arguments, "--num_images", "4", "--num_noise", "2", "--num_probes", "2"], tmp_path)
+        assert done.returncode == 0, (command, done.stderr)
+        assert (tmp_path / words[words.index("--out") + 1] / "geometry.png").exists()
+
+
 @pytest.mark.data
 def test_corruption_commands(data_dir, tmp_path):
     for command in CORRUPTION:
@@ -94,7 +107,12 @@ def test_corruption_commands(data_dir, tmp_path):
 
 
 def test_help_lists_the_fields(tmp_path):
-    for module, option in (("train", "--eval."), ("evaluate", "--eval."), ("corrupt", "--num_images")):
+    for module, option in (
+        ("train", "--eval."),
+        ("evaluate", "--eval."),
+        ("corrupt", "--num_images"),
+        ("theory", "--num_probes"),
+    ):
         done = run([f"fastmagn.{module}", "--help"], tmp_path)
         assert done.returncode == 0, done.stderr
         assert option in done.stdout

@@ -1,0 +1,222 @@
+"""The local geometry of a model's loss, image by image."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fastmagn.errors import InputError, check
+from fastmagn.models import evaluation_mode
+from fastmagn.theory.curvature import (
+    LossExpansion,
+    estimate_fisher_trace,
+    estimate_trace,
+    expand_loss,
+    fisher_factor,
+    fisher_largest_eigenvalue,
+    fisher_product,
+    fisher_trace,
+    power_iteration,
+)
+from fastmagn.theory.probes import MAX_DRAWS, Purpose, rademacher, standard_normal
+from fastmagn.theory.smoothing import deviation_bound, loss_deviation, noise_regulariser
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeometryConfig:
+    """What is measured about each image, and how closely.
+
+    Args:
+        seed: Seed of the noise and of the estimators' directions, 0..2^64 - 1; each image has its own, the same for
+            every model.
+        noise_sigma: Standard deviation of the noise whose loss deviation is measured, pixels in [0, 1]; above 0.
+        sigma_max: Largest standard deviation of the regulariser's noise (equation 9), pixels in [0, 1]; above 0.
+        num_noise: Draws of either noise, 2..65536.
+        num_probes: Probes of a trace estimate, 2..65536.
+        num_iterations: Products with the matrix in a power iteration, 1 or more.
+        fisher: Trace and largest eigenvalue of G from as many backward passes as there are classes (exact), or by
+            probes and power iteration (estimate), cheaper for many classes.
+        batch_size: Images at a time, 1 or more; it decides the memory, not the result.
+    """
+
+    seed: int = 0
+    noise_sigma: float = 0.1
+    sigma_max: float = 0.2
+    num_noise: int = 16
+    num_probes: int = 16
+    num_iterations: int = 20
+    fisher: Literal["exact", "estimate"] = "exact"
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        check(0 <= self.seed < 2**64, "seed", self.seed, "0..2^64 - 1")
+        check(self.noise_sigma > 0, "noise_sigma", self.noise_sigma, "a number above 0")
+        check(self.sigma_max > 0, "sigma_max", self.sigma_max, "a number above 0")
+        check(2 <= self.num_noise <= MAX_DRAWS, "num_noise", self.num_noise, f"2..{MAX_DRAWS}")
+        check(2 <= self.num_probes <= MAX_DRAWS, "num_probes", self.num_probes, f"2..{MAX_DRAWS}")
+        check(self.num_iterations >= 1, "num_iterations", self.num_iterations, "1 or more")
+        check(self.fisher in ("exact", "estimate"), "fisher", self.fisher, "exact or estimate")
+        check(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
+
+
+def measure_geometry(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    config: GeometryConfig | None = None,
+    *,
+    indices: np.ndarray | None = None,
+    device: torch.device | None = None,
+) -> dict[str, np.ndarray]:
+    """Fisher information, gradient, curvature and local deviation of the cross-entropy about each image.
+
+    All with respect to the image, pixels in [0, 1], in evaluation mode; the model's modes and gradients are left as
+    they were. An image's numbers do not depend on the images beside it, up to the rounding of its dtype.
+
+    Args:
+        model: Takes images [B, C, H, W] in [0, 1] (and noisy ones that leave it) and gives logits [B, K].
+        images: [M, C, H, W], of the model's dtype.
+        labels: int64 [M], 0..K-1.
+        config: What to measure; None for the defaults.
+        indices: int64 [M], the images' numbers in their set, for the random stream; None counts from 0.
+        device: Where the model is; None for where the images are.
+
+    Returns:
+        float64 arrays [M] by name:
+
+        - loss: L, nats; correct: 1 where the largest logit is the label's, else 0.
+        - fisher_trace, fisher_largest_eigenvalue: of G, equation (8).
+        - fisher_trace_error (standard error), fisher_eigenvalue_error (residual): with fisher="estimate" only.
+        - gradient_norm: |grad L|.
+        - hessian_trace, hessian_trace_error: Hutchinson's estimate and its standard error.
+        - curvature, curvature_error: H's eigenvalue of largest magnitude, with its sign, and its residual.
+        - loss_deviation_mean, loss_deviation_max: |L(x + delta) - L(x)| over delta ~ N(0, noise_sigma^2 I).
+        - loss_bound_mean: mean over the same delta of (12) without its o(), with |curvature| for lambda_max(H): the
+          same where H is positive semidefinite, and a bound of the quadratic term where it is not.
+        - loss_bound_share: share of these delta for which the deviation is within it, 0..1.
+        - noise_kl, noise_kl_error, noise_kl_small_noise: both sides of equation (9), and the first's standard error.
+
+    Raises:
+        InputError: No images, labels that do not fit, or a quantity that is not finite.
+    """
+    config = config or GeometryConfig()
+    device = device or images.device
+    check(len(images) > 0, "images", "none", "at least one")
+    check(len(labels) == len(images), "labels", f"{len(labels)} labels", f"{len(images)}, one for each image")
+    indices = np.arange(len(images)) if indices is None else np.ascontiguousarray(indices, np.int64)
+    parts: dict[str, list[np.ndarray]] = {}
+    with evaluation_mode(model), _full_float32():
+        for first in range(0, len(images), config.batch_size):
+            rows = slice(first, first + config.batch_size)
+            batch = _Batch(model, images[rows].to(device), labels[rows].to(device), indices[rows], config)
+            for name, values in _measure(batch).items():
+                parts.setdefault(name, []).append(values.double().cpu().numpy())
+    measured = {name: np.concatenate(values) for name, values in parts.items()}
+    for name, values in measured.items():
+        bad = np.flatnonzero(~np.isfinite(values))
+        if len(bad):
+            raise InputError(f"{name}: got {values[bad[0]]} at image {indices[bad[0]]}; expected a finite number.")
+    return measured
+
+
+@contextmanager
+def _full_float32() -> Iterator[None]:
+    """Convolutions without TensorFloat-32, PyTorch's default on CUDA: its 10 bits blur small loss differences."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Images in hand, their labels and numbers, and what is asked of them."""
+
+    model: nn.Module
+    images: Tensor
+    labels: Tensor
+    indices: np.ndarray
+    config: GeometryConfig
+
+    def probes(self, purpose: Purpose) -> Iterator[Tensor]:
+        for draw in range(self.config.num_probes):
+            yield rademacher(self.images, purpose, draw, self.indices, self.config.seed)
+
+    def start(self, purpose: Purpose) -> Tensor:
+        return standard_normal(self.images, purpose, 0, self.indices, self.config.seed)
+
+
+def _measure(batch: _Batch) -> dict[str, Tensor]:
+    config = batch.config
+    with torch.no_grad():
+        correct = batch.model(batch.images).argmax(dim=1) == batch.labels
+    expansion = expand_loss(batch.model, batch.images, batch.labels)
+    measured = {
+        "loss": expansion.loss,
+        "correct": correct,
+        "gradient_norm": expansion.gradient.double().flatten(1).norm(dim=1),
+        **_fisher(batch),
+        **_hessian(batch, expansion),
+    }
+    measured |= _deviation(batch, measured)
+    regulariser = noise_regulariser(
+        batch.model,
+        batch.images,
+        measured["fisher_trace"],
+        sigma_max=config.sigma_max,
+        num_draws=config.num_noise,
+        indices=batch.indices,
+        seed=config.seed,
+    )
+    names = ("noise_kl", "noise_kl_error", "noise_kl_small_noise")
+    return measured | dict(zip(names, regulariser, strict=True))
+
+
+def _fisher(batch: _Batch) -> dict[str, Tensor]:
+    if batch.config.fisher == "exact":
+        factor = fisher_factor(batch.model, batch.images)
+        return {"fisher_trace": fisher_trace(factor), "fisher_largest_eigenvalue": fisher_largest_eigenvalue(factor)}
+    trace = estimate_fisher_trace(batch.model, batch.images, batch.probes(Purpose.FISHER_PROBE))
+    product = fisher_product(batch.model, batch.images)
+    largest = power_iteration(product, batch.start(Purpose.FISHER_START), batch.config.num_iterations)
+    return {
+        "fisher_trace": trace.mean,
+        "fisher_trace_error": trace.standard_error,
+        "fisher_largest_eigenvalue": largest.value,
+        "fisher_eigenvalue_error": largest.residual,
+    }
+
+
+def _hessian(batch: _Batch, expansion: LossExpansion) -> dict[str, Tensor]:
+    trace = estimate_trace(expansion.hessian_product, batch.probes(Purpose.HESSIAN_PROBE))
+    start = batch.start(Purpose.HESSIAN_START)
+    largest = power_iteration(expansion.hessian_product, start, batch.config.num_iterations)
+    return {
+        "hessian_trace": trace.mean,
+        "hessian_trace_error": trace.standard_error,
+        "curvature": largest.value,
+        "curvature_error": largest.residual,
+    }
+
+
+def _deviation(batch: _Batch, measured: dict[str, Tensor]) -> dict[str, Tensor]:
+    deviations, bounds = [], []
+    for draw in range(batch.config.num_noise):
+        noise = standard_normal(batch.images, Purpose.DEVIATION, draw, batch.indices, batch.config.seed)
+        deltas = batch.config.noise_sigma * noise
+        deviations.append(loss_deviation(batch.model, batch.images, batch.labels, measured["loss"], deltas))
+        norms = deltas.double().flatten(1).norm(dim=1)
+        bounds.append(sum(deviation_bound(measured["gradient_norm"], measured["curvature"].abs(), norms)))
+    deviation, bound = torch.stack(deviations), torch.stack(bounds)
+    return {
+        "loss_deviation_mean": deviation.mean(dim=0),
+        "loss_deviation_max": deviation.amax(dim=0),
+        "loss_bound_mean": bound.mean(dim=0),
+        "loss_bound_share": (deviation <= bound).double().mean(dim=0),
+    }
