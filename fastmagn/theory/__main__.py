@@ -49,7 +49,7 @@ class TheoryConfig:
 def measure_runs(run_dirs: list[Path], config: TheoryConfig, geometry: GeometryConfig) -> str:
     """Measure each run on the same images and write the report.
 
-    It is the network that is measured: an ensemble over noise at test time (RSE) is left out, as in the paper's analysis.
+    The network is measured: an ensemble over noise at test time (RSE) is left out, as in the paper's analysis.
 
     Returns:
         The text of geometry.md.
