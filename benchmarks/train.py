@@ -106,7 +106,7 @@ def measure_steps(run: Run, steps: int, turns: int) -> dict[str, Any]:
         "ceiling_step_s": spread(ceiling_s),
         "over_ceiling_pct": spread([100 * (a / b - 1) for a, b in zip(ours_s, ceiling_s, strict=True)]),
         "images_per_s": batch_size / step["median"],
-        "views_per_s": batch_size * run.method.layout(run.config.augment).num_views / step["median"],
+        "views_per_s": batch_size * run.main_stage.method.layout(run.config.augment).num_views / step["median"],
         "parts_ms": parts_ms(run, batches, steps * turns),
         "step_gflop": flops / 1e9,
         "gflop_per_s": flops / step["median"] / 1e9,
@@ -161,7 +161,7 @@ def parts_ms(run: Run, batches: Iterator[Any], steps: int) -> dict[str, dict[str
         batch = clock("batch", lambda: next(batches))
         pieces = clock("views", lambda batch=batch: make_pieces(run, batch, 0))
         for piece in pieces:
-            loss, _ = clock("forward", lambda piece=piece: run.forward_loss(piece.views, piece.batch.labels))
+            loss, _ = clock("forward", lambda piece=piece: run.main_stage.forward_loss(piece.views, piece.batch.labels))
             clock("backward", lambda loss=loss: run.scaler.scale(loss).backward())
         clock("optimizer", lambda: run.scaler.step(run.optimizer))
         run.scaler.update()
@@ -202,7 +202,7 @@ def time_conventional(steps: Iterator[Callable[[], None]], count: int, device: t
 def print_tables(config: Config, run: Run, measured: dict[str, Any]) -> None:
     """The step beside its ceiling and the usual loop; then its parts."""
     batch_size = config.train.batch_size
-    num_views = run.method.layout(config.augment).num_views
+    num_views = run.main_stage.method.layout(config.augment).num_views
     engine = choose_engine(config.augment.backend, run.device)
     table = Table(title=f"{config.method}, {config.model.name}, {batch_size} images in {num_views} views, {engine}")
     for column in ("", "ms/step", "images/s", "views/s", "times ours"):

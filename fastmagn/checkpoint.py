@@ -32,7 +32,7 @@ class Progress:
         sums: The sum over those steps of each, float64 [len(names)] on the device; None before the epoch's first step.
         epoch_s: Seconds spent training in that epoch.
         train_s: Seconds spent training in the epochs before.
-        first_bad: The first step at which each was not finite, int64 [len(names)] on the device.
+        first_bad: The epoch's first step at which each was not finite, int64 [len(names)] on the device.
     """
 
     epoch: int = 0
@@ -64,7 +64,7 @@ class Progress:
 
     def finish_epoch(self) -> None:
         """Go to the beginning of the next epoch."""
-        self.epoch, self.step_in_epoch, self.sums = self.epoch + 1, 0, None
+        self.epoch, self.step_in_epoch, self.sums, self.first_bad = self.epoch + 1, 0, None, None
         self.train_s, self.epoch_s = self.train_s + self.epoch_s, 0.0
 
 

@@ -55,6 +55,8 @@ class TrainConfig:
 
     Args:
         epochs: Passes over the training images, 1 or more.
+        clean_epochs: First epochs that train on the clean views only, by cross-entropy, before the method's own; 0 or
+            more, below epochs. They cost a fraction of the others.
         batch_size: Images a step (each in all its views), 1 or more; the last incomplete batch is dropped.
         seed: Seed of the weights and of the whole random stream, 0..2^64 - 1.
         max_steps: Stop after this many steps, then evaluate; 0 means all of them.
@@ -73,6 +75,7 @@ class TrainConfig:
     """
 
     epochs: int = 30
+    clean_epochs: int = 0
     batch_size: int = 64
     seed: int = 0
     max_steps: int = 0
@@ -88,6 +91,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check(self.epochs >= 1, "train.epochs", self.epochs, "1 or more")
+        check(0 <= self.clean_epochs < self.epochs, "train.clean_epochs", self.clean_epochs, f"0..{self.epochs - 1}")
         check(self.batch_size >= 1, "train.batch_size", self.batch_size, "1 or more")
         check(0 <= self.seed < 2**64, "train.seed", self.seed, "0..2^64 - 1")
         check(self.max_steps >= 0, "train.max_steps", self.max_steps, "0 (all) or more")
@@ -102,23 +106,28 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """SGD with Nesterov momentum and its learning-rate schedule.
+    """The optimiser and its learning-rate schedule.
 
     Args:
+        name: sgd (with Nesterov momentum), or muon (orthogonal updates of filters, and sgd for all else).
         lr: Learning rate: the first one of the step schedule, the peak of one_cycle; above 0.
         momentum: Nesterov momentum, 0 <= momentum < 1; 0 is plain SGD.
         weight_decay: L2 penalty on all parameters, 0 or more.
-        schedule: step (lr * step_factor every step_epochs) or one_cycle (cosine up over 30 % of the steps, then down).
+        schedule: step (lr * step_factor every step_epochs), one_cycle (cosine up over 30 % of the steps, then down), or
+            triangular (straight up over 20 %, then straight down to 0).
         step_epochs: Epochs between two steps of the step schedule, 1 or more.
         step_factor: Factor of each step of the step schedule, in (0, 1].
+        filter_lr_ratio: With muon, the filters' learning rate over lr, above 0.
     """
 
+    name: Literal["sgd", "muon"] = "sgd"
     lr: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4
-    schedule: Literal["step", "one_cycle"] = "one_cycle"
+    schedule: Literal["step", "one_cycle", "triangular"] = "one_cycle"
     step_epochs: int = 50
     step_factor: float = 0.1
+    filter_lr_ratio: float = 1.0
 
     def __post_init__(self) -> None:
         check(self.lr > 0, "optim.lr", self.lr, "a number above 0")
@@ -126,6 +135,7 @@ class OptimConfig:
         check(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "0 or more")
         check(self.step_epochs >= 1, "optim.step_epochs", self.step_epochs, "1 or more")
         check(0 < self.step_factor <= 1, "optim.step_factor", self.step_factor, "a number in (0, 1]")
+        check(self.filter_lr_ratio > 0, "optim.filter_lr_ratio", self.filter_lr_ratio, "a number above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,6 +245,7 @@ class LossConfig:
             Jensen-Shannon divergence of the noisy views, 0 or more.
         jsd_weight: lambda_2, weight of the Jensen-Shannon divergence of the AugMix views, 0 or more.
         trades_weight: lambda of equation (3), weight of TRADES' divergence of the adversarial view, 0 or more.
+        label_smoothing: Share of the clean view's target that is spread over all classes, 0 <= label_smoothing < 1.
         detach_weight: Stop the gradient through the confidence p_y that weighs the consistency.
         detach_target: Stop the gradient through p(x) as the consistency's target.
     """
@@ -242,6 +253,7 @@ class LossConfig:
     consistency_weight: float = 3.0
     jsd_weight: float = 12.0
     trades_weight: float = 3.0
+    label_smoothing: float = 0.0
     detach_weight: bool = False
     detach_target: bool = False
 
@@ -249,6 +261,8 @@ class LossConfig:
         check(self.consistency_weight >= 0, "loss.consistency_weight", self.consistency_weight, "0 or more")
         check(self.jsd_weight >= 0, "loss.jsd_weight", self.jsd_weight, "0 or more")
         check(self.trades_weight >= 0, "loss.trades_weight", self.trades_weight, "0 or more")
+        smoothing = self.label_smoothing
+        check(0 <= smoothing < 1, "loss.label_smoothing", smoothing, "0 <= label_smoothing < 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,6 +277,7 @@ class EvalConfig:
         cache_dir: Folder that keeps the corruptions made here, for later evaluations of the same images to read (2.9 GB
             for 10,000 CIFAR images); none makes them anew each time.
         batch_size: Images a forward pass, 1 or more.
+        test_time_flip: Measure the mean of the logits of an image and of its mirror image.
         weights: The last step's weights (last), or their moving average (ema, where train.ema_decay keeps one).
         num_bins: Bins of the RMS calibration error, 1 or more.
         binning: Bins of equal width (width) or of equal numbers of predictions (adaptive).
@@ -277,6 +292,7 @@ class EvalConfig:
     corruption_seed: int = 0
     cache_dir: Path | None = None
     batch_size: int = 1000
+    test_time_flip: bool = False
     weights: Literal["last", "ema"] = "last"
     num_bins: int = 15
     binning: Literal["width", "adaptive"] = "width"

@@ -48,6 +48,18 @@ class NoiseEnsemble(nn.Module):
         return log_probs.logsumexp(dim=0) - math.log(len(self.noises))
 
 
+class MirrorEnsemble(nn.Module):
+    """A model averaged over an image and its mirror image: images [B, C, H, W] -> mean of both logits, [B, K]."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.train(model.training)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (self.model(images) + self.model(images.flip(dims=(3,)))) / 2
+
+
 def noise_ensemble(model: nn.Module, config: Config, image_size: tuple[int, int]) -> NoiseEnsemble:
     """`model` in an ensemble of `eval.rse_draws` noises of standard deviation `augment.rse_sigma`, on its device.
 

@@ -14,7 +14,7 @@ from fastmagn.attacks import attack_labels, attack_predictions
 from fastmagn.augment.params import ViewSpec
 from fastmagn.config import AugmentConfig, Config, LossConfig
 from fastmagn.context import StepContext
-from fastmagn.ensemble import add_noise, noise_ensemble
+from fastmagn.ensemble import MirrorEnsemble, add_noise, noise_ensemble
 from fastmagn.losses import jensen_shannon, kl_divergence, magn_consistency
 from fastmagn.losses.divergences import log_softmax
 from fastmagn.mixing import cutmix, cutout, mixup
@@ -115,7 +115,7 @@ def split_logits(logits: Tensor, layout: Layout) -> LogitViews:
 
 
 def model_for_test(model: nn.Module, config: Config, image_size: tuple[int, int]) -> nn.Module:
-    """What is measured of a run's trained model: itself, or its method's ensemble.
+    """What is measured of a run's trained model: itself, its method's ensemble, or that of an image's mirror image.
 
     Args:
         model: Images [B, 3, H, W] in [0, 1] -> logits [B, K].
@@ -123,12 +123,13 @@ def model_for_test(model: nn.Module, config: Config, image_size: tuple[int, int]
         image_size: (H, W), px.
     """
     test_time = get_method(config.method).test_time
-    return model if test_time is None else test_time(model, config, image_size)
+    model = model if test_time is None else test_time(model, config, image_size)
+    return MirrorEnsemble(model) if config.eval.test_time_flip else model
 
 
 def standard_loss(logits: LogitViews, targets: Tensor, weights: LossConfig) -> tuple[Tensor, LossParts]:
     """Equation (1): cross-entropy of the clean view, however it was augmented or mixed."""
-    cross_entropy = F.cross_entropy(logits.clean, targets)
+    cross_entropy = F.cross_entropy(logits.clean, targets, label_smoothing=weights.label_smoothing)
     return cross_entropy, {"cross_entropy": cross_entropy}
 
 

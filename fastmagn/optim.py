@@ -7,15 +7,25 @@ import torch
 from torch import nn
 
 from fastmagn.config import OptimConfig
+from fastmagn.muon import Muon
 
 # torch.optim.lr_scheduler.OneCycleLR's shape, by its defaults.
 WARMUP_FRACTION = 0.3
+TRIANGLE_TOP = 0.2  # of the steps: where the triangular schedule turns
 FIRST_LR_DIVISOR = 25.0
 LAST_LR_DIVISOR = 25.0 * 1e4
 
 
-def make_optimizer(parameters: Iterable[nn.Parameter], optim: OptimConfig) -> torch.optim.SGD:
-    """SGD with Nesterov momentum (plain without momentum), one fused kernel for all parameters."""
+def make_optimizer(parameters: Iterable[nn.Parameter], optim: OptimConfig) -> torch.optim.Optimizer:
+    """SGD with Nesterov momentum (plain without momentum), one fused kernel for all parameters; or Muon."""
+    if optim.name == "muon":
+        return Muon(
+            parameters,
+            lr=optim.lr,
+            momentum=optim.momentum,
+            weight_decay=optim.weight_decay,
+            filter_lr_ratio=optim.filter_lr_ratio,
+        )
     return torch.optim.SGD(
         parameters,
         lr=optim.lr,
@@ -31,6 +41,9 @@ def learning_rate(step: int, optim: OptimConfig, *, steps_per_epoch: int, epochs
     if optim.schedule == "step":
         return optim.lr * optim.step_factor ** (step // steps_per_epoch // optim.step_epochs)
     last = epochs * steps_per_epoch - 1
+    if optim.schedule == "triangular":
+        top = TRIANGLE_TOP * (last + 1)
+        return optim.lr * min((step + 1) / (top + 1), (last + 1 - step) / (last + 1 - top))
     peak = max(WARMUP_FRACTION * (last + 1) - 1, 0.0)
     if step <= peak:
         return _cosine(optim.lr / FIRST_LR_DIVISOR, optim.lr, step / peak if peak else 1.0)

@@ -43,22 +43,34 @@ class ForwardLoss(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stage:
+    """What some epochs of a run do: the run's method, or before it `train.clean_epochs` of clean views only."""
+
+    method: Method
+    view_spec: ViewSpec
+    forward_loss: nn.Module
+
+
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """All that the steps of a run share; `average` is None where `train.ema_decay` is 0."""
 
     config: Config
     world: World
     device: torch.device
-    method: Method
     source: DeviceSource
-    view_spec: ViewSpec
     image_size: tuple[int, int]
     num_classes: int
     model: Normalised
     average: nn.Module | None
-    forward_loss: nn.Module
+    clean_stage: Stage | None
+    main_stage: Stage
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+
+    def stage(self, epoch: int) -> Stage:
+        """What the epoch, counted from 0, does."""
+        return self.clean_stage if epoch < self.config.train.clean_epochs else self.main_stage
 
     @property
     def last_step(self) -> int:
@@ -101,17 +113,21 @@ def build_run(
         config=config,
         world=world,
         device=device,
-        method=method,
         source=DeviceSource(part, batch_size=train.batch_size, seed=train.seed, device=device, share=share),
-        view_spec=method.view_spec(config.augment),
         image_size=part.images_u8.shape[1:3],
         num_classes=image_set.num_classes,
         model=model,
         average=make_average(model) if train.ema_decay else None,
-        forward_loss=_prepare(ForwardLoss(model, method, config), world, device),
+        clean_stage=_stage(get_method("standard"), model, config, world, device) if train.clean_epochs else None,
+        main_stage=_stage(method, model, config, world, device),
         optimizer=make_optimizer(model.parameters(), config.optim),
         scaler=torch.amp.GradScaler(device.type, enabled=train.amp == "fp16"),
     )
+
+
+def _stage(method: Method, model: Normalised, config: Config, world: World, device: torch.device) -> Stage:
+    forward_loss = _prepare(ForwardLoss(model, method, config), world, device)
+    return Stage(method=method, view_spec=method.view_spec(config.augment), forward_loss=forward_loss)
 
 
 def _prepare(forward_loss: ForwardLoss, world: World, device: torch.device) -> nn.Module:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fastmagn.augment.params import sample_view_params
@@ -68,12 +68,10 @@ class Piece(NamedTuple):
 
 def make_pieces(run: Run, batch: Batch, epoch: int) -> list[Piece]:
     """The views of a step's images uint8 [B, 3, H, W], in `train.accumulation_steps` pieces; epoch counts from 0."""
-    config = run.config
+    config, view_spec = run.config, run.stage(epoch).view_spec
     pieces = []
     for part in batch.pieces(config.train.accumulation_steps):
-        params = sample_view_params(
-            config.train.seed, epoch, part.indices, run.view_spec, config.augment, run.image_size
-        )
+        params = sample_view_params(config.train.seed, epoch, part.indices, view_spec, config.augment, run.image_size)
         pieces.append(Piece(make_views(part.images, params, config.augment.backend).images, part, epoch))
     return pieces
 
@@ -95,8 +93,9 @@ def train_step(run: Run, pieces: list[Piece], step: int) -> LossParts:
     set_learning_rate(run.optimizer, lr)
     sums: LossParts = {}
     for piece in pieces:
-        with nullcontext() if piece is pieces[-1] else gradients_stay_here(run):
-            loss, parts = run.forward_loss(*prepared(run, piece))
+        forward_loss = run.stage(piece.epoch).forward_loss
+        with nullcontext() if piece is pieces[-1] else gradients_stay_here(forward_loss):
+            loss, parts = forward_loss(*prepared(run, piece))
             run.scaler.scale(loss / len(pieces)).backward()
         sums = {name: sums[name] + part if sums else part for name, part in parts.items()}
     run.scaler.step(run.optimizer)
@@ -109,18 +108,18 @@ def train_step(run: Run, pieces: list[Piece], step: int) -> LossParts:
 
 def prepared(run: Run, piece: Piece) -> tuple[Tensor, Tensor]:
     """What the method forwards of a piece's views, and its targets: attacks and mixing come in here."""
-    views, batch = piece.views, piece.batch
-    if run.method.prepare is None:
+    views, batch, method = piece.views, piece.batch, run.stage(piece.epoch).method
+    if method.prepare is None:
         return views, batch.labels
     context = StepContext(
         config=run.config, model=run.model, num_classes=run.num_classes, epoch=piece.epoch, indices=batch.indices
     )
-    return run.method.prepare(views, batch.labels, context)
+    return method.prepare(views, batch.labels, context)
 
 
-def gradients_stay_here(run: Run) -> Any:
+def gradients_stay_here(forward_loss: nn.Module) -> Any:
     """A context in which backward does not share gradients with the other processes: not yet the step's last piece."""
-    return run.forward_loss.no_sync() if isinstance(run.forward_loss, DistributedDataParallel) else nullcontext()
+    return forward_loss.no_sync() if isinstance(forward_loss, DistributedDataParallel) else nullcontext()
 
 
 def train_epoch(run: Run, progress: Progress, should_stop: Callable[[], bool], after_step: Callable[[], None]) -> bool:
@@ -297,7 +296,7 @@ def print_start(run: Run, progress: Progress, num_images: int) -> None:
     """What is about to run, in one line."""
     config = run.config
     parameters = sum(parameter.numel() for parameter in run.model.parameters())
-    num_views = run.method.layout(config.augment).num_views
+    num_views = run.main_stage.method.layout(config.augment).num_views
     engine = choose_engine(config.augment.backend, run.device)
     processes = f" by {run.world.size} processes" if run.world.size > 1 else ""
     where = f", going on at epoch {progress.epoch + 1}" if progress.epoch or progress.step_in_epoch else ""

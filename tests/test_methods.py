@@ -181,7 +181,7 @@ def test_train_accuracy_is_the_first_views_against_the_likeliest_class(method, t
     images = torch.rand(16, 3, 32, 32)
     labels = torch.arange(16) % 10
     targets = labels if method == "at" else torch.nn.functional.one_hot(labels, 10) * 0.6 + 0.04
-    _, parts = run.forward_loss(images, targets)
+    _, parts = run.main_stage.forward_loss(images, targets)
     expected = np.mean([row.argmax().item() == label for row, label in zip(run.model(images), labels, strict=True)])
     assert parts["train_accuracy"].item() == pytest.approx(expected)
 
@@ -195,10 +195,10 @@ def test_noise_samples_are_views_of_magn_and_dign_only():
 def test_more_noise_samples_reach_the_loss(tmp_path):
     """The multi-draw MAGN of the paper's section 3: its consistency is the mean over the draws, in the step itself."""
     run = start_run(small(tmp_path, "--method", "magn", *FAST, "--augment.num_noise_samples", "3"))
-    assert run.method.layout(run.config.augment).noisy == 3
+    assert run.main_stage.method.layout(run.config.augment).noisy == 3
     views = torch.rand(4 * 16, 3, 32, 32)
     labels = torch.arange(16) % 10
-    _, parts = run.forward_loss(views, labels)
+    _, parts = run.main_stage.forward_loss(views, labels)
     clean, *noisy = (probabilities(view) for view in run.model(views).chunk(4))
     expected = np.mean(
         [p[y] * np.mean([kl_row(p, q[i]) for q in noisy]) for i, (p, y) in enumerate(zip(clean, labels, strict=True))]
