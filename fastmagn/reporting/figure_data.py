@@ -7,7 +7,8 @@ from typing import Any
 from fastmagn.corruptions import CORRUPTIONS, SEVERITIES
 from fastmagn.reporting.experiments import CALIBRATION_SET, Experiment, common_set, corrupt_rms, without_sensitivity
 from fastmagn.reporting.names import data_title, file_name, network_title, set_title
-from fastmagn.reporting.runs import METRICS
+from fastmagn.reporting.paper import paper_counterpart
+from fastmagn.reporting.runs import METRICS, Run
 from fastmagn.reporting.tables import by_network, make_cell
 
 Series = dict[str, Any]
@@ -58,11 +59,11 @@ def accuracy_bars(group: Sequence[Experiment]) -> FigureData:
         series.append(
             _identity(experiment) | {"clean": clean._asdict() if clean else None, "mca": mca._asdict() if mca else None}
         )
-    paper = {"cifar10": " (the paper's Figure 2)", "cifar100": " (the paper's Figure 4)"}
+    counterpart = paper_counterpart(group[0].data, group[0].network, cifar10="Figure 2", cifar100="Figure 4")
     return FigureData(
         kind="accuracy_bars",
         name=_name(group, "accuracy"),
-        title=f"Clean accuracy and mCA ({title}), {_where(group)}{paper.get(group[0].data, '')}",
+        title=f"Clean accuracy and mCA ({title}), {_where(group)}{counterpart}",
         caption=_bars_caption([cell for item in series for cell in (item["clean"], item["mca"])]),
         axes={"corruption_set": title},
         series=tuple(series),
@@ -76,11 +77,11 @@ def corruption_profile(group: Sequence[Experiment]) -> list[FigureData]:
     for experiment in group:
         cells = {name: experiment.statistic(lambda run, name=name: run.mca((name,))) for name in measured}
         series.append(_identity(experiment) | {"accuracy": {name: cell and cell.mean for name, cell in cells.items()}})
-    paper = {"cifar10": " (the paper's Figure 3)", "cifar100": " (the paper's Figure 5)"}
+    counterpart = paper_counterpart(group[0].data, group[0].network, cifar10="Figure 3", cifar100="Figure 5")
     profile = FigureData(
         kind="corruption_profile",
         name=_name(group, "profile"),
-        title=f"Accuracy by corruption, {_where(group)}{paper.get(group[0].data, '')}",
+        title=f"Accuracy by corruption, {_where(group)}{counterpart}",
         caption="Mean over severities 1 to 5 and over seeds.",
         axes={"corruptions": measured},
         series=tuple(series),
@@ -248,7 +249,7 @@ def _pooled_bins(experiment: Experiment, part: str) -> Series:
     return pooled | {"rms": experiment.statistic(lambda run: run.rms[part]).mean}
 
 
-def _at_severity(run: Any, names: Sequence[str], severity: int) -> float | None:
+def _at_severity(run: Run, names: Sequence[str], severity: int) -> float | None:
     """A run's mean accuracy over the corruptions `names` at a severity 1..5; 0 is clean."""
     if any(name not in run.corruption_accuracy for name in names):
         return None

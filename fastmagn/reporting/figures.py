@@ -160,12 +160,14 @@ def draw_corruption_profile(data: FigureData) -> Figure:
         places += len(shown) + 0.6
         if len(rows) < len(names):
             axes.axhline(places - 0.8, color="#AAAAAA", linewidth=0.8)
-    for series in reversed(data.series):  # a method's first configuration lies over its others
+    for series in sorted(data.series, key=lambda item: item["variant"] == 0):  # first configurations on top
         look = style(series)
         points = [
             (100 * series["accuracy"][name], rows[name]) for name in names if series["accuracy"][name] is not None
         ]
         fill = look.color if series["variant"] == 0 else "white"
+        if not points:
+            continue
         axes.plot(
             *zip(*points, strict=True),
             linestyle="none",
@@ -182,7 +184,8 @@ def draw_corruption_profile(data: FigureData) -> Figure:
         axes.annotate(kind, (1.01, place), xycoords=("axes fraction", "data"), rotation=270, va="center", ha="left")
     axes.set_xlim(right=min(100.8, axes.get_xlim()[1]))
     _finish(axes, "both", xlabel="Accuracy (%), mean over severities")
-    _legend(figure, axes.get_legend_handles_labels()[0][::-1])
+    drawn = {handle.get_label(): handle for handle in axes.get_legend_handles_labels()[0]}
+    _legend(figure, [drawn[series["label"]] for series in data.series if series["label"] in drawn])
     return figure
 
 
@@ -297,7 +300,9 @@ def _figure(width_in: float, height_in: float) -> Figure:
 
 
 def _legend(figure: Figure, handles: list[Any]) -> None:
-    """A legend over the panels, row by row, with as many columns as fit the width."""
+    """A legend over the panels, row by row, with as many columns as fit the width; none without handles."""
+    if not handles:
+        return
     longest = max(len(handle.get_label()) for handle in handles)
     fitting = max(1, int(figure.get_figwidth() / (_IN_PER_CHAR * longest + 0.65)))
     num_rows = -(-len(handles) // fitting)

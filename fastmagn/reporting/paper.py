@@ -39,6 +39,13 @@ def has_paper_weights(method: str, config: Mapping[str, Any]) -> bool:
     return wanted is not None and all(config.get(field) == value for field, value in wanted.items())
 
 
+def paper_counterpart(data: str, network: str, *, cifar10: str, cifar100: str) -> str:
+    """ " (the paper's Table 1)" for the network of its detailed tables and figures; empty for others."""
+    names = {"cifar10": cifar10, "cifar100": cifar100}
+    is_there = data in names and network == _tables()["architecture_of_tables_1_4_5"]
+    return f" (the paper's {names[data]})" if is_there else ""
+
+
 def paper_value(data: str, network: str, method: str, config: Mapping[str, Any], measure: str) -> float | None:
     """The paper's number for a run, a fraction in 0..1; None where the paper has none.
 

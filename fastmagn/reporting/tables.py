@@ -16,7 +16,7 @@ from fastmagn.reporting.experiments import (
     without_sensitivity,
 )
 from fastmagn.reporting.names import corruption_title, data_title, file_name, network_title, set_title
-from fastmagn.reporting.paper import WEIGHTS
+from fastmagn.reporting.paper import WEIGHTS, paper_counterpart
 from fastmagn.reporting.runs import Run
 
 ACCURACY_DECIMALS, CALIBRATION_DECIMALS = 2, 1  # what the paper prints, in per cent
@@ -120,10 +120,10 @@ def _corruption_table(experiments: Sequence[Experiment]) -> Table:
         if set(members) <= measured:
             measure = "mca" if name == CALIBRATION_SET else ""
             rows.append(_best_row((f"mCA {name}",), experiments, _mca_of(members), measure))
-    paper_table = {"cifar10": " (the paper's Table 1)", "cifar100": " (the paper's Table 5)"}.get(data, "")
+    counterpart = paper_counterpart(data, network, cifar10="Table 1", cifar100="Table 5")
     return Table(
         name=file_name(data, network, "corruptions"),
-        title=f"Accuracy on {data_title(data)}-C by corruption, {network_title(network)}{paper_table}",
+        title=f"Accuracy on {data_title(data)}-C by corruption, {network_title(network)}{counterpart}",
         caption=f"Per cent, mean over severities 1 to 5. {_BEST} {_spread(experiments)}",
         row_headers=("Corruption",),
         columns=tuple(Column(experiment.label) for experiment in experiments),
@@ -257,7 +257,7 @@ def _mean_of(corruption: str) -> Callable[[Run], float | None]:
 
 
 def _mca_of(names: Sequence[str]) -> Callable[[Run], float | None]:
-    return lambda run: run.mca(names)
+    return lambda run: run.mca(names) if names else None
 
 
 def _corrupt_rms_of(corruption_set: str) -> Callable[[Run], float | None]:

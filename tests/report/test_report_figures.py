@@ -167,6 +167,24 @@ def test_files_are_pictures_and_always_the_same(figures):
         assert b"<dc:date>" not in files["svg"]
 
 
+def test_runs_that_share_no_corruption_are_drawn_all_the_same(fake_run):
+    paths = [
+        fake_run("a", {"fog": 0.5}),
+        fake_run("b", {"snow": 0.5}, seed=1),
+        fake_run("c", {"snow": 0.6}, method="magn", fields={"augment.sigma_max": 0.4}),
+        fake_run("d", {"fog": 0.6}, method="magn"),
+    ]
+    made, _ = figures_of(paths)
+    assert "cifar10_resnet18_severity" not in made
+    for data in made.values():
+        draw(data).draw_without_rendering()
+    (axes,) = draw(made["cifar10_resnet18_accuracy"]).axes
+    assert heights(axes) == pytest.approx([90, 90, 90])  # clean only
+    made, _ = figures_of(paths[:2])
+    for data in made.values():
+        draw(data).draw_without_rendering()
+
+
 def test_labels_fit_the_picture(figures):
     """Nothing that is drawn, legends and tick labels included, goes over the picture's edge."""
     for data in figures.values():

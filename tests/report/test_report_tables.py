@@ -121,6 +121,19 @@ def test_the_difference_to_the_paper(fake_run):
     assert "Mean ± sample standard deviation over runs that differ only in their seed: Standard 2." in table.caption
 
 
+def test_a_title_names_the_papers_table_only_where_it_is_its_counterpart(fake_run):
+    paths = [
+        fake_run(f"{data}{network}", data=data, network=network)
+        for data in ("cifar10", "cifar100", "digits")
+        for network in ("resnet18", "densenet121")
+    ]
+    for data, number in (("cifar10", 1), ("cifar100", 5), ("digits", None)):
+        tables = tables_of([path for path in paths if path.name in (f"{data}resnet18", f"{data}densenet121")])
+        told = f" (the paper's Table {number})" if number else ""
+        assert tables[f"{data}_resnet18_corruptions"].title.endswith(f"by corruption, ResNet-18{told}")
+        assert tables[f"{data}_densenet121_corruptions"].title.endswith("by corruption, DenseNet-121")
+
+
 def test_networks_and_calibration(fake_run):
     tables = tables_of(
         [
@@ -185,6 +198,15 @@ def test_a_run_without_frost_has_no_number_that_needs_it(fake_run):
     calibration = tables["cifar10_calibration"]
     assert cell(calibration, ("ResNet-18", "CIFAR-10-C c18"), "MAGN") is None
     assert cell(calibration, ("ResNet-18", "CIFAR-10-C c19 without frost"), "MAGN").mean == 0.1
+
+
+def test_runs_that_share_no_corruption_have_no_mca(fake_run):
+    fields = {"augment.sigma_max": 0.4}
+    paths = [fake_run("a", {"fog": 0.5}, method="magn"), fake_run("b", {"snow": 0.5}, method="magn", fields=fields)]
+    tables = tables_of(paths)
+    assert [row.labels[1] for row in tables["cifar10_networks"].rows] == ["CIFAR-10", "CIFAR-10-C fog"]
+    assert [row.cells[1] for row in tables["cifar10_resnet18_magn_sensitivity"].rows] == [None, None]
+    assert cell(tables["cifar10_resnet18_corruptions"], "Fog", "MAGN (sigma_max 0.4)") is None
 
 
 NASTY = Table(
