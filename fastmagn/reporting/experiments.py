@@ -9,13 +9,20 @@ from typing import Any, NamedTuple
 from fastmagn.cli import flatten
 from fastmagn.corruptions import CORRUPTION_SETS, CORRUPTIONS
 from fastmagn.reporting.names import DATA_TITLES, METHOD_TITLES, NETWORK_TITLES, method_title, order, set_title
-from fastmagn.reporting.paper import WEIGHTS, has_paper_weights, paper_value
+from fastmagn.reporting.paper import WEIGHTS, has_paper_settings, paper_value
 from fastmagn.reporting.runs import Run
 
 # Where a run lies and how it was computed: these change no number, or its last digits only.
 _BOOKKEEPING = frozenset(
     {"run_dir", "resume", "device", "data.dir", "data.download", "train.compile", "train.channels_last"}
-    | {"train.checkpoint_every_steps", "eval.batch_size", "eval.cache_dir", "eval.save_logits"}
+    | {
+        "train.compile_mode",
+        "train.profile",
+        "train.checkpoint_every_steps",
+        "eval.batch_size",
+        "eval.cache_dir",
+        "eval.save_logits",
+    }
 )
 _MAX_CHANGES_SHOWN = 2
 CALIBRATION_SET = "c18"
@@ -101,10 +108,10 @@ def recipe(run: Run, but: Iterable[str] = ()) -> str:
 
 
 def _variants(groups: list[list[Run]]) -> list[Experiment]:
-    """One method's experiments on one data set and network: the paper's lambdas first, then those with most runs."""
+    """One method's experiments on one data set and network: the paper's settings first, then those with most runs."""
 
     def rank(runs: list[Run]) -> tuple:
-        return (not has_paper_weights(runs[0].method, flatten(runs[0].config)), -len(runs), recipe(runs[0]))
+        return (not has_paper_settings(runs[0].method, flatten(runs[0].config)), -len(runs), recipe(runs[0]))
 
     groups = sorted(groups, key=rank)
     labels: list[str] = []

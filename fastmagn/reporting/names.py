@@ -27,6 +27,11 @@ NETWORK_TITLES = {
     "densenet121": "DenseNet-121",
     "densenet121_k12": "DenseNet-121 (k=12)",
     "inception_v3": "Inception-V3",
+    "wideresnet40_2": "WideResNet-40-2",
+    "wideresnet28_10": "WideResNet-28-10",
+    "resnext29_32x4d": "ResNeXt-29 (32x4d)",
+    "resnext29_4x32d": "ResNeXt-29 (4x32d)",
+    "resnet50": "ResNet-50",
     "resnet_small": "ResNet-small",
 }
 

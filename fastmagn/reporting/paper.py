@@ -13,12 +13,14 @@ WEIGHTS = {
     "augment.sigma_max": "sigma_max",
 }
 
-# What the paper's Tables 1, 2, 3 and 5 were trained with; a run with another value is another experiment.
-PAPER_WEIGHTS: dict[str, dict[str, float]] = {
+_ATTACK = {"attack.epsilon": 8 / 255, "attack.steps": 7, "attack.step_scale": 2.5}
+
+# What the paper says its Tables 1, 2, 3 and 5 were trained with; a run with another value is another experiment.
+PAPER_SETTINGS: dict[str, dict[str, float]] = {
     "standard": {},
-    "at": {},
-    "trades": {},
-    "rse": {},
+    "at": _ATTACK,
+    "trades": _ATTACK,
+    "rse": {"augment.rse_sigma": 0.1},
     "augmix": {"loss.jsd_weight": 12},
     "magn": {"loss.consistency_weight": 3, "augment.sigma_max": 0.2},
     "magn_augmix": {"loss.consistency_weight": 3, "loss.jsd_weight": 12, "augment.sigma_max": 0.2},
@@ -33,9 +35,9 @@ def _tables() -> dict[str, Any]:
     return json.loads((resources.files(__package__) / "paper_results.json").read_text(encoding="utf-8"))
 
 
-def has_paper_weights(method: str, config: Mapping[str, Any]) -> bool:
-    """Whether a flat config (dotted names) has the paper's value of every hyperparameter that the method uses."""
-    wanted = PAPER_WEIGHTS.get(method)
+def has_paper_settings(method: str, config: Mapping[str, Any]) -> bool:
+    """Whether a flat config (dotted names) has the value of each hyperparameter that the paper gives for a method."""
+    wanted = PAPER_SETTINGS.get(method)
     return wanted is not None and all(config.get(field) == value for field, value in wanted.items())
 
 
@@ -52,11 +54,11 @@ def paper_value(data: str, network: str, method: str, config: Mapping[str, Any],
     Args:
         data: cifar10 or cifar100; others have no numbers.
         network: resnet18, densenet121 or inception_v3.
-        method: A key of PAPER_WEIGHTS.
-        config: The run's flat config (dotted names), for its lambdas and sigma_max.
+        method: A key of PAPER_SETTINGS.
+        config: The run's flat config (dotted names), for its hyperparameters.
         measure: clean, a corruption, mca (of c18), rms_clean or rms_corrupt.
     """
-    if has_paper_weights(method, config):
+    if has_paper_settings(method, config):
         value = _main_value(data, network, method, measure)
     elif (data, network, method) == ("cifar10", "resnet18", "magn_augmix"):
         value = _sensitivity_value(config, measure)

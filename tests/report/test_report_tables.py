@@ -14,6 +14,8 @@ from fastmagn.reporting.runs import read_runs
 from fastmagn.reporting.tables import Cell, Column, Row, Table, make_tables
 
 PAPER_WEIGHTS = {"loss.consistency_weight": 3.0, "loss.jsd_weight": 12.0, "augment.sigma_max": 0.2}
+ATTACK = {"attack.epsilon": 8 / 255, "attack.steps": 7, "attack.step_scale": 2.5}
+PAPER_SETTINGS = PAPER_WEIGHTS | ATTACK | {"augment.rse_sigma": 0.1}
 
 
 def tables_of(paths) -> dict[str, Table]:
@@ -52,7 +54,26 @@ def cell(table: Table, row: str | tuple[str, ...], column: str) -> Cell | None:
     ],
 )
 def test_the_papers_cells(place, measure, printed):
-    assert paper_value(*place, PAPER_WEIGHTS, measure) == (None if printed is None else pytest.approx(printed / 100))
+    assert paper_value(*place, PAPER_SETTINGS, measure) == (None if printed is None else pytest.approx(printed / 100))
+
+
+@pytest.mark.parametrize(
+    ("method", "field", "value"),
+    [
+        ("at", "attack.epsilon", 4 / 255),
+        ("trades", "attack.steps", 10),
+        ("rse", "augment.rse_sigma", 0.2),
+        ("augmix", "loss.jsd_weight", 10.0),
+        ("magn", "augment.sigma_max", 0.4),
+        ("magn_augmix", "loss.consistency_weight", 4.0),
+    ],
+)
+def test_other_settings_than_the_papers_have_no_number_of_its(method, field, value):
+    assert paper_value("cifar10", "resnet18", method, PAPER_SETTINGS, "clean") is not None
+    assert paper_value("cifar10", "resnet18", method, PAPER_SETTINGS | {field: value}, "clean") is None
+    others = {"standard": {"attack.steps": 1}, "augmix": {"augment.sigma_max": 1.0}, "at": {"loss.jsd_weight": 1.0}}
+    for other, change in others.items():
+        assert paper_value("cifar10", "resnet18", other, PAPER_SETTINGS | change, "clean") is not None
 
 
 @pytest.mark.parametrize(
@@ -76,8 +97,8 @@ def test_the_papers_sensitivity(weights, measure, printed):
 @pytest.mark.parametrize("method", ["standard", "at", "trades", "rse", "augmix", "magn", "magn_augmix"])
 def test_the_papers_mca_is_the_mean_of_its_18_corruptions(data, method):
     """It cuts after two decimals where it does not round."""
-    values = [paper_value(data, "resnet18", method, PAPER_WEIGHTS, name) for name in C19[1:]]
-    mca = paper_value(data, "resnet18", method, PAPER_WEIGHTS, "mca")
+    values = [paper_value(data, "resnet18", method, PAPER_SETTINGS, name) for name in C19[1:]]
+    mca = paper_value(data, "resnet18", method, PAPER_SETTINGS, "mca")
     assert 100 * sum(values) / 18 == pytest.approx(100 * mca, abs=0.01)
 
 
