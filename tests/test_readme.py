@@ -21,6 +21,7 @@ TRAINING = [command for command in COMMANDS if command.startswith("python -m fas
 EVALUATION = [command for command in COMMANDS if "-m fastmagn.evaluate" in command]
 THEORY = [command for command in COMMANDS if command.startswith("python -m fastmagn.theory")]
 CORRUPTION = [command for command in COMMANDS if command.startswith("python -m fastmagn.corrupt")]
+REPORT = [command for command in COMMANDS if command.startswith("python -m fastmagn.report")]
 SHORT = ["--train.max_steps", "2", "--eval.num_images", "8", "--device", "cpu"]
 
 
@@ -32,7 +33,7 @@ def run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess:
 
 def test_readme_has_two_set_up_commands_and_ci_runs_the_second():
     assert len(SET_UP) == 2
-    tested = [*SET_UP, *TRAINING, *EVALUATION, *THEORY, *CORRUPTION]
+    tested = [*SET_UP, *TRAINING, *EVALUATION, *THEORY, *CORRUPTION, *REPORT]
     assert sorted(tested) == sorted(COMMANDS), "a command that no test runs"
     assert SET_UP[0].endswith(".venv/bin/python -m fastmagn.train")
     assert SET_UP[1].endswith(".venv/bin/python -m pytest")
@@ -106,12 +107,21 @@ def test_corruption_commands(data_dir, tmp_path):
     assert (tmp_path / "set" / "manifest.json").exists()
 
 
+def test_report_commands(trained_run, tmp_path):
+    for command in REPORT:
+        arguments = [argument.replace("runs/*", str(trained_run)) for argument in shlex.split(command)]
+        done = run(arguments[2:], tmp_path)
+        assert done.returncode == 0, (command, done.stderr)
+    assert (tmp_path / "report" / "report.md").exists()
+
+
 def test_help_lists_the_fields(tmp_path):
     for module, option in (
         ("train", "--eval."),
         ("evaluate", "--eval."),
         ("corrupt", "--num_images"),
         ("theory", "--num_probes"),
+        ("report", "--out"),
     ):
         done = run([f"fastmagn.{module}", "--help"], tmp_path)
         assert done.returncode == 0, done.stderr

@@ -1,0 +1,267 @@
+"""A whole report: what it says as data (report.json), and as a folder of Markdown, tables and figures."""
+
+import itertools
+import json
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fastmagn import __version__
+from fastmagn.cli import flatten, plain
+from fastmagn.config import Config
+from fastmagn.corruptions import CORRUPTION_SETS
+from fastmagn.errors import InputError
+from fastmagn.files import replace_folder, write_json, write_text
+from fastmagn.reporting.experiments import Experiment, group_experiments
+from fastmagn.reporting.figure_data import FigureData, make_figures
+from fastmagn.reporting.figures import FIGURE_FORMATS, to_files
+from fastmagn.reporting.formats import TABLE_FORMATS, escape_markdown, to_markdown
+from fastmagn.reporting.names import data_title, network_title
+from fastmagn.reporting.runs import Run, read_runs
+from fastmagn.reporting.tables import Table, make_tables
+
+FORMAT_VERSION = 1
+DATA_FILE, TEXT_FILE = "report.json", "report.md"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSetReport:
+    """Everything about the runs of one data set."""
+
+    title: str
+    experiments: tuple[Experiment, ...]
+    tables: tuple[Table, ...]
+    figures: tuple[FigureData, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Everything a report shows. Renderers read this, or its JSON, and compute nothing."""
+
+    data_sets: tuple[DataSetReport, ...]
+    warnings: tuple[str, ...]
+
+
+def make_report(paths: Iterable[Path]) -> Report:
+    """Read runs and compute what is to be shown.
+
+    Raises:
+        InputError: No run can be reported.
+    """
+    runs, warnings = read_runs(paths)
+    experiments, copies = group_experiments(runs)
+    warnings += copies
+    data_sets = []
+    for data, group in itertools.groupby(experiments, key=lambda experiment: experiment.data):
+        members = tuple(group)
+        figures, notes = make_figures(members)
+        warnings += notes
+        data_sets.append(
+            DataSetReport(
+                title=data_title(data),
+                experiments=members,
+                tables=tuple(make_tables(members)),
+                figures=tuple(figures),
+            )
+        )
+    return Report(data_sets=tuple(data_sets), warnings=tuple(warnings))
+
+
+def write_report(report: Report, out: Path) -> None:
+    """Write the folder `out`: report.md, report.json, tables/ and figures/. It appears whole, or not at all.
+
+    An older report at `out` is replaced; anything else that is there is never touched.
+
+    Raises:
+        InputError: `out` holds something else than a report, or cannot be written.
+    """
+    check_out(out)
+    try:
+        with replace_folder(out) as folder:
+            for data_set in report.data_sets:
+                for table in data_set.tables:
+                    for ending, render in TABLE_FORMATS.items():
+                        write_text(folder / "tables" / f"{table.name}.{ending}", render(table))
+                (folder / "figures").mkdir(exist_ok=True)
+                for figure in data_set.figures:
+                    for ending, content in to_files(figure).items():
+                        (folder / "figures" / f"{figure.name}.{ending}").write_bytes(content)
+            write_text(folder / TEXT_FILE, to_text(report))
+            write_json(folder / DATA_FILE, to_data(report))
+    except OSError as error:
+        raise InputError(
+            f"out: {out} cannot be written ({error.strerror or error}); it is as it was before. Give another --out."
+        ) from error
+
+
+def check_out(out: Path) -> None:
+    """That `out` is free, or holds a report and nothing else.
+
+    Raises:
+        InputError: It is not.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"out: {out} is a file; expected a folder, new or of an older report.")
+    present = (
+        {path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir()} if out.exists() else set()
+    )
+    if not present:
+        return
+    try:
+        known = set(json.loads((out / DATA_FILE).read_text(encoding="utf-8"))["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(
+            f"out: {out} is not empty and holds no {DATA_FILE} of an older report; nothing is overwritten. Give another"
+            " --out."
+        ) from None
+    foreign = sorted(present - known)
+    if foreign:
+        raise InputError(
+            f"out: {out} holds {foreign[0]}, which is not of the report there and would be lost. Move it, or give"
+            " another --out."
+        )
+
+
+def files(report: Report) -> list[str]:
+    """The paths, below the report's folder, of all its files."""
+    names = [DATA_FILE, TEXT_FILE]
+    for data_set in report.data_sets:
+        names += [f"tables/{table.name}.{ending}" for table in data_set.tables for ending in TABLE_FORMATS]
+        names += [f"figures/{figure.name}.{ending}" for figure in data_set.figures for ending in FIGURE_FORMATS]
+    return sorted(names)
+
+
+def to_data(report: Report) -> dict[str, Any]:
+    """All that the report shows as strict JSON values; accuracies and errors are fractions in 0..1."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "fastmagn": __version__,
+        "warnings": list(report.warnings),
+        "data_sets": [
+            {
+                "name": data_set.experiments[0].data,
+                "title": data_set.title,
+                "runs": [
+                    {"label": experiment.label} | run_data(run)
+                    for experiment in data_set.experiments
+                    for run in experiment.runs
+                ],
+                "tables": [table_data(table) for table in data_set.tables],
+                "figures": [asdict(figure) | {"series": list(figure.series)} for figure in data_set.figures],
+            }
+            for data_set in report.data_sets
+        ],
+        "files": files(report),
+    }
+
+
+def table_data(table: Table) -> dict[str, Any]:
+    """A table as JSON values: every cell with its mean, spread, number of runs, the paper's number, the difference."""
+    columns = [column._asdict() for column in table.columns]
+    rows = [
+        {
+            "labels": list(row.labels),
+            "cells": [cell and cell._asdict() | {"difference": cell.difference} for cell in row.cells],
+        }
+        for row in table.rows
+    ]
+    return asdict(table) | {"row_headers": list(table.row_headers), "columns": columns, "rows": rows}
+
+
+def run_data(run: Run) -> dict[str, Any]:
+    """What the report says of one run."""
+    return {
+        "run": str(run.path),
+        "method": run.method,
+        "network": run.network,
+        "seed": run.seed,
+        "num_images": run.num_images,
+        "clean_accuracy": run.clean_accuracy,
+        "mca": {name: run.mca(members) for name, members in CORRUPTION_SETS.items()},
+        "corruption_accuracy": {name: list(values) for name, values in run.corruption_accuracy.items()},
+        "rms_calibration_error": run.rms,
+        "images_per_s": run.images_per_s,
+        "command": command(run),
+        "environment": run.environment,
+        "config": run.config,
+    }
+
+
+def command(run: Run) -> str:
+    """The command that makes the run again: what it is, and every field that is not the default."""
+    defaults, always = flatten(Config()), ("method", "data.name", "model.name", "train.seed")
+    fields = [
+        (name, value) for name, value in flatten(run.config).items() if name in always or defaults.get(name) != value
+    ]
+    arguments = [part for name, value in fields for part in (f"--{name}", _argument(value))]
+    return shlex.join(["python", "-m", "fastmagn.train", *arguments])
+
+
+def _argument(value: Any) -> str:
+    value = plain(value)
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def to_text(report: Report) -> str:
+    """report.md: tables and figures of each data set, then how the runs were made."""
+    parts = ["# Robustness report"]
+    if report.warnings:
+        parts.append("## Left out\n\n" + "\n".join(f"- {escape_markdown(line)}" for line in report.warnings))
+    for data_set in report.data_sets:
+        parts.append(f"## {escape_markdown(data_set.title)}")
+        for table in data_set.tables:
+            parts += [
+                f"### {escape_markdown(table.title)}",
+                to_markdown(table).rstrip(),
+                escape_markdown(table.caption),
+            ]
+        for figure in data_set.figures:
+            title = escape_markdown(figure.title)
+            picture = f"![{title}](figures/{figure.name}.png)"
+            parts += [f"### {title}", picture, escape_markdown(figure.caption)]
+        parts += [f"### Runs on {escape_markdown(data_set.title)}", _runs_table(data_set.experiments)]
+        commands = [command(run) for experiment in data_set.experiments for run in experiment.runs]
+        parts += ["Made by (each folder's config.yaml says the same):", "```\n" + "\n".join(commands) + "\n```"]
+    files_line = (
+        "Each table is also in `tables/` as CSV and LaTeX, each figure in `figures/` as SVG; `report.json` holds all"
+    )
+    parts.append(f"{files_line} numbers, as fractions, and each run's whole configuration and environment.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _runs_table(experiments: Sequence[Experiment]) -> str:
+    """One line for each run: where it is, what it is, with what it was made."""
+    header = (
+        "run",
+        "method",
+        "network",
+        "seed",
+        "test images",
+        "epochs",
+        "images/s",
+        "fastmagn",
+        "torch",
+        "device",
+        "CPU",
+    )
+    lines = [header, ("---",) * len(header)]
+    for experiment in experiments:
+        for run in experiment.runs:
+            version = f"{run.environment.get('fastmagn', '–')} {run.environment.get('commit') or ''}".strip()
+            lines.append(
+                (
+                    str(run.path),
+                    experiment.label,
+                    network_title(run.network),
+                    str(run.seed),
+                    f"{run.num_images:,}",
+                    str(experiment.config.get("train.epochs", "–")),
+                    "–" if run.images_per_s is None else f"{run.images_per_s:.0f}",
+                    version,
+                    *(str(run.environment.get(name, "–")) for name in ("torch", "device", "cpu")),
+                )
+            )
+    shown = [line if number == 1 else tuple(map(escape_markdown, line)) for number, line in enumerate(lines)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in shown)

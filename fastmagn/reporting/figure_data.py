@@ -1,0 +1,275 @@
+"""What the figures of a report show, as plain data: fractions in 0..1, no drawing. figures.py draws it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastmagn.corruptions import CORRUPTIONS, SEVERITIES
+from fastmagn.reporting.experiments import CALIBRATION_SET, Experiment, common_set, corrupt_rms, without_sensitivity
+from fastmagn.reporting.names import data_title, file_name, network_title, set_title
+from fastmagn.reporting.paper import paper_counterpart
+from fastmagn.reporting.runs import METRICS, Run
+from fastmagn.reporting.tables import by_network, make_cell
+
+Series = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FigureData:
+    """One figure.
+
+    Args:
+        kind: Which drawing, a key of `figures.DRAWINGS`.
+        name: Name of its files.
+        title: What it shows.
+        caption: How to read it.
+        axes: What all series share, such as the corruptions.
+        series: One for each experiment (for training, each run): `label`, `method`, `variant` and the numbers.
+    """
+
+    kind: str
+    name: str
+    title: str
+    caption: str
+    axes: dict[str, Any]
+    series: tuple[Series, ...]
+
+
+def make_figures(experiments: Sequence[Experiment]) -> tuple[list[FigureData], list[str]]:
+    """All figures of one data set, and a line for every one that could not be made."""
+    figures, notes = [], []
+    for group in by_network(experiments):
+        figures += [accuracy_bars(group), *corruption_profile(group), *severity_curves(group)]
+        for maker in (reliability_diagrams, training_curves):
+            made, missing = maker(group)
+            figures += made
+            notes += missing
+    figures.append(calibration_bars(without_sensitivity(experiments)))
+    return figures, notes
+
+
+def accuracy_bars(group: Sequence[Experiment]) -> FigureData:
+    """The paper's Figures 2 and 4: clean accuracy and mCA of each method."""
+    title, names = common_set(group)
+    measure = "mca" if title == CALIBRATION_SET else ""
+    series = []
+    for experiment in group:
+        clean = make_cell(experiment, lambda run: run.clean_accuracy, "clean")
+        mca = make_cell(experiment, lambda run: run.mca(names) if names else None, measure)
+        series.append(
+            _identity(experiment) | {"clean": clean._asdict() if clean else None, "mca": mca._asdict() if mca else None}
+        )
+    counterpart = paper_counterpart(group[0].data, group[0].network, cifar10="Figure 2", cifar100="Figure 4")
+    return FigureData(
+        kind="accuracy_bars",
+        name=_name(group, "accuracy"),
+        title=f"Clean accuracy and mCA ({title}), {_where(group)}{counterpart}",
+        caption=_bars_caption([cell for item in series for cell in (item["clean"], item["mca"])]),
+        axes={"corruption_set": title},
+        series=tuple(series),
+    )
+
+
+def corruption_profile(group: Sequence[Experiment]) -> list[FigureData]:
+    """The paper's Figures 3 and 5: the accuracy under each corruption, mean over severities."""
+    measured = _measured(group)
+    series = []
+    for experiment in group:
+        cells = {name: experiment.statistic(lambda run, name=name: run.mca((name,))) for name in measured}
+        series.append(_identity(experiment) | {"accuracy": {name: cell and cell.mean for name, cell in cells.items()}})
+    counterpart = paper_counterpart(group[0].data, group[0].network, cifar10="Figure 3", cifar100="Figure 5")
+    profile = FigureData(
+        kind="corruption_profile",
+        name=_name(group, "profile"),
+        title=f"Accuracy by corruption, {_where(group)}{counterpart}",
+        caption="Mean over severities 1 to 5 and over seeds.",
+        axes={"corruptions": measured},
+        series=tuple(series),
+    )
+    return [profile]
+
+
+def severity_curves(group: Sequence[Experiment]) -> list[FigureData]:
+    """Accuracy against severity, 0 being clean: the mean over the common set, and one panel for each corruption."""
+    title, names = common_set(group)
+    severities = [0, *SEVERITIES]
+    figures = []
+    if names:
+        series = []
+        for experiment in group:
+            points = [experiment.statistic(lambda run, s=s: _at_severity(run, names, s)) for s in severities]
+            series.append(
+                _identity(experiment)
+                | {"accuracy": [point.mean for point in points], "sd": [point.sd for point in points]}
+            )
+        figures.append(
+            FigureData(
+                kind="severity",
+                name=_name(group, "severity"),
+                title=f"Accuracy against severity, mean over {title}, {_where(group)}",
+                caption="Severity 0 is clean. Means over seeds, bars their standard deviation.",
+                axes={"corruption_set": title, "severities": severities},
+                series=tuple(series),
+            )
+        )
+    measured = _measured(group)
+    series = []
+    for experiment in group:
+        curves = {}
+        for name in measured:
+            points = [
+                experiment.statistic(lambda run, s=s, name=name: _at_severity(run, (name,), s)) for s in severities
+            ]
+            curves[name] = [point and point.mean for point in points]
+        series.append(_identity(experiment) | {"accuracy": curves})
+    figures.append(
+        FigureData(
+            kind="severity_grid",
+            name=_name(group, "severity_by_corruption"),
+            title=f"Accuracy against severity, by corruption, {_where(group)}",
+            caption="Severity 0 is clean. Means over seeds.",
+            axes={"corruptions": measured, "severities": severities},
+            series=tuple(series),
+        )
+    )
+    return figures
+
+
+def reliability_diagrams(group: Sequence[Experiment]) -> tuple[list[FigureData], list[str]]:
+    """Accuracy in bins of confidence, clean and corrupt, the runs of an experiment pooled."""
+    notes = []
+    for experiment in group:
+        notes += [
+            f"{run.path}: its results hold no reliability bins, so it is not in the reliability diagrams; report the "
+            f"{run.folder / 'evaluation.json'} that python -m fastmagn.evaluate --run {run.folder} makes."
+            for run in experiment.runs
+            if run.reliability is None
+        ]
+    whole = [item for item in group if all(run.reliability is not None for run in item.runs)]
+    if not whole:
+        return [], notes
+    figures = []
+    for part in ("clean", "corrupt"):
+        series = tuple(_identity(item) | _pooled_bins(item, part) for item in whole)
+        figures.append(
+            FigureData(
+                kind="reliability",
+                name=_name(group, "reliability", part),
+                title=f"Reliability on {part} images, {_where(group)}",
+                caption="Bars are the accuracy of the predictions in a bin of confidence, dots its mean confidence "
+                "(calibrated: dots at the top of their bars, bars up to the diagonal), the dotted line the share of "
+                "all predictions. Seeds pooled; RMS is their mean calibration error.",
+                axes={"part": part},
+                series=series,
+            )
+        )
+    return figures, notes
+
+
+def training_curves(group: Sequence[Experiment]) -> tuple[list[FigureData], list[str]]:
+    """Loss and accuracy against epochs, one line for each run."""
+    series, notes = [], []
+    for experiment in group:
+        for run in experiment.runs:
+            if not run.epochs:
+                notes.append(f"{run.path}: no {METRICS} beside its results, so it is not in the training curves.")
+                continue
+            columns = ("loss", "train_accuracy", "validation_accuracy")
+            series.append(
+                _identity(experiment)
+                | {"seed": run.seed, "epoch": [row["epoch"] for row in run.epochs]}
+                | {name: [row.get(name) for row in run.epochs] for name in columns}
+            )
+    if not series:
+        return [], notes
+    figure = FigureData(
+        kind="training",
+        name=_name(group, "training"),
+        title=f"Training, {_where(group)}",
+        caption="One line for each run. The loss is each method's own, with its consistency terms: compare it within a "
+        "method only. Training accuracy is that of the augmented clean views.",
+        axes={},
+        series=tuple(series),
+    )
+    return [figure], notes
+
+
+def calibration_bars(experiments: Sequence[Experiment]) -> FigureData:
+    """The paper's Figure 6, and its counterpart on clean images: RMS calibration error by network and method."""
+    groups = by_network(experiments)
+    sets = [run.rms["corruption_set"] for item in experiments for run in item.runs]
+    chosen = CALIBRATION_SET if CALIBRATION_SET in sets else sets[0]
+    by_label: dict[str, Series] = {}
+    for number, group in enumerate(groups):
+        for experiment in group:
+            entry = by_label.setdefault(
+                experiment.label,
+                _identity(experiment) | {"clean": [None] * len(groups), "corrupt": [None] * len(groups)},
+            )
+            clean = make_cell(experiment, lambda run: run.rms["clean"], "rms_clean")
+            measure = "rms_corrupt" if chosen == CALIBRATION_SET else ""
+            corrupt = make_cell(experiment, lambda run: corrupt_rms(run, chosen), measure)
+            entry["clean"][number] = clean._asdict() if clean else None
+            entry["corrupt"][number] = corrupt._asdict() if corrupt else None
+    ranks = {experiment.label: experiment.rank for experiment in reversed(experiments)}
+    title = set_title(chosen.split("+")) if "+" in chosen else chosen
+    data = experiments[0].data
+    paper = " (the paper's Figure 6)" if data == "cifar10" else ""
+    return FigureData(
+        kind="calibration_bars",
+        name=file_name(data, "calibration"),
+        title=f"RMS calibration error, {data_title(data)}{paper}",
+        caption="Lower is better. "
+        + _bars_caption([cell for item in by_label.values() for cell in (*item["clean"], *item["corrupt"])]),
+        axes={"networks": [group[0].network for group in groups], "corruption_set": title},
+        series=tuple(by_label[label] for label in sorted(by_label, key=lambda label: ranks[label])),
+    )
+
+
+def _bars_caption(cells: list[Series | None]) -> str:
+    shown = [cell for cell in cells if cell is not None]
+    several = any(cell["sd"] is not None for cell in shown)
+    beside = " Diamonds are the paper's numbers." if any(cell["paper"] is not None for cell in shown) else ""
+    return (
+        f"Bars are means over seeds, lines their standard deviation.{beside}" if several else f"One run each.{beside}"
+    )
+
+
+def _pooled_bins(experiment: Experiment, part: str) -> Series:
+    """The bins of all runs together, accuracies and confidences weighed by their counts; the runs' mean RMS error."""
+    diagrams = [run.reliability[part] for run in experiment.runs]
+    counts = [sum(bins) for bins in zip(*(diagram["count"] for diagram in diagrams), strict=True)]
+    pooled: Series = {"binning": experiment.runs[0].rms["binning"], "num_bins": len(counts), "count": counts}
+    for name in ("accuracy", "confidence"):
+        sums = [
+            sum(diagram["count"][i] * diagram[name][i] for diagram in diagrams if diagram["count"][i])
+            for i in range(len(counts))
+        ]
+        pooled[name] = [total / count if count else None for total, count in zip(sums, counts, strict=True)]
+    return pooled | {"rms": experiment.statistic(lambda run: run.rms[part]).mean}
+
+
+def _at_severity(run: Run, names: Sequence[str], severity: int) -> float | None:
+    """A run's mean accuracy over the corruptions `names` at a severity 1..5; 0 is clean."""
+    if any(name not in run.corruption_accuracy for name in names):
+        return None
+    if severity == 0:
+        return run.clean_accuracy
+    return sum(run.corruption_accuracy[name][severity - 1] for name in names) / len(names)
+
+
+def _measured(group: Sequence[Experiment]) -> list[str]:
+    names = {name for experiment in group for run in experiment.runs for name in run.corruption_accuracy}
+    return [name for name in CORRUPTIONS if name in names]
+
+
+def _identity(experiment: Experiment) -> Series:
+    return {"label": experiment.label, "method": experiment.method, "variant": experiment.variant}
+
+
+def _name(group: Sequence[Experiment], *what: str) -> str:
+    return file_name(group[0].data, group[0].network, *what)
+
+
+def _where(group: Sequence[Experiment]) -> str:
+    return f"{data_title(group[0].data)}, {network_title(group[0].network)}"

@@ -1,0 +1,92 @@
+"""How methods, networks, data sets and corruptions are called and ordered in tables and figures. One place."""
+
+import re
+from collections.abc import Sequence
+
+from fastmagn.corruptions import CORRUPTION_SETS, CORRUPTIONS
+
+# In the order of the paper's tables, then the others.
+METHOD_TITLES = {
+    "standard": "Standard",
+    "cutout": "Cutout",
+    "mixup": "Mixup",
+    "cutmix": "CutMix",
+    "autoaugment": "AutoAugment",
+    "trivialaugment": "TrivialAugment",
+    "at": "AT",
+    "trades": "TRADES",
+    "rse": "RSE",
+    "dign": "DIGN",
+    "augmix": "AugMix",
+    "magn": "MAGN",
+    "magn_augmix": "MAGN+AugMix",
+}
+
+NETWORK_TITLES = {
+    "resnet18": "ResNet-18",
+    "densenet121": "DenseNet-121",
+    "densenet121_k12": "DenseNet-121 (k=12)",
+    "inception_v3": "Inception-V3",
+    "wideresnet40_2": "WideResNet-40-2",
+    "wideresnet28_10": "WideResNet-28-10",
+    "resnext29_32x4d": "ResNeXt-29 (32x4d)",
+    "resnext29_4x32d": "ResNeXt-29 (4x32d)",
+    "resnet50": "ResNet-50",
+    "resnet_small": "ResNet-small",
+}
+
+DATA_TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "digits": "Digits"}
+
+# ImageNet-C's four kinds, each with its "extra" corruption at the end.
+CORRUPTION_KINDS = {
+    "Noise": ("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise"),
+    "Blur": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "gaussian_blur"),
+    "Weather": ("snow", "frost", "fog", "brightness", "spatter"),
+    "Digital": ("contrast", "elastic_transform", "pixelate", "jpeg_compression", "saturate"),
+}
+assert {name for names in CORRUPTION_KINDS.values() for name in names} == set(CORRUPTIONS)
+
+
+def method_title(name: str) -> str:
+    return METHOD_TITLES.get(name, name)
+
+
+def network_title(name: str) -> str:
+    return NETWORK_TITLES.get(name, name)
+
+
+def data_title(name: str) -> str:
+    return DATA_TITLES.get(name, name)
+
+
+def corruption_title(name: str) -> str:
+    """`jpeg_compression` as "JPEG compression"."""
+    return name.replace("_", " ").capitalize().replace("Jpeg", "JPEG")
+
+
+def order(names: Sequence[str] | dict[str, str], name: str) -> tuple[int, str]:
+    """A key that sorts by the place in `names`, unknown names last and by themselves."""
+    known = tuple(names)
+    return (known.index(name) if name in known else len(known), name)
+
+
+def set_title(names: Sequence[str]) -> str:
+    """The shortest true name of a set of corruptions: "c18", "c18 without frost", "fog + snow", "7 corruptions"."""
+    chosen = set(names)
+    if not chosen:
+        return "no corruption"
+    for title, members in CORRUPTION_SETS.items():
+        if chosen == set(members):
+            return title
+    for title, members in CORRUPTION_SETS.items():
+        missing = set(members) - chosen
+        if chosen < set(members) and len(missing) <= 2:
+            return f"{title} without {' and '.join(name for name in members if name in missing)}"
+    if len(chosen) <= 3:
+        return " + ".join(name for name in CORRUPTIONS if name in chosen)
+    return f"{len(chosen)} corruptions"
+
+
+def file_name(*parts: str) -> str:
+    """A lower-case name that any file system and LaTeX label takes: letters, digits, underscores."""
+    return re.sub(r"[^a-z0-9]+", "_", "_".join(parts).lower()).strip("_")

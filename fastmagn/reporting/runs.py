@@ -1,0 +1,234 @@
+"""Reading run folders: what is whole is a Run, what is not is one line that says why."""
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from fastmagn.corruptions import CORRUPTION_SETS, CORRUPTIONS, SEVERITIES
+from fastmagn.errors import InputError
+from fastmagn.metrics.accuracy import mean_corruption_accuracy
+
+RESULTS, CONFIG, METRICS = "results.json", "config.yaml", "metrics.jsonl"
+_MCA_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What a report uses of one measured run. Accuracies and errors are fractions in 0..1.
+
+    Args:
+        path: As it was given: the run folder, or a results file in it.
+        config: The run's whole configuration, nested as in config.yaml.
+        data: Data set; for `folder` the name and the folder, as two folders are two sets.
+        corruption_accuracy: corruption -> accuracies at severities 1..5.
+        rms: `clean`, `corrupt`, and the settings they depend on (`corruption_set`, `num_bins`, `binning`, `pooling`).
+        reliability: `clean` and `corrupt`, each with `count`, `accuracy` and `confidence` of every bin; None where the
+            results are older than these.
+        epochs: The rows of metrics.jsonl; empty where there are none.
+        images_per_s: Training speed, None where it was not measured (an evaluation).
+    """
+
+    path: Path
+    config: dict[str, Any]
+    method: str
+    data: str
+    network: str
+    seed: int
+    num_images: int
+    clean_accuracy: float
+    corruption_accuracy: dict[str, tuple[float, ...]]
+    rms: dict[str, Any]
+    reliability: dict[str, Any] | None
+    epochs: tuple[dict[str, Any], ...]
+    environment: dict[str, Any]
+    images_per_s: float | None
+
+    @property
+    def folder(self) -> Path:
+        return self.path if self.path.is_dir() else self.path.parent
+
+    def mca(self, names: Iterable[str]) -> float | None:
+        """Mean accuracy over the corruptions `names` and their severities; None where one was not measured."""
+        return mean_corruption_accuracy(self.corruption_accuracy, names)
+
+
+def read_runs(paths: Iterable[Path]) -> tuple[list[Run], list[str]]:
+    """The runs that can be reported, and for every other path, or part of a run, a line that says what is wrong.
+
+    Raises:
+        InputError: None of them can be reported.
+    """
+    runs, warnings, seen = [], [], {}
+    for path in paths:
+        resolved = _results_file(path).resolve()
+        if resolved in seen:
+            warnings.append(f"{path}: given twice, first as {seen[resolved]}; counted once.")
+            continue
+        seen[resolved] = path
+        try:
+            run, faults = read_run(path)
+        except InputError as error:
+            warnings.append(f"{error} Left out.")
+        else:
+            runs.append(run)
+            warnings += faults
+    if not runs:
+        raise InputError(f"RUN: {' '.join(warnings) or 'got none.'} Nothing is left to report.")
+    return runs, warnings
+
+
+def read_run(path: Path) -> tuple[Run, list[str]]:
+    """A run folder with its results.json, or a results file such as RUN/evaluation.json; and what is wrong beside it.
+
+    Raises:
+        InputError: There are no results, or they are damaged.
+    """
+    file = _results_file(path)
+    results = _read_results(path, file)
+    config = _get(results, "config", dict, file)
+    name = _get(config, "data.name", str, file, "config.")
+    data = f"folder {_get(config, 'data.dir', str, file, 'config.')}" if name == "folder" else name
+    accuracy = _corruption_accuracy(results, file)
+    epochs, faults = _read_epochs(file.parent / METRICS)
+    speed = results.get("images_per_s")
+    run = Run(
+        path=path,
+        config=config,
+        method=_get(config, "method", str, file, "config."),
+        data=data,
+        network=_get(config, "model.name", str, file, "config."),
+        seed=_get(config, "train.seed", int, file, "config."),
+        num_images=_get(results, "num_images", int, file),
+        clean_accuracy=_fraction(_get(results, "clean_accuracy", float, file), "clean_accuracy", file),
+        corruption_accuracy=accuracy,
+        rms=_rms(results, file),
+        reliability=_reliability(results, file),
+        epochs=epochs,
+        environment=_get(results, "environment", dict, file),
+        images_per_s=float(speed) if isinstance(speed, int | float) else None,
+    )
+    return run, faults
+
+
+def _results_file(path: Path) -> Path:
+    return path if path.is_file() else path / RESULTS
+
+
+def _read_results(path: Path, file: Path) -> dict[str, Any]:
+    if path.is_file() and path.suffix != ".json":
+        raise InputError(f"{path}: is a file; expected a run folder, or a results file (.json) in one.")
+    if not path.exists():
+        raise InputError(f"{path}: no such folder.")
+    if not file.exists():
+        if (path / CONFIG).exists():
+            command = f"python -m fastmagn.train --config {path / CONFIG}"
+            raise InputError(f"{path}: has no {RESULTS}: the run is unfinished; {command} goes on with it.")
+        raise InputError(f"{path}: is not a run folder: it has neither {RESULTS} nor {CONFIG}.")
+    try:
+        results = json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse)
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, not JSON, NaN
+        raise InputError(f"{file}: is damaged ({error}); measure the run again.") from error
+    if not isinstance(results, dict):
+        raise InputError(f"{file}: is damaged (holds a {type(results).__name__}, not an object).")
+    return results
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"it holds {constant}")
+
+
+def _get(values: dict[str, Any], name: str, kind: type, file: Path, prefix: str = "") -> Any:
+    """The entry with a dotted name, of this type (a whole number counts as a float, a bool as neither)."""
+    value: Any = values
+    for part in name.split("."):
+        if not isinstance(value, dict) or part not in value:
+            raise InputError(f"{file}: lacks {prefix}{name}; expected what training or evaluation writes.")
+        value = value[part]
+    kinds = (int, float) if kind is float else kind
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        raise InputError(f"{file}: {prefix}{name}: got {value!r}; expected a {kind.__name__}.")
+    return value
+
+
+def _fraction(value: Any, name: str, file: Path) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not (math.isfinite(value) and 0 <= value <= 1):
+        raise InputError(f"{file}: {name}: got {value!r}; expected a fraction in 0..1.")
+    return float(value)
+
+
+def _corruption_accuracy(results: dict[str, Any], file: Path) -> dict[str, tuple[float, ...]]:
+    """The table, in the registry's order; it must give the mCA that is written beside it."""
+    table = {}
+    for name, values in _get(results, "corruption_accuracy", dict, file).items():
+        field = f"corruption_accuracy.{name}"
+        if name not in CORRUPTIONS:
+            raise InputError(f"{file}: {field}: unknown corruption; expected some of {', '.join(CORRUPTIONS)}.")
+        if not isinstance(values, list) or len(values) != len(SEVERITIES):
+            raise InputError(f"{file}: {field}: got {values!r}; expected 5 fractions, of severities 1 to 5.")
+        table[name] = tuple(_fraction(value, field, file) for value in values)
+    if not table:
+        raise InputError(f"{file}: corruption_accuracy: got none; expected at least one corruption.")
+    table = {name: table[name] for name in CORRUPTIONS if name in table}
+    written = _get(results, "mca", dict, file)
+    for name, members in CORRUPTION_SETS.items():
+        computed, value = mean_corruption_accuracy(table, members), written.get(name)
+        agree = computed is None or (isinstance(value, int | float) and abs(value - computed) < _MCA_TOLERANCE)
+        if not agree:
+            raise InputError(f"{file}: mca.{name}: got {value!r}; corruption_accuracy gives {computed:.6f}.")
+    return table
+
+
+def _rms(results: dict[str, Any], file: Path) -> dict[str, Any]:
+    rms = _get(results, "rms_calibration_error", dict, file)
+    for name in ("clean", "corrupt"):
+        _fraction(_get(rms, name, float, file, "rms_calibration_error."), f"rms_calibration_error.{name}", file)
+    for name, kind in (("num_bins", int), ("binning", str), ("pooling", str), ("corruption_set", str)):
+        _get(rms, name, kind, file, "rms_calibration_error.")
+    return rms
+
+
+def _reliability(results: dict[str, Any], file: Path) -> dict[str, Any] | None:
+    if "reliability" not in results:
+        return None
+    num_bins = results["rms_calibration_error"]["num_bins"]
+    for part in (f"reliability.{name}" for name in ("clean", "corrupt")):
+        columns = [_get(results, f"{part}.{name}", list, file) for name in ("count", "accuracy", "confidence")]
+        if any(len(column) != num_bins for column in columns):
+            raise InputError(f"{file}: {part}: got lists of {[*map(len, columns)]}; expected {num_bins} bins in each.")
+        for count, accuracy, confidence in zip(*columns, strict=True):
+            if not isinstance(count, int) or count < 0:
+                raise InputError(f"{file}: {part}.count: got {count!r}; expected 0 or more.")
+            if count:
+                _fraction(accuracy, f"{part}.accuracy", file)
+                _fraction(confidence, f"{part}.confidence", file)
+        if sum(columns[0]) == 0:
+            raise InputError(f"{file}: {part}.count: got no predictions; expected at least one.")
+    return results["reliability"]
+
+
+def _read_epochs(file: Path) -> tuple[tuple[dict[str, Any], ...], list[str]]:
+    """The rows of metrics.jsonl; if a row is damaged, none, and a line that says so."""
+    if not file.exists():
+        return (), []
+    rows = []
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+        for line in lines:
+            rows.append(_epoch(line))
+    except (OSError, ValueError) as error:
+        return (), [
+            f"{file}: line {len(rows) + 1} is damaged ({error}); the run is reported without its training curve."
+        ]
+    return tuple(rows), []
+
+
+def _epoch(line: str) -> dict[str, Any]:
+    row = json.loads(line, parse_constant=_refuse)
+    columns = [row.get(name) if isinstance(row, dict) else None for name in ("epoch", "loss", "train_accuracy")]
+    if not all(isinstance(value, int | float) for value in columns):
+        raise ValueError("it lacks epoch, loss or train_accuracy")
+    return row

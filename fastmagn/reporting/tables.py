@@ -1,0 +1,317 @@
+"""The tables of a report as data: fractions in 0..1, no layout. formats.py writes them as Markdown, CSV and LaTeX."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from fastmagn.corruptions import CORRUPTION_SETS, CORRUPTIONS
+from fastmagn.reporting.experiments import (
+    CALIBRATION_SET,
+    Experiment,
+    Statistic,
+    common_set,
+    corrupt_rms,
+    sensitivity_families,
+    without_sensitivity,
+)
+from fastmagn.reporting.names import corruption_title, data_title, file_name, network_title, set_title
+from fastmagn.reporting.paper import WEIGHTS, paper_counterpart
+from fastmagn.reporting.runs import Run
+
+ACCURACY_DECIMALS, CALIBRATION_DECIMALS = 2, 1  # what the paper prints, in per cent
+_BEST = "The best of each row is bold."
+
+
+class Cell(NamedTuple):
+    """A number of ours beside the paper's: fractions in 0..1; `sd` None for one run, `paper` None where it has none."""
+
+    mean: float
+    sd: float | None
+    num_runs: int
+    paper: float | None = None
+    is_best: bool = False
+
+    @property
+    def difference(self) -> float | None:
+        """Ours minus the paper's."""
+        return None if self.paper is None else self.mean - self.paper
+
+
+class Column(NamedTuple):
+    """A column's header, and how many decimals the paper prints there."""
+
+    label: str
+    paper_decimals: int = ACCURACY_DECIMALS
+
+
+class Row(NamedTuple):
+    """Labels (as many as the table's row headers) and cells (as many as its columns; None: not measured)."""
+
+    labels: tuple[str, ...]
+    cells: tuple[Cell | None, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One table.
+
+    Args:
+        name: Name of its files.
+        title: What it shows.
+        caption: How to read it.
+        row_headers: Headers of the rows' labels.
+        columns: Headers of the cells.
+        rows: From top to bottom.
+        shows_paper: Whether the paper's numbers and the differences stand beside ours.
+    """
+
+    name: str
+    title: str
+    caption: str
+    row_headers: tuple[str, ...]
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    shows_paper: bool = False
+
+    def has_paper(self, column: int) -> bool:
+        """Whether any cell of a column has a number of the paper."""
+        return any(row.cells[column] is not None and row.cells[column].paper is not None for row in self.rows)
+
+
+def make_tables(experiments: Sequence[Experiment]) -> list[Table]:
+    """All tables of one data set: for each network the corruptions, then networks, calibration and sensitivity."""
+    data = experiments[0].data
+    assert all(experiment.data == data for experiment in experiments)
+    tables = []
+    for group in by_network(experiments):
+        tables += corruption_tables(group)
+    compared = without_sensitivity(experiments)
+    return [*tables, network_table(compared), calibration_table(compared), *sensitivity_tables(experiments)]
+
+
+def by_network(experiments: Iterable[Experiment]) -> list[list[Experiment]]:
+    """The experiments of each network, in their order."""
+    groups: dict[str, list[Experiment]] = {}
+    for experiment in experiments:
+        groups.setdefault(experiment.network, []).append(experiment)
+    return list(groups.values())
+
+
+def corruption_tables(experiments: Sequence[Experiment]) -> list[Table]:
+    """The paper's Table 1 or 5, methods as columns; and those that it has too beside its numbers, if there are any."""
+    compared = [experiment for experiment in without_sensitivity(experiments) if experiment.paper("clean") is not None]
+    tables = [_corruption_table(experiments)]
+    if compared:
+        beside = _corruption_table(compared)
+        title = f"{beside.title}, beside the paper's numbers"
+        tables.append(dataclasses.replace(beside, name=f"{beside.name}_paper", title=title, shows_paper=True))
+    return tables
+
+
+def _corruption_table(experiments: Sequence[Experiment]) -> Table:
+    data, network = experiments[0].data, experiments[0].network
+    measured = {name for experiment in experiments for run in experiment.runs for name in run.corruption_accuracy}
+    rows = [_best_row(("Clean",), experiments, lambda run: run.clean_accuracy, "clean")]
+    for name in CORRUPTIONS:
+        if name in measured:
+            rows.append(_best_row((corruption_title(name),), experiments, _mean_of(name), name))
+    for name, members in CORRUPTION_SETS.items():
+        if set(members) <= measured:
+            measure = "mca" if name == CALIBRATION_SET else ""
+            rows.append(_best_row((f"mCA {name}",), experiments, _mca_of(members), measure))
+    counterpart = paper_counterpart(data, network, cifar10="Table 1", cifar100="Table 5")
+    return Table(
+        name=file_name(data, network, "corruptions"),
+        title=f"Accuracy on {data_title(data)}-C by corruption, {network_title(network)}{counterpart}",
+        caption=f"Per cent, mean over severities 1 to 5. {_BEST} {_spread(experiments)}",
+        row_headers=("Corruption",),
+        columns=tuple(Column(experiment.label) for experiment in experiments),
+        rows=tuple(rows),
+    )
+
+
+def network_table(experiments: Sequence[Experiment]) -> Table:
+    """The paper's Table 2: clean accuracy and mCA of every network, methods as columns."""
+    data = experiments[0].data
+    clean = data_title(data)
+    sets = _measured_sets(experiments)
+    labels = _labels(experiments)
+    rows = []
+    for group in by_network(experiments):
+        columns, network = _columns(group, labels), network_title(group[0].network)
+        rows.append(_best_row((network, clean), columns, lambda run: run.clean_accuracy, "clean"))
+        for title, names in sets:
+            measure = "mca" if title == CALIBRATION_SET else ""
+            rows.append(_best_row((network, f"{clean}-C {title}"), columns, _mca_of(names), measure))
+    paper_table = " (the paper's Table 2)" if data in ("cifar10", "cifar100") else ""
+    return Table(
+        name=file_name(data, "networks"),
+        title=f"Clean accuracy and mCA on {clean} and {clean}-C by network{paper_table}",
+        caption=f"Per cent. {_BEST} {_spread(experiments)}",
+        row_headers=("Network", "Test set"),
+        columns=tuple(Column(label) for label in labels),
+        rows=tuple(rows),
+        shows_paper=True,
+    )
+
+
+def calibration_table(experiments: Sequence[Experiment]) -> Table:
+    """The paper's Table 3: RMS calibration error, clean and corrupt, of every network."""
+    data = experiments[0].data
+    clean = data_title(data)
+    sets = list(dict.fromkeys(run.rms["corruption_set"] for experiment in experiments for run in experiment.runs))
+    labels = _labels(experiments)
+    rows = []
+    for group in by_network(experiments):
+        columns, network = _columns(group, labels), network_title(group[0].network)
+        rows.append(_best_row((network, clean), columns, lambda run: run.rms["clean"], "rms_clean", lower=True))
+        for name in sets:
+            measure = "rms_corrupt" if name == CALIBRATION_SET else ""
+            test_set = f"{clean}-C {set_title(name.split('+')) if '+' in name else name}"
+            rows.append(_best_row((network, test_set), columns, _corrupt_rms_of(name), measure, lower=True))
+    paper_table = " (the paper's Table 3)" if data in ("cifar10", "cifar100") else ""
+    return Table(
+        name=file_name(data, "calibration"),
+        title=f"RMS calibration error on {clean} and {clean}-C{paper_table}",
+        caption=f"Per cent, lower is better; {_bins(experiments)}. {_BEST} {_spread(experiments)}",
+        row_headers=("Network", "Test set"),
+        columns=tuple(Column(label, CALIBRATION_DECIMALS) for label in labels),
+        rows=tuple(rows),
+        shows_paper=True,
+    )
+
+
+def sensitivity_tables(experiments: Sequence[Experiment]) -> list[Table]:
+    """The paper's Table 4, one for each method with two or more runs that differ in nothing but `WEIGHTS`."""
+    tables: list[Table] = []
+    for family in sensitivity_families(experiments):
+        again = sum(table.name.startswith(_sensitivity_name(family)) for table in tables)
+        tables.append(_sensitivity_table(family, f"_{again + 1}" if again else ""))
+    return tables
+
+
+def _sensitivity_name(family: Sequence[Experiment]) -> str:
+    return file_name(family[0].data, family[0].network, family[0].method, "sensitivity")
+
+
+def _sensitivity_table(family: Sequence[Experiment], suffix: str) -> Table:
+    base = family[0]
+    title, names = common_set(family)
+    corruption_set = base.runs[0].rms["corruption_set"]
+    is_papers = title == CALIBRATION_SET, corruption_set == CALIBRATION_SET
+    rows = []
+    for experiment in family:
+        cells = (
+            make_cell(experiment, lambda run: run.clean_accuracy, "clean"),
+            make_cell(experiment, _mca_of(names), "mca" if is_papers[0] else ""),
+            make_cell(experiment, lambda run: run.rms["clean"], "rms_clean"),
+            make_cell(experiment, _corrupt_rms_of(corruption_set), "rms_corrupt" if is_papers[1] else ""),
+        )
+        values = tuple(f"{experiment.config[field]:g}" for field in WEIGHTS)
+        rows.append(Row(values, cells))
+    is_table_4 = any(cell is not None and cell.paper is not None for row in rows for cell in row.cells)
+    return Table(
+        name=_sensitivity_name(family) + suffix,
+        title=f"Sensitivity of {base.label} on {data_title(base.data)}, {network_title(base.network)}"
+        + (" (the paper's Table 4)" if is_table_4 else ""),
+        caption=f"Per cent; RMS is the calibration error. {_spread(family)}".strip(),
+        row_headers=tuple(WEIGHTS.values()),
+        columns=(
+            Column("Clean"),
+            Column(f"mCA {title}"),
+            Column("RMS clean", CALIBRATION_DECIMALS),
+            Column("RMS corrupt", CALIBRATION_DECIMALS),
+        ),
+        rows=tuple(sorted(rows, key=lambda row: tuple(map(float, row.labels)))),
+        shows_paper=True,
+    )
+
+
+def _best_row(
+    labels: tuple[str, ...],
+    experiments: Sequence[Experiment | None],
+    measure: Callable[[Run], float | None],
+    paper: str,
+    lower: bool = False,
+) -> Row:
+    """A row with its best marked, among two or more, at the printed precision; `paper` is as in `paper_value`."""
+    cells = [make_cell(experiment, measure, paper) for experiment in experiments]
+    printed = [round(100 * cell.mean, ACCURACY_DECIMALS) for cell in cells if cell is not None]
+    if len(printed) > 1:
+        best = min(printed) if lower else max(printed)
+        cells = [cell and cell._replace(is_best=round(100 * cell.mean, ACCURACY_DECIMALS) == best) for cell in cells]
+    return Row(labels, tuple(cells))
+
+
+def make_cell(experiment: Experiment | None, measure: Callable[[Run], float | None], paper: str) -> Cell | None:
+    """An experiment's mean and spread of a measure; `paper` names the paper's number beside it, or is empty."""
+    statistic: Statistic | None = experiment.statistic(measure) if experiment is not None else None
+    if statistic is None:
+        return None
+    return Cell(*statistic, paper=experiment.paper(paper) if paper else None)
+
+
+def _mean_of(corruption: str) -> Callable[[Run], float | None]:
+    return lambda run: run.mca((corruption,))
+
+
+def _mca_of(names: Sequence[str]) -> Callable[[Run], float | None]:
+    return lambda run: run.mca(names) if names else None
+
+
+def _corrupt_rms_of(corruption_set: str) -> Callable[[Run], float | None]:
+    return lambda run: corrupt_rms(run, corruption_set)
+
+
+def _measured_sets(experiments: Sequence[Experiment]) -> list[tuple[str, tuple[str, ...]]]:
+    """c18 if a run has it, and what all of them have if that is another set."""
+    sets = {}
+    if any(run.mca(CORRUPTION_SETS[CALIBRATION_SET]) is not None for item in experiments for run in item.runs):
+        sets[CALIBRATION_SET] = CORRUPTION_SETS[CALIBRATION_SET]
+    title, names = common_set(experiments)
+    if names:
+        sets.setdefault(title, names)
+    return list(sets.items())
+
+
+def _labels(experiments: Iterable[Experiment]) -> list[str]:
+    """Every label once: those of a network in their order, a later network's new ones after the same method's."""
+    first: dict[str, Experiment] = {}
+    for experiment in experiments:
+        first.setdefault(experiment.label, experiment)
+    return sorted(first, key=lambda label: first[label].rank)
+
+
+def _columns(group: Sequence[Experiment], labels: Sequence[str]) -> list[Experiment | None]:
+    of_label = {experiment.label: experiment for experiment in group}
+    return [of_label.get(label) for label in labels]
+
+
+def _bins(experiments: Iterable[Experiment]) -> str:
+    """How the calibration errors were computed, each way once."""
+    ways = {}
+    for experiment in experiments:
+        for run in experiment.runs:
+            binning = {"width": "equal width", "adaptive": "equal numbers of predictions"}
+            pooling = {"pooled": "corruptions pooled", "per_corruption": "mean of the corruptions' errors"}
+            ways[
+                f"{run.rms['num_bins']} bins of {binning.get(run.rms['binning'], run.rms['binning'])}, "
+                f"{pooling.get(run.rms['pooling'], run.rms['pooling'])}"
+            ] = None
+    return "; or ".join(ways)
+
+
+def _spread(experiments: Sequence[Experiment]) -> str:
+    """How many images and runs are behind the numbers."""
+    images = sorted({run.num_images for experiment in experiments for run in experiment.runs})
+    tested = f"On {' to '.join(f'{number:,}' for number in dict.fromkeys((images[0], images[-1])))} test images."
+    several = len({experiment.network for experiment in experiments}) > 1
+    seeds = [
+        (f"{item.label} on {network_title(item.network)}" if several else item.label, len(item.runs))
+        for item in experiments
+    ]
+    if all(number == 1 for _, number in seeds):
+        return f"{tested} One run each."
+    counts = ", ".join(f"{label} {number}" for label, number in seeds)
+    return f"{tested} Mean ± sample standard deviation over runs that differ only in their seed: {counts}."
