@@ -95,24 +95,14 @@ def unit(value):
 
 
 @jit
-def same(value):
-    """float32 as it is; a narrower array's element rounds it to nearest, ties to even."""
-    return value
-
-
-@jit
 def bfloat16_bits(value):
     """float32, finite, to the uint16 of the nearest bfloat16, ties to even."""
     bits = np.float32(value).view(np.uint32)
     return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
 
 
-# Element of the views -> its type in the kernel, and what makes it of float32.
-ELEMENTS: dict[str, tuple[Any, Callable]] = {
-    "float32": (types.float32, same),
-    "float16": (types.float16, same),
-    "bfloat16": (types.uint16, bfloat16_bits),
-}
+# Element of the views -> its type in the kernel. numba has no arrays of bfloat16: these are their bits.
+ELEMENTS = {"float32": types.float32, "float16": types.float16, "bfloat16": types.uint16}
 
 
 class Launch(NamedTuple):
@@ -245,49 +235,62 @@ def run_chains(s, rows, ops, magnitudes, rotation_table, tables, histograms, seg
             cuda.syncthreads()
 
 
-def _make_kernel(element: str, in_shared: bool) -> Callable:
-    """The kernel's source for one element of ELEMENTS, and for rows in shared memory or in scratch."""
-    _, convert = ELEMENTS[element]
+@cuda.jit(device=True)
+def _store(out, k, value, bfloat16):
+    """out[k] = float32 `value`, rounded to nearest, ties to even. `bfloat16` is a constant once this is inlined."""
+    if bfloat16:
+        out[np.uint32(k)] = bfloat16_bits(value)
+    else:
+        out[np.uint32(k)] = value
 
-    @cuda.jit(device=True)
-    def store_clean(rows, out):
-        k = thread_number()
-        while k < out.size:
-            out[np.uint32(k)] = convert(unit(rows[np.uint32(k)]))
-            k += num_threads()
 
-    @cuda.jit(device=True)
-    def store_mixture(rows, weights, num_chains, out):
-        mix_weight = weights[num_chains]
-        rest = np.float32(1) - mix_weight
-        k = thread_number()
-        while k < out.size:
-            mixture = np.float32(0)
-            w = 0
-            while w < num_chains:
-                mixture += weights[np.uint32(w)] * np.float32(rows[np.uint32((2 + w) * out.size + k)])
-                w += 1
-            out[np.uint32(k)] = convert(rest * unit(rows[np.uint32(k)]) + mix_weight * mixture)
-            k += num_threads()
+@cuda.jit(device=True)
+def store_clean(rows, out, bfloat16):
+    """The clean view, row 0, in [0, 1]."""
+    k = thread_number()
+    while k < out.size:
+        _store(out, k, unit(rows[np.uint32(k)]), bfloat16)
+        k += num_threads()
 
-    @cuda.jit(device=True)
-    def store_noisy(view, index, s, rows, out):
-        """Elements as `rng.standard_normal` has them: block b gives b, b + Q, b + 2Q, b + 3Q."""
-        sigma = draws.draw_sigma(view, index, s.epoch, s.key_0, s.key_1, s.sigma_max)
-        word = stream_view_word(STREAM_NOISE, view)
-        quarter = (out.size + 3) // 4
-        b = thread_number()
-        while b < quarter:
-            w0, w1, w2, w3 = philox4x32(b, word, index, s.epoch, s.key_0, s.key_1)
-            for pair in range(2):  # the simulator needs the casts: compiled functions return it Python's floats
-                z0, z1 = normal_pair(w0 if pair == 0 else w2, w1 if pair == 0 else w3)
-                k = 2 * pair * quarter + b
-                if k < out.size:
-                    out[np.uint32(k)] = convert(np.float32(unit(rows[np.uint32(k)])) + np.float32(sigma * z0))
-                k += quarter
-                if k < out.size:
-                    out[np.uint32(k)] = convert(np.float32(unit(rows[np.uint32(k)])) + np.float32(sigma * z1))
-            b += num_threads()
+
+@cuda.jit(device=True)
+def store_mixture(rows, weights, num_chains, out, bfloat16):
+    """(1 - m) x + m sum_w (weight_w / 255) chain_w, in the CPU engine's order of operations."""
+    mix_weight = weights[num_chains]
+    rest = np.float32(1) - mix_weight
+    k = thread_number()
+    while k < out.size:
+        mixture = np.float32(0)
+        w = 0
+        while w < num_chains:
+            mixture += weights[np.uint32(w)] * np.float32(rows[np.uint32((2 + w) * out.size + k)])
+            w += 1
+        _store(out, k, rest * unit(rows[np.uint32(k)]) + mix_weight * mixture, bfloat16)
+        k += num_threads()
+
+
+@cuda.jit(device=True)
+def store_noisy(view, index, s, rows, out, bfloat16):
+    """x + sigma z; z's elements as `rng.standard_normal` has them: block b gives b, b + Q, b + 2Q, b + 3Q."""
+    sigma = draws.draw_sigma(view, index, s.epoch, s.key_0, s.key_1, s.sigma_max)
+    word = stream_view_word(STREAM_NOISE, view)
+    quarter = (out.size + 3) // 4
+    b = thread_number()
+    while b < quarter:
+        w0, w1, w2, w3 = philox4x32(b, word, index, s.epoch, s.key_0, s.key_1)
+        for pair in range(2):  # the simulator needs the casts: compiled functions return it Python's floats
+            z0, z1 = normal_pair(w0 if pair == 0 else w2, w1 if pair == 0 else w3)
+            k = 2 * pair * quarter + b
+            if k < out.size:
+                _store(out, k, np.float32(unit(rows[np.uint32(k)])) + np.float32(sigma * z0), bfloat16)
+            k += quarter
+            if k < out.size:
+                _store(out, k, np.float32(unit(rows[np.uint32(k)])) + np.float32(sigma * z1), bfloat16)
+        b += num_threads()
+
+
+def _make_kernel(bfloat16: bool, in_shared: bool) -> Callable:
+    """The kernel's source. Its constants are plain values, since numba's cache on disk knows a kernel by them."""
 
     def make_views(images, indices, s, rotation_table, scratch, out):
         base = cuda.shared.array(5, types.int32)
@@ -310,13 +313,13 @@ def _make_kernel(element: str, in_shared: bool) -> Callable:
             while view <= s.num_augmix + s.num_noise:
                 place = out[view * batch + i]
                 if view == 0:
-                    store_clean(rows, place)
+                    store_clean(rows, place, bfloat16)
                 elif view <= s.num_augmix:
                     draw_view(view - 1, index, s, ops, magnitudes, exponentials, weights)
                     run_chains(s, rows, ops, magnitudes, rotation_table, tables, histograms, segments, luma_sum)
-                    store_mixture(rows, weights, s.mixture_width, place)
+                    store_mixture(rows, weights, s.mixture_width, place, bfloat16)
                 else:
-                    store_noisy(view - 1 - s.num_augmix, index, s, rows, place)
+                    store_noisy(view - 1 - s.num_augmix, index, s, rows, place, bfloat16)
                 view += s.groups
                 cuda.syncthreads()
             item += cuda.gridDim.x
@@ -330,16 +333,16 @@ def kernel_source(element: str, in_shared: bool) -> tuple[Callable, Any, tuple[i
     The kernel takes images uint8 [B, H W 3], indices int64 [B], Settings, pixel.rotation_table(), `Launch`'s scratch,
     and out [V B, H W 3] of the element's type; all contiguous. Elements of bfloat16 are passed as their bits, uint16.
     """
-    out, _ = ELEMENTS[element]
     arguments = (
         types.uint8[:, ::1],
         types.int64[::1],
         _SETTINGS,
         types.float64[:, ::1],
         types.uint8[:, ::1],
-        out[:, ::1],
+        ELEMENTS[element][:, ::1],
     )
-    return _make_kernel(element, in_shared), types.void(*arguments), (BLOCK[0] * BLOCK[1], _BLOCKS_PER_SM)
+    kernel = _make_kernel(element == "bfloat16", in_shared)
+    return kernel, types.void(*arguments), (BLOCK[0] * BLOCK[1], _BLOCKS_PER_SM)
 
 
 @functools.cache
