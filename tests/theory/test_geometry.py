@@ -195,9 +195,8 @@ def runs(tmp_path_factory) -> Path:
     image_set = load_images("digits", "data")
     for seed, name in enumerate(("first", "second")):
         model = build_model("resnet_small", num_classes=10, mean=image_set.mean, std=image_set.std, seed=seed)
-        progress, optimizer = Progress(epoch=1, step_in_epoch=0, sums={}), torch.optim.SGD(model.parameters())
         path = last_checkpoint(folder / name)
-        save_checkpoint(path, model=model, optimizer=optimizer, progress=progress, config={})
+        save_checkpoint(path, model=model.state_dict(), progress=Progress(epoch=1), config={})
         (folder / name / "config.yaml").write_text(to_yaml(Config(run_dir=folder / name, device="cpu")))
     return folder
 
