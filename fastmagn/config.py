@@ -41,7 +41,8 @@ class ModelConfig:
             resnet50; or timm:NAME, any network of timm (needs the extra timm).
         bn_views: Batch normalisation over all views together (joint, AugMix's) or each view by itself (per_view,
             what separate forward passes would compute; no difference in a network without any).
-        sync_bn: With several processes, normalise over the images of all of them, not of each by itself.
+        sync_bn: With several processes, normalise over the images of all of them, not of each by itself. The numbers
+            then do not depend on how many processes there are.
     """
 
     name: str = "resnet_small"

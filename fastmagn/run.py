@@ -103,7 +103,7 @@ def build_run(
         seed=train.seed,
         num_views=method.layout(config.augment).num_views,
         bn_views=config.model.bn_views,
-        sync_bn=config.model.sync_bn and world.size > 1,
+        sync_bn=config.model.sync_bn,
         image_size=part.images_u8.shape[1:3],
     ).to(device)
     if train.channels_last:
