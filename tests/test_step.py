@@ -128,7 +128,7 @@ def test_twenty_compiled_steps_equal_eager(tmp_path, monkeypatch):
     made = take_steps(start(tmp_path, *arguments, "--train.compile", "true"), 20)
     for step, (eager, compiled) in enumerate(zip(expected, made, strict=True)):
         assert compiled["loss"] == pytest.approx(eager["loss"], rel=1e-4), step
-    assert expected[-1]["loss"] < 0.9 * expected[0]["loss"]
+    assert expected[-1]["loss"] < expected[0]["loss"] - 0.05
 
 
 @pytest.mark.parametrize("bn_views", ["joint", "per_view"])
