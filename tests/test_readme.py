@@ -15,9 +15,12 @@ from fastmagn.train import train
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-COMMANDS = [line for block in re.findall(r"```\n(.*?)```", README, re.DOTALL) for line in block.strip().splitlines()]
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+COMMANDS = [line for language, block in BLOCKS if not language for line in block.strip().splitlines()]
 SET_UP = [command for command in COMMANDS if command.startswith("python3 -m venv")]
 TRAINING = [command for command in COMMANDS if command.startswith("python -m fastmagn.train")]
+TRAINING_TOGETHER = [command for command in COMMANDS if command.startswith("torchrun") and "fastmagn.train" in command]
+BENCHMARKS = [command for command in COMMANDS if command.startswith("python -m benchmarks.")]
 EVALUATION = [command for command in COMMANDS if "-m fastmagn.evaluate" in command]
 THEORY = [command for command in COMMANDS if command.startswith("python -m fastmagn.theory")]
 CORRUPTION = [command for command in COMMANDS if command.startswith("python -m fastmagn.corrupt")]
@@ -33,7 +36,7 @@ def run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess:
 
 def test_readme_has_two_set_up_commands_and_ci_runs_the_second():
     assert len(SET_UP) == 2
-    tested = [*SET_UP, *TRAINING, *EVALUATION, *THEORY, *CORRUPTION, *REPORT]
+    tested = [*SET_UP, *TRAINING, *TRAINING_TOGETHER, *EVALUATION, *THEORY, *CORRUPTION, *REPORT, *BENCHMARKS]
     assert sorted(tested) == sorted(COMMANDS), "a command that no test runs"
     assert SET_UP[0].endswith(".venv/bin/python -m fastmagn.train")
     assert SET_UP[1].endswith(".venv/bin/python -m pytest")
@@ -67,6 +70,38 @@ def test_training_commands(command, data_dir, tmp_path):
     done = run([*arguments, *SHORT, "--train.batch_size", "16", "--run_dir", "run"], tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "results.json").exists()
+
+
+@pytest.mark.data
+def test_training_on_several_processes(data_dir, tmp_path):
+    """README's and the page's command, on two processes of this machine."""
+    page = (ROOT / "docs" / "several_gpus.md").read_text()
+    assert all(command in page for command in TRAINING_TOGETHER)
+    for command in TRAINING_TOGETHER:
+        arguments = shlex.split(command.replace("--nproc_per_node 8", "--standalone --nproc_per_node 2"))[1:]
+        arguments[arguments.index("DIR")] = str(data_dir)
+        arguments[arguments.index("--config") + 1] = str(ROOT / arguments[arguments.index("--config") + 1])
+        quick = ["--model.name", "resnet_small", "--train.batch_size", "16", "--run_dir", "run", *SHORT]
+        done = run(["torch.distributed.run", *arguments, *quick], tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "run" / "results.json").exists()
+
+
+def test_benchmarks_are_there():
+    """That they run is tested in tests/benchmarks; here that README names existing ones, with existing options."""
+    for command in BENCHMARKS:
+        module, *arguments = shlex.split(command)[2:]
+        done = run([module, "--help"], ROOT)
+        assert done.returncode == 0, done.stderr
+        options = [argument for argument in arguments if argument.startswith("--") and "." not in argument]
+        assert all(option in done.stdout or option == "--config" for option in options), command
+
+
+def test_python_examples():
+    examples = [block for language, block in BLOCKS if language == "python"]
+    assert examples
+    for example in examples:
+        exec(compile(example, "README.md", "exec"), {})
 
 
 def test_evaluation_commands(trained_run, tmp_path):

@@ -1,0 +1,131 @@
+"""benchmarks.train, scaling and time_to_mca, tiny: JSON strict and consistent, plots there; no time is asserted."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from benchmarks import scaling, time_to_mca
+from benchmarks import train as benchmark
+from fastmagn.errors import InputError
+
+TINY = ["--train.batch_size", "16", "--device", "cpu", "--train.amp", "float32"]
+
+
+def read_strict(path: Path) -> dict:
+    return json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(name))
+
+
+def check_spread(value: dict) -> None:
+    assert value["lowest"] <= value["median"] <= value["highest"]
+
+
+def test_train(tmp_path, capsys):
+    out = tmp_path / "train.json"
+    own = ["--steps", "1", "--turns", "2", "--conventional_steps", "1", "--workers", "1", "--out", str(out)]
+    assert benchmark.main([*own, *TINY]) == 0
+    result = read_strict(out)
+    assert result["settings"]["config"]["train.batch_size"] == 16
+    for name in ("step_s", "ceiling_step_s", "conventional_step_s", "over_ceiling_pct"):
+        check_spread(result[name])
+    assert result["images_per_s"] == pytest.approx(16 / result["step_s"]["median"])
+    assert result["views_per_s"] == pytest.approx(4 * result["images_per_s"])
+    assert set(result["parts_ms"]) == {"batch", "views", "forward", "backward", "optimizer"}
+    # resnet_small: its 3x3 and 1x1 convolutions and its linear layer, a product and two gradients of it each, 64 views.
+    forward = 2 * (
+        16 * 16 * 32 * 27 + 2 * 16 * 16 * 32 * 288 + 8 * 8 * 64 * (288 + 576 + 32) + 4 * 4 * 128 * (576 + 1152 + 64)
+    )
+    whole = 64 * 3 * (forward + 2 * 128 * 10) - 64 * 2 * 16 * 16 * 32 * 27  # no gradient for the images themselves
+    assert result["step_gflop"] == pytest.approx(whole / 1e9, rel=1e-6)
+    assert "conventional" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("method", ["standard", "augmix", "magn"])
+def test_the_usual_loop_trains_each_of_its_methods(method, tmp_path):
+    out = tmp_path / "train.json"
+    own = ["--steps", "1", "--turns", "1", "--conventional_steps", "1", "--workers", "1", "--out", str(out)]
+    assert benchmark.main([*own, *TINY, "--method", method]) == 0
+    assert read_strict(out)["conventional_step_s"]["median"] > 0
+
+
+def test_time_to_mca(tmp_path):
+    runs_dir, out = tmp_path / "runs", tmp_path / "time.json"
+    done = runs_dir / "done" / "seed3"
+    done.mkdir(parents=True)
+    results = {
+        "mca": {"c15": 0.95, "c18": 0.5, "c19": 0.5},
+        "clean_accuracy": 0.99,
+        "rms_calibration_error": {"corrupt": 0.02},
+        "train_s": 9.0,
+        "images_per_s": 100.0,
+    }
+    (done / "results.json").write_text(json.dumps(results))
+    (done / time_to_mca.CLOCK_FILE).write_text(json.dumps({"trained_after_s": 12.0}))
+    new = " ".join([*TINY, "--train.max_steps", "1", "--eval.num_images", "4", "--eval.corruption_set", "c15"])
+    own = ["--seeds", "3", "--set", "c15", "--target", "0.9", "--runs_dir", str(runs_dir), "--out", str(out)]
+    assert time_to_mca.main([*own, "--run", "done", "--never-run", "--run", "new", new]) == 0
+    recipes = read_strict(out)["recipes"]
+    assert recipes["done"]["mca"] == {"mean": 0.95, "sd": 0.0}
+    assert recipes["done"]["trained_after_s"]["mean"] == 12.0
+    assert recipes["done"]["reached"] == 1
+    assert recipes["new"]["reached"] == 0
+    assert recipes["new"]["trained_after_s"]["mean"] > 0
+    assert json.loads((runs_dir / "new" / "seed3" / "results.json").read_text())["config"]["train"]["seed"] == 3
+    with Image.open(out.with_suffix(".png")) as picture:
+        assert min(picture.size) > 300
+
+
+def test_summaries_are_means_and_deviations():
+    rows = [
+        {"seed": seed, "mca": mca, "clean_accuracy": 0.9, "trained_after_s": 10.0 * seed}
+        for seed, mca in ((1, 0.5), (2, 0.7), (3, 0.6))
+    ]
+    summary = time_to_mca.summarise(rows, 0.6)
+    assert summary["mca"]["mean"] == pytest.approx(0.6)
+    assert summary["mca"]["sd"] == pytest.approx(0.1)
+    assert summary["trained_after_s"]["mean"] == pytest.approx(20)
+    assert summary["reached"] == 2
+
+
+def test_scaling(tmp_path, monkeypatch):
+    rates = {1: iter([100.0, 120.0, 110.0]), 2: iter([150.0, 176.0, 190.0])}
+    monkeypatch.setattr(scaling, "images_per_s", lambda count, epochs, fields: next(rates[count]))
+    out = tmp_path / "scaling.json"
+    assert scaling.main(["--processes", "1", "2", "--out", str(out)]) == 0
+    rows = read_strict(out)["processes"]
+    assert rows["1"]["images_per_s"] == {"median": 110, "lowest": 100, "highest": 120}
+    assert rows["2"]["efficiency_pct"] == pytest.approx(100 * 176 / 220)
+
+
+def test_a_run_on_one_process_has_a_rate():
+    fields = ["--train.batch_size", "512", "--device", "cpu", "--train.amp", "float32", "--method", "standard"]
+    assert scaling.images_per_s(1, 2, fields) > 0
+
+
+@pytest.mark.parametrize(
+    ("main", "arguments", "message"),
+    [
+        (benchmark.main, ["--steps", "0"], "steps: got 0; expected 1 or more."),
+        (scaling.main, ["--epochs", "1"], "epochs: got 1; expected 2 or more: the first is not counted."),
+        (
+            time_to_mca.main,
+            ["--run", "a", "", "--target", "90"],
+            "target: got 90.0; expected a fraction in (0, 1).",
+        ),
+        (
+            time_to_mca.main,
+            ["--run", "a", "", "--run", "a", ""],
+            "run: got ['a', 'a']; expected a name for each recipe.",
+        ),
+    ],
+)
+def test_unusable_arguments_are_refused(main, arguments, message):
+    with pytest.raises(InputError) as error:
+        main(arguments)
+    assert str(error.value) == message
+
+
+def test_a_run_that_fails_says_why(tmp_path):
+    with pytest.raises(InputError, match=r"ended with status 2: error: augment\.aug_severity: got 12"):
+        time_to_mca.main(["--run", "bad", "--augment.aug_severity 12", "--runs_dir", str(tmp_path)])
