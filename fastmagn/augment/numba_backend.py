@@ -38,6 +38,6 @@ def fill_views(images: Tensor, params: ViewParams, out: Tensor) -> None:
         params.epoch,
         *rng.key_words(params.seed),
         rotation_table(),
-        *make_scratch(height, width),
+        make_scratch(height, width),
         out.numpy().reshape(len(out), -1),
     )

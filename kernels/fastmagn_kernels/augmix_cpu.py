@@ -1,294 +1,69 @@
 """The CPU engine: base transform, AugMix and noise of a batch, parallel over its images.
 
-An image is a flat uint8 row [H W 3], channels last. Every operation reads `source` and writes `target`, two different
-rows; a thread owns its rows and tables (`make_scratch`), so nothing is allocated for an image. Translations are copies,
-shears interpolate in one dimension, only rotations in two; all are exact against Pillow (see `pixel`).
+Images come and views go channels last; between, a thread works on planar rows of its own (see
+`operations_cpu`).
 
-Legend: V views, B batch, J AugMix views, N noise views, W chains, D operations of a chain, T threads.
+Legend: V views, B batch, J AugMix views, N noise views, W chains, D operations of a chain.
 """
-
-import math
 
 import numba
 import numpy as np
 from numba import prange
 
-from fastmagn_kernels import draws
-from fastmagn_kernels.compiling import jit
-from fastmagn_kernels.draws import ANGLE_UNITS_PER_DEGREE
-from fastmagn_kernels.pixel import (
-    MAX_ANGLE_UNITS,
-    bilinear,
-    blend,
-    clip_index,
-    fill_autocontrast_table,
-    fill_equalize_table,
-    linear,
-    luma,
-    mean_grey,
-    posterize_entry,
-    rotation_offset,
-    smooth,
-    solarize_entry,
+from fastmagn_kernels import draws, operations_cpu
+from fastmagn_kernels.compiling import jit, jit_uncounted
+from fastmagn_kernels.geometry_cpu import BLOCK, rotate
+from fastmagn_kernels.operations_cpu import (
+    apply_operation,
+    enhance_brightness,
+    enhance_color,
+    enhance_contrast,
+    thread_scratch,
 )
 from fastmagn_kernels.rng import STREAM_NOISE, standard_normal
 
 _BRIGHTNESS, _CONTRAST, _SATURATION = range(3)
 # jitter_order -> its three parts; the order of fastmagn.augment.params.JITTER_ORDERS.
 _JITTER_ORDERS = np.array([[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]], np.int64)
+_FIRST_CHAIN_ROW = 2  # after the clean view's and the spare one
+_CHAINS_AT_ONCE = operations_cpu.NUM_ROWS - _FIRST_CHAIN_ROW  # the usual width; their sum stays in registers
 
 
-def make_scratch(height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Each thread's own memory: images uint8 [T, 3, H W 3], tables uint8 and histograms int32 [T, 3, 256], line float64
-    [T, 3 W]."""
-    threads = numba.config.NUMBA_NUM_THREADS
-    return (
-        np.empty((threads, 3, height * width * 3), np.uint8),
-        np.empty((threads, 3, 256), np.uint8),
-        np.empty((threads, 3, 256), np.int32),
-        np.empty((threads, 3 * width), np.float64),
-    )
+def make_scratch(height: int, width: int) -> operations_cpu.Scratch:
+    """The memory of all threads, for images of one size."""
+    return operations_cpu.make_scratch(numba.config.NUMBA_NUM_THREADS, height, width)
 
 
-@jit
-def shift(source, target, height, width, dx, dy, mirror):
-    """target(x, y) = source(x + dx, y + dy), black outside; `mirror` flips the result left to right."""
-    row = 3 * width
+@jit_uncounted
+def crop(source, target, height, width, dx, dy, mirror):
+    """[H W 3] -> [3 H W]: target(x, y) = source(x + dx, y + dy), black outside; `mirror` flips the result."""
+    size = height * width
     first = min(max(0, -dx), width)  # columns first..last - 1 lie inside the source
     last = max(min(width, width - dx), first)
-    for y in range(height):
-        out = target[y * row : (y + 1) * row]
-        if y + dy < 0 or y + dy >= height or last == first:
-            out[:] = 0
-            continue
-        start = (y + dy) * row
-        inside = source[start + 3 * (first + dx) : start + 3 * (last + dx)]
+    count = last - first
+    if count < width or dy != 0:
+        target[:] = 0
+    start = width - last if mirror else first
+    for y in range(max(0, -dy), min(height, height - dy)):
+        inside = source[3 * ((y + dy) * width + first + dx) :]
+        red = target[y * width + start :]
+        green = target[size + y * width + start :]
+        blue = target[2 * size + y * width + start :]
         if mirror:
-            out[:] = 0
-            for x in range(last - first):
-                k = 3 * (width - 1 - first - x)
-                out[k], out[k + 1], out[k + 2] = inside[3 * x], inside[3 * x + 1], inside[3 * x + 2]
+            for x in range(count):
+                k = count - 1 - x
+                red[k], green[k], blue[k] = inside[3 * x], inside[3 * x + 1], inside[3 * x + 2]
         else:
-            out[: 3 * first] = 0
-            out[3 * first : 3 * last] = inside
-            out[3 * last :] = 0
+            for x in range(count):
+                red[x], green[x], blue[x] = inside[3 * x], inside[3 * x + 1], inside[3 * x + 2]
 
 
-@jit
-def shear_x(source, target, height, width, shear, line):
-    """Image.transform by (1, shear, 0, 0, 1, 0), bilinear. `line`, float64 [3 W], is scratch.
-
-    With base = floor(t), t = shear (y + 1/2), the fraction of each column lies in [0, 1]; where rounding has carried it
-    to 1, the value is the next pixel's either way. So a row is one shift, and the loop over it vectorises.
-    """
-    row = 3 * width
-    for y in range(height):
-        t = shear * (y + 0.5)
-        base = math.floor(t)
-        first, last = 0, width  # columns whose centre falls inside the source
-        while first < width and (first + 0.5) + t < 0.0:
-            first += 1
-        while last > first and (last - 0.5) + t >= width:
-            last -= 1
-        for x in range(first, last):
-            fraction = ((x + 0.5) + t - 0.5) - (x + base)
-            line[3 * x] = fraction
-            line[3 * x + 1] = fraction
-            line[3 * x + 2] = fraction
-        values = source[y * row : (y + 1) * row]
-        out = target[y * row : (y + 1) * row]
-        out[: 3 * first] = 0
-        out[3 * last :] = 0
-        # Columns with both neighbours inside; at most one on either side copies the border.
-        inner_first = min(max(first, -base), last)
-        inner_last = max(min(last, width - 1 - base), inner_first)
-        for x in range(first, inner_first):
-            for c in range(3):
-                out[3 * x + c] = values[c]
-        for x in range(inner_last, last):
-            for c in range(3):
-                out[3 * x + c] = values[row - 3 + c]
-        size = 3 * (inner_last - inner_first)
-        if size > 0:
-            left = values[3 * (inner_first + base) :]
-            right = values[3 * (inner_first + base + 1) :]
-            fractions = line[3 * inner_first :]
-            inner = out[3 * inner_first :]
-            for k in range(size):
-                inner[k] = np.uint8(np.int32(linear(left[k], right[k], fractions[k])))
-
-
-@jit
-def shear_y(source, target, height, width, shear):
-    """Image.transform by (1, 0, 0, shear, 1, 0), bilinear."""
-    row = 3 * width
-    for y in range(height):
-        for x in range(width):
-            t = shear * (x + 0.5)
-            source_y = t + (y + 0.5)
-            k = y * row + 3 * x
-            if source_y < 0.0 or source_y >= height:
-                target[k] = target[k + 1] = target[k + 2] = 0
-                continue
-            source_y -= 0.5
-            upper = math.floor(source_y)
-            dy = source_y - upper
-            i = clip_index(upper, height) * row + 3 * x
-            j = clip_index(upper + 1, height) * row + 3 * x
-            for c in range(3):
-                target[k + c] = np.uint8(np.int32(linear(source[i + c], source[j + c], dy)))
-
-
-@jit
-def rotate(source, target, height, width, angle, rotation_table):
-    """Image.rotate by `angle` / 64 degrees counter-clockwise, bilinear."""
-    if angle == 0:
-        target[:] = source
-        return
-    cosine, sine = rotation_table[angle + MAX_ANGLE_UNITS]
-    offset_x, offset_y = rotation_offset(cosine, sine, height, width)
-    row = 3 * width
-    for y in range(height):
-        for x in range(width):
-            source_x = cosine * (x + 0.5) + sine * (y + 0.5) + offset_x
-            source_y = -sine * (x + 0.5) + cosine * (y + 0.5) + offset_y
-            k = y * row + 3 * x
-            if source_x < 0.0 or source_x >= width or source_y < 0.0 or source_y >= height:
-                target[k] = target[k + 1] = target[k + 2] = 0
-                continue
-            source_x -= 0.5
-            source_y -= 0.5
-            x0, y0 = math.floor(source_x), math.floor(source_y)
-            dx, dy = source_x - x0, source_y - y0
-            left, right = 3 * clip_index(x0, width), 3 * clip_index(x0 + 1, width)
-            top, bottom = clip_index(y0, height) * row, clip_index(y0 + 1, height) * row
-            for c in range(3):
-                value = bilinear(
-                    source[top + left + c],
-                    source[top + right + c],
-                    source[bottom + left + c],
-                    source[bottom + right + c],
-                    dx,
-                    dy,
-                )
-                target[k + c] = np.uint8(value)
-
-
-@jit
-def fill_histograms(source, histograms):
-    """The three channels' histograms, int32 [3, 256]."""
-    histograms[:] = 0
-    for p in range(source.size // 3):
-        for c in range(3):
-            histograms[c, source[3 * p + c]] += 1
-
-
-@jit
-def apply_tables(source, target, tables):
-    """A table for each channel, uint8 [3, 256]."""
-    for p in range(source.size // 3):
-        for c in range(3):
-            target[3 * p + c] = tables[c, source[3 * p + c]]
-
-
-@jit
-def change_values(op, magnitude, source, target, tables, histograms):
-    """The operations that map values by a table: autocontrast, equalize, posterize, solarize."""
-    if op == draws.AUTOCONTRAST or op == draws.EQUALIZE:
-        fill_histograms(source, histograms)
-    for c in range(3):
-        if op == draws.AUTOCONTRAST:
-            fill_autocontrast_table(histograms[c], tables[c])
-        elif op == draws.EQUALIZE:
-            fill_equalize_table(histograms[c], tables[c])
-        else:
-            amount = np.int64(magnitude)
-            for value in range(256):
-                entry = posterize_entry(value, amount) if op == draws.POSTERIZE else solarize_entry(value, amount)
-                tables[c, value] = entry
-    apply_tables(source, target, tables)
-
-
-@jit
-def enhance_color(source, target, factor):
-    """ImageEnhance.Color: blend with the pixel's luma."""
-    for p in range(source.size // 3):
-        red, green, blue = source[3 * p], source[3 * p + 1], source[3 * p + 2]
-        grey = luma(red, green, blue)
-        target[3 * p] = np.uint8(blend(grey, red, factor))
-        target[3 * p + 1] = np.uint8(blend(grey, green, factor))
-        target[3 * p + 2] = np.uint8(blend(grey, blue, factor))
-
-
-@jit
-def enhance_contrast(source, target, factor):
-    """ImageEnhance.Contrast: blend with the image's mean luma."""
-    total = np.int64(0)
-    num_pixels = source.size // 3
-    for p in range(num_pixels):
-        total += luma(source[3 * p], source[3 * p + 1], source[3 * p + 2])
-    grey = mean_grey(total, num_pixels)
-    for k in range(source.size):
-        target[k] = np.uint8(blend(grey, source[k], factor))
-
-
-@jit
-def enhance_brightness(source, target, factor):
-    """ImageEnhance.Brightness: blend with black."""
-    for k in range(source.size):
-        target[k] = np.uint8(blend(0, source[k], factor))
-
-
-@jit
-def enhance_sharpness(source, target, height, width, factor):
-    """ImageEnhance.Sharpness: blend with the smoothed image, whose border is the image's own."""
-    row = 3 * width
-    target[:] = source
-    for y in range(1, height - 1):
-        lower = source[(y + 1) * row : (y + 2) * row]
-        here = source[y * row : (y + 1) * row]
-        upper = source[(y - 1) * row : y * row]
-        out = target[y * row : (y + 1) * row]
-        for k in range(3, row - 3):
-            smoothed = smooth(
-                lower[k - 3], lower[k], lower[k + 3],
-                here[k - 3], here[k], here[k + 3],
-                upper[k - 3], upper[k], upper[k + 3],
-            )  # fmt: skip
-            out[k] = np.uint8(blend(smoothed, here[k], factor))
-
-
-@jit
-def apply_operation(op, magnitude, source, target, height, width, rotation_table, tables, histograms, line):
-    """One AugMix operation, by its id; `tables`, `histograms` and `line` are a thread's scratch."""
-    if op == draws.ROTATE:
-        rotate(source, target, height, width, ANGLE_UNITS_PER_DEGREE * np.int64(magnitude), rotation_table)
-    elif op == draws.SHEAR_X:
-        shear_x(source, target, height, width, magnitude, line)
-    elif op == draws.SHEAR_Y:
-        shear_y(source, target, height, width, magnitude)
-    elif op == draws.TRANSLATE_X:
-        shift(source, target, height, width, np.int64(magnitude), 0, False)
-    elif op == draws.TRANSLATE_Y:
-        shift(source, target, height, width, 0, np.int64(magnitude), False)
-    elif op == draws.COLOR:
-        enhance_color(source, target, np.float32(magnitude))
-    elif op == draws.CONTRAST:
-        enhance_contrast(source, target, np.float32(magnitude))
-    elif op == draws.BRIGHTNESS:
-        enhance_brightness(source, target, np.float32(magnitude))
-    elif op == draws.SHARPNESS:
-        enhance_sharpness(source, target, height, width, np.float32(magnitude))
-    else:
-        change_values(op, magnitude, source, target, tables, histograms)
-
-
-@jit
+@jit_uncounted
 def base_transform(
-    source, rows, height, width, dx, dy, flip, order, brightness, contrast, saturation, angle, rotation_table
+    source, rows, height, width, dx, dy, flip, order, brightness, contrast, saturation, angle, rotation_table, scratch
 ):  # fmt: skip
-    """Crop, flip, jitter, rotate; `rows` uint8 [3, H W 3] is scratch. Returns which of its rows is the clean view."""
-    shift(source, rows[0], height, width, dx, dy, flip)
+    """Crop, flip, jitter, rotate, in the first two of `rows`. Returns which of them is the clean view."""
+    crop(source, rows[0], height, width, dx, dy, flip)
     current = 0
     for step in range(3):
         part = _JITTER_ORDERS[order, step]
@@ -301,68 +76,151 @@ def base_transform(
         elif part == _CONTRAST:
             enhance_contrast(rows[current], rows[following], factor)
         else:
-            enhance_color(rows[current], rows[following], factor)
+            enhance_color(rows[current], rows[following], factor, scratch.channels)
         current = following
     if angle != 0:
-        rotate(rows[current], rows[1 - current], height, width, angle, rotation_table)
+        rotate(rows[current], rows[1 - current], height, width, angle, rotation_table, scratch)
         current = 1 - current
     return current
 
 
-@jit
+@jit_uncounted
+def interleave(planes, pixels, count):
+    """A block's planes, float32 [3 BLOCK], to as many pixels, float32 [count 3]."""
+    for k in range(count):
+        pixels[3 * k] = planes[k]
+        pixels[3 * k + 1] = planes[BLOCK + k]
+        pixels[3 * k + 2] = planes[2 * BLOCK + k]
+
+
+@jit_uncounted
+def to_float(clean, mixed, out):
+    """The clean view in [0, 1]."""
+    size = clean.size // 3
+    for start in range(0, size, BLOCK):
+        count = min(BLOCK, size - start)
+        for c in range(3):
+            plane, block = clean[c * size + start :], mixed[c * BLOCK :]
+            for k in range(count):
+                block[k] = np.float32(plane[k]) / np.float32(255)
+        interleave(mixed, out[3 * start :], count)
+
+
+@jit_uncounted
+def mix_plane(clean, first, second, third, weights, mixed, count, restart, finish):
+    """A part of one plane, to `mixed`: the chains' sum, on from what is there unless `restart`; to `finish`, mixed with
+    the clean view. The order of operations is the CUDA engine's, too, whose views are the same bits.
+    """
+    of_first, of_second, of_third, mix_weight = weights
+    rest = np.float32(1) - mix_weight
+    for k in range(count):
+        total = np.float32(0) if restart else mixed[k]
+        total += of_first * np.float32(first[k])
+        total += of_second * np.float32(second[k])
+        total += of_third * np.float32(third[k])
+        mixed[k] = rest * (np.float32(clean[k]) / np.float32(255)) + mix_weight * total if finish else total
+
+
+@jit_uncounted
+def mix(clean, first, second, third, weights, mixed, out, restart, finish):
+    """`mix_plane` for whole images, between which `out`, float32 [H W 3], keeps the sum."""
+    size = clean.size // 3
+    for start in range(0, size, BLOCK):
+        count = min(BLOCK, size - start)
+        pixels = out[3 * start :]
+        if not restart:
+            for k in range(count):
+                for c in range(3):
+                    mixed[c * BLOCK + k] = pixels[3 * k + c]
+        for c in range(3):
+            k0 = c * size + start
+            planes = clean[k0:], first[k0:], second[k0:], third[k0:]
+            mix_plane(*planes, weights, mixed[c * BLOCK :], count, restart, finish)
+        interleave(mixed, pixels, count)
+
+
+@jit_uncounted
+def chain_end(ops, chain_weights, w, clean):
+    """The row where chain w ends (clean if it has no operation) and its weight / 255 (0 if there is no such chain)."""
+    if w >= ops.shape[0]:
+        return clean, np.float32(0)
+    weight = chain_weights[w] / np.float32(255)
+    for d in range(ops.shape[1]):
+        if ops[w, d] != draws.NO_OPERATION:
+            return _FIRST_CHAIN_ROW + w % _CHAINS_AT_ONCE, weight
+    return clean, weight
+
+
+@jit_uncounted
 def augmix_view(
-    rows, clean, out_clean, out, height, width, ops, magnitudes, chain_weights, mix_weight,
-    rotation_table, tables, histograms, line,
+    rows, clean, out, height, width, ops, magnitudes, chain_weights, mix_weight, rotation_table, scratch
 ):  # fmt: skip
     """One AugMix view into `out`, float32 [H W 3]; ops and magnitudes [W, D], rows[clean] the clean view."""
-    out[:] = 0
-    for w in range(ops.shape[0]):
+    num_chains, max_depth = ops.shape
+    for w in range(num_chains):
+        row = _FIRST_CHAIN_ROW + w % _CHAINS_AT_ONCE
+        left = 0
+        for d in range(max_depth):
+            left += ops[w, d] != draws.NO_OPERATION
         current = clean
-        for d in range(ops.shape[1]):
+        for d in range(max_depth):
             if ops[w, d] != draws.NO_OPERATION:
-                following = (clean + 1) % 3 if current != (clean + 1) % 3 else (clean + 2) % 3
+                left -= 1
+                following = row if left % 2 == 0 else 1 - clean  # so that the last one ends in the chain's row
                 apply_operation(
-                    ops[w, d], magnitudes[w, d], rows[current], rows[following], height, width,
-                    rotation_table, tables, histograms, line,
+                    ops[w, d], magnitudes[w, d], rows[current], rows[following], height, width, rotation_table, scratch
                 )  # fmt: skip
                 current = following
-        weight = chain_weights[w] / np.float32(255)
-        chain = rows[current]
-        for k in range(out.size):
-            out[k] += weight * np.float32(chain[k])
-    rest = np.float32(1) - mix_weight
-    for k in range(out.size):
-        out[k] = rest * out_clean[k] + mix_weight * out[k]
+        group, finish = w - w % _CHAINS_AT_ONCE, w == num_chains - 1
+        if finish or w == group + _CHAINS_AT_ONCE - 1:
+            first, of_first = chain_end(ops, chain_weights, group, clean)
+            second, of_second = chain_end(ops, chain_weights, group + 1, clean)
+            third, of_third = chain_end(ops, chain_weights, group + 2, clean)
+            weights = (of_first, of_second, of_third, mix_weight)
+            mix(rows[clean], rows[first], rows[second], rows[third], weights, scratch.mixed, out, group == 0, finish)
+
+
+@jit_uncounted
+def image_views(
+    i, images, height, width, padding_px, crop_x_px, crop_y_px, flip, jitter_order, brightness, contrast, saturation,
+    angle, ops, magnitudes, chain_weights, mix_weight, rotation_table, scratch, thread, out,
+):  # fmt: skip
+    """The clean and AugMix views of image `i`; arguments as in `make_views_batch`."""
+    batch, num_augmix = images.shape[0], ops.shape[0]
+    own = thread_scratch(scratch, thread)
+    clean = base_transform(
+        images[i], own.rows, height, width, crop_x_px[i] - padding_px, crop_y_px[i] - padding_px, flip[i],
+        jitter_order[i], brightness[i], contrast[i], saturation[i], angle[i], rotation_table, own,
+    )  # fmt: skip
+    to_float(own.rows[clean], own.mixed, out[i])
+    for j in range(num_augmix):
+        augmix_view(
+            own.rows, clean, out[(1 + j) * batch + i], height, width, ops[j, i], magnitudes[j, i],
+            chain_weights[j, i], mix_weight[j, i], rotation_table, own,
+        )  # fmt: skip
 
 
 @jit(parallel=True)
 def make_views_batch(
     images, height, width, padding_px, crop_x_px, crop_y_px, flip, jitter_order, brightness, contrast, saturation,
     angle, ops, magnitudes, chain_weights, mix_weight, sigma, indices, epoch, key_0, key_1, rotation_table,
-    rows, tables, histograms, line, out,
+    scratch, out,
 ):  # fmt: skip
     """All views of a batch: images uint8 [B, H W 3] -> out float32 [V B, H W 3]: clean | AugMix x J | noise x N.
 
-    The parameters are `fastmagn.augment.params.ViewParams`' arrays; `rows` to `line` are `make_scratch`'s.
+    The parameters are `fastmagn.augment.params.ViewParams`' arrays; `scratch` is `make_scratch`'s.
     """
     batch = images.shape[0]
     num_augmix, num_noise = ops.shape[0], sigma.shape[0]
     for i in prange(batch):
-        t = numba.get_thread_id()
-        clean = base_transform(
-            images[i], rows[t], height, width, crop_x_px[i] - padding_px, crop_y_px[i] - padding_px, flip[i],
-            jitter_order[i], brightness[i], contrast[i], saturation[i], angle[i], rotation_table,
+        image_views(
+            i, images, height, width, padding_px, crop_x_px, crop_y_px, flip, jitter_order, brightness, contrast,
+            saturation, angle, ops, magnitudes, chain_weights, mix_weight, rotation_table, scratch,
+            numba.get_thread_id(), out,
         )  # fmt: skip
-        pixels, clean_out = rows[t, clean], out[i]
-        for k in range(pixels.size):
-            clean_out[k] = np.float32(pixels[k]) / np.float32(255)
-        for j in range(num_augmix):
-            augmix_view(
-                rows[t], clean, clean_out, out[(1 + j) * batch + i], height, width, ops[j, i], magnitudes[j, i],
-                chain_weights[j, i], mix_weight[j, i], rotation_table, tables[t], histograms[t], line[t],
-            )  # fmt: skip
         for n in range(num_noise):
             noisy = out[(1 + num_augmix + n) * batch + i]
             standard_normal(noisy, STREAM_NOISE, n, indices[i], epoch, key_0, key_1)
+            clean_out, scale = out[i], sigma[n, i]
             for k in range(noisy.size):
-                noisy[k] = clean_out[k] + sigma[n, i] * noisy[k]
+                noisy[k] = clean_out[k] + scale * noisy[k]

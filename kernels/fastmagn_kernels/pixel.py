@@ -59,6 +59,12 @@ def mean_grey(luma_sum, num_pixels):
 
 
 @jit
+def interpolate(first, second, fraction):
+    """Bilinear's one step between float64 values."""
+    return first + (second - first) * fraction
+
+
+@jit
 def linear(first, second, fraction):
     """Bilinear's one step in float64; the caller truncates."""
     return np.float64(first) + np.float64(np.int32(second) - np.int32(first)) * fraction
@@ -114,14 +120,26 @@ def solarize_entry(value, threshold):
 
 
 @jit
-def autocontrast_entry(value, low, high):
-    """ImageOps.autocontrast: stretch values so that a channel's `low` becomes 0 and its `high` 255."""
-    scale, offset = 1.0, 0.0
+def autocontrast_line(low, high):
+    """ImageOps.autocontrast: scale and offset, float64, that take a channel's `low` to 0 and its `high` to 255."""
     if high > low:
         scale = 255.0 / (high - low)
-        offset = -low * scale
-    stretched = np.int64(value * scale + offset)
-    return min(max(stretched, 0), 255)
+        return scale, -low * scale
+    return 1.0, 0.0
+
+
+@jit
+def stretch(value, scale, offset):
+    """ImageOps.autocontrast's table at `value`: int32 in 0..255."""
+    stretched = np.int32(np.float64(value) * scale + offset)
+    return min(max(stretched, np.int32(0)), np.int32(255))
+
+
+@jit
+def autocontrast_entry(value, low, high):
+    """ImageOps.autocontrast: stretch values so that a channel's `low` becomes 0 and its `high` 255."""
+    scale, offset = autocontrast_line(low, high)
+    return stretch(value, scale, offset)
 
 
 @jit
@@ -137,15 +155,13 @@ def equalize_entry(value, cumulative, step):
 
 
 @jit
-def fill_autocontrast_table(histogram, table):
-    """ImageOps.autocontrast's table, uint8 [256], of a channel's histogram, int32 [256]."""
-    low, high = 0, 255
-    while low < 255 and histogram[low] == 0:
-        low += 1
-    while high > 0 and histogram[high] == 0:
-        high -= 1
-    for value in range(256):
-        table[value] = autocontrast_entry(value, low, high)
+def equalize_quotient(count, per_step):
+    """`min(count // step, 255)` by `per_step`, float64 1 / step, for loops that must vectorise: int32.
+
+    Exact for counts below 2^31: (count + 1/2) / step is at least 1 / (2 step) > 2^-25 away from any integer up to 256,
+    and rounding moves it by less than 2^-43.
+    """
+    return np.int32(min((np.float64(count) + 0.5) * per_step, 255.0))
 
 
 @jit

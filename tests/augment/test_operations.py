@@ -8,8 +8,8 @@ from PIL import Image
 
 from fastmagn.augment.ops import NUM_AUGMIX_OPERATIONS, OPERATIONS
 from fastmagn.augment.pil import apply_operation
-from fastmagn_kernels import augmix_cpu, draws
-from fastmagn_kernels.pixel import rotation_table
+from fastmagn_kernels import draws, geometry_cpu, operations_cpu
+from fastmagn_kernels.pixel import equalize_quotient, rotation_table
 
 # 1 to 3 px: borders only; 20 x 33: no multiple of anything; 224 x 180: coordinates beyond 8 bits.
 SIZES = [(32, 32), (20, 33), (33, 20), (1, 1), (1, 7), (2, 5), (3, 3)]
@@ -28,16 +28,18 @@ def magnitudes(op, height: int, width: int) -> list[float]:
     return sorted({sign * value for value in values for sign in ((1, -1) if op.signed else (1,))})
 
 
+def one_threads_scratch(height: int, width: int) -> operations_cpu.Scratch:
+    return operations_cpu.Scratch(*(part[0] for part in operations_cpu.make_scratch(1, height, width)))
+
+
 def run_kernel(op: int, magnitude: float, images: np.ndarray) -> np.ndarray:
     batch, height, width, _ = images.shape
-    _, tables, histograms, line = augmix_cpu.make_scratch(height, width)
-    sources = images.reshape(batch, -1)
+    scratch = one_threads_scratch(height, width)
+    sources = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).reshape(batch, -1)
     targets = np.full_like(sources, 173)  # an element that is not written shows
     for source, target in zip(sources, targets, strict=True):
-        augmix_cpu.apply_operation(
-            op, float(magnitude), source, target, height, width, rotation_table(), tables[0], histograms[0], line[0]
-        )
-    return targets.reshape(images.shape)
+        operations_cpu.apply_operation(op, float(magnitude), source, target, height, width, rotation_table(), scratch)
+    return targets.reshape(batch, 3, height, width).transpose(0, 2, 3, 1)
 
 
 def run_pillow(op: int, magnitude: float, images: np.ndarray) -> np.ndarray:
@@ -60,6 +62,50 @@ def test_operation_equals_pillow_on_large_images(op, pictures):
     for magnitude in all_magnitudes[:: max(1, len(all_magnitudes) // 8)]:
         expected = run_pillow(op.id, magnitude, images)
         np.testing.assert_array_equal(run_kernel(op.id, magnitude, images), expected, err_msg=f"magnitude {magnitude}")
+
+
+@pytest.mark.parametrize(
+    "size", [(1, 700), (3, 513), (2, 1030), (600, 1), (515, 2), (40, 171)], ids=lambda size: f"{size[0]}x{size[1]}"
+)
+@pytest.mark.parametrize("op", OPERATIONS, ids=lambda op: op.name)
+def test_operation_equals_pillow_on_long_images(op, size):
+    """Rows longer than the engine's block of 512 pixels, blocks that end within the image, hundreds of rows in one."""
+    images = np.random.default_rng(0).integers(0, 256, (2, *size, 3), dtype=np.uint8)
+    all_magnitudes = magnitudes(op, *size)
+    for magnitude in all_magnitudes[:: max(1, len(all_magnitudes) // 16)]:
+        expected = run_pillow(op.id, magnitude, images)
+        np.testing.assert_array_equal(run_kernel(op.id, magnitude, images), expected, err_msg=f"magnitude {magnitude}")
+
+
+@pytest.mark.parametrize("size", [(32, 32), (20, 33)], ids=lambda size: f"{size[0]}x{size[1]}")
+def test_rotation_equals_pillow_at_every_quarter_degree(size, pictures):
+    images = pictures(*size)[[0, 7, 8]]
+    height, width = size
+    scratch = one_threads_scratch(height, width)
+    planes = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).reshape(len(images), -1)
+    made = np.empty_like(planes)
+    for angle in range(-30 * 64, 30 * 64 + 1, 16):
+        for source, target in zip(planes, made, strict=True):
+            geometry_cpu.rotate(source, target, height, width, angle, rotation_table(), scratch)
+        expected = run_pillow(draws.ROTATE, angle / 64, images).transpose(0, 3, 1, 2).reshape(planes.shape)
+        np.testing.assert_array_equal(made, expected, err_msg=f"{angle}/64 degrees")
+
+
+def test_autocontrast_equals_pillow_for_every_pair_of_extremes():
+    """All values from low to high, for all low <= high; three pairs an image, one a channel."""
+    pairs = [(low, high) for low in range(256) for high in range(low, 256)]
+    for k in range(0, len(pairs) - 2, 3):
+        ramp = np.arange(256)[None, :, None]
+        low, high = np.array(pairs[k : k + 3]).T
+        image = np.clip(ramp, low, high).astype(np.uint8)[None]
+        expected = run_pillow(draws.AUTOCONTRAST, 0, image)
+        np.testing.assert_array_equal(run_kernel(draws.AUTOCONTRAST, 0, image), expected, err_msg=f"{low} {high}")
+
+
+@given(st.integers(0, 2**31 - 2), st.integers(1, 2**31 // 255))
+def test_equalize_quotient_is_the_integer_division(cumulative, step):
+    for count in (cumulative, cumulative // step * step, max(cumulative // step * step - 1, 0), 255 * step - 1):
+        assert equalize_quotient(count, 1.0 / step) == min(count // step, 255)
 
 
 @pytest.mark.data

@@ -1,0 +1,222 @@
+"""The CPU engine's geometric operations on one image, exact against Pillow (see `pixel`).
+
+An image is planar, a flat uint8 row [3 H W]: loops over its planes are contiguous, and vectorise. An operation reads
+`source` and writes `target`, two different rows; `scratch` is a thread's `operations_cpu.Scratch`.
+
+Shears and rotations work in blocks of pixels, in four loops: where each comes from, what lies there, what lies between,
+and its channels back to the planes. Only the second, which loads from anywhere, cannot be vectorised.
+LLVM vectorises a loop only where at most 8 comparisons at run time can prove that no array overlaps another. Parts at
+constant offsets of one array need none: hence the channels of a block lie BLOCK elements apart in one array.
+"""
+
+import numpy as np
+
+from fastmagn_kernels.compiling import jit_uncounted
+from fastmagn_kernels.pixel import MAX_ANGLE_UNITS, interpolate, rotation_offset
+
+BLOCK = 512  # pixels; the arrays of a block take 37 KB
+
+
+@jit_uncounted
+def block_shape(width):
+    """Columns and rows of a block: whole rows, or a part of one; either way its pixels follow each other."""
+    return min(width, BLOCK), max(1, BLOCK // width)
+
+
+@jit_uncounted
+def copy(source, target):
+    """`target[:] = source` for arrays that do not overlap, without numpy's checks."""
+    for k in range(target.size):
+        target[k] = source[k]
+
+
+@jit_uncounted
+def translate(source, target, height, width, dx, dy):
+    """target(x, y) = source(x + dx, y + dy), black outside."""
+    size = height * width
+    if abs(dx) >= width or abs(dy) >= height:
+        target[:] = 0
+        return
+    offset = dy * width + dx
+    for c in range(3):
+        plane, out = source[c * size : (c + 1) * size], target[c * size : (c + 1) * size]
+        # One flat copy, then black for what it leaves and for the columns that it carries over to the next row.
+        if offset >= 0:
+            copy(plane[offset:], out[: size - offset])
+            out[size - offset :] = 0
+        else:
+            out[:-offset] = 0
+            copy(plane, out[-offset:])
+        if dx != 0:
+            first, last = (width - dx, width) if dx > 0 else (0, -dx)
+            for y in range(height):
+                for x in range(first, last):
+                    out[np.uint64(y * width + x)] = 0
+
+
+@jit_uncounted
+def packed(red, green, blue):
+    """A pixel in 24 bits, red lowest: uint64."""
+    return np.uint64(red) | np.uint64(green) << np.uint64(8) | np.uint64(blue) << np.uint64(16)
+
+
+@jit_uncounted
+def pack_pairs(source, pairs, step):
+    """Planes -> each pixel and the one `step` after it in 32 bits each, so that one load finds both.
+
+    The second may lie beyond the row; beyond the image it is black. Its fraction is then 0 (see `first_neighbour`).
+    """
+    size = source.size // 3
+    red, green, blue = source[:size], source[size : 2 * size], source[2 * size :]
+    next_red, next_green, next_blue = red[step:], green[step:], blue[step:]
+    for k in range(size - step):
+        second = packed(next_red[k], next_green[k], next_blue[k])
+        pairs[k] = packed(red[k], green[k], blue[k]) | second << np.uint64(32)
+    for k in range(size - step, size):
+        pairs[k] = packed(red[k], green[k], blue[k])
+
+
+@jit_uncounted
+def first_neighbour(position, size):
+    """A position in source pixels -> its first neighbour's index and the fraction towards the second, both float64.
+
+    Where Pillow repeats a border pixel, the position is that pixel's and the fraction 0: the value is the same to the
+    bit, and no border or clipped second index is needed.
+    """
+    position = min(max(position - 0.5, 0.0), size - 1.0)
+    first = np.floor(position)
+    return first, position - first
+
+
+@jit_uncounted
+def locate_rotated(corners, fractions, centres, matrix, height, width, x0, y0, count):
+    """Where the pixels of the block at (x0, y0) come from, in Pillow's order of operations."""
+    xx, xy, offset_x, yx, yy, offset_y = matrix
+    black, stride = np.float64(height * width), np.float64(width)
+    left_edge, upper_edge = np.float64(x0), np.float64(y0)
+    for p in range(count):
+        x, y = left_edge + centres[p], upper_edge + centres[BLOCK + p]
+        source_x = xx * x + xy * y + offset_x
+        source_y = yx * x + yy * y + offset_y
+        inside = (source_x >= 0.0) & (source_x < width) & (source_y >= 0.0) & (source_y < height)
+        left, fractions[p] = first_neighbour(source_x, width)
+        top, fractions[BLOCK + p] = first_neighbour(source_y, height)
+        corners[p] = np.int32(top * stride + left if inside else black)
+
+
+@jit_uncounted
+def locate_sheared_x(corners, fractions, centres, shear, height, width, x0, y0, count):
+    """The same for a shear in x."""
+    black, stride = np.float64(height * width), np.float64(width)
+    left_edge, upper_edge = np.float64(x0), np.float64(y0)
+    for p in range(count):
+        y = upper_edge + centres[BLOCK + p]
+        source_x = left_edge + centres[p] + shear * y
+        inside = (source_x >= 0.0) & (source_x < width)
+        left, fractions[p] = first_neighbour(source_x, width)
+        corners[p] = np.int32((y - 0.5) * stride + left if inside else black)
+
+
+@jit_uncounted
+def locate_sheared_y(corners, fractions, centres, shear, height, width, x0, y0, count):
+    """The same for a shear in y."""
+    black, stride = np.float64(height * width), np.float64(width)
+    left_edge, upper_edge = np.float64(x0), np.float64(y0)
+    for p in range(count):
+        x = left_edge + centres[p]
+        source_y = shear * x + (upper_edge + centres[BLOCK + p])
+        inside = (source_y >= 0.0) & (source_y < height)
+        top, fractions[p] = first_neighbour(source_y, height)
+        corners[p] = np.int32(top * stride + (x - 0.5) if inside else black)
+
+
+@jit_uncounted
+def find(pairs, corners, found, count):
+    """The pairs at the corners."""
+    for p in range(count):
+        found[p] = pairs[np.uint64(np.uint32(corners[p]))]
+
+
+@jit_uncounted
+def find_two(pairs, corners, found, stride, count):
+    """The pairs at the corners, and those a row below."""
+    below = np.uint64(stride)
+    for p in range(count):
+        corner = np.uint64(np.uint32(corners[p]))
+        found[p] = pairs[corner]
+        found[BLOCK + p] = pairs[corner + below]
+
+
+@jit_uncounted
+def channel(pair, shift):
+    """Eight bits of a pair of pixels as float64; 64-bit integers convert without being narrowed first."""
+    return np.float64(np.int64((pair >> np.uint64(shift)) & np.uint64(255)))
+
+
+@jit_uncounted
+def interpolate_linear(found, fractions, channels, count):
+    """Between the two pixels of a pair."""
+    for p in range(count):
+        pair, fraction = found[p], fractions[p]
+        for c in range(3):
+            value = interpolate(channel(pair, 8 * c), channel(pair, 32 + 8 * c), fraction)
+            channels[c * BLOCK + p] = np.uint8(np.int32(value))
+
+
+@jit_uncounted
+def interpolate_bilinear(found, fractions, channels, count):
+    """Between the four pixels of two pairs."""
+    for p in range(count):
+        top, bottom = found[p], found[BLOCK + p]
+        dx, dy = fractions[p], fractions[BLOCK + p]
+        for c in range(3):
+            upper = interpolate(channel(top, 8 * c), channel(top, 32 + 8 * c), dx)
+            lower = interpolate(channel(bottom, 8 * c), channel(bottom, 32 + 8 * c), dx)
+            channels[c * BLOCK + p] = np.uint8(np.int32(interpolate(upper, lower, dy)))
+
+
+@jit_uncounted
+def store_block(channels, target, start, count):
+    """A block's channels into the planes of `target`, from pixel `start`."""
+    size = target.size // 3
+    for c in range(3):
+        copy(channels[c * BLOCK :], target[c * size + start : c * size + start + count])
+
+
+@jit_uncounted
+def shear(source, target, height, width, amount, along_x, scratch):
+    """Image.transform by (1, amount, 0, 0, 1, 0), if not `along_x` by (1, 0, 0, amount, 1, 0); bilinear."""
+    _, pairs, centres, corners, fractions, found, channels, _, _, _ = scratch
+    pack_pairs(source, pairs, 1 if along_x else width)
+    columns, rows = block_shape(width)
+    for y0 in range(0, height, rows):
+        for x0 in range(0, width, columns):
+            count = min(columns, width - x0) * min(rows, height - y0)
+            if along_x:
+                locate_sheared_x(corners, fractions, centres, amount, height, width, x0, y0, count)
+            else:
+                locate_sheared_y(corners, fractions, centres, amount, height, width, x0, y0, count)
+            find(pairs, corners, found, count)
+            interpolate_linear(found, fractions, channels, count)
+            store_block(channels, target, y0 * width + x0, count)
+
+
+@jit_uncounted
+def rotate(source, target, height, width, angle, rotation_table, scratch):
+    """Image.rotate by `angle` / 64 degrees counter-clockwise, bilinear."""
+    if angle == 0:
+        copy(source, target)
+        return
+    cosine, sine = rotation_table[angle + MAX_ANGLE_UNITS]
+    offset_x, offset_y = rotation_offset(cosine, sine, height, width)
+    matrix = (cosine, sine, offset_x, -sine, cosine, offset_y)
+    _, pairs, centres, corners, fractions, found, channels, _, _, _ = scratch
+    pack_pairs(source, pairs, 1)
+    columns, rows = block_shape(width)
+    for y0 in range(0, height, rows):
+        for x0 in range(0, width, columns):
+            count = min(columns, width - x0) * min(rows, height - y0)
+            locate_rotated(corners, fractions, centres, matrix, height, width, x0, y0, count)
+            find_two(pairs, corners, found, width, count)
+            interpolate_bilinear(found, fractions, channels, count)
+            store_block(channels, target, y0 * width + x0, count)

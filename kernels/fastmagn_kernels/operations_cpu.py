@@ -1,0 +1,266 @@
+"""The CPU engine's operations on one image: Pillow's that map values, here, and the choice among all of them.
+
+An image is planar, a flat uint8 row [3 H W], as for `geometry_cpu`. An operation reads `source` and writes `target`,
+two different rows; the rest is a thread's `Scratch`, so that nothing is allocated for an image.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fastmagn_kernels import draws
+from fastmagn_kernels.compiling import jit_uncounted
+from fastmagn_kernels.draws import ANGLE_UNITS_PER_DEGREE
+from fastmagn_kernels.geometry_cpu import BLOCK, block_shape, copy, rotate, shear, translate
+from fastmagn_kernels.pixel import (
+    autocontrast_line,
+    blend,
+    equalize_quotient,
+    equalize_step,
+    luma,
+    mean_grey,
+    posterize_entry,
+    smooth,
+    solarize_entry,
+    stretch,
+)
+
+NUM_ROWS = 5  # the clean view's row, a spare one, and one for each of the three chains that are mixed at once
+
+
+class Scratch(NamedTuple):
+    """A thread's own memory. In what `make_scratch` returns, every array has a leading dimension, the thread.
+
+    Args:
+        rows: Images, uint8 [NUM_ROWS, 3 H W].
+        pairs: The pixels of an image, each with a neighbour, and a black row: uint64 [(H + 1) W + 1].
+        centres: The centres x and y of a block's pixels, in the block: float64 [2 BLOCK].
+        corners: Where in `pairs` to find the pixels of a block, int32 [BLOCK].
+        fractions: Their dx and dy, float64 [2 BLOCK].
+        found: The pairs found there, and those a row below, uint64 [2 BLOCK].
+        channels: A block's result, uint8 [3 BLOCK].
+        mixed: A block's mix, float32 [3 BLOCK].
+        histograms: The planes', int32 [3 x 256].
+        table: uint8 [256].
+    """
+
+    rows: np.ndarray
+    pairs: np.ndarray
+    centres: np.ndarray
+    corners: np.ndarray
+    fractions: np.ndarray
+    found: np.ndarray
+    channels: np.ndarray
+    mixed: np.ndarray
+    histograms: np.ndarray
+    table: np.ndarray
+
+
+def make_scratch(threads: int, height: int, width: int) -> Scratch:
+    """The memory of so many threads, for images of one size."""
+    size = height * width
+    columns, _ = block_shape(width)
+    y, x = np.divmod(np.arange(BLOCK), columns)
+    centres = np.concatenate([x + 0.5, y + 0.5])
+    return Scratch(
+        rows=np.empty((threads, NUM_ROWS, 3 * size), np.uint8),
+        pairs=np.zeros((threads, size + width + 1), np.uint64),
+        centres=np.broadcast_to(centres, (threads, 2 * BLOCK)).copy(),
+        corners=np.empty((threads, BLOCK), np.int32),
+        fractions=np.empty((threads, 2 * BLOCK), np.float64),
+        found=np.empty((threads, 2 * BLOCK), np.uint64),
+        channels=np.empty((threads, 3 * BLOCK), np.uint8),
+        mixed=np.empty((threads, 3 * BLOCK), np.float32),
+        histograms=np.empty((threads, 3 * 256), np.int32),
+        table=np.empty((threads, 256), np.uint8),
+    )
+
+
+@jit_uncounted
+def thread_scratch(scratch, thread):
+    """One thread's part of what `make_scratch` made. Not for Python: the arrays it returns are not counted."""
+    return Scratch(
+        scratch.rows[thread],
+        scratch.pairs[thread],
+        scratch.centres[thread],
+        scratch.corners[thread],
+        scratch.fractions[thread],
+        scratch.found[thread],
+        scratch.channels[thread],
+        scratch.mixed[thread],
+        scratch.histograms[thread],
+        scratch.table[thread],
+    )
+
+
+@jit_uncounted
+def autocontrast(source, target):
+    """ImageOps.autocontrast, each plane by itself."""
+    size = source.size // 3
+    for c in range(3):
+        plane, out = source[c * size : (c + 1) * size], target[c * size : (c + 1) * size]
+        low, high = np.uint8(255), np.uint8(0)
+        for k in range(size):
+            low = min(low, plane[k])
+            high = max(high, plane[k])
+        if high == low:
+            copy(plane, out)
+            continue
+        scale, offset = autocontrast_line(np.int64(low), np.int64(high))
+        for k in range(size):
+            out[k] = np.uint8(stretch(plane[k], scale, offset))
+
+
+@jit_uncounted
+def fill_histograms(source, histograms):
+    """The planes' histograms, int32 [3 x 256]; in step, since counts of one plane often wait for each other."""
+    size = source.size // 3
+    green, blue = source[size:], source[2 * size :]
+    histograms[:] = 0
+    for k in range(size):
+        histograms[np.uint64(source[k])] += 1
+        histograms[np.uint64(256) + np.uint64(green[k])] += 1
+        histograms[np.uint64(512) + np.uint64(blue[k])] += 1
+
+
+@jit_uncounted
+def last_count(histogram):
+    """The pixels of a plane's highest value."""
+    last = 255
+    while histogram[last] == 0:
+        last -= 1
+    return histogram[last]
+
+
+@jit_uncounted
+def equalize(source, target, histograms, table):
+    """ImageOps.equalize, each plane by itself."""
+    size = source.size // 3
+    fill_histograms(source, histograms)
+    steps = (
+        np.int32(equalize_step(size, last_count(histograms))),
+        np.int32(equalize_step(size, last_count(histograms[256:]))),
+        np.int32(equalize_step(size, last_count(histograms[512:]))),
+    )
+    red, green, blue = steps[0] >> 1, steps[1] >> 1, steps[2] >> 1
+    for v in range(256):  # counts -> half a step and the counts of lower values; again in step
+        count_red, count_green, count_blue = histograms[v], histograms[256 + v], histograms[512 + v]
+        histograms[v], histograms[256 + v], histograms[512 + v] = red, green, blue
+        red += count_red
+        green += count_green
+        blue += count_blue
+    for c in range(3):
+        plane, out = source[c * size : (c + 1) * size], target[c * size : (c + 1) * size]
+        if steps[c] == 0:
+            copy(plane, out)
+            continue
+        per_step, cumulative = 1.0 / steps[c], histograms[c * 256 :]
+        for v in range(256):
+            table[v] = np.uint8(equalize_quotient(cumulative[v], per_step))
+        for k in range(size):
+            out[k] = table[plane[k]]
+
+
+@jit_uncounted
+def posterize(source, target, bits):
+    """ImageOps.posterize."""
+    kept = np.uint8(posterize_entry(255, bits))
+    for k in range(source.size):
+        target[k] = source[k] & kept
+
+
+@jit_uncounted
+def solarize(source, target, threshold):
+    """ImageOps.solarize."""
+    threshold = np.int16(threshold)
+    for k in range(source.size):
+        target[k] = np.uint8(solarize_entry(np.int16(source[k]), threshold))
+
+
+@jit_uncounted
+def enhance_color(source, target, factor, grey):
+    """ImageEnhance.Color: blend with the pixel's luma; `grey`, uint8 [BLOCK], is scratch."""
+    size = source.size // 3
+    for start in range(0, size, BLOCK):
+        count = min(BLOCK, size - start)
+        red, green, blue = source[start:], source[size + start :], source[2 * size + start :]
+        for k in range(count):
+            grey[k] = np.uint8(luma(red[k], green[k], blue[k]))
+        for c in range(3):
+            plane, out = source[c * size + start :], target[c * size + start :]
+            for k in range(count):
+                out[k] = np.uint8(blend(grey[k], plane[k], factor))
+
+
+@jit_uncounted
+def enhance_contrast(source, target, factor):
+    """ImageEnhance.Contrast: blend with the image's mean luma."""
+    size = source.size // 3
+    red, green, blue = source[:size], source[size : 2 * size], source[2 * size :]
+    total = np.int64(0)
+    for k in range(size):
+        total += luma(red[k], green[k], blue[k])
+    grey = mean_grey(total, size)
+    for k in range(source.size):
+        target[k] = np.uint8(blend(grey, source[k], factor))
+
+
+@jit_uncounted
+def enhance_brightness(source, target, factor):
+    """ImageEnhance.Brightness: blend with black."""
+    for k in range(source.size):
+        target[k] = np.uint8(blend(0, source[k], factor))
+
+
+@jit_uncounted
+def enhance_sharpness(source, target, height, width, factor):
+    """ImageEnhance.Sharpness: blend with the smoothed image, whose border is the image's own."""
+    size = height * width
+    copy(source, target)
+    if min(height, width) < 3:
+        return
+    for c in range(3):
+        above, here = source[c * size :], source[c * size + width :]
+        below, out = source[c * size + 2 * width :], target[c * size + width :]
+        # All inner rows as one, over their first and last pixels, which are then restored.
+        for k in range(1, (height - 2) * width - 1):
+            smoothed = smooth(
+                below[k - 1], below[k], below[k + 1],
+                here[k - 1], here[k], here[k + 1],
+                above[k - 1], above[k], above[k + 1],
+            )  # fmt: skip
+            out[k] = np.uint8(blend(smoothed, here[k], factor))
+        for y in range(height - 2):
+            out[y * width] = here[y * width]
+            out[(y + 1) * width - 1] = here[(y + 1) * width - 1]
+
+
+@jit_uncounted
+def apply_operation(op, magnitude, source, target, height, width, rotation_table, scratch):
+    """One AugMix operation, by its id."""
+    if op == draws.ROTATE:
+        rotate(source, target, height, width, ANGLE_UNITS_PER_DEGREE * np.int64(magnitude), rotation_table, scratch)
+    elif op == draws.SHEAR_X:
+        shear(source, target, height, width, magnitude, True, scratch)
+    elif op == draws.SHEAR_Y:
+        shear(source, target, height, width, magnitude, False, scratch)
+    elif op == draws.TRANSLATE_X:
+        translate(source, target, height, width, np.int64(magnitude), 0)
+    elif op == draws.TRANSLATE_Y:
+        translate(source, target, height, width, 0, np.int64(magnitude))
+    elif op == draws.AUTOCONTRAST:
+        autocontrast(source, target)
+    elif op == draws.EQUALIZE:
+        equalize(source, target, scratch.histograms, scratch.table)
+    elif op == draws.POSTERIZE:
+        posterize(source, target, np.int64(magnitude))
+    elif op == draws.SOLARIZE:
+        solarize(source, target, np.int64(magnitude))
+    elif op == draws.COLOR:
+        enhance_color(source, target, np.float32(magnitude), scratch.channels)
+    elif op == draws.CONTRAST:
+        enhance_contrast(source, target, np.float32(magnitude))
+    elif op == draws.BRIGHTNESS:
+        enhance_brightness(source, target, np.float32(magnitude))
+    else:
+        enhance_sharpness(source, target, height, width, np.float32(magnitude))
