@@ -4,6 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("fastmagn", deadline=None)  # no test asserts a time: the first example may compile a kernel
+settings.load_profile("fastmagn")
 
 
 @pytest.fixture(scope="session")
