@@ -91,19 +91,22 @@ def train_step(run: Run, pieces: list[Piece], step: int) -> LossParts:
     config = run.config
     lr = learning_rate(step, config.optim, steps_per_epoch=run.source.steps_per_epoch, epochs=config.train.epochs)
     set_learning_rate(run.optimizer, lr)
-    sums: LossParts = {}
+    means: LossParts = {}
     for piece in pieces:
         forward_loss = run.stage(piece.epoch).forward_loss
         with nullcontext() if piece is pieces[-1] else gradients_stay_here(forward_loss):
-            loss, parts = forward_loss(*prepared(run, piece))
+            images, targets = prepared(run, piece)
+            torch.compiler.cudagraph_mark_step_begin()
+            loss, parts = forward_loss(images, targets)
             run.scaler.scale(loss / len(pieces)).backward()
-        sums = {name: sums[name] + part if sums else part for name, part in parts.items()}
+        # New tensors: a CUDA graph's next replay overwrites what this one has returned.
+        means = {name: means.get(name, 0.0) + part / len(pieces) for name, part in parts.items()}
     run.scaler.step(run.optimizer)
     run.scaler.update()
     run.optimizer.zero_grad(set_to_none=True)
     if run.average is not None:
         update_average(run.average, run.model, config.train.ema_decay, step)
-    return {name: total / len(pieces) for name, total in sums.items()}
+    return means
 
 
 def prepared(run: Run, piece: Piece) -> tuple[Tensor, Tensor]:
