@@ -12,7 +12,7 @@ from jsonargparse import ArgumentParser
 from fastmagn.cli import run_command
 from fastmagn.errors import InputError
 from fastmagn.reporting.document import TEXT_FILE, check_out, make_report, write_report
-from fastmagn.reporting.formats import to_console
+from fastmagn.reporting.formats import narrow_tables, to_console
 from fastmagn.reporting.tables import by_network, corruption_tables
 from fastmagn.runlog import console
 
@@ -55,7 +55,8 @@ def main(arguments: list[str]) -> int:
     write_report(report, out)
     for data_set in report.data_sets:
         for group in by_network(data_set.experiments):
-            console.print(to_console(corruption_tables(group)[0]))
+            for part in narrow_tables(corruption_tables(group)[0], console.width):
+                console.print(to_console(part))
     console.print(f"written to {out / TEXT_FILE}", soft_wrap=True, markup=False)
     return 0
 

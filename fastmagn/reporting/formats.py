@@ -1,6 +1,7 @@
 """A table as Markdown, CSV, LaTeX (booktabs) and on the console. Here, and in figures, fractions become per cent."""
 
 import csv
+import dataclasses
 import io
 import re
 from collections.abc import Callable, Iterable
@@ -121,6 +122,31 @@ def to_latex(table: Table) -> str:
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def narrow_tables(table: Table, width: int) -> list[Table]:
+    """The table cut between its columns into tables that a terminal of `width` characters shows without wrapping."""
+    texts = [[f"{cell.value}{cell.rest}" for cell in cells] for _, cells in printed_rows(table)]
+    if any(len(row) != len(table.columns) for row in texts):  # with the paper's numbers beside ours
+        return [table]
+    labels = [table.row_headers, *(row.labels for row in table.rows)]
+    border = 3  # between two columns
+    label_width = sum(max(map(len, column)) + border for column in zip(*labels, strict=True))
+    parts: list[list[int]] = []
+    left = 0
+    for i, column in enumerate(table.columns):
+        needed = border + max(len(column.label), *(len(row[i]) for row in texts))
+        if not parts or needed > left:
+            parts.append([])
+            left = width - label_width - 1
+        parts[-1].append(i)
+        left -= needed
+    return [_columns_of(table, part) for part in parts]
+
+
+def _columns_of(table: Table, columns: list[int]) -> Table:
+    rows = tuple(row._replace(cells=tuple(row.cells[i] for i in columns)) for row in table.rows)
+    return dataclasses.replace(table, columns=tuple(table.columns[i] for i in columns), rows=rows)
 
 
 def to_console(table: Table) -> rich.table.Table:

@@ -6,9 +6,18 @@ import re
 
 import pytest
 from report_folders import C19
+from rich.console import Console
 
 from fastmagn.reporting.experiments import group_experiments
-from fastmagn.reporting.formats import escape_latex, escape_markdown, to_console, to_csv, to_latex, to_markdown
+from fastmagn.reporting.formats import (
+    escape_latex,
+    escape_markdown,
+    narrow_tables,
+    to_console,
+    to_csv,
+    to_latex,
+    to_markdown,
+)
 from fastmagn.reporting.paper import paper_value
 from fastmagn.reporting.runs import read_runs
 from fastmagn.reporting.tables import Cell, Column, Row, Table, make_tables
@@ -329,3 +338,24 @@ def test_the_console_takes_names_with_brackets():
     shown = to_console(NASTY)
     assert [str(column.header) for column in shown.columns][2:6] == ["m_1*", "paper", "difference", "[other]"]
     assert shown.row_count == 2
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_a_wide_table_is_cut_to_fit_the_terminal(width):
+    methods = [f"method_{'x' * (i % 7)}{i}" for i in range(13)]
+    rows = tuple(
+        Row((label,), tuple(Cell(mean=0.1 * (i % 9) + 0.01 * row, sd=None, num_runs=1) for i in range(13)))
+        for row, label in enumerate(("Clean", "Elastic transform"))
+    )
+    columns = tuple(Column(method) for method in methods)
+    whole = Table(name="t", title="T", caption="C", row_headers=("Corruption",), columns=columns, rows=rows)
+    parts = narrow_tables(whole, width)
+    assert [column.label for part in parts for column in part.columns] == methods
+    for row in range(2):
+        assert [cell for part in parts for cell in part.rows[row].cells] == list(rows[row].cells)
+    for part in parts:
+        console = Console(width=1000, record=True, file=io.StringIO())
+        console.print(to_console(part))
+        lines = console.export_text().splitlines()
+        assert max(len(line.rstrip()) for line in lines if set(line) & set("┏│└")) <= width
+    assert len(parts) < 13
