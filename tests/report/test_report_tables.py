@@ -340,7 +340,7 @@ def test_the_console_takes_names_with_brackets():
     assert shown.row_count == 2
 
 
-@pytest.mark.parametrize("width", [40, 80, 200])
+@pytest.mark.parametrize("width", [60, 80, 200])
 def test_a_wide_table_is_cut_to_fit_the_terminal(width):
     methods = [f"method_{'x' * (i % 7)}{i}" for i in range(13)]
     rows = tuple(
