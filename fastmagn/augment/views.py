@@ -10,6 +10,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+from fastmagn.augment import host_memory
 from fastmagn.augment.params import ViewParams
 from fastmagn.errors import InputError, check
 from fastmagn.registry import resolve
@@ -121,8 +122,10 @@ def make_views(
     shape = (num_views * batch, height, width, channels)
     if engine.device == "cuda":
         out = torch.empty(shape, dtype=dtype, device=device)
+    elif device.type == "cuda":
+        out = torch.empty(shape, dtype=torch.float32, pin_memory=True)
     else:
-        out = torch.empty(shape, dtype=torch.float32, pin_memory=device.type == "cuda")
+        out = host_memory.empty(shape)
     engine.fill_views(images, params, out)
     return Views(out.to(device, dtype, non_blocking=True).permute(0, 3, 1, 2), num_views)
 
