@@ -336,5 +336,7 @@ class Config:
     eval: EvalConfig = field(default_factory=EvalConfig)
 
     def __post_init__(self) -> None:
+        one_number_of_views = self.train.clean_epochs == 0 or self.model.bn_views == "joint"
+        check(one_number_of_views, "train.clean_epochs", self.train.clean_epochs, "0 with model.bn_views per_view")
         has_average = self.eval.weights == "last" or self.train.ema_decay > 0
         check(has_average, "eval.weights", self.eval.weights, "last, or a train.ema_decay above 0")

@@ -130,6 +130,10 @@ def test_clean_epochs_see_clean_views_by_cross_entropy_and_then_the_method(tmp_p
     ("arguments", "message"),
     [
         (["--train.clean_epochs", "30"], "train.clean_epochs: got 30; expected 0..29."),
+        (
+            ["--train.clean_epochs", "1", "--model.bn_views", "per_view"],
+            "train.clean_epochs: got 1; expected 0 with model.bn_views per_view.",
+        ),
         (["--loss.label_smoothing", "1"], "loss.label_smoothing: got 1.0; expected 0 <= label_smoothing < 1."),
         (["--optim.filter_lr_ratio", "0"], "optim.filter_lr_ratio: got 0.0; expected a number above 0."),
     ],
