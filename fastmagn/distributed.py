@@ -1,6 +1,8 @@
 """Several processes under torchrun: who am I, which rows are mine, what do the others have."""
 
 import os
+import time
+import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -12,6 +14,8 @@ from torch import Tensor
 
 from fastmagn.errors import InputError
 from fastmagn.runlog import console
+
+_MEETING_TIMEOUT_S = 600.0
 
 
 class World(NamedTuple):
@@ -66,6 +70,36 @@ def is_restarted() -> bool:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
+def fresh_store(store: dist.Store, rank: int, size: int) -> dist.Store:
+    """A part of torchrun's store that holds nothing from before a restart; waits for all processes.
+
+    The store outlives its processes, and with it the addresses that they left there: a process that is started anew
+    and reads one calls a port on which nobody listens. The restart count does not
+    tell the attempts apart, as each host counts its own. So rank 0 draws a name for the attempt, each other process
+    asks for it by a name of its own, which no earlier answer has, and says when it has it.
+
+    Raises:
+        TimeoutError: A process has not come within ten minutes.
+    """
+    own_name = uuid.uuid4().hex
+    if rank > 0:
+        store.set(f"meeting/asks/{rank}", own_name)
+        attempt = store.get(f"meeting/answers/{own_name}").decode()
+        store.set(f"meeting/{attempt}/{rank}", "came")
+        return dist.PrefixStore(attempt, store)
+    missing = set(range(1, size))
+    deadline = time.monotonic() + _MEETING_TIMEOUT_S
+    while missing:
+        for other in missing:
+            if store.check([f"meeting/asks/{other}"]):  # perhaps left by an earlier process: asked again until it came
+                store.set(f"meeting/answers/{store.get(f'meeting/asks/{other}').decode()}", own_name)
+        missing -= {other for other in missing if store.check([f"meeting/{own_name}/{other}"])}
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"processes {sorted(missing)} of {size} have not come.")
+        time.sleep(0.01)
+    return dist.PrefixStore(own_name, store)
+
+
 @contextmanager
 def join_world(device: torch.device) -> Iterator[tuple[World, torch.device]]:
     """Join torchrun's processes, yielding this one's place and its own device; without torchrun a world of one.
@@ -89,7 +123,9 @@ def join_world(device: torch.device) -> Iterator[tuple[World, torch.device]]:
         torch.cuda.set_device(device)
     numba.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_size))
     # Tensors on the CPU go by gloo whatever the device: asking whether to stop must not wait for it.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    store, rank, size = next(dist.rendezvous("env://"))
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=fresh_store(store, rank, size), rank=rank, world_size=size)
     world = World(dist.get_rank(), dist.get_world_size())
     console.quiet = world.rank > 0
     try:

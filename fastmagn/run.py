@@ -205,7 +205,7 @@ def restore(run: Run) -> Progress:
     if not all(seen):
         missing = ", ".join(str(rank) for rank, sees in enumerate(seen) if not sees)
         raise InputError(f"run_dir: {path} is not there for rank {missing}; expected a folder that all hosts share.")
-    if config.resume == "never" and not is_restarted():
+    if config.resume == "never" and not run.world.any(is_restarted()):
         raise InputError(f"resume: got 'never', but {path} is there; name another --run_dir to train anew.")
     state = read_checkpoint(path, run.device)
     check_same_run(state["config"], flatten(config), path)

@@ -6,10 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,7 +19,7 @@ from fastmagn import models
 from fastmagn.checkpoint import last_checkpoint, read_checkpoint
 from fastmagn.cli import parse_config
 from fastmagn.data import DeviceSource, load_images, split_validation
-from fastmagn.distributed import World
+from fastmagn.distributed import World, fresh_store
 from fastmagn.train import train
 from tests import smooth_network
 
@@ -30,6 +32,30 @@ def test_shares_cover_all_rows_once_in_order_and_evenly(num_rows, size):
     assert [row for share in shares for row in range(share.start, share.stop)] == list(range(num_rows))
     sizes = [share.stop - share.start for share in shares]
     assert max(sizes) - min(sizes) <= 1
+
+
+def met(store, size, order):
+    """The stores of `size` processes that come to the meeting in this order, a moment between them."""
+    with ThreadPoolExecutor(size) as pool:
+        coming = {}
+        for rank in order:
+            coming[rank] = pool.submit(fresh_store, store.clone() if hasattr(store, "clone") else store, rank, size)
+            time.sleep(0.05)
+        return [coming[rank].result(60) for rank in range(size)]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
+def test_processes_started_anew_share_a_store_without_what_was_left_in_it(order):
+    """Whoever comes first, also where one of the attempt before never came."""
+    store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    first = met(store, 3, (0, 1, 2))
+    first[0].set("address", "old")
+    assert first[1].get("address") == first[2].get("address") == b"old"
+    store.set("meeting/asks/1", "a process that was killed while it waited")
+    second = met(store, 3, order)
+    assert not any(part.check(["address"]) for part in second)
+    second[0].set("address", "new")
+    assert second[1].get("address") == second[2].get("address") == b"new"
 
 
 def test_two_processes_measure_what_one_does(tmp_path):
