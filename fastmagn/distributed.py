@@ -33,13 +33,13 @@ class World(NamedTuple):
         dist.all_gather_object(values, value)
         return values
 
-    def any(self, flag: bool) -> bool:
-        """Whether it is so on some rank; only the hosts wait, not their devices."""
+    def max(self, number: int) -> int:
+        """The largest of the ranks' numbers; only the hosts wait, not their devices."""
         if self.size == 1:
-            return flag
-        flags = torch.tensor(flag, dtype=torch.int32)
-        dist.all_reduce(flags, dist.ReduceOp.MAX)
-        return bool(flags)
+            return number
+        largest = torch.tensor(number, dtype=torch.int64)
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return int(largest)
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean of every rank's tensor, on every rank; the argument stays as it is."""
