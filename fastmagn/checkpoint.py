@@ -69,6 +69,8 @@ def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     Raises:
         InputError: The file is missing, damaged, or of another format version.
     """
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: is not a file; expected a checkpoint. Remove it.")  # a pipe would be waited for
     try:
         with path.open("rb") as file:
             if reason := damage(file):

@@ -90,11 +90,13 @@ def _older(folder: Path) -> list[Path]:
 
 def _damage(path: Path) -> str | None:
     """What is wrong with a checkpoint, in words that follow its name; None if nothing."""
+    if not path.exists():
+        return "is missing"
+    if not path.is_file():
+        return "is not a file"
     try:
         with path.open("rb") as file:
             return damage(file)
-    except FileNotFoundError:
-        return "is missing"
     except OSError as error:
         return f"cannot be read ({error.strerror})"
 

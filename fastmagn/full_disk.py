@@ -14,12 +14,12 @@ def check_room(folder: Path, num_bytes: int) -> None:
         raise OSError(errno.ENOSPC, f"it needs {_mb(num_bytes)}, and the disk has {_mb(free)}", str(folder))
 
 
-def system_error(error: BaseException) -> OSError | None:
-    """The OSError that an error is, or was raised in handling of: PyTorch puts a RuntimeError above it."""
+def underlying(error: BaseException) -> BaseException:
+    """The OSError or interruption that PyTorch has put a RuntimeError above; else the error itself."""
     cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, OSError):
+    while cause is not None and not isinstance(cause, OSError | KeyboardInterrupt):
         cause = cause.__cause__ or cause.__context__
-    return cause
+    return error if cause is None else cause
 
 
 def _mb(num_bytes: int) -> str:

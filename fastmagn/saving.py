@@ -12,7 +12,7 @@ from fastmagn.checkpoint_folder import newest_whole_checkpoint, put_checkpoint, 
 from fastmagn.cli import flatten
 from fastmagn.distributed import is_restarted
 from fastmagn.errors import InputError
-from fastmagn.full_disk import system_error
+from fastmagn.full_disk import underlying
 from fastmagn.progress import Progress
 from fastmagn.run import Run, share_statistics
 from fastmagn.runlog import console, warn
@@ -86,9 +86,9 @@ def _write(run: Run, progress: Progress) -> bool:
             ),
         )
     except (OSError, RuntimeError) as error:
-        cause = system_error(error)
-        if cause is None:
-            raise
+        cause = underlying(error)
+        if not isinstance(cause, OSError):
+            raise cause  # noqa: B904
         folder = last_checkpoint(config.run_dir).parent
         warn(
             f"checkpoint of step {step} NOT SAVED in {folder}: {cause.strerror}. The run goes on, and tries again every"

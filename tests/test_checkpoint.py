@@ -23,6 +23,7 @@ from fastmagn.config import Config
 from fastmagn.data import DATASETS, ImageSet, load_images
 from fastmagn.data.digits import load_digits
 from fastmagn.errors import InputError
+from fastmagn.evaluate import evaluate_run
 from fastmagn.progress import Progress
 from fastmagn.sealed import damage, seal, sealed_step
 from fastmagn.train import train
@@ -216,6 +217,15 @@ def test_without_hard_links_the_one_before_is_copied(two, monkeypatch):
     assert first_weight(newest_whole_checkpoint(two)) == 7
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Path:
+    run_dir = tmp_path_factory.mktemp("undisturbed") / "run"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        knows_the_network(monkeypatch)
+        train(small(run_dir))
+    return run_dir
+
+
 CALLS = ("open", "link", "replace", "rename", "unlink", "fsync")
 
 
@@ -293,21 +303,34 @@ def test_a_checksum_makes_no_checkpoint_of_something_else(content, message, tmp_
     assert not (tmp_path / "pwned").exists()
 
 
+def test_only_training_goes_on_from_the_checkpoint_before(undisturbed, tmp_path, monkeypatch):
+    """Numbers of an earlier step must not pass for the run's."""
+    knows_the_network(monkeypatch)
+    run_dir = shutil.copytree(undisturbed, tmp_path / "run")
+    last_checkpoint(run_dir).write_bytes(last_checkpoint(undisturbed).read_bytes()[:-1])
+    with pytest.raises(InputError) as error:
+        evaluate_run(run_dir, small(run_dir))
+    assert str(error.value) == (
+        f"{last_checkpoint(run_dir)}: does not end with a checksum: it is cut short, or of another version of fastmagn."
+        " python -m fastmagn.train with this --run_dir goes on from the checkpoint before it; or put a whole copy in"
+        " its place."
+    )
+
+
+def test_what_is_not_a_file_is_not_waited_for(two):
+    last_checkpoint(two).unlink()
+    os.mkfifo(last_checkpoint(two))
+    with pytest.raises(InputError, match=r"last\.pt: is not a file; expected a checkpoint"):
+        read_checkpoint(last_checkpoint(two), CPU)
+    assert first_weight(newest_whole_checkpoint(two)) == 3
+
+
 def test_weights_of_another_model_are_an_error(two):
     for model in ({"0.weight": 3}, 5):
         with pytest.raises(InputError, match=r"do not fit this model; check model\.name and data\.name"):
             load_model({"model": model}, smooth_network(10), Path("last.pt"))
     with pytest.raises(InputError, match=r"do not fit this model; check"):
         load_model(read_checkpoint(last_checkpoint(two), CPU), smooth_network(100), Path("last.pt"))
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> Path:
-    run_dir = tmp_path_factory.mktemp("undisturbed") / "run"
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        knows_the_network(monkeypatch)
-        train(small(run_dir))
-    return run_dir
 
 
 def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(undisturbed, tmp_path, monkeypatch, capsys):

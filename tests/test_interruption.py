@@ -1,4 +1,4 @@
-"""What stops a run half-way: kills between two writes, signals, a second run in the folder, full disks, NaN gradients."""
+"""What stops a run half-way: kills between two writes, signals, a second run in its folder, full disks, gradients."""
 
 import os
 import shutil
@@ -18,6 +18,7 @@ from fastmagn import train as train_module
 from fastmagn.checkpoint import last_checkpoint
 from fastmagn.distributed import World
 from fastmagn.errors import InputError, Interrupted
+from fastmagn.full_disk import underlying
 from fastmagn.run_files import RunFiles
 from fastmagn.run_lock import run_lock
 from fastmagn.signals import interrupted_at_once, interruptible
@@ -190,6 +191,28 @@ def test_a_forked_worker_ends_at_sigterm_and_leaves_ctrl_c_to_its_parent():
                 os._exit(7)
             assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == status
         assert received() == 0
+
+
+class Interrupting:
+    """A file whose third write Ctrl-C comes into."""
+
+    writes = 0
+
+    def write(self, content) -> int:
+        self.writes += 1
+        if self.writes == 3:
+            raise Interrupted(signal.SIGINT)
+        return len(memoryview(content).cast("B"))
+
+    def flush(self) -> None:
+        pass
+
+
+def test_ctrl_c_inside_pytorchs_writing_is_still_ctrl_c():
+    """PyTorch closes its archive, fails at that, and raises a RuntimeError instead."""
+    with pytest.raises(RuntimeError, match="unexpected pos") as error:
+        torch.save({"weights": torch.zeros(100_000)}, Interrupting())
+    assert isinstance(underlying(error.value), Interrupted)
 
 
 # Two runs in one folder
