@@ -61,9 +61,9 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def is_restarted() -> bool:
-    """Whether torchrun has started this process anew after a failure (`--max-restarts`)."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+def restart_count() -> int:
+    """How often torchrun has started the processes anew after a failure (`--max-restarts`)."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 @contextmanager
@@ -89,7 +89,11 @@ def join_world(device: torch.device) -> Iterator[tuple[World, torch.device]]:
         torch.cuda.set_device(device)
     numba.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_size))
     # Tensors on the CPU go by gloo whatever the device: asking whether to stop must not wait for it.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    store, rank, size = next(dist.rendezvous("env://"))
+    # torchrun keeps the store when it starts the processes anew, and in it the addresses of those that died.
+    store = dist.PrefixStore(f"restart{restart_count()}", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     world = World(dist.get_rank(), dist.get_world_size())
     console.quiet = world.rank > 0
     try:

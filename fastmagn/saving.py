@@ -10,7 +10,7 @@ from torch import Tensor
 from fastmagn.checkpoint import check_same_run, last_checkpoint, load_model, read_checkpoint, save_checkpoint
 from fastmagn.checkpoint_folder import newest_whole_checkpoint, put_checkpoint, remove_partial_files
 from fastmagn.cli import flatten
-from fastmagn.distributed import is_restarted
+from fastmagn.distributed import restart_count
 from fastmagn.errors import InputError
 from fastmagn.full_disk import underlying
 from fastmagn.progress import Progress
@@ -177,7 +177,7 @@ def restore(run: Run) -> Progress:
 def _prepare_folder(run: Run) -> str | None:
     """See to it that last.pt is whole, if there is any checkpoint; why the run must not begin."""
     config, path = run.config, last_checkpoint(run.config.run_dir)
-    if config.resume == "never" and path.exists() and not is_restarted():
+    if config.resume == "never" and path.exists() and restart_count() == 0:
         return f"resume: got 'never', but {path} is there; name another --run_dir to train anew."
     remove_partial_files(config.run_dir)
     try:

@@ -6,10 +6,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from fastmagn.distributed import world_size
 from fastmagn.errors import Interrupted
 from fastmagn.runlog import console
 
-Handler = Callable[[int], None]
+BOTH = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
@@ -33,12 +34,16 @@ def interruptible() -> Iterator[Callable[[], int]]:
 
 @contextmanager
 def interrupted_at_once() -> Iterator[None]:
-    """Inside, SIGINT and SIGTERM raise Interrupted."""
+    """Inside, SIGINT and SIGTERM raise Interrupted.
+
+    One of torchrun's processes leaves SIGTERM to the system: it may be waiting for another one inside PyTorch, where
+    Python hears of no signal, and torchrun would wait for it.
+    """
 
     def receive(number: int) -> None:
         raise Interrupted(number)
 
-    with _handled_by(receive):
+    with _handled_by(receive, (signal.SIGINT,) if world_size() > 1 else BOTH):
         yield
 
 
@@ -50,7 +55,7 @@ def _tell(text: str) -> None:
 
 
 @contextmanager
-def _handled_by(receive: Handler) -> Iterator[None]:
+def _handled_by(receive: Callable[[int], None], numbers: tuple[signal.Signals, ...] = BOTH) -> Iterator[None]:
     """Python delivers signals to the main thread only: elsewhere nothing is caught."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -63,7 +68,7 @@ def _handled_by(receive: Handler) -> Iterator[None]:
         elif number == signal.SIGTERM:  # a forked worker is told to end; at Ctrl-C its parent decides
             os._exit(128 + number)
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield
     finally:
