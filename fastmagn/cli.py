@@ -13,10 +13,10 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from fastmagn.config import Config
-from fastmagn.errors import InputError
+from fastmagn.errors import InputError, Interrupted
+from fastmagn.signals import interrupted_at_once
 
 EXIT_INPUT_ERROR = 2
-EXIT_INTERRUPTED = 130  # what a shell reports for a process that Ctrl-C ended
 
 
 def config_parser(prog: str, description: str) -> ArgumentParser:
@@ -73,15 +73,19 @@ def flatten(config: Config) -> dict[str, Any]:
 
 
 def run_command(main: Callable[[list[str]], int]) -> None:
-    """Exit with the status of a command's main; an InputError becomes one line and status 2."""
+    """Exit with the status of a command's main; an InputError becomes one line and status 2.
+
+    SIGINT (Ctrl-C) ends it with status 130, SIGTERM with 143.
+    """
     try:
-        status = main(sys.argv[1:])
+        with interrupted_at_once():
+            status = main(sys.argv[1:])
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         status = EXIT_INPUT_ERROR
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        status = EXIT_INTERRUPTED
+    except Interrupted as interrupted:
+        print(f"interrupted by {interrupted}", file=sys.stderr)
+        status = interrupted.exit_status
     raise SystemExit(status)
 
 

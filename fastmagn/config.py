@@ -72,6 +72,7 @@ class TrainConfig:
         ema_decay: Decay of a moving average of the weights, updated every step, 0 <= ema_decay < 1; 0 keeps none.
             `eval.weights ema` measures it.
         checkpoint_every_steps: Also save a checkpoint every so many steps, 0 or more; 0 means at epoch ends only.
+        keep_checkpoints: Checkpoints that RUN/checkpoints holds, 1 or more: last.pt and the ones before it.
         profile: Trace so many steps with torch.profiler into RUN/profile, after a few to warm up; 0 means none.
     """
 
@@ -88,6 +89,7 @@ class TrainConfig:
     deterministic: bool = False
     ema_decay: float = 0.0
     checkpoint_every_steps: int = 0
+    keep_checkpoints: int = 2
     profile: int = 0
 
     def __post_init__(self) -> None:
@@ -101,6 +103,7 @@ class TrainConfig:
         check(divides, "train.accumulation_steps", pieces, f"a divisor of train.batch_size {self.batch_size}")
         check(0 <= self.ema_decay < 1, "train.ema_decay", self.ema_decay, "0 (no average) <= ema_decay < 1")
         check(self.profile >= 0, "train.profile", self.profile, "0 (none) or more")
+        check(self.keep_checkpoints >= 1, "train.keep_checkpoints", self.keep_checkpoints, "1 or more")
         steps = self.checkpoint_every_steps
         check(steps >= 0, "train.checkpoint_every_steps", steps, "0 (at epoch ends) or more")
 

@@ -37,13 +37,13 @@ class World(NamedTuple):
         dist.all_gather_object(values, value)
         return values
 
-    def any(self, flag: bool) -> bool:
-        """Whether it is so on some rank; only the hosts wait, not their devices."""
+    def max(self, number: int) -> int:
+        """The largest of the ranks' numbers; only the hosts wait, not their devices."""
         if self.size == 1:
-            return flag
-        flags = torch.tensor(flag, dtype=torch.int32)
-        dist.all_reduce(flags, dist.ReduceOp.MAX)
-        return bool(flags)
+            return number
+        largest = torch.tensor(number, dtype=torch.int64)
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return int(largest)
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean of every rank's tensor, on every rank; the argument stays as it is."""
@@ -65,18 +65,18 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def is_restarted() -> bool:
-    """Whether torchrun has started this process anew after a failure (`--max-restarts`)."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+def restart_count() -> int:
+    """How often torchrun has started the processes anew after a failure (`--max-restarts`)."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def fresh_store(store: dist.Store, rank: int, size: int) -> dist.Store:
     """A part of torchrun's store that holds nothing from before a restart; waits for all processes.
 
     The store outlives its processes, and with it the addresses that they left there: a process that is started anew
-    and reads one calls a port on which nobody listens. The restart count does not
-    tell the attempts apart, as each host counts its own. So rank 0 draws a name for the attempt, each other process
-    asks for it by a name of its own, which no earlier answer has, and says when it has it.
+    and reads one calls a port on which nobody listens. The restart count does not tell the attempts apart, as each host
+    counts its own. So rank 0 draws a name for the attempt, each other process asks for it by a name of its own, which
+    no earlier answer has, and says when it has it.
 
     Raises:
         TimeoutError: A process has not come within ten minutes.

@@ -1,5 +1,7 @@
 """Errors meant for people: one line that says what came, what is allowed and what to do."""
 
+import signal
+
 
 class InputError(ValueError):
     """Something the user gave (a field, a file, a folder) cannot be used; the message is the whole story.
@@ -12,3 +14,15 @@ def check(holds: bool, field: str, got: object, expected: str) -> None:
     """Raise InputError `field: got …; expected ….` unless `holds`."""
     if not holds:
         raise InputError(f"{field}: got {got!r}; expected {expected}.")
+
+
+class Interrupted(KeyboardInterrupt):
+    """SIGINT (Ctrl-C) or SIGTERM came, and what was under way was left in order.
+
+    Args:
+        signal_number: Which.
+    """
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal.Signals(signal_number).name)
+        self.exit_status = 128 + signal_number  # what a shell reports for a process that the signal ended

@@ -8,6 +8,7 @@ import torch
 from fastmagn.checkpoint import last_checkpoint
 from fastmagn.config import Config
 from fastmagn.errors import InputError
+from fastmagn.full_disk import FULL
 
 _CPU_OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"
 _LOST_DEVICE = ("CUDA error", "NCCL error", "device-side assert", "CUDNN_STATUS_EXECUTION_FAILED")
@@ -15,9 +16,16 @@ _LOST_DEVICE = ("CUDA error", "NCCL error", "device-side assert", "CUDNN_STATUS_
 
 @contextmanager
 def explained(config: Config) -> Iterator[None]:
-    """Turn running out of memory and losing the device into an InputError that says what to do."""
+    """Turn a full disk, running out of memory and losing the device into an InputError that says what to do."""
     try:
         yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        where = error.filename or config.run_dir
+        raise InputError(
+            f"run_dir: {where} cannot be written ({error.strerror}); make room, then {_what_is_saved(config)}."
+        ) from error
     except (RuntimeError, MemoryError) as error:
         text = str(error)
         if isinstance(error, torch.OutOfMemoryError | MemoryError) or _CPU_OUT_OF_MEMORY in text:
@@ -26,8 +34,11 @@ def explained(config: Config) -> Iterator[None]:
                 f" which the memory of {config.device} is too small; lower it, or raise train.accumulation_steps."
             ) from error
         if any(sign in text for sign in _LOST_DEVICE):
-            checkpoint = last_checkpoint(config.run_dir)
-            there = f"the same command goes on from {checkpoint}" if checkpoint.exists() else "nothing was saved yet"
             first_line = text.splitlines()[0]
-            raise InputError(f"device: {config.device} failed ({first_line}); {there}.") from error
+            raise InputError(f"device: {config.device} failed ({first_line}); {_what_is_saved(config)}.") from error
         raise
+
+
+def _what_is_saved(config: Config) -> str:
+    checkpoint = last_checkpoint(config.run_dir)
+    return f"the same command goes on from {checkpoint}" if checkpoint.exists() else "nothing was saved yet"

@@ -1,4 +1,4 @@
-"""A run put together from its configuration: data source, model, loss, optimiser; and where it stands."""
+"""A run put together from its configuration: data source, model, loss, optimiser."""
 
 from dataclasses import dataclass
 
@@ -7,17 +7,16 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fastmagn.augment.params import ViewSpec
-from fastmagn.checkpoint import Progress, check_same_run, last_checkpoint, load_model, read_checkpoint, save_checkpoint
-from fastmagn.cli import flatten
 from fastmagn.config import Config
 from fastmagn.data import DeviceSource, ImagePart, ImageSet
-from fastmagn.distributed import World, is_restarted
+from fastmagn.distributed import World
 from fastmagn.ema import make_average
 from fastmagn.errors import InputError
 from fastmagn.hardware import precision
 from fastmagn.methods import LossParts, Method, get_method, model_for_test, split_logits
 from fastmagn.models import Normalised, build_model
 from fastmagn.optim import make_optimizer
+from fastmagn.progress import Progress
 
 
 class ForwardLoss(nn.Module):
@@ -59,6 +58,7 @@ class Run:
     world: World
     device: torch.device
     source: DeviceSource
+    data_fingerprint: str
     image_size: tuple[int, int]
     num_classes: int
     model: Normalised
@@ -77,6 +77,10 @@ class Run:
         """Steps of the whole run."""
         steps = self.config.train.epochs * self.source.steps_per_epoch
         return min(steps, self.config.train.max_steps or steps)
+
+    def steps_done(self, progress: Progress) -> int:
+        """Steps of the whole run that are done."""
+        return progress.epoch * self.source.steps_per_epoch + progress.step_in_epoch
 
 
 def build_run(
@@ -114,6 +118,7 @@ def build_run(
         world=world,
         device=device,
         source=DeviceSource(part, batch_size=train.batch_size, seed=train.seed, device=device, share=share),
+        data_fingerprint=image_set.fingerprint,
         image_size=part.images_u8.shape[1:3],
         num_classes=image_set.num_classes,
         model=model,
@@ -156,62 +161,3 @@ def share_statistics(run: Run) -> None:
     run.world.copy_from_first(run.model.buffers())
     if run.average is not None:
         run.world.copy_from_first(run.average.buffers())
-
-
-def save(run: Run, progress: Progress) -> None:
-    """Keep the run's state as its last checkpoint; all processes take part, rank 0 writes.
-
-    Raises:
-        InputError: A logged quantity has not been finite; the checkpoint before stays.
-    """
-    check_finite(run, progress)
-    share_statistics(run)
-    sums = progress.sums if progress.sums is None else run.world.mean(progress.sums)
-    states = {"model": run.model, "optimizer": run.optimizer, "scaler": run.scaler, "average": run.average}
-    if run.world.rank == 0:
-        save_checkpoint(
-            last_checkpoint(run.config.run_dir),
-            progress=Progress(**{**vars(progress), "sums": sums}),
-            config=flatten(run.config),
-            **{name: part.state_dict() for name, part in states.items() if part is not None},
-        )
-
-
-def check_finite(run: Run, progress: Progress) -> None:
-    """Raise InputError with the part and the step at which training stopped being finite. Waits for the device."""
-    bad = progress.bad_part()
-    found = [entry for entry in run.world.gather(bad) if entry is not None]
-    if found:
-        name, step = min(found, key=lambda entry: entry[1])
-        checkpoint = last_checkpoint(run.config.run_dir)
-        good = f"the last good checkpoint is {checkpoint}" if checkpoint.exists() else "there is no checkpoint yet"
-        raise InputError(
-            f"{name}: got a value that is not finite at step {step} (epoch {progress.epoch + 1}); expected a finite"
-            f" number. Lower optim.lr (it is {run.config.optim.lr}); {good}."
-        )
-
-
-def restore(run: Run) -> Progress:
-    """Where the run stands: its last checkpoint, loaded into all that trains, or the beginning.
-
-    Raises:
-        InputError: There is a checkpoint and `resume` is never, it was made by another configuration, or some processes
-            do not see it.
-    """
-    config, path = run.config, last_checkpoint(run.config.run_dir)
-    seen = run.world.gather(path.exists())
-    if not any(seen):
-        return Progress()
-    if not all(seen):
-        missing = ", ".join(str(rank) for rank, sees in enumerate(seen) if not sees)
-        raise InputError(f"run_dir: {path} is not there for rank {missing}; expected a folder that all hosts share.")
-    if config.resume == "never" and not run.world.any(is_restarted()):
-        raise InputError(f"resume: got 'never', but {path} is there; name another --run_dir to train anew.")
-    state = read_checkpoint(path, run.device)
-    check_same_run(state["config"], flatten(config), path)
-    load_model(state, run.model, path)
-    run.optimizer.load_state_dict(state["optimizer"])
-    run.scaler.load_state_dict(state["scaler"])
-    if run.average is not None:
-        load_model(state, run.average, path, weights="ema")
-    return Progress(**{**state["progress"], "names": tuple(state["progress"]["names"])})

@@ -14,9 +14,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from fastmagn.augment.ops import OPS_VERSION
-from fastmagn.files import write_text
 
 console = Console(highlight=False)
+
+
+def warn(message: str) -> None:
+    """Print a warning that is not to be missed, in one line."""
+    console.print(f"warning: {message}", style="bold yellow", markup=False, soft_wrap=True)
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -66,14 +70,6 @@ def progress_bar() -> Progress:
         TextColumn("{task.fields[status]}"),
     )
     return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
-
-
-def open_metrics(run_dir: Path, epoch: int) -> Path:
-    """The run's metrics.jsonl, with the rows of epochs before `epoch` kept and later ones dropped."""
-    path = run_dir / "metrics.jsonl"
-    rows = path.read_text().splitlines(keepends=True) if path.exists() else []
-    write_text(path, "".join(row for row in rows if row.endswith("\n") and json.loads(row)["epoch"] < epoch))
-    return path
 
 
 def append_row(path: Path, row: dict[str, Any]) -> None:

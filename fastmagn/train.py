@@ -1,15 +1,15 @@
 """python -m fastmagn.train: train, then evaluate, then RUN/results.json. Also under torchrun, with the same arguments.
 
 A batch's way: data.DeviceSource -> augment.sample_view_params -> augment.make_views (`make_pieces`) -> model and loss
-(`run.ForwardLoss`) -> optimiser (`train_step`). Ctrl-C finishes the step, saves a checkpoint and leaves; the same
-command goes on from there.
+(`run.ForwardLoss`) -> optimiser (`train_step`). Ctrl-C or SIGTERM finishes the step, saves a checkpoint and leaves; the
+same command goes on from there.
 """
 
 import dataclasses
 import json
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,38 +20,31 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fastmagn.augment.params import sample_view_params
 from fastmagn.augment.views import choose_engine, make_views
-from fastmagn.checkpoint import Progress
-from fastmagn.cli import EXIT_INTERRUPTED, parse_config, plain, run_command, to_yaml
+from fastmagn.cli import parse_config, plain, run_command, to_yaml
 from fastmagn.config import Config
 from fastmagn.context import StepContext
 from fastmagn.data import Batch, ImagePart, load_images, split_validation
 from fastmagn.distributed import World, join_world
 from fastmagn.ema import update_average
+from fastmagn.errors import Interrupted
 from fastmagn.evaluate import evaluate, predict, use_cache
 from fastmagn.failures import explained
-from fastmagn.files import write_json, write_text
+from fastmagn.files import write_json
 from fastmagn.hardware import set_backends, settle_hardware
 from fastmagn.methods import LossParts
 from fastmagn.optim import learning_rate, set_learning_rate
 from fastmagn.prefetch import made_ahead
 from fastmagn.profiling import profiled
-from fastmagn.run import Run, build_run, check_finite, measured_model, restore, save, share_statistics
-from fastmagn.runlog import (
-    append_row,
-    console,
-    environment,
-    log_scalars,
-    open_metrics,
-    print_epoch,
-    print_results,
-    progress_bar,
-    tensorboard_writer,
-)
+from fastmagn.progress import Progress
+from fastmagn.run import Run, build_run, measured_model, share_statistics
+from fastmagn.run_files import RunFiles
+from fastmagn.run_lock import run_lock
+from fastmagn.runlog import console, environment, print_epoch, print_results, progress_bar
+from fastmagn.saving import CHECK_EVERY_STEPS, check_finite, is_save_due, restore, save, save_at_last
 from fastmagn.signals import interruptible
 
 STATUS_EVERY_S = 1.0  # reading the running loss waits for the device: seldom
 AGREE_EVERY_STEPS = 10  # several processes ask each other whether to stop
-CHECK_EVERY_STEPS = 200  # whether all is finite, which waits for the device
 
 
 class Piece(NamedTuple):
@@ -125,15 +118,14 @@ def gradients_stay_here(forward_loss: nn.Module) -> Any:
     return forward_loss.no_sync() if isinstance(forward_loss, DistributedDataParallel) else nullcontext()
 
 
-def train_epoch(run: Run, progress: Progress, should_stop: Callable[[], bool], after_step: Callable[[], None]) -> bool:
+def train_epoch(run: Run, progress: Progress, signal_received: Callable[[], int], after_step: Callable) -> bool:
     """Train from `progress` to the end of its epoch; False if stopped before. `progress` follows each step.
 
     Raises:
-        InputError: A loss is not finite.
+        InputError: A loss or a gradient is not finite.
     """
     run.model.train()
     epoch, steps = progress.epoch, run.source.steps_per_epoch
-    every = run.config.train.checkpoint_every_steps
     epoch_s_before, start, shown = progress.epoch_s, time.perf_counter(), 0.0
     batches = run.source.batches(epoch, progress.step_in_epoch)
     with progress_bar() as bar:
@@ -153,9 +145,9 @@ def train_epoch(run: Run, progress: Progress, should_stop: Callable[[], bool], a
             if (step + 1) % CHECK_EVERY_STEPS == 0:
                 check_finite(run, progress)
             asks = run.world.size == 1 or (step + 1) % AGREE_EVERY_STEPS == 0
-            if asks and run.world.any(should_stop()):
+            if asks and run.world.max(signal_received()):
                 return False
-            if every and (step + 1) % every == 0:
+            if is_save_due(run, progress):
                 save(run, progress)
     if run.device.type == "cuda":
         torch.cuda.synchronize(run.device)  # the last steps may still be under way
@@ -176,8 +168,7 @@ def finish_epoch(run: Run, progress: Progress, validation: ImagePart) -> dict[st
     check_finite(run, progress)
     steps, config = progress.step_in_epoch, run.config
     means = (run.world.mean(progress.sums) / steps).tolist()
-    step = progress.epoch * run.source.steps_per_epoch + steps
-    row = {"epoch": progress.epoch, "step": step, "lr": run.optimizer.param_groups[0]["lr"]}
+    row = {"epoch": progress.epoch, "step": run.steps_done(progress), "lr": run.optimizer.param_groups[0]["lr"]}
     row |= dict(zip(progress.names, means, strict=True))
     if len(validation.labels):
         row["validation_accuracy"] = validation_accuracy(run, validation)
@@ -202,34 +193,47 @@ def validation_accuracy(run: Run, validation: ImagePart) -> float:
     return sum(run.world.gather(correct)) / len(validation.labels)
 
 
-def train_all(run: Run, progress: Progress, validation: ImagePart) -> bool:
-    """Train from `progress` to the run's last step; False if interrupted. Leaves a checkpoint either way."""
+def train_all(run: Run, progress: Progress, validation: ImagePart) -> None:
+    """Train from `progress` to the run's last step. Leaves a checkpoint, unless the disk is full.
+
+    A row is written before the checkpoint that holds it: a process killed between the two trains the epoch again, and
+    the row is replaced.
+
+    Raises:
+        Interrupted: SIGINT or SIGTERM came; all is saved.
+        InputError: A loss or a gradient is not finite.
+    """
     config, run_dir, writes = run.config, run.config.run_dir, run.world.rank == 0
-    metrics = open_metrics(run_dir, progress.epoch) if writes else None
-    tensorboard = tensorboard_writer(run_dir, progress.epoch) if writes else None
     num_profiled = config.train.profile if writes else 0
-    with interruptible() as should_stop, profiled(run_dir / "profile", num_profiled, run.device) as after_step:
-        while progress.epoch * run.source.steps_per_epoch + progress.step_in_epoch < run.last_step:
-            completed = train_epoch(run, progress, should_stop, after_step)
-            if completed:
+    with (
+        interruptible() as signal_received,
+        profiled(run_dir / "profile", num_profiled, run.device) as after_step,
+        closing(RunFiles(run_dir, to_yaml(config), progress.rows)) if writes else nullcontext() as files,
+    ):
+        while run.steps_done(progress) < run.last_step:
+            if train_epoch(run, progress, signal_received, after_step):
                 row = finish_epoch(run, progress, validation)
-                if writes:
-                    append_row(metrics, row)
-                    log_scalars(tensorboard, row)
+                progress.rows.append(row)
+                if files is not None:
+                    files.add(row)
                 print_epoch(row, config.train.epochs)
                 if progress.step_in_epoch == run.source.steps_per_epoch:
                     progress.finish_epoch()
             save(run, progress)
-            if run.world.any(not completed or should_stop()):
-                return False
-    return True
+            signal_number = run.world.max(signal_received())
+            if signal_number:
+                save_at_last(run, progress)
+                console.print("interrupted; the same command goes on from the last checkpoint")
+                raise Interrupted(signal_number)
 
 
-def train(config: Config) -> dict[str, Any] | None:
-    """A whole run: train (or go on), evaluate, write results.json; None if interrupted.
+def train(config: Config) -> dict[str, Any]:
+    """A whole run: train (or go on), evaluate, write results.json, which is returned.
 
     Raises:
-        InputError: The configuration, the data or the run folder cannot be used; memory is too small; a device is lost.
+        InputError: The configuration, the data or the run folder cannot be used; memory or the disk is too small; a
+            device is lost.
+        Interrupted: SIGINT or SIGTERM came while training; all is saved.
     """
     config = settle_hardware(config)
     model_name = config.model.name.replace(":", "-")  # timm:NAME, in a folder's name
@@ -238,11 +242,15 @@ def train(config: Config) -> dict[str, Any] | None:
     )
     config = dataclasses.replace(config, run_dir=run_dir)
     choose_engine(config.augment.backend, torch.device(config.device))
-    with explained(config), join_world(torch.device(config.device)) as (world, device):
+    with (
+        explained(config),
+        join_world(torch.device(config.device)) as (world, device),
+        run_lock(run_dir, world),
+    ):
         return train_in(world, device, config)
 
 
-def train_in(world: World, device: torch.device, config: Config) -> dict[str, Any] | None:
+def train_in(world: World, device: torch.device, config: Config) -> dict[str, Any]:
     """`train` of a settled config, as one of torchrun's processes."""
     data, run_dir = config.data, config.run_dir
     set_backends(device, config.train.deterministic)
@@ -257,10 +265,7 @@ def train_in(world: World, device: torch.device, config: Config) -> dict[str, An
         console.print(f"{run_dir} is finished; name another --run_dir to train anew.", soft_wrap=True)
         return results
     print_start(run, progress, len(part.labels))
-    if world.rank == 0:
-        write_text(run_dir / "config.yaml", to_yaml(config))
-    if not train_all(run, progress, validation):
-        return None
+    train_all(run, progress, validation)
     measured = evaluate(
         measured_model(run),
         image_set.test_images_u8,
@@ -271,7 +276,10 @@ def train_in(world: World, device: torch.device, config: Config) -> dict[str, An
         logits_dir=run_dir / "logits" if config.eval.save_logits else None,
         world=world,
     )
+    save_at_last(run, progress)
+    best = progress.best_validation()
     results = measured | {
+        **({"best_validation": best} if best else {}),
         "steps": run.last_step,
         "train_s": progress.train_s + progress.epoch_s,
         "images_per_s": run.last_step * config.train.batch_size / (progress.train_s + progress.epoch_s),
@@ -287,8 +295,7 @@ def train_in(world: World, device: torch.device, config: Config) -> dict[str, An
 def finished_results(run: Run, progress: Progress) -> dict[str, Any] | None:
     """The results of a run that has nothing left to train or to measure, else None."""
     path = run.config.run_dir / "results.json"
-    done = progress.epoch * run.source.steps_per_epoch + progress.step_in_epoch
-    if done < run.last_step or not path.exists():
+    if run.steps_done(progress) < run.last_step or not path.exists():
         return None
     results = json.loads(path.read_text())
     same = results["steps"] == run.last_step and results["config"]["eval"] == plain(run.config.eval)
@@ -315,9 +322,6 @@ def print_start(run: Run, progress: Progress, num_images: int) -> None:
 def main(arguments: list[str]) -> int:
     config = parse_config(arguments, "python -m fastmagn.train", "Train a classifier, then measure its robustness.")
     results = train(config)
-    if results is None:
-        console.print("interrupted; the same command goes on from the last checkpoint")
-        return EXIT_INTERRUPTED
     print_results(results, title=f"{results['config']['method']} on {results['config']['data']['name']}")
     console.print(f"run folder: {results['config']['run_dir']}", soft_wrap=True)
     return 0

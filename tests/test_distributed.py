@@ -152,6 +152,30 @@ def test_a_killed_worker_is_restarted_and_the_run_goes_on(tmp_path):
     )
 
 
+def test_sigterm_stops_all_processes_at_one_step_with_a_checkpoint(tmp_path):
+    run_dir = tmp_path / "run"
+    command = [*TORCHRUN, "-m", "tests.smooth_network", *SHORT, "--model.name", "smooth", "--train.epochs", "500"]
+    command += ["--run_dir", str(run_dir), "--train.checkpoint_every_steps", "3"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, env=command_environment(), cwd=ROOT, text=True, **pipes)
+    deadline = time.monotonic() + 400
+    while not last_checkpoint(run_dir).exists():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.terminate()
+    output, errors = process.communicate(timeout=400)
+    assert "interrupted; the same command goes on from the last checkpoint" in output, errors
+    assert errors.count("interrupted by SIGTERM") == 2
+    step = checkpoint_of(run_dir)["step"]
+    done = subprocess.run(
+        [*command, "--train.max_steps", str(step + 2)], env=command_environment(), cwd=ROOT, text=True, **pipes
+    )
+    assert done.returncode == 0, done.stderr
+    assert "going on at epoch" in done.stdout
+    assert checkpoint_of(run_dir)["step"] == step + 2
+
+
 def children_of(pid: int) -> list[int]:
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [int(child) for child in children]

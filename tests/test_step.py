@@ -11,7 +11,7 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 from fastmagn import models
-from fastmagn.checkpoint import last_checkpoint, read_checkpoint
+from fastmagn.checkpoint import config_sha256, last_checkpoint, read_checkpoint
 from fastmagn.cli import parse_config
 from fastmagn.config import Config
 from fastmagn.data import load_images, split_validation
@@ -21,6 +21,7 @@ from fastmagn.evaluate import evaluate_run
 from fastmagn.failures import explained
 from fastmagn.hardware import settle_hardware
 from fastmagn.run import Run, build_run
+from fastmagn.sealed import seal
 from fastmagn.train import make_pieces, train, train_step
 from tests import smooth_network
 
@@ -223,8 +224,11 @@ def test_fields_younger_than_a_checkpoint_have_their_defaults(tmp_path):
     config = small(tmp_path / "run", "--train.max_steps", "1", "--eval.corruption_set", "c15")
     train(config)
     path = last_checkpoint(tmp_path / "run")
-    state = torch.load(path, weights_only=True)
+    state = read_checkpoint(path, torch.device("cpu"))
     del state["config"]["train.ema_decay"]
-    torch.save(state, path)
+    state["config_sha256"] = config_sha256(state["config"])
+    with path.open("w+b") as file:
+        torch.save(state, file)
+        seal(file, state["step"])
     longer = dataclasses.replace(config, train=dataclasses.replace(config.train, max_steps=2))
     assert train(longer)["steps"] == 2

@@ -1,6 +1,8 @@
 """A data set in host memory, and its split into a training part and a held-out validation part."""
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -39,6 +41,17 @@ class ImageSet:
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Tells this training set from any other: SHA-256 of shapes, class names, images and labels; 0.1 s for CIFAR.
+
+        A source of its own may have another one, as long as other images have another fingerprint.
+        """
+        digest = hashlib.sha256(repr((self.train_images_u8.shape, self.class_names)).encode())
+        digest.update(self.train_images_u8)
+        digest.update(self.train_labels)
+        return digest.hexdigest()
 
     def __post_init__(self) -> None:
         parts = ((self.train_images_u8, self.train_labels), (self.test_images_u8, self.test_labels))

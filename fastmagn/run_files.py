@@ -1,0 +1,84 @@
+"""config.yaml, metrics.jsonl and TensorBoard's files of a run: what a full disk refuses is written later."""
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from fastmagn.files import write_text
+from fastmagn.full_disk import check_room
+from fastmagn.runlog import append_row, log_scalars, tensorboard_writer, warn
+
+_SCALARS_BYTES = 1 << 20  # of a few epochs, with room to spare: TensorBoard's thread prints a traceback when it fails
+
+
+class RunFiles:
+    """The files of a run besides its checkpoints, kept in step with its rows.
+
+    Args:
+        run_dir: The run's folder.
+        config_yaml: The text of config.yaml.
+        rows: The rows of metrics.jsonl that stay; the file is replaced by them.
+    """
+
+    def __init__(self, run_dir: Path, config_yaml: str, rows: list[dict[str, Any]]) -> None:
+        self._run_dir = run_dir
+        self._rows = list(rows)
+        self._metrics_whole = False  # whether the file is known to hold all rows but the newest
+        self._writer: Any | None = None
+        self._to_log: list[dict[str, Any]] = []
+        self._owed: dict[str, Callable[[], None]] = {
+            "config.yaml": lambda: write_text(run_dir / "config.yaml", config_yaml),
+            "metrics.jsonl": self._write_metrics,
+        }
+        self._catch_up()
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Write an epoch's row to metrics.jsonl and TensorBoard, or after the next epoch, with a warning."""
+        self._rows.append(row)
+        self._to_log.append(row)
+        self._owed |= {"metrics.jsonl": self._write_metrics, "tensorboard": self._log_scalars}
+        self._catch_up()
+
+    def close(self) -> None:
+        """Write what is still owed, and leave TensorBoard's file whole."""
+        self._catch_up()
+        self._close_writer()
+
+    def _catch_up(self) -> None:
+        for name, write in list(self._owed.items()):
+            try:
+                write()
+            except OSError as error:
+                warn(f"{self._run_dir / name} not written ({error.strerror}); the run goes on, and tries again later.")
+            else:
+                del self._owed[name]
+
+    def _write_metrics(self) -> None:
+        path = self._run_dir / "metrics.jsonl"
+        append, self._metrics_whole = self._metrics_whole, False
+        if append:
+            append_row(path, self._rows[-1])
+        else:
+            write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in self._rows))
+        self._metrics_whole = True
+
+    def _log_scalars(self) -> None:
+        try:
+            check_room(self._run_dir, _SCALARS_BYTES)
+            if self._writer is None:
+                # TensorBoard drops the points from this epoch on that a run before this one has left.
+                self._writer = tensorboard_writer(self._run_dir, self._to_log[0]["epoch"])
+            for row in self._to_log:
+                log_scalars(self._writer, row)
+        except OSError:
+            self._close_writer()  # its thread has ended
+            raise
+        self._to_log.clear()
+
+    def _close_writer(self) -> None:
+        if self._writer is not None:
+            with suppress(OSError):
+                self._writer.close()
+            self._writer = None
