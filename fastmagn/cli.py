@@ -13,10 +13,14 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from fastmagn.config import Config
-from fastmagn.errors import InputError, Interrupted
+from fastmagn.errors import InputError, Interrupted, printable
+from fastmagn.plain_yaml import read_plain_yaml
 from fastmagn.signals import interrupted_at_once
 
 EXIT_INPUT_ERROR = 2
+
+# A text in their place would be read as the name of a further file.
+_SECTIONS = frozenset({"config", *(field.name for field in fields(Config) if is_dataclass(field.type))})
 
 
 def config_parser(prog: str, description: str) -> ArgumentParser:
@@ -41,7 +45,7 @@ def parse_config(arguments: list[str], prog: str, description: str) -> Config:
     """
     parser = config_parser(prog, description)
     try:
-        values = vars(parser.instantiate(parser.parse_args(_with_bases(arguments))))
+        values = vars(parser.instantiate(parser.parse_args(with_bases(arguments))))
     except ArgumentError as error:
         raise InputError(_one_line(str(error))) from error
     return Config(**{field.name: values[field.name] for field in fields(Config)})
@@ -73,15 +77,21 @@ def flatten(config: Config) -> dict[str, Any]:
 
 
 def run_command(main: Callable[[list[str]], int]) -> None:
-    """Exit with the status of a command's main; an InputError becomes one line and status 2.
+    """Exit with the status of a command's main; an InputError, or a file's failure, becomes one line and status 2.
 
     SIGINT (Ctrl-C) ends it with status 130, SIGTERM with 143.
     """
+    sys.stdout.reconfigure(errors="backslashreplace")  # a folder's name need not be text
     try:
         with interrupted_at_once():
             status = main(sys.argv[1:])
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
+        status = EXIT_INPUT_ERROR
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {printable(str(error.filename))}: {error.strerror}", file=sys.stderr)
         status = EXIT_INPUT_ERROR
     except Interrupted as interrupted:
         print(f"interrupted by {interrupted}", file=sys.stderr)
@@ -89,8 +99,12 @@ def run_command(main: Callable[[list[str]], int]) -> None:
     raise SystemExit(status)
 
 
-def _with_bases(arguments: list[str]) -> list[str]:
-    """The arguments with each `--config FILE` that has a `base` preceded by what it starts from."""
+def with_bases(arguments: list[str]) -> list[str]:
+    """The arguments with each `--config FILE` that has a `base` preceded by what it starts from; all are plain YAML.
+
+    Raises:
+        InputError: A file that is not plain YAML; a `base` that is no file or leads back to itself.
+    """
     expanded = []
     for previous, argument in zip(["", *arguments], arguments, strict=False):
         name = argument.removeprefix("--config=")
@@ -106,10 +120,9 @@ def _with_bases(arguments: list[str]) -> list[str]:
 def _with_base(config: str, above: tuple[Path, ...]) -> list[str]:
     """The configs that a file stands for, first to last: its name, or, where it has a `base`, its text after that."""
     path = Path(config)
-    try:
-        text = path.read_text()
-    except (OSError, ValueError):
-        return [config]  # not a file of text: the parser says so
+    if not path.exists():
+        return [config]  # the parser says so
+    text = read_plain_yaml(path, _SECTIONS)
     line = re.search(r"^base:(.*)$", text, re.MULTILINE)
     if line is None:
         return [config]

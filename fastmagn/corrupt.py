@@ -32,7 +32,7 @@ from jsonargparse import ArgumentParser
 from PIL import features
 from rich.progress import Progress, TaskID
 
-from fastmagn.cli import run_command
+from fastmagn.cli import run_command, with_bases
 from fastmagn.corruptions import CORRUPTION_SETS, MIN_SIDE_PX, SEVERITIES, corrupt
 from fastmagn.data import DATASETS, load_folder_images, load_images
 from fastmagn.data.corrupted import (
@@ -122,7 +122,7 @@ def make_corrupted_set(config: CorruptConfig, announce: Callable[[str], None] = 
     Raises:
         InputError: `out` is taken, the disk is too small, the images cannot be read or not be corrupted.
     """
-    out = config.out.resolve()
+    out = Path(os.path.realpath(config.out))  # unlike resolve, a loop of links is no error: making the folder is
     _check_out_is_free(out)
     source = load_source_images(config)
     names = CORRUPTION_SETS[config.corruption_set]
@@ -355,7 +355,7 @@ def parse_arguments(arguments: list[str]) -> tuple[CorruptConfig, bool]:
     )
     parser.add_class_arguments(CorruptConfig)
     try:
-        values = vars(parser.instantiate(parser.parse_args(arguments)))
+        values = vars(parser.instantiate(parser.parse_args(with_bases(arguments))))
     except ArgumentError as error:
         raise InputError(" ".join(str(error).split())) from error
     config = CorruptConfig(**{field.name: values[field.name] for field in dataclasses.fields(CorruptConfig)})

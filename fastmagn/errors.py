@@ -26,3 +26,8 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal.Signals(signal_number).name)
         self.exit_status = 128 + signal_number  # what a shell reports for a process that the signal ended
+
+
+def printable(text: str) -> str:
+    r"""The text with every character that a terminal would act on, or that hides others, as an escape such as \x1b."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

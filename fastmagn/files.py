@@ -41,7 +41,7 @@ def replace_folder(path: Path) -> Iterator[Path]:
 
     A reader sees the old folder or the new one, or for an instant none; what is at `path` is lost.
     """
-    path = path.resolve()
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
     old = path.with_name(f"{path.name}.old-{os.getpid()}")

@@ -49,11 +49,14 @@ def read_logits(folder: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """
     missing = "a folder of logits, as --save_logits leaves it, holds labels.npy, clean.npy and <corruption>.npy."
     remedy = "Store the logits again."
-    labels = np.array(open_array(folder / "labels.npy", missing, remedy))
+    labels = open_array(folder / "labels.npy", missing, remedy)
     names = [name for name in CORRUPTIONS if (folder / f"{name}.npy").exists()]
     if not names:
         raise InputError(f"{folder}: holds no corruption's logits; {missing}")
     logits = {name: open_array(folder / f"{name}.npy", missing, remedy) for name in ("clean", *names)}
+    if labels.ndim != 1 or len(labels) == 0 or logits["clean"].ndim != 3:
+        got = f"labels.npy {list(labels.shape)} and clean.npy {list(logits['clean'].shape)}"
+        raise InputError(f"{folder}: got {got}; expected [M] and [1, M, K], M at least 1. {remedy}")
     num_classes = logits["clean"].shape[-1]
     for name, array in logits.items():
         shape = (1 if name == "clean" else len(SEVERITIES), len(labels), num_classes)
@@ -62,4 +65,4 @@ def read_logits(folder: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
             raise InputError(f"{folder / name}.npy: got {got}; expected float32 {list(shape)}. {remedy}")
     if labels.dtype != np.int64 or labels.min() < 0 or labels.max() >= num_classes:
         raise InputError(f"{folder / 'labels.npy'}: expected int64 labels 0..{num_classes - 1}. {remedy}")
-    return labels, logits
+    return np.array(labels), logits

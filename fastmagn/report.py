@@ -10,7 +10,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 
 from fastmagn.cli import run_command
-from fastmagn.errors import InputError
+from fastmagn.errors import InputError, printable
 from fastmagn.reporting.document import TEXT_FILE, check_out, make_report, write_report
 from fastmagn.reporting.formats import narrow_tables, to_console
 from fastmagn.reporting.tables import by_network, corruption_tables
@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
     check_out(out)  # before the work, and again when writing
     report = make_report(paths)
     for warning in report.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        print(f"warning: {printable(warning)}", file=sys.stderr)
     write_report(report, out)
     for data_set in report.data_sets:
         for group in by_network(data_set.experiments):

@@ -297,8 +297,11 @@ def finished_results(run: Run, progress: Progress) -> dict[str, Any] | None:
     path = run.config.run_dir / "results.json"
     if run.steps_done(progress) < run.last_step or not path.exists():
         return None
-    results = json.loads(path.read_text())
-    same = results["steps"] == run.last_step and results["config"]["eval"] == plain(run.config.eval)
+    try:
+        results = json.loads(path.read_text())
+        same = results["steps"] == run.last_step and results["config"]["eval"] == plain(run.config.eval)
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None  # damaged: measured again
     return results if same else None
 
 

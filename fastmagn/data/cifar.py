@@ -4,6 +4,9 @@ Source: A. Krizhevsky, "Learning multiple layers of features from tiny images", 
 https://www.cs.toronto.edu/~kriz/cifar.html describes the files.
 """
 
+import shutil
+import tarfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ import numpy as np
 from fastmagn.data.image_set import ImageSet
 from fastmagn.data.plain_pickle import read_plain_pickle
 from fastmagn.errors import InputError
+from fastmagn.files import replace_file
 
 _SIDE_PX = 32
 _BYTES_PER_IMAGE = 3 * _SIDE_PX * _SIDE_PX
@@ -20,6 +24,9 @@ _BYTES_PER_IMAGE = 3 * _SIDE_PX * _SIDE_PX
 # above 127 takes two, and a file name an encoding call.
 _MAX_FILE_BYTES_PER_IMAGE = 2 * _BYTES_PER_IMAGE + 256
 _MAX_META_BYTES = 65_536
+# URLError and timeouts are OSErrors; a wrong MD5 is a RuntimeError.
+_DOWNLOAD_ERRORS = (OSError, RuntimeError, EOFError, tarfile.TarError, zlib.error)
+_MAX_ARCHIVED_BYTES = 50_000 * _MAX_FILE_BYTES_PER_IMAGE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,23 +137,43 @@ def _missing(layout: CifarLayout, source: Path) -> list[str]:
 
 
 def _download(layout: CifarLayout, folder: Path) -> None:
-    """Fetch and unpack the published archive with torchvision, which checks its MD5.
+    """Fetch the published archive with torchvision, which checks its MD5 before anything is unpacked.
 
-    torchvision's data set classes would do it too, but go on to unpickle the files.
+    torchvision's data set classes would do it too, but write wherever an archive says and go on to unpickle the files.
     """
     from torchvision.datasets import CIFAR10 as TorchvisionCifar10
     from torchvision.datasets import CIFAR100 as TorchvisionCifar100
-    from torchvision.datasets.utils import download_and_extract_archive
+    from torchvision.datasets.utils import download_url
 
     published = {"cifar10": TorchvisionCifar10, "cifar100": TorchvisionCifar100}[layout.name]
     try:
-        download_and_extract_archive(published.url, str(folder), filename=published.filename, md5=published.tgz_md5)
-    except (OSError, RuntimeError) as error:  # URLError and timeouts are OSErrors; a wrong MD5 is a RuntimeError
+        download_url(published.url, str(folder), filename=published.filename, md5=published.tgz_md5)
+        _unpack(layout, folder / published.filename, folder)
+    except _DOWNLOAD_ERRORS as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"data.download: {layout.title} could not be fetched from {published.url} ({reason}). Put"
             f" {layout.folder} into {folder} by hand, or use --data.name digits, which needs no files."
         ) from error
+
+
+def _unpack(layout: CifarLayout, archive: Path, folder: Path) -> None:
+    """Write the set's files from an archive, and nothing else that it holds.
+
+    Raises:
+        RuntimeError: A file of the set is not in it, or is there as a link or of more than its largest size.
+    """
+    with tarfile.open(archive) as opened:
+        for file in layout.files:
+            name = f"{layout.folder}/{file}"
+            try:
+                member = opened.getmember(name)
+            except KeyError:
+                raise RuntimeError(f"{archive.name} has no {name}") from None
+            if not member.isfile() or member.size > _MAX_ARCHIVED_BYTES:
+                raise RuntimeError(f"{archive.name}: {name} is no file of a CIFAR set")
+            with opened.extractfile(member) as content, replace_file(folder / layout.folder / file) as target:
+                shutil.copyfileobj(content, target)
 
 
 def _read_class_names(layout: CifarLayout, path: Path) -> tuple[str, ...]:

@@ -1,9 +1,11 @@
 """Runs that differ only in their seed are one experiment: a column of a table, a line of a figure."""
 
 import json
+import os
 import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastmagn.cli import flatten
@@ -139,7 +141,7 @@ def _changes(base: Run, other: Run) -> str:
     fields = [name for name in after if name not in _BOOKKEEPING | {"train.seed"} and after[name] != before.get(name)]
     if 0 < len(fields) <= _MAX_CHANGES_SHOWN:
         return ", ".join(f"{WEIGHTS.get(name, name.split('.')[-1])} {_short(after[name])}" for name in fields)
-    return other.folder.resolve().name
+    return Path(os.path.realpath(other.folder)).name
 
 
 def sensitivity_families(experiments: Iterable[Experiment]) -> list[list[Experiment]]:

@@ -52,6 +52,7 @@ _SETTINGS = {
     "hatch.linewidth": 0.6,
     "svg.hashsalt": "fastmagn",
     "savefig.dpi": 150,
+    "text.parse_math": False,  # a run's name may hold dollars
 }
 _CLEAN_ALPHA = 0.45
 _IN_PER_CHAR = 0.085  # of the 10 pt font, on average

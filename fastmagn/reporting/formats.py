@@ -88,15 +88,20 @@ def to_csv(table: Table) -> str:
         flat += [f"{column.label}{part}" for part in parts]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(flat)
+    writer.writerow(map(_no_formula, flat))
     for row in table.rows:
-        values: list[str] = list(row.labels)
+        values = [_no_formula(label) for label in row.labels]
         for i, cell in enumerate(row.cells):
             numbers = (cell.mean, cell.sd, cell.paper, cell.difference) if cell else (None,) * 4
             mean, sd, *paper = ("" if number is None else f"{100 * number:.{_CSV_DECIMALS}f}" for number in numbers)
             values += [mean, sd, str(cell.num_runs) if cell else "", *(paper if _is_beside(table, i) else [])]
         writer.writerow(values)
     return text.getvalue()
+
+
+def _no_formula(label: str) -> str:
+    """A label that a spreadsheet shows and does not compute."""
+    return f"'{label}" if label.startswith(("=", "+", "-", "@")) else label
 
 
 def to_latex(table: Table) -> str:

@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,6 +14,8 @@ from fastmagn.metrics.accuracy import mean_corruption_accuracy
 
 RESULTS, CONFIG, METRICS = "results.json", "config.yaml", "metrics.jsonl"
 _MCA_TOLERANCE = 1e-6
+_MAX_INTEGER = 2**64 - 1  # the largest seed
+_MAX_NAME, _MAX_TEXT = 100, 4096  # characters: of a method's, network's or data set's name, of any other text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +66,7 @@ def read_runs(paths: Iterable[Path]) -> tuple[list[Run], list[str]]:
     """
     runs, warnings, seen = [], [], {}
     for path in paths:
-        resolved = _results_file(path).resolve()
+        resolved = os.path.realpath(_results_file(path))  # unlike resolve, takes a loop of links
         if resolved in seen:
             warnings.append(f"{path}: given twice, first as {seen[resolved]}; counted once.")
             continue
@@ -89,7 +92,7 @@ def read_run(path: Path) -> tuple[Run, list[str]]:
     file = _results_file(path)
     results = _read_results(path, file)
     config = _get(results, "config", dict, file)
-    name = _get(config, "data.name", str, file, "config.")
+    name = _name(config, "data.name", file)
     data = f"folder {_get(config, 'data.dir', str, file, 'config.')}" if name == "folder" else name
     accuracy = _corruption_accuracy(results, file)
     epochs, faults = _read_epochs(file.parent / METRICS)
@@ -97,11 +100,11 @@ def read_run(path: Path) -> tuple[Run, list[str]]:
     run = Run(
         path=path,
         config=config,
-        method=_get(config, "method", str, file, "config."),
+        method=_name(config, "method", file),
         data=data,
-        network=_get(config, "model.name", str, file, "config."),
+        network=_name(config, "model.name", file),
         seed=_get(config, "train.seed", int, file, "config."),
-        num_images=_get(results, "num_images", int, file),
+        num_images=_num_images(results, file),
         clean_accuracy=_fraction(_get(results, "clean_accuracy", float, file), "clean_accuracy", file),
         corruption_accuracy=accuracy,
         rms=_rms(results, file),
@@ -128,16 +131,64 @@ def _read_results(path: Path, file: Path) -> dict[str, Any]:
             raise InputError(f"{path}: has no {RESULTS}: the run is unfinished; {command} goes on with it.")
         raise InputError(f"{path}: is not a run folder: it has neither {RESULTS} nor {CONFIG}.")
     try:
-        results = json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse)
-    except (OSError, ValueError) as error:  # ValueError: not UTF-8, not JSON, NaN
+        results = _strict_json(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON, NaN
         raise InputError(f"{file}: is damaged ({error}); measure the run again.") from error
     if not isinstance(results, dict):
         raise InputError(f"{file}: is damaged (holds a {type(results).__name__}, not an object).")
     return results
 
 
+def _strict_json(text: str) -> Any:
+    """What JSON says that a run wrote: finite numbers, integers that 64 bits hold, texts that can be shown.
+
+    Raises:
+        ValueError: It is not JSON, or holds something else.
+        RecursionError: It is nested too deep.
+    """
+    value = json.loads(text, parse_constant=_refuse, parse_float=_finite, parse_int=_integer)
+    for shown in _texts(value):
+        if len(shown) > _MAX_TEXT or not shown.isprintable():
+            raise ValueError(f"it holds a text that cannot be shown, {shown[:40]!r}")
+    return value
+
+
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"it holds {constant}")
+
+
+def _finite(literal: str) -> float:
+    value = float(literal)
+    if math.isinf(value):
+        _refuse(literal[:40])
+    return value
+
+
+def _integer(literal: str) -> int:
+    value = int(literal)
+    if abs(value) > _MAX_INTEGER:
+        _refuse(f"{literal[:40]}, above 2^64")
+    return value
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a JSON value, keys too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield key
+            yield from _texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner)
+
+
+def _name(config: dict[str, Any], field: str, file: Path) -> str:
+    name = _get(config, field, str, file, "config.")
+    if not 0 < len(name) <= _MAX_NAME:
+        raise InputError(f"{file}: config.{field}: got {len(name)} characters; expected a name of 1..{_MAX_NAME}.")
+    return name
 
 
 def _get(values: dict[str, Any], name: str, kind: type, file: Path, prefix: str = "") -> Any:
@@ -151,6 +202,13 @@ def _get(values: dict[str, Any], name: str, kind: type, file: Path, prefix: str 
     if not isinstance(value, kinds) or isinstance(value, bool):
         raise InputError(f"{file}: {prefix}{name}: got {value!r}; expected a {kind.__name__}.")
     return value
+
+
+def _num_images(results: dict[str, Any], file: Path) -> int:
+    num_images = _get(results, "num_images", int, file)
+    if num_images < 1:
+        raise InputError(f"{file}: num_images: got {num_images}; expected 1 or more.")
+    return num_images
 
 
 def _fraction(value: Any, name: str, file: Path) -> float:
@@ -200,7 +258,7 @@ def _reliability(results: dict[str, Any], file: Path) -> dict[str, Any] | None:
         if any(len(column) != num_bins for column in columns):
             raise InputError(f"{file}: {part}: got lists of {[*map(len, columns)]}; expected {num_bins} bins in each.")
         for count, accuracy, confidence in zip(*columns, strict=True):
-            if not isinstance(count, int) or count < 0:
+            if type(count) is not int or count < 0:
                 raise InputError(f"{file}: {part}.count: got {count!r}; expected 0 or more.")
             if count:
                 _fraction(accuracy, f"{part}.accuracy", file)
@@ -219,7 +277,7 @@ def _read_epochs(file: Path) -> tuple[tuple[dict[str, Any], ...], list[str]]:
         lines = file.read_text(encoding="utf-8").splitlines()
         for line in lines:
             rows.append(_epoch(line))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return (), [
             f"{file}: line {len(rows) + 1} is damaged ({error}); the run is reported without its training curve."
         ]
@@ -227,7 +285,7 @@ def _read_epochs(file: Path) -> tuple[tuple[dict[str, Any], ...], list[str]]:
 
 
 def _epoch(line: str) -> dict[str, Any]:
-    row = json.loads(line, parse_constant=_refuse)
+    row = _strict_json(line)
     columns = [row.get(name) if isinstance(row, dict) else None for name in ("epoch", "loss", "train_accuracy")]
     if not all(isinstance(value, int | float) for value in columns):
         raise ValueError("it lacks epoch, loss or train_accuracy")

@@ -4,6 +4,7 @@ python -m fastmagn.theory RUN [RUN ...] --out DIR [--num_images N] [--seed S] ..
 """
 
 import dataclasses
+import os
 from argparse import ArgumentError
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +83,7 @@ def measure_runs(run_dirs: list[Path], config: TheoryConfig, geometry: GeometryC
 
 def _read_configs(run_dirs: list[Path]) -> dict[str, Config]:
     """Each run's configuration by its label: the folder's name, or its path where names are the same."""
-    paths = [run_dir.resolve() for run_dir in run_dirs]
+    paths = [Path(os.path.realpath(run_dir)) for run_dir in run_dirs]
     for run_dir, path in zip(run_dirs, paths, strict=True):
         check(paths.count(path) == 1, "runs", str(run_dir), "each run once")
     unique = len({path.name for path in paths}) == len(paths)

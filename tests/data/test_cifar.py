@@ -4,6 +4,7 @@ import dataclasses
 import http.server
 import os
 import pickle
+import tarfile
 import threading
 from pathlib import Path
 
@@ -229,9 +230,13 @@ def test_downloads_only_what_is_missing(tmp_path, monkeypatch, layout):
 
     def fetch(url: str, download_root: str, filename: str, md5: str) -> None:
         calls.append((url, filename, md5))
-        write(layout, Path(download_root), small_files(layout))
+        published_folder = tmp_path / "published"
+        published_folder.mkdir()
+        write(layout, published_folder, small_files(layout))
+        with tarfile.open(Path(download_root) / filename, "w:gz") as archive:
+            archive.add(published_folder / layout.folder, layout.folder)
 
-    monkeypatch.setattr(torchvision_utils, "download_and_extract_archive", fetch)
+    monkeypatch.setattr(torchvision_utils, "download_url", fetch)
     first = read_cifar(layout, tmp_path, download=True)
     second = read_cifar(layout, tmp_path, download=True)
     np.testing.assert_array_equal(first.train_images_u8, second.train_images_u8)
