@@ -10,7 +10,7 @@ from fastmagn.augment.params import ViewSpec
 from fastmagn.checkpoint import Progress, check_same_run, last_checkpoint, load_model, read_checkpoint, save_checkpoint
 from fastmagn.cli import flatten
 from fastmagn.config import Config
-from fastmagn.data import DeviceSource, ImagePart, ImageSet
+from fastmagn.data import DeviceSource, FolderSource, ImagePart, ImageSet, make_source
 from fastmagn.distributed import World, is_restarted
 from fastmagn.ema import make_average
 from fastmagn.errors import InputError
@@ -58,7 +58,7 @@ class Run:
     config: Config
     world: World
     device: torch.device
-    source: DeviceSource
+    source: DeviceSource | FolderSource
     image_size: tuple[int, int]
     num_classes: int
     model: Normalised
@@ -113,7 +113,7 @@ def build_run(
         config=config,
         world=world,
         device=device,
-        source=DeviceSource(part, batch_size=train.batch_size, seed=train.seed, device=device, share=share),
+        source=make_source(part, batch_size=train.batch_size, seed=train.seed, device=device, share=share),
         image_size=part.images_u8.shape[1:3],
         num_classes=image_set.num_classes,
         model=model,
