@@ -9,6 +9,7 @@ in the mean; the table is tests/data/test_folder_source.py.
 """
 
 import atexit
+import warnings
 import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -81,9 +82,13 @@ class _Lane:
         made = None
         if encoded:
             try:
-                made = self._run(list(encoded.values()), boxes[list(encoded)].astype(np.int32), len(rows))
-            except RuntimeError:  # DALI gives up a whole batch for one image, and the pipeline with it
+                made = self._run(list(encoded.values()), boxes[list(encoded)], len(rows))
+            except RuntimeError as error:  # DALI gives up a whole batch for one image, and the pipeline with it
                 self.pipeline = None
+                warnings.warn(
+                    f"{decoder.files.root}: DALI cannot decode a batch ({' '.join(str(error).split())[:200]}); Pillow does.",
+                    stacklevel=2,
+                )
                 tasks += [by_pillow(i) for i in encoded]
         if made is not None and not on_gpu:
             crops = ((out[i], np.asarray(made.at(at))) for at, i in enumerate(encoded))
@@ -104,8 +109,9 @@ class _Lane:
                 device_id=self.device.index or 0 if self.device.type == "cuda" else None,
                 prefetch_queue_depth=1,  # what is fed is what the same call to `run` returns
             )
+        start, shape = (np.ascontiguousarray(part, np.int32) for part in (boxes[:, :2], boxes[:, 2:]))
         stream = () if self.stream is None else (self.stream,)
-        (made,) = self.pipeline.run(*stream, encoded=encoded, start=boxes[:, :2], shape=boxes[:, 2:])
+        (made,) = self.pipeline.run(*stream, encoded=encoded, start=start, shape=shape)
         return made
 
     def _merged(self, images: Tensor, made_at: list[int], made: object) -> Tensor:
