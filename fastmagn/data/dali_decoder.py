@@ -85,10 +85,8 @@ class _Lane:
                 made = self._run(list(encoded.values()), boxes[list(encoded)], len(rows))
             except RuntimeError as error:  # DALI gives up a whole batch for one image, and the pipeline with it
                 self.pipeline = None
-                warnings.warn(
-                    f"{decoder.files.root}: DALI cannot decode a batch ({' '.join(str(error).split())[:200]}); Pillow does.",
-                    stacklevel=2,
-                )
+                why = " ".join(str(error).split())[:200]
+                warnings.warn(f"{decoder.files.root}: DALI cannot decode a batch ({why}); Pillow does.", stacklevel=2)
                 tasks += [by_pillow(i) for i in encoded]
         if made is not None and not on_gpu:
             crops = ((out[i], np.asarray(made.at(at))) for at, i in enumerate(encoded))
