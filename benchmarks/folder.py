@@ -151,7 +151,7 @@ def measure_folder(config: Config, options: argparse.Namespace) -> dict[str, Any
             measured["memory_growth_mib"] = memory_growth_mib(config, options.memory_steps)
     data = config.data
     table = Table(
-        title=f"files to AugMix views, {config.train.batch_size} of {data.image_size} px a batch, {options.workers} workers"
+        title=f"files to views, {config.train.batch_size} of {data.image_size} px a batch, {options.workers} workers"
     )
     for column in ("", "images/s", "lowest", "highest", "times the usual loop"):
         table.add_column(column, justify="left" if not column else "right")

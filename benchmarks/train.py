@@ -52,10 +52,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--conventional_steps", type=int, default=4, help="steps of the usual loop; 0 leaves it out")
     parser.add_argument("--workers", type=int, default=2, help="its data-loading processes (default: 2)")
     parser.add_argument("--out", type=Path, help="JSON file to write")
-    parser.add_argument(
-        "--data", choices=["folder"], help="time the views of photographs in files, which are made here"
-    )
-    parser.add_argument("--folder_images", type=int, default=192, help="with --data folder: how many (default: 192)")
+    parser.add_argument("--data", choices=["folder"], help="time the views of JPEGs, which are made here")
+    parser.add_argument("--folder_images", type=int, default=256, help="with --data folder: how many (default: 256)")
     parser.add_argument("--memory_steps", type=int, default=0, help="with --data folder: steps to look for a leak in")
     options, fields = parser.parse_known_args(arguments)
     for name in ("steps", "turns", "workers", "folder_images"):
@@ -64,6 +62,9 @@ def main(arguments: list[str]) -> int:
     device = torch.device(config.device)
     set_backends(device, config.train.deterministic)
     if options.data == "folder":
+        batch_size = config.train.batch_size
+        enough = options.folder_images >= batch_size
+        check(enough, "folder_images", options.folder_images, f"train.batch_size, {batch_size}, or more")
         measured = measure_folder(config, options)
         if options.out:
             names = ("turns", "workers", "folder_images", "memory_steps")
