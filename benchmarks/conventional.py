@@ -17,6 +17,8 @@ from torchvision.transforms import v2
 from fastmagn.augment import pil
 from fastmagn.augment.params import ViewSpec, identity_base, sample_view_params
 from fastmagn.config import AugmentConfig, Config
+from fastmagn.data import FolderImages
+from fastmagn.data.image_set import Images
 from fastmagn.hardware import precision
 from fastmagn.losses import MAGNLoss
 from fastmagn.models import Normalised
@@ -40,28 +42,53 @@ class PillowViews(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         pixels = np.array(self.base(Image.fromarray(self.images[index])))
-        seed = int(torch.randint(2**62, ()))
-        params = identity_base(sample_view_params(seed, 0, [index], self.spec, self.augment, pixels.shape[:2]))
-        views = torch.empty(self.spec.num_views, *pixels.shape)
-        pil.fill_views(torch.from_numpy(pixels)[None], params, views)
-        return views.permute(0, 3, 1, 2), int(self.labels[index])
+        return augmix_views(pixels, self.spec, self.augment), int(self.labels[index])
+
+
+class PillowFiles(Dataset):
+    """File i as (views float32 [1 + J, 3, S, S], label): decode, crop, flip, J AugMix views, all by Pillow."""
+
+    def __init__(self, images: FolderImages, labels: np.ndarray, augment: AugmentConfig, num_augmix_views: int) -> None:
+        self.files, self.labels, self.augment = images.files, labels, augment
+        self.spec = ViewSpec(num_augmix_views=num_augmix_views, num_noise_views=0)
+        data = images.config
+        crop = v2.RandomResizedCrop(data.image_size, (data.min_crop_area, 1.0), antialias=True)
+        self.base = v2.Compose([crop, v2.RandomHorizontalFlip()] if augment.horizontal_flip else [crop])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        with Image.open(self.files.path(index)) as image:
+            pixels = np.array(self.base(image.convert("RGB")))
+        return augmix_views(pixels, self.spec, self.augment), int(self.labels[index])
+
+
+def augmix_views(pixels: np.ndarray, spec: ViewSpec, augment: AugmentConfig) -> Tensor:
+    """Pillow's views of one image uint8 [H, W, 3], with draws of its own: float32 [1 + J, 3, H, W]."""
+    seed = int(torch.randint(2**62, ()))
+    params = identity_base(sample_view_params(seed, 0, [0], spec, augment, pixels.shape[:2]))
+    views = torch.empty(spec.num_views, *pixels.shape)
+    pil.fill_views(torch.from_numpy(pixels)[None], params, views)
+    return views.permute(0, 3, 1, 2)
 
 
 def conventional_steps(
-    config: Config, model: Normalised, images: np.ndarray, labels: np.ndarray, workers: int, device: torch.device
+    config: Config, model: Normalised, images: Images, labels: np.ndarray, workers: int, device: torch.device
 ) -> Iterator[Callable[[], None]]:
     """One function for each step of an epoch; calling it trains on the next batch.
 
     Args:
         config: The run's; of its methods MAGN, AugMix, both or neither.
         model: Trained in place, eagerly.
-        images: uint8 [N, H, W, 3].
+        images: uint8 [N, H, W, 3], or those of a folder.
         labels: int64 [N].
         workers: Data-loading processes.
         device: Where the model is.
     """
     uses_augmix, uses_noise = "augmix" in config.method, "magn" in config.method
-    dataset = PillowViews(images, labels, config.augment, 2 if uses_augmix else 0)
+    kind = PillowFiles if isinstance(images, FolderImages) else PillowViews
+    dataset = kind(images, labels, config.augment, 2 if uses_augmix else 0)
     loader = DataLoader(
         dataset,
         batch_size=config.train.batch_size,

@@ -53,6 +53,11 @@ def extra_memory_mib(work: Callable[[], object], device: torch.device, output_mi
     return max(0.0, used_mib - output_mib)
 
 
+def resident_mib() -> float:
+    """The memory that the process has, MiB (Linux)."""
+    return _status_mib("VmRSS")
+
+
 def _status_mib(field: str) -> float:
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 2**10 for line in lines if line.startswith(field))

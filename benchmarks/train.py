@@ -4,6 +4,7 @@
 
 - `ours` is the program's own step (`fastmagn.train`): data source, views, one fused forward, loss, backward, optimiser.
 - `ceiling` is the same `train_step` on random views that are ready on the device: what no augmentation can beat.
+- With `--data folder`, what feeds the network from files (`benchmarks.folder`): no network is timed.
 - `conventional` is the loop people run today (`benchmarks.conventional`): DataLoader workers, Pillow's AugMix, eager, a
   forward for each view.
 
@@ -22,11 +23,12 @@ from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.conventional import conventional_steps
+from benchmarks.folder import measure_folder
 from benchmarks.measure import console, seconds, spread, write_result
 from fastmagn.augment.views import choose_engine
 from fastmagn.cli import flatten, parse_config, run_command
 from fastmagn.config import Config
-from fastmagn.data import load_images, split_validation
+from fastmagn.data import load_data, split_validation
 from fastmagn.errors import check
 from fastmagn.hardware import set_backends, settle_hardware
 from fastmagn.models import build_model
@@ -50,13 +52,26 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--conventional_steps", type=int, default=4, help="steps of the usual loop; 0 leaves it out")
     parser.add_argument("--workers", type=int, default=2, help="its data-loading processes (default: 2)")
     parser.add_argument("--out", type=Path, help="JSON file to write")
+    parser.add_argument("--data", choices=["folder"], help="time the views of JPEGs, which are made here")
+    parser.add_argument("--folder_images", type=int, default=256, help="with --data folder: how many (default: 256)")
+    parser.add_argument("--memory_steps", type=int, default=0, help="with --data folder: steps to look for a leak in")
     options, fields = parser.parse_known_args(arguments)
-    for name in ("steps", "turns", "workers"):
+    for name in ("steps", "turns", "workers", "folder_images"):
         check(getattr(options, name) >= 1, name, getattr(options, name), "1 or more")
     config = settle_hardware(parse_config(fields, parser.prog, parser.description))
     device = torch.device(config.device)
     set_backends(device, config.train.deterministic)
-    image_set = load_images(config.data.name, config.data.dir, config.data.download)
+    if options.data == "folder":
+        batch_size = config.train.batch_size
+        enough = options.folder_images >= batch_size
+        check(enough, "folder_images", options.folder_images, f"train.batch_size, {batch_size}, or more")
+        measured = measure_folder(config, options)
+        if options.out:
+            names = ("turns", "workers", "folder_images", "memory_steps")
+            settings = {name: getattr(options, name) for name in names} | {"config": flatten(config)}
+            write_result(options.out, "train", settings, measured, device)
+        return 0
+    image_set = load_data(config.data)
     run = build_run(config, image_set, split_validation(image_set, 0, config.train.seed)[0])
     measured = measure_steps(run, options.steps, options.turns)
     if options.conventional_steps and config.method in CONVENTIONAL_METHODS:

@@ -143,7 +143,7 @@ def check_same_run(state: dict[str, Any], config: dict[str, Any], data_fingerpri
 def _may_change(name: str) -> bool:
     """Whether a resumed run may have another value of this field: it decides nothing about the weights."""
     return name.startswith("eval.") or name in {
-        *("run_dir", "resume", "device", "data.dir", "data.download"),
+        *("run_dir", "resume", "device", "data.dir", "data.download", "data.source", "data.num_workers"),
         *("train.max_steps", "train.checkpoint_every_steps", "train.keep_checkpoints", "train.profile"),
         *("train.compile", "train.compile_mode", "train.deterministic", "augment.backend"),
     }

@@ -16,19 +16,40 @@ class DataConfig:
     """Which images to train and test on.
 
     Args:
-        name: Image set: cifar10, cifar100, or digits (scikit-learn's, embedded, needs no folder).
-        dir: Folder that holds the published layout: DIR/cifar-10-batches-py or DIR/cifar-100-python.
+        name: Image set: cifar10, cifar100, digits (scikit-learn's, embedded, needs no folder), or folder (your own).
+        dir: Folder that holds the published layout: DIR/cifar-10-batches-py or DIR/cifar-100-python; for folder,
+            DIR/train/CLASS/IMAGE and DIR/val/CLASS/IMAGE.
         download: Fetch a CIFAR set that is absent into dir; off means no network access at all.
         num_validation_images: Training images held out and measured after each epoch, 0 for none; use these to select.
+        image_size: For name folder: side of the square that the network sees, 8..4096 px.
+        eval_resize_px: For name folder: the shorter side of a validation image before its central square is cut out,
+            image_size..4096 px; 0 means image_size * 256 / 224, torchvision's for 224.
+        min_crop_area: For name folder: a random resized crop keeps at least this share of a training image's area, in
+            (0, 1].
+        source: For name folder: who decodes the training images: dali (NVIDIA DALI; on the GPU where there is one),
+            torchvision (Pillow on worker threads), or auto (dali where it is installed).
+        num_workers: For name folder: threads that decode images for a process, 0..256; 0 means one for each of its
+            cores.
     """
 
     name: str = "digits"
     dir: Path = Path("data")
     download: bool = False
     num_validation_images: int = 0
+    image_size: int = 224
+    eval_resize_px: int = 0
+    min_crop_area: float = 0.08
+    source: Literal["auto", "dali", "torchvision"] = "auto"
+    num_workers: int = 0
 
     def __post_init__(self) -> None:
         check(self.num_validation_images >= 0, "data.num_validation_images", self.num_validation_images, "0 or more")
+        size, resize = self.image_size, self.eval_resize_px
+        check(8 <= size <= 4096, "data.image_size", size, "8..4096 px")
+        resize_ok = resize == 0 or size <= resize <= 4096
+        check(resize_ok, "data.eval_resize_px", resize, f"0 (image_size * 256 / 224) or {size}..4096 px")
+        check(0 < self.min_crop_area <= 1, "data.min_crop_area", self.min_crop_area, "a share of the area in (0, 1]")
+        check(0 <= self.num_workers <= 256, "data.num_workers", self.num_workers, "0 (one a core) or 1..256")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,8 +22,9 @@ from fastmagn.cli import parse_config, plain, run_command
 from fastmagn.config import Config, EvalConfig
 from fastmagn.corrupt import CorruptConfig, make_corrupted_set
 from fastmagn.corruptions import CORRUPTION_SETS, SEVERITIES, available_corruptions, corrupt
-from fastmagn.data import ImageSet, load_images, open_corrupted
+from fastmagn.data import ImageSet, load_data, open_corrupted
 from fastmagn.data.corrupted import check_source
+from fastmagn.data.image_set import Images
 from fastmagn.distributed import World, join_world
 from fastmagn.errors import InputError
 from fastmagn.files import write_json
@@ -35,17 +36,28 @@ from fastmagn.metrics.summary import summarise
 from fastmagn.models import Normalised, build_model, evaluation_mode
 from fastmagn.runlog import console, environment, print_results, progress_bar
 
+CHUNK_BYTES = 1 << 28  # of images that are corrupted at a time
+KEPT_BYTES = 1 << 30  # of a rank's images: as many are decoded once and kept
+
 
 class Cell(NamedTuple):
-    """What one forward pass over the test images measures: clean (severity 0), or a corruption at a severity 1..5."""
+    """Images to measure: clean (severity 0), or a corruption at a severity 1..5; or some of them, if they are many.
+
+    Args:
+        name: clean, or the corruption.
+        severity: 0..5.
+        images_u8: uint8 [n, H, W, 3].
+        is_last: Whether these are the last of their corruption and severity.
+    """
 
     name: str
     severity: int
     images_u8: np.ndarray
+    is_last: bool
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, images_u8: np.ndarray, *, device: torch.device, amp: str, batch_size: int) -> Tensor:
+def predict(model: nn.Module, images_u8: Images, *, device: torch.device, amp: str, batch_size: int) -> Tensor:
     """Logits float32 [M, K], on the device, of uint8 [M, H, W, 3] images; the model is in evaluation mode."""
     logits = []
     for first in range(0, len(images_u8), batch_size):
@@ -59,7 +71,7 @@ def predict(model: nn.Module, images_u8: np.ndarray, *, device: torch.device, am
 
 def evaluate(
     model: nn.Module,
-    images_u8: np.ndarray,
+    images_u8: Images,
     labels: np.ndarray,
     config: EvalConfig,
     *,
@@ -70,9 +82,12 @@ def evaluate(
 ) -> dict[str, Any]:
     """Accuracy on clean and corrupted images, mCA and calibration: one forward pass for each of up to 96 cells.
 
+    Images that are decoded when they are read are decoded anew for each cell unless a rank's are below 1 GiB, and never
+    more than 256 MiB of them are in memory: ImageNet's are 7.5 GB.
+
     Args:
         model: Takes float images [B, 3, H, W] in [0, 1]; left in the mode it was in.
-        images_u8: Test images, uint8 [M, H, W, 3].
+        images_u8: Test images, uint8 [M, H, W, 3]: an array, or what `np.asarray` makes one of.
         labels: int64 [M].
         config: Which corruptions, how many images, which calibration.
         device: Where the model is.
@@ -94,11 +109,15 @@ def evaluate(
     labels_here = torch.from_numpy(labels[share]).to(device)
     writer = LogitsWriter(logits_dir, labels) if logits_dir is not None and world.rank == 0 else None
     measured: dict[str, list[Predictions]] = {}
+    logits_parts: list[Tensor] = []
     names = _corruption_names(config)
     with evaluation_mode(model), progress_bar() as bar:
         task = bar.add_task("evaluation", total=1 + len(names) * len(SEVERITIES), status="")
         for cell in _ahead(_cells(names, images_u8, labels, share, config), ahead=device.type == "cuda"):
-            logits = predict(model, cell.images_u8, device=device, amp=amp, batch_size=config.batch_size)
+            logits_parts.append(predict(model, cell.images_u8, device=device, amp=amp, batch_size=config.batch_size))
+            if not cell.is_last:
+                continue
+            logits, logits_parts = torch.cat(logits_parts), []
             measured.setdefault(cell.name, []).append(measure_logits(logits, labels_here))
             if logits_dir is not None:
                 rows = world.gather(logits.cpu().numpy())
@@ -135,28 +154,43 @@ def _whole(shares: list[dict[str, Predictions]]) -> tuple[Predictions, dict[str,
     return clean, joined
 
 
-def _first_images(images_u8: np.ndarray, labels: np.ndarray, num_images: int) -> tuple[np.ndarray, np.ndarray]:
+def _first_images(images_u8: Images, labels: np.ndarray, num_images: int) -> tuple[Images, np.ndarray]:
     if num_images > len(labels):
         raise InputError(f"eval.num_images: got {num_images}; expected 0..{len(labels)}, the test images there are.")
     return (images_u8[:num_images], labels[:num_images]) if num_images else (images_u8, labels)
 
 
 def _cells(
-    names: Iterable[str], images_u8: np.ndarray, labels: np.ndarray, share: slice, config: EvalConfig
+    names: Iterable[str], images_u8: Images, labels: np.ndarray, share: slice, config: EvalConfig
 ) -> Iterator[Cell]:
     """This rank's share of the clean images, then of each corruption at severities 1 to 5, stored or made here."""
-    yield Cell("clean", 0, images_u8[share])
+    own = images_u8[share]
+    if own.nbytes <= KEPT_BYTES:
+        own = np.asarray(own)
     indices = np.arange(len(labels))[share]
+    for chunk, is_last in _chunks(own, config.batch_size):
+        yield Cell("clean", 0, np.asarray(own[chunk]), is_last)
     for name in names:
         stored = None
         if config.corrupted_dir is not None:
             stored = open_corrupted(config.corrupted_dir, name, labels, images_u8.shape[1:])
         for severity in SEVERITIES:
             if stored is not None:
-                yield Cell(name, severity, stored[severity - 1][share])
-            else:
-                made = corrupt(images_u8[share], name, severity, seed=config.corruption_seed, indices=indices)
-                yield Cell(name, severity, made)
+                yield Cell(name, severity, stored[severity - 1][share], True)
+                continue
+            for chunk, is_last in _chunks(own, config.batch_size):
+                pixels = np.asarray(own[chunk])
+                made = corrupt(pixels, name, severity, seed=config.corruption_seed, indices=indices[chunk])
+                yield Cell(name, severity, made, is_last)
+
+
+def _chunks(images_u8: Images, batch_size: int) -> Iterator[tuple[slice, bool]]:
+    """Rows of up to CHUNK_BYTES, in whole batches where one is less than that; and whether they are the last."""
+    total = len(images_u8)
+    size = max(1, CHUNK_BYTES * max(total, 1) // max(images_u8.nbytes, 1))
+    size = size // batch_size * batch_size or size
+    for first in range(0, max(total, 1), size):
+        yield slice(first, min(first + size, total)), first + size >= total
 
 
 def _ahead(cells: Iterator[Cell], ahead: bool) -> Iterator[Cell]:
@@ -235,7 +269,7 @@ def evaluate_run(run_dir: Path, config: Config) -> dict[str, Any]:
     """Measure a run's last checkpoint on the images that `config` names, on all of torchrun's processes."""
     config = settle_hardware(config)
     with join_world(torch.device(config.device)) as (world, device):
-        image_set = load_images(config.data.name, config.data.dir, config.data.download)
+        image_set = load_data(config.data)
         model = load_trained(run_dir, config, image_set, device)
         measured = evaluate(
             model_for_test(model, config, image_set.test_images_u8.shape[1:3]),

@@ -8,7 +8,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fastmagn.augment.params import ViewSpec
 from fastmagn.config import Config
-from fastmagn.data import DeviceSource, ImagePart, ImageSet
+from fastmagn.data import DeviceSource, FolderSource, ImagePart, ImageSet, make_source
 from fastmagn.distributed import World
 from fastmagn.ema import make_average
 from fastmagn.errors import InputError
@@ -57,7 +57,7 @@ class Run:
     config: Config
     world: World
     device: torch.device
-    source: DeviceSource
+    source: DeviceSource | FolderSource
     data_fingerprint: str
     image_size: tuple[int, int]
     num_classes: int
@@ -117,7 +117,7 @@ def build_run(
         config=config,
         world=world,
         device=device,
-        source=DeviceSource(part, batch_size=train.batch_size, seed=train.seed, device=device, share=share),
+        source=make_source(part, batch_size=train.batch_size, seed=train.seed, device=device, share=share),
         data_fingerprint=image_set.fingerprint,
         image_size=part.images_u8.shape[1:3],
         num_classes=image_set.num_classes,

@@ -23,7 +23,7 @@ from fastmagn.augment.views import choose_engine, make_views
 from fastmagn.cli import parse_config, plain, run_command, to_yaml
 from fastmagn.config import Config
 from fastmagn.context import StepContext
-from fastmagn.data import Batch, ImagePart, load_images, split_validation
+from fastmagn.data import Batch, FolderSource, ImagePart, load_data, split_validation
 from fastmagn.distributed import World, join_world
 from fastmagn.ema import update_average
 from fastmagn.errors import Interrupted
@@ -254,9 +254,9 @@ def train_in(world: World, device: torch.device, config: Config) -> dict[str, An
     """`train` of a settled config, as one of torchrun's processes."""
     data, run_dir = config.data, config.run_dir
     set_backends(device, config.train.deterministic)
-    image_set = load_images(data.name, data.dir, data.download) if world.rank == 0 else None
+    image_set = load_data(data) if world.rank == 0 else None
     world.gather(None)  # one process downloads, the others wait for it
-    image_set = image_set or load_images(data.name, data.dir, data.download)
+    image_set = image_set or load_data(data)
     part, validation = split_validation(image_set, data.num_validation_images, config.train.seed)
     run = build_run(config, image_set, part, world, device)
     progress = restore(run)
@@ -313,8 +313,9 @@ def print_start(run: Run, progress: Progress, num_images: int) -> None:
     engine = choose_engine(config.augment.backend, run.device)
     processes = f" by {run.world.size} processes" if run.world.size > 1 else ""
     where = f", going on at epoch {progress.epoch + 1}" if progress.epoch or progress.step_in_epoch else ""
+    decoded = f" (decoded by {run.source.description})" if isinstance(run.source, FolderSource) else ""
     console.print(
-        f"{config.method} on {config.data.name}: {num_images} images in {num_views} views, "
+        f"{config.method} on {config.data.name}: {num_images} images{decoded} in {num_views} views, "
         f"{config.model.name} ({parameters / 1e6:.2f} M parameters), {config.train.epochs} epochs of "
         f"{run.source.steps_per_epoch} steps, {config.train.amp} on {config.device}{processes}, views by {engine}, run "
         f"folder {config.run_dir}{where}",

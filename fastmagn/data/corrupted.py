@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fastmagn.data.arrays import open_array
+from fastmagn.data.image_set import Images
 from fastmagn.errors import InputError
 
 NUM_SEVERITIES = 5
@@ -26,6 +27,7 @@ _MANIFEST_FIELDS = {
     **{"corruptions": list, "source": dict, "files": dict},
 }
 _READ_BYTES = 1 << 22
+_ROWS_AT_A_TIME = 512  # images that may have to be decoded first
 
 
 def open_corrupted(folder: Path, name: str, test_labels: np.ndarray, image_shape: tuple[int, int, int]) -> np.ndarray:
@@ -127,15 +129,18 @@ def _manifest_fault(manifest: Any) -> str | None:
     return None
 
 
-def source_digests(images_u8: np.ndarray, labels: np.ndarray) -> dict[str, str]:
+def source_digests(images_u8: Images, labels: np.ndarray) -> dict[str, str]:
     """SHA-256 of the uncorrupted images, uint8 [N, H, W, 3], and of their labels, as little-endian int64 [N]."""
+    digest = hashlib.sha256()
+    for first in range(0, len(images_u8), _ROWS_AT_A_TIME):
+        digest.update(np.ascontiguousarray(images_u8[first : first + _ROWS_AT_A_TIME]))
     return {
-        "images_sha256": hashlib.sha256(np.ascontiguousarray(images_u8)).hexdigest(),
+        "images_sha256": digest.hexdigest(),
         "labels_sha256": hashlib.sha256(labels.astype("<i8")).hexdigest(),
     }
 
 
-def check_source(folder: Path, images_u8: np.ndarray, labels: np.ndarray) -> None:
+def check_source(folder: Path, images_u8: Images, labels: np.ndarray) -> None:
     """Refuse a made set that is not of these test images; a published set, without a manifest, passes.
 
     Labels alone do not tell two image sets apart whose classes have the same sizes.

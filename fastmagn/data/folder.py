@@ -1,28 +1,17 @@
 """Test images in a folder for each class, as torchvision's ImageFolder has them: DIR/CLASS/IMAGE."""
 
 import os
-import struct
 import warnings
-import zlib
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from fastmagn.data.image_files import LAYOUT, list_classes, open_upright_rgb, or_reason, report_unreadable
 from fastmagn.errors import InputError, check
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
 MAX_IMAGE_SIZE_PX = 4096
-
-# Other decoders never run, whatever a file's suffix says: Pillow hands EPS to Ghostscript.
-_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM")
-_UNREADABLE = (
-    *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, struct.error, zlib.error),
-    *(Image.DecompressionBombError, Image.DecompressionBombWarning),
-)
-_SHOWN = 3
 
 
 def load_folder_images(
@@ -65,83 +54,40 @@ def load_folder_images(
         while len(kept) < wanted and position < len(paths):
             batch = range(position, min(position + wanted - len(kept), len(paths)))
             position = batch.stop
-            decoded = pool.map(_decode_or_reason, (paths[i] for i in batch), [image_size] * len(batch))
+            decoded = pool.map(or_reason(decode_image), (paths[i] for i in batch), [image_size] * len(batch))
             for i, pixels in zip(batch, decoded, strict=True):
                 if isinstance(pixels, str):
                     unreadable.append(f"{paths[i]} ({pixels})")
                 else:
                     images_u8[len(kept)] = pixels
                     kept.append(i)
-    _report_unreadable(unreadable, position, dir)
+    report_unreadable(unreadable, position, dir)
     return images_u8[: len(kept)], labels[kept], class_names
 
 
-def decode_image(path: Path, image_size: int) -> np.ndarray:
-    """One file's central square, uint8 [image_size, image_size, 3]; raises whatever Pillow raises."""
-    with Image.open(path, formats=_FORMATS) as file:
-        image = _as_rgb(ImageOps.exif_transpose(file))
+def decode_image(path: str | Path, image_size: int, resize_px: int = 0) -> np.ndarray:
+    """One file's central square, uint8 [image_size, image_size, 3]; raises whatever Pillow raises.
+
+    The shorter side is resized to `resize_px` first, which is image_size where it is 0.
+    """
+    image = open_upright_rgb(path)
+    side = resize_px or image_size
     short, long = sorted(image.size)
-    other = image_size * long // short
-    if image_size * other > Image.MAX_IMAGE_PIXELS:  # a file of a few bytes can hold a line of a million pixels
-        raise ValueError(f"{image.width} x {image.height} px would become {image_size} x {other} px")
-    width, height = (image_size, other) if image.width <= image.height else (other, image_size)
+    other = side * long // short
+    if side * other > Image.MAX_IMAGE_PIXELS:  # a file of a few bytes can hold a line of a million pixels
+        raise ValueError(f"{image.width} x {image.height} px would become {side} x {other} px")
+    width, height = (side, other) if image.width <= image.height else (other, side)
     # Python's round, halves to even, is torchvision's.
     left, top = round((width - image_size) / 2), round((height - image_size) / 2)
     image = image.resize((width, height), Image.Resampling.BICUBIC)
     return np.asarray(image.crop((left, top, left + image_size, top + image_size)))
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
-    """RGB of any mode; alpha is dropped."""
-    if image.mode.startswith("I"):  # 16 bits a pixel, which convert would clip at 255
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
-    return image.convert("RGB")
-
-
-def _decode_or_reason(path: Path, image_size: int) -> np.ndarray | str:
-    try:
-        return decode_image(path, image_size)
-    except _UNREADABLE as error:
-        return " ".join(str(error).replace(f" {str(path)!r}", "").split())[:100] or type(error).__name__
-
-
 def _list_images(dir: Path) -> tuple[tuple[str, ...], list[Path], np.ndarray]:
     """Class names, paths by class and file name, and their labels, int64 [N]."""
-    layout = f"CLASS/IMAGE in it, IMAGE one of *{', *'.join(IMAGE_SUFFIXES)}"
     if not dir.is_dir():
-        raise InputError(f"{dir}: no such folder; expected one with {layout}.")
+        raise InputError(f"{dir}: no such folder; expected one with {LAYOUT}.")
     root = dir / "val" if (dir / "val").is_dir() else dir
-    classes = _visible(path for path in root.iterdir() if path.is_dir())
-    if not classes:
-        raise InputError(f"{root}: has no class folders; expected {layout}.")
-    files = [_visible(path for path in folder.iterdir() if _is_image(path)) for folder in classes]
-    empty = [folder.name for folder, images in zip(classes, files, strict=True) if not images]
-    if empty:
-        raise InputError(
-            f"{root}: {len(empty)} of {len(classes)} class folders hold no image: {_some(empty)}; expected {layout}."
-            " Remove these folders, or give the folder whose subfolders are the classes."
-        )
-    labels = np.repeat(np.arange(len(classes), dtype=np.int64), [len(images) for images in files])
-    return tuple(folder.name for folder in classes), [path for images in files for path in images], labels
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-
-
-def _visible(paths: Iterable[Path]) -> list[Path]:
-    return sorted((path for path in paths if not path.name.startswith(".")), key=lambda path: path.name)
-
-
-def _report_unreadable(unreadable: list[str], num_tried: int, dir: Path) -> None:
-    if not unreadable:
-        return
-    message = f"{len(unreadable)} of {num_tried} image files cannot be read: {_some(unreadable)}"
-    if len(unreadable) == num_tried:
-        raise InputError(f"{dir}: {message}. No image is left.")
-    warnings.warn(f"{dir}: {message}. They are left out.", stacklevel=3)
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    classes = list_classes(root)
+    labels = np.repeat(np.arange(len(classes), dtype=np.int64), [len(names) for names in classes.values()])
+    return tuple(classes), [root / folder / name for folder, names in classes.items() for name in names], labels

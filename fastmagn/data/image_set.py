@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -12,6 +12,23 @@ from fastmagn_kernels import rng
 
 # Training epochs count from 0 and never come here, so the split shares no draw with an epoch's order.
 _SPLIT_EPOCH = 2**32 - 1
+
+
+class Images(Protocol):
+    """uint8 [N, H, W, 3] images: an array, or what decodes them when `np.asarray` asks for the pixels.
+
+    Indexed by a slice or by int64 [n] rows it gives fewer of them, of the same kind.
+    """
+
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    nbytes: int
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice | np.ndarray) -> "Images": ...
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray: ...
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -23,9 +40,9 @@ class ImageSet:
         class_names: K names; label k is class_names[k].
         mean: Per-channel mean of the training images, pixels in [0, 1].
         std: Per-channel standard deviation of the training images, pixels in [0, 1].
-        train_images_u8: uint8 [N, H, W, 3], contiguous.
+        train_images_u8: uint8 [N, H, W, 3]; arrays are contiguous.
         train_labels: int64 [N], 0..K-1.
-        test_images_u8: uint8 [M, H, W, 3], contiguous.
+        test_images_u8: uint8 [M, H, W, 3], likewise.
         test_labels: int64 [M], 0..K-1.
     """
 
@@ -33,9 +50,9 @@ class ImageSet:
     class_names: tuple[str, ...]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    train_images_u8: np.ndarray
+    train_images_u8: Images
     train_labels: np.ndarray
-    test_images_u8: np.ndarray
+    test_images_u8: Images
     test_labels: np.ndarray
 
     @property
@@ -46,10 +63,11 @@ class ImageSet:
     def fingerprint(self) -> str:
         """Tells this training set from any other: SHA-256 of shapes, class names, images and labels; 0.1 s for CIFAR.
 
-        A source of its own may have another one, as long as other images have another fingerprint.
+        Images in files stand by their own fingerprint: they are not decoded for this.
         """
-        digest = hashlib.sha256(repr((self.train_images_u8.shape, self.class_names)).encode())
-        digest.update(self.train_images_u8)
+        images_u8 = self.train_images_u8
+        digest = hashlib.sha256(repr((images_u8.shape, self.class_names)).encode())
+        digest.update(images_u8 if isinstance(images_u8, np.ndarray) else images_u8.fingerprint.encode())
         digest.update(self.train_labels)
         return digest.hexdigest()
 
@@ -57,9 +75,9 @@ class ImageSet:
         parts = ((self.train_images_u8, self.train_labels), (self.test_images_u8, self.test_labels))
         for images_u8, labels in parts:
             assert images_u8.dtype == np.uint8
-            assert images_u8.ndim == 4
+            assert len(images_u8.shape) == 4
             assert images_u8.shape[3] == 3
-            assert images_u8.flags.c_contiguous
+            assert not isinstance(images_u8, np.ndarray) or images_u8.flags.c_contiguous
             assert labels.dtype == np.int64
             assert labels.shape == images_u8.shape[:1]
             assert np.isin(labels, np.arange(self.num_classes)).all()
@@ -68,7 +86,7 @@ class ImageSet:
 class ImagePart(NamedTuple):
     """Some of the training images: uint8 [N, H, W, 3], int64 [N], and their int64 [N] indices in the whole set."""
 
-    images_u8: np.ndarray
+    images_u8: Images
     labels: np.ndarray
     indices: np.ndarray
 

@@ -34,6 +34,16 @@ class Batch(NamedTuple):
         return [Batch(self.images[part], self.labels[part], self.indices[part]) for part in parts]
 
 
+def check_batch_size(batch_size: int, num_images: int) -> None:
+    """Raise InputError unless an epoch of `num_images` has a full batch."""
+    check(batch_size >= 1, "train.batch_size", batch_size, "1 or more")
+    if batch_size > num_images:
+        raise InputError(
+            f"train.batch_size: got {batch_size}; the training set has {num_images} images and the last"
+            f" batch is dropped unless full; expected 1..{num_images}."
+        )
+
+
 class DeviceSource:
     """Yields a training part's batches, in an order that is a pure function of (seed, epoch).
 
@@ -52,12 +62,7 @@ class DeviceSource:
     def __init__(
         self, part: ImagePart, *, batch_size: int, seed: int, device: torch.device | str, share: slice | None = None
     ) -> None:
-        check(batch_size >= 1, "train.batch_size", batch_size, "1 or more")
-        if batch_size > len(part.labels):
-            raise InputError(
-                f"train.batch_size: got {batch_size}; the training set has {len(part.labels)} images and the last"
-                f" batch is dropped unless full; expected 1..{len(part.labels)}."
-            )
+        check_batch_size(batch_size, len(part.labels))
         self.batch_size = batch_size
         self.seed = seed
         self._share = share or slice(0, batch_size)

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from jsonargparse import ArgumentParser
 
 from fastmagn.cli import parse_config, plain, run_command
 from fastmagn.config import Config
-from fastmagn.data import load_images
+from fastmagn.data import load_data
 from fastmagn.errors import InputError, check
 from fastmagn.evaluate import load_trained
 from fastmagn.hardware import settle_hardware
@@ -60,7 +61,7 @@ def measure_runs(run_dirs: list[Path], config: TheoryConfig, geometry: GeometryC
     """
     configs = _read_configs(run_dirs)
     data = next(iter(configs.values())).data
-    image_set = load_images(data.name, config.data_dir or data.dir, data.download)
+    image_set = load_data(dataclasses.replace(data, dir=config.data_dir or data.dir))
     total = len(image_set.test_labels)
     check(config.num_images <= total, "num_images", config.num_images, f"0..{total}, the test images there are")
     num_images = config.num_images or total
@@ -70,7 +71,7 @@ def measure_runs(run_dirs: list[Path], config: TheoryConfig, geometry: GeometryC
         label: load_trained(run_dir, run_config, image_set, device)
         for run_dir, (label, run_config) in zip(run_dirs, configs.items(), strict=True)
     }
-    images = torch.from_numpy(image_set.test_images_u8[:num_images]).permute(0, 3, 1, 2).float() / 255
+    images = torch.from_numpy(np.asarray(image_set.test_images_u8[:num_images])).permute(0, 3, 1, 2).float() / 255
     labels = torch.from_numpy(image_set.test_labels[:num_images])
     measured = {}
     for label, model in models.items():

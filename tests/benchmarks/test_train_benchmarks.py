@@ -8,9 +8,16 @@ from PIL import Image
 
 from benchmarks import scaling, time_to_mca
 from benchmarks import train as benchmark
+from fastmagn.data.folder_source import has_dali
 from fastmagn.errors import InputError
+from tests.data.photo_folders import make_photo_folder
 
 TINY = ["--train.batch_size", "16", "--device", "cpu", "--train.amp", "float32"]
+
+
+@pytest.fixture(scope="module")
+def photo_folder(tmp_path_factory) -> Path:
+    return make_photo_folder(tmp_path_factory.mktemp("photos"), 48, 6)
 
 
 def read_strict(path: Path) -> dict:
@@ -39,6 +46,33 @@ def test_train(tmp_path, capsys):
     whole = 64 * 3 * (forward + 2 * 128 * 10) - 64 * 2 * 16 * 16 * 32 * 27  # no gradient for the images themselves
     assert result["step_gflop"] == pytest.approx(whole / 1e9, rel=1e-6)
     assert "conventional" in capsys.readouterr().out
+
+
+def test_train_on_files(tmp_path, capsys):
+    out = tmp_path / "folder.json"
+    own = ["--data", "folder", "--folder_images", "32", "--turns", "2", "--workers", "1", "--memory_steps", "6"]
+    fields = [*TINY, "--data.image_size", "32", "--data.dir", str(tmp_path), "--out", str(out)]
+    assert benchmark.main([*own, *fields]) == 0
+    result = read_strict(out)
+    assert result["settings"]["memory_steps"] == 6
+    names = {"torchvision", "conventional", *(["dali"] if has_dali() else [])}
+    assert set(result["feeding"]) == names
+    assert set(result["memory_growth_mib"]) == names - {"conventional"}
+    for entry in result["feeding"].values():
+        check_spread(entry["images_per_s"])
+        check_spread(entry["ratio_to_conventional"])
+    assert result["feeding"]["conventional"]["ratio_to_conventional"]["median"] == 1
+    assert "times the usual loop" in capsys.readouterr().out
+
+
+def test_the_step_on_a_folder_of_files_has_its_parts_and_its_usual_loop(photo_folder, tmp_path):
+    out = tmp_path / "train.json"
+    own = ["--steps", "1", "--turns", "1", "--conventional_steps", "1", "--workers", "1", "--out", str(out)]
+    fields = ["--data.name", "folder", "--data.dir", str(photo_folder), "--data.image_size", "32"]
+    assert benchmark.main([*own, *TINY, *fields]) == 0
+    result = read_strict(out)
+    assert result["parts_ms"]["batch"]["median"] > 0
+    assert result["conventional_step_s"]["median"] > 0
 
 
 @pytest.mark.parametrize("method", ["standard", "augmix", "magn"])
@@ -107,6 +141,11 @@ def test_a_run_on_one_process_has_a_rate():
     ("main", "arguments", "message"),
     [
         (benchmark.main, ["--steps", "0"], "steps: got 0; expected 1 or more."),
+        (
+            benchmark.main,
+            ["--data", "folder", "--folder_images", "63"],
+            "folder_images: got 63; expected train.batch_size, 64, or more.",
+        ),
         (scaling.main, ["--epochs", "1"], "epochs: got 1; expected 2 or more: the first is not counted."),
         (
             time_to_mca.main,

@@ -1,0 +1,5 @@
+"""Fixtures of the tests of data."""
+
+from tests.data.photo_folders import photo_folder
+
+__all__ = ["photo_folder"]
