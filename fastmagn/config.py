@@ -64,11 +64,15 @@ class ModelConfig:
             what separate forward passes would compute; no difference in a network without any).
         sync_bn: With several processes, normalise over the images of all of them, not of each by itself. The numbers
             then do not depend on how many processes there are.
+        weights: File that the first weights come from, .safetensors or .pt/.pth: of a run's checkpoints/last.pt, of
+            timm or torchvision; none draws them from train.seed. A classifier of other classes stays new; images are
+            normalised as always. A run that goes on from its checkpoint does not read it again.
     """
 
     name: str = "resnet_small"
     bn_views: Literal["joint", "per_view"] = "joint"
     sync_bn: bool = False
+    weights: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
