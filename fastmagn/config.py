@@ -59,16 +59,20 @@ class ModelConfig:
     Args:
         name: Network for 32x32 images: resnet18, densenet121, densenet121_k12, inception_v3, wideresnet28_10,
             wideresnet40_2, resnext29_32x4d, resnext29_4x32d (AugMix's), resnet_small (for CPUs); for photographs:
-            resnet50; or timm:NAME, any network of timm (needs the extra timm).
+            resnet50; or any network of torchvision, torchvision:NAME, or of timm, timm:NAME (needs the extra timm).
         bn_views: Batch normalisation over all views together (joint, AugMix's) or each view by itself (per_view,
             what separate forward passes would compute; no difference in a network without any).
         sync_bn: With several processes, normalise over the images of all of them, not of each by itself. The numbers
             then do not depend on how many processes there are.
+        weights: File that the first weights come from, .safetensors or .pt/.pth: of a run's checkpoints/last.pt, of
+            timm or torchvision; none draws them from train.seed. A classifier of other classes stays new; images are
+            normalised as always. A run that goes on from its checkpoint does not read it again.
     """
 
     name: str = "resnet_small"
     bn_views: Literal["joint", "per_view"] = "joint"
     sync_bn: bool = False
+    weights: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,67 +1,63 @@
 """python -m fastmagn.evaluate: measure a trained model on clean and corrupted images.
 
 python -m fastmagn.evaluate --run runs/NAME [--corrupted DIR] [--data.dir DIR] [--eval.num_images N] ...
+python -m fastmagn.evaluate --run runs/NAME --images DIR [--classes FILE] ...
 torchrun --nproc_per_node 2 -m fastmagn.evaluate --run_dir runs/NAME ...
 """
 
 import argparse
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fastmagn import __version__
+from fastmagn.cells import cells_to_measure, corruptions_to_measure, made_ahead, stored_cells
 from fastmagn.checkpoint import last_checkpoint, load_model, read_checkpoint
 from fastmagn.cli import parse_config, plain, run_command
 from fastmagn.config import Config, EvalConfig
 from fastmagn.corrupt import CorruptConfig, make_corrupted_set
-from fastmagn.corruptions import CORRUPTION_SETS, SEVERITIES, available_corruptions, corrupt
-from fastmagn.data import ImageSet, load_data, open_corrupted
+from fastmagn.corruptions import SEVERITIES
+from fastmagn.data import ImageSet, load_data
 from fastmagn.data.corrupted import check_source
+from fastmagn.data.image_folder import resize_px
 from fastmagn.data.image_set import Images
+from fastmagn.data.imagenet_c import check_cells
+from fastmagn.data.lazy_images import chunks
 from fastmagn.distributed import World, join_world
 from fastmagn.errors import InputError
 from fastmagn.files import write_json
 from fastmagn.hardware import precision, settle_hardware
 from fastmagn.logits import LogitsWriter, read_logits
 from fastmagn.methods import model_for_test
+from fastmagn.metrics.accuracy import alexnet_normalised_error
 from fastmagn.metrics.predictions import Predictions, concatenate, measure_logits, stack
 from fastmagn.metrics.summary import summarise
 from fastmagn.models import Normalised, build_model, evaluation_mode
+from fastmagn.other_images import (
+    Measured,
+    find_images,
+    measure_images,
+    print_images,
+    read_mapping,
+    summarise_images,
+    with_image_folders,
+)
 from fastmagn.runlog import console, environment, print_results, progress_bar
 
-CHUNK_BYTES = 1 << 28  # of images that are corrupted at a time
-KEPT_BYTES = 1 << 30  # of a rank's images: as many are decoded once and kept
-
-
-class Cell(NamedTuple):
-    """Images to measure: clean (severity 0), or a corruption at a severity 1..5; or some of them, if they are many.
-
-    Args:
-        name: clean, or the corruption.
-        severity: 0..5.
-        images_u8: uint8 [n, H, W, 3].
-        is_last: Whether these are the last of their corruption and severity.
-    """
-
-    name: str
-    severity: int
-    images_u8: np.ndarray
-    is_last: bool
+IMAGENET_CLASSES = 1000
 
 
 @torch.inference_mode()
 def predict(model: nn.Module, images_u8: Images, *, device: torch.device, amp: str, batch_size: int) -> Tensor:
     """Logits float32 [M, K], on the device, of uint8 [M, H, W, 3] images; the model is in evaluation mode."""
     logits = []
-    for first in range(0, len(images_u8), batch_size):
-        chunk = np.array(images_u8[first : first + batch_size])  # a copy: a mapped file is read-only, tensors are not
+    for chunk in chunks(images_u8, batch_size):
         batch = torch.from_numpy(chunk).to(device)
         images = batch.permute(0, 3, 1, 2).float().div_(255)
         with precision(device, amp):
@@ -79,6 +75,7 @@ def evaluate(
     amp: str = "float32",
     logits_dir: Path | None = None,
     world: World | None = None,
+    class_names: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Accuracy on clean and corrupted images, mCA and calibration: one forward pass for each of up to 96 cells.
 
@@ -94,39 +91,56 @@ def evaluate(
         amp: float32 or bf16, the precision of the forward pass.
         logits_dir: Where to keep all logits, for `summarise_logits`; None keeps none.
         world: torchrun's processes; each measures a share of the images, and all return the same totals.
+        class_names: K names, label k is class_names[k]; what a -C set of image files (ImageNet-C) is matched by.
 
     Returns:
-        What `metrics.summary.summarise` says: the measured part of results.json.
+        What `metrics.summary.summarise` says: the measured part of results.json; of ImageNet-C, a -C set of image files
+        of 1000 classes, also `mce_alexnet` (None where one of its 15 corruptions is not measured). An image file that
+        cannot be decoded is left out of its corruption, at all severities, with a warning.
 
     Raises:
         InputError: `eval.num_images` exceeds the images there are; a -C set in `eval.corrupted_dir` does not fit them.
     """
     world = world or World()
-    if config.corrupted_dir is not None:
+    names, places = corruptions_to_measure(config)
+    present_classes: tuple[str, ...] = ()
+    if places:
+        present_classes = check_cells(places, class_names, labels)
+    elif config.corrupted_dir is not None:
         check_source(config.corrupted_dir, images_u8, labels)
     images_u8, labels = _first_images(images_u8, labels, config.num_images)
     share = world.share(len(labels))
     labels_here = torch.from_numpy(labels[share]).to(device)
     writer = LogitsWriter(logits_dir, labels) if logits_dir is not None and world.rank == 0 else None
     measured: dict[str, list[Predictions]] = {}
+    readable: dict[str, np.ndarray] = {}
     logits_parts: list[Tensor] = []
-    names = _corruption_names(config)
+    readable_parts: list[np.ndarray] = []
+    stored = stored_cells(config, places, labels, images_u8.shape[1:], present_classes)
     with evaluation_mode(model), progress_bar() as bar:
         task = bar.add_task("evaluation", total=1 + len(names) * len(SEVERITIES), status="")
-        for cell in _ahead(_cells(names, images_u8, labels, share, config), ahead=device.type == "cuda"):
+        for cell in made_ahead(cells_to_measure(names, stored, images_u8, share, config), ahead=device.type == "cuda"):
             logits_parts.append(predict(model, cell.images_u8, device=device, amp=amp, batch_size=config.batch_size))
+            readable_parts.append(cell.readable())
             if not cell.is_last:
                 continue
             logits, logits_parts = torch.cat(logits_parts), []
+            readable[cell.name] = readable.get(cell.name, True) & np.concatenate(readable_parts)
+            readable_parts = []
             measured.setdefault(cell.name, []).append(measure_logits(logits, labels_here))
             if logits_dir is not None:
                 rows = world.gather(logits.cpu().numpy())
                 if writer is not None:
                     writer.write(cell.name, cell.severity, np.concatenate(rows))
             bar.update(task, advance=1, status=cell.name)
+    num_unreadable = _report_unreadable(world.gather(readable))
     if writer is not None:
-        writer.finish()
-    return summarise(*_whole(world.gather({name: stack(parts) for name, parts in measured.items()})), config)
+        writer.discard() if num_unreadable else writer.finish()
+    kept = {name: _columns(stack(parts), readable[name]) for name, parts in measured.items()}
+    results = summarise(*_whole(world.gather(kept)), config)
+    if places and len(class_names) == IMAGENET_CLASSES:
+        results["mce_alexnet"] = alexnet_normalised_error(results["corruption_accuracy"])
+    return results
 
 
 def summarise_logits(logits_dir: Path, config: EvalConfig) -> dict[str, Any]:
@@ -154,70 +168,28 @@ def _whole(shares: list[dict[str, Predictions]]) -> tuple[Predictions, dict[str,
     return clean, joined
 
 
+def _columns(predictions: Predictions, kept: np.ndarray) -> Predictions:
+    """Predictions [S, M] of the images for which `kept`, bool [M], says so."""
+    return Predictions(*(entry[:, kept] for entry in predictions))
+
+
+def _report_unreadable(shares: list[dict[str, np.ndarray]]) -> int:
+    """Images that were left out, of all ranks and corruptions; a warning counts them."""
+    counts = {name: sum(int(np.count_nonzero(~share[name])) for share in shares) for name in shares[0]}
+    left_out = {name: count for name, count in counts.items() if count}
+    if left_out:
+        console.print(
+            f"warning: {', '.join(f'{count} images of {name}' for name, count in left_out.items())} left out, at all"
+            " severities: their files cannot be read. No logits are kept.",
+            markup=False,
+        )
+    return sum(left_out.values())
+
+
 def _first_images(images_u8: Images, labels: np.ndarray, num_images: int) -> tuple[Images, np.ndarray]:
     if num_images > len(labels):
         raise InputError(f"eval.num_images: got {num_images}; expected 0..{len(labels)}, the test images there are.")
     return (images_u8[:num_images], labels[:num_images]) if num_images else (images_u8, labels)
-
-
-def _cells(
-    names: Iterable[str], images_u8: Images, labels: np.ndarray, share: slice, config: EvalConfig
-) -> Iterator[Cell]:
-    """This rank's share of the clean images, then of each corruption at severities 1 to 5, stored or made here."""
-    own = images_u8[share]
-    if own.nbytes <= KEPT_BYTES:
-        own = np.asarray(own)
-    indices = np.arange(len(labels))[share]
-    for chunk, is_last in _chunks(own, config.batch_size):
-        yield Cell("clean", 0, np.asarray(own[chunk]), is_last)
-    for name in names:
-        stored = None
-        if config.corrupted_dir is not None:
-            stored = open_corrupted(config.corrupted_dir, name, labels, images_u8.shape[1:])
-        for severity in SEVERITIES:
-            if stored is not None:
-                yield Cell(name, severity, stored[severity - 1][share], True)
-                continue
-            for chunk, is_last in _chunks(own, config.batch_size):
-                pixels = np.asarray(own[chunk])
-                made = corrupt(pixels, name, severity, seed=config.corruption_seed, indices=indices[chunk])
-                yield Cell(name, severity, made, is_last)
-
-
-def _chunks(images_u8: Images, batch_size: int) -> Iterator[tuple[slice, bool]]:
-    """Rows of up to CHUNK_BYTES, in whole batches where one is less than that; and whether they are the last."""
-    total = len(images_u8)
-    size = max(1, CHUNK_BYTES * max(total, 1) // max(images_u8.nbytes, 1))
-    size = size // batch_size * batch_size or size
-    for first in range(0, max(total, 1), size):
-        yield slice(first, min(first + size, total)), first + size >= total
-
-
-def _ahead(cells: Iterator[Cell], ahead: bool) -> Iterator[Cell]:
-    """The cells, the next one made on a thread while the model works on this one; on a CPU they would only compete."""
-    if not ahead:
-        yield from cells
-        return
-    with ThreadPoolExecutor(1) as pool:
-        following = pool.submit(next, cells, None)
-        while (cell := following.result()) is not None:
-            following = pool.submit(next, cells, None)
-            yield cell
-
-
-def _corruption_names(config: EvalConfig) -> tuple[str, ...]:
-    """The set's corruptions that are stored or can be made here; a warning names the others."""
-    names = CORRUPTION_SETS[config.corruption_set]
-    if config.corrupted_dir is not None:
-        return names
-    missing = [name for name in names if name not in available_corruptions()]
-    if missing:
-        console.print(
-            f"warning: {', '.join(missing)} left out, and with it every mCA that needs it; pip install "
-            '"fastmagn[corruptions]" brings its pictures.',
-            markup=False,
-        )
-    return tuple(name for name in names if name not in missing)
 
 
 def use_cache(config: Config, world: World) -> EvalConfig:
@@ -280,8 +252,44 @@ def evaluate_run(run_dir: Path, config: Config) -> dict[str, Any]:
             amp=config.train.amp,
             logits_dir=run_dir / "logits" if config.eval.save_logits else None,
             world=world,
+            class_names=image_set.class_names,
         )
     return measured | {"environment": environment(device), "config": plain(config)}
+
+
+def evaluate_images(run_dir: Path, config: Config, folder: Path, classes: Path | None) -> dict[str, Any]:
+    """Measure a run's last checkpoint on all images of DIR/CLASS/IMAGE, on all of torchrun's processes.
+
+    Args:
+        run_dir: The run.
+        config: Its configuration; `eval.num_images` is not looked at: the first images are all of a few classes.
+        folder: DIR.
+        classes: A file that says which class of the run a class folder is of; None where it has the class's name.
+
+    Returns:
+        What results hold under `image_folders`, by the folder's name: see `other_images.summarise_images`.
+    """
+    config = settle_hardware(config)
+    mapping = read_mapping(classes) if classes is not None else {}
+    with join_world(torch.device(config.device)) as (world, device):
+        image_set = load_data(config.data)
+        size = image_set.test_images_u8.shape[1:3]
+        whole_px = resize_px(config.data) if config.data.name == "folder" else size[0]
+        found = find_images(folder, image_set.class_names, mapping, image_size=size[0], resize_px=whole_px)
+        model = model_for_test(load_trained(run_dir, config, image_set, device), config, size)
+        share = world.share(len(found.labels))
+        images = found.images[share]
+        with evaluation_mode(model):
+            logits = predict(model, images, device=device, amp=config.train.amp, batch_size=config.eval.batch_size)
+        kept = images.readable()
+        own_labels = np.unique(found.labels)
+        measured = measure_images(logits[torch.from_numpy(kept).to(device)], found.labels[share][kept], own_labels)
+        shares = world.gather((measured, int(np.count_nonzero(~kept))))
+    whole = Measured(*(concatenate(list(parts)) for parts in zip(*(part for part, _ in shares), strict=True)))
+    entry = summarise_images(whole, len(own_labels), sum(count for _, count in shares), config.eval)
+    print_images(str(folder), entry, len(image_set.class_names))
+    settings = {"classes": plain(classes), "weights": config.eval.weights, "test_time_flip": config.eval.test_time_flip}
+    return {str(folder): entry | settings | {"environment": environment(device)}}
 
 
 def main(arguments: list[str]) -> int:
@@ -300,8 +308,20 @@ def main(arguments: list[str]) -> int:
     what.add_argument("--logits", type=Path, help="folder of logits that --save_logits left, instead of a run")
     parser.add_argument("--corrupted", type=Path, help="folder of a made or published -C set (eval.corrupted_dir)")
     parser.add_argument("--save_logits", action="store_true", help="keep all logits in RUN/logits (eval.save_logits)")
+    parser.add_argument(
+        "--images",
+        type=Path,
+        help="measure on all images of this folder alone, IMAGES/CLASS/IMAGE, of some of the run's classes, such as "
+        "ImageNet-A or ImageNet-R; added to the results file as image_folders",
+    )
+    parser.add_argument(
+        "--classes",
+        type=Path,
+        help="for --images: JSON or YAML mapping, or CSV of two columns: a class folder's name, its class in the run",
+    )
     parser.add_argument("--out", type=Path, help="results file; evaluation.json in RUN, or in the logits' folder")
     own, fields = parser.parse_known_args(arguments)
+    _check_arguments(own)
     if own.corrupted is not None:
         fields = [*fields, "--eval.corrupted_dir", str(own.corrupted)]
     if own.save_logits:
@@ -309,16 +329,30 @@ def main(arguments: list[str]) -> int:
     if own.run is not None:
         fields = ["--config", str(own.run / "config.yaml"), *fields]
     config = parse_config(fields, parser.prog, parser.description)
+    out = own.out or (own.run or own.logits) / "evaluation.json"
+    if own.images is not None:
+        results = evaluate_images(own.run, config, own.images, own.classes)
+        if int(os.environ.get("RANK", "0")) == 0:
+            write_json(out, with_image_folders(out, results))
+            console.print(f"written to {out}", soft_wrap=True)
+        return 0
     if own.run is not None:
         results = evaluate_run(own.run, config)
     else:
         results = summarise_logits(own.logits, config.eval) | {"config": {"eval": plain(config.eval)}}
     if int(os.environ.get("RANK", "0")) == 0:
-        out = own.out or (own.run or own.logits) / "evaluation.json"
         write_json(out, results)
         print_results(results, title=str(own.run or own.logits))
         console.print(f"written to {out}", soft_wrap=True)
     return 0
+
+
+def _check_arguments(own: argparse.Namespace) -> None:
+    if own.classes is not None and own.images is None:
+        raise InputError(f"classes: got {own.classes}; expected none without --images DIR, whose folders it explains.")
+    alone = own.run is not None and own.corrupted is None and not own.save_logits
+    if own.images is not None and not alone:
+        raise InputError(f"images: got {own.images}; expected it with --run, without --corrupted and --save_logits.")
 
 
 if __name__ == "__main__":

@@ -40,6 +40,10 @@ class LogitsWriter:
             shutil.rmtree(self.folder)
         os.replace(self.partial, self.folder)
 
+    def discard(self) -> None:
+        """Keep nothing of it; an older folder stays."""
+        shutil.rmtree(self.partial)
+
 
 def read_logits(folder: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Labels int64 [M], and float32 [1 or 5, M, K] by name, `clean` first; mapped, not read.

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fastmagn.augment.params import ViewSpec
+from fastmagn.checkpoint import last_checkpoint
 from fastmagn.config import Config
 from fastmagn.data import DeviceSource, FolderSource, ImagePart, ImageSet, make_source
 from fastmagn.distributed import World
@@ -15,8 +16,10 @@ from fastmagn.errors import InputError
 from fastmagn.hardware import precision
 from fastmagn.methods import LossParts, Method, get_method, model_for_test, split_logits
 from fastmagn.models import Normalised, build_model
+from fastmagn.models.pretrained import load_pretrained
 from fastmagn.optim import make_optimizer
 from fastmagn.progress import Progress
+from fastmagn.runlog import console
 
 
 class ForwardLoss(nn.Module):
@@ -109,7 +112,9 @@ def build_run(
         bn_views=config.model.bn_views,
         sync_bn=config.model.sync_bn,
         image_size=part.images_u8.shape[1:3],
-    ).to(device)
+    )
+    load_first_weights(config, model, image_set.num_classes)
+    model.to(device)
     if train.channels_last:
         model.to(memory_format=torch.channels_last)
     share = world.share(train.batch_size)
@@ -128,6 +133,17 @@ def build_run(
         optimizer=make_optimizer(model.parameters(), config.optim),
         scaler=torch.amp.GradScaler(device.type, enabled=train.amp == "fp16"),
     )
+
+
+def load_first_weights(config: Config, model: Normalised, num_classes: int) -> None:
+    """Start from the file `model.weights`, if it names one and there is no checkpoint to go on from.
+
+    Raises:
+        InputError: The file cannot be used.
+    """
+    goes_on = config.run_dir is not None and last_checkpoint(config.run_dir).exists()
+    if config.model.weights is not None and not goes_on:
+        console.print(load_pretrained(model.network, config.model.weights, num_classes), markup=False, soft_wrap=True)
 
 
 def _stage(method: Method, model: Normalised, config: Config, world: World, device: torch.device) -> Stage:

@@ -124,6 +124,8 @@ def print_results(results: dict[str, Any], title: str) -> None:
     mca = "  ".join(f"{name} {100 * value:.2f}" for name, value in results["mca"].items() if value is not None)
     console.print(f"clean accuracy {100 * results['clean_accuracy']:.2f} %")
     console.print(f"mCA {mca} %")
+    if results.get("mce_alexnet") is not None:
+        console.print(f"mCE normalised by AlexNet's {100 * results['mce_alexnet']:.2f} %")
     console.print(
         f"RMS calibration error: clean {100 * rms['clean']:.2f} %, corrupt ({rms['corruption_set']}) "
         f"{100 * rms['corrupt']:.2f} %"

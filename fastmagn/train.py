@@ -275,6 +275,7 @@ def train_in(world: World, device: torch.device, config: Config) -> dict[str, An
         amp=config.train.amp,
         logits_dir=run_dir / "logits" if config.eval.save_logits else None,
         world=world,
+        class_names=image_set.class_names,
     )
     save_at_last(run, progress)
     best = progress.best_validation()

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+import fastmagn.cells as cells
 import fastmagn.evaluate as evaluate_module
 from fastmagn.cli import parse_config
 from fastmagn.config import EvalConfig
@@ -122,9 +123,7 @@ def test_more_images_than_there_are_is_refused(digits):
 
 
 def test_a_corruption_that_cannot_be_made_leaves_its_sets_unmeasured(digits, monkeypatch, capsys):
-    monkeypatch.setattr(
-        evaluate_module, "available_corruptions", lambda: tuple(set(CORRUPTION_SETS["c19"]) - {"frost"})
-    )
+    monkeypatch.setattr(cells, "available_corruptions", lambda: tuple(set(CORRUPTION_SETS["c19"]) - {"frost"}))
     results = evaluate(MeanColour(), digits.test_images_u8, digits.test_labels, SMALL, device=CPU)
     assert results["mca"] == {"c15": None, "c18": None, "c19": None}
     assert len(results["corruption_accuracy"]) == 18

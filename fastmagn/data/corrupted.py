@@ -17,7 +17,10 @@ from fastmagn.data.image_set import Images
 from fastmagn.errors import InputError
 
 NUM_SEVERITIES = 5
-_MISSING = "a -C set holds <corruption>.npy for each corruption, and labels.npy."
+_MISSING = (
+    "a -C set holds <corruption>.npy for each corruption, and labels.npy; one of image files,"
+    " CORRUPTION/SEVERITY/CLASS/IMAGE."
+)
 _REMEDY = "Make or download it again."
 MANIFEST = "manifest.json"
 MANIFEST_FORMAT_VERSION = 1

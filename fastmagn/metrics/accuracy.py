@@ -6,6 +6,26 @@ import numpy as np
 
 from fastmagn.errors import check
 
+# AlexNet's error for each corruption of ImageNet-C, averaged over the five severities, as published with the set
+# (github.com/hendrycks/robustness; to three digits in table 1 of Hendrycks and Dietterich, ICLR 2019).
+ALEXNET_ERROR = {
+    "gaussian_noise": 0.886428,
+    "shot_noise": 0.894468,
+    "impulse_noise": 0.922640,
+    "defocus_blur": 0.819880,
+    "glass_blur": 0.826268,
+    "motion_blur": 0.785948,
+    "zoom_blur": 0.798360,
+    "snow": 0.866816,
+    "frost": 0.826572,
+    "fog": 0.819324,
+    "brightness": 0.564592,
+    "contrast": 0.853204,
+    "elastic_transform": 0.646056,
+    "pixelate": 0.717840,
+    "jpeg_compression": 0.606500,
+}
+
 
 def corruption_accuracy(correct: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
     """The table that results.json holds: for each corruption, the accuracy at severities 1..5.
@@ -38,3 +58,19 @@ def mean_corruption_accuracy(corruption_accuracy: Mapping[str, Sequence[float]],
         return None
     assert all(len(corruption_accuracy[name]) == 5 for name in names)
     return float(np.mean([corruption_accuracy[name] for name in names], dtype=np.float64))
+
+
+def alexnet_normalised_error(corruption_accuracy: Mapping[str, Sequence[float]]) -> float | None:
+    """ImageNet-C's mCE: the mean over the 15 corruptions of (error / AlexNet's error), 1 for AlexNet itself.
+
+    It may exceed 1, and is no mean error: that is 1 - mCA. None if the table lacks one of the 15.
+
+    Args:
+        corruption_accuracy: corruption -> accuracies at severities 1..5, on ImageNet-C.
+
+    Source: D. Hendrycks and T. Dietterich, ICLR 2019, section 4.1, in per cent there.
+    """
+    if any(name not in corruption_accuracy for name in ALEXNET_ERROR):
+        return None
+    errors = {name: 1 - np.mean(corruption_accuracy[name], dtype=np.float64) for name in ALEXNET_ERROR}
+    return float(np.mean([errors[name] / ALEXNET_ERROR[name] for name in ALEXNET_ERROR]))

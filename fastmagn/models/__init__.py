@@ -8,7 +8,10 @@ from torch import Tensor, nn
 
 from fastmagn.models.batchnorm import split_batch_norm
 from fastmagn.models.sync_batchnorm import synchronise_batch_norm
-from fastmagn.models.timm_networks import PREFIX, timm_network
+from fastmagn.models.timm_networks import PREFIX as TIMM
+from fastmagn.models.timm_networks import timm_network
+from fastmagn.models.torchvision_networks import PREFIX as TORCHVISION
+from fastmagn.models.torchvision_networks import torchvision_network
 from fastmagn.registry import resolve
 
 MODELS = {
@@ -53,10 +56,10 @@ def build_model(
     sync_bn: bool = False,
     image_size: tuple[int, int] = (32, 32),
 ) -> Normalised:
-    """A network of the registry or of timm, with weights drawn from `seed`, on the CPU, float32.
+    """A network of the registry, torchvision or timm, with weights drawn from `seed`, on the CPU, float32.
 
     Args:
-        name: A name of MODELS, or timm:NAME for a network of timm.
+        name: A name of MODELS, or torchvision:NAME or timm:NAME for a network of theirs.
         num_classes: K, outputs of the network.
         mean: The data set's mean for each channel, pixels in [0, 1].
         std: The data set's standard deviation for each channel, pixels in [0, 1].
@@ -65,18 +68,20 @@ def build_model(
         bn_views: `joint`, or `per_view` for batch statistics of each view by itself, which changes nothing in a
             network without batch normalisation.
         sync_bn: Batch statistics of all processes' images.
-        image_size: (H, W) of the images, px. Networks of MODELS take any size from 32x32; timm's are made for this one.
+        image_size: (H, W) of the images, px. Networks of MODELS take any size from 32x32; others are made for this one.
 
     Raises:
-        InputError: An unknown name; timm is not installed; its network cannot take images of `image_size`; `sync_bn`
+        InputError: An unknown name; timm is not installed; a network cannot take images of `image_size`; `sync_bn`
             and a batch normalisation that cannot be synchronised.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if name.startswith(PREFIX):
-            network = timm_network(name.removeprefix(PREFIX), num_classes, image_size)
+        if name.startswith(TIMM):
+            network = timm_network(name.removeprefix(TIMM), num_classes, image_size)
+        elif name.startswith(TORCHVISION):
+            network = torchvision_network(name.removeprefix(TORCHVISION), num_classes, image_size)
         else:
-            also = f", or {PREFIX}NAME for any network of timm"
+            also = f", or {TORCHVISION}NAME or {TIMM}NAME for any network of torchvision or timm"
             network = resolve(MODELS, name, "model.name", also)(num_classes)
     if sync_bn:
         synchronise_batch_norm(network)

@@ -2,10 +2,10 @@
 
 import difflib
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fastmagn.errors import InputError
+from fastmagn.models.adapting import UNSUITABLE, try_one_image, turn_off_dropout
 
 PREFIX = "timm:"
 
@@ -41,31 +41,13 @@ def timm_network(name: str, num_classes: int, image_size: tuple[int, int]) -> nn
     height, width = image_size
     try:
         network = timm.create_model(name, num_classes=num_classes, **({"img_size": image_size} if fixed else {}))
-        logits = _try_one_image(network, height, width)
-    except (RuntimeError, AssertionError, ValueError, TypeError, IndexError, ZeroDivisionError) as error:
+        logits = try_one_image(network, height, width)
+    except UNSUITABLE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
             f"model.name: {PREFIX + name} cannot take images of {height}x{width} px ({reason[:200]}); expected a "
             "network that can. Name another, or give images of another size."
         ) from error
     assert logits.shape == (1, num_classes)
-    _turn_off_dropout(network)
+    turn_off_dropout(network)
     return network
-
-
-def _try_one_image(network: nn.Module, height: int, width: int) -> Tensor:
-    """The logits of a black image: what a network of another image size, or of too many strides, cannot compute."""
-    network.eval()
-    with torch.no_grad():
-        logits = network(torch.zeros(1, 3, height, width))
-    network.train()
-    return logits
-
-
-def _turn_off_dropout(network: nn.Module) -> None:
-    for module in network.modules():
-        if isinstance(module, nn.modules.dropout._DropoutNd):
-            module.p = 0.0
-        for rate in ("drop_prob", "drop_rate"):  # timm's stochastic depth; networks that call dropout as a function
-            if hasattr(module, rate):
-                setattr(module, rate, 0.0)

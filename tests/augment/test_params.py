@@ -233,3 +233,45 @@ def test_arguments_out_of_range_are_refused(arguments, message):
 def test_view_spec_counts_the_clean_view():
     assert ViewSpec(num_augmix_views=2, num_noise_views=1).num_views == 4
     assert ViewSpec(num_augmix_views=0, num_noise_views=0).num_views == 1
+
+
+# AugMix's ImageNet script: severity 1, IMAGE_SIZE 224. A level is uniform in [0.1, 1]; int(level * maximum / 10).
+IMAGENET = AugmentConfig(aug_severity=1)
+IMAGENET_MAXIMA = {"posterize": 4, "rotate": 30, "solarize": 256, "translate_x": 224 / 3, "translate_y": 224 / 3}
+
+
+@pytest.mark.parametrize("name", IMAGENET_MAXIMA)
+def test_augmix_at_224_px_and_severity_1_has_its_integer_magnitudes(name):
+    maximum = IMAGENET_MAXIMA[name]
+    op = next(op for op in OPERATIONS if op.name == name)
+    p = draw(IMAGENET, num=10_000, size=(224, 224))
+    drawn = p.magnitudes[p.ops == op.id]
+    values = {"posterize": 4 - drawn, "solarize": 256 - drawn}.get(name, np.abs(drawn)).astype(int)
+    edges = np.clip(np.arange(int(maximum / 10) + 2) * 10 / maximum, 0.1, 1)
+    probabilities = np.diff(edges) / 0.9
+    counts = np.bincount(values, minlength=len(probabilities))
+    assert len(counts) == len(probabilities)
+    assert counts[probabilities == 0].sum() == 0
+    if len(counts) > 1:
+        possible = probabilities > 0
+        assert stats.chisquare(counts[possible], probabilities[possible] * counts.sum()).pvalue > ALPHA
+    if op.signed:
+        negative = np.count_nonzero(drawn < 0)
+        assert stats.binomtest(negative, np.count_nonzero(drawn), 0.5).pvalue > ALPHA
+
+
+@pytest.mark.parametrize("name", ["shear_x", "shear_y"])
+def test_augmix_at_224_px_and_severity_1_has_its_shears(name):
+    op = next(op for op in OPERATIONS if op.name == name)
+    p = draw(IMAGENET, num=10_000, size=(224, 224))
+    assert_uniform(np.abs(p.magnitudes[p.ops == op.id]), 0.003, 0.03)
+
+
+def test_translations_are_a_third_of_any_size():
+    """At most int(level * (size / 3) / 10) px, each axis by its own size; level below 10."""
+    ops = {op.name: op.id for op in OPERATIONS}
+    for height, width in ((64, 64), (224, 224), (299, 331), (512, 96)):
+        p = draw(AugmentConfig(aug_severity=10), num=10_000, size=(height, width))
+        for name, side in (("translate_x", width), ("translate_y", height)):
+            farthest = np.abs(p.magnitudes[p.ops == ops[name]]).max()
+            assert side / 3 * 0.98 - 1 < farthest <= side / 3

@@ -120,6 +120,12 @@ def test_numba_equals_pillow_on_large_images(pictures):
     assert_backends_agree(images, params_for(images))
 
 
+def test_numba_equals_pillow_as_augmix_runs_on_imagenet(pictures):
+    images = pictures(224, 224)[[0, 8, 11]]
+    augment = AugmentConfig(aug_severity=1, crop_padding_px=0, horizontal_flip=True, rotation_deg=0)
+    assert_backends_agree(images, params_for(images, augment=augment))
+
+
 @pytest.mark.data
 def test_numba_equals_pillow_on_cifar(cifar_images):
     assert_backends_agree(cifar_images, params_for(cifar_images))

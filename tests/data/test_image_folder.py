@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 from torchvision import transforms
 
+from fastmagn import cells as evaluation_cells
 from fastmagn import evaluate as evaluation
 from fastmagn.config import DataConfig, EvalConfig
 from fastmagn.data import FolderImages, load_data, load_folder_images, split_validation
@@ -90,13 +91,13 @@ def test_every_image_is_measured_once_whatever_is_in_memory(photo_folder, tmp_pa
     image_set = load_data(config(photo_folder))
     asked = EvalConfig(corruption_set="c15", batch_size=3)
     measured = {}
-    monkeypatch.setattr(evaluation, "available_corruptions", lambda: ("fog", "gaussian_noise", "contrast"))
-    monkeypatch.setattr(evaluation, "CORRUPTION_SETS", {"c15": ("fog", "gaussian_noise", "contrast")})
+    monkeypatch.setattr(evaluation_cells, "available_corruptions", lambda: ("fog", "gaussian_noise", "contrast"))
+    monkeypatch.setattr(evaluation_cells, "CORRUPTION_SETS", {"c15": ("fog", "gaussian_noise", "contrast")})
     for name, images in (("array", np.asarray(image_set.test_images_u8)), ("files", image_set.test_images_u8)):
         if name == "files":
-            monkeypatch.setattr(evaluation, "KEPT_BYTES", kept)
-            monkeypatch.setattr(evaluation, "CHUNK_BYTES", chunk)
-        cells = list(evaluation._cells(("fog",), images, image_set.test_labels, slice(0, 25), asked))
+            monkeypatch.setattr(evaluation_cells, "KEPT_BYTES", kept)
+            monkeypatch.setattr(evaluation_cells, "CHUNK_BYTES", chunk)
+        cells = list(evaluation_cells.cells_to_measure(("fog",), None, images, slice(0, 25), asked))
         measured[name] = {}
         for cell in cells:
             measured[name].setdefault((cell.name, cell.severity), []).append(cell.images_u8)
@@ -110,8 +111,8 @@ def test_every_image_is_measured_once_whatever_is_in_memory(photo_folder, tmp_pa
 def test_evaluation_of_files_equals_that_of_the_array(photo_folder, monkeypatch):
     image_set = load_data(config(photo_folder))
     names = ("fog", "contrast")
-    monkeypatch.setattr(evaluation, "available_corruptions", lambda: names)
-    monkeypatch.setattr(evaluation, "CORRUPTION_SETS", {"c15": names})
+    monkeypatch.setattr(evaluation_cells, "available_corruptions", lambda: names)
+    monkeypatch.setattr(evaluation_cells, "CORRUPTION_SETS", {"c15": names})
     monkeypatch.setattr(evaluation, "summarise", lambda clean, corrupt, config: (clean, corrupt))
     results = []
     for images in (np.asarray(image_set.test_images_u8), image_set.test_images_u8):
@@ -119,8 +120,8 @@ def test_evaluation_of_files_equals_that_of_the_array(photo_folder, monkeypatch)
         results.append(
             evaluation.evaluate(SumsOfPixels(), images, image_set.test_labels, asked, device=torch.device("cpu"))
         )
-        monkeypatch.setattr(evaluation, "KEPT_BYTES", 0)
-        monkeypatch.setattr(evaluation, "CHUNK_BYTES", 9 * 32 * 32 * 3)
+        monkeypatch.setattr(evaluation_cells, "KEPT_BYTES", 0)
+        monkeypatch.setattr(evaluation_cells, "CHUNK_BYTES", 9 * 32 * 32 * 3)
     (clean, corrupt), (clean_files, corrupt_files) = results
     assert clean.correct.shape == (25,)
     for name in names:

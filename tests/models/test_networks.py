@@ -194,8 +194,8 @@ def test_weights_depend_on_the_seed_alone(build, name):
 
 def test_an_unknown_network_is_named_with_the_nearest(build):
     text = (
-        r"model\.name: got 'resnet81'; expected one of resnet18, .*, or timm:NAME for any network of timm\. "
-        r"Did you mean 'resnet18'\?"
+        r"model\.name: got 'resnet81'; expected one of resnet18, .*, or torchvision:NAME or timm:NAME for any "
+        r"network of torchvision or timm\. Did you mean 'resnet18'\?"
     )
     with pytest.raises(InputError, match=text):
         build("resnet81")

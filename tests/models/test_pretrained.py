@@ -1,0 +1,228 @@
+"""model.weights: first weights from files of fastmagn, timm and torchvision; what is said of files that do not fit."""
+
+import io
+import pickle
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save, save_file
+
+from fastmagn.cli import parse_config
+from fastmagn.data import load_images
+from fastmagn.errors import InputError
+from fastmagn.evaluate import load_trained
+from fastmagn.models.pretrained import load_pretrained
+from fastmagn.train import train
+
+WRAPPINGS = {
+    "as it is": lambda weights: weights,
+    "data parallel": lambda weights: {f"module.{name}": value for name, value in weights.items()},
+    "compiled, data parallel": lambda weights: {f"module._orig_mod.{name}": value for name, value in weights.items()},
+    "fastmagn's model": lambda weights: {
+        "mean": torch.zeros(1, 3, 1, 1),
+        "std": torch.ones(1, 3, 1, 1),
+        **{f"network.{name}": value for name, value in weights.items()},
+    },
+    "half": lambda weights: {k: v.half() if v.is_floating_point() else v for k, v in weights.items()},
+    "without counts": lambda weights: {k: v for k, v in weights.items() if "num_batches" not in k},
+}
+
+
+def equal(first: dict, second: dict, but: tuple[str, ...] = ()) -> bool:
+    return all(torch.equal(value, second[name]) for name, value in first.items() if name not in but)
+
+
+@pytest.fixture
+def weights(build):
+    """Weights of resnet_small for ten classes, with values that half precision keeps."""
+    state = build("resnet_small", seed=5).network.state_dict()
+    return {name: value.half().float() if value.is_floating_point() else value for name, value in state.items()}
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_the_same_weights_in_every_wrapping(build, weights, wrapping, suffix, tmp_path):
+    path = tmp_path / f"weights{suffix}"
+    write = save_file if suffix == ".safetensors" else torch.save
+    write(WRAPPINGS[wrapping](weights), path)
+    network = build("resnet_small", seed=6).network
+    assert not equal(weights, network.state_dict())
+    line = load_pretrained(network, path, 10)
+    assert equal(weights, network.state_dict())
+    assert f"weights from {path}: " in line
+    assert line.endswith("new for 10 classes: none")
+
+
+@pytest.mark.parametrize("holder", ["model", "state_dict"])
+def test_checkpoints_of_others_hold_the_weights_beside_other_things(build, weights, holder, tmp_path):
+    torch.save({"epoch": 3, "arch": "resnet", holder: weights, "optimizer": {"state": {}}}, tmp_path / "a.pth.tar")
+    network = build("resnet_small").network
+    load_pretrained(network, tmp_path / "a.pth.tar", 10)
+    assert equal(weights, network.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        ("test_resnet", ("fc.weight", "fc.bias")),
+        ("test_vit", ("head.weight", "head.bias")),
+        ("test_efficientnet", ("classifier.weight", "classifier.bias")),
+        ("deit_tiny_distilled_patch16_224", ("head.weight", "head.bias", "head_dist.weight", "head_dist.bias")),
+    ],
+)
+def test_a_network_of_timm_with_a_new_classifier(build, name, head, tmp_path):
+    timm = pytest.importorskip("timm", reason='needs timm: pip install "fastmagn[timm]"')
+    torch.manual_seed(1)
+    size = {"img_size": 32} if "it_" in name or "vit" in name else {}
+    given = timm.create_model(name, num_classes=1000, **size).state_dict()
+    save_file(given, tmp_path / "timm.safetensors")
+    model = build(f"timm:{name}", num_classes=7)
+    before = {key: value.clone() for key, value in model.network.state_dict().items()}
+    line = load_pretrained(model.network, tmp_path / "timm.safetensors", 7)
+    after = model.network.state_dict()
+    assert equal({key: value for key, value in given.items() if key not in head}, after)
+    assert equal({key: before[key] for key in head}, after)
+    assert f"{len(given) - len(head)} of {len(given)} tensors" in line
+    assert line.endswith(f"new for 7 classes: {', '.join(head)}")
+
+
+def test_torchvisions_resnet50_is_ours(build, tmp_path):
+    from torchvision.models import resnet50
+
+    torch.manual_seed(1)
+    given = resnet50(num_classes=3).state_dict()
+    torch.save(given, tmp_path / "resnet50.pth")
+    network = build("resnet50", num_classes=3).network
+    load_pretrained(network, tmp_path / "resnet50.pth", 3)
+    assert equal(given, network.state_dict())
+
+
+def test_a_file_without_a_classifier_leaves_it_new(build, weights, tmp_path):
+    save_file({name: value for name, value in weights.items() if "head" not in name}, tmp_path / "a.safetensors")
+    network = build("resnet_small", seed=6).network
+    head = network.head.weight.clone()
+    assert load_pretrained(network, tmp_path / "a.safetensors", 10).endswith("10 classes: head.weight, head.bias")
+    assert torch.equal(network.head.weight, head)
+    assert equal(weights, network.state_dict(), but=("head.weight", "head.bias"))
+
+
+class Command:
+    def __reduce__(self):
+        return (print, ("run",))
+
+
+def looped() -> dict:
+    loop: dict = {}
+    loop["model"] = loop
+    return loop
+
+
+FIRST = "stem.0.weight"
+# File -> its content, of bytes or for torch.save (`w` are whole weights), and what is said of it.
+UNFIT = {
+    "missing.pt": (None, "missing.pt: no such file; expected weights of this network."),
+    "a.onnx": (lambda w: b"x", "a.onnx; expected a file named *.safetensors, *.pt, *.pth, *.bin, *.tar."),
+    "cut.pt": (lambda w: saved(w)[:9000], "cut.pt cannot be read as a file of torch.save ("),
+    "empty.pt": (lambda w: b"", "empty.pt cannot be read as a file of torch.save (EOFError; nothing in it was run)."),
+    "noise.pt": (lambda w: bytes(range(256)) * 9, "noise.pt cannot be read as a file of torch.save ("),
+    "command.pt": (lambda w: pickle.dumps(Command(), 2), "(UnpicklingError; nothing in it was run)."),
+    "cut.safetensors": (lambda w: save(w)[:9000], "cut.safetensors cannot be read as safetensors ("),
+    "huge.safetensors": (lambda w: b"\xff" * 7 + b"\x00{}", "huge.safetensors cannot be read as safetensors ("),
+    "list.pt": (lambda w: [1, 2], "list.pt holds no weights by name; expected a state_dict of the network."),
+    "nothing.pt": (lambda w: {}, "nothing.pt holds no weights by name"),
+    "text.pt": (lambda w: {"state_dict": {"a": "b"}}, "text.pt holds no weights by name"),
+    "loop.pt": (lambda w: looped(), "loop.pt holds no weights by name"),
+    "sparse.pt": (lambda w: w | {FIRST: w[FIRST].to_sparse()}, "sparse.pt holds no weights by name"),
+    "nan.pt": (lambda w: w | {FIRST: w[FIRST] * torch.nan}, f"nan.pt has values that are not finite numbers: {FIRST}."),
+    "whole.pt": (lambda w: w | {FIRST: w[FIRST].long()}, f"whole.pt has values that are not finite numbers: {FIRST}."),
+    "more.pt": (lambda w: w | {"x.weight": torch.ones(2)}, "more.pt has names that the network lacks: x.weight. Give"),
+    "part.pt": (lambda w: {FIRST: w[FIRST]}, "part.pt lacks: stem.1.weight, stem.1.bias, stem.1.running_mean and "),
+    "shape.pt": (
+        lambda w: w | {FIRST: torch.ones(2)},
+        f"has other shapes: {FIRST} [2] for [32, 3, 3, 3]. Give weights",
+    ),
+    "names.pt": (
+        lambda w: {f"a.{name}": value for name, value in w.items()},
+        "the network lacks: a.stem.0.weight, a.s",
+    ),
+    "head.pt": (
+        lambda w: w | {"head.weight": torch.ones(7, 9)},
+        "other shapes: head.weight [7, 9] for [10, 128]. Give",
+    ),
+}
+
+
+def saved(content: object) -> bytes:
+    file = io.BytesIO()
+    torch.save(content, file)
+    return file.getvalue()
+
+
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor")
+@pytest.mark.parametrize("file", UNFIT)
+def test_a_file_that_does_not_fit_is_one_clear_line_and_changes_nothing(build, weights, file, tmp_path, capsys):
+    make, message = UNFIT[file]
+    if make is not None:
+        content = make(weights)
+        (tmp_path / file).write_bytes(content if isinstance(content, bytes) else saved(content))
+    network = build("resnet_small", seed=6).network
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with pytest.raises(InputError) as error:
+        load_pretrained(network, tmp_path / file, 10)
+    assert str(error.value).startswith("model.weights: ")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert capsys.readouterr().out == ""  # what the pickle asks to run
+    assert equal(before, network.state_dict())
+
+
+def test_a_width_that_is_the_number_of_classes_is_no_classifier(build, tmp_path):
+    """32 classes, and another stem of 32 maps: both would fit in the same way."""
+    weights = build("resnet_small", num_classes=16).network.state_dict()
+    thin = {name: value[:16] if name.startswith("stem.") and value.ndim else value for name, value in weights.items()}
+    torch.save(thin, tmp_path / "thin.pt")
+    with pytest.raises(InputError, match=r"lacks|has other shapes"):
+        load_pretrained(build("resnet_small", num_classes=32).network, tmp_path / "thin.pt", 32)
+
+
+def test_without_safetensors_the_extra_is_named(build, weights, tmp_path, monkeypatch):
+    save_file(weights, tmp_path / "a.safetensors")
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    with pytest.raises(
+        InputError, match=r'expected the package safetensors\. Run `pip install "fastmagn\[safetensors\]"`'
+    ):
+        load_pretrained(build("resnet_small").network, tmp_path / "a.safetensors", 10)
+
+
+def configured(*arguments: str):
+    fixed = ["--train.max_steps", "2", "--eval.num_images", "4", "--eval.corruption_set", "c15", "--device", "cpu"]
+    return parse_config([*fixed, *arguments], "test", "A test.")
+
+
+def weights_of(run_dir, config) -> dict:
+    return load_trained(run_dir, config, load_images("digits", "data"), torch.device("cpu")).state_dict()
+
+
+def test_a_run_starts_from_another_and_goes_on_without_the_file(tmp_path, capsys):
+    """Learning rate 1e-12: what it ends with is what it started from. The average of the weights starts there too."""
+    train(configured("--run_dir", str(tmp_path / "first")))
+    file = tmp_path / "first.pt"
+    (tmp_path / "first" / "checkpoints" / "last.pt").rename(file)
+    still = ["--optim.lr", "1e-12", "--optim.schedule", "step", "--train.seed", "3", "--train.ema_decay", "0.9"]
+    arguments = [*still, "--model.weights", str(file), "--run_dir", str(tmp_path / "second")]
+    capsys.readouterr()
+    train(configured(*arguments))
+    assert f"weights from {file}: 56 of 56 tensors" in capsys.readouterr().out
+    given = torch.load(file, weights_only=True)["model"]
+    for weights in ("last", "ema"):
+        after = weights_of(tmp_path / "second", configured(*arguments, "--eval.weights", weights))
+        for name in given:
+            if name.endswith(("weight", "bias")):
+                torch.testing.assert_close(after[name], given[name], rtol=0, atol=1e-6, msg=name)
+    file.unlink()
+    assert train(configured(*arguments, "--train.max_steps", "3"))["steps"] == 3
+    assert "weights from" not in capsys.readouterr().out
+    other = ["--train.max_steps", "4", "--model.weights", str(tmp_path / "other.pt")]
+    with pytest.raises(InputError, match=r"model\.weights: got '.*other\.pt'; expected '.*first\.pt'"):
+        train(configured(*arguments, *other))
