@@ -20,7 +20,7 @@ from fastmagn import __version__
 from fastmagn.checkpoint import last_checkpoint, load_model, read_checkpoint
 from fastmagn.cli import parse_config, plain, run_command
 from fastmagn.config import Config, EvalConfig
-from fastmagn.corrupt import CorruptConfig, make_corrupted_set
+from fastmagn.corrupted_set import CorruptConfig, make_corrupted_set
 from fastmagn.corruptions import CORRUPTION_SETS, SEVERITIES, available_corruptions, corrupt
 from fastmagn.data import ImageSet, load_images, open_corrupted
 from fastmagn.data.corrupted import check_source
