@@ -9,7 +9,7 @@ from typing import Any
 from fastmagn.registry import resolve
 
 __version__ = "0.1.0"
-__all__ = ["AugMix", "MAGNLoss", "corrupt", "evaluate_robustness", "jensen_shannon"]
+__all__ = ["AugMix", "MAGNLoss", "corrupt", "evaluate_robustness", "jensen_shannon", "load"]
 
 # Imported when asked for: a command like `python -m fastmagn.report` must not pay for the others.
 _PUBLIC = {
@@ -18,6 +18,7 @@ _PUBLIC = {
     "corrupt": "fastmagn.corruptions:corrupt",
     "evaluate_robustness": "fastmagn.robustness:evaluate_robustness",
     "jensen_shannon": "fastmagn.losses:jensen_shannon",
+    "load": "fastmagn.classifier:load",
 }
 
 
