@@ -22,7 +22,7 @@ from torch import nn
 
 from benchmarks.measure import console, repeated, seconds, spread, write_result
 from fastmagn.config import Config, EvalConfig, TrainConfig
-from fastmagn.corrupt import CorruptConfig, make_corrupted_set
+from fastmagn.corrupted_set import CorruptConfig, make_corrupted_set
 from fastmagn.corruptions import CORRUPTION_SETS, SEVERITIES
 from fastmagn.data import load_images
 from fastmagn.evaluate import evaluate

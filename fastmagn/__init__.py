@@ -1,6 +1,7 @@
 """fastmagn: corruption-robust image classifiers (MAGN, AugMix) trained at the speed of the model.
 
-For other people's training loops: `AugMix`, `MAGNLoss`, `jensen_shannon`.
+For other people's code: `AugMix`, `MAGNLoss` and `jensen_shannon` in a training loop; `corrupt` and
+`evaluate_robustness` to measure any classifier; `load` to use a trained one.
 """
 
 from typing import Any
@@ -8,13 +9,16 @@ from typing import Any
 from fastmagn.registry import resolve
 
 __version__ = "0.1.0"
-__all__ = ["AugMix", "MAGNLoss", "jensen_shannon"]
+__all__ = ["AugMix", "MAGNLoss", "corrupt", "evaluate_robustness", "jensen_shannon", "load"]
 
-# Imported when asked for: a command like `python -m fastmagn.corrupt` must not pay for the others.
+# Imported when asked for: a command like `python -m fastmagn.report` must not pay for the others.
 _PUBLIC = {
     "AugMix": "fastmagn.augment.augmix:AugMix",
     "MAGNLoss": "fastmagn.losses:MAGNLoss",
+    "corrupt": "fastmagn.corruptions:corrupt",
+    "evaluate_robustness": "fastmagn.robustness:evaluate_robustness",
     "jensen_shannon": "fastmagn.losses:jensen_shannon",
+    "load": "fastmagn.classifier:load",
 }
 
 
@@ -22,3 +26,7 @@ def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
         return resolve(_PUBLIC, name, "fastmagn")
     raise AttributeError(f"module 'fastmagn' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

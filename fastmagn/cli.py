@@ -29,8 +29,8 @@ def config_parser(prog: str, description: str) -> ArgumentParser:
     parser.add_argument(
         "--config",
         action="config",
-        help="YAML file of these fields; later arguments override it. A line `base: OTHER.yaml`, relative to the file, "
-        "starts from another.",
+        help="YAML file of these fields, or the name of a shipped one, such as digits_quickstart; later arguments "
+        "override it. A line `base: OTHER.yaml`, relative to the file, starts from another.",
     )
     parser.add_class_arguments(Config)
     return parser
@@ -99,6 +99,33 @@ def run_command(main: Callable[[list[str]], int]) -> None:
     raise SystemExit(status)
 
 
+def shipped_configs() -> Path:
+    """The folder of the shipped configurations: in a wheel inside the package, in a checkout beside it."""
+    package = Path(__file__).parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def config_file(name: str) -> str:
+    """The file that `--config NAME` means: one that is there, or a shipped one; YAML text stays what it is.
+
+    Raises:
+        InputError: It is neither; the nearest shipped ones are named.
+    """
+    if any(mark in name for mark in "\n:{") or Path(name).is_file():
+        return name
+    folder, wanted = shipped_configs(), name.removeprefix("configs/").removesuffix(".yaml")
+    shipped = {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.yaml"))}
+    if wanted in shipped:
+        return str(shipped[wanted])
+    nearest = difflib.get_close_matches(wanted, shipped, n=3)
+    hint = f" Did you mean {', '.join(nearest)}?" if nearest else ""
+    raise InputError(
+        f"config: {name} does not exist, nor is it a shipped configuration, such as digits_quickstart or "
+        f"paper/table1/magn_augmix.{hint}"
+    )
+
+
 def with_bases(arguments: list[str]) -> list[str]:
     """The arguments with each `--config FILE` that has a `base` preceded by what it starts from; all are plain YAML.
 
@@ -113,7 +140,7 @@ def with_bases(arguments: list[str]) -> list[str]:
         elif name == argument:
             expanded.append(argument)
             continue
-        expanded += [part for config in _with_base(name, ()) for part in ("--config", config)]
+        expanded += [part for config in _with_base(config_file(name), ()) for part in ("--config", config)]
     return expanded
 
 

@@ -21,7 +21,7 @@ from fastmagn.cells import cells_to_measure, corruptions_to_measure, made_ahead,
 from fastmagn.checkpoint import last_checkpoint, load_model, read_checkpoint
 from fastmagn.cli import parse_config, plain, run_command
 from fastmagn.config import Config, EvalConfig
-from fastmagn.corrupt import CorruptConfig, make_corrupted_set
+from fastmagn.corrupted_set import CorruptConfig, make_corrupted_set
 from fastmagn.corruptions import SEVERITIES
 from fastmagn.data import ImageSet, load_data
 from fastmagn.data.corrupted import check_source

@@ -281,6 +281,8 @@ def train_in(world: World, device: torch.device, config: Config) -> dict[str, An
     best = progress.best_validation()
     results = measured | {
         **({"best_validation": best} if best else {}),
+        "class_names": list(image_set.class_names),
+        "image_size": list(run.image_size),
         "steps": run.last_step,
         "train_s": progress.train_s + progress.epoch_s,
         "images_per_s": run.last_step * config.train.batch_size / (progress.train_s + progress.epoch_s),

@@ -43,6 +43,30 @@ def test_every_shipped_config_loads_and_names_what_exists(path):
             assert flat[f"{section}.{name}"] == value
 
 
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("digits_quickstart", "digits_quickstart.yaml"),
+        ("cifar10_small_cpu.yaml", "cifar10_small_cpu.yaml"),
+        ("configs/cifar10_small_cpu.yaml", "cifar10_small_cpu.yaml"),
+        ("paper/table1/magn", "paper/table1/magn.yaml"),
+        ("configs/paper/table4/sigma_max_0.4", "paper/table4/sigma_max_0.4.yaml"),
+    ],
+)
+def test_a_shipped_config_is_found_by_its_name(name, path, tmp_path, monkeypatch):
+    wanted = parse("--config", str(ROOT / "configs" / path))
+    monkeypatch.chdir(tmp_path)
+    assert parse("--config", name) == parse(f"--config={name}") == wanted
+
+
+def test_a_file_that_is_here_goes_before_a_shipped_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("digits_quickstart.yaml").write_text("method: rse\n")
+    assert parse("--config", "digits_quickstart.yaml").method == "rse"
+    assert parse("--config", "digits_quickstart") == Config()
+    assert parse("--config", "method: trades").method == "trades", "YAML itself"
+
+
 def test_no_argument_is_the_quickstart():
     assert parse() == Config()
     assert parse("--config", str(ROOT / "configs" / "digits_quickstart.yaml")) == Config()
@@ -218,6 +242,8 @@ def test_a_value_out_of_range_is_one_line_with_the_fields_name(arguments, messag
         (["--train.compile", "maybe"], ['"train.compile"', "maybe"]),
         (["stray"], ["stray"]),
         (["--config", "nowhere.yaml"], ["nowhere.yaml", "does not exist"]),
+        (["--config", "paper/table1/magm"], ["paper/table1/magm does not exist", "Did you mean paper/table1/magn, "]),
+        (["--config", "configs/digits_quikstart.yaml"], ["Did you mean digits_quickstart?"]),
     ],
 )
 def test_a_typo_on_the_command_line_is_named(arguments, fragments):

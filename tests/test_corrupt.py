@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
-import fastmagn.corrupt
+import fastmagn.corrupted_set
 from fastmagn.config import EvalConfig
-from fastmagn.corrupt import CorruptConfig, main, make_corrupted_set, parse_arguments
+from fastmagn.corrupted_set import CorruptConfig, main, make_corrupted_set, parse_arguments
 from fastmagn.corruptions import CORRUPTION_SETS, available_corruptions, corrupt
 from fastmagn.data import load_images, open_corrupted
 from fastmagn.data.corrupted import check_source
@@ -90,7 +90,7 @@ def test_the_manifest_says_what_was_made(made, digits):
 
 
 def test_a_subset_is_the_head_of_the_whole_and_chunks_do_not_show(made, tmp_path, monkeypatch):
-    monkeypatch.setattr(fastmagn.corrupt, "_CHUNK_BYTES", 2 * 32 * 32 * 3)  # 5 images in chunks of 2, 2 and 1
+    monkeypatch.setattr(fastmagn.corrupted_set, "_CHUNK_BYTES", 2 * 32 * 32 * 3)  # 5 images in chunks of 2, 2 and 1
     lines = []
     make_corrupted_set(small(tmp_path / "head", num_images=5, seed=SEED, corruption_set="c18"), lines.append)
     assert "gaussian_noise.npy" not in os.listdir(tmp_path / "head")
@@ -104,8 +104,8 @@ def test_a_subset_is_the_head_of_the_whole_and_chunks_do_not_show(made, tmp_path
 def test_many_classes_need_wider_labels(tmp_path, digits, monkeypatch):
     names = tuple(str(i) for i in range(1000))
     labels = np.array([999, 3])
-    source = fastmagn.corrupt.SourceImages(digits.test_images_u8[:2], labels, names)
-    monkeypatch.setattr(fastmagn.corrupt, "load_source_images", lambda config: source)
+    source = fastmagn.corrupted_set.SourceImages(digits.test_images_u8[:2], labels, names)
+    monkeypatch.setattr(fastmagn.corrupted_set, "load_source_images", lambda config: source)
     make_corrupted_set(small(tmp_path / "c"))
     assert np.load(tmp_path / "c" / "labels.npy").tolist() == 5 * [999, 3]
     assert open_corrupted(tmp_path / "c", "fog", labels, (32, 32, 3)).shape == (5, 2, 32, 32, 3)
@@ -188,7 +188,7 @@ def test_any_flipped_bit_is_found(copy, data):
     position, bit = data.draw(st.integers(0, path.stat().st_size - 1)), data.draw(st.integers(0, 7))
     whole = path.read_bytes()
     path.write_bytes(whole[:position] + bytes([whole[position] ^ (1 << bit)]) + whole[position + 1 :])
-    faults = fastmagn.corrupt.verify_corrupted_set(CorruptConfig(out=copy))
+    faults = fastmagn.corrupted_set.verify_corrupted_set(CorruptConfig(out=copy))
     path.write_bytes(whole)
     assert len(faults) == 1
     assert faults[0].startswith(f"{path}: its SHA-256")

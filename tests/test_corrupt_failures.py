@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from fastmagn.corrupt import CorruptConfig, main, make_corrupted_set
+from fastmagn.corrupted_set import CorruptConfig, main, make_corrupted_set
 from fastmagn.corruptions import available_corruptions
 from fastmagn.errors import InputError
 

@@ -1,0 +1,115 @@
+"""The model card beside an exported file, Markdown: what it is, how it was made and measured, what it is for."""
+
+from typing import Any
+
+import yaml
+
+from fastmagn.cli import plain
+from fastmagn.corruptions import CORRUPTION_SETS
+from fastmagn.exporting.trained import Trained
+
+_CIFAR_LICENCE = (
+    "It was published without an explicit licence; its authors ask to cite A. Krizhevsky, *Learning multiple layers of "
+    "features from tiny images*, 2009."
+)
+_DATA = {
+    "cifar10": ("CIFAR-10: 50,000 training and 10,000 test images of 32x32 px in 10 classes. " + _CIFAR_LICENCE),
+    "cifar100": ("CIFAR-100: 50,000 training and 10,000 test images of 32x32 px in 100 classes. " + _CIFAR_LICENCE),
+    "digits": (
+        "scikit-learn's digits, enlarged to 32x32 px: 1,198 training and 599 test images, the test part of *Optical "
+        "Recognition of Handwritten Digits* (E. Alpaydin and C. Kaynak, UCI, 1998). Licence: CC BY 4.0."
+    ),
+}
+_OWN_DATA = "Images of your own. **Fill in**: where they are from, who is in them, under which licence."
+# What decides the weights; paths of the machine are nobody's business.
+_SECTIONS = ("method", "data", "model", "train", "optim", "augment", "mixing", "attack", "loss")
+_PLACES = ("dir", "download")
+
+
+def model_card(trained: Trained, file: str, format: str, input: str | None) -> str:
+    """The card of an exported model.
+
+    Args:
+        trained: The model.
+        file: Name of the exported file.
+        format: onnx or safetensors.
+        input: uint8 or float for ONNX, else None.
+    """
+    info = trained.info
+    height, width = info.image_size
+    weights = "the last step's" if info.weights == "last" else "a moving average over the steps"
+    ensemble = f" Probabilities are averaged over {info.noise_draws} fixed noises." * bool(info.noise_draws)
+    flip = " Logits are averaged over the image and its mirror image." * info.test_time_flip
+    return "\n\n".join(
+        [
+            f"# {file}",
+            f"`{info.network}` for {height}x{width} px images of {info.num_classes} classes, trained by "
+            f"`{info.method}` on `{info.data}` with fastmagn {info.fastmagn}; weights: {weights}.{flip}{ensemble}",
+            "## Use",
+            _usage(file, format, input, height, width),
+            "Classes, in order: " + ", ".join(info.class_names) + ".",
+            "## Data",
+            _DATA.get(info.data, _OWN_DATA),
+            "## Numbers",
+            _numbers(trained.results),
+            "## How it was trained",
+            _training(trained),
+            "## Intended use and limits",
+            f"For {height}x{width} px images like those it was trained on, clean or corrupted like the measured ones. "
+            "Every image gets one of the classes above, whatever it shows. Robustness was measured on synthetic "
+            "corruptions, which says little of other changes: other cameras, other shares of the classes, adversarial "
+            "images. Probabilities are as well calibrated as the numbers above say, on such images. Where a decision "
+            "affects people, measure it on images of its place of use first.",
+            "## Licence of the weights",
+            "Yours to choose, within what the licence of the data allows. **Fill in.**",
+        ]
+    )
+
+
+def _usage(file: str, format: str, input: str | None, height: int, width: int) -> str:
+    lines = f'```python\nimport fastmagn\n\nlabels, probabilities = fastmagn.load("{file}").predict(images)\n```'
+    images = f"`images`: uint8 [B, {height}, {width}, 3], RGB, or float [B, 3, {height}, {width}] in [0, 1]"
+    if format == "safetensors":
+        return f"{lines}\n\n{images}. The header's `fastmagn` entry is this card's data as JSON."
+    form = (
+        f"uint8 [B, {height}, {width}, 3], RGB" if input == "uint8" else f"float32 [B, 3, {height}, {width}] in [0, 1]"
+    )
+    return (
+        f"{lines}\n\n{images}. In any ONNX runtime: input `images`, {form}; outputs `logits` and `probabilities`. "
+        "Normalisation is inside; the batch is dynamic."
+    )
+
+
+def _numbers(results: dict[str, Any] | None) -> str:
+    if results is None:
+        return "None: the run's `results.json` is not there, or measures other weights."
+    rms, calibration = results["rms_calibration_error"], results.get("calibration", {})
+    measured = rms["corruption_set"] if rms["corruption_set"] in CORRUPTION_SETS else "all that were measured"
+    rows = [("clean accuracy", results["clean_accuracy"])]
+    rows += [(f"mCA {name}", value) for name, value in results["mca"].items() if value is not None]
+    rows += [("RMS calibration error, clean", rms["clean"])]
+    rows += [(f"RMS calibration error, corrupt ({measured})", rms["corrupt"])]
+    rows += [(f"ECE, {name}", calibration[name]["ece"]) for name in ("clean", "corrupt") if name in calibration]
+    table = "\n".join(f"| {name} | {100 * value:.2f} % |" for name, value in rows)
+    return (
+        f"On {results['num_images']:,} test images; mCA is the mean accuracy over a set's corruptions and severities; "
+        f"calibration with {rms['num_bins']} bins ({rms['binning']}, {rms['pooling']}).\n\n"
+        f"| measure | value |\n| --- | --- |\n{table}"
+    )
+
+
+def _training(trained: Trained) -> str:
+    """The settings that decide the weights, as a configuration that trains the same."""
+    config = plain(trained.config)
+    settings = {name: config[name] for name in _SECTIONS}
+    settings["data"] = {name: value for name, value in config["data"].items() if name not in _PLACES}
+    results = trained.results or {}
+    how_long = ""
+    if "train_s" in results:
+        machine = results["environment"]
+        how_long = (
+            f"\n\n{results['steps']:,} steps in {results['train_s']:,.0f} s on {machine['device']} ({machine['cpu']}), "
+            f"torch {machine['torch']}."
+        )
+    text = yaml.safe_dump(settings, sort_keys=False)
+    return f"`python -m fastmagn.train --config FILE`, with this FILE:\n\n```yaml\n{text}```{how_long}"

@@ -1,0 +1,116 @@
+"""Images as people have them (arrays, tensors, Pillow's, files) -> a batch that a model takes.
+
+Shape letters: B batch, H W image.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.functional import center_crop, resize
+
+from fastmagn.errors import InputError
+
+# Other decoders never run, whatever a file's suffix says: Pillow hands EPS to Ghostscript.
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM")
+_Picture = str | Path | Image.Image
+
+
+def as_sequence(images: Any) -> Sequence[Any]:
+    """What can be cut into batches: an array, a tensor, or a list of pictures; one picture becomes a list of one.
+
+    Raises:
+        InputError: It is none of these.
+    """
+    if isinstance(images, _Picture):
+        return [images]
+    if isinstance(images, np.ndarray | torch.Tensor):
+        if images.ndim != 4:
+            hint = " Say images[None] for a single one." if images.ndim == 3 else ""
+            raise InputError(f"images: got {_form(images)}; expected a batch, [B, H, W, 3] or [B, 3, H, W].{hint}")
+        return images
+    if isinstance(images, list | tuple) and all(isinstance(image, _Picture) for image in images):
+        return images
+    kind = type(images).__name__
+    if isinstance(images, list | tuple):
+        kind += " of " + next(type(image).__name__ for image in images if not isinstance(image, _Picture))
+    raise InputError(
+        f"images: got a {kind}; expected an array or tensor [B, H, W, 3], or a list of files or Pillow images."
+    )
+
+
+def as_batch(images: Sequence[Any], image_size: tuple[int, int], resizes: bool) -> np.ndarray:
+    """A part of what `as_sequence` returned, as uint8 [B, H, W, 3], or float32 [B, 3, H, W] in [0, 1].
+
+    Args:
+        images: Arrays and tensors are uint8 or float, in either layout; pictures become RGB, turned as their EXIF
+            orientation says.
+        image_size: (H, W), px, that the model takes.
+        resizes: Resize a picture's shorter side and cut its central part out; else one of another size is an error.
+
+    Raises:
+        InputError: Another size, dtype or range; a file that cannot be read as an image.
+    """
+    if not isinstance(images, np.ndarray | torch.Tensor):
+        return np.stack([_pixels(image, image_size, resizes) for image in images])
+    if isinstance(images, torch.Tensor):
+        images = images.detach().cpu()
+        images = (images.float() if images.is_floating_point() else images).numpy()
+    height, width = image_size
+    is_channels_last = images.shape[1:] == (height, width, 3)
+    if not is_channels_last and images.shape[1:] != (3, height, width):
+        raise InputError(
+            f"images: got {_form(images)}; expected [B, {height}, {width}, 3] or [B, 3, {height}, {width}], the images "
+            "that the model was trained on. Resize them first."
+        )
+    if images.dtype == np.uint8:
+        return images if is_channels_last else images.transpose(0, 2, 3, 1)
+    if images.dtype.kind != "f":
+        raise InputError(f"images: got {_form(images)}; expected uint8 (levels 0..255), or floats in [0, 1].")
+    low, high = (float(images.min()), float(images.max())) if images.size else (0.0, 0.0)
+    if not 0 <= low <= high <= 1:
+        raise InputError(
+            f"images: got floats in {low:.3g}..{high:.3g}; expected [0, 1]: the model normalises them itself."
+        )
+    return (images.transpose(0, 3, 1, 2) if is_channels_last else images).astype(np.float32)
+
+
+def _pixels(picture: _Picture, image_size: tuple[int, int], resizes: bool) -> np.ndarray:
+    """A picture as uint8 [H, W, 3]."""
+    name = f"image {picture}" if isinstance(picture, str | Path) else "image"
+    try:
+        image = _upright_rgb(picture)
+        if resizes and image_size[0] == image_size[1]:
+            image = resize(image, image_size[0], InterpolationMode.BICUBIC)
+            image = center_crop(image, list(image_size))
+    except Exception as error:  # a decoder raises whatever it likes
+        reason = " ".join(str(error).split())[:150]
+        raise InputError(f"{name}: cannot be read as an image ({type(error).__name__}: {reason}).") from error
+    height, width = image_size
+    if image.size != (width, height):
+        raise InputError(
+            f"{name}: got {image.width} x {image.height} px; expected {width} x {height}, as the model was trained on. "
+            "Say resize=True to have its shorter side resized and its centre cut out."
+        )
+    return np.asarray(image)
+
+
+def _upright_rgb(picture: _Picture) -> Image.Image:
+    if isinstance(picture, Image.Image):
+        return _as_rgb(ImageOps.exif_transpose(picture))
+    with Image.open(picture, formats=_FORMATS) as file:
+        return _as_rgb(ImageOps.exif_transpose(file))
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits a pixel, which convert would clip at 255
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
+    return image.convert("RGB")
+
+
+def _form(images: np.ndarray | torch.Tensor) -> str:
+    return f"{str(images.dtype).removeprefix('torch.')} {list(images.shape)}"

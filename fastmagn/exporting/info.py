@@ -1,0 +1,109 @@
+"""What an exported file says of its model, besides the weights: a line of JSON in its metadata."""
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from fastmagn.errors import InputError
+
+FORMAT_VERSION = 1
+METADATA_KEY = "fastmagn"
+MAX_SIDE_PX = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """A trained model, as its file's metadata and `fastmagn.load(...).info` have it.
+
+    Args:
+        network: model.name, such as resnet18 or timm:NAME.
+        class_names: K names; label k is class_names[k].
+        image_size: (H, W), px, of the images it was trained on.
+        mean: What the model subtracts from each channel, pixels in [0, 1].
+        std: What it then divides by.
+        data: Name of the data set.
+        method: Name of the method.
+        weights: last, or ema: which of the run's.
+        bn_views: joint or per_view: the batches behind the running statistics, with which batch normalisation is done.
+        test_time_flip: Whether logits are the mean over the image and its mirror image.
+        noise_draws: Noises over which rse's ensemble averages probabilities; 0 for other methods.
+        results: clean_accuracy, mca, rms_calibration_error and num_images of the run's results.json; None where that
+            measures other weights or is not there.
+        fastmagn: Version that wrote the file.
+    """
+
+    network: str
+    class_names: tuple[str, ...]
+    image_size: tuple[int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    data: str
+    method: str
+    weights: str
+    bn_views: str
+    test_time_flip: bool
+    noise_draws: int
+    results: dict[str, Any] | None
+    fastmagn: str
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.class_names)
+
+    def to_json(self) -> str:
+        """One line, with the format's version."""
+        fields = {"format_version": FORMAT_VERSION, **dataclasses.asdict(self), "num_classes": self.num_classes}
+        return json.dumps(fields, allow_nan=False)
+
+
+def info_from_json(text: str | None, file: str) -> ModelInfo:
+    """The ModelInfo of a file's metadata.
+
+    Args:
+        text: What stands under METADATA_KEY, from anyone; None where nothing does.
+        file: Name of the file, for the errors.
+
+    Raises:
+        InputError: It is not there, of another version, or not what `to_json` writes.
+    """
+    if text is None:
+        raise InputError(f"{file}: was not written by fastmagn.export: its metadata have no {METADATA_KEY!r}.")
+    try:
+        fields = json.loads(text)
+        version = fields.pop("format_version")
+        if version != FORMAT_VERSION:
+            raise InputError(
+                f"{file}: got format version {version!r}; expected {FORMAT_VERSION}. Use a newer fastmagn."
+            )
+        fields.pop("num_classes")
+        for name in ("class_names", "image_size", "mean", "std"):
+            fields[name] = tuple(fields[name])
+        info = ModelInfo(**fields)
+        _check_types(info)
+    except InputError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise InputError(f"{file}: its metadata are damaged ({type(error).__name__}); export the run again.") from error
+    return info
+
+
+def _check_types(info: ModelInfo) -> None:
+    """Raise ValueError where a field is not of its type: the text may be from anyone."""
+    texts = (info.network, info.data, info.method, info.weights, info.bn_views, info.fastmagn, *info.class_names)
+    numbers = (*info.mean, *info.std)
+    holds = (
+        all(type(text) is str for text in texts)
+        and info.num_classes > 0
+        and len(info.image_size) == 2
+        and all(type(side) is int and 1 <= side <= MAX_SIDE_PX for side in info.image_size)
+        and len(info.mean) == len(info.std) == 3
+        and all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
+        and type(info.test_time_flip) is bool
+        and type(info.noise_draws) is int
+        and isinstance(info.results, dict | None)
+    )
+    if not holds:
+        raise ValueError("a field of another type")

@@ -1,0 +1,222 @@
+"""A trained model as an ONNX file, checked in onnxruntime; the one module that needs the extra `onnx`.
+
+Shape letters: B batch, K classes, H W image.
+"""
+
+import io
+import json
+import logging
+import warnings
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fastmagn.errors import InputError
+from fastmagn.exporting.info import METADATA_KEY, ModelInfo, info_from_json
+from fastmagn.exporting.trained import Trained
+from fastmagn.files import replace_file
+
+OPSET = 20
+BATCH_SIZES = (1, 2, 7)
+MAX_DIFFERENCE = 1e-4  # of a probability, both in float32
+INPUT, OUTPUTS = "images", ("logits", "probabilities")
+
+
+class Exported(nn.Module):
+    """What the file computes: images as they come -> logits and probabilities, float32 [B, K].
+
+    Args:
+        model: Images float [B, 3, H, W] in [0, 1] -> logits [B, K].
+        input: uint8: images are uint8 [B, H, W, 3], as cameras and decoders have them; float: float32 [B, 3, H, W] in
+            [0, 1].
+    """
+
+    def __init__(self, model: nn.Module, input: str) -> None:
+        super().__init__()
+        self.model = model
+        self.input = input
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        if self.input == "uint8":
+            images = images.permute(0, 3, 1, 2).float() / 255
+        logits = self.model(images).float()
+        return logits, logits.softmax(dim=1)
+
+
+def write_onnx(trained: Trained, path: Path, input: str) -> float:
+    """Write the model beside `path` and rename it, once onnxruntime computes what PyTorch does.
+
+    Normalisation and test-time ensembles are inside. The batch is dynamic, the image size is the data set's.
+
+    Args:
+        trained: The model.
+        path: The file.
+        input: uint8 or float, see `Exported`.
+
+    Returns:
+        The largest difference of a probability between onnxruntime and PyTorch, both on the CPU in float32, over random
+        images in batches of 1, 2 and 7.
+
+    Raises:
+        InputError: The extra `onnx` is not installed; the network cannot be exported; the difference is too large.
+            There is no new file then.
+    """
+    _require("onnx", "onnxscript", "onnxruntime")
+    exported = Exported(trained.measured, input).eval()
+    written = _serialised(exported, _random_images(2, input, trained.info), trained.info, path)
+    difference = _largest_difference(written, exported, trained.info)
+    if not difference <= MAX_DIFFERENCE:  # nan too
+        raise InputError(
+            f"{path}: not written, as onnxruntime's probabilities differ from PyTorch's by {difference:.1e}; expected "
+            f"{MAX_DIFFERENCE:.0e} at most. Export to safetensors, or try other versions of onnxruntime and torch."
+        )
+    with replace_file(path) as file:
+        file.write(written)
+    return difference
+
+
+def read_onnx(path: Path, device: str) -> tuple[Callable[[np.ndarray], np.ndarray], ModelInfo]:
+    """A file that `write_onnx` wrote, in onnxruntime.
+
+    Args:
+        path: The file.
+        device: auto, cpu or cuda.
+
+    Returns:
+        (uint8 [B, H, W, 3], or float32 [B, 3, H, W] in [0, 1]) -> probabilities float32 [B, K], and what the file says
+        of its model. A file of the other input gets the images as that; floats are rounded to 256 levels then.
+
+    Raises:
+        InputError: onnxruntime is not installed, or has no CUDA where that is asked for; the file cannot be used.
+    """
+    _require("onnxruntime")
+    session = _session(str(path), _providers(device))
+    info = info_from_json(session.get_modelmeta().custom_metadata_map.get(METADATA_KEY), str(path))
+    inputs, outputs = session.get_inputs(), [output.name for output in session.get_outputs()]
+    expected = {"tensor(uint8)": [*info.image_size, 3], "tensor(float)": [3, *info.image_size]}
+    form = expected.get(inputs[0].type) if len(inputs) == 1 else None
+    if form is None or inputs[0].shape[1:] != form or OUTPUTS[1] not in outputs:
+        raise InputError(f"{path}: its inputs and outputs are not those of fastmagn.export; export the run again.")
+    takes_uint8 = inputs[0].type == "tensor(uint8)"
+
+    def probabilities(images: np.ndarray) -> np.ndarray:
+        if takes_uint8 and images.dtype != np.uint8:
+            images = np.round(images.transpose(0, 2, 3, 1) * 255).astype(np.uint8)
+        elif not takes_uint8 and images.dtype == np.uint8:
+            images = images.transpose(0, 3, 1, 2).astype(np.float32) / 255
+        return session.run([OUTPUTS[1]], {inputs[0].name: np.ascontiguousarray(images)})[0]
+
+    return probabilities, info
+
+
+def _require(*packages: str) -> None:
+    """Raise InputError unless the packages can be imported."""
+    for package in packages:
+        try:
+            __import__(package)
+        except ImportError:
+            raise InputError(
+                f'ONNX files need {package}, which is not installed: pip install "fastmagn[onnx]".'
+            ) from None
+
+
+def _serialised(exported: Exported, images: Tensor, info: ModelInfo, path: Path) -> bytes:
+    """The ONNX model of `exported`, with its metadata; `images` are an example."""
+    batch = {INPUT: {0: torch.export.Dim("batch")}}
+    names = {"input_names": [INPUT], "output_names": list(OUTPUTS)}
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    try:
+        logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")  # of PyTorch's own parts, about each other
+            program = torch.onnx.export(
+                exported, (images,), dynamo=True, dynamic_shapes=batch, opset_version=OPSET, verbose=False, **names
+            )
+        proto = program.model_proto
+        _describe(proto, info, exported.input)
+        return proto.SerializeToString()
+    except Exception as error:  # whatever the exporter has no translation for, or what exceeds protobuf's 2 GB
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{path}: PyTorch cannot export {info.network} to ONNX ({type(error).__name__}: {reason}). Export to "
+            "safetensors instead."
+        ) from error
+    finally:
+        logger.setLevel(level)
+
+
+def _describe(proto: Any, info: ModelInfo, input: str) -> None:
+    """Put what is known of the model into the ONNX model's own metadata."""
+    graph = proto.graph
+    # The exporter notes where in the source each node is from, with the paths of the machine that it ran on.
+    for part in (*graph.node, *graph.value_info, *graph.initializer, *graph.input, *graph.output, graph, proto):
+        del part.metadata_props[:]
+    for function in proto.functions:
+        for part in (*function.node, *function.value_info, function):
+            del part.metadata_props[:]
+    proto.producer_name, proto.producer_version = "fastmagn", info.fastmagn
+    proto.doc_string = f"{info.network}, trained by {info.method} on {info.data}; {INPUT}: {_form(info, input)}"
+    metadata = {METADATA_KEY: info.to_json(), "class_names": json.dumps(info.class_names), "data": info.data}
+    metadata |= {"method": info.method, "input": _form(info, input)}
+    if info.results is not None:
+        metadata |= {"clean_accuracy": str(info.results["clean_accuracy"]), "mca": json.dumps(info.results["mca"])}
+    for name, value in metadata.items():
+        proto.metadata_props.add(key=name, value=value)
+
+
+def _form(info: ModelInfo, input: str) -> str:
+    height, width = info.image_size
+    return f"uint8 [B, {height}, {width}, 3]" if input == "uint8" else f"float32 [B, 3, {height}, {width}] in [0, 1]"
+
+
+def _largest_difference(written: bytes, exported: Exported, info: ModelInfo) -> float:
+    """The largest difference of a probability, over batches of several sizes; nan where either has one."""
+    session = _session(written, ["CPUExecutionProvider"])
+    differences = []
+    for batch in BATCH_SIZES:
+        images = _random_images(batch, exported.input, info)
+        (probabilities,) = session.run([OUTPUTS[1]], {INPUT: images.numpy()})
+        with torch.inference_mode():
+            wanted = exported(images)[1].numpy()
+        assert probabilities.shape == wanted.shape == (batch, info.num_classes)
+        differences.append(np.abs(probabilities.astype(np.float64) - wanted).max())
+    return float(np.max(differences))
+
+
+def _random_images(batch: int, input: str, info: ModelInfo) -> Tensor:
+    """Images whose pixels are independent, the same ones each time."""
+    generator = torch.Generator().manual_seed(batch)
+    shape = (batch, *info.image_size, 3)
+    images_u8 = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
+    return images_u8 if input == "uint8" else (images_u8.permute(0, 3, 1, 2) / 255).contiguous()
+
+
+def _providers(device: str) -> list[str]:
+    import onnxruntime
+
+    has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    if device == "cuda" and not has_cuda:
+        raise InputError(
+            "device: got 'cuda'; expected cpu or auto, as this onnxruntime has no CUDA (onnxruntime-gpu has)."
+        )
+    return [*(["CUDAExecutionProvider"] if has_cuda and device != "cpu" else []), "CPUExecutionProvider"]
+
+
+def _session(model: bytes | str, providers: list[str]) -> Any:
+    """An onnxruntime session that says nothing but errors."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=providers)
+    except Exception as error:  # onnxruntime's errors have no common class
+        name = model if isinstance(model, str) else "the exported model"
+        reason = " ".join(str(error).split())[:150]
+        raise InputError(f"{name}: cannot be read by onnxruntime ({type(error).__name__}: {reason}).") from error
