@@ -95,7 +95,7 @@ def _made_again(config: Config, images_of: ImagesOf) -> Gallery:
         )
         views, _ = method.prepare(views, torch.from_numpy(part.labels[rows]), context)
     titles = _titles(config.method, method.layout(config.augment))
-    pictures = [("Image", strip(small(images_u8)))]
+    pictures = [("Training image", strip(small(images_u8)))]
     pictures += [
         (title, strip(small(_to_u8(view)))) for title, view in zip(titles, views.chunk(len(titles)), strict=True)
     ]

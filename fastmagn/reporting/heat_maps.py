@@ -13,7 +13,7 @@ from fastmagn.reporting.names import corruption_title
 
 NUM_SHADES = 16  # of accuracy
 DIFFERENCE_STEPS = 8  # shades on each side of no difference
-_BOUNDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+_BOUNDS = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0)
 
 
 class HeatRow(NamedTuple):

@@ -16,6 +16,7 @@ from fastmagn.reporting.pictures import png_address
 from fastmagn.reporting.runs import Run
 
 NUM_MISTAKES = 12
+MOST_OF_ONE = 3
 NUM_CONFUSIONS = 10
 _AGREEMENT = 1e-6
 
@@ -72,7 +73,7 @@ class Mistakes(NamedTuple):
 
 
 def mistakes(run: Run, images_of: ImagesOf) -> Mistakes:
-    """The run's most confident errors on corrupt images, each test image once, and its most frequent confusions."""
+    """The run's most confident errors on corrupt images, and its most frequent confusions."""
     folder = run.folder / "logits"
     if not folder.is_dir():
         again = f"python -m fastmagn.evaluate --run {run.folder} --save_logits"
@@ -91,7 +92,7 @@ def mistakes(run: Run, images_of: ImagesOf) -> Mistakes:
         found = worst(labels, logits, NUM_MISTAKES)
         shown = [_show(mistake, image_set, labels, config) for mistake in found]
         pairs = [
-            (names[pair.true], names[pair.predicted], f"{pair.count:,}", f"{100 * pair.share:.2f}", pair.corruption)
+            (names[pair.true], names[pair.predicted], f"{pair.count:,}", f"{100 * pair.share:.1f}", pair.corruption)
             for pair in confusions(labels, logits, NUM_CONFUSIONS)
         ]
     except InputError as error:
@@ -100,7 +101,7 @@ def mistakes(run: Run, images_of: ImagesOf) -> Mistakes:
 
 
 def worst(labels: np.ndarray, logits: dict[str, np.ndarray], number: int) -> list[Mistake]:
-    """The most confident wrong predictions on corrupt images, the worst of each image, worst first.
+    """The most confident wrong predictions on corrupt images, worst first: each image once, MOST_OF_ONE a corruption.
 
     They are ordered by the logarithm of the probability of all other classes, which still tells apart predictions whose
     confidence rounds to 1.
@@ -110,7 +111,7 @@ def worst(labels: np.ndarray, logits: dict[str, np.ndarray], number: int) -> lis
         logits: corruption -> float32 [5, M, K]; `clean` is not looked at.
         number: How many at most.
     """
-    best: dict[int, Mistake] = {}
+    candidates = []
     for name, cells in logits.items():
         if name == "clean":
             continue
@@ -120,13 +121,17 @@ def worst(labels: np.ndarray, logits: dict[str, np.ndarray], number: int) -> lis
             if len(wrong) == 0:
                 continue
             doubts = log_doubt(np.asarray(cell[wrong], np.float64))
-            for i in np.argsort(doubts, kind="stable")[: 2 * number]:
+            for i in np.argsort(doubts, kind="stable")[: number + MOST_OF_ONE]:  # so many cannot all be taken
                 index, doubt = int(wrong[i]), float(doubts[i])
-                if index not in best or doubt < best[index].log_doubt:
-                    confidence = -float(np.expm1(doubt))
-                    classes = int(labels[index]), int(predicted[index])
-                    best[index] = Mistake(index, name, severity, *classes, confidence, doubt)
-    return sorted(best.values(), key=lambda mistake: (mistake.log_doubt, mistake.index))[:number]
+                classes = int(labels[index]), int(predicted[index])
+                candidates.append(Mistake(index, name, severity, *classes, -float(np.expm1(doubt)), doubt))
+    chosen: list[Mistake] = []
+    for mistake in sorted(candidates, key=lambda mistake: mistake.log_doubt):
+        of_corruption = sum(mistake.corruption == other.corruption for other in chosen)
+        is_new = all(mistake.index != other.index for other in chosen)
+        if is_new and of_corruption < MOST_OF_ONE and len(chosen) < number:
+            chosen.append(mistake)
+    return chosen
 
 
 def log_doubt(logits: np.ndarray) -> np.ndarray:

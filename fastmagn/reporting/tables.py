@@ -125,7 +125,7 @@ def summary_table(experiments: Sequence[Experiment]) -> Table:
         rows += [Row(label, cells) for label, cells in zip(labels, zip(*columns, strict=True), strict=True)]
     return Table(
         name=file_name(data, "summary"),
-        title=f"Summary, {data_title(data)}",
+        title=f"Clean accuracy, mCA and calibration, {data_title(data)}",
         caption="Per cent. mCA is the mean accuracy over a set's corruptions and severities; RMS the calibration error,"
         f" lower is better ({_bins(experiments)}). The best of each network is bold. {_spread(experiments)}",
         row_headers=("Method", "Network", "Runs"),

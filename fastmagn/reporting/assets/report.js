@@ -1,7 +1,7 @@
 // Sorting and run pickers of the report. The page is whole without it: every run's tables are there.
 "use strict";
 
-const BOUNDS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1]; // as heat_maps.py has them
+const BOUNDS = [0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1]; // as heat_maps.py has them
 const DIFFERENCE_STEPS = 8;
 
 /** A cell's number, NaN where it has none: "94.74 ± 0.12", "−0.3", "10,000", "> 99.99". */
@@ -91,7 +91,7 @@ function showDifference(set, run, base) {
     });
   }
   for (const header of table.tHead.querySelectorAll("th")) header.removeAttribute("aria-sort");
-  for (const place of set.querySelectorAll("[data-bound]")) place.textContent = String(100 * bound);
+  for (const place of set.querySelectorAll("[data-bound]")) place.textContent = String(Math.round(100 * bound));
 }
 
 /** Shows what belongs to the chosen runs, and hides the rest. */
