@@ -7,6 +7,7 @@ command goes on from there.
 
 import dataclasses
 import json
+import shlex
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -319,7 +320,10 @@ def main(arguments: list[str]) -> int:
         console.print("interrupted; the same command goes on from the last checkpoint")
         return EXIT_INTERRUPTED
     print_results(results, title=f"{results['config']['method']} on {results['config']['data']['name']}")
-    console.print(f"run folder: {results['config']['run_dir']}", soft_wrap=True)
+    run_dir = results["config"]["run_dir"]
+    console.print(f"run folder: {run_dir}", soft_wrap=True)
+    report = shlex.join(["python", "-m", "fastmagn.report", run_dir, "--out", "report"])
+    console.print(f"tables, figures and a page of it: {report}", soft_wrap=True, markup=False)
     return 0
 
 
