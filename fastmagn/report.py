@@ -1,4 +1,4 @@
-"""python -m fastmagn.report: tables and figures of finished runs, beside the paper's numbers.
+"""python -m fastmagn.report: a page, tables and figures of finished runs, beside the paper's numbers.
 
 python -m fastmagn.report RUN [RUN ...] --out DIR
 """
@@ -11,7 +11,7 @@ from jsonargparse import ArgumentParser
 
 from fastmagn.cli import run_command
 from fastmagn.errors import InputError, printable
-from fastmagn.reporting.document import TEXT_FILE, check_out, make_report, write_report
+from fastmagn.reporting.document import PAGE_FILE, check_out, make_report, write_report
 from fastmagn.reporting.formats import narrow_tables, to_console
 from fastmagn.reporting.tables import by_network, corruption_tables
 from fastmagn.runlog import console
@@ -25,9 +25,9 @@ def parse_arguments(arguments: list[str]) -> tuple[list[Path], Path]:
     """
     parser = ArgumentParser(
         prog="python -m fastmagn.report",
-        description="Tables (Markdown, CSV, LaTeX) and figures (PNG, SVG) of finished runs: accuracy by corruption, "
-        "mCA, calibration and sensitivity, beside the paper's numbers where it has them. Runs that differ only in "
-        "their seed are one column, with their spread; each data set has its own tables.",
+        description="A page (report.html), tables (Markdown, CSV, LaTeX) and figures (PNG, SVG) of finished runs: "
+        "accuracy by corruption, mCA, calibration and sensitivity, beside the paper's numbers where it has them. Runs "
+        "that differ only in their seed are one column, with their spread; each data set has its own tables.",
         exit_on_error=False,
     )
     parser.add_argument(
@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
         for group in by_network(data_set.experiments):
             for part in narrow_tables(corruption_tables(group)[0], console.width):
                 console.print(to_console(part))
-    console.print(f"written to {out / TEXT_FILE}", soft_wrap=True, markup=False)
+    console.print(f"written to {out / PAGE_FILE}", soft_wrap=True, markup=False)
     return 0
 
 

@@ -7,6 +7,7 @@ same command goes on from there.
 
 import dataclasses
 import json
+import shlex
 import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext
@@ -330,7 +331,10 @@ def main(arguments: list[str]) -> int:
     config = parse_config(arguments, "python -m fastmagn.train", "Train a classifier, then measure its robustness.")
     results = train(config)
     print_results(results, title=f"{results['config']['method']} on {results['config']['data']['name']}")
-    console.print(f"run folder: {results['config']['run_dir']}", soft_wrap=True)
+    run_dir = results["config"]["run_dir"]
+    console.print(f"run folder: {run_dir}", soft_wrap=True)
+    report = shlex.join(["python", "-m", "fastmagn.report", run_dir, "--out", "report"])
+    console.print(f"tables, figures and a page of it: {report}", soft_wrap=True, markup=False)
     return 0
 
 

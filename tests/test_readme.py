@@ -51,6 +51,8 @@ def test_the_first_commands_training_shortened(tmp_path):
     done = run(["fastmagn.train", *SHORT], tmp_path)
     assert done.returncode == 0, done.stderr
     assert "clean accuracy" in done.stdout
+    command = "python -m fastmagn.report runs/digits-magn_augmix-resnet_small-seed0 --out report"
+    assert done.stdout.endswith(f"tables, figures and a page of it: {command}\n")
     assert (tmp_path / "runs" / "digits-magn_augmix-resnet_small-seed0" / "results.json").exists()
 
 
@@ -148,6 +150,7 @@ def test_report_commands(trained_run, tmp_path):
         done = run(arguments[2:], tmp_path)
         assert done.returncode == 0, (command, done.stderr)
     assert (tmp_path / "report" / "report.md").exists()
+    assert "<h1>Robustness report</h1>" in (tmp_path / "report" / "report.html").read_text()
 
 
 def test_help_lists_the_fields(tmp_path):

@@ -1,16 +1,13 @@
-"""A whole report: what it says as data (report.json), and as a folder of Markdown, tables and figures."""
+"""A whole report: what it says as data (report.json), and as a folder of a page, Markdown, tables and figures."""
 
 import itertools
 import json
-import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from fastmagn import __version__
-from fastmagn.cli import flatten, plain
-from fastmagn.config import Config
 from fastmagn.corruptions import CORRUPTION_SETS
 from fastmagn.errors import InputError
 from fastmagn.files import replace_folder, write_json, write_text
@@ -18,12 +15,14 @@ from fastmagn.reporting.experiments import Experiment, group_experiments
 from fastmagn.reporting.figure_data import FigureData, make_figures
 from fastmagn.reporting.figures import FIGURE_FORMATS, to_files
 from fastmagn.reporting.formats import TABLE_FORMATS, escape_markdown, to_markdown
-from fastmagn.reporting.names import data_title, network_title
+from fastmagn.reporting.names import data_title
+from fastmagn.reporting.page import to_page
+from fastmagn.reporting.provenance import command, runs_table
 from fastmagn.reporting.runs import Run, read_runs
 from fastmagn.reporting.tables import Table, make_tables
 
 FORMAT_VERSION = 1
-DATA_FILE, TEXT_FILE = "report.json", "report.md"
+DATA_FILE, TEXT_FILE, PAGE_FILE = "report.json", "report.md", "report.html"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +37,7 @@ class DataSetReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Everything a report shows. Renderers read this, or its JSON, and compute nothing."""
+    """Every number of a report. Renderers read this, or its JSON; the page also shows pictures of the runs' images."""
 
     data_sets: tuple[DataSetReport, ...]
     warnings: tuple[str, ...]
@@ -70,7 +69,7 @@ def make_report(paths: Iterable[Path]) -> Report:
 
 
 def write_report(report: Report, out: Path) -> None:
-    """Write the folder `out`: report.md, report.json, tables/ and figures/. It appears whole, or not at all.
+    """Write the folder `out`: report.html, report.md, report.json, tables/, figures/. It appears whole, or not at all.
 
     An older report at `out` is replaced; anything else that is there is never touched.
 
@@ -78,6 +77,7 @@ def write_report(report: Report, out: Path) -> None:
         InputError: `out` holds something else than a report, or cannot be written.
     """
     check_out(out)
+    drawn: dict[str, bytes] = {}
     try:
         with replace_folder(out) as folder:
             for data_set in report.data_sets:
@@ -88,6 +88,9 @@ def write_report(report: Report, out: Path) -> None:
                 for figure in data_set.figures:
                     for ending, content in to_files(figure).items():
                         (folder / "figures" / f"{figure.name}.{ending}").write_bytes(content)
+                        if ending == "svg":
+                            drawn[figure.name] = content
+            write_text(folder / PAGE_FILE, to_page(report.data_sets, report.warnings, drawn, out))
             write_text(folder / TEXT_FILE, to_text(report))
             write_json(folder / DATA_FILE, to_data(report))
     except OSError as error:
@@ -126,7 +129,7 @@ def check_out(out: Path) -> None:
 
 def files(report: Report) -> list[str]:
     """The paths, below the report's folder, of all its files."""
-    names = [DATA_FILE, TEXT_FILE]
+    names = [DATA_FILE, TEXT_FILE, PAGE_FILE]
     for data_set in report.data_sets:
         names += [f"tables/{table.name}.{ending}" for table in data_set.tables for ending in TABLE_FORMATS]
         names += [f"figures/{figure.name}.{ending}" for figure in data_set.figures for ending in FIGURE_FORMATS]
@@ -189,21 +192,6 @@ def run_data(run: Run) -> dict[str, Any]:
     }
 
 
-def command(run: Run) -> str:
-    """The command that makes the run again: what it is, and every field that is not the default."""
-    defaults, always = flatten(Config()), ("method", "data.name", "model.name", "train.seed")
-    fields = [
-        (name, value) for name, value in flatten(run.config).items() if name in always or defaults.get(name) != value
-    ]
-    arguments = [part for name, value in fields for part in (f"--{name}", _argument(value))]
-    return shlex.join(["python", "-m", "fastmagn.train", *arguments])
-
-
-def _argument(value: Any) -> str:
-    value = plain(value)
-    return value if isinstance(value, str) else json.dumps(value)
-
-
 def to_text(report: Report) -> str:
     """report.md: tables and figures of each data set, then how the runs were made."""
     parts = ["# Robustness report"]
@@ -233,35 +221,6 @@ def to_text(report: Report) -> str:
 
 def _runs_table(experiments: Sequence[Experiment]) -> str:
     """One line for each run: where it is, what it is, with what it was made."""
-    header = (
-        "run",
-        "method",
-        "network",
-        "seed",
-        "test images",
-        "epochs",
-        "images/s",
-        "fastmagn",
-        "torch",
-        "device",
-        "CPU",
-    )
-    lines = [header, ("---",) * len(header)]
-    for experiment in experiments:
-        for run in experiment.runs:
-            version = f"{run.environment.get('fastmagn', '–')} {run.environment.get('commit') or ''}".strip()
-            lines.append(
-                (
-                    str(run.path),
-                    experiment.label,
-                    network_title(run.network),
-                    str(run.seed),
-                    f"{run.num_images:,}",
-                    str(experiment.config.get("train.epochs", "–")),
-                    "–" if run.images_per_s is None else f"{run.images_per_s:.0f}",
-                    version,
-                    *(str(run.environment.get(name, "–")) for name in ("torch", "device", "cpu")),
-                )
-            )
-    shown = [line if number == 1 else tuple(map(escape_markdown, line)) for number, line in enumerate(lines)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in shown)
+    header, *rows = runs_table(experiments)
+    lines = [header, ("---",) * len(header), *(tuple(map(escape_markdown, row)) for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -159,7 +159,7 @@ def reliability_diagrams(group: Sequence[Experiment]) -> tuple[list[FigureData],
                 caption="Bars are the accuracy of the predictions in a bin of confidence, dots its mean confidence "
                 "(calibrated: dots at the top of their bars, bars up to the diagonal), the dotted line the share of "
                 "all predictions. Seeds pooled; RMS is their mean calibration error.",
-                axes={"part": part},
+                axes={"part": part, "network": group[0].network},
                 series=series,
             )
         )

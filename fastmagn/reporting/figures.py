@@ -96,6 +96,14 @@ def to_files(data: FigureData) -> dict[str, bytes]:
     return files
 
 
+def to_svg(data: FigureData) -> bytes:
+    """The figure as an SVG file, as `to_files` has it."""
+    buffer = io.BytesIO()
+    with mpl.rc_context(_SETTINGS):
+        DRAWINGS[data.kind](data).savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
+
+
 def draw_accuracy_bars(data: FigureData) -> Figure:
     """Two bars for each method: clean (light) and mCA."""
     labels = [_wrapped(series["label"]) for series in data.series]

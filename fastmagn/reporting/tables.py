@@ -80,10 +80,10 @@ class Table:
 
 
 def make_tables(experiments: Sequence[Experiment]) -> list[Table]:
-    """All tables of one data set: for each network the corruptions, then networks, calibration and sensitivity."""
+    """All tables of one data set: the summary, each network's corruptions, networks, calibration and sensitivity."""
     data = experiments[0].data
     assert all(experiment.data == data for experiment in experiments)
-    tables = []
+    tables = [summary_table(experiments)]
     for group in by_network(experiments):
         tables += corruption_tables(group)
     compared = without_sensitivity(experiments)
@@ -96,6 +96,43 @@ def by_network(experiments: Iterable[Experiment]) -> list[list[Experiment]]:
     for experiment in experiments:
         groups.setdefault(experiment.network, []).append(experiment)
     return list(groups.values())
+
+
+def summary_table(experiments: Sequence[Experiment]) -> Table:
+    """A row for each experiment: clean accuracy, mCA of every set that was measured, calibration; its best marked."""
+    data = experiments[0].data
+    calibrated = list(dict.fromkeys(run.rms["corruption_set"] for item in experiments for run in item.runs))
+    sets = dict(_measured_sets(experiments)) | {
+        name: members
+        for name, members in CORRUPTION_SETS.items()
+        if any(run.mca(members) is not None for item in experiments for run in item.runs)
+    }
+    measures: list[tuple[Column, Callable[[Run], float | None], str, bool]] = [
+        (Column("Clean"), lambda run: run.clean_accuracy, "clean", False),
+        *(
+            (Column(f"mCA {name}"), _mca_of(sets[name]), "mca" if name == CALIBRATION_SET else "", False)
+            for name in sorted(sets)
+        ),
+        (Column("RMS clean", CALIBRATION_DECIMALS), lambda run: run.rms["clean"], "rms_clean", True),
+    ]
+    for name in calibrated:
+        column = Column(f"RMS {set_title(name.split('+')) if '+' in name else name}", CALIBRATION_DECIMALS)
+        measures.append((column, _corrupt_rms_of(name), "rms_corrupt" if name == CALIBRATION_SET else "", True))
+    rows = []
+    for group in by_network(experiments):
+        columns = [_best_row((), group, measure, paper, lower).cells for _, measure, paper, lower in measures]
+        labels = [(item.label, network_title(item.network), str(len(item.runs))) for item in group]
+        rows += [Row(label, cells) for label, cells in zip(labels, zip(*columns, strict=True), strict=True)]
+    return Table(
+        name=file_name(data, "summary"),
+        title=f"Clean accuracy, mCA and calibration, {data_title(data)}",
+        caption="Per cent. mCA is the mean accuracy over a set's corruptions and severities; RMS the calibration error,"
+        f" lower is better ({_bins(experiments)}). The best of each network is bold. {_spread(experiments)}",
+        row_headers=("Method", "Network", "Runs"),
+        columns=tuple(column for column, *_ in measures),
+        rows=tuple(rows),
+        shows_paper=True,
+    )
 
 
 def corruption_tables(experiments: Sequence[Experiment]) -> list[Table]:

@@ -37,7 +37,7 @@ def test_the_whole_report(fake_run, tmp_path, capsys):
     assert printed.err.count("\n") == 1
     assert "my_method" in printed.out
     assert "JPEG compression" in printed.out
-    assert printed.out.endswith(f"written to {out / 'report.md'}\n")
+    assert printed.out.endswith(f"written to {out / 'report.html'}\n")
     files = files_below(out)
     data = json.loads(files["report.json"])
     assert sorted(files) == data["files"]

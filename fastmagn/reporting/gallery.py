@@ -1,0 +1,116 @@
+"""What the model saw: the views that a run made of its first training images, from its folder or made again."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jsonargparse import ArgumentParser
+from torch import Tensor
+
+from fastmagn.augment.params import sample_view_params
+from fastmagn.augment.views import make_views
+from fastmagn.config import Config
+from fastmagn.context import StepContext
+from fastmagn.data import ImageSet, load_images, split_validation
+from fastmagn.errors import InputError
+from fastmagn.methods import Layout, get_method
+from fastmagn.models import build_model
+from fastmagn.reporting.pictures import png_address, small, stored_png, strip
+from fastmagn.reporting.runs import Run
+from fastmagn_kernels import rng
+
+VIEWS_FILE = "views.png"
+NUM_IMAGES = 8
+
+ImagesOf = Callable[[str, Path], ImageSet]
+
+
+class Gallery(NamedTuple):
+    """Pictures, each (caption, address, size in px); or none, and a line that says why."""
+
+    pictures: tuple[tuple[str, str, tuple[int, int]], ...] = ()
+    note: str = ""
+
+
+def images_loader() -> ImagesOf:
+    """`load_images` that reads each set once and never downloads."""
+    return cache(lambda name, folder: load_images(name, folder, download=False))
+
+
+def read_config(run: Run) -> Config:
+    """The run's configuration as a Config: fields that are not there have their defaults.
+
+    Raises:
+        InputError: It has fields, or values, that this version does not know.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Config)
+    try:
+        values = vars(parser.instantiate(parser.parse_object(run.config)))
+        return Config(**{name: values[name] for name in Config.__dataclass_fields__})
+    except InputError:
+        raise
+    except Exception as error:  # whatever the parser makes of a foreign configuration, the report goes on
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{run.path}: its configuration is not this version's ({reason}).") from error
+
+
+def gallery(run: Run, images_of: ImagesOf) -> Gallery:
+    """RUN/views.png where the run has left one, else the views of its first epoch's first images, made again."""
+    stored = run.folder / VIEWS_FILE
+    try:
+        if stored.is_file():
+            address, size = stored_png(stored)
+            return Gallery(((f"As the run began ({VIEWS_FILE}).", address, size),))
+        return _made_again(read_config(run), images_of)
+    except InputError as error:
+        return Gallery(note=f"Views are not shown: {error}")
+
+
+def _made_again(config: Config, images_of: ImagesOf) -> Gallery:
+    """The first images of the run's first epoch, in every view that is forwarded."""
+    data, train = config.data, config.train
+    image_set = images_of(data.name, data.dir)
+    part, _ = split_validation(image_set, data.num_validation_images, train.seed)
+    epoch, method = train.clean_epochs, get_method(config.method)
+    rows = rng.permutation(len(part.labels), train.seed, epoch)[:NUM_IMAGES]
+    images_u8 = np.ascontiguousarray(part.images_u8[rows])
+    size, spec = images_u8.shape[1:3], method.view_spec(config.augment)
+    params = sample_view_params(train.seed, epoch, part.indices[rows], spec, config.augment, size)
+    views = make_views(torch.from_numpy(images_u8).permute(0, 3, 1, 2), params).images
+    if method.prepare is not None:
+        model = build_model(
+            config.model.name,
+            num_classes=image_set.num_classes,
+            mean=image_set.mean,
+            std=image_set.std,
+            seed=train.seed,
+            image_size=size,
+        )
+        context = StepContext(
+            config=config, model=model, num_classes=image_set.num_classes, epoch=epoch, indices=part.indices[rows]
+        )
+        views, _ = method.prepare(views, torch.from_numpy(part.labels[rows]), context)
+    titles = _titles(config.method, method.layout(config.augment))
+    pictures = [("Training image", strip(small(images_u8)))]
+    pictures += [
+        (title, strip(small(_to_u8(view)))) for title, view in zip(titles, views.chunk(len(titles)), strict=True)
+    ]
+    return Gallery(tuple((title, png_address(row), (row.shape[1], row.shape[0])) for title, row in pictures))
+
+
+def _titles(method: str, layout: Layout) -> list[str]:
+    """What each view is, in the order of `layout`."""
+    changed = {"cutout", "mixup", "cutmix", "autoaugment", "trivialaugment"}
+    titles = ["Mixed or covered" if method in changed else "Clean view"] * layout.clean
+    for title, number in (("AugMix", layout.augmix), ("Noisy", layout.noisy), ("Adversarial", layout.adversarial)):
+        titles += [f"{title} {i + 1}" if number > 1 else title for i in range(number)]
+    return titles
+
+
+def _to_u8(view: Tensor) -> np.ndarray:
+    """float [N, 3, H, W] -> uint8 [N, H, W, 3], noise clipped to what a screen can show."""
+    return (255 * view.detach().clamp(0, 1)).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()

@@ -1,0 +1,210 @@
+"""The most confident wrong predictions of a run, from its stored logits, with the images they were made of."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from fastmagn.config import Config
+from fastmagn.corruptions import corrupt
+from fastmagn.data import ImageSet, open_corrupted
+from fastmagn.errors import InputError
+from fastmagn.logits import read_logits
+from fastmagn.reporting.gallery import ImagesOf, read_config
+from fastmagn.reporting.names import corruption_title
+from fastmagn.reporting.pictures import png_address
+from fastmagn.reporting.runs import Run
+
+NUM_MISTAKES = 12
+MOST_OF_ONE = 3
+NUM_CONFUSIONS = 10
+_AGREEMENT = 1e-6
+
+
+class Mistake(NamedTuple):
+    """A wrong prediction; `confidence` is the predicted class's probability, `log_doubt` the logarithm of the rest."""
+
+    index: int
+    corruption: str
+    severity: int
+    true: int
+    predicted: int
+    confidence: float
+    log_doubt: float
+
+
+class Confusion(NamedTuple):
+    """Images of one class taken for another, over all corruptions and severities.
+
+    Args:
+        true: Class of the images.
+        predicted: What they were taken for.
+        count: How often.
+        share: Of all corrupt images of the class, a fraction.
+        corruption: Where it happened most.
+    """
+
+    true: int
+    predicted: int
+    count: int
+    share: float
+    corruption: str
+
+
+class ShownMistake(NamedTuple):
+    """A mistake with names and pictures (`data:` addresses; the corrupt one empty where it cannot be made)."""
+
+    index: int
+    corruption: str
+    severity: int
+    true: str
+    predicted: str
+    confidence: str
+    original: str
+    corrupted: str
+
+
+class Mistakes(NamedTuple):
+    """What the page shows of a run's errors; or nothing, and a line that says why."""
+
+    examples: tuple[ShownMistake, ...] = ()
+    confusions: tuple[tuple[str, str, str, str, str], ...] = ()
+    note: str = ""
+
+
+def mistakes(run: Run, images_of: ImagesOf) -> Mistakes:
+    """The run's most confident errors on corrupt images, and its most frequent confusions."""
+    folder = run.folder / "logits"
+    if not folder.is_dir():
+        again = f"python -m fastmagn.evaluate --run {run.folder} --save_logits"
+        return Mistakes(
+            note=f"No logits are stored, so the worst errors are not known: {again} stores them, as does "
+            "--eval.save_logits true when training."
+        )
+    try:
+        labels, logits = read_logits(folder)
+        _check_same(run, labels, logits)
+        config = read_config(run)
+        image_set = images_of(config.data.name, config.data.dir)
+        if not np.array_equal(labels, image_set.test_labels[: len(labels)]):
+            raise InputError(f"{folder}: its labels are not those of the test images in {config.data.dir}.")
+        names = image_set.class_names
+        found = worst(labels, logits, NUM_MISTAKES)
+        shown = [_show(mistake, image_set, labels, config) for mistake in found]
+        pairs = [
+            (names[pair.true], names[pair.predicted], f"{pair.count:,}", f"{100 * pair.share:.1f}", pair.corruption)
+            for pair in confusions(labels, logits, NUM_CONFUSIONS)
+        ]
+    except InputError as error:
+        return Mistakes(note=f"The worst errors are not shown: {error}")
+    return Mistakes(tuple(shown), tuple(pairs))
+
+
+def worst(labels: np.ndarray, logits: dict[str, np.ndarray], number: int) -> list[Mistake]:
+    """The most confident wrong predictions on corrupt images, worst first: each image once, MOST_OF_ONE a corruption.
+
+    They are ordered by the logarithm of the probability of all other classes, which still tells apart predictions whose
+    confidence rounds to 1.
+
+    Args:
+        labels: int64 [M].
+        logits: corruption -> float32 [5, M, K]; `clean` is not looked at.
+        number: How many at most.
+    """
+    candidates = []
+    for name, cells in logits.items():
+        if name == "clean":
+            continue
+        for severity, cell in enumerate(cells, start=1):
+            predicted = cell.argmax(axis=1)
+            wrong = np.flatnonzero(predicted != labels)
+            if len(wrong) == 0:
+                continue
+            doubts = log_doubt(np.asarray(cell[wrong], np.float64))
+            for i in np.argsort(doubts, kind="stable")[: number + MOST_OF_ONE]:  # so many cannot all be taken
+                index, doubt = int(wrong[i]), float(doubts[i])
+                classes = int(labels[index]), int(predicted[index])
+                candidates.append(Mistake(index, name, severity, *classes, -float(np.expm1(doubt)), doubt))
+    chosen: list[Mistake] = []
+    for mistake in sorted(candidates, key=lambda mistake: mistake.log_doubt):
+        of_corruption = sum(mistake.corruption == other.corruption for other in chosen)
+        is_new = all(mistake.index != other.index for other in chosen)
+        if is_new and of_corruption < MOST_OF_ONE and len(chosen) < number:
+            chosen.append(mistake)
+    return chosen
+
+
+def log_doubt(logits: np.ndarray) -> np.ndarray:
+    """log(1 - p) of the most probable class, float64 [N], from logits float64 [N, K], without cancellation."""
+    ordered = np.sort(logits, axis=1)
+    others = np.logaddexp.reduce(ordered[:, :-1], axis=1)
+    return others - np.logaddexp(others, ordered[:, -1])
+
+
+def confusions(labels: np.ndarray, logits: dict[str, np.ndarray], number: int) -> list[Confusion]:
+    """The most frequent pairs (class, other class it is taken for) on corrupt images, most frequent first.
+
+    Args:
+        labels: int64 [M].
+        logits: corruption -> float32 [5, M, K].
+        number: How many at most.
+    """
+    num_classes = logits["clean"].shape[-1]
+    tables = {}
+    for name, cells in logits.items():
+        if name != "clean":
+            pairs = [labels * num_classes + cell.argmax(axis=1) for cell in cells]
+            tables[name] = np.bincount(np.concatenate(pairs), minlength=num_classes**2)
+    total = np.sum(list(tables.values()), axis=0)
+    total[:: num_classes + 1] = 0  # the right ones
+    found = []
+    for pair in np.argsort(-total, kind="stable")[:number]:
+        if total[pair] == 0:
+            break
+        true, predicted = divmod(int(pair), num_classes)
+        of_class = 5 * len(tables) * np.count_nonzero(labels == true)
+        most = max(tables, key=lambda name, pair=pair: tables[name][pair])
+        found.append(Confusion(true, predicted, int(total[pair]), total[pair] / of_class, corruption_title(most)))
+    return found
+
+
+def _check_same(run: Run, labels: np.ndarray, logits: dict[str, np.ndarray]) -> None:
+    """Refuse logits of another evaluation than the results': their accuracies would differ."""
+    for name, accuracies in run.corruption_accuracy.items():
+        same = name in logits and len(labels) == run.num_images
+        if same:
+            measured = [np.mean(cell.argmax(axis=1) == labels) for cell in logits[name]]
+            same = bool(np.allclose(measured, accuracies, rtol=0, atol=_AGREEMENT))
+        if not same:
+            raise InputError(
+                f"{run.folder / 'logits'}: of another evaluation than these results ({name} differs); python -m "
+                f"fastmagn.evaluate --run {run.folder} --save_logits stores them again."
+            )
+
+
+def _show(mistake: Mistake, image_set: ImageSet, labels: np.ndarray, config: Config) -> ShownMistake:
+    names, original = image_set.class_names, image_set.test_images_u8[mistake.index]
+    try:
+        corrupted = png_address(_corrupted(mistake, image_set.test_images_u8, labels, config))
+    except InputError:  # frost without its pictures, or a -C set that has gone: the numbers still stand
+        corrupted = ""
+    percent = 100 * mistake.confidence
+    return ShownMistake(
+        index=mistake.index,
+        corruption=corruption_title(mistake.corruption),
+        severity=mistake.severity,
+        true=names[mistake.true],
+        predicted=names[mistake.predicted],
+        confidence=f"{percent:.2f}" if percent < 99.995 else "> 99.99",
+        original=png_address(original),
+        corrupted=corrupted,
+    )
+
+
+def _corrupted(mistake: Mistake, images_u8: np.ndarray, labels: np.ndarray, config: Config) -> np.ndarray:
+    """The image as the model saw it, uint8 [H, W, 3]; `labels` are those of the measured images."""
+    name, severity, index, chosen = mistake.corruption, mistake.severity, mistake.index, config.eval
+    if chosen.corrupted_dir is not None:
+        stored = open_corrupted(Path(chosen.corrupted_dir), name, labels, images_u8.shape[1:])
+        return np.array(stored[severity - 1][index])
+    return corrupt(images_u8[[index]], name, severity, seed=chosen.corruption_seed, indices=np.array([index]))[0]

@@ -1,0 +1,173 @@
+"""The report as one self-contained HTML page: template, style and script of assets/, pictures inlined, no network.
+
+All text of run folders goes through the template's autoescape, and the page's Content-Security-Policy lets nothing run
+or load but its own script, style and pictures.
+"""
+
+import base64
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from fastmagn import __version__
+from fastmagn.reporting import heat_maps
+from fastmagn.reporting.experiments import Experiment
+from fastmagn.reporting.figure_data import FigureData
+from fastmagn.reporting.figures import to_svg
+from fastmagn.reporting.formats import headers, printed_rows
+from fastmagn.reporting.gallery import ImagesOf, gallery, images_loader
+from fastmagn.reporting.mistakes import mistakes
+from fastmagn.reporting.names import network_title
+from fastmagn.reporting.pictures import svg_address
+from fastmagn.reporting.provenance import (
+    command,
+    differing_fields,
+    environments,
+    report_command,
+    runs_table,
+    whole_config,
+)
+
+
+def to_page(data_sets: Sequence[Any], warnings: Sequence[str], drawn: Mapping[str, bytes], out: Path) -> str:
+    """The whole page.
+
+    Args:
+        data_sets: `document.DataSetReport`s.
+        warnings: What was left out, a line each.
+        drawn: The figures as SVG, by their names.
+        out: The report's folder, for the command that makes it again.
+    """
+    environment = Environment(
+        loader=PackageLoader("fastmagn.reporting", "assets"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals |= {"headers": headers, "printed_rows": printed_rows, "shade": heat_maps.shade}
+    environment.globals |= {"num_shades": heat_maps.NUM_SHADES, "difference_steps": heat_maps.DIFFERENCE_STEPS}
+    environment.filters |= {"percent": percent, "signed": signed}
+    style, script = (_asset(name) for name in ("report.css", "report.js"))
+    images_of = images_loader()
+    return environment.get_template("report.html.j2").render(
+        version=__version__,
+        style=style,
+        script=script,
+        policy=_policy(style, script),
+        warnings=warnings,
+        data_sets=[_data_set(number, item, drawn, images_of) for number, item in enumerate(data_sets)],
+        report_command=report_command([one for item in data_sets for one in item.experiments], out),
+    )
+
+
+def percent(value: float) -> str:
+    """A fraction in per cent with one decimal."""
+    return f"{100 * value:.1f}"
+
+
+def signed(value: float) -> str:
+    """A difference of fractions in points with one decimal and a sign; 0.0 has none."""
+    text = f"{100 * value:+.1f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "−")
+
+
+def _asset(name: str) -> str:
+    return (resources.files(__package__) / "assets" / name).read_text(encoding="utf-8").strip()
+
+
+def _policy(style: str, script: str) -> str:
+    """A Content-Security-Policy that allows this style, this script and inlined pictures, and nothing else."""
+
+    def source(text: str) -> str:
+        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+    return f"default-src 'none'; img-src data:; style-src {source(style)}; script-src {source(script)}"
+
+
+def _data_set(number: int, data_set: Any, drawn: Mapping[str, bytes], images_of: ImagesOf) -> dict[str, Any]:
+    """What the template shows of one data set."""
+    experiments = data_set.experiments
+    measured = heat_maps.measured_corruptions(experiments)
+    maps = [heat_maps.heat_map(experiment, measured) for experiment in experiments]
+    chosen, base = heat_maps.chosen_pair(experiments)
+    difference, bound = heat_maps.difference_map(maps[chosen], maps[base])
+    diagrams = _single_diagrams(data_set.figures)
+    items = [
+        {
+            "label": _label(experiment, experiments),
+            "num_runs": len(experiment.runs),
+            "heat": heat,
+            "diagrams": diagrams.get((experiment.network, experiment.label), {}),
+            "gallery": gallery(experiment.runs[0], images_of),
+            "mistakes": mistakes(_with_logits(experiment), images_of),
+            "configs": [(str(run.path), whole_config(run)) for run in experiment.runs],
+            "commands": [command(run) for run in experiment.runs],
+        }
+        for experiment, heat in zip(experiments, maps, strict=True)
+    ]
+    summary, *tables = data_set.tables
+    header, *runs = runs_table(experiments)
+    return {
+        "id": f"set{number}",
+        "title": data_set.title,
+        "items": items,
+        "chosen": chosen,
+        "base": base,
+        "lowest": heat_maps.darkest(maps),
+        "difference": difference,
+        "bound": bound,
+        "summary": summary,
+        "tables": tables,
+        "figures": _figures(data_set.figures, drawn),
+        "differing": differing_fields(experiments),
+        "runs": {"header": header, "rows": runs},
+        "environments": environments(experiments),
+        "sentence": _sentence(experiments),
+    }
+
+
+def _label(experiment: Experiment, experiments: Sequence[Experiment]) -> str:
+    """The experiment's label, with its network where there are several."""
+    several = len({item.network for item in experiments}) > 1
+    return f"{experiment.label}, {network_title(experiment.network)}" if several else experiment.label
+
+
+def _sentence(experiments: Sequence[Experiment]) -> str:
+    """What is compared, in one line."""
+    num_runs = sum(len(experiment.runs) for experiment in experiments)
+    networks = dict.fromkeys(network_title(experiment.network) for experiment in experiments)
+    labels = dict.fromkeys(experiment.label for experiment in experiments)
+    runs = "1 run" if num_runs == 1 else f"{num_runs} runs"
+    return f"{', '.join(labels)} on {', '.join(networks)}; {runs}."
+
+
+def _with_logits(experiment: Experiment) -> Any:
+    """The experiment's first run with stored logits, else its first."""
+    return next((run for run in experiment.runs if (run.folder / "logits").is_dir()), experiment.runs[0])
+
+
+def _figures(figures: Sequence[FigureData], drawn: Mapping[str, bytes]) -> dict[str, list[dict[str, str]]]:
+    """The figures by their kind, each with its picture's address."""
+    by_kind: dict[str, list[dict[str, str]]] = {}
+    for figure in figures:
+        shown = {"title": figure.title, "caption": figure.caption, "address": svg_address(drawn[figure.name])}
+        by_kind.setdefault(figure.kind, []).append(shown)
+    return by_kind
+
+
+def _single_diagrams(figures: Sequence[FigureData]) -> dict[tuple[str, str], dict[str, str]]:
+    """(network, label) -> the address of its reliability diagram by part, clean and corrupt."""
+    addresses: dict[tuple[str, str], dict[str, str]] = {}
+    for figure in figures:
+        if figure.kind == "reliability":
+            for series in figure.series:
+                one = dataclasses.replace(figure, series=(series,))
+                place = addresses.setdefault((figure.axes["network"], series["label"]), {})
+                place[figure.axes["part"]] = svg_address(to_svg(one))
+    return addresses

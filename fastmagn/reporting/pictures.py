@@ -1,0 +1,72 @@
+"""Pictures inside the page: `data:` addresses, so that it is one file and asks no network for anything."""
+
+import base64
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fastmagn.errors import InputError
+
+MAX_PICTURE_BYTES = 8 << 20
+_MAX_SIDE_PX = 128
+_GAP_PX = 2
+
+
+def svg_address(content: bytes) -> str:
+    """An SVG file as an image's address; as an image, nothing in it can run or load."""
+    return "data:image/svg+xml;base64," + base64.b64encode(content).decode()
+
+
+def png_address(image_u8: np.ndarray) -> str:
+    """uint8 [H, W, 3], or [H, W, 4] with alpha, as a PNG image's address; large ones are made smaller."""
+    image = Image.fromarray(image_u8)
+    if max(image.size) > _MAX_SIDE_PX and image.width == image.height:
+        image.thumbnail((_MAX_SIDE_PX, _MAX_SIDE_PX))
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def strip(images_u8: np.ndarray) -> np.ndarray:
+    """Images uint8 [N, H, W, 3] beside each other, uint8 [H, N * (W + gap) - gap, 4], the gaps transparent."""
+    num, height, width, _ = images_u8.shape
+    out = np.zeros((height, num * (width + _GAP_PX) - _GAP_PX, 4), np.uint8)
+    for i, image in enumerate(images_u8):
+        left = i * (width + _GAP_PX)
+        out[:, left : left + width, :3] = image
+        out[:, left : left + width, 3] = 255
+    return out
+
+
+def small(images_u8: np.ndarray) -> np.ndarray:
+    """Images uint8 [N, H, W, 3] of at most 128 px a side."""
+    if max(images_u8.shape[1:3]) <= _MAX_SIDE_PX:
+        return images_u8
+    shrunk = []
+    for pixels in images_u8:
+        image = Image.fromarray(pixels)
+        image.thumbnail((_MAX_SIDE_PX, _MAX_SIDE_PX))
+        shrunk.append(np.asarray(image))
+    return np.stack(shrunk)
+
+
+def stored_png(path: Path) -> tuple[str, tuple[int, int]]:
+    """A PNG file's address and size (width, height) in px; it is decoded once, so that only a picture gets in.
+
+    Raises:
+        InputError: It is no whole PNG picture, or larger than 8 MiB.
+    """
+    try:
+        if path.stat().st_size > MAX_PICTURE_BYTES:
+            raise InputError(f"{path}: larger than {MAX_PICTURE_BYTES >> 20} MiB; expected a small picture.")
+        content = path.read_bytes()
+        with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
+            image.load()
+            size = image.size
+    except InputError:
+        raise
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path}: not a whole PNG picture ({' '.join(str(error).split())[:100]}).") from error
+    return "data:image/png;base64," + base64.b64encode(content).decode(), size

@@ -1,0 +1,97 @@
+"""Where runs come from: what differs between their configurations, environments, the commands that repeat them."""
+
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from fastmagn.cli import flatten, plain
+from fastmagn.config import Config
+from fastmagn.reporting.experiments import Experiment
+from fastmagn.reporting.names import network_title
+from fastmagn.reporting.runs import Run
+
+
+class Environment(NamedTuple):
+    """What some runs were measured with: their folders, and (name, value) of everything known."""
+
+    runs: tuple[str, ...]
+    values: tuple[tuple[str, str], ...]
+
+
+def command(run: Run) -> str:
+    """The command that makes the run again: what it is, and every field that is not the default."""
+    defaults, always = flatten(Config()), ("method", "data.name", "model.name", "train.seed")
+    fields = [
+        (name, value) for name, value in flatten(run.config).items() if name in always or defaults.get(name) != value
+    ]
+    arguments = [part for name, value in fields for part in (f"--{name}", argument(value))]
+    return shlex.join(["python", "-m", "fastmagn.train", *arguments])
+
+
+def report_command(experiments: Sequence[Experiment], out: Path) -> str:
+    """The command that makes the report of these runs again."""
+    paths = sorted(str(run.path) for experiment in experiments for run in experiment.runs)
+    return shlex.join(["python", "-m", "fastmagn.report", *paths, "--out", str(out)])
+
+
+def argument(value: Any) -> str:
+    """A field's value as the command line takes it."""
+    value = plain(value)
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def runs_table(experiments: Sequence[Experiment]) -> list[tuple[str, ...]]:
+    """A header, and a line for each run: where it is, what it is, with what it was made."""
+    what, made_with = ("run", "method", "network", "seed", "test images"), ("fastmagn", "torch", "device", "CPU")
+    lines: list[tuple[str, ...]] = [(*what, "epochs", "images/s", *made_with)]
+    for experiment in experiments:
+        for run in experiment.runs:
+            version = f"{run.environment.get('fastmagn', '–')} {run.environment.get('commit') or ''}".strip()
+            lines.append(
+                (
+                    str(run.path),
+                    experiment.label,
+                    network_title(run.network),
+                    str(run.seed),
+                    f"{run.num_images:,}",
+                    str(experiment.config.get("train.epochs", "–")),
+                    "–" if run.images_per_s is None else f"{run.images_per_s:.0f}",
+                    version,
+                    *(str(run.environment.get(name, "–")) for name in ("torch", "device", "cpu")),
+                )
+            )
+    return lines
+
+
+def differing_fields(experiments: Sequence[Experiment]) -> list[tuple[str, tuple[str, ...]]]:
+    """(field, its value in each experiment) of the fields that are not the same in all runs, but for their folders.
+
+    Seeds of one experiment stand beside each other; a field that an older configuration lacks is a dash.
+    """
+    flat = [[flatten(run.config) for run in experiment.runs] for experiment in experiments]
+    names = dict.fromkeys(name for runs in flat for config in runs for name in config if name != "run_dir")
+    rows = []
+    for name in names:
+        each = [[argument(config[name]) if name in config else "–" for config in runs] for runs in flat]
+        if len({value for values in each for value in values}) > 1:
+            rows.append((name, tuple(", ".join(dict.fromkeys(values)) for values in each)))
+    return rows
+
+
+def environments(experiments: Sequence[Experiment]) -> list[Environment]:
+    """The distinct environments, each with the runs that were measured in it."""
+    runs_of: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    for experiment in experiments:
+        for run in experiment.runs:
+            values = tuple((name, "–" if value is None else str(value)) for name, value in run.environment.items())
+            runs_of.setdefault(values, []).append(str(run.path))
+    return [Environment(tuple(runs), values) for values, runs in runs_of.items()]
+
+
+def whole_config(run: Run) -> str:
+    """The run's configuration, as its config.yaml has it."""
+    return yaml.safe_dump(run.config, sort_keys=False)
