@@ -142,6 +142,6 @@ def _may_change(name: str) -> bool:
     """Whether a resumed run may have another value of this field: it decides nothing about the weights."""
     return name.startswith("eval.") or name in {
         *("run_dir", "resume", "device", "data.dir", "data.download"),
-        *("train.max_steps", "train.checkpoint_every_steps", "train.profile"),
+        *("train.max_steps", "train.checkpoint_every_steps", "train.profile", "train.wandb_project"),
         *("train.compile", "train.compile_mode", "train.deterministic", "augment.backend"),
     }

@@ -31,6 +31,7 @@ from fastmagn.evaluate import evaluate, predict, use_cache
 from fastmagn.failures import explained
 from fastmagn.files import write_json, write_text
 from fastmagn.hardware import set_backends, settle_hardware
+from fastmagn.live import live_display
 from fastmagn.methods import LossParts
 from fastmagn.optim import learning_rate, set_learning_rate
 from fastmagn.prefetch import made_ahead
@@ -40,16 +41,17 @@ from fastmagn.runlog import (
     append_row,
     console,
     environment,
+    log_results,
     log_scalars,
     open_metrics,
     print_epoch,
     print_results,
-    progress_bar,
     tensorboard_writer,
 )
 from fastmagn.signals import interruptible
+from fastmagn.view_grid import save_views, view_titles
+from fastmagn.wandb_log import check_wandb, finish_with, log_row
 
-STATUS_EVERY_S = 1.0  # reading the running loss waits for the device: seldom
 AGREE_EVERY_STEPS = 10  # several processes ask each other whether to stop
 CHECK_EVERY_STEPS = 200  # whether all is finite, which waits for the device
 
@@ -134,29 +136,22 @@ def train_epoch(run: Run, progress: Progress, should_stop: Callable[[], bool], a
     run.model.train()
     epoch, steps = progress.epoch, run.source.steps_per_epoch
     every = run.config.train.checkpoint_every_steps
-    epoch_s_before, start, shown = progress.epoch_s, time.perf_counter(), 0.0
+    epoch_s_before, start = progress.epoch_s, time.perf_counter()
     batches = run.source.batches(epoch, progress.step_in_epoch)
-    with progress_bar() as bar:
-        task = bar.add_task(f"epoch {epoch + 1}", total=steps, completed=progress.step_in_epoch, status="")
-        for pieces in made_ahead(batches, lambda batch: make_pieces(run, batch, epoch), _tensors, run.device):
-            step = epoch * steps + progress.step_in_epoch
-            if step >= run.last_step:
-                break
-            progress.add(train_step(run, pieces, step), step)
-            progress.epoch_s = epoch_s_before + time.perf_counter() - start
-            bar.update(task, advance=1)
-            if not bar.disable and progress.epoch_s - shown > STATUS_EVERY_S:
-                shown = progress.epoch_s
-                loss = progress.sums[progress.names.index("loss")]
-                bar.update(task, status=f"loss {float(loss) / progress.step_in_epoch:.3f}")
-            after_step()
-            if (step + 1) % CHECK_EVERY_STEPS == 0:
-                check_finite(run, progress)
-            asks = run.world.size == 1 or (step + 1) % AGREE_EVERY_STEPS == 0
-            if asks and run.world.any(should_stop()):
-                return False
-            if every and (step + 1) % every == 0:
-                save(run, progress)
+    for pieces in made_ahead(batches, lambda batch: make_pieces(run, batch, epoch), _tensors, run.device):
+        step = epoch * steps + progress.step_in_epoch
+        if step >= run.last_step:
+            break
+        progress.add(train_step(run, pieces, step), step)
+        progress.epoch_s = epoch_s_before + time.perf_counter() - start
+        after_step()
+        if (step + 1) % CHECK_EVERY_STEPS == 0:
+            check_finite(run, progress)
+        asks = run.world.size == 1 or (step + 1) % AGREE_EVERY_STEPS == 0
+        if asks and run.world.any(should_stop()):
+            return False
+        if every and (step + 1) % every == 0:
+            save(run, progress)
     if run.device.type == "cuda":
         torch.cuda.synchronize(run.device)  # the last steps may still be under way
     progress.epoch_s = epoch_s_before + time.perf_counter() - start
@@ -208,7 +203,18 @@ def train_all(run: Run, progress: Progress, validation: ImagePart) -> bool:
     metrics = open_metrics(run_dir, progress.epoch) if writes else None
     tensorboard = tensorboard_writer(run_dir, progress.epoch) if writes else None
     num_profiled = config.train.profile if writes else 0
-    with interruptible() as should_stop, profiled(run_dir / "profile", num_profiled, run.device) as after_step:
+    if writes:
+        show_views(run, run_dir / "views.png", tensorboard)
+    with (
+        interruptible() as should_stop,
+        profiled(run_dir / "profile", num_profiled, run.device) as trace_step,
+        live_display(run, progress) as show_step,
+    ):
+
+        def after_step() -> None:
+            trace_step()
+            show_step()
+
         while progress.epoch * run.source.steps_per_epoch + progress.step_in_epoch < run.last_step:
             completed = train_epoch(run, progress, should_stop, after_step)
             if completed:
@@ -216,6 +222,7 @@ def train_all(run: Run, progress: Progress, validation: ImagePart) -> bool:
                 if writes:
                     append_row(metrics, row)
                     log_scalars(tensorboard, row)
+                    log_row(config, row)
                 print_epoch(row, config.train.epochs)
                 if progress.step_in_epoch == run.source.steps_per_epoch:
                     progress.finish_epoch()
@@ -223,6 +230,20 @@ def train_all(run: Run, progress: Progress, validation: ImagePart) -> bool:
             if run.world.any(not completed or should_stop()):
                 return False
     return True
+
+
+def show_views(run: Run, path: Path, tensorboard: Any | None) -> None:
+    """Keep a picture of what the model sees: the first views that the method itself trains on; does nothing if there.
+
+    They are made once more for it, which changes nothing: all that is random depends on epoch and sample only.
+    """
+    if path.exists():
+        return
+    epoch = run.config.train.clean_epochs
+    piece = make_pieces(run, next(run.source.batches(epoch)), epoch)[0]
+    method = run.main_stage.method
+    titles = view_titles(method, method.layout(run.config.augment), run.config.method)
+    save_views(path, prepared(run, piece)[0], titles, tensorboard)
 
 
 def train(config: Config) -> dict[str, Any] | None:
@@ -238,6 +259,7 @@ def train(config: Config) -> dict[str, Any] | None:
     )
     config = dataclasses.replace(config, run_dir=run_dir)
     choose_engine(config.augment.backend, torch.device(config.device))
+    check_wandb(config)
     with explained(config), join_world(torch.device(config.device)) as (world, device):
         return train_in(world, device, config)
 
@@ -281,6 +303,8 @@ def train_in(world: World, device: torch.device, config: Config) -> dict[str, An
     }
     if world.rank == 0:
         write_json(run_dir / "results.json", results)
+        log_results(run_dir, results, progress.epoch + (progress.step_in_epoch > 0))
+        finish_with(config, results)
     return results
 
 
