@@ -23,6 +23,7 @@ from fastmagn.sweeping.arguments import Machines, parse_arguments
 from fastmagn.sweeping.definition import PLACES, Trial, definition, keep_definition, make_trials
 from fastmagn.sweeping.on_ray import check_ray, run_trials
 from fastmagn.sweeping.shown import Board, print_summary, read_json
+from fastmagn.sweeping.trial import Outcome
 
 EXIT_TRIAL_FAILED = 1
 
@@ -72,8 +73,14 @@ def run_left(trials: list[Trial], board: Board, machines: Machines) -> bool:
     for trial in left:
         write_text(trial.config.run_dir / "config.yaml", to_yaml(trial.config))
     on_cpu = all(trial.config.device == "cpu" for trial in left)
+
+    def ended(outcome: Outcome) -> None:
+        if outcome.state == "interrupted" and is_finished(board.trials[outcome.name]):
+            outcome = Outcome(outcome.name, "finished")  # it was asked to stop after its last file
+        board.ended(outcome)
+
     with board.live():
-        return run_trials([trial.config.run_dir for trial in left], machines, on_cpu, board.started, board.ended)
+        return run_trials([trial.config.run_dir for trial in left], machines, on_cpu, board.started, ended)
 
 
 def conclude(trials: list[Trial], board: Board, out: Path, completed: bool) -> int:

@@ -8,7 +8,6 @@ import logging
 import os
 import shutil
 import signal
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,7 +74,8 @@ def run_trials(
             tune.report(outcome._asdict())
 
         watch = _Watch(started, ended)
-        state_dir = Path(tempfile.mkdtemp(prefix=".tune-", dir=run_dirs[0].parent))
+        state_dir = run_dirs[0].parent / ".tune"
+        shutil.rmtree(state_dir, ignore_errors=True)  # a killed sweep's
         try:
             with _asked_to_stop(lambda: flag.set.remote(), watch):
                 tune.Tuner(

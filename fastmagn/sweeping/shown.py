@@ -130,7 +130,7 @@ def summarise_trials(trials: list[Trial]) -> tuple[str, list[Summary]]:
 def print_summary(trials: list[Trial]) -> None:
     """The finished trials' table, sorted by mCA."""
     title, summaries = summarise_trials(trials)
-    table = Table(title=f"{len(trials)} trials by mCA {title}", caption="in %")
+    table = Table(title=f"trials by mCA {title}", caption="in %")
     for name in trials[0].values:
         table.add_column(name.split(".")[-1], justify="right")
     for column in ("clean", f"mCA {title}", "RMS corrupt"):
