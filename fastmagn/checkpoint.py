@@ -145,5 +145,6 @@ def _may_change(name: str) -> bool:
     return name.startswith("eval.") or name in {
         *("run_dir", "resume", "device", "data.dir", "data.download", "data.source", "data.num_workers"),
         *("train.max_steps", "train.checkpoint_every_steps", "train.keep_checkpoints", "train.profile"),
+        "train.wandb_project",
         *("train.compile", "train.compile_mode", "train.deterministic", "augment.backend"),
     }

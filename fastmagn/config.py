@@ -99,6 +99,8 @@ class TrainConfig:
         checkpoint_every_steps: Also save a checkpoint every so many steps, 0 or more; 0 means at epoch ends only.
         keep_checkpoints: Checkpoints that RUN/checkpoints holds, 1 or more: last.pt and the ones before it.
         profile: Trace so many steps with torch.profiler into RUN/profile, after a few to warm up; 0 means none.
+        wandb_project: Project of Weights & Biases that gets the run's rows and results (the extra wandb); none sends
+            nothing.
     """
 
     epochs: int = 30
@@ -116,6 +118,7 @@ class TrainConfig:
     checkpoint_every_steps: int = 0
     keep_checkpoints: int = 2
     profile: int = 0
+    wandb_project: str | None = None
 
     def __post_init__(self) -> None:
         check(self.epochs >= 1, "train.epochs", self.epochs, "1 or more")

@@ -1,4 +1,4 @@
-"""config.yaml, metrics.jsonl and TensorBoard's files of a run: what a full disk refuses is written later."""
+"""config.yaml, metrics.jsonl, views.png and TensorBoard's files of a run: what a full disk refuses is written later."""
 
 import json
 from collections.abc import Callable
@@ -6,11 +6,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fastmagn.files import write_text
+import numpy as np
+from PIL import Image
+
+from fastmagn.files import replace_file, write_text
 from fastmagn.full_disk import check_room
 from fastmagn.runlog import append_row, log_scalars, tensorboard_writer, warn
 
 _SCALARS_BYTES = 1 << 20  # of a few epochs, with room to spare: TensorBoard's thread prints a traceback when it fails
+
+VIEWS_FILE = "views.png"
 
 
 class RunFiles:
@@ -27,6 +32,7 @@ class RunFiles:
         self._rows = list(rows)
         self._metrics_whole = False  # whether the file is known to hold all rows but the newest
         self._writer: Any | None = None
+        self._views: Image.Image | None = None  # not yet in TensorBoard
         self._to_log: list[dict[str, Any]] = []
         self._owed: dict[str, Callable[[], None]] = {
             "config.yaml": lambda: write_text(run_dir / "config.yaml", config_yaml),
@@ -39,6 +45,16 @@ class RunFiles:
         self._rows.append(row)
         self._to_log.append(row)
         self._owed |= {"metrics.jsonl": self._write_metrics, "tensorboard": self._log_scalars}
+        self._catch_up()
+
+    def has_views(self) -> bool:
+        """Whether views.png is there."""
+        return (self._run_dir / VIEWS_FILE).exists()
+
+    def add_views(self, grid: Image.Image) -> None:
+        """Keep the picture of the views as views.png, and in TensorBoard."""
+        self._views = grid
+        self._owed |= {VIEWS_FILE: lambda: self._write_views(grid), "tensorboard": self._log_scalars}
         self._catch_up()
 
     def close(self) -> None:
@@ -64,12 +80,20 @@ class RunFiles:
             write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in self._rows))
         self._metrics_whole = True
 
+    def _write_views(self, grid: Image.Image) -> None:
+        with replace_file(self._run_dir / VIEWS_FILE) as file:
+            grid.save(file, format="PNG")
+
     def _log_scalars(self) -> None:
         try:
             check_room(self._run_dir, _SCALARS_BYTES)
             if self._writer is None:
                 # TensorBoard drops the points from this epoch on that a run before this one has left.
-                self._writer = tensorboard_writer(self._run_dir, self._to_log[0]["epoch"])
+                first = self._to_log[0]["epoch"] if self._to_log else len(self._rows)
+                self._writer = tensorboard_writer(self._run_dir, first)
+            if self._views is not None and self._writer is not None:
+                self._writer.add_image("views", np.asarray(self._views), dataformats="HWC", global_step=0)
+                self._views = None
             for row in self._to_log:
                 log_scalars(self._writer, row)
         except OSError:

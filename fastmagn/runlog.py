@@ -97,6 +97,22 @@ def log_scalars(writer: Any | None, row: dict[str, Any]) -> None:
         writer.flush()
 
 
+def log_results(run_dir: Path, results: dict[str, Any], epochs: int) -> None:
+    """A run's results as TensorBoard scalars, after its `epochs` rows; does nothing where it is not installed."""
+    rms = results["rms_calibration_error"]
+    scalars = {"clean_accuracy": results["clean_accuracy"]}
+    scalars |= {f"mca_{name}": value for name, value in results["mca"].items() if value is not None}
+    scalars |= {f"rms_calibration_error_{part}": rms[part] for part in ("clean", "corrupt")}
+    try:
+        writer = tensorboard_writer(run_dir, epochs)
+        for name, value in scalars.items() if writer is not None else ():
+            writer.add_scalar(f"results/{name}", value, global_step=epochs)
+        if writer is not None:
+            writer.close()
+    except OSError as error:
+        warn(f"{run_dir / 'tensorboard'} not written ({error.strerror}); the results are in results.json.")
+
+
 def print_epoch(row: dict[str, Any], epochs: int) -> None:
     """One line for one epoch."""
     known = {"epoch", "step", "lr", "loss", "train_accuracy", "validation_accuracy", "images_per_s", "epoch_s"}

@@ -32,6 +32,7 @@ from fastmagn.evaluate import evaluate, predict, use_cache
 from fastmagn.failures import explained
 from fastmagn.files import write_json
 from fastmagn.hardware import set_backends, settle_hardware
+from fastmagn.live import live_display
 from fastmagn.methods import LossParts
 from fastmagn.optim import learning_rate, set_learning_rate
 from fastmagn.prefetch import made_ahead
@@ -40,11 +41,12 @@ from fastmagn.progress import Progress
 from fastmagn.run import Run, build_run, measured_model, share_statistics
 from fastmagn.run_files import RunFiles
 from fastmagn.run_lock import run_lock
-from fastmagn.runlog import console, environment, print_epoch, print_results, progress_bar
+from fastmagn.runlog import console, environment, log_results, print_epoch, print_results
 from fastmagn.saving import CHECK_EVERY_STEPS, check_finite, is_save_due, restore, save, save_at_last
 from fastmagn.signals import interruptible
+from fastmagn.view_grid import view_grid, view_titles
+from fastmagn.wandb_log import check_wandb, finish_with, log_row
 
-STATUS_EVERY_S = 1.0  # reading the running loss waits for the device: seldom
 AGREE_EVERY_STEPS = 10  # several processes ask each other whether to stop
 
 
@@ -127,29 +129,22 @@ def train_epoch(run: Run, progress: Progress, signal_received: Callable[[], int]
     """
     run.model.train()
     epoch, steps = progress.epoch, run.source.steps_per_epoch
-    epoch_s_before, start, shown = progress.epoch_s, time.perf_counter(), 0.0
+    epoch_s_before, start = progress.epoch_s, time.perf_counter()
     batches = run.source.batches(epoch, progress.step_in_epoch)
-    with progress_bar() as bar:
-        task = bar.add_task(f"epoch {epoch + 1}", total=steps, completed=progress.step_in_epoch, status="")
-        for pieces in made_ahead(batches, lambda batch: make_pieces(run, batch, epoch), _tensors, run.device):
-            step = epoch * steps + progress.step_in_epoch
-            if step >= run.last_step:
-                break
-            progress.add(train_step(run, pieces, step), step)
-            progress.epoch_s = epoch_s_before + time.perf_counter() - start
-            bar.update(task, advance=1)
-            if not bar.disable and progress.epoch_s - shown > STATUS_EVERY_S:
-                shown = progress.epoch_s
-                loss = progress.sums[progress.names.index("loss")]
-                bar.update(task, status=f"loss {float(loss) / progress.step_in_epoch:.3f}")
-            after_step()
-            if (step + 1) % CHECK_EVERY_STEPS == 0:
-                check_finite(run, progress)
-            asks = run.world.size == 1 or (step + 1) % AGREE_EVERY_STEPS == 0
-            if asks and run.world.max(signal_received()):
-                return False
-            if is_save_due(run, progress):
-                save(run, progress)
+    for pieces in made_ahead(batches, lambda batch: make_pieces(run, batch, epoch), _tensors, run.device):
+        step = epoch * steps + progress.step_in_epoch
+        if step >= run.last_step:
+            break
+        progress.add(train_step(run, pieces, step), step)
+        progress.epoch_s = epoch_s_before + time.perf_counter() - start
+        after_step()
+        if (step + 1) % CHECK_EVERY_STEPS == 0:
+            check_finite(run, progress)
+        asks = run.world.size == 1 or (step + 1) % AGREE_EVERY_STEPS == 0
+        if asks and run.world.max(signal_received()):
+            return False
+        if is_save_due(run, progress):
+            save(run, progress)
     if run.device.type == "cuda":
         torch.cuda.synchronize(run.device)  # the last steps may still be under way
     progress.epoch_s = epoch_s_before + time.perf_counter() - start
@@ -208,15 +203,24 @@ def train_all(run: Run, progress: Progress, validation: ImagePart) -> None:
     num_profiled = config.train.profile if writes else 0
     with (
         interruptible() as signal_received,
-        profiled(run_dir / "profile", num_profiled, run.device) as after_step,
+        profiled(run_dir / "profile", num_profiled, run.device) as trace_step,
         closing(RunFiles(run_dir, to_yaml(config), progress.rows)) if writes else nullcontext() as files,
+        live_display(run, progress) as show_step,
     ):
+        if files is not None:
+            show_views(run, files)
+
+        def after_step() -> None:
+            trace_step()
+            show_step()
+
         while run.steps_done(progress) < run.last_step:
             if train_epoch(run, progress, signal_received, after_step):
                 row = finish_epoch(run, progress, validation)
                 progress.rows.append(row)
                 if files is not None:
                     files.add(row)
+                    log_row(config, row)
                 print_epoch(row, config.train.epochs)
                 if progress.step_in_epoch == run.source.steps_per_epoch:
                     progress.finish_epoch()
@@ -226,6 +230,21 @@ def train_all(run: Run, progress: Progress, validation: ImagePart) -> None:
                 save_at_last(run, progress)
                 console.print("interrupted; the same command goes on from the last checkpoint")
                 raise Interrupted(signal_number)
+
+
+def show_views(run: Run, files: RunFiles) -> None:
+    """Keep a picture of what the model sees: the first views that the method itself trains on; does nothing if there.
+
+    They are made once more for it, which changes nothing: all that is random depends on epoch and sample only.
+    """
+    if files.has_views():
+        return
+    epoch = run.config.train.clean_epochs
+    with closing(run.source.batches(epoch)) as batches:
+        piece = make_pieces(run, next(batches), epoch)[0]
+    method = run.main_stage.method
+    titles = view_titles(method, method.layout(run.config.augment), run.config.method)
+    files.add_views(view_grid(prepared(run, piece)[0], titles))
 
 
 def train(config: Config) -> dict[str, Any]:
@@ -243,6 +262,7 @@ def train(config: Config) -> dict[str, Any]:
     )
     config = dataclasses.replace(config, run_dir=run_dir)
     choose_engine(config.augment.backend, torch.device(config.device))
+    check_wandb(config)
     with (
         explained(config),
         join_world(torch.device(config.device)) as (world, device),
@@ -293,6 +313,8 @@ def train_in(world: World, device: torch.device, config: Config) -> dict[str, An
     }
     if world.rank == 0:
         write_json(run_dir / "results.json", results)
+        log_results(run_dir, results, progress.epoch + (progress.step_in_epoch > 0))
+        finish_with(config, results)
     return results
 
 

@@ -20,6 +20,7 @@ _BOOKKEEPING = frozenset(
     | {
         "train.compile_mode",
         "train.profile",
+        "train.wandb_project",
         "train.checkpoint_every_steps",
         "eval.batch_size",
         "eval.cache_dir",

@@ -1,0 +1,213 @@
+"""A sweep's command line, and its YAML form."""
+
+import argparse
+import difflib
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import yaml
+
+from fastmagn.errors import InputError, check
+from fastmagn.sweeping.definition import Search, check_field, parse_grid, parse_random, parse_range
+
+_MARKS = frozenset({"trials", "grid", "random"})  # what tells a sweep's file from a run's
+_KEYS = ("base", "fields", "trials", "grid", "random", "num_trials", "search_seed", "out")
+DEFAULT_OUT = Path("runs/sweep")
+
+
+class Machines(NamedTuple):
+    """Where trials run. They decide nothing about what comes out.
+
+    Args:
+        address: Of a Ray cluster, `auto` for the one this host belongs to; None starts Ray on this machine.
+        cpus_per_trial: Cores for each trial, above 0; its threads, where that is 1 or more.
+        gpus_per_trial: GPUs for each trial, a share such as 0.5 or a whole number; None means one where there are
+            any, and none for `device: cpu`.
+        max_concurrent: Trials at a time, 0 for as many as there is room for.
+    """
+
+    address: str | None = None
+    cpus_per_trial: float = 1.0
+    gpus_per_trial: float | None = None
+    max_concurrent: int = 0
+
+
+class Request(NamedTuple):
+    """What a sweep's command line asks for; `arguments` are all trials' own, as `python -m fastmagn.train` has them."""
+
+    search: Search
+    arguments: list[str]
+    out: Path
+    machines: Machines
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(message)
+
+
+def parse_arguments(arguments: list[str]) -> Request:
+    """The whole command line.
+
+    Raises:
+        InputError: An argument, a sweep's file or a value in it that cannot be used.
+    """
+    own, fields = _parser().parse_known_args(arguments)
+    files = [config for config in own.config if _is_sweep(config)]
+    if len(files) > 1:
+        raise InputError(f"--config: got two sweeps, {files[0]} and {files[1]}; expected one.")
+    given = _read_sweep(Path(files[0])) if files else {}
+    shared = []
+    for config in own.config:
+        shared += given["arguments"] if config in files else ["--config", config]
+    for field in fields:
+        name = field.removeprefix("--").partition("=")[0]
+        if name in ("run_dir", "resume"):
+            check_field(name, "sweep")
+    grid = given.get("grid", {}) | dict(parse_grid(text) for text in own.grid)
+    random = given.get("random", {}) | dict(parse_random(text) for text in own.random)
+    num_trials = own.num_trials if own.num_trials is not None else given.get("num_trials", 0)
+    search_seed = own.search_seed if own.search_seed is not None else given.get("search_seed", 0)
+    search = Search(
+        trials=given.get("trials", ({},)), grid=grid, random=random, num_trials=num_trials, search_seed=search_seed
+    )
+    _check_search(search)
+    machines = Machines(getattr(own, "ray.address"), own.cpus_per_trial, own.gpus_per_trial, own.max_concurrent)
+    _check_machines(machines)
+    return Request(search, [*shared, *fields], (own.out or given.get("out") or DEFAULT_OUT).absolute(), machines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m fastmagn.sweep",
+        description="Many runs on Ray: a grid or random search over any fields of the configuration. Each trial is an "
+        "ordinary run folder in DIR; the same command goes on with an interrupted sweep; it ends with a report.",
+        epilog="Any field of the configuration may follow, such as --train.epochs 5, for all trials; python -m "
+        "fastmagn.train --help lists them. Exit status: 0 done, 1 a trial failed, 2 unusable input, 130 interrupted.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--config", action="append", default=[], metavar="FILE", help="YAML of all trials' fields, or of a sweep")
+    add(
+        *("--grid", "-g"),
+        action="append",
+        default=[],
+        metavar="FIELD=A,B,C",
+        help="a field and its values; several make their product",
+    )
+    add(
+        "--random",
+        action="append",
+        default=[],
+        metavar="FIELD=LOW..HIGH[:log]",
+        help="draw a field for each of --num_trials, uniformly or in its logarithm",
+    )
+    add("--num_trials", type=int, metavar="N", help="random draws; a grid has each of them at each point")
+    add("--search_seed", type=int, metavar="SEED", help="seed of the random draws (default: 0)")
+    add("--out", type=Path, metavar="DIR", help=f"folder of the run folders and the report (default: {DEFAULT_OUT})")
+    add("--ray.address", metavar="ADDRESS", help="a Ray cluster, or auto; DIR is then on a file system all share")
+    add("--cpus_per_trial", type=float, default=1.0, metavar="X", help="cores for each trial (default: 1)")
+    add(
+        "--gpus_per_trial",
+        type=float,
+        metavar="X",
+        help="GPUs for each trial: 0.5 puts two on one (default: 1 where there are any and device is not cpu)",
+    )
+    add("--max_concurrent", type=int, default=0, metavar="N", help="trials at a time (default: as many as fit)")
+    return parser
+
+
+def _check_search(search: Search) -> None:
+    check(search.search_seed >= 0, "--search_seed", search.search_seed, "0 or more")
+    if search.random:
+        check(search.num_trials >= 1, "--num_trials", search.num_trials, "1 or more with --random")
+    else:
+        check(search.num_trials == 0, "--num_trials", search.num_trials, "none without --random")
+    if search.varied() == [] and len(search.trials) == 1:
+        raise InputError(
+            "sweep: nothing varies; expected --grid FIELD=A,B, --random FIELD=LOW..HIGH or a sweep's file."
+        )
+    places = [set().union(*search.trials), set(search.grid), set(search.random)]
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        twice = sorted(places[first] & places[second])
+        if twice:
+            raise InputError(f"sweep: {twice[0]} varies in two ways; expected one of trials, --grid and --random.")
+
+
+def _check_machines(machines: Machines) -> None:
+    check(machines.cpus_per_trial > 0, "--cpus_per_trial", machines.cpus_per_trial, "a number above 0")
+    gpus = machines.gpus_per_trial or 0.0
+    shares = 0 <= gpus <= 1 or gpus % 1 == 0
+    check(shares and gpus >= 0, "--gpus_per_trial", gpus, "0..1, or a whole number")
+    check(machines.max_concurrent >= 0, "--max_concurrent", machines.max_concurrent, "0 (as many as fit) or more")
+
+
+def _is_sweep(config: str) -> bool:
+    try:
+        given = yaml.safe_load(Path(config).read_text())
+    except (OSError, ValueError, yaml.YAMLError):
+        return False  # the trainer's parser says what is wrong
+    return isinstance(given, dict) and not _MARKS.isdisjoint(given)
+
+
+def _read_sweep(path: Path) -> dict[str, Any]:
+    """A sweep's file, with `arguments` for its `base` and `fields`.
+
+    Raises:
+        InputError: A key or a value in it cannot be used.
+    """
+    given = yaml.safe_load(path.read_text())
+    for key in given:
+        if key not in _KEYS:
+            nearest = difflib.get_close_matches(str(key), _KEYS, n=1)
+            hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+            raise InputError(f"{path}: got {key!r}; expected {', '.join(_KEYS)}.{hint}")
+    try:
+        arguments = _base(path, given)
+        arguments += [f"--{name}={_text(value)}" for name, value in _changes(given.get("fields", {}), path).items()]
+        read: dict[str, Any] = {"arguments": arguments}
+        if "trials" in given:
+            read["trials"] = tuple(
+                {name: _text(value) for name, value in _changes(trial, path).items()} for trial in given["trials"]
+            )
+            check(len(read["trials"]) > 0, "trials", given["trials"], "at least one")
+        if "grid" in given:
+            grid = _changes(given["grid"], path)
+            read["grid"] = {name: tuple(_text(value) for value in values) for name, values in grid.items()}
+        if "random" in given:
+            read["random"] = {name: parse_range(name, one) for name, one in _changes(given["random"], path).items()}
+        read |= {name: int(given[name]) for name in ("num_trials", "search_seed") if name in given}
+    except (TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{path}: cannot be read as a sweep; expected fields: {{FIELD: value}}, trials: [{{FIELD: value}}], grid: "
+            "{FIELD: [a, b]}, random: {FIELD: low..high}."
+        ) from error
+    if "out" in given:
+        read["out"] = Path(given["out"])
+    return read
+
+
+def _base(path: Path, given: dict[str, Any]) -> list[str]:
+    if "base" not in given:
+        return []
+    base = path.parent / given["base"]
+    if not base.is_file():
+        raise InputError(f"{path}: base: got {given['base']!r}; expected a YAML file, but there is no {base}.")
+    return ["--config", str(base)]
+
+
+def _changes(given: dict[str, Any], path: Path) -> dict[str, Any]:
+    for name in given:
+        check_field(name, str(path))
+    return dict(given)
+
+
+def _text(value: Any) -> str:
+    """A value of a YAML file as the command line takes it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if not isinstance(value, str | int | float):
+        raise TypeError(value)
+    return str(value)

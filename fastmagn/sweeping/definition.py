@@ -1,0 +1,265 @@
+"""A sweep's definition: which fields vary, the trials that makes, and DIR/sweep.yaml, which keeps it."""
+
+import dataclasses
+import difflib
+import hashlib
+import itertools
+import json
+import math
+import re
+from dataclasses import dataclass, is_dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, get_type_hints
+
+import numpy as np
+import yaml
+
+from fastmagn.cli import flatten, parse_config, plain
+from fastmagn.config import Config
+from fastmagn.errors import InputError
+from fastmagn.files import write_text
+
+DEFINITION = "sweep.yaml"
+# Where a sweep runs decides nothing about its trials.
+PLACES = frozenset({"run_dir", "resume", "device", "data.dir", "data.download", "eval.cache_dir"})
+_SIGNIFICANT_DIGITS = 4  # of a random draw: its folder's name is the value itself
+_LONGEST_NAME = 150  # file systems take 255
+
+
+class Range(NamedTuple):
+    """Numbers to draw from, low to high; uniformly, or in their logarithm."""
+
+    low: float
+    high: float
+    log: bool
+
+    def __str__(self) -> str:
+        return f"{self.low:g}..{self.high:g}" + (":log" if self.log else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """What varies. The trials are the product: each of `trials`, at each point of the grid, with each random draw.
+
+    Args:
+        trials: Changes, field -> value as the command line takes it; one without changes where none are given.
+        grid: field -> its values.
+        random: field -> the range that it is drawn from.
+        num_trials: Random draws, 0 without `random`.
+        search_seed: Seed of the draws; a draw depends on it, the field and the draw's number only.
+    """
+
+    trials: tuple[dict[str, str], ...] = ({},)
+    grid: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    random: dict[str, Range] = dataclasses.field(default_factory=dict)
+    num_trials: int = 0
+    search_seed: int = 0
+
+    def points(self) -> list[dict[str, str]]:
+        """Every trial's changes; a grid's last field varies fastest, the draws faster still."""
+        names, axes = list(self.grid), list(self.grid.values())
+        grid = [dict(zip(names, values, strict=True)) for values in itertools.product(*axes)]
+        draws = [
+            {name: draw(name, limits, self.search_seed, number) for name, limits in self.random.items()}
+            for number in range(self.num_trials if self.random else 1)
+        ]
+        return [first | second | third for first in self.trials for second in grid for third in draws]
+
+    def varied(self) -> list[str]:
+        """The fields that vary, in the order they were given."""
+        return list(dict.fromkeys([*(name for trial in self.trials for name in trial), *self.grid, *self.random]))
+
+
+class Trial(NamedTuple):
+    """One run of a sweep: its folder's name, the varied fields' values, and its whole configuration with `run_dir`."""
+
+    name: str
+    values: dict[str, Any]
+    config: Config
+
+
+def draw(field: str, limits: Range, seed: int, number: int) -> str:
+    """A draw from a range, as the command line takes it: a whole number for a whole-numbered field, else 4 digits."""
+    digest = hashlib.sha256(f"{seed} {field} {number}".encode()).digest()
+    uniform = np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little"))).random()
+    if FIELD_TYPES[field] is int:
+        low, high = math.ceil(limits.low), math.floor(limits.high)
+        if limits.log:  # of low - 1/2 .. high + 1/2, so that the ends have their share
+            value = math.exp(math.log(low - 0.5) + uniform * (math.log(high + 0.5) - math.log(low - 0.5)))
+        else:
+            value = low - 0.5 + uniform * (high - low + 1)
+        return str(min(max(round(value), low), high))
+    if limits.log:
+        value = math.exp(math.log(limits.low) + uniform * (math.log(limits.high) - math.log(limits.low)))
+    else:
+        value = limits.low + uniform * (limits.high - limits.low)
+    return f"{float(f'{value:.{_SIGNIFICANT_DIGITS}g}'):g}"
+
+
+def _field_types() -> dict[str, Any]:
+    """Every field's type by its dotted name."""
+    types: dict[str, Any] = {}
+    for name, hint in get_type_hints(Config).items():
+        types |= {f"{name}.{inner}": kind for inner, kind in get_type_hints(hint).items()} if is_dataclass(hint) else {}
+        types |= {} if is_dataclass(hint) else {name: hint}
+    return types
+
+
+FIELD_TYPES = _field_types()
+
+
+def check_field(name: str, given_by: str) -> None:
+    """Raise InputError unless `name` is a field that a sweep may set."""
+    if name in ("run_dir", "resume"):
+        raise InputError(f"{given_by}: got {name!r}; a sweep sets it: --out names the folder of all trials.")
+    if name not in FIELD_TYPES:
+        nearest = difflib.get_close_matches(name, FIELD_TYPES, n=1, cutoff=0.5)
+        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+        raise InputError(f"{given_by}: got {name!r}, which is no field of the configuration.{hint}")
+
+
+def parse_grid(text: str) -> tuple[str, tuple[str, ...]]:
+    """`section.field=a,b,c` apart.
+
+    Raises:
+        InputError: It has another form, or the field does not exist.
+    """
+    name, equals, values = text.partition("=")
+    listed = tuple(value.strip() for value in values.split(","))
+    if not equals or not all(listed):
+        raise InputError(f"--grid: got {text!r}; expected section.field=a,b,c.")
+    check_field(name, "--grid")
+    return name, listed
+
+
+def parse_random(text: str) -> tuple[str, Range]:
+    """`section.field=low..high` or `section.field=low..high:log` apart.
+
+    Raises:
+        InputError: It has another form, the field does not exist or takes no numbers, or the range is empty.
+    """
+    name, equals, limits = text.partition("=")
+    if not equals:
+        raise InputError(
+            f"--random: got {text!r}; expected section.field=low..high, with :log at the end if so wished."
+        )
+    check_field(name, "--random")
+    return name, parse_range(name, limits)
+
+
+def parse_range(name: str, text: str) -> Range:
+    """`low..high` or `low..high:log`, for the field `name`; see `parse_random`."""
+    if FIELD_TYPES[name] not in (int, float):
+        raise InputError(f"--random: {name}: takes no numbers; name its values with --grid {name}=a,b.")
+    match = re.fullmatch(r"(.+?)\.\.(.+?)(:log)?", text)
+    try:
+        found = Range(float(match[1]), float(match[2]), match[3] is not None)
+    except (TypeError, ValueError):
+        raise InputError(f"--random: {name}: got {text!r}; expected low..high or low..high:log.") from None
+    if not (math.isfinite(found.low) and math.isfinite(found.high) and found.low < found.high):
+        raise InputError(f"--random: {name}: got {text!r}; expected low below high.")
+    if found.log and found.low <= 0:
+        raise InputError(f"--random: {name}: got {text!r}; expected a range above 0 for :log.")
+    if FIELD_TYPES[name] is int and (found.low % 1 or found.high % 1):
+        raise InputError(f"--random: {name}: got {text!r}; expected whole numbers, as the field's.")
+    return found
+
+
+def make_trials(arguments: list[str], search: Search, out: Path) -> tuple[Config, list[Trial]]:
+    """What all trials share, and the trials, every one of them checked by the schema of `fastmagn.train`.
+
+    Args:
+        arguments: Of `python -m fastmagn.train`, for all trials.
+        search: What varies.
+        out: The folder of the trials' run folders.
+
+    Raises:
+        InputError: A field or a value is unknown or out of its range; two trials are the same.
+    """
+
+    def parse(more: list[str]) -> Config:
+        return parse_config([*arguments, *more], "python -m fastmagn.sweep", "")
+
+    trials, varied = [], search.varied()
+    for point in search.points():
+        config = parse([f"--{name}={value}" for name, value in point.items()])
+        flat = flatten(config)
+        trials.append(Trial("", {name: flat[name] for name in varied}, config))
+    names = _names([trial.values for trial in trials])
+    return parse([]), [
+        Trial(name, trial.values, dataclasses.replace(trial.config, run_dir=out / name, resume="auto"))
+        for name, trial in zip(names, trials, strict=True)
+    ]
+
+
+def _names(values: list[dict[str, Any]]) -> list[str]:
+    """A folder's name for each trial, of its varied fields' values.
+
+    Raises:
+        InputError: Two trials have the same values.
+    """
+    keys = [json.dumps(value) for value in values]
+    for number, key in enumerate(keys):
+        if key in keys[:number]:
+            what = ", ".join(f"{name} {value}" for name, value in values[number].items()) or "no change at all"
+            raise InputError(f"sweep: trials {keys.index(key) + 1} and {number + 1} are the same: {what}.")
+    last = [name.split(".")[-1] for name in values[0]]
+    short = {name: name.split(".")[-1] if last.count(name.split(".")[-1]) == 1 else name for name in values[0]}
+    names = []
+    for number, value in enumerate(values):
+        parts = "_".join(f"{short[name]}-{one}" for name, one in value.items()) or "trial"
+        name = re.sub(r"[^A-Za-z0-9._+-]", "-", parts)
+        if len(name) > _LONGEST_NAME or name in names:
+            name = f"{name[:_LONGEST_NAME]}-{hashlib.sha256(keys[number].encode()).hexdigest()[:8]}"
+        names.append(name)
+    return names
+
+
+def definition(base: Config, search: Search) -> dict[str, Any]:
+    """What decides a sweep's trials, as YAML holds it: what varies, and the fields that all of them share."""
+    varied = set(search.varied())
+    shared = {name: value for name, value in flatten(base).items() if name not in PLACES | varied}
+    return {
+        "trials": [dict(trial) for trial in search.trials],
+        "grid": {name: list(values) for name, values in search.grid.items()},
+        "random": {name: str(limits) for name, limits in search.random.items()},
+        "num_trials": search.num_trials,
+        "search_seed": search.search_seed,
+        "fields": shared,
+    }
+
+
+def keep_definition(out: Path, wanted: dict[str, Any]) -> None:
+    """Write DIR/sweep.yaml, or check that the one there says the same.
+
+    Raises:
+        InputError: It says something else, or cannot be read.
+    """
+    path = out / DEFINITION
+    if not path.exists():
+        write_text(path, yaml.safe_dump(wanted, sort_keys=False))
+        return
+    try:
+        there = yaml.safe_load(path.read_text())
+        before, now = _flat(there), _flat(wanted)
+    except (OSError, ValueError, AttributeError, TypeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: cannot be read as a sweep ({type(error).__name__}); name another --out.") from error
+    defaults = _flat({"fields": flatten(Config())})  # a field that is younger than the sweep
+    for name in dict.fromkeys([*now, *before]):
+        old, new = before.get(name, defaults.get(name)), now.get(name, defaults.get(name))
+        if old != new:
+            raise InputError(
+                f"{path}: is another sweep: {name.removeprefix('fields.')} is {_said(old)} there and {_said(new)} here."
+                " Name another --out, or go on with the same arguments."
+            )
+
+
+def _flat(wanted: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in wanted.items():
+        flat |= {f"{name}.{inner}": one for inner, one in value.items()} if isinstance(value, dict) else {name: value}
+    return plain(flat)
+
+
+def _said(value: Any) -> str:
+    return "not given" if value is None else json.dumps(value)

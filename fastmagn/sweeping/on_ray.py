@@ -1,0 +1,196 @@
+"""Trials on Ray Tune: the one module that imports Ray.
+
+Tune places trials on cores and GPUs, here or on a cluster. What has been done is read from the run folders, never from
+Tune's own state, which is thrown away.
+"""
+
+import logging
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fastmagn.errors import InputError
+from fastmagn.sweeping.arguments import Machines
+from fastmagn.sweeping.trial import Outcome, run_trial
+
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it gives trials ten seconds to save
+    "TUNE_MAX_PENDING_TRIALS_PG": "4",
+}
+for _name, _value in _QUIET.items():
+    os.environ.setdefault(_name, _value)
+
+try:
+    import ray
+    from ray import tune
+except ImportError:
+    ray = tune = None
+
+_OBJECT_STORE_BYTES = 100 * 2**20  # a trial's outcome is a line of text; Ray's default is a third of the memory
+
+
+def check_ray() -> None:
+    """Raise InputError where Ray is not installed."""
+    if tune is None:
+        raise InputError("sweep: needs Ray Tune; pip install 'fastmagn[ray]'.")
+
+
+def run_trials(
+    run_dirs: list[Path],
+    machines: Machines,
+    on_cpu: bool,
+    started: Callable[[str], None],
+    ended: Callable[[Outcome], None],
+) -> bool:
+    """Run the trials whose folders these are; False if SIGINT or SIGTERM asked to stop, once all have saved and left.
+
+    Args:
+        run_dirs: Run folders with a config.yaml, on a file system that all hosts share.
+        machines: Where.
+        on_cpu: They want no GPU unless `machines` says so.
+        started: Called with a trial's name when it starts.
+        ended: Called when it has ended.
+
+    Raises:
+        InputError: The cluster cannot be reached, or no host of it has what a trial needs.
+    """
+    check_ray()
+    with _connected(machines.address):
+        gpus = _gpus(machines, on_cpu)
+        _check_room(machines.cpus_per_trial, gpus)
+        flag = ray.remote(num_cpus=0)(_Flag).remote()
+        threads, folder = max(1, int(machines.cpus_per_trial)), Path.cwd()
+
+        def trainable(config: dict[str, Any]) -> None:
+            outcome = run_trial(Path(config["run_dir"]), folder, threads, lambda: ray.get(flag.read.remote()))
+            tune.report(outcome._asdict())
+
+        watch = _Watch(started, ended)
+        state_dir = run_dirs[0].parent / ".tune"
+        shutil.rmtree(state_dir, ignore_errors=True)  # a killed sweep's
+        try:
+            with _asked_to_stop(lambda: flag.set.remote(), watch):
+                tune.Tuner(
+                    tune.with_resources(trainable, {"cpu": machines.cpus_per_trial, "gpu": gpus}),
+                    param_space={"run_dir": tune.grid_search([str(path) for path in run_dirs])},
+                    tune_config=tune.TuneConfig(max_concurrent_trials=machines.max_concurrent or None),
+                    run_config=tune.RunConfig(
+                        storage_path=str(state_dir), name="state", callbacks=[watch], stop=watch.stopper(), verbose=0
+                    ),
+                ).fit()
+        finally:
+            shutil.rmtree(state_dir, ignore_errors=True)
+        return not watch.stopping
+
+
+class _Flag:
+    """An actor that every trial asks whether to stop."""
+
+    def __init__(self) -> None:
+        self.value = False
+
+    def set(self) -> None:
+        self.value = True
+
+    def read(self) -> bool:
+        return self.value
+
+
+class _Watch(tune.Callback if tune else object):
+    """Follows the trials; once asked to stop, ends the experiment as soon as none runs any more."""
+
+    def __init__(self, started: Callable[[str], None], ended: Callable[[Outcome], None]) -> None:
+        self.started, self.ended = started, ended
+        self.running: set[str] = set()
+        self.stopping = False
+
+    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        name = Path(trial.config["run_dir"]).name
+        self.running.add(name)
+        if not self.stopping:
+            self.started(name)
+
+    def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict[str, Any], **info: Any) -> None:
+        self._ended(Outcome(result["name"], result["state"], result["error"]))
+
+    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        lines = str(trial.get_error() or "its worker died").strip().splitlines()
+        self._ended(Outcome(Path(trial.config["run_dir"]).name, "failed", lines[-1]))
+
+    def _ended(self, outcome: Outcome) -> None:
+        self.running.discard(outcome.name)
+        self.ended(outcome)
+
+    def stopper(self) -> Any:
+        watch = self
+
+        class AskedToStop(tune.Stopper):
+            def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+                return False
+
+            def stop_all(self) -> bool:
+                return watch.stopping and not watch.running
+
+        return AskedToStop()
+
+
+@contextmanager
+def _asked_to_stop(tell_trials: Callable[[], Any], watch: _Watch) -> Iterator[None]:
+    """SIGINT or SIGTERM asks the trials to save and leave; a second one leaves at once."""
+
+    def receive(number: int, frame: object) -> None:
+        if watch.stopping:
+            raise KeyboardInterrupt
+        watch.stopping = True
+        tell_trials()
+
+    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _connected(address: str | None) -> Iterator[None]:
+    """Ray, started here or reached at `address`; quiet, without its dashboard."""
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        if address is None:
+            cores = len(os.sched_getaffinity(0))
+            store = _OBJECT_STORE_BYTES
+            ray.init("local", num_cpus=cores, object_store_memory=store, include_dashboard=False, **quiet)
+        else:
+            ray.init(address, **quiet)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise InputError(f"--ray.address: got {address!r}; Ray says: {' '.join(str(error).split())}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _gpus(machines: Machines, on_cpu: bool) -> float:
+    if machines.gpus_per_trial is not None:
+        return machines.gpus_per_trial
+    return 1.0 if not on_cpu and ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
+
+
+def _check_room(cpus: float, gpus: float) -> None:
+    """Raise InputError unless one host has what a trial needs; Ray itself would wait for it for ever."""
+    hosts = [host["Resources"] for host in ray.nodes() if host["Alive"]]
+    for name, kind, wanted in (("cpus_per_trial", "CPU", cpus), ("gpus_per_trial", "GPU", gpus)):
+        most = max(host.get(kind, 0.0) for host in hosts)
+        if wanted > most:
+            raise InputError(f"--{name}: got {wanted:g}; expected at most {most:g}, what the largest host has.")
+    if not any(host.get("CPU", 0.0) >= cpus and host.get("GPU", 0.0) >= gpus for host in hosts):
+        raise InputError(f"--cpus_per_trial: got {cpus:g} with {gpus:g} GPUs; no one host has both.")

@@ -1,0 +1,142 @@
+"""What a sweep shows: a live table at a terminal, a line for each trial that ends, the table at the end."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.live import Live
+from rich.table import Table
+
+from fastmagn.metrics.accuracy import mean_corruption_accuracy
+from fastmagn.runlog import console
+from fastmagn.sweeping.definition import Trial
+from fastmagn.sweeping.trial import Outcome
+
+_SETS = ("c18", "c15", "c19")  # by which trials are sorted: the paper's, else the usual benchmark's, else all
+_ROWS = 20  # of the live table
+_STATE_ORDER = ("running", "failed", "interrupted", "finished", "waiting")
+
+
+class Summary(NamedTuple):
+    """A finished trial: accuracies as fractions; `mca` is of the corruptions that all trials have measured."""
+
+    trial: Trial
+    clean_accuracy: float
+    mca: float
+    rms_corrupt: float
+
+
+class Board:
+    """Which trial stands where. `ended` prints its line, whatever the output is."""
+
+    def __init__(self, trials: list[Trial], finished: set[str]) -> None:
+        self.trials = {trial.name: trial for trial in trials}
+        self.states = {name: "finished" if name in finished else "waiting" for name in self.trials}
+        self.outcomes: dict[str, Outcome] = {}
+        self.begun: dict[str, float] = {}
+
+    def started(self, name: str) -> None:
+        self.states[name], self.begun[name] = "running", time.monotonic()
+
+    def ended(self, outcome: Outcome) -> None:
+        """Count a trial that has ended, and print its line."""
+        name, trial = outcome.name, self.trials[outcome.name]
+        if name not in self.begun:
+            return  # asked to stop before it began
+        self.states[name], self.outcomes[name] = outcome.state, outcome
+        done = sum(state in ("finished", "failed") for state in self.states.values())
+        seconds = time.monotonic() - self.begun[name]
+        what = outcome.state + (f": {outcome.error}" if outcome.error else "")
+        if outcome.state == "finished":
+            results = read_json(trial.config.run_dir / "results.json")
+            what = f"clean accuracy {100 * results['clean_accuracy']:.2f} %{_mca_text(results)}"
+        console.print(f"[{done}/{len(self.trials)}] {name}: {what} ({seconds:.0f} s)", soft_wrap=True, markup=False)
+
+    @contextmanager
+    def live(self) -> Iterator[None]:
+        """The table at a terminal, renewed once a second; nothing elsewhere."""
+        if not console.is_terminal:
+            yield
+            return
+        with Live(get_renderable=self.table, console=console, refresh_per_second=1, transient=True):
+            yield
+
+    def table(self) -> Table:
+        """The trials' states and last epochs, those that run first."""
+        table = Table(title=f"{self._count('finished')} of {len(self.trials)} trials finished")
+        for column in ("trial", "state", "epoch", "loss", "train %", "minutes"):
+            table.add_column(column, justify="left" if column in ("trial", "state") else "right")
+        names = sorted(self.trials, key=lambda name: _STATE_ORDER.index(self.states[name]))
+        for name in names[:_ROWS]:
+            table.add_row(name, self.states[name], *self._progress(name))
+        if len(names) > _ROWS:
+            table.add_row(f"and {len(names) - _ROWS} others")
+        return table
+
+    def _progress(self, name: str) -> tuple[str, str, str, str]:
+        if name not in self.begun:
+            return ("", "", "", "")
+        config = self.trials[name].config
+        row = _last_row(config.run_dir / "metrics.jsonl")
+        minutes = f"{(time.monotonic() - self.begun[name]) / 60:.1f}" if self.states[name] == "running" else ""
+        if row is None:
+            return (f"0/{config.train.epochs}", "", "", minutes)
+        epoch = f"{row['epoch'] + 1}/{config.train.epochs}"
+        return (epoch, f"{row['loss']:.3f}", f"{100 * row['train_accuracy']:.1f}", minutes)
+
+    def _count(self, state: str) -> int:
+        return sum(one == state for one in self.states.values())
+
+
+def _last_row(path: Path) -> dict[str, Any] | None:
+    """The last whole row of a metrics.jsonl that may be being written."""
+    try:
+        rows = [row for row in path.read_text().splitlines(keepends=True) if row.endswith("\n")]
+        return json.loads(rows[-1])
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def read_json(path: Path) -> Any | None:
+    """A JSON file's value; None where there is none, or half of one."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _mca_text(results: dict[str, Any]) -> str:
+    known = [name for name in _SETS if results["mca"].get(name) is not None]
+    return f", mCA {known[0]} {100 * results['mca'][known[0]]:.2f} %" if known else ""
+
+
+def summarise_trials(trials: list[Trial]) -> tuple[str, list[Summary]]:
+    """The set of corruptions that all finished trials have measured, and the trials, best first."""
+    results = {trial.name: read_json(trial.config.run_dir / "results.json") for trial in trials}
+    known = [name for name in _SETS if all(one["mca"].get(name) is not None for one in results.values())]
+    shared = set.intersection(*(set(one["corruption_accuracy"]) for one in results.values()))
+    summaries = []
+    for trial in trials:
+        one = results[trial.name]
+        mca = one["mca"][known[0]] if known else mean_corruption_accuracy(one["corruption_accuracy"], shared)
+        summaries.append(Summary(trial, one["clean_accuracy"], mca, one["rms_calibration_error"]["corrupt"]))
+    title = known[0] if known else f"of {len(shared)} corruptions"
+    return title, sorted(summaries, key=lambda summary: summary.mca, reverse=True)
+
+
+def print_summary(trials: list[Trial]) -> None:
+    """The finished trials' table, sorted by mCA."""
+    title, summaries = summarise_trials(trials)
+    table = Table(title=f"trials by mCA {title}", caption="in %")
+    for name in trials[0].values:
+        table.add_column(name.split(".")[-1], justify="right")
+    for column in ("clean", f"mCA {title}", "RMS corrupt"):
+        table.add_column(column, justify="right")
+    for summary in summaries:
+        numbers = (summary.clean_accuracy, summary.mca, summary.rms_corrupt)
+        values = [str(value) for value in summary.trial.values.values()]
+        table.add_row(*values, *(f"{100 * number:.2f}" for number in numbers))
+    console.print(table)
