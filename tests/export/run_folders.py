@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fastmagn.checkpoint import Progress, last_checkpoint, save_checkpoint
+from fastmagn.checkpoint import last_checkpoint, save_checkpoint
 from fastmagn.cli import flatten, parse_config, plain, to_yaml
 from fastmagn.config import Config
 from fastmagn.files import write_json, write_text
 from fastmagn.models import Normalised, build_model
+from fastmagn.progress import Progress
 
 CLASS_NAMES = tuple(str(digit) for digit in range(10))
 MEAN, STD = (0.3, 0.4, 0.5), (0.2, 0.25, 0.3)
@@ -49,8 +50,10 @@ def make_run(folder: Path, *arguments: str, results: bool = True) -> tuple[Confi
     write_text(folder / "config.yaml", to_yaml(config))
     save_checkpoint(
         last_checkpoint(folder),
+        step=0,
         progress=Progress(),
         config=flatten(config),
+        data_fingerprint="none",
         model=model.state_dict(),
         **({"average": average.state_dict()} if config.train.ema_decay else {}),
     )

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 import fastmagn.theory.__main__ as command
-from fastmagn.checkpoint import Progress, last_checkpoint, save_checkpoint
+from fastmagn.checkpoint import last_checkpoint, save_checkpoint
 from fastmagn.cli import to_yaml
 from fastmagn.config import Config
 from fastmagn.data import load_images
