@@ -18,6 +18,7 @@ from fastmagn.config import Config
 from fastmagn.data import load_images
 from fastmagn.errors import InputError
 from fastmagn.models import build_model
+from fastmagn.progress import Progress
 from fastmagn.theory import GeometryConfig, measure_geometry
 from fastmagn.theory.curvature import fisher_matrix, hessian_matrix
 from fastmagn.theory.probes import Purpose, noise_levels, rademacher, standard_normal
@@ -196,7 +197,9 @@ def runs(tmp_path_factory) -> Path:
     for seed, name in enumerate(("first", "second")):
         model = build_model("resnet_small", num_classes=10, mean=image_set.mean, std=image_set.std, seed=seed)
         path = last_checkpoint(folder / name)
-        save_checkpoint(path, model=model.state_dict(), progress=Progress(epoch=1), config={})
+        save_checkpoint(
+            path, step=1, model=model.state_dict(), progress=Progress(epoch=1), config={}, data_fingerprint="none"
+        )
         (folder / name / "config.yaml").write_text(to_yaml(Config(run_dir=folder / name, device="cpu")))
     return folder
 
