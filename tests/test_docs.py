@@ -1,0 +1,158 @@
+"""The documentation builds, without a warning; every command and every block of code in it is run, shortened."""
+
+import importlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fastmagn.methods import METHODS
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+# In an order in which later commands find what earlier ones have made.
+ORDER = ("train", "evaluate", "report", "theory", "export", "corrupt")
+SHORT = ["--train.max_steps", "2", "--train.batch_size", "8", "--eval.num_images", "4", "--device", "cpu"]
+QUICK = [*SHORT, "--model.name", "resnet_small", "--train.compile", "false"]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [block for found, block in BLOCK.findall(page.read_text()) if found == language]
+
+
+def commands(page: Path) -> list[str]:
+    return [line for block in blocks(page, "") for line in block.replace("\\\n", " ").strip().splitlines()]
+
+
+def module_of(command: str) -> str:
+    return shlex.split(command)[2].removeprefix("fastmagn.") if command.startswith("python -m fastmagn.") else ""
+
+
+def run_here(command: str, places: dict[str, str]) -> None:
+    """A command of the package, in this process, with the page's placeholders replaced."""
+    module, *arguments = shlex.split(command)[2:]
+    arguments = [places.get(argument, argument) for argument in arguments]
+    arguments = [str(ROOT / argument) if argument.startswith("configs/") else argument for argument in arguments]
+    if module == "fastmagn.train":
+        arguments += QUICK if "--run_dir" in arguments else [*QUICK, "--run_dir", "run"]
+    elif module == "fastmagn.evaluate":
+        arguments += ["--eval.num_images", "4"]
+    elif module == "fastmagn.theory":
+        arguments += ["--num_images", "4", "--num_noise", "2", "--num_probes", "2"]
+    assert importlib.import_module(module if module != "fastmagn.corrupt" else "fastmagn.corrupted_set").main(
+        arguments
+    ) in (0, None), command
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch) -> Path:
+    """A folder in which the tutorial is followed: photos/, and weights as somebody else would have trained them."""
+    monkeypatch.chdir(tmp_path)
+    draws = np.random.default_rng(0)
+    for part, count in (("train", 12), ("val", 4)):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "photos" / part / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                image = Image.fromarray(draws.integers(0, 256, (70, 90, 3), np.uint8))
+                image.save(folder / f"{number}.jpg")
+    return tmp_path
+
+
+def test_the_documentation_builds(tmp_path):
+    pytest.importorskip("mkdocs")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")])}
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-d", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    pages = {path.relative_to(ROOT / "docs").with_suffix(".html").as_posix() for path in PAGES}
+    assert all((tmp_path / "site" / page).exists() for page in pages)
+    api = (tmp_path / "site" / "api.html").read_text()
+    assert "the same seed draws the same sequence" in api
+    assert not re.search(r"<(?:script|link|img)[^>]+(?:src|href)=\"https?://", api), "something from another host"
+
+
+def test_each_method_has_its_page():
+    pages = {path.stem for path in (ROOT / "docs" / "methods").glob("*.md")} - {"index"}
+    assert pages == set(METHODS)
+    index = (ROOT / "docs" / "methods" / "index.md").read_text()
+    assert all(f"[{name}]({name}.md)" in index for name in METHODS)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name == "methods"], ids=lambda page: page.stem)
+def test_commands_of_the_methods(page, data_dir, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for command in commands(page):
+        run_here(command, {"DIR": str(data_dir)})
+
+
+@pytest.mark.data
+def test_commands_of_the_other_pages(data_dir, tmp_path, monkeypatch):
+    """Those of single processes; benchmarks, torchrun and sweeps have tests of their own."""
+    monkeypatch.chdir(tmp_path)
+    places = {"DIR": str(data_dir), "RUN": "run", "CIFAR10C": "set", "runs/*": "run", "SET": "set"}
+    found = [
+        (page, command)
+        for page in PAGES
+        if page.parent.name != "methods" and page.stem != "tutorial"
+        for command in commands(page)
+        if module_of(command) in ORDER
+    ]
+    assert found
+    importlib.import_module("fastmagn.corrupted_set").main(
+        ["--dataset", "cifar10", "--data_dir", str(data_dir), "--num_images", "4", "--out", "set"]
+    )
+    for _, command in sorted(found, key=lambda entry: ORDER.index(module_of(entry[1]))):
+        shutil.rmtree("run" if module_of(command) == "train" else "nothing", ignore_errors=True)
+        run_here(command, places)
+
+
+def test_the_tutorial(photos):
+    """In its order, as a reader would."""
+    page = ROOT / "docs" / "tutorial.md"
+    for command in commands(page):
+        if "--model.weights" in command:
+            weights = shlex.split(command)[shlex.split(command).index("--model.weights") + 1]
+            export = f"python -m fastmagn.export --run RUN --format safetensors --out {weights}"
+            run_here(export, {})
+            command += " --data.image_size 64"
+        run_here(command, {})
+    for example in blocks(page, "python"):
+        exec(compile(example, str(page), "exec"), {})
+    assert (photos / "report" / "report.html").exists()
+
+
+def test_nothing_in_the_documentation_is_untested():
+    known = ("python -m fastmagn.", "python -m benchmarks.", "torchrun ")
+    for page in PAGES:
+        assert all(command.startswith(known) for command in commands(page)), page
+        languages = {language for language, _ in BLOCK.findall(page.read_text())}
+        assert languages <= {"", "text", "bash", "python"}, page
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "bash")], ids=lambda page: page.stem)
+def test_scripts_are_shell(page):
+    for script in blocks(page, "bash"):
+        done = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+def test_benchmarks_are_there():
+    for page in PAGES:
+        for command in commands(page):
+            if command.startswith("python -m benchmarks."):
+                module, *arguments = shlex.split(command)[2:]
+                done = subprocess.run(
+                    [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, check=False
+                )
+                options = [argument for argument in arguments if argument.startswith("--") and "." not in argument]
+                assert all(option in done.stdout or option == "--config" for option in options), command
