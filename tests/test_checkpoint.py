@@ -351,6 +351,27 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(undisturbed, tmp
     }
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--train.amp", "fp16", "--train.ema_decay", "0.9", "--train.accumulation_steps", "2"),
+        ("--optim.name", "muon", "--optim.schedule", "triangular", "--train.clean_epochs", "1"),
+    ],
+)
+def test_all_that_trains_is_in_the_checkpoint(arguments, tmp_path, monkeypatch):
+    """Loss scaler and average, another optimiser: stopped within each epoch, equal to the bit at the end."""
+    knows_the_network(monkeypatch)
+    train(small(tmp_path / "whole", *arguments))
+    for stop in ("3", "5"):
+        train(small(tmp_path / "cut", *arguments, "--train.max_steps", stop))
+    train(small(tmp_path / "cut", *arguments))
+    assert_ends_alike(tmp_path / "cut", tmp_path / "whole")
+    whole, cut = state(tmp_path / "whole"), state(tmp_path / "cut")
+    assert cut["scaler"] == whole["scaler"]
+    for name, value in whole.get("average", {}).items():
+        assert torch.equal(cut["average"][name], value), name
+
+
 def test_the_metrics_are_those_of_the_checkpoint_whatever_became_of_the_file(undisturbed, tmp_path, monkeypatch):
     knows_the_network(monkeypatch)
     train(small(tmp_path / "run", "--train.max_steps", "4"))
