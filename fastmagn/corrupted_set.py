@@ -65,8 +65,9 @@ class CorruptConfig:
         num_images: First so many test images, 0 for all.
         seed: Seed of the corruptions, 0..2^64 - 1.
         corruption_set: c19 (all), c18 (without gaussian_noise, the paper's), c15 (the usual benchmark's).
-        image_size: For dataset folder: side of the square images in px, 8..4096; shorter sides are resized to it, the
-            centre is kept.
+        image_size: For dataset folder: side of the square images in px, 8..4096; the centre is kept.
+        resize_px: For dataset folder: the shorter side before the centre is cut out, image_size..4096 px; 0 means
+            image_size. fastmagn.train's images of 224 px are cut out of 256.
     """
 
     out: Path
@@ -77,6 +78,7 @@ class CorruptConfig:
     seed: int = 0
     corruption_set: Literal["c19", "c18", "c15"] = "c19"
     image_size: int | None = None
+    resize_px: int = 0
 
     def __post_init__(self) -> None:
         known = self.dataset is None or self.dataset in _DATASETS
@@ -157,7 +159,8 @@ def load_source_images(config: CorruptConfig) -> SourceImages:
     """
     check(config.dataset is not None, "dataset", None, f"one of {', '.join(_DATASETS)}")
     if config.dataset == "folder":
-        images = SourceImages(*load_folder_images(config.data_dir, config.image_size, config.num_images))
+        size = {"image_size": config.image_size, "resize_px": config.resize_px}
+        images = SourceImages(*load_folder_images(config.data_dir, num_images=config.num_images, **size))
     else:
         try:
             image_set = load_images(config.dataset, config.data_dir or Path(), config.download)

@@ -201,7 +201,9 @@ def use_cache(config: Config, world: World) -> EvalConfig:
     if chosen.cache_dir is None or chosen.corrupted_dir is not None:
         return chosen
     images = f"n{chosen.num_images}" if chosen.num_images else "all"
-    name = f"{data.name}-{chosen.corruption_set}-{images}-seed{chosen.corruption_seed}-fastmagn{__version__}"
+    is_folder = data.name == "folder"
+    size = f"{data.image_size}" if is_folder else ""
+    name = f"{data.name}{size}-{chosen.corruption_set}-{images}-seed{chosen.corruption_seed}-fastmagn{__version__}"
     folder = chosen.cache_dir / name
     if world.rank == 0 and not folder.exists():
         wanted = CorruptConfig(
@@ -212,6 +214,8 @@ def use_cache(config: Config, world: World) -> EvalConfig:
             num_images=chosen.num_images,
             seed=chosen.corruption_seed,
             corruption_set=chosen.corruption_set,
+            image_size=data.image_size if is_folder else None,
+            resize_px=resize_px(data) if is_folder else 0,
         )
         make_corrupted_set(wanted, announce=console.print)
     world.gather(None)

@@ -12,13 +12,15 @@ import pytest
 
 from fastmagn.cli import parse_config
 from fastmagn.train import train
+from tests.data.photo_folders import make_photo_folder
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 COMMANDS = [line for language, block in BLOCKS if not language for line in block.strip().splitlines()]
 SET_UP = [command for command in COMMANDS if command.startswith("python3 -m venv")]
-TRAINING = [command for command in COMMANDS if command.startswith("python -m fastmagn.train")]
+TRAINING_ON_FILES = [command for command in COMMANDS if "fastmagn.train --data.name folder" in command]
+TRAINING = [command for command in COMMANDS if command.startswith("python -m fastmagn.train --config")]
 TRAINING_TOGETHER = [command for command in COMMANDS if command.startswith("torchrun") and "fastmagn.train" in command]
 BENCHMARKS = [command for command in COMMANDS if command.startswith("python -m benchmarks.")]
 EVALUATION = [command for command in COMMANDS if "-m fastmagn.evaluate" in command]
@@ -36,7 +38,8 @@ def run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess:
 
 def test_readme_has_two_set_up_commands_and_ci_runs_the_second():
     assert len(SET_UP) == 2
-    tested = [*SET_UP, *TRAINING, *TRAINING_TOGETHER, *EVALUATION, *THEORY, *CORRUPTION, *REPORT, *BENCHMARKS]
+    tested = [*SET_UP, *TRAINING, *TRAINING_ON_FILES, *TRAINING_TOGETHER, *EVALUATION, *THEORY, *CORRUPTION, *REPORT]
+    tested += BENCHMARKS
     assert sorted(tested) == sorted(COMMANDS), "a command that no test runs"
     assert SET_UP[0].endswith(".venv/bin/python -m fastmagn.train")
     assert SET_UP[1].endswith(".venv/bin/python -m pytest")
@@ -71,6 +74,17 @@ def test_training_commands(command, data_dir, tmp_path):
     arguments[arguments.index("--config") + 1] = str(ROOT / arguments[arguments.index("--config") + 1])
     done = run([*arguments, *SHORT, "--train.batch_size", "16", "--run_dir", "run"], tmp_path)
     assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "results.json").exists()
+
+
+@pytest.mark.parametrize("command", TRAINING_ON_FILES)
+def test_training_on_ones_own_images(command, tmp_path):
+    photos = make_photo_folder(tmp_path / "photos", 20, 8)
+    arguments = [str(photos) if argument == "PHOTOS" else argument for argument in shlex.split(command)[2:]]
+    small = ["--train.batch_size", "8", "--model.name", "resnet_small", "--data.image_size", "32", "--run_dir", "run"]
+    done = run([*arguments, *SHORT, *small], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "magn_augmix on folder: 20 images (decoded by " in done.stdout
     assert (tmp_path / "run" / "results.json").exists()
 
 

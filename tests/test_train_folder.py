@@ -1,5 +1,6 @@
 """Whole runs on a folder of JPEGs, made of real CIFAR images where they are: both sources, resumed, measured."""
 
+import dataclasses
 import json
 import warnings
 from pathlib import Path
@@ -11,7 +12,13 @@ from PIL import Image
 
 from fastmagn.checkpoint import last_checkpoint, read_checkpoint
 from fastmagn.cli import parse_config
+from fastmagn.config import Config, DataConfig, EvalConfig
+from fastmagn.data import load_data
+from fastmagn.data.corrupted import check_source
 from fastmagn.data.folder_source import has_dali
+from fastmagn.distributed import World
+from fastmagn.errors import InputError
+from fastmagn.evaluate import use_cache
 from fastmagn.train import train
 from tests.data.photo_folders import make_photo_folder
 
@@ -78,6 +85,17 @@ def test_the_network_sees_the_central_squares(undisturbed, folder):
         logits = model.eval()(torch.stack(images).float() / 255)
     stored = np.load(undisturbed / "logits" / "clean.npy").reshape(-1, 3)
     np.testing.assert_allclose(logits.numpy(), stored, rtol=1e-4, atol=1e-4)
+
+
+def test_kept_corruptions_are_of_the_images_that_are_measured(folder, tmp_path):
+    data = DataConfig(name="folder", dir=folder, image_size=SIDE)
+    asked = EvalConfig(corruption_set="c15", cache_dir=tmp_path, num_images=3)
+    kept = use_cache(Config(data=data, eval=asked), World()).corrupted_dir
+    assert kept.name.startswith(f"folder{SIDE}-c15-n3-seed0-fastmagn")
+    images = load_data(data)
+    check_source(kept, images.test_images_u8, images.test_labels)
+    with pytest.raises(InputError, match="made of 3 images of folder, which differ from the test set's"):
+        check_source(kept, load_data(dataclasses.replace(data, eval_resize_px=40)).test_images_u8, images.test_labels)
 
 
 @pytest.mark.parametrize("source", ["torchvision", pytest.param("dali", marks=needs_dali)])

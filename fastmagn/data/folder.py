@@ -3,6 +3,7 @@
 import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,12 @@ MAX_IMAGE_SIZE_PX = 4096
 
 
 def load_folder_images(
-    dir: Path, image_size: int, num_images: int = 0
+    dir: Path, image_size: int, num_images: int = 0, resize_px: int = 0
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """The images of DIR/CLASS/*, or of DIR/val/CLASS/* where DIR/val exists, by class and then file name.
 
     Each is turned as its EXIF orientation says, made RGB, resized (bicubic, antialiased) so that its shorter side is
-    image_size, and cut to its central square: torchvision's Resize(image_size) and CenterCrop(image_size). A file that
+    resize_px, and cut to its central square: torchvision's Resize(resize_px) and CenterCrop(image_size). A file that
     cannot be decoded, is truncated, or has more than Pillow's MAX_IMAGE_PIXELS (89 million, a guard against
     decompression bombs) is left out; one warning counts these. Names that start with a dot are not looked at.
 
@@ -31,6 +32,7 @@ def load_folder_images(
         dir: The folder.
         image_size: Side of the square images, 1..4096 px.
         num_images: Stop after this many readable images, 0 for all.
+        resize_px: The shorter side before the cut, image_size..4096 px; 0 means image_size.
 
     Returns:
         images_u8 uint8 [N, image_size, image_size, 3], labels int64 [N], and the K class names; label k is
@@ -42,6 +44,9 @@ def load_folder_images(
     """
     is_size = type(image_size) is int and 1 <= image_size <= MAX_IMAGE_SIZE_PX
     check(is_size, "image_size", image_size, f"the side of the square images, 1..{MAX_IMAGE_SIZE_PX} px")
+    is_side = resize_px == 0 or image_size <= resize_px <= MAX_IMAGE_SIZE_PX
+    check(is_side, "resize_px", resize_px, f"0 (image_size) or {image_size}..{MAX_IMAGE_SIZE_PX} px")
+    decode = or_reason(partial(decode_image, image_size=image_size, resize_px=resize_px))
     class_names, paths, labels = _list_images(Path(dir))
     wanted = num_images or len(paths)
     images_u8 = np.empty((min(wanted, len(paths)), image_size, image_size, 3), np.uint8)
@@ -54,7 +59,7 @@ def load_folder_images(
         while len(kept) < wanted and position < len(paths):
             batch = range(position, min(position + wanted - len(kept), len(paths)))
             position = batch.stop
-            decoded = pool.map(or_reason(decode_image), (paths[i] for i in batch), [image_size] * len(batch))
+            decoded = pool.map(decode, (paths[i] for i in batch))
             for i, pixels in zip(batch, decoded, strict=True):
                 if isinstance(pixels, str):
                     unreadable.append(f"{paths[i]} ({pixels})")

@@ -87,11 +87,6 @@ class FolderSource:
         return len(self._indices) // self.batch_size
 
     @property
-    def fingerprint(self) -> str:
-        """SHA-256 over the files' names, labels and sizes."""
-        return self._files.fingerprint
-
-    @property
     def description(self) -> str:
         """Who decodes, for people."""
         return self._decoder.description

@@ -29,6 +29,7 @@ _ORIENTATION = 0x0112
 _JPEG_END = b"\xff\xd9"
 # What the network's disk takes to answer, not the cores, bounds how fast headers are read.
 _SCAN_THREADS = 16
+_SCANNED_AT_A_TIME = 256  # a header takes 30 us, handing one file to a thread as long again
 _SHOWN = 3
 
 
@@ -127,7 +128,8 @@ def scan(root: Path, names: list[str], labels: np.ndarray) -> ImageFiles:
         warnings.simplefilter("ignore", UserWarning)  # Pillow's, on palettes and broken EXIF
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         paths = [os.path.join(root, name) for name in names]
-        found = list(pool.map(or_reason(read_header), paths, chunksize=64))
+        chunks = (paths[first : first + _SCANNED_AT_A_TIME] for first in range(0, len(paths), _SCANNED_AT_A_TIME))
+        found = [header for headers in pool.map(_read_headers, chunks) for header in headers]
     unreadable = [f"{path} ({header})" for path, header in zip(paths, found, strict=True) if isinstance(header, str)]
     report_unreadable(unreadable, len(names), root)
     kept = np.array([not isinstance(header, str) for header in found])
@@ -140,6 +142,10 @@ def scan(root: Path, names: list[str], labels: np.ndarray) -> ImageFiles:
         sizes=np.stack([np.array(columns[1], np.int64), np.array(columns[2], np.int64)], axis=1),
         is_plain=np.array(columns[3], bool),
     )
+
+
+def _read_headers(paths: list[str]) -> list[Header | str]:
+    return [or_reason(read_header)(path) for path in paths]
 
 
 def read_header(path: str) -> Header:

@@ -68,7 +68,7 @@ def test_train_on_files(tmp_path, capsys):
 def test_the_step_on_a_folder_of_files_has_its_parts_and_its_usual_loop(photo_folder, tmp_path):
     out = tmp_path / "train.json"
     own = ["--steps", "1", "--turns", "1", "--conventional_steps", "1", "--workers", "1", "--out", str(out)]
-    fields = ["--data.name", "folder", "--data.dir", str(photo_folder), "--data.image_size", "32"]
+    fields = ["--data.name", "folder", "--data.dir", str(photo_folder), "--data.image_size", "32", "--method", "augmix"]
     assert benchmark.main([*own, *TINY, *fields]) == 0
     result = read_strict(out)
     assert result["parts_ms"]["batch"]["median"] > 0
