@@ -30,7 +30,6 @@ parser.add_argument("--side_px", type=int, default=32, help="side to which image
 arguments = parser.parse_args()
 
 images = load_images("cifar10", arguments.data_dir) if arguments.data_dir else load_images("digits", ".")
-count = arguments.num_images or len(images.test_labels)
 model = timm.create_model(arguments.model, num_classes=images.num_classes)
 if arguments.checkpoint is not None:
     is_safe = arguments.checkpoint.suffix == ".safetensors"
@@ -46,10 +45,11 @@ def preprocess(batch: Tensor) -> Tensor:
 
 results = evaluate_robustness(
     model,
-    images.test_images_u8[:count],
-    images.test_labels[:count],
+    images.test_images_u8,
+    images.test_labels,
     corruption_set=arguments.corruption_set,
     corrupted_dir=arguments.corrupted,
+    num_images=min(arguments.num_images, len(images.test_labels)),
     device="cuda" if torch.cuda.is_available() else "cpu",
     preprocess=preprocess,
 )

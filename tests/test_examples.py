@@ -56,7 +56,7 @@ def test_a_timm_network_on_a_made_set(tmp_path):
     state = timm.create_model("test_resnet", num_classes=10).state_dict()
     save_file(state, tmp_path / "weights.safetensors")
     torch.save(state, tmp_path / "weights.pt")
-    arguments = ["--model", "test_resnet", "--corrupted", "set", "--num_images", "20", "--checkpoint"]
+    arguments = ["--model", "test_resnet", "--corrupted", "set", "--num_images", "10", "--checkpoint"]
     first, second = (run("evaluate_timm", tmp_path, *arguments, f"weights.{kind}") for kind in ("safetensors", "pt"))
     assert first == second
     assert re.search(r"mCA c15 [\d.]+%", first)
