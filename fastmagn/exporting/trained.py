@@ -14,6 +14,7 @@ from fastmagn.checkpoint import last_checkpoint, load_model, read_checkpoint
 from fastmagn.cli import parse_config
 from fastmagn.config import Config
 from fastmagn.data import load_data
+from fastmagn.data.image_folder import resize_px
 from fastmagn.ensemble import NoiseEnsemble
 from fastmagn.errors import InputError
 from fastmagn.exporting.info import ModelInfo
@@ -72,6 +73,7 @@ def load_run(run_dir: Path, weights: str | None = None) -> Trained:
         network=config.model.name,
         class_names=class_names,
         image_size=image_size,
+        resize_px=resize_px(config.data) if config.data.name == "folder" else image_size[0],
         mean=tuple(network.mean.flatten().tolist()),
         std=tuple(network.std.flatten().tolist()),
         data=config.data.name,
