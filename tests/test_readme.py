@@ -161,6 +161,26 @@ def test_report_commands(trained_run, tmp_path):
     assert "<h1>Robustness report</h1>" in (tmp_path / "report" / "report.html").read_text()
 
 
+def test_completion_in_bash(tmp_path):
+    """What Tab does after `fastmagn-train --optim.l`, and where nothing fits."""
+    (block,) = (block for language, block in BLOCKS if language == "bash")
+    typed = "COMP_WORDS=(fastmagn-train --optim.l) COMP_CWORD=1"
+    script = (
+        f"{block}\n{typed}\n$(complete -p fastmagn-train | sed 's/.*-F \\([^ ]*\\).*/\\1/')\necho ${{COMPREPLY[@]}}"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")])}
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
+    done = subprocess.run(
+        ["bash", "-O", "expand_aliases", "-c", script],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == ["--optim.lr"], done.stderr
+
+
 def test_help_lists_the_fields(tmp_path):
     for module, option in (
         ("train", "--eval."),
@@ -173,3 +193,5 @@ def test_help_lists_the_fields(tmp_path):
         done = run([f"fastmagn.{module}", "--help"], tmp_path)
         assert done.returncode == 0, done.stderr
         assert option in done.stdout
+        if module != "theory":
+            assert "Exit codes: 0 done; 2 unusable input" in " ".join(done.stdout.split())
