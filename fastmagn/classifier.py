@@ -68,7 +68,7 @@ class Classifier:
         images = as_sequence(images)
         parts = [np.empty((0, self.info.num_classes), np.float32)]
         for first in range(0, len(images), batch_size):
-            batch = as_batch(images[first : first + batch_size], self.image_size, resize)
+            batch = as_batch(images[first : first + batch_size], self.info, resize)
             parts.append(self._probabilities(batch))
         probabilities = np.concatenate(parts)
         return Prediction(probabilities.argmax(axis=1), probabilities)

@@ -18,6 +18,7 @@ from fastmagn.plain_yaml import read_plain_yaml
 from fastmagn.signals import interrupted_at_once
 
 EXIT_INPUT_ERROR = 2
+EXIT_CODES = "Exit codes: 0 done; 2 unusable input, as one line says; 130 interrupted (Ctrl-C); 143 stopped (SIGTERM)."
 
 # A text in their place would be read as the name of a further file.
 _SECTIONS = frozenset({"config", *(field.name for field in fields(Config) if is_dataclass(field.type))})
@@ -25,7 +26,7 @@ _SECTIONS = frozenset({"config", *(field.name for field in fields(Config) if is_
 
 def config_parser(prog: str, description: str) -> ArgumentParser:
     """The command line of Config: `--config FILE`, `--section.field value`, `--print_config`, `--help`."""
-    parser = ArgumentParser(prog=prog, description=description, exit_on_error=False)
+    parser = ArgumentParser(prog=prog, description=description, epilog=EXIT_CODES, exit_on_error=False)
     parser.add_argument(
         "--config",
         action="config",

@@ -6,7 +6,6 @@ python -m fastmagn.corrupt --verify --out DIR [--data_dir DIR]
 The command's code is in corrupted_set.py: `from fastmagn import corrupt` is the function.
 """
 
-import signal
 import sys
 
 from fastmagn.cli import run_command
@@ -14,7 +13,6 @@ from fastmagn.corrupted_set import main
 from fastmagn.corruptions import corrupt
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop cleans up as Ctrl-C does
     run_command(main)
 elif __name__ == "fastmagn.corrupt":
     # Imported, not run. An import puts what stands here into the package as `corrupt`: the function has to stay that.

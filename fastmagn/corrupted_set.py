@@ -27,7 +27,7 @@ from jsonargparse import ArgumentParser
 from PIL import features
 from rich.progress import Progress, TaskID
 
-from fastmagn.cli import with_bases
+from fastmagn.cli import EXIT_CODES, with_bases
 from fastmagn.corruptions import CORRUPTION_SETS, MIN_SIDE_PX, SEVERITIES, corrupt
 from fastmagn.data import DATASETS, load_folder_images, load_images
 from fastmagn.data.corrupted import (
@@ -343,6 +343,7 @@ def parse_arguments(arguments: list[str]) -> tuple[CorruptConfig, bool]:
     parser = ArgumentParser(
         prog="python -m fastmagn.corrupt",
         description="Make a -C set (the 19 common corruptions at 5 severities) of any test images.",
+        epilog=EXIT_CODES + f" --verify: {EXIT_DIFFERENT} where the set is not as it was made.",
         exit_on_error=False,
     )
     parser.add_argument("--config", action="config", help="YAML file of these fields; later arguments override it.")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from fastmagn import __version__
 from fastmagn.cells import cells_to_measure, corruptions_to_measure, made_ahead, stored_cells
 from fastmagn.checkpoint import last_checkpoint, load_model, read_checkpoint
-from fastmagn.cli import parse_config, plain, run_command
+from fastmagn.cli import EXIT_CODES, parse_config, plain, run_command
 from fastmagn.config import Config, EvalConfig
 from fastmagn.corrupted_set import CorruptConfig, make_corrupted_set
 from fastmagn.corruptions import SEVERITIES
@@ -306,7 +306,7 @@ def main(arguments: list[str]) -> int:
         prog="python -m fastmagn.evaluate",
         description="Measure a trained run again, or on other images, or stored logits without the model.",
         epilog="Any field of the run's configuration may follow, such as --data.dir DIR, --eval.num_images N, "
-        "--eval.corruption_set c15, --device cpu; python -m fastmagn.train --help lists them.",
+        "--eval.corruption_set c15, --device cpu; python -m fastmagn.train --help lists them. " + EXIT_CODES,
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(

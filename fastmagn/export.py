@@ -11,7 +11,7 @@ from typing import Literal
 
 from jsonargparse import ArgumentParser
 
-from fastmagn.cli import run_command
+from fastmagn.cli import EXIT_CODES, run_command
 from fastmagn.errors import InputError, check
 from fastmagn.exporting.card import model_card
 from fastmagn.exporting.onnx_file import MAX_DIFFERENCE, write_onnx
@@ -85,6 +85,7 @@ def parse_arguments(arguments: list[str]) -> ExportConfig:
     parser = ArgumentParser(
         prog="python -m fastmagn.export",
         description="A run as one file, ONNX or safetensors, and its model card; fastmagn.load(FILE) reads both.",
+        epilog=EXIT_CODES,
         exit_on_error=False,
     )
     parser.add_class_arguments(ExportConfig)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from fastmagn.cli import run_command
+from fastmagn.cli import EXIT_CODES, run_command
 from fastmagn.errors import InputError, printable
 from fastmagn.reporting.document import PAGE_FILE, check_out, make_report, write_report
 from fastmagn.reporting.formats import narrow_tables, to_console
@@ -28,6 +28,7 @@ def parse_arguments(arguments: list[str]) -> tuple[list[Path], Path]:
         description="A page (report.html), tables (Markdown, CSV, LaTeX) and figures (PNG, SVG) of finished runs: "
         "accuracy by corruption, mCA, calibration and sensitivity, beside the paper's numbers where it has them. Runs "
         "that differ only in their seed are one column, with their spread; each data set has its own tables.",
+        epilog=EXIT_CODES,
         exit_on_error=False,
     )
     parser.add_argument(

@@ -36,6 +36,7 @@ def evaluate_robustness(
     *,
     corruption_set: str = "c15",
     corrupted_dir: str | Path | None = None,
+    num_images: int = 0,
     num_bins: int = 15,
     batch_size: int = 256,
     device: str | torch.device | None = None,
@@ -60,6 +61,7 @@ def evaluate_robustness(
         labels: N integers in 0..K-1.
         corruption_set: c15 (the usual benchmark's), c18 (without gaussian_noise), c19 (all).
         corrupted_dir: Folder of a -C set of these images: <corruption>.npy and labels.npy.
+        num_images: First so many test images, 0 for all.
         num_bins: Bins of the calibration errors, 1 or more.
         batch_size: Images a forward pass, 1 or more.
         device: Where to run; the model is moved there. By default where its parameters are.
@@ -90,6 +92,7 @@ def evaluate_robustness(
     config = EvalConfig(
         corruption_set=corruption_set,
         corrupted_dir=None if corrupted_dir is None else Path(corrupted_dir),
+        num_images=num_images,
         num_bins=num_bins,
         batch_size=batch_size,
     )

@@ -32,6 +32,7 @@ EVALUATION = [command for command in COMMANDS if "-m fastmagn.evaluate" in comma
 THEORY = [command for command in COMMANDS if command.startswith("python -m fastmagn.theory")]
 CORRUPTION = [command for command in COMMANDS if command.startswith("python -m fastmagn.corrupt")]
 REPORT = [command for command in COMMANDS if command.startswith("python -m fastmagn.report")]
+EXPORT = [command for command in COMMANDS if command.startswith("python -m fastmagn.export")]
 SHORT = ["--train.max_steps", "2", "--eval.num_images", "8", "--device", "cpu"]
 
 
@@ -44,7 +45,7 @@ def run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess:
 def test_readme_has_two_set_up_commands_and_ci_runs_the_second():
     assert len(SET_UP) == 2
     tested = [*SET_UP, *TRAINING, *TRAINING_ON_FILES, *PHOTOGRAPHS, *TRAINING_TOGETHER, *EVALUATION, *THEORY]
-    tested += [*CORRUPTION, *REPORT, *BENCHMARKS]
+    tested += [*CORRUPTION, *REPORT, *EXPORT, *BENCHMARKS]
     assert sorted(tested) == sorted(COMMANDS), "a command that no test runs"
     assert SET_UP[0].endswith(".venv/bin/python -m fastmagn.train")
     assert SET_UP[1].endswith(".venv/bin/python -m pytest")
@@ -118,9 +119,16 @@ def test_benchmarks_are_there():
         assert all(option in done.stdout or option == "--config" for option in options), command
 
 
-def test_python_examples():
+def test_export_commands_and_python_examples(trained_run, tmp_path, monkeypatch):
+    """In README's order: the examples load what the commands have written."""
+    assert EXPORT
+    for command in EXPORT:
+        done = run([argument.replace("RUN", str(trained_run)) for argument in shlex.split(command)[2:]], tmp_path)
+        assert done.returncode == 0, (command, done.stderr)
+    assert (tmp_path / "model.onnx.md").exists()
+    monkeypatch.chdir(tmp_path)
     examples = [block for language, block in BLOCKS if language == "python"]
-    assert examples
+    assert len(examples) >= 3
     for example in examples:
         exec(compile(example, "README.md", "exec"), {})
 
@@ -199,6 +207,26 @@ def test_report_commands(trained_run, tmp_path):
     assert "<h1>Robustness report</h1>" in (tmp_path / "report" / "report.html").read_text()
 
 
+def test_completion_in_bash(tmp_path):
+    """What Tab does after `fastmagn-train --optim.l`, and where nothing fits."""
+    (block,) = (block for language, block in BLOCKS if language == "bash")
+    typed = "COMP_WORDS=(fastmagn-train --optim.l) COMP_CWORD=1"
+    script = (
+        f"{block}\n{typed}\n$(complete -p fastmagn-train | sed 's/.*-F \\([^ ]*\\).*/\\1/')\necho ${{COMPREPLY[@]}}"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")])}
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
+    done = subprocess.run(
+        ["bash", "-O", "expand_aliases", "-c", script],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == ["--optim.lr"], done.stderr
+
+
 def test_help_lists_the_fields(tmp_path):
     for module, option in (
         ("train", "--eval."),
@@ -206,7 +234,10 @@ def test_help_lists_the_fields(tmp_path):
         ("corrupt", "--num_images"),
         ("theory", "--num_probes"),
         ("report", "--out"),
+        ("export", "--weights"),
     ):
         done = run([f"fastmagn.{module}", "--help"], tmp_path)
         assert done.returncode == 0, done.stderr
         assert option in done.stdout
+        if module != "theory":
+            assert "Exit codes: 0 done; 2 unusable input" in " ".join(done.stdout.split())

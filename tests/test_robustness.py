@@ -65,6 +65,8 @@ def test_a_made_set_gives_the_same_numbers(digits, tmp_path):
     stored = evaluate_robustness(model, images_u8, labels, corrupted_dir=str(tmp_path / "c"), device="cpu")
     assert stored == evaluate_robustness(model, images_u8, labels)
     assert not model.training
+    few = evaluate_robustness(model, images_u8, labels, corrupted_dir=tmp_path / "c", num_images=4)
+    assert few == evaluate_robustness(model, images_u8[:4], labels[:4])
     mean = np.mean([stored["corruption_accuracy"][name] for name in CORRUPTION_SETS["c15"]])
     assert stored["mca"]["c15"] == pytest.approx(mean)
 

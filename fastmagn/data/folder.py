@@ -75,7 +75,11 @@ def decode_image(path: str | Path, image_size: int, resize_px: int = 0) -> np.nd
 
     The shorter side is resized to `resize_px` first, which is image_size where it is 0.
     """
-    image = open_upright_rgb(path)
+    return central_square(open_upright_rgb(path), image_size, resize_px)
+
+
+def central_square(image: Image.Image, image_size: int, resize_px: int = 0) -> np.ndarray:
+    """An RGB image's central square, as `decode_image` has a file's."""
     side = resize_px or image_size
     short, long = sorted(image.size)
     other = side * long // short

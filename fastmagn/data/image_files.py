@@ -176,7 +176,12 @@ def open_upright_rgb(path: str | Path) -> Image.Image:
     Alpha is dropped; 16-bit grey is scaled, not clipped as torchvision's ImageFolder would.
     """
     with Image.open(path, formats=_FORMATS) as file:
-        image = ImageOps.exif_transpose(file)
+        return upright_rgb(file)
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """The image as `open_upright_rgb` has a file's."""
+    image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # 16 bits a pixel, which convert would clip at 255
         image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
     return image.convert("RGB")

@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.functional import center_crop, resize
+from PIL import Image
 
+from fastmagn.data.folder import central_square
+from fastmagn.data.image_files import open_upright_rgb, upright_rgb
 from fastmagn.errors import InputError
+from fastmagn.exporting.info import ModelInfo
 
-# Other decoders never run, whatever a file's suffix says: Pillow hands EPS to Ghostscript.
-_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM")
 _Picture = str | Path | Image.Image
 
 
@@ -43,24 +42,25 @@ def as_sequence(images: Any) -> Sequence[Any]:
     )
 
 
-def as_batch(images: Sequence[Any], image_size: tuple[int, int], resizes: bool) -> np.ndarray:
+def as_batch(images: Sequence[Any], info: ModelInfo, resizes: bool) -> np.ndarray:
     """A part of what `as_sequence` returned, as uint8 [B, H, W, 3], or float32 [B, 3, H, W] in [0, 1].
 
     Args:
         images: Arrays and tensors are uint8 or float, in either layout; pictures become RGB, turned as their EXIF
             orientation says.
-        image_size: (H, W), px, that the model takes.
-        resizes: Resize a picture's shorter side and cut its central part out; else one of another size is an error.
+        info: The model's: its image_size and resize_px.
+        resizes: Resize a picture's shorter side to resize_px and cut its central square out, as training's test images
+            were; else one of another size is an error.
 
     Raises:
         InputError: Another size, dtype or range; a file that cannot be read as an image.
     """
     if not isinstance(images, np.ndarray | torch.Tensor):
-        return np.stack([_pixels(image, image_size, resizes) for image in images])
+        return np.stack([_pixels(image, info, resizes) for image in images])
     if isinstance(images, torch.Tensor):
         images = images.detach().cpu()
         images = (images.float() if images.is_floating_point() else images).numpy()
-    height, width = image_size
+    height, width = info.image_size
     is_channels_last = images.shape[1:] == (height, width, 3)
     if not is_channels_last and images.shape[1:] != (3, height, width):
         raise InputError(
@@ -79,37 +79,23 @@ def as_batch(images: Sequence[Any], image_size: tuple[int, int], resizes: bool) 
     return (images.transpose(0, 3, 1, 2) if is_channels_last else images).astype(np.float32)
 
 
-def _pixels(picture: _Picture, image_size: tuple[int, int], resizes: bool) -> np.ndarray:
+def _pixels(picture: _Picture, info: ModelInfo, resizes: bool) -> np.ndarray:
     """A picture as uint8 [H, W, 3]."""
     name = f"image {picture}" if isinstance(picture, str | Path) else "image"
     try:
-        image = _upright_rgb(picture)
-        if resizes and image_size[0] == image_size[1]:
-            image = resize(image, image_size[0], InterpolationMode.BICUBIC)
-            image = center_crop(image, list(image_size))
+        image = upright_rgb(picture) if isinstance(picture, Image.Image) else open_upright_rgb(picture)
+        if resizes:
+            return central_square(image, info.image_size[0], info.resize_px)
     except Exception as error:  # a decoder raises whatever it likes
         reason = " ".join(str(error).split())[:150]
         raise InputError(f"{name}: cannot be read as an image ({type(error).__name__}: {reason}).") from error
-    height, width = image_size
+    height, width = info.image_size
     if image.size != (width, height):
         raise InputError(
             f"{name}: got {image.width} x {image.height} px; expected {width} x {height}, as the model was trained on. "
             "Say resize=True to have its shorter side resized and its centre cut out."
         )
     return np.asarray(image)
-
-
-def _upright_rgb(picture: _Picture) -> Image.Image:
-    if isinstance(picture, Image.Image):
-        return _as_rgb(ImageOps.exif_transpose(picture))
-    with Image.open(picture, formats=_FORMATS) as file:
-        return _as_rgb(ImageOps.exif_transpose(file))
-
-
-def _as_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits a pixel, which convert would clip at 255
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
-    return image.convert("RGB")
 
 
 def _form(images: np.ndarray | torch.Tensor) -> str:

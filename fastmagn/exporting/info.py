@@ -20,7 +20,8 @@ class ModelInfo:
     Args:
         network: model.name, such as resnet18 or timm:NAME.
         class_names: K names; label k is class_names[k].
-        image_size: (H, W), px, of the images it was trained on.
+        image_size: (H, W), px, of the images it was trained on; H is W.
+        resize_px: Shorter side to which larger pictures are resized before their central square is cut out.
         mean: What the model subtracts from each channel, pixels in [0, 1].
         std: What it then divides by.
         data: Name of the data set.
@@ -37,6 +38,7 @@ class ModelInfo:
     network: str
     class_names: tuple[str, ...]
     image_size: tuple[int, int]
+    resize_px: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     data: str
@@ -98,7 +100,9 @@ def _check_types(info: ModelInfo) -> None:
         all(type(text) is str for text in texts)
         and info.num_classes > 0
         and len(info.image_size) == 2
-        and all(type(side) is int and 1 <= side <= MAX_SIDE_PX for side in info.image_size)
+        and info.image_size[0] == info.image_size[1]
+        and all(type(side) is int and 1 <= side <= MAX_SIDE_PX for side in (*info.image_size, info.resize_px))
+        and info.resize_px >= info.image_size[0]
         and len(info.mean) == len(info.std) == 3
         and all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
         and type(info.test_time_flip) is bool

@@ -13,7 +13,8 @@ from fastmagn import __version__
 from fastmagn.checkpoint import last_checkpoint, load_model, read_checkpoint
 from fastmagn.cli import parse_config
 from fastmagn.config import Config
-from fastmagn.data import load_images
+from fastmagn.data import load_data
+from fastmagn.data.image_folder import resize_px
 from fastmagn.ensemble import NoiseEnsemble
 from fastmagn.errors import InputError
 from fastmagn.exporting.info import ModelInfo
@@ -72,6 +73,7 @@ def load_run(run_dir: Path, weights: str | None = None) -> Trained:
         network=config.model.name,
         class_names=class_names,
         image_size=image_size,
+        resize_px=resize_px(config.data) if config.data.name == "folder" else image_size[0],
         mean=tuple(network.mean.flatten().tolist()),
         std=tuple(network.std.flatten().tolist()),
         data=config.data.name,
@@ -103,7 +105,7 @@ def _classes(results: dict[str, Any] | None, config: Config) -> tuple[tuple[str,
     """Class names and image size (H, W): from the results, as the images may not be here, or else from the images."""
     if results is not None and "class_names" in results and "image_size" in results:
         return tuple(results["class_names"]), tuple(results["image_size"])
-    image_set = load_images(config.data.name, config.data.dir, config.data.download)
+    image_set = load_data(config.data)
     return image_set.class_names, image_set.test_images_u8.shape[1:3]
 
 

@@ -54,6 +54,8 @@ def make_run(folder: Path, *arguments: str, results: bool = True) -> tuple[Confi
         progress=Progress(),
         config=flatten(config),
         data_fingerprint="none",
+        optimizer={},
+        scaler={},
         model=model.state_dict(),
         **({"average": average.state_dict()} if config.train.ema_decay else {}),
     )

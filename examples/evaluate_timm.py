@@ -1,0 +1,61 @@
+"""The robustness of a timm network, on CIFAR-10-C made on the fly, or on a made or published one.
+
+python examples/evaluate_timm.py --data_dir DIR --model resnet18 --checkpoint FILE [--corrupted SET] [--num_images 1000]
+
+DIR holds cifar-10-batches-py; FILE is a state_dict of timm's network with 10 outputs, as .safetensors or .pt. Without
+FILE the weights are random, with which accuracy is about 10 %; without DIR the images are scikit-learn's digits.
+`python -m fastmagn.corrupt --dataset cifar10 --data_dir DIR --out SET` makes SET.
+"""
+
+import argparse
+from pathlib import Path
+
+import timm
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torchvision.transforms.functional import normalize, resize
+
+from fastmagn import evaluate_robustness
+from fastmagn.data import load_images
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--data_dir", type=Path, help="folder of cifar-10-batches-py")
+parser.add_argument("--model", default="resnet18", help="a name of timm.list_models()")
+parser.add_argument("--checkpoint", type=Path, help="weights, .safetensors or .pt")
+parser.add_argument("--corrupted", type=Path, help="folder of a -C set of these images")
+parser.add_argument("--corruption_set", default="c15", choices=("c15", "c18", "c19"))
+parser.add_argument("--num_images", type=int, default=1000, help="first so many test images, 0 for all")
+parser.add_argument("--side_px", type=int, default=32, help="side to which images are resized for the network")
+arguments = parser.parse_args()
+
+images = load_images("cifar10", arguments.data_dir) if arguments.data_dir else load_images("digits", ".")
+model = timm.create_model(arguments.model, num_classes=images.num_classes)
+if arguments.checkpoint is not None:
+    is_safe = arguments.checkpoint.suffix == ".safetensors"
+    state = load_file(arguments.checkpoint) if is_safe else torch.load(arguments.checkpoint, weights_only=True)
+    model.load_state_dict(state)
+
+
+def preprocess(batch: Tensor) -> Tensor:
+    """What the network expects of images in [0, 1]: its size, its normalisation."""
+    mean, std = (list(model.pretrained_cfg[name]) for name in ("mean", "std"))
+    return normalize(resize(batch, [arguments.side_px] * 2, antialias=True), mean, std)
+
+
+results = evaluate_robustness(
+    model,
+    images.test_images_u8,
+    images.test_labels,
+    corruption_set=arguments.corruption_set,
+    corrupted_dir=arguments.corrupted,
+    num_images=min(arguments.num_images, len(images.test_labels)),
+    device="cuda" if torch.cuda.is_available() else "cpu",
+    preprocess=preprocess,
+)
+for name, by_severity in results["corruption_accuracy"].items():
+    print(f"{name:20}" + "".join(f"{100 * accuracy:6.1f}" for accuracy in by_severity))
+mca = results["mca"][arguments.corruption_set]
+print(f"clean accuracy {results['clean_accuracy']:.2%}")
+print(f"mCA {arguments.corruption_set} " + ("was not measured whole" if mca is None else f"{mca:.2%}"))
+print(f"RMS calibration error, corrupt {results['rms_calibration_error']['corrupt']:.2%}")

@@ -1,0 +1,68 @@
+"""Every file of examples/ runs as its first lines say, shortened, and does what it is there for."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from fastmagn.corrupted_set import CorruptConfig, make_corrupted_set
+from fastmagn.corruptions import available_corruptions
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ("evaluate_timm", "lightning_module", "plain_pytorch")
+
+
+def run(name: str, folder: Path, *arguments: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")])}
+    command = [sys.executable, str(ROOT / "examples" / f"{name}.py"), *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def clean_accuracy(shown: str) -> float:
+    return float(re.search(r"clean accuracy ([\d.]+)%", shown)[1])
+
+
+def test_every_example_is_named_and_run_here():
+    assert sorted(path.stem for path in (ROOT / "examples").glob("*.py")) == list(EXAMPLES)
+    text = (ROOT / "examples" / "README.md").read_text()
+    assert all(f"`{name}.py`" in text for name in EXAMPLES)
+
+
+def test_the_plain_loop_learns(tmp_path):
+    shown = run("plain_pytorch", tmp_path, "--epochs", "2", "--num_test_images", "100")
+    assert clean_accuracy(shown) > 50, "ten classes by chance are 10"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("lightning") is None, reason="Lightning is not installed (extra examples)")
+def test_the_lightning_module_learns(tmp_path):
+    shown = run("lightning_module", tmp_path, "--epochs", "2", "--num_test_images", "100")
+    assert clean_accuracy(shown) > 50
+
+
+def test_a_timm_network_on_a_made_set(tmp_path):
+    """With weights from both kinds of file: the numbers are the same."""
+    if "frost" not in available_corruptions():
+        pytest.skip("the frost pictures are not installed")
+    make_corrupted_set(CorruptConfig(out=tmp_path / "set", dataset="digits", num_images=20, corruption_set="c15"))
+    state = timm.create_model("test_resnet", num_classes=10).state_dict()
+    save_file(state, tmp_path / "weights.safetensors")
+    torch.save(state, tmp_path / "weights.pt")
+    arguments = ["--model", "test_resnet", "--corrupted", "set", "--num_images", "10", "--checkpoint"]
+    first, second = (run("evaluate_timm", tmp_path, *arguments, f"weights.{kind}") for kind in ("safetensors", "pt"))
+    assert first == second
+    assert re.search(r"mCA c15 [\d.]+%", first)
+
+
+@pytest.mark.data
+def test_a_timm_network_on_cifar(data_dir, tmp_path):
+    arguments = ["--model", "test_vit", "--side_px", "160", "--data_dir", str(data_dir), "--num_images", "4"]
+    assert "RMS calibration error, corrupt" in run("evaluate_timm", tmp_path, *arguments)
