@@ -86,7 +86,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Many runs on Ray: a grid or random search over any fields of the configuration. Each trial is an "
         "ordinary run folder in DIR; the same command goes on with an interrupted sweep; it ends with a report.",
         epilog="Any field of the configuration may follow, such as --train.epochs 5, for all trials; python -m "
-        "fastmagn.train --help lists them. Exit status: 0 done, 1 a trial failed, 2 unusable input, 130 or 143 interrupted.",
+        "fastmagn.train --help lists them. Exit status: 0 done, 1 a trial failed, 2 unusable input, 130 Ctrl-C, 143 "
+        "SIGTERM.",
         allow_abbrev=False,
     )
     add = parser.add_argument
