@@ -177,7 +177,7 @@ def test_commands_of_the_page_on_sweeps(tmp_path):
     commands += [line[line.index("python -m") :] for line in script.splitlines() if "-m fastmagn.sweep" in line]
     shown = tmp_path / "configs" / "sweeps" / "shown.yaml"
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
-    shown.write_text(next(block for language, block in blocks if language == "yaml"))
+    shown.write_text(next(block for _, block in blocks if block.startswith("base:")))
     counts = []
     for command in [*commands, f"python -m fastmagn.sweep --config {shown}"]:
         if command.startswith("python -m fastmagn.sweep"):
