@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fastmagn.cli import EXIT_INTERRUPTED, flatten, run_command, to_yaml
+from fastmagn.cli import flatten, run_command, to_yaml
 from fastmagn.config import Config
 from fastmagn.data import DATASETS
-from fastmagn.errors import InputError
+from fastmagn.errors import InputError, Interrupted
 from fastmagn.files import write_text
 from fastmagn.methods import METHODS
 from fastmagn.models import MODELS
-from fastmagn.models.timm_networks import PREFIX
 from fastmagn.registry import resolve
 from fastmagn.report import main as report
 from fastmagn.runlog import console
@@ -32,7 +31,7 @@ def check_names(config: Config) -> None:
     """Raise InputError unless method, data set and network exist; the schema takes any name."""
     resolve(METHODS, config.method, "method")
     resolve(DATASETS, config.data.name, "data.name")
-    if not config.model.name.startswith(PREFIX):
+    if ":" not in config.model.name:  # else timm's or torchvision's
         resolve(MODELS, config.model.name, "model.name")
 
 
@@ -60,16 +59,18 @@ def alone(out: Path) -> Iterator[None]:
     with (out / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise InputError(f"--out: {out} is in use by another sweep; wait for it, or name another.") from None
+        except OSError:
+            console.print(f"warning: {out} cannot be locked: see to it that one sweep at a time uses it.", markup=False)
         yield
 
 
-def run_left(trials: list[Trial], board: Board, machines: Machines) -> bool:
-    """Run the trials that are not finished; False if interrupted."""
+def run_left(trials: list[Trial], board: Board, machines: Machines) -> int:
+    """Run the trials that are not finished; the signal that interrupted them, 0 for none."""
     left = [trial for trial in trials if board.states[trial.name] != "finished"]
     if not left:
-        return True
+        return 0
     for trial in left:
         write_text(trial.config.run_dir / "config.yaml", to_yaml(trial.config))
     on_cpu = all(trial.config.device == "cpu" for trial in left)
@@ -83,20 +84,24 @@ def run_left(trials: list[Trial], board: Board, machines: Machines) -> bool:
         return run_trials([trial.config.run_dir for trial in left], machines, on_cpu, board.started, ended)
 
 
-def conclude(trials: list[Trial], board: Board, out: Path, completed: bool) -> int:
-    """Report what is finished, name what has failed; the exit status."""
+def conclude(trials: list[Trial], board: Board, out: Path, signal_number: int) -> int:
+    """Report what is finished, name what has failed; the exit status.
+
+    Raises:
+        Interrupted: SIGINT or SIGTERM came; all is saved.
+    """
     finished = [trial for trial in trials if board.states[trial.name] == "finished"]
     failed = [outcome for outcome in board.outcomes.values() if outcome.state == "failed"]
-    if finished and completed:
+    if finished and not signal_number:
         report([*(str(trial.config.run_dir) for trial in finished), "--out", str(out / "report")])
     if finished:
         print_summary(finished)
     for outcome in failed:
         log = board.trials[outcome.name].config.run_dir / "trial.log"
         console.print(f"failed: {outcome.name}: {outcome.error} (all of it: {log})", soft_wrap=True, markup=False)
-    if not completed:
-        console.print(f"interrupted with {len(finished)} of {len(trials)} trials; the same command goes on")
-        return EXIT_INTERRUPTED
+    if signal_number:
+        console.print(f"interrupted with {len(finished)} of {len(trials)} trials finished; the same command goes on")
+        raise Interrupted(signal_number)
     return EXIT_TRIAL_FAILED if failed else 0
 
 
@@ -112,8 +117,8 @@ def main(arguments: list[str]) -> int:
         done = sum(state == "finished" for state in board.states.values())
         before = f", {done} of them finished before" if done else ""
         console.print(f"sweep: {len(trials)} trials{before}, in {request.out}", soft_wrap=True)
-        completed = run_left(trials, board, request.machines)
-        return conclude(trials, board, request.out, completed)
+        signal_number = run_left(trials, board, request.machines)
+        return conclude(trials, board, request.out, signal_number)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,9 @@ from fastmagn.methods import METHODS
 from fastmagn.models import MODELS
 
 ROOT = Path(__file__).parent.parent
-CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+CONFIGS = sorted(  # a sweep's file is of another kind: tests/sweep/test_definition.py
+    path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name != "sweeps"
+)
 
 
 def parse(*arguments: str) -> Config:

@@ -1,5 +1,6 @@
 """Every command in README is run, shortened: a few steps, a few images, the data folder of the tests."""
 
+import importlib.util
 import os
 import re
 import shlex
@@ -15,6 +16,8 @@ from PIL import Image
 
 from fastmagn.cli import parse_config
 from fastmagn.models import build_model
+from fastmagn.sweeping.arguments import parse_arguments
+from fastmagn.sweeping.definition import make_trials
 from fastmagn.train import train
 from tests.data.photo_folders import make_photo_folder
 
@@ -31,6 +34,7 @@ BENCHMARKS = [command for command in COMMANDS if command.startswith("python -m b
 EVALUATION = [command for command in COMMANDS if "-m fastmagn.evaluate" in command and command not in PHOTOGRAPHS]
 THEORY = [command for command in COMMANDS if command.startswith("python -m fastmagn.theory")]
 CORRUPTION = [command for command in COMMANDS if command.startswith("python -m fastmagn.corrupt")]
+SWEEP = [command for command in COMMANDS if command.startswith("python -m fastmagn.sweep")]
 REPORT = [command for command in COMMANDS if command.startswith("python -m fastmagn.report")]
 EXPORT = [command for command in COMMANDS if command.startswith("python -m fastmagn.export")]
 SHORT = ["--train.max_steps", "2", "--eval.num_images", "8", "--device", "cpu"]
@@ -45,7 +49,7 @@ def run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess:
 def test_readme_has_two_set_up_commands_and_ci_runs_the_second():
     assert len(SET_UP) == 2
     tested = [*SET_UP, *TRAINING, *TRAINING_ON_FILES, *PHOTOGRAPHS, *TRAINING_TOGETHER, *EVALUATION, *THEORY]
-    tested += [*CORRUPTION, *REPORT, *EXPORT, *BENCHMARKS]
+    tested += [*CORRUPTION, *REPORT, *SWEEP, *EXPORT, *BENCHMARKS]
     assert sorted(tested) == sorted(COMMANDS), "a command that no test runs"
     assert SET_UP[0].endswith(".venv/bin/python -m fastmagn.train")
     assert SET_UP[1].endswith(".venv/bin/python -m pytest")
@@ -227,6 +231,36 @@ def test_completion_in_bash(tmp_path):
     assert done.stdout.split() == ["--optim.lr"], done.stderr
 
 
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
+def test_sweep_commands(tmp_path):
+    for command in SWEEP:
+        quick = ["--train.max_steps", "1", "--train.batch_size", "512", "--eval.num_images", "4", "--device", "cpu"]
+        arguments = [argument.replace("seed=0,1,2", "seed=0") for argument in shlex.split(command)[2:]]
+        done = run([*arguments, *quick, "--eval.corruption_set", "c15"], tmp_path)
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+        out = arguments[arguments.index("--out") + 1]
+        assert (tmp_path / out / "report" / "report.md").exists()
+
+
+def test_commands_of_the_page_on_sweeps(tmp_path):
+    """Each names fields, files and values that exist, and the file it shows is one."""
+    page = (ROOT / "docs" / "sweeps.md").read_text()
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    script = next(block for language, block in blocks if language == "bash").replace("\\\n", " ")
+    commands = [line for language, block in blocks if not language for line in block.splitlines()]
+    commands += [line[line.index("python -m") :] for line in script.splitlines() if "-m fastmagn.sweep" in line]
+    shown = tmp_path / "configs" / "sweeps" / "shown.yaml"
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    shown.write_text(next(block for _, block in blocks if block.startswith("base:")))
+    counts = []
+    for command in [*commands, f"python -m fastmagn.sweep --config {shown}"]:
+        if command.startswith("python -m fastmagn.sweep"):
+            words = [str(ROOT / word) if word.startswith("configs/") else word for word in shlex.split(command)[3:]]
+            request = parse_arguments(words)
+            counts.append(len(make_trials(request.arguments, request.search, request.out)[1]))
+    assert counts == [6, 20, 4, 4, 24]
+
+
 def test_help_lists_the_fields(tmp_path):
     for module, option in (
         ("train", "--eval."),
@@ -235,6 +269,7 @@ def test_help_lists_the_fields(tmp_path):
         ("theory", "--num_probes"),
         ("report", "--out"),
         ("export", "--weights"),
+        ("sweep", "--grid"),
     ):
         done = run([f"fastmagn.{module}", "--help"], tmp_path)
         assert done.returncode == 0, done.stderr

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple, NoReturn
 
 import yaml
 
+from fastmagn.cli import config_file
 from fastmagn.errors import InputError, check
+from fastmagn.plain_yaml import read_plain_yaml
 from fastmagn.sweeping.definition import Search, check_field, parse_grid, parse_random, parse_range
 
 _MARKS = frozenset({"trials", "grid", "random"})  # what tells a sweep's file from a run's
@@ -53,12 +55,13 @@ def parse_arguments(arguments: list[str]) -> Request:
         InputError: An argument, a sweep's file or a value in it that cannot be used.
     """
     own, fields = _parser().parse_known_args(arguments)
-    files = [config for config in own.config if _is_sweep(config)]
+    configs = [config_file(config) for config in own.config]
+    files = [config for config in configs if _is_sweep(config)]
     if len(files) > 1:
         raise InputError(f"--config: got two sweeps, {files[0]} and {files[1]}; expected one.")
     given = _read_sweep(Path(files[0])) if files else {}
     shared = []
-    for config in own.config:
+    for config in configs:
         shared += given["arguments"] if config in files else ["--config", config]
     for field in fields:
         name = field.removeprefix("--").partition("=")[0]
@@ -83,7 +86,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Many runs on Ray: a grid or random search over any fields of the configuration. Each trial is an "
         "ordinary run folder in DIR; the same command goes on with an interrupted sweep; it ends with a report.",
         epilog="Any field of the configuration may follow, such as --train.epochs 5, for all trials; python -m "
-        "fastmagn.train --help lists them. Exit status: 0 done, 1 a trial failed, 2 unusable input, 130 interrupted.",
+        "fastmagn.train --help lists them. Exit status: 0 done, 1 a trial failed, 2 unusable input, 130 Ctrl-C, 143 "
+        "SIGTERM.",
         allow_abbrev=False,
     )
     add = parser.add_argument
@@ -143,10 +147,9 @@ def _check_machines(machines: Machines) -> None:
 
 
 def _is_sweep(config: str) -> bool:
-    try:
-        given = yaml.safe_load(Path(config).read_text())
-    except (OSError, ValueError, yaml.YAMLError):
-        return False  # the trainer's parser says what is wrong
+    if not Path(config).is_file():
+        return False  # YAML text, or nothing: the trainer's parser says what is wrong
+    given = yaml.safe_load(read_plain_yaml(Path(config)))
     return isinstance(given, dict) and not _MARKS.isdisjoint(given)
 
 
@@ -156,7 +159,7 @@ def _read_sweep(path: Path) -> dict[str, Any]:
     Raises:
         InputError: A key or a value in it cannot be used.
     """
-    given = yaml.safe_load(path.read_text())
+    given = yaml.safe_load(read_plain_yaml(path))
     for key in given:
         if key not in _KEYS:
             nearest = difflib.get_close_matches(str(key), _KEYS, n=1)

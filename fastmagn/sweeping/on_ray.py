@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fastmagn.errors import InputError
+from fastmagn.errors import InputError, Interrupted
 from fastmagn.sweeping.arguments import Machines
 from fastmagn.sweeping.trial import Outcome, run_trial
 
@@ -49,8 +49,10 @@ def run_trials(
     on_cpu: bool,
     started: Callable[[str], None],
     ended: Callable[[Outcome], None],
-) -> bool:
-    """Run the trials whose folders these are; False if SIGINT or SIGTERM asked to stop, once all have saved and left.
+) -> int:
+    """Run the trials whose folders these are, until all have ended.
+
+    SIGINT or SIGTERM asks those that run to save and leave, and starts no more.
 
     Args:
         run_dirs: Run folders with a config.yaml, on a file system that all hosts share.
@@ -58,6 +60,9 @@ def run_trials(
         on_cpu: They want no GPU unless `machines` says so.
         started: Called with a trial's name when it starts.
         ended: Called when it has ended.
+
+    Returns:
+        The signal that asked to stop, 0 for none.
 
     Raises:
         InputError: The cluster cannot be reached, or no host of it has what a trial needs.
@@ -88,7 +93,7 @@ def run_trials(
                 ).fit()
         finally:
             shutil.rmtree(state_dir, ignore_errors=True)
-        return not watch.stopping
+        return watch.signal_number
 
 
 class _Flag:
@@ -110,12 +115,12 @@ class _Watch(tune.Callback if tune else object):
     def __init__(self, started: Callable[[str], None], ended: Callable[[Outcome], None]) -> None:
         self.started, self.ended = started, ended
         self.running: set[str] = set()
-        self.stopping = False
+        self.signal_number = 0
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         name = Path(trial.config["run_dir"]).name
         self.running.add(name)
-        if not self.stopping:
+        if not self.signal_number:
             self.started(name)
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict[str, Any], **info: Any) -> None:
@@ -137,20 +142,21 @@ class _Watch(tune.Callback if tune else object):
                 return False
 
             def stop_all(self) -> bool:
-                return watch.stopping and not watch.running
+                return bool(watch.signal_number) and not watch.running
 
         return AskedToStop()
 
 
 @contextmanager
 def _asked_to_stop(tell_trials: Callable[[], Any], watch: _Watch) -> Iterator[None]:
-    """SIGINT or SIGTERM asks the trials to save and leave; a second one leaves at once."""
+    """SIGINT or SIGTERM asks the trials to save and leave; a second SIGINT leaves at once."""
 
     def receive(number: int, frame: object) -> None:
-        if watch.stopping:
-            raise KeyboardInterrupt
-        watch.stopping = True
-        tell_trials()
+        if watch.signal_number and number == signal.SIGINT:
+            raise Interrupted(number)
+        if not watch.signal_number:
+            watch.signal_number = number
+            tell_trials()
 
     before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -13,11 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from fastmagn.cli import EXIT_INTERRUPTED, run_command
+from fastmagn.cli import run_command
+from fastmagn.errors import Interrupted
 
 LOG = "trial.log"
 POLL_S = 0.5
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+INTERRUPTED = {128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGTERM}
 
 
 class Outcome(NamedTuple):
@@ -65,7 +67,7 @@ def run_trial(run_dir: Path, folder: Path, threads: int, should_stop: Callable[[
                 asked = True
     if status == 0:
         return Outcome(run_dir.name, "finished")
-    if status == EXIT_INTERRUPTED or asked:
+    if asked or status in INTERRUPTED:
         return Outcome(run_dir.name, "interrupted")
     return Outcome(run_dir.name, "failed", error_line(run_dir / LOG, begin, status))
 
@@ -94,12 +96,13 @@ def leave_with(parent: int) -> None:
     if libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl")
     if os.getppid() != parent:
-        raise KeyboardInterrupt  # it has died already
+        raise Interrupted(signal.SIGTERM)  # it has died already
 
 
 def main(arguments: list[str]) -> int:
     """`python -m fastmagn.sweeping.trial PARENT`, and then what `python -m fastmagn.train` takes."""
     leave_with(int(arguments[0]))
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # whoever interrupts a whole job: SIGTERM tells, once
     from fastmagn.train import main as train  # after the above: PyTorch takes seconds to import
 
     return train(arguments[1:])
