@@ -24,6 +24,10 @@ JITTER_ORDERS = (
     ("saturation", "contrast", "brightness"),
 )
 
+# Samples. Fewer are drawn before other threads are awake; and who draws one by one, in a process of its own for each
+# core, starts no threads.
+_DRAWN_IN_PARALLEL_FROM = 128
+
 
 @dataclass(frozen=True, kw_only=True)
 class ViewSpec:
@@ -206,7 +210,8 @@ def _draw_augmix(params: ViewParams) -> AugMixParams:
         "chain_weights": np.empty(shape, np.float32),
         "mix_weight": np.empty(shape[:2], np.float32),
     }
-    draws.fill_augmix(
+    fill = draws.fill_augmix_in_parallel if params.batch_size >= _DRAWN_IN_PARALLEL_FROM else draws.fill_augmix
+    fill(
         params.indices,
         params.epoch,
         *rng.key_words(params.seed),

@@ -3,8 +3,9 @@
 An image is planar, a flat uint8 row [3 H W]: loops over its planes are contiguous, and vectorise. An operation reads
 `source` and writes `target`, two different rows; `scratch` is a thread's `operations_cpu.Scratch`.
 
-Shears and rotations work in blocks of pixels, in four loops: where each comes from, what lies there, what lies between,
-and its channels back to the planes. Only the second, which loads from anywhere, cannot be vectorised.
+Shears are in `shear_cpu`. Rotations work in blocks of pixels, in four loops: where each comes from, what lies there,
+what lies between, and its channels back to the planes. Only the second, which loads from anywhere, cannot be
+vectorised.
 LLVM vectorises a loop only where at most 8 comparisons at run time can prove that no array overlaps another. Parts at
 constant offsets of one array need none: hence the channels of a block lie BLOCK elements apart in one array.
 """
@@ -12,7 +13,7 @@ constant offsets of one array need none: hence the channels of a block lie BLOCK
 import numpy as np
 
 from fastmagn_kernels.compiling import jit_uncounted
-from fastmagn_kernels.pixel import MAX_ANGLE_UNITS, interpolate, rotation_offset
+from fastmagn_kernels.pixel import MAX_ANGLE_UNITS, bilinear, interpolate, rotation_offset
 
 BLOCK = 512  # pixels; the arrays of a block take 37 KB
 
@@ -61,19 +62,18 @@ def packed(red, green, blue):
 
 
 @jit_uncounted
-def pack_pairs(source, pairs, step):
-    """Planes -> each pixel and the one `step` after it in 32 bits each, so that one load finds both.
+def pack_pairs(source, pairs):
+    """Planes -> each pixel and the next one in 32 bits each, so that one load finds both.
 
     The second may lie beyond the row; beyond the image it is black. Its fraction is then 0 (see `first_neighbour`).
     """
     size = source.size // 3
     red, green, blue = source[:size], source[size : 2 * size], source[2 * size :]
-    next_red, next_green, next_blue = red[step:], green[step:], blue[step:]
-    for k in range(size - step):
+    next_red, next_green, next_blue = red[1:], green[1:], blue[1:]
+    for k in range(size - 1):
         second = packed(next_red[k], next_green[k], next_blue[k])
         pairs[k] = packed(red[k], green[k], blue[k]) | second << np.uint64(32)
-    for k in range(size - step, size):
-        pairs[k] = packed(red[k], green[k], blue[k])
+    pairs[size - 1] = packed(red[size - 1], green[size - 1], blue[size - 1])
 
 
 @jit_uncounted
@@ -86,6 +86,27 @@ def first_neighbour(position, size):
     position = min(max(position - 0.5, 0.0), size - 1.0)
     first = np.floor(position)
     return first, position - first
+
+
+@jit_uncounted
+def transform_rows(source, target, height, width, matrix, y0, y1):
+    """Image.transform by an affine matrix, bilinear, of rows y0..y1 - 1: pixel by pixel in Pillow's arithmetic."""
+    size = height * width
+    xx, xy, offset_x, yx, yy, offset_y = matrix
+    for y in range(y0, y1):
+        for x in range(width):
+            source_x = xx * (x + 0.5) + xy * (y + 0.5) + offset_x
+            source_y = yx * (x + 0.5) + yy * (y + 0.5) + offset_y
+            inside = source_x >= 0.0 and source_x < width and source_y >= 0.0 and source_y < height
+            left, dx = first_neighbour(source_x, width)
+            top, dy = first_neighbour(source_y, height)
+            corner = np.int64(top) * width + np.int64(left) if inside else 0
+            right = 1 if inside and dx > 0.0 else 0
+            below = width if inside and dy > 0.0 else 0
+            for c in range(3):
+                k = c * size + corner
+                value = bilinear(source[k], source[k + right], source[k + below], source[k + right + below], dx, dy)
+                target[c * size + y * width + x] = np.uint8(value) if inside else np.uint8(0)
 
 
 @jit_uncounted
@@ -105,39 +126,6 @@ def locate_rotated(corners, fractions, centres, matrix, height, width, x0, y0, c
 
 
 @jit_uncounted
-def locate_sheared_x(corners, fractions, centres, shear, height, width, x0, y0, count):
-    """The same for a shear in x."""
-    black, stride = np.float64(height * width), np.float64(width)
-    left_edge, upper_edge = np.float64(x0), np.float64(y0)
-    for p in range(count):
-        y = upper_edge + centres[BLOCK + p]
-        source_x = left_edge + centres[p] + shear * y
-        inside = (source_x >= 0.0) & (source_x < width)
-        left, fractions[p] = first_neighbour(source_x, width)
-        corners[p] = np.int32((y - 0.5) * stride + left if inside else black)
-
-
-@jit_uncounted
-def locate_sheared_y(corners, fractions, centres, shear, height, width, x0, y0, count):
-    """The same for a shear in y."""
-    black, stride = np.float64(height * width), np.float64(width)
-    left_edge, upper_edge = np.float64(x0), np.float64(y0)
-    for p in range(count):
-        x = left_edge + centres[p]
-        source_y = shear * x + (upper_edge + centres[BLOCK + p])
-        inside = (source_y >= 0.0) & (source_y < height)
-        top, fractions[p] = first_neighbour(source_y, height)
-        corners[p] = np.int32(top * stride + (x - 0.5) if inside else black)
-
-
-@jit_uncounted
-def find(pairs, corners, found, count):
-    """The pairs at the corners."""
-    for p in range(count):
-        found[p] = pairs[np.uint64(np.uint32(corners[p]))]
-
-
-@jit_uncounted
 def find_two(pairs, corners, found, stride, count):
     """The pairs at the corners, and those a row below."""
     below = np.uint64(stride)
@@ -151,16 +139,6 @@ def find_two(pairs, corners, found, stride, count):
 def channel(pair, shift):
     """Eight bits of a pair of pixels as float64; 64-bit integers convert without being narrowed first."""
     return np.float64(np.int64((pair >> np.uint64(shift)) & np.uint64(255)))
-
-
-@jit_uncounted
-def interpolate_linear(found, fractions, channels, count):
-    """Between the two pixels of a pair."""
-    for p in range(count):
-        pair, fraction = found[p], fractions[p]
-        for c in range(3):
-            value = interpolate(channel(pair, 8 * c), channel(pair, 32 + 8 * c), fraction)
-            channels[c * BLOCK + p] = np.uint8(np.int32(value))
 
 
 @jit_uncounted
@@ -184,24 +162,6 @@ def store_block(channels, target, start, count):
 
 
 @jit_uncounted
-def shear(source, target, height, width, amount, along_x, scratch):
-    """Image.transform by (1, amount, 0, 0, 1, 0), if not `along_x` by (1, 0, 0, amount, 1, 0); bilinear."""
-    _, pairs, centres, corners, fractions, found, channels, _, _, _ = scratch
-    pack_pairs(source, pairs, 1 if along_x else width)
-    columns, rows = block_shape(width)
-    for y0 in range(0, height, rows):
-        for x0 in range(0, width, columns):
-            count = min(columns, width - x0) * min(rows, height - y0)
-            if along_x:
-                locate_sheared_x(corners, fractions, centres, amount, height, width, x0, y0, count)
-            else:
-                locate_sheared_y(corners, fractions, centres, amount, height, width, x0, y0, count)
-            find(pairs, corners, found, count)
-            interpolate_linear(found, fractions, channels, count)
-            store_block(channels, target, y0 * width + x0, count)
-
-
-@jit_uncounted
 def rotate(source, target, height, width, angle, rotation_table, scratch):
     """Image.rotate by `angle` / 64 degrees counter-clockwise, bilinear."""
     if angle == 0:
@@ -210,8 +170,9 @@ def rotate(source, target, height, width, angle, rotation_table, scratch):
     cosine, sine = rotation_table[angle + MAX_ANGLE_UNITS]
     offset_x, offset_y = rotation_offset(cosine, sine, height, width)
     matrix = (cosine, sine, offset_x, -sine, cosine, offset_y)
-    _, pairs, centres, corners, fractions, found, channels, _, _, _ = scratch
-    pack_pairs(source, pairs, 1)
+    pairs, centres, corners = scratch.pairs, scratch.centres, scratch.corners
+    fractions, found, channels = scratch.fractions, scratch.found, scratch.channels
+    pack_pairs(source, pairs)
     columns, rows = block_shape(width)
     for y0 in range(0, height, rows):
         for x0 in range(0, width, columns):

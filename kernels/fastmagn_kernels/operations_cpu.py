@@ -11,7 +11,7 @@ import numpy as np
 from fastmagn_kernels import draws
 from fastmagn_kernels.compiling import jit_uncounted
 from fastmagn_kernels.draws import ANGLE_UNITS_PER_DEGREE
-from fastmagn_kernels.geometry_cpu import BLOCK, block_shape, copy, rotate, shear, translate
+from fastmagn_kernels.geometry_cpu import BLOCK, block_shape, copy, rotate, translate
 from fastmagn_kernels.pixel import (
     autocontrast_line,
     blend,
@@ -24,6 +24,7 @@ from fastmagn_kernels.pixel import (
     solarize_entry,
     stretch,
 )
+from fastmagn_kernels.shear_cpu import block_size, padding, shear_x, shear_y
 
 NUM_ROWS = 5  # the clean view's row, a spare one, and one for each of the three chains that are mixed at once
 
@@ -42,6 +43,15 @@ class Scratch(NamedTuple):
         mixed: A block's mix, float32 [3 BLOCK].
         histograms: The planes', int32 [3 x 256].
         table: uint8 [256].
+        padded: An image and what a shear may read before and after it, uint8.
+        wholes: The shifts of a shear's lines, whole pixels, int32 [max(H, W)].
+        nearests: The same rounded, int32 [max(H, W)].
+        centres_x: The centres x of the pixels of a shear's block, in the block, float64 [S].
+        centres_y: Likewise.
+        fixed_fractions: Their fractions in fixed point, int32 [S].
+        inside: 255 for those that come from inside the image, uint8 [S].
+        lines: Where their columns come from, lines counted from the uppermost, uint8 [S + W].
+        shifted: A plane of the block after whole shifts, uint8 [S + W].
     """
 
     rows: np.ndarray
@@ -54,14 +64,24 @@ class Scratch(NamedTuple):
     mixed: np.ndarray
     histograms: np.ndarray
     table: np.ndarray
+    padded: np.ndarray
+    wholes: np.ndarray
+    nearests: np.ndarray
+    centres_x: np.ndarray
+    centres_y: np.ndarray
+    fixed_fractions: np.ndarray
+    inside: np.ndarray
+    lines: np.ndarray
+    shifted: np.ndarray
 
 
 def make_scratch(threads: int, height: int, width: int) -> Scratch:
     """The memory of so many threads, for images of one size."""
-    size = height * width
+    size, sheared = height * width, block_size(width)
     columns, _ = block_shape(width)
     y, x = np.divmod(np.arange(BLOCK), columns)
     centres = np.concatenate([x + 0.5, y + 0.5])
+    sheared_y, sheared_x = np.divmod(np.arange(sheared), width)
     return Scratch(
         rows=np.empty((threads, NUM_ROWS, 3 * size), np.uint8),
         pairs=np.zeros((threads, size + width + 1), np.uint64),
@@ -73,6 +93,15 @@ def make_scratch(threads: int, height: int, width: int) -> Scratch:
         mixed=np.empty((threads, 3 * BLOCK), np.float32),
         histograms=np.empty((threads, 3 * 256), np.int32),
         table=np.empty((threads, 256), np.uint8),
+        padded=np.zeros((threads, 3 * size + 2 * padding(height, width)), np.uint8),
+        wholes=np.empty((threads, max(height, width)), np.int32),
+        nearests=np.empty((threads, max(height, width)), np.int32),
+        centres_x=np.broadcast_to(sheared_x + 0.5, (threads, sheared)).copy(),
+        centres_y=np.broadcast_to(sheared_y + 0.5, (threads, sheared)).copy(),
+        fixed_fractions=np.empty((threads, sheared), np.int32),
+        inside=np.empty((threads, sheared), np.uint8),
+        lines=np.empty((threads, sheared + width), np.uint8),
+        shifted=np.zeros((threads, sheared + width), np.uint8),
     )
 
 
@@ -90,6 +119,15 @@ def thread_scratch(scratch, thread):
         scratch.mixed[thread],
         scratch.histograms[thread],
         scratch.table[thread],
+        scratch.padded[thread],
+        scratch.wholes[thread],
+        scratch.nearests[thread],
+        scratch.centres_x[thread],
+        scratch.centres_y[thread],
+        scratch.fixed_fractions[thread],
+        scratch.inside[thread],
+        scratch.lines[thread],
+        scratch.shifted[thread],
     )
 
 
@@ -241,9 +279,9 @@ def apply_operation(op, magnitude, source, target, height, width, rotation_table
     if op == draws.ROTATE:
         rotate(source, target, height, width, ANGLE_UNITS_PER_DEGREE * np.int64(magnitude), rotation_table, scratch)
     elif op == draws.SHEAR_X:
-        shear(source, target, height, width, magnitude, True, scratch)
+        shear_x(source, target, height, width, magnitude, scratch)
     elif op == draws.SHEAR_Y:
-        shear(source, target, height, width, magnitude, False, scratch)
+        shear_y(source, target, height, width, magnitude, scratch)
     elif op == draws.TRANSLATE_X:
         translate(source, target, height, width, np.int64(magnitude), 0)
     elif op == draws.TRANSLATE_Y:

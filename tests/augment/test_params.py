@@ -49,6 +49,17 @@ def test_base_draws_are_uniform():
         assert_uniform(factor, 0.75, 1.25)
 
 
+def test_draws_of_a_batch_are_those_of_its_samples():
+    """Large batches are drawn by all threads, small ones by one."""
+    whole = draw(num=200)
+    for index in (0, 57, 199):
+        one = flat(sample_view_params(3, 5, [index], SPEC, PAPER, (32, 32)))
+        for name in PER_SAMPLE:
+            assert getattr(one, name)[0] == getattr(whole, name)[index]
+        for name in PER_VIEW:
+            np.testing.assert_array_equal(getattr(one, name)[:, 0], getattr(whole, name)[:, index])
+
+
 def test_base_draws_are_independent():
     p = draw(num=20_000)
     columns = np.stack([getattr(p, name).astype(np.float64) for name in PER_SAMPLE])

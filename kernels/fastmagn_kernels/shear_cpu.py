@@ -1,0 +1,217 @@
+"""The CPU engine's shears of one image, exact against Pillow (see `pixel`), without its float64 for each pixel.
+
+Along a sheared line (a row of shear x, a column of shear y) every pixel moves by the same shift, a whole number of
+pixels and a fraction. Lines of the same whole shift are read as they lie in memory; between a pixel and its neighbour
+the engine interpolates in 32-bit integers of 23 fractional bits, and returns to Pillow's arithmetic where these cannot
+tell what it gives.
+
+Why this is exact. Let a and b be the neighbours, s = b - a, f the fraction of Pillow's position, v its a + s f in
+float64, and u = 2^-23. With F = trunc(f / u - 1/2), f / u lies in (F, F + 2): `low` = a / u + s F and `high` =
+low + 2 s are integers, exact in 32 bits (255 2^23 + 2 255 < 2^31), and a + s f lies strictly between their multiples
+by u if s is not 0. Where both have the same whole part, that is Pillow's value. Its roundings change nothing:
+
+- Positions below 2^20 px are rounded by less than 2^-33 each time, so its f is off ours by less than 2^-31, and a line
+  whose fraction lies within 2^-28 of 0 or 1 is left to Pillow's arithmetic. Hence f / u - F stays above 2^-5 - 2^-8 (at
+  the lower end, F = 0) and F + 2 - f / u above 1/2 - 2^-8, and the whole part of the shift is Pillow's.
+- a + s f is thus further than |s| 2^-29 from either bound, and v off it by less than 2^-44: its whole part is theirs.
+- For s = 0, v = a whatever the fraction.
+- The nearest pixel, the shift rounded, tells whether a position lies inside the image; a line whose fraction lies
+  within 2^-28 of 1/2 is left to Pillow's arithmetic, too.
+
+A neighbour beyond the border counts as the border's pixel.
+"""
+
+import numpy as np
+
+from fastmagn_kernels.compiling import jit_uncounted
+from fastmagn_kernels.geometry_cpu import copy, transform_rows
+
+_BITS = 23
+_DOUBTFUL = 2.0**-28
+BLOCK = 1024  # pixels, in whole rows (one at least): an image of 32 x 32 is one block
+_LINES_AT_ONCE = 4  # whole shifts that one loop tells apart; an image of 32 x 32 has no more at severity 3
+
+
+def block_size(width: int) -> int:
+    """The most pixels of a block."""
+    return max(BLOCK, width)
+
+
+def padding(height: int, width: int) -> int:
+    """How many pixels before and after an image `shear_x` or `shear_y` may read, whatever the shear."""
+    return (height + _LINES_AT_ONCE + 1) * width
+
+
+@jit_uncounted
+def split_shifts(amount, count, limit, wholes, nearests):
+    """The shifts of all lines: their whole part and the nearest integer, int32 [count]. True if one is in doubt.
+
+    Beyond `limit`, the image's size along the shift, everything is black, and one shift as good as another.
+    """
+    doubt = False
+    for i in range(count):
+        shift = min(max(amount * (i + 0.5), -limit - 0.75), limit + 0.75)
+        whole = np.floor(shift)
+        fraction = shift - whole
+        doubt |= min(min(fraction, 1.0 - fraction), abs(fraction - 0.5)) < _DOUBTFUL
+        wholes[i] = np.int32(whole)
+        nearests[i] = np.int32(np.floor(shift + 0.5))
+    return doubt
+
+
+@jit_uncounted
+def fixed_point(shift):
+    """F of a shift's fraction (see above): int32."""
+    return np.int32((shift - np.floor(shift)) * (1 << _BITS) - 0.5)
+
+
+@jit_uncounted
+def interpolate_fixed(first, second, fractions, inside, out, count):
+    """Between uint8 neighbours, by fractions F, to `out`, black where `inside` is not 255. True if one is in doubt.
+
+    Each step is cast, since numba computes in 64 bits what it can, in half as many lanes.
+    """
+    doubt = np.int32(0)
+    for k in range(count):
+        step = np.int32(np.int32(second[k]) - np.int32(first[k]))
+        low = np.int32(np.int32(np.int32(first[k]) << np.int32(_BITS)) + np.int32(step * fractions[k]))
+        high = np.int32(np.int32(low + step) + step)
+        doubt = np.int32(doubt | np.int32(low ^ high))
+        out[k] = np.uint8(np.uint8(low >> np.int32(_BITS)) & inside[k])
+    return (doubt >> np.int32(_BITS)) != 0
+
+
+@jit_uncounted
+def fill_fractions_x(fractions, inside, centres_x, centres_y, y0, amount, width, count):
+    """The fractions F of a block's pixels from row `y0`, and 255 for those that come from inside the image."""
+    top = np.float64(y0)
+    for k in range(count):
+        shift = amount * (top + centres_y[k])
+        fractions[k] = fixed_point(shift)
+        nearest = centres_x[k] + np.floor(shift + 0.5)
+        inside[k] = np.uint8(255) if (nearest > 0.0) & (nearest < width) else np.uint8(0)
+
+
+@jit_uncounted
+def repeat_borders_x(source, target, height, width, wholes, nearests, y0, y1):
+    """Pixels with one neighbour only, at most one a row: the border's."""
+    size = height * width
+    for y in range(y0, y1):
+        border = 0 if wholes[y] < 0 else width - 1
+        x = -1 - wholes[y] if wholes[y] < 0 else border - wholes[y]
+        if 0 <= x < width and 0 <= x + nearests[y] < width:
+            for c in range(3):
+                target[c * size + y * width + x] = source[c * size + y * width + border]
+
+
+@jit_uncounted
+def shear_x(source, target, height, width, amount, scratch):
+    """Image.transform by (1, amount, 0, 0, 1, 0), bilinear."""
+    matrix = (1.0, amount, 0.0, 0.0, 1.0, 0.0)
+    wholes, nearests, fractions, inside = scratch.wholes, scratch.nearests, scratch.fixed_fractions, scratch.inside
+    if split_shifts(amount, height, width, wholes, nearests):
+        transform_rows(source, target, height, width, matrix, 0, height)
+        return
+    size, origin = height * width, (scratch.padded.size - source.size) // 2
+    padded = scratch.padded
+    copy(source, padded[origin : origin + 3 * size])
+    rows = max(1, BLOCK // width)
+    for y0 in range(0, height, rows):
+        y1 = min(y0 + rows, height)
+        fill_fractions_x(
+            fractions, inside, scratch.centres_x, scratch.centres_y, y0, amount, width, (y1 - y0) * width
+        )  # fmt: skip
+        doubt, first = False, y0
+        while first < y1:
+            whole, last = wholes[first], first + 1
+            while last < y1 and wholes[last] == whole:
+                last += 1
+            start, count = (first - y0) * width, (last - first) * width
+            for c in range(3):
+                k = c * size + first * width
+                here = origin + k + whole
+                doubt |= interpolate_fixed(
+                    padded[here:], padded[here + 1 :], fractions[start:], inside[start:], target[k:], count
+                )  # fmt: skip
+            first = last
+        repeat_borders_x(source, target, height, width, wholes, nearests, y0, y1)
+        if doubt:
+            transform_rows(source, target, height, width, matrix, y0, y1)
+
+
+@jit_uncounted
+def repeat(row, width, count):
+    """The first `width` elements over and over, `count` in all; each copy doubles what is there."""
+    done = width
+    while done < count:
+        step = min(done, count - done)
+        copy(row, row[done : done + step])
+        done += step
+
+
+@jit_uncounted
+def gather_lines(source, lines, line, out, width, count):
+    """`out`, where it comes from line `line` or one of the next three: from `source`, a row further down for each."""
+    second, third, fourth = source[width:], source[2 * width :], source[3 * width :]
+    for k in range(count):
+        of = lines[k]
+        a, b, c, d, value = source[k], second[k], third[k], fourth[k], out[k]  # all loaded, or it does not vectorise
+        value = a if of == line else value
+        value = b if of == np.uint8(line + 1) else value
+        value = c if of == np.uint8(line + 2) else value
+        value = d if of == np.uint8(line + 3) else value
+        out[k] = value
+
+
+@jit_uncounted
+def finish_borders_y(source, target, height, width, wholes, nearests):
+    """Rows with pixels from beyond the image, black, or with one neighbour only, the border's."""
+    size = height * width
+    lowest = min(wholes[0], wholes[width - 1])
+    highest = max(wholes[0], wholes[width - 1]) + 1
+    for y in range(height):
+        if y + lowest >= 0 and y + highest < height:
+            continue
+        row = np.int32(y)
+        for c in range(3):
+            out, upper, lower = target[c * size + y * width :], source[c * size :], source[(c + 1) * size - width :]
+            for x in range(width):
+                value, above, below = out[x], upper[x], lower[x]
+                value = above if np.int32(row + wholes[x]) < 0 else value
+                value = below if np.int32(row + wholes[x]) >= np.int32(height - 1) else value
+                nearest = np.int32(row + nearests[x])
+                out[x] = value if (nearest >= 0) & (nearest < np.int32(height)) else np.uint8(0)
+
+
+@jit_uncounted
+def shear_y(source, target, height, width, amount, scratch):
+    """Image.transform by (1, 0, 0, amount, 1, 0), bilinear."""
+    matrix = (1.0, 0.0, 0.0, amount, 1.0, 0.0)
+    wholes, nearests, fractions, inside = scratch.wholes, scratch.nearests, scratch.fixed_fractions, scratch.inside
+    in_doubt = split_shifts(amount, width, height, wholes, nearests)
+    lowest, highest = min(wholes[0], wholes[width - 1]), max(wholes[0], wholes[width - 1])
+    if in_doubt or highest - lowest > 255 - _LINES_AT_ONCE:  # `lines` are of 8 bits
+        transform_rows(source, target, height, width, matrix, 0, height)
+        return
+    size, origin = height * width, (scratch.padded.size - source.size) // 2
+    padded, lines, shifted = scratch.padded, scratch.lines, scratch.shifted
+    copy(source, padded[origin : origin + 3 * size])
+    rows = max(1, BLOCK // width)
+    for x in range(width):
+        fractions[x] = fixed_point(amount * (x + 0.5))
+        lines[x] = np.uint8(wholes[x] - lowest)
+    repeat(fractions, width, min(rows, height) * width)
+    repeat(lines, width, (min(rows, height) + 1) * width)
+    inside[:] = 255
+    for y0 in range(0, height, rows):
+        y1, doubt = min(y0 + rows, height), False
+        count = (y1 - y0) * width
+        for c in range(3):
+            k = c * size + y0 * width
+            for whole in range(lowest, highest + 1, _LINES_AT_ONCE):  # a row more than the block has: the neighbours
+                line = np.uint8(whole - lowest)
+                gather_lines(padded[origin + k + whole * width :], lines, line, shifted, width, count + width)
+            doubt |= interpolate_fixed(shifted, shifted[width:], fractions, inside, target[k:], count)
+        if doubt:
+            transform_rows(source, target, height, width, matrix, y0, y1)
+    finish_borders_y(source, target, height, width, wholes, nearests)
