@@ -8,9 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from fastmagn.cli import parse_config
+from fastmagn.models import build_model
 from fastmagn.train import train
 from tests.data.photo_folders import make_photo_folder
 
@@ -19,11 +23,12 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 COMMANDS = [line for language, block in BLOCKS if not language for line in block.strip().splitlines()]
 SET_UP = [command for command in COMMANDS if command.startswith("python3 -m venv")]
+PHOTOGRAPHS = [c for c in COMMANDS if any(word in c for word in ("finetune_folder", "IMAGENET_C", "--images"))]
 TRAINING_ON_FILES = [command for command in COMMANDS if "fastmagn.train --data.name folder" in command]
-TRAINING = [command for command in COMMANDS if command.startswith("python -m fastmagn.train --config")]
+TRAINING = [c for c in COMMANDS if c.startswith("python -m fastmagn.train --config") and c not in PHOTOGRAPHS]
 TRAINING_TOGETHER = [command for command in COMMANDS if command.startswith("torchrun") and "fastmagn.train" in command]
 BENCHMARKS = [command for command in COMMANDS if command.startswith("python -m benchmarks.")]
-EVALUATION = [command for command in COMMANDS if "-m fastmagn.evaluate" in command]
+EVALUATION = [command for command in COMMANDS if "-m fastmagn.evaluate" in command and command not in PHOTOGRAPHS]
 THEORY = [command for command in COMMANDS if command.startswith("python -m fastmagn.theory")]
 CORRUPTION = [command for command in COMMANDS if command.startswith("python -m fastmagn.corrupt")]
 REPORT = [command for command in COMMANDS if command.startswith("python -m fastmagn.report")]
@@ -39,7 +44,7 @@ def run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess:
 def test_readme_has_two_set_up_commands_and_ci_runs_the_second():
     assert len(SET_UP) == 2
     tested = [*SET_UP, *TRAINING, *TRAINING_ON_FILES, *TRAINING_TOGETHER, *EVALUATION, *THEORY, *CORRUPTION, *REPORT]
-    tested += BENCHMARKS
+    tested += [*BENCHMARKS, *PHOTOGRAPHS]
     assert sorted(tested) == sorted(COMMANDS), "a command that no test runs"
     assert SET_UP[0].endswith(".venv/bin/python -m fastmagn.train")
     assert SET_UP[1].endswith(".venv/bin/python -m pytest")
@@ -135,6 +140,33 @@ def test_evaluation_commands(trained_run, tmp_path):
         done = run([*launched, "--eval.num_images", "8"], tmp_path)
         assert done.returncode == 0, (command, done.stderr)
         assert "mCA" in done.stdout
+
+
+def test_commands_on_photographs(tmp_path):
+    """Fine-tuning on three classes, then a -C set of image files and a folder of two of the classes."""
+    generator = np.random.default_rng(0)
+    cells = [f"set/{name}/{severity}" for name in ("fog", "brightness") for severity in range(1, 6)]
+    for folder in ("photos/train", "photos/val", "others", *cells):
+        for class_name in ("bird", "cat", "dog"):
+            (tmp_path / folder / class_name).mkdir(parents=True)
+            for i in range(3):
+                pixels = generator.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / folder / class_name / f"{i}.jpg")
+    shutil.rmtree(tmp_path / "others" / "dog")
+    (tmp_path / "others" / "bird").rename(tmp_path / "others" / "wings")
+    (tmp_path / "classes.csv").write_text("wings,bird\n")
+    torch.save(build_model("resnet_small", num_classes=9, mean=(0,) * 3, std=(1,) * 3).state_dict(), tmp_path / "w.pth")
+    places = {"PHOTOS": "photos", "FILE": "w.pth", "RUN": "run", "IMAGENET_C": "set", "RENDITIONS": "others"}
+    places["configs/"] = f"{ROOT}/configs/"
+    for command in PHOTOGRAPHS:
+        for word, place in places.items():
+            command = command.replace(word, place)
+        small = ["--model.name", "resnet_small", "--data.image_size", "32", "--device", "cpu"]
+        small += ["--run_dir", "run", "--train.batch_size", "4", *SHORT] if "fastmagn.train" in command else []
+        small += ["--eval.num_images", "0"] if "fastmagn.evaluate" in command else []
+        done = run([*shlex.split(command)[2:], *small], tmp_path)
+        assert done.returncode == 0, (command, done.stderr)
+    assert "among these 2 classes" in done.stdout
 
 
 def test_theory_commands(trained_run, tmp_path):
