@@ -141,7 +141,7 @@ def load_first_weights(config: Config, model: Normalised, num_classes: int) -> N
     Raises:
         InputError: The file cannot be used.
     """
-    goes_on = config.run_dir is not None and last_checkpoint(config.run_dir).exists()
+    goes_on = config.run_dir is not None and any(last_checkpoint(config.run_dir).parent.glob("*.pt"))
     if config.model.weights is not None and not goes_on:
         console.print(load_pretrained(model.network, config.model.weights, num_classes), markup=False, soft_wrap=True)
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fastmagn.errors import InputError
@@ -90,14 +92,6 @@ def _read_torch(path: Path) -> Any:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-    except ImportError:
-        raise InputError(
-            f"model.weights: got {path}, but safetensors is not installed; expected the package safetensors. "
-            'Run `pip install "fastmagn[safetensors]"`, or give a file of torch.save.'
-        ) from None
     try:
         return load_file(path)
     except (*_DAMAGED, SafetensorError) as error:

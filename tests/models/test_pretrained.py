@@ -2,7 +2,6 @@
 
 import io
 import pickle
-import sys
 
 import pytest
 import torch
@@ -184,15 +183,6 @@ def test_a_width_that_is_the_number_of_classes_is_no_classifier(build, tmp_path)
     torch.save(thin, tmp_path / "thin.pt")
     with pytest.raises(InputError, match=r"lacks|has other shapes"):
         load_pretrained(build("resnet_small", num_classes=32).network, tmp_path / "thin.pt", 32)
-
-
-def test_without_safetensors_the_extra_is_named(build, weights, tmp_path, monkeypatch):
-    save_file(weights, tmp_path / "a.safetensors")
-    monkeypatch.setitem(sys.modules, "safetensors", None)
-    with pytest.raises(
-        InputError, match=r'expected the package safetensors\. Run `pip install "fastmagn\[safetensors\]"`'
-    ):
-        load_pretrained(build("resnet_small").network, tmp_path / "a.safetensors", 10)
 
 
 def configured(*arguments: str):
