@@ -31,6 +31,7 @@ from fastmagn.data.imagenet_c import check_cells
 from fastmagn.data.lazy_images import chunks
 from fastmagn.distributed import World, join_world
 from fastmagn.errors import InputError
+from fastmagn.exporting.trained import load_run
 from fastmagn.files import write_json
 from fastmagn.hardware import precision, settle_hardware
 from fastmagn.logits import LogitsWriter, read_logits
@@ -264,6 +265,8 @@ def evaluate_run(run_dir: Path, config: Config) -> dict[str, Any]:
 def evaluate_images(run_dir: Path, config: Config, folder: Path, classes: Path | None) -> dict[str, Any]:
     """Measure a run's last checkpoint on all images of DIR/CLASS/IMAGE, on all of torchrun's processes.
 
+    The images that it was trained on are not needed: results.json has the names of its classes.
+
     Args:
         run_dir: The run.
         config: Its configuration; `eval.num_images` is not looked at: the first images are all of a few classes.
@@ -276,11 +279,13 @@ def evaluate_images(run_dir: Path, config: Config, folder: Path, classes: Path |
     config = settle_hardware(config)
     mapping = read_mapping(classes) if classes is not None else {}
     with join_world(torch.device(config.device)) as (world, device):
-        image_set = load_data(config.data)
-        size = image_set.test_images_u8.shape[1:3]
-        whole_px = resize_px(config.data) if config.data.name == "folder" else size[0]
-        found = find_images(folder, image_set.class_names, mapping, image_size=size[0], resize_px=whole_px)
-        model = model_for_test(load_trained(run_dir, config, image_set, device), config, size)
+        trained = load_run(run_dir, config.eval.weights)
+        class_names, (size, whole_px) = trained.info.class_names, (trained.info.image_size[0],) * 2
+        if config.data.name == "folder":
+            size, whole_px = config.data.image_size, resize_px(config.data)
+        found = find_images(folder, class_names, mapping, image_size=size, resize_px=whole_px)
+        network = trained.network.to(device, memory_format=torch.channels_last)
+        model = model_for_test(network, config, (size, size))
         share = world.share(len(found.labels))
         images = found.images[share]
         with evaluation_mode(model):
@@ -291,7 +296,7 @@ def evaluate_images(run_dir: Path, config: Config, folder: Path, classes: Path |
         shares = world.gather((measured, int(np.count_nonzero(~kept))))
     whole = Measured(*(concatenate(list(parts)) for parts in zip(*(part for part, _ in shares), strict=True)))
     entry = summarise_images(whole, len(own_labels), sum(count for _, count in shares), config.eval)
-    print_images(str(folder), entry, len(image_set.class_names))
+    print_images(str(folder), entry, len(class_names))
     settings = {"classes": plain(classes), "weights": config.eval.weights, "test_time_flip": config.eval.test_time_flip}
     return {str(folder): entry | settings | {"environment": environment(device)}}
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -90,8 +91,8 @@ def test_fine_tuning_then_imagenet_c_and_other_images(photographs, tmp_path, cap
     options = {"mean": (0.5,) * 3, "std": (0.2,) * 3, "seed": 9}
     pretrained = build_model("resnet_small", num_classes=7, **options).network.state_dict()
     torch.save(pretrained, tmp_path / "pretrained.pth")
-    run_dir = tmp_path / "run"
-    arguments = ["--data.dir", str(photographs), "--run_dir", str(run_dir), *SMALL, *SHORT]
+    run_dir, own = tmp_path / "run", shutil.copytree(photographs, tmp_path / "photographs")
+    arguments = ["--data.dir", str(own), "--run_dir", str(run_dir), *SMALL, *SHORT]
     train(parse("finetune_folder.yaml", *arguments, "--model.weights", str(tmp_path / "pretrained.pth")))
     assert "new for 3 classes: head.weight, head.bias" in capsys.readouterr().out
     generator = np.random.default_rng(1)
@@ -99,6 +100,7 @@ def test_fine_tuning_then_imagenet_c_and_other_images(photographs, tmp_path, cap
         for severity in range(1, 6):
             save_images(tmp_path / "set" / name / str(severity), 4, generator)
     assert main(["--run", str(run_dir), "--corrupted", str(tmp_path / "set"), "--eval.num_images", "0"]) == 0
+    shutil.rmtree(own)  # not needed any more
     save_images(tmp_path / "renditions", 3, generator)
     (tmp_path / "renditions" / CLASSES[0]).rename(tmp_path / "renditions" / "tench")
     (tmp_path / "classes.csv").write_text(f"folder,class\ntench,{CLASSES[0]}\n")
