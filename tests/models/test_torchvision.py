@@ -17,7 +17,6 @@ PUBLISHED = {
     "convnext_tiny": 28_589_128,
     "mobilenet_v3_small": 2_542_856,
     "shufflenet_v2_x0_5": 1_366_792,
-    "vit_b_32": 88_224_232,
 }
 
 
