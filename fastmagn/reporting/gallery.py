@@ -1,8 +1,8 @@
 """What the model saw: the views that a run made of its first training images, from its folder or made again."""
 
+import dataclasses
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,32 +12,33 @@ from torch import Tensor
 
 from fastmagn.augment.params import sample_view_params
 from fastmagn.augment.views import make_views
-from fastmagn.config import Config
+from fastmagn.config import Config, DataConfig
 from fastmagn.context import StepContext
-from fastmagn.data import ImageSet, load_images, split_validation
+from fastmagn.data import ImageSet, load_data, make_source, split_validation
 from fastmagn.errors import InputError
 from fastmagn.methods import Layout, get_method
 from fastmagn.models import build_model
 from fastmagn.reporting.pictures import png_address, small, stored_png, strip
 from fastmagn.reporting.runs import Run
-from fastmagn_kernels import rng
 
 VIEWS_FILE = "views.png"
 NUM_IMAGES = 8
 
-ImagesOf = Callable[[str, Path], ImageSet]
+ImagesOf = Callable[[DataConfig], ImageSet]
 
 
 class Gallery(NamedTuple):
-    """Pictures, each (caption, address, size in px); or none, and a line that says why."""
+    """Pictures, each (caption, address, size in px), stored or made again; or none, and a line that says why."""
 
     pictures: tuple[tuple[str, str, tuple[int, int]], ...] = ()
     note: str = ""
+    is_stored: bool = False
 
 
 def images_loader() -> ImagesOf:
-    """`load_images` that reads each set once and never downloads."""
-    return cache(lambda name, folder: load_images(name, folder, download=False))
+    """`load_data` that reads each set once and never downloads."""
+    load_once = cache(load_data)
+    return lambda config: load_once(dataclasses.replace(config, download=False, num_validation_images=0))
 
 
 def read_config(run: Run) -> Config:
@@ -64,7 +65,7 @@ def gallery(run: Run, images_of: ImagesOf) -> Gallery:
     try:
         if stored.is_file():
             address, size = stored_png(stored)
-            return Gallery(((f"As the run began ({VIEWS_FILE}).", address, size),))
+            return Gallery(((f"As the run began ({VIEWS_FILE}).", address, size),), is_stored=True)
         return _made_again(read_config(run), images_of)
     except InputError as error:
         return Gallery(note=f"Views are not shown: {error}")
@@ -72,15 +73,15 @@ def gallery(run: Run, images_of: ImagesOf) -> Gallery:
 
 def _made_again(config: Config, images_of: ImagesOf) -> Gallery:
     """The first images of the run's first epoch, in every view that is forwarded."""
-    data, train = config.data, config.train
-    image_set = images_of(data.name, data.dir)
-    part, _ = split_validation(image_set, data.num_validation_images, train.seed)
-    epoch, method = train.clean_epochs, get_method(config.method)
-    rows = rng.permutation(len(part.labels), train.seed, epoch)[:NUM_IMAGES]
-    images_u8 = np.ascontiguousarray(part.images_u8[rows])
-    size, spec = images_u8.shape[1:3], method.view_spec(config.augment)
-    params = sample_view_params(train.seed, epoch, part.indices[rows], spec, config.augment, size)
-    views = make_views(torch.from_numpy(images_u8).permute(0, 3, 1, 2), params).images
+    train, method, epoch = config.train, get_method(config.method), config.train.clean_epochs
+    image_set = images_of(config.data)
+    part, _ = split_validation(image_set, config.data.num_validation_images, train.seed)
+    whole = slice(0, NUM_IMAGES)
+    source = make_source(part, batch_size=NUM_IMAGES, seed=train.seed, device=torch.device("cpu"), share=whole)
+    images, labels, indices = next(source.batches(epoch))
+    size, spec = (images.shape[2], images.shape[3]), method.view_spec(config.augment)
+    params = sample_view_params(train.seed, epoch, indices, spec, config.augment, size)
+    views = make_views(images, params).images
     if method.prepare is not None:
         model = build_model(
             config.model.name,
@@ -91,11 +92,11 @@ def _made_again(config: Config, images_of: ImagesOf) -> Gallery:
             image_size=size,
         )
         context = StepContext(
-            config=config, model=model, num_classes=image_set.num_classes, epoch=epoch, indices=part.indices[rows]
+            config=config, model=model, num_classes=image_set.num_classes, epoch=epoch, indices=indices
         )
-        views, _ = method.prepare(views, torch.from_numpy(part.labels[rows]), context)
+        views, _ = method.prepare(views, labels, context)
     titles = _titles(config.method, method.layout(config.augment))
-    pictures = [("Training image", strip(small(images_u8)))]
+    pictures = [("Training image", strip(small(images.permute(0, 2, 3, 1).contiguous().numpy())))]
     pictures += [
         (title, strip(small(_to_u8(view)))) for title, view in zip(titles, views.chunk(len(titles)), strict=True)
     ]

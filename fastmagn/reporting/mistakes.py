@@ -8,6 +8,7 @@ import numpy as np
 from fastmagn.config import Config
 from fastmagn.corruptions import corrupt
 from fastmagn.data import ImageSet, open_corrupted
+from fastmagn.data.image_set import Images
 from fastmagn.errors import InputError
 from fastmagn.logits import read_logits
 from fastmagn.reporting.gallery import ImagesOf, read_config
@@ -85,7 +86,7 @@ def mistakes(run: Run, images_of: ImagesOf) -> Mistakes:
         labels, logits = read_logits(folder)
         _check_same(run, labels, logits)
         config = read_config(run)
-        image_set = images_of(config.data.name, config.data.dir)
+        image_set = images_of(config.data)
         if not np.array_equal(labels, image_set.test_labels[: len(labels)]):
             raise InputError(f"{folder}: its labels are not those of the test images in {config.data.dir}.")
         names = image_set.class_names
@@ -183,7 +184,7 @@ def _check_same(run: Run, labels: np.ndarray, logits: dict[str, np.ndarray]) -> 
 
 
 def _show(mistake: Mistake, image_set: ImageSet, labels: np.ndarray, config: Config) -> ShownMistake:
-    names, original = image_set.class_names, image_set.test_images_u8[mistake.index]
+    names, original = image_set.class_names, np.asarray(image_set.test_images_u8[np.array([mistake.index])])[0]
     try:
         corrupted = png_address(_corrupted(mistake, image_set.test_images_u8, labels, config))
     except InputError:  # frost without its pictures, or a -C set that has gone: the numbers still stand
@@ -201,10 +202,11 @@ def _show(mistake: Mistake, image_set: ImageSet, labels: np.ndarray, config: Con
     )
 
 
-def _corrupted(mistake: Mistake, images_u8: np.ndarray, labels: np.ndarray, config: Config) -> np.ndarray:
+def _corrupted(mistake: Mistake, images_u8: Images, labels: np.ndarray, config: Config) -> np.ndarray:
     """The image as the model saw it, uint8 [H, W, 3]; `labels` are those of the measured images."""
     name, severity, index, chosen = mistake.corruption, mistake.severity, mistake.index, config.eval
     if chosen.corrupted_dir is not None:
         stored = open_corrupted(Path(chosen.corrupted_dir), name, labels, images_u8.shape[1:])
         return np.array(stored[severity - 1][index])
-    return corrupt(images_u8[[index]], name, severity, seed=chosen.corruption_seed, indices=np.array([index]))[0]
+    row = np.array([index])
+    return corrupt(np.asarray(images_u8[row]), name, severity, seed=chosen.corruption_seed, indices=row)[0]
