@@ -189,10 +189,12 @@ def damage(bench: Bench, draw: random.Random) -> Outcome:
         path.unlink()  # its older names stay whole
         where = _hurt(content, draw)
         path.write_bytes(content)
-    measured = run("evaluate", ["--run_dir", str(bench.run_dir)], bench.log)
-    faults = _faults_of(measured, expected=2)
-    if "last.pt" not in measured.output:
-        faults.append(f"evaluate does not name the file: {measured.output[-300:]}")
+    faults: list[str] = []
+    if draw.random() < 0.25:
+        measured = run("evaluate", ["--run_dir", str(bench.run_dir)], bench.log)
+        faults += _faults_of(measured, expected=2)
+        if "last.pt" not in measured.output:
+            faults.append(f"evaluate does not name the file: {measured.output[-300:]}")
     if not hurts_all:
         then = _goes_on(bench, faults)
         if "last.pt" not in bench.log.read_text():
@@ -206,12 +208,11 @@ def damage(bench: Bench, draw: random.Random) -> Outcome:
 
 
 def _stopped(bench: Bench) -> Path:
-    """A run that SIGTERM stopped in its last epoch, with older checkpoints; made once."""
+    """A run that SIGTERM stopped in its evaluation, with older checkpoints; made once."""
     stopped = bench.folder.parent / "stopped"
     if not stopped.exists():
         pid = start("train", arguments_for(stopped), bench.log)
-        wait_until(pid, lambda: num_rows(stopped) >= EPOCHS - 1)
-        time.sleep(0.4 * bench.training_s / EPOCHS)
+        wait_until(pid, lambda: any(name.startswith("logits.partial") for name in names_in(stopped)))
         os.kill(pid, signal.SIGTERM)
         ended = finish(pid, bench.log)
         assert ended.status == 128 + signal.SIGTERM, ended

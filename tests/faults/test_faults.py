@@ -1,4 +1,4 @@
-"""The harness's short version: real kills, damage, a full disk, clocks that jump; all runs end as the undisturbed one."""
+"""The harness's short version: kills, damage, a full disk, clocks that jump; all runs end as the undisturbed one."""
 
 import json
 import os
