@@ -5,6 +5,7 @@ The parser of the command line is safe against tags, but not against an alias th
 """
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -41,6 +42,20 @@ def read_plain_yaml(path: Path, sections: frozenset[str] = frozenset()) -> str:
     if fault:
         raise InputError(f"{path}: {fault}; expected plain fields and values.")
     return text
+
+
+def load_plain_yaml(path: Path) -> Any:
+    """What a YAML file says, by the rules of `read_plain_yaml`; for files that the command line's parser does not read.
+
+    Raises:
+        InputError: As `read_plain_yaml`, or it is not YAML.
+    """
+    try:
+        return yaml.safe_load(read_plain_yaml(path))
+    except (yaml.YAMLError, ValueError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: not YAML ({' '.join(str(error).split())[:200]}).") from error
 
 
 def _fault(text: str) -> str | None:

@@ -5,9 +5,8 @@ import difflib
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-import yaml
-
 from fastmagn.errors import InputError, check
+from fastmagn.plain_yaml import load_plain_yaml
 from fastmagn.sweeping.definition import Search, check_field, parse_grid, parse_random, parse_range
 
 _MARKS = frozenset({"trials", "grid", "random"})  # what tells a sweep's file from a run's
@@ -144,8 +143,8 @@ def _check_machines(machines: Machines) -> None:
 
 def _is_sweep(config: str) -> bool:
     try:
-        given = yaml.safe_load(Path(config).read_text())
-    except (OSError, ValueError, yaml.YAMLError):
+        given = load_plain_yaml(Path(config))
+    except InputError:
         return False  # the trainer's parser says what is wrong
     return isinstance(given, dict) and not _MARKS.isdisjoint(given)
 
@@ -156,7 +155,7 @@ def _read_sweep(path: Path) -> dict[str, Any]:
     Raises:
         InputError: A key or a value in it cannot be used.
     """
-    given = yaml.safe_load(path.read_text())
+    given = load_plain_yaml(path)
     for key in given:
         if key not in _KEYS:
             nearest = difflib.get_close_matches(str(key), _KEYS, n=1)

@@ -16,12 +16,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from fastmagn import corrupt, evaluate, train
+from fastmagn import corrupted_set, evaluate, train
 from fastmagn.cli import run_command
 
 POLL_S = 0.0005  # a checkpoint of a few MB takes milliseconds to write
 TIMEOUT_S = 300.0
-COMMANDS = {"train": train.main, "evaluate": evaluate.main, "corrupt": corrupt.main}
+COMMANDS = {"train": train.main, "evaluate": evaluate.main, "corrupt": corrupted_set.main}
 
 
 class Ended(NamedTuple):

@@ -13,8 +13,9 @@ import pytest
 import torch
 import yaml
 
-from fastmagn import corrupt, evaluate, train
+from fastmagn import corrupted_set, evaluate, train
 from fastmagn.checkpoint import FORMAT_VERSION
+from fastmagn.cli import EXIT_INPUT_ERROR
 from fastmagn.data.cifar import CIFAR10
 from fastmagn.theory import __main__ as theory
 from tests.hostile.files import RUN_YAML, Call, npy, sealed, write_corrupted_set, write_run_folder
@@ -122,15 +123,15 @@ def test_checkpoints_of_other_values(attack, name):
 def test_checkpoints_of_other_state(attack, part):
     """A sound checkpoint, but for one part of what training goes on from."""
     run = attack.folder / "run"
-    arguments = ["--device", "cpu", "--train.batch_size", "64", "--eval.num_images", "10", "--run_dir", run]
-    arguments += ["--eval.corruption_set", "c15"]
-    assert attack.run(train.main, *arguments, "--train.max_steps", "1")[0] == 0
+    arguments = ["--device", "cpu", "--train.batch_size", "64", "--train.max_steps", "1", "--run_dir", run]
+    arguments += ["--eval.num_images", "1000000"]  # more than there are: trained, not measured
+    assert attack.run(train.main, *arguments)[0] == EXIT_INPUT_ERROR
     file = run / "checkpoints" / "last.pt"
     sound = torch.load(io.BytesIO(file.read_bytes()), weights_only=True)
     for value in ({"state": 1}, {"names": 5}, {1: {2: 3}}, {"param_groups": [{}], "state": {0: "x"}}):
         file.unlink()
         file.write_bytes(sealed(saved({**sound, part: value, "config_sha256": "0"})))
-        says = "expected" if part == "config" else "last.pt"
+        says = "expected" if part == "config" else "does not fit this run"
         attack.refused("train checkpoint", f"{part} {value}", train.main, *arguments, says=says)
 
 
@@ -140,8 +141,8 @@ def test_arrays_of_objects_in_a_corrupted_set(attack, file):
     np.save(buffer, np.array([Call(os.system, f"touch {attack.marker}")], object), allow_pickle=True)
     fires(attack, lambda: np.load(io.BytesIO(buffer.getvalue()), allow_pickle=True))
     folder = write_corrupted_set(attack.folder / "set", {file: buffer.getvalue()})
-    status, errors = attack.run(corrupt.main, "--verify", "--out", folder)
-    assert status == corrupt.EXIT_DIFFERENT
+    status, errors = attack.run(corrupted_set.main, "--verify", "--out", folder)
+    assert status == corrupted_set.EXIT_DIFFERENT
     assert "not a whole .npy array of plain numbers" in errors
     attack.note(f"-C set {file}", "array of objects", f"refused: {errors.splitlines()[0]}")
 
@@ -174,7 +175,7 @@ def read_by(command: str, attack, text: str, attack_name: str, says: str) -> Non
     main, arguments = {
         "train --config": (train.main, ["--config", config]),
         "train base:": (train.main, [f"--config={based}"]),
-        "corrupt --config": (corrupt.main, ["--config", config]),
+        "corrupt --config": (corrupted_set.main, ["--config", config]),
         "evaluate --run": (evaluate.main, ["--run", run]),
         "theory RUN": (theory.main, [run, "--out", attack.folder / "out"]),
     }[command]
