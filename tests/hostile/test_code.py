@@ -135,6 +135,15 @@ def test_checkpoints_of_other_state(attack, part):
         attack.refused("train checkpoint", f"{part} {value}", train.main, *arguments, says=says)
 
 
+@pytest.mark.parametrize("suffix", [".pt", ".pth"])
+def test_weights_to_start_from(attack, suffix):
+    file = attack.folder / f"weights{suffix}"
+    torch.save({"model": Call(os.system, f"touch {attack.marker}")}, file)
+    fires(attack, lambda: torch.load(file, weights_only=False))
+    arguments = ["--model.weights", file, "--device", "cpu", "--run_dir", "run"]
+    attack.refused("model.weights", f"__reduce__ in {suffix}", train.main, *arguments, says="nothing in it was run")
+
+
 @pytest.mark.parametrize("file", ["fog.npy", "labels.npy"])
 def test_arrays_of_objects_in_a_corrupted_set(attack, file):
     buffer = io.BytesIO()
