@@ -6,9 +6,10 @@ so that weights, optimiser, loss scaler, position and the epoch's running sums a
 
 import hashlib
 import json
-import pickle
+import os
+import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import nn
@@ -21,7 +22,10 @@ from fastmagn.progress import Progress
 from fastmagn.sealed import damage, seal
 
 FORMAT_VERSION = 3
-_KEYS = {"step", "config", "config_sha256", "data_fingerprint", "model", "optimizer", "scaler", "progress"}
+_KEYS = {
+    **{"step": int, "config": dict, "config_sha256": str, "data_fingerprint": str},
+    **{"model": dict, "optimizer": dict, "scaler": dict, "progress": dict},
+}
 
 
 def last_checkpoint(run_dir: Path) -> Path:
@@ -78,19 +82,36 @@ def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
                     f"{path}: {reason}. python -m fastmagn.train with this --run_dir goes on from the checkpoint before"
                     " it; or put a whole copy in its place."
                 )
+            _check_members(file)
             state = torch.load(file, map_location=device, weights_only=True)
         version = state["format_version"]
     except FileNotFoundError:
         raise InputError(f"{path}: no such checkpoint; expected a run folder with a trained model.") from None
     except InputError:
         raise
-    except (OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a forged file can make the reader fail in any way
         raise InputError(f"{path}: cannot be read as a checkpoint ({type(error).__name__}); remove it.") from error
-    if version != FORMAT_VERSION:
-        raise InputError(f"{path}: got checkpoint format {version}; expected {FORMAT_VERSION}. Use its own fastmagn.")
-    if missing := _KEYS - state.keys():
-        raise InputError(f"{path}: has no {', '.join(sorted(missing))}; it is no checkpoint of a run. Remove it.")
+    if type(version) is not int or version != FORMAT_VERSION:
+        raise InputError(
+            f"{path}: got checkpoint format {str(version)[:40]!r}; expected {FORMAT_VERSION}. Use its own fastmagn."
+        )
+    if missing := [name for name, kind in _KEYS.items() if not isinstance(state.get(name), kind)]:
+        raise InputError(f"{path}: has no {', '.join(missing)}; it is no checkpoint of a run. Remove it.")
     return state
+
+
+def _check_members(file: IO[bytes]) -> None:
+    """Refuse an archive that unfolds to more than it is; the file is left at its beginning.
+
+    Raises:
+        ValueError: It does.
+        zipfile.BadZipFile: It is no archive.
+    """
+    size = file.seek(0, os.SEEK_END)
+    with zipfile.ZipFile(file) as archive:
+        if sum(member.file_size for member in archive.infolist()) > size:
+            raise ValueError("it unfolds to more than its size")
+    file.seek(0)
 
 
 def config_sha256(config: dict[str, Any]) -> str:

@@ -80,6 +80,8 @@ def remove_partial_files(run_dir: Path) -> None:
         partial += run_dir.glob(f"{name}.partial-*")
     for path in partial:
         path.unlink(missing_ok=True)
+    for folder in run_dir.glob("logits.partial-*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _older(folder: Path) -> list[Path]:

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 
 from fastmagn.config import EvalConfig
@@ -22,6 +21,7 @@ from fastmagn.data.lazy_images import LazyImages, class_folders, image_names
 from fastmagn.errors import InputError
 from fastmagn.metrics.calibration import rms_calibration_error
 from fastmagn.metrics.predictions import Predictions, measure_logits
+from fastmagn.plain_yaml import load_plain_yaml
 from fastmagn.runlog import console
 
 MAX_MAPPING_BYTES = 1 << 24
@@ -87,18 +87,24 @@ def read_mapping(path: Path) -> dict[str, str]:
     Raises:
         InputError: The file is missing, too large, of another kind, damaged, or holds anything but names.
     """
-    readers = {".json": json.loads, ".yaml": yaml.safe_load, ".yml": yaml.safe_load, ".csv": _read_csv}
+    readers = {
+        ".json": lambda file: json.loads(_text(file)),
+        **dict.fromkeys((".yaml", ".yml"), lambda file: load_plain_yaml(file, MAX_MAPPING_BYTES)),
+        ".csv": lambda file: _read_csv(_text(file)),
+    }
     if path.suffix.lower() not in readers:
         raise InputError(f"classes: got {path}; expected a file named *{', *'.join(readers)}.")
     try:
         if path.stat().st_size > MAX_MAPPING_BYTES:
             raise InputError(f"{path}: has {path.stat().st_size} bytes; expected at most {MAX_MAPPING_BYTES}.")
-        mapping = readers[path.suffix.lower()](path.read_text(encoding="utf-8-sig"))
+        mapping = readers[path.suffix.lower()](path)
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read ({error.strerror}); expected names of folders and classes."
         ) from error
-    except (ValueError, yaml.YAMLError, csv.Error, RecursionError) as error:
+    except InputError:
+        raise
+    except (ValueError, csv.Error, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: cannot be read as {path.suffix[1:].upper()} ({reason}).") from error
     if not isinstance(mapping, dict):
@@ -111,6 +117,10 @@ def read_mapping(path: Path) -> dict[str, str]:
 
 def _is_name(value: Any) -> bool:
     return isinstance(value, str) or type(value) is int  # YAML reads 7 as a number, and True is one too
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8-sig")
 
 
 def _read_csv(text: str) -> dict[str, str]:

@@ -5,6 +5,7 @@ The parser of the command line is safe against tags, but not against an alias th
 """
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -15,21 +16,22 @@ _MAX_SCALAR = 4096  # characters; a path's most
 _MAX_DEPTH = 16
 
 
-def read_plain_yaml(path: Path, sections: frozenset[str] = frozenset()) -> str:
+def read_plain_yaml(path: Path, sections: frozenset[str] = frozenset(), max_bytes: int = MAX_BYTES) -> str:
     """The text of a YAML file that a run's configuration can be.
 
     Args:
         path: The file.
         sections: Keys of the top level whose value must be a mapping: the parser would take a text for a file's name.
+        max_bytes: A larger file is not read.
 
     Raises:
-        InputError: It is larger than 1 MiB, no regular file, not UTF-8, not YAML; or it has an anchor, an alias, a tag,
+        InputError: It is larger, no regular file, not UTF-8, not YAML; or it has an anchor, an alias, a tag,
             a `class_path`, a character that cannot be printed, a text above 4096 characters, 16 levels, or a text for
             a section.
     """
     try:
-        if not path.is_file() or path.stat().st_size > MAX_BYTES:
-            raise InputError(f"{path}: expected a YAML file of at most {MAX_BYTES} bytes.")
+        if not path.is_file() or path.stat().st_size > max_bytes:
+            raise InputError(f"{path}: expected a YAML file of at most {max_bytes} bytes.")
         text = path.read_text(encoding="utf-8")
         fault = _fault(text) or _section_fault(text, sections)
     except UnicodeDecodeError as error:
@@ -37,10 +39,24 @@ def read_plain_yaml(path: Path, sections: frozenset[str] = frozenset()) -> str:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
     except yaml.YAMLError as error:
-        raise InputError(f"{path}: not YAML ({' '.join(str(error).split())[:200]}).") from error
+        raise InputError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())[:200]}).") from error
     if fault:
         raise InputError(f"{path}: {fault}; expected plain fields and values.")
     return text
+
+
+def load_plain_yaml(path: Path, max_bytes: int = MAX_BYTES) -> Any:
+    """What a YAML file says, by the rules of `read_plain_yaml`; for files that the command line's parser does not read.
+
+    Raises:
+        InputError: As `read_plain_yaml`, or it is not YAML.
+    """
+    try:
+        return yaml.safe_load(read_plain_yaml(path, max_bytes=max_bytes))
+    except (yaml.YAMLError, ValueError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())[:200]}).") from error
 
 
 def _fault(text: str) -> str | None:

@@ -152,7 +152,7 @@ def test_mappings_of_each_kind(file, text, tmp_path):
         ("classes.json", '{"a": ["7"]}', "got 'a': ['7']; expected the name of a folder: the name of a class."),
         ("classes.yaml", "a: true", "got 'a': True; expected the name of a folder"),
         ("classes.yaml", "a: [", "classes.yaml: cannot be read as YAML ("),
-        ("classes.yaml", "!!python/object/apply:os.system ['true']", "classes.yaml: cannot be read as YAML ("),
+        ("classes.yaml", "!!python/object/apply:os.system ['true']", "classes.yaml: line 1 has the tag"),
         ("classes.csv", "a,7\nb", "classes.csv: cannot be read as CSV (line 2 has 1 columns, not 2)."),
         ("classes.csv", "a,7\na,8", "(line 2 names folder 'a' again)"),
         ("classes.csv", "a,\x00" + "x" * 200_000, "classes.csv: cannot be read as CSV ("),

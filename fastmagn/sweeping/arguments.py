@@ -5,11 +5,9 @@ import difflib
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-import yaml
-
 from fastmagn.cli import config_file
 from fastmagn.errors import InputError, check
-from fastmagn.plain_yaml import read_plain_yaml
+from fastmagn.plain_yaml import load_plain_yaml
 from fastmagn.sweeping.definition import Search, check_field, parse_grid, parse_random, parse_range
 
 _MARKS = frozenset({"trials", "grid", "random"})  # what tells a sweep's file from a run's
@@ -149,7 +147,7 @@ def _check_machines(machines: Machines) -> None:
 def _is_sweep(config: str) -> bool:
     if not Path(config).is_file():
         return False  # YAML text, or nothing: the trainer's parser says what is wrong
-    given = yaml.safe_load(read_plain_yaml(Path(config)))
+    given = load_plain_yaml(Path(config))
     return isinstance(given, dict) and not _MARKS.isdisjoint(given)
 
 
@@ -159,7 +157,7 @@ def _read_sweep(path: Path) -> dict[str, Any]:
     Raises:
         InputError: A key or a value in it cannot be used.
     """
-    given = yaml.safe_load(read_plain_yaml(path))
+    given = load_plain_yaml(path)
     for key in given:
         if key not in _KEYS:
             nearest = difflib.get_close_matches(str(key), _KEYS, n=1)

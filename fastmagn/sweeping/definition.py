@@ -18,6 +18,7 @@ from fastmagn.cli import flatten, parse_config, plain
 from fastmagn.config import Config
 from fastmagn.errors import InputError
 from fastmagn.files import write_text
+from fastmagn.plain_yaml import load_plain_yaml
 
 DEFINITION = "sweep.yaml"
 # Where a sweep runs decides nothing about its trials.
@@ -240,7 +241,7 @@ def keep_definition(out: Path, wanted: dict[str, Any]) -> None:
         write_text(path, yaml.safe_dump(wanted, sort_keys=False))
         return
     try:
-        there = yaml.safe_load(path.read_text())
+        there = load_plain_yaml(path)
         before, now = _flat(there), _flat(wanted)
     except (OSError, ValueError, AttributeError, TypeError, yaml.YAMLError) as error:
         raise InputError(f"{path}: cannot be read as a sweep ({type(error).__name__}); name another --out.") from error

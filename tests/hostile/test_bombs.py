@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 import pytest
 
-from fastmagn import corrupt, evaluate, report, train
+from fastmagn import corrupted_set, evaluate, report, train
 from fastmagn.reporting.runs import read_run
 from tests.hostile.files import npy, npy_header, write_run_folder
 from tests.report.report_folders import write_run
@@ -111,7 +111,9 @@ def test_png(attack, width, height):
     images.mkdir(parents=True)
     (images / "bomb.png").write_bytes(png_bomb(width, height))
     arguments = ["--dataset", "folder", "--data_dir", images.parent, "--image_size", "32", "--out", "set"]
-    line = attack.refused("image folder", f"PNG {width} x {height}", corrupt.main, *arguments, says="cannot be read")
+    line = attack.refused(
+        "image folder", f"PNG {width} x {height}", corrupted_set.main, *arguments, says="cannot be read"
+    )
     assert "exceeds limit" in line
 
 

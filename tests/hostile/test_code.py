@@ -4,6 +4,8 @@ import importlib
 import io
 import os
 import pickle
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +13,12 @@ import pytest
 import torch
 import yaml
 
-from fastmagn import corrupt, evaluate, train
+from fastmagn import corrupted_set, evaluate, train
 from fastmagn.checkpoint import FORMAT_VERSION
+from fastmagn.cli import EXIT_INPUT_ERROR
 from fastmagn.data.cifar import CIFAR10
 from fastmagn.theory import __main__ as theory
-from tests.hostile.files import RUN_YAML, Call, npy, write_corrupted_set, write_run_folder
+from tests.hostile.files import RUN_YAML, Call, npy, sealed, write_corrupted_set, write_run_folder
 
 
 def fires(attack, load, *arguments) -> None:
@@ -51,15 +54,94 @@ def test_checkpoints(attack, command):
     }[command]
     payload = Call(os.system, f"touch {attack.marker}")
     surface = f"{command.__spec__.name.removesuffix('.__main__').removeprefix('fastmagn.')} checkpoint"
+    content = {"format_version": FORMAT_VERSION, "model": payload}
     for form in ("zip", "legacy", "bare pickle"):
+        buffer = io.BytesIO()
         if form == "bare pickle":
-            file.write_bytes(pickle.dumps(payload, 2))
-            fires(attack, pickle.loads, file.read_bytes())
+            pickle.dump(payload, buffer, 2)
+            fires(attack, pickle.loads, buffer.getvalue())
         else:
-            content = {"format_version": FORMAT_VERSION, "model": payload}
-            torch.save(content, file, _use_new_zipfile_serialization=form == "zip")
-            fires(attack, lambda: torch.load(file, weights_only=False))
-        attack.refused(surface, f"__reduce__, {form}", command.main, *arguments, says="last.pt")
+            torch.save(content, buffer, _use_new_zipfile_serialization=form == "zip")
+        for seal, says in ((bytes, "checksum"), (sealed, "cannot be read as a checkpoint")):
+            file.write_bytes(seal(buffer.getvalue()))
+            if form != "bare pickle":
+                fires(attack, lambda: torch.load(file, weights_only=False))
+            what = f"__reduce__, {form}, {'its checksum forged' if seal is sealed else 'no checksum'}"
+            attack.refused(surface, what, command.main, *arguments, says=says)
+
+
+def whole(**changes: object) -> dict[str, object]:
+    """What a checkpoint must have, and the changes."""
+    return {
+        **{"format_version": FORMAT_VERSION, "step": 3, "config": {}, "config_sha256": "", "data_fingerprint": ""},
+        **{"model": {}, "optimizer": {}, "scaler": {}, "progress": {}},
+        **changes,
+    }
+
+
+def saved(content: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def zip_bomb() -> bytes:
+    """A pickle of 1 GB of zeros, in 1 MB."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open("archive/data.pkl", "w") as member:
+            for _ in range(1024):
+                member.write(bytes(1 << 20))
+        archive.writestr("archive/version", "3")
+    return buffer.getvalue()
+
+
+FORGED: dict[str, Callable[[], bytes]] = {
+    "bytearray of 2^45 bytes": lambda: saved(whole(more=Call(bytearray, 2**45))),
+    "1 GB in 1 MB": zip_bomb,
+    "100,000 marks": lambda: b"\x80\x02" + b"(" * 100_000 + b".",
+    "a tensor": lambda: saved(torch.zeros(3)),
+    "a list": lambda: saved([1]),
+    "a tensor as version": lambda: saved(whole(format_version=torch.zeros(3))),
+    "a list as model": lambda: saved(whole(model=[1])),
+    "numbers as weights' names": lambda: saved(whole(model={1: 2})),
+    "texts as weights": lambda: saved(whole(model={"mean": "x"})),
+    "weights of 2^50 values in 4 bytes": lambda: saved(whole(model={"mean": torch.zeros(1).expand(2**50)})),
+    "weights that lie nowhere": lambda: saved(whole(model={"mean": torch.zeros(2**40, device="meta")})),
+    "no optimizer": lambda: saved({name: value for name, value in whole().items() if name != "optimizer"}),
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_checkpoints_of_other_values(attack, name):
+    run = write_run_folder(attack.folder / "run")
+    (run / "checkpoints" / "last.pt").write_bytes(sealed(FORGED[name]()))
+    attack.refused("evaluate checkpoint", name, evaluate.main, "--run", run, says="last.pt")
+
+
+@pytest.mark.parametrize("part", ["config", "optimizer", "progress"])
+def test_checkpoints_of_other_state(attack, part):
+    """A sound checkpoint, but for one part of what training goes on from."""
+    run = attack.folder / "run"
+    arguments = ["--device", "cpu", "--train.batch_size", "64", "--train.max_steps", "1", "--run_dir", run]
+    arguments += ["--eval.num_images", "1000000"]  # more than there are: trained, not measured
+    assert attack.run(train.main, *arguments)[0] == EXIT_INPUT_ERROR
+    file = run / "checkpoints" / "last.pt"
+    sound = torch.load(io.BytesIO(file.read_bytes()), weights_only=True)
+    for value in ({"state": 1}, {"names": 5}, {1: {2: 3}}, {"param_groups": [{}], "state": {0: "x"}}):
+        file.unlink()
+        file.write_bytes(sealed(saved({**sound, part: value, "config_sha256": "0"})))
+        says = "expected" if part == "config" else "does not fit this run"
+        attack.refused("train checkpoint", f"{part} {value}", train.main, *arguments, says=says)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth"])
+def test_weights_to_start_from(attack, suffix):
+    file = attack.folder / f"weights{suffix}"
+    torch.save({"model": Call(os.system, f"touch {attack.marker}")}, file)
+    fires(attack, lambda: torch.load(file, weights_only=False))
+    arguments = ["--model.weights", file, "--device", "cpu", "--run_dir", "run"]
+    attack.refused("model.weights", f"__reduce__ in {suffix}", train.main, *arguments, says="nothing in it was run")
 
 
 @pytest.mark.parametrize("file", ["fog.npy", "labels.npy"])
@@ -68,8 +150,8 @@ def test_arrays_of_objects_in_a_corrupted_set(attack, file):
     np.save(buffer, np.array([Call(os.system, f"touch {attack.marker}")], object), allow_pickle=True)
     fires(attack, lambda: np.load(io.BytesIO(buffer.getvalue()), allow_pickle=True))
     folder = write_corrupted_set(attack.folder / "set", {file: buffer.getvalue()})
-    status, errors = attack.run(corrupt.main, "--verify", "--out", folder)
-    assert status == corrupt.EXIT_DIFFERENT
+    status, errors = attack.run(corrupted_set.main, "--verify", "--out", folder)
+    assert status == corrupted_set.EXIT_DIFFERENT
     assert "not a whole .npy array of plain numbers" in errors
     attack.note(f"-C set {file}", "array of objects", f"refused: {errors.splitlines()[0]}")
 
@@ -102,7 +184,7 @@ def read_by(command: str, attack, text: str, attack_name: str, says: str) -> Non
     main, arguments = {
         "train --config": (train.main, ["--config", config]),
         "train base:": (train.main, [f"--config={based}"]),
-        "corrupt --config": (corrupt.main, ["--config", config]),
+        "corrupt --config": (corrupted_set.main, ["--config", config]),
         "evaluate --run": (evaluate.main, ["--run", run]),
         "theory RUN": (theory.main, [run, "--out", attack.folder / "out"]),
     }[command]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torchvision
 
-from fastmagn import corrupt, evaluate, report, train
+from fastmagn import corrupted_set, evaluate, report, train
 from fastmagn.data import load_images
 from fastmagn.data.cifar import CIFAR10
 from fastmagn.errors import InputError
@@ -34,7 +34,7 @@ def test_manifests_of_a_corrupted_set(attack, name):
         }
 
     folder = write_corrupted_set(attack.folder / "set", {}, change)
-    status, errors = attack.run(corrupt.main, "--verify", "--out", folder)
+    status, errors = attack.run(corrupted_set.main, "--verify", "--out", folder)
     assert status != 0
     assert "is no plain file name" in errors or "missing" in errors
     attack.note("-C set manifest", f"a file called {name!r}", f"refused: {errors.splitlines()[0]}")
@@ -45,7 +45,7 @@ def test_manifests_of_other_values(attack, change):
     field, value = change.split(" ", 1)
     value = eval(value.replace("^", "**"), {})
     folder = write_corrupted_set(attack.folder / "set", {}, lambda manifest: manifest.update({field: value}))
-    status, errors = attack.run(corrupt.main, "--verify", "--out", folder)
+    status, errors = attack.run(corrupted_set.main, "--verify", "--out", folder)
     assert status != 0
     attack.note("-C set manifest", change, f"refused: {errors.splitlines()[0]}")
 
@@ -205,7 +205,7 @@ def test_results_and_reports_of_links(attack, what):
     out = looped(attack.folder, "out") if what == "a loop of links" else good / "results.json"
     attack.refused("report --out", what, report.main, good, "--out", out, says="out")
     attack.refused(
-        "corrupt --out", what, corrupt.main, "--dataset", "digits", "--num_images", "1", "--out", out, says="out"
+        "corrupt --out", what, corrupted_set.main, "--dataset", "digits", "--num_images", "1", "--out", out, says="out"
     )
 
 
@@ -218,7 +218,7 @@ def test_links_in_an_image_folder(attack):
     looped(images, "loop")
     arguments = ["--dataset", "folder", "--data_dir", images, "--image_size", "32", "--out", "set"]
     line = attack.refused(
-        "image folder", "links to files, devices, loops", corrupt.main, *arguments, says="cannot be read"
+        "image folder", "links to files, devices, loops", corrupted_set.main, *arguments, says="cannot be read"
     )
     assert "root:" not in line
 

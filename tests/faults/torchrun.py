@@ -1,0 +1,64 @@
+"""torchrun with two processes, one of which is killed: the others are restarted and the run goes on."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from tests.faults.harms import Bench, Outcome, arguments_for
+from tests.faults.judge import differences
+
+TIMEOUT_S = 300
+ROOT = Path(__file__).parent.parent.parent
+_LAUNCHER = [
+    *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
+    *("--max-restarts", "1", "--monitor-interval", "0.1", "-m", "fastmagn.train"),
+]
+
+
+def killed_worker(bench: Bench, draw: random.Random) -> Outcome:
+    """SIGKILL to one of the two workers at a random moment after the first checkpoint."""
+    undisturbed = bench.folder.parent / "undisturbed-torchrun"
+    if not undisturbed.exists():
+        process = _launch(undisturbed)
+        output, _ = process.communicate(timeout=TIMEOUT_S)
+        assert process.returncode == 0, output
+    process = _launch(bench.run_dir)
+    deadline = time.monotonic() + TIMEOUT_S
+    while process.poll() is None and time.monotonic() < deadline:
+        if (bench.run_dir / "checkpoints" / "last.pt").exists():
+            break
+        time.sleep(0.005)
+    time.sleep(draw.uniform(0, bench.training_s))
+    rank = draw.randrange(2)
+    workers = _children(process.pid)
+    if len(workers) == 2:
+        os.kill(workers[rank], signal.SIGKILL)
+    where = f"worker {rank} of {len(workers)}"
+    try:
+        output, _ = process.communicate(timeout=TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        output, _ = process.communicate()
+        return Outcome(where, "hung", [f"no end within {TIMEOUT_S} s: {output[-300:]}"])
+    if process.returncode:
+        return Outcome(where, "failed", [f"exit status {process.returncode}: {output[-1000:]}"])
+    then = "restarted and went on" if "going on at epoch" in output else "no restart"
+    return Outcome(where, then, differences(bench.run_dir, undisturbed))
+
+
+def _launch(run_dir: Path) -> subprocess.Popen[str]:
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    command = [*_LAUNCHER, *arguments_for(run_dir)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def _children(pid: int) -> list[int]:
+    with suppress(OSError):
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
