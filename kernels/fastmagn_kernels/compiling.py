@@ -8,6 +8,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,26 @@ def jit(function: Callable | None = None, **options: Any) -> Any:
         before = config.CACHE_DIR
         config.CACHE_DIR = cache_folder()  # read when a function is decorated; others' functions keep their own
         try:
-            return numba.njit(function, cache=True, **options)
+            compiled = numba.njit(function, cache=True, **options)
         finally:
             config.CACHE_DIR = before
+        _keep_where_possible(compiled)
+        return compiled
 
     return compile_later if function is None else compile_later(function)
+
+
+def _keep_where_possible(compiled: Any) -> None:
+    """What cannot be kept on disk is compiled for this process only: a full disk, or processes that compile at once,
+    after which numba seldom has "no compiled object yet" to write, must not end a run.
+    """
+    save = compiled._cache.save_overload
+
+    def save_overload(signature: Any, result: Any) -> None:
+        with suppress(OSError, RuntimeError):
+            save(signature, result)
+
+    compiled._cache.save_overload = save_overload
 
 
 def jit_uncounted(function: Callable) -> Any:
