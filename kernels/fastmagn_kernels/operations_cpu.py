@@ -12,6 +12,7 @@ from fastmagn_kernels import draws
 from fastmagn_kernels.compiling import jit_uncounted
 from fastmagn_kernels.draws import ANGLE_UNITS_PER_DEGREE
 from fastmagn_kernels.geometry_cpu import BLOCK, block_shape, copy, rotate, translate
+from fastmagn_kernels.lookup_cpu import look_up, look_up_vectors
 from fastmagn_kernels.pixel import (
     autocontrast_line,
     blend,
@@ -132,8 +133,8 @@ def thread_scratch(scratch, thread):
 
 
 @jit_uncounted
-def autocontrast(source, target):
-    """ImageOps.autocontrast, each plane by itself."""
+def autocontrast(source, target, table):
+    """ImageOps.autocontrast, each plane by itself: by a table or, where that is slower, each pixel."""
     size = source.size // 3
     for c in range(3):
         plane, out = source[c * size : (c + 1) * size], target[c * size : (c + 1) * size]
@@ -145,7 +146,9 @@ def autocontrast(source, target):
             copy(plane, out)
             continue
         scale, offset = autocontrast_line(np.int64(low), np.int64(high))
-        for k in range(size):
+        for v in range(256):
+            table[v] = np.uint8(stretch(v, scale, offset))
+        for k in range(look_up_vectors(plane, table, out), size):
             out[k] = np.uint8(stretch(plane[k], scale, offset))
 
 
@@ -195,8 +198,7 @@ def equalize(source, target, histograms, table):
         per_step, cumulative = 1.0 / steps[c], histograms[c * 256 :]
         for v in range(256):
             table[v] = np.uint8(equalize_quotient(cumulative[v], per_step))
-        for k in range(size):
-            out[k] = table[plane[k]]
+        look_up(plane, table, out)
 
 
 @jit_uncounted
@@ -287,7 +289,7 @@ def apply_operation(op, magnitude, source, target, height, width, rotation_table
     elif op == draws.TRANSLATE_Y:
         translate(source, target, height, width, 0, np.int64(magnitude))
     elif op == draws.AUTOCONTRAST:
-        autocontrast(source, target)
+        autocontrast(source, target, scratch.table)
     elif op == draws.EQUALIZE:
         equalize(source, target, scratch.histograms, scratch.table)
     elif op == draws.POSTERIZE:
