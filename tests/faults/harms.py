@@ -1,11 +1,13 @@
 """One function a harm: do it to a run, go on with the same command, and say what happened."""
 
+import dataclasses
 import os
 import random
 import re
 import resource
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -46,10 +48,11 @@ class Bench:
     undisturbed: Path
     training_s: float
     evaluation_s: float
+    run_name: str = "run"
 
     @property
     def run_dir(self) -> Path:
-        return self.folder / "run"
+        return self.folder / self.run_name
 
     @property
     def log(self) -> Path:
@@ -58,7 +61,7 @@ class Bench:
 
 def arguments_for(run_dir: Path) -> list[str]:
     """The command of every run; `run_dir` is a folder of the bench's, or of one of its trials."""
-    folder = run_dir.parent if (run_dir.parent / CORRUPTED_NAME).exists() else run_dir.parent.parent
+    folder = next(parent for parent in run_dir.parents if (parent / CORRUPTED_NAME).exists())
     return [*ARGUMENTS, "--eval.corrupted_dir", str(folder / CORRUPTED_NAME), "--run_dir", str(run_dir)]
 
 
@@ -247,17 +250,44 @@ def _hurt(content: bytearray, draw: random.Random) -> str:
 
 
 def full_disk(bench: Bench, draw: random.Random) -> Outcome:
-    """No file may grow above a random size (RLIMIT_FSIZE, which a write meets as an error), then it may again."""
+    """A run on a small file system that fills up, which then grows, and the run goes on.
+
+    It is a tmpfs; where mounting is not allowed, a limit on any one file's size (RLIMIT_FSIZE) stands for it.
+    """
     whole = (bench.undisturbed / "checkpoints" / "last.pt").stat().st_size
-    limit = draw.choice([draw.randrange(1, 4096), draw.randrange(4096, whole)])
-    ended = run(
-        *("train", arguments_for(bench.run_dir), bench.log),
-        prepare=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY)),
-    )
-    faults = [f"a traceback: {ended.output[-300:]}"] if "Traceback" in ended.output else []
-    if ended.status == 0 and "warning" not in ended.output.lower():
-        faults.append("no warning")
-    return Outcome(f"above {limit:,} bytes, exit {ended.status}", _goes_on(bench, faults), faults)
+    size = draw.choice([draw.randrange(1 << 16, whole), draw.randrange(whole, 5 * whole // 2)])
+    small = bench.folder / "small"
+    small.mkdir()
+    bench = dataclasses.replace(bench, run_name="small/run")
+    is_mounted = _mount(small, size)
+    try:
+        prepare = _nothing if is_mounted else lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+        ended = run("train", arguments_for(bench.run_dir), bench.log, prepare)
+        faults = [f"a traceback: {ended.output[-300:]}"] if "Traceback" in ended.output else []
+        warned = "warning: " in ended.output
+        if ended.status not in (0, 2) or (ended.status == 2 and not warned):
+            faults.append(f"exit status {ended.status}: {ended.output[-300:]}")
+        how = f"{'tmpfs' if is_mounted else 'file limit'} of {size / 1e6:.1f} MB"
+        if is_mounted:
+            subprocess.run(["mount", "-o", "remount,size=1g", str(small)], check=True)
+        then = f"{'warned, ' if warned else ''}exit {ended.status}; with room {_goes_on(bench, faults)}"
+        return Outcome(how, then, faults)
+    finally:
+        if is_mounted:
+            subprocess.run(["umount", str(small)], check=True)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _mount(folder: Path, size: int) -> bool:
+    """Whether a tmpfs of so many bytes is now at the folder."""
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    try:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
 
 
 def clock_jumps(bench: Bench, draw: random.Random) -> Outcome:
