@@ -206,6 +206,8 @@ def verify_corrupted_set(config: CorruptConfig) -> list[str]:
 def _check_out_is_free(out: Path) -> None:
     if os.path.ismount(out):
         raise InputError(f"out: {out} is a mount point, and a set is made beside and renamed. Give a folder inside it.")
+    if out.is_symlink():  # after its links were followed
+        raise InputError(f"out: {out} is a loop of links; expected a folder that does not exist yet.")
     if out.exists() and not out.is_dir():
         raise InputError(f"out: {out} is a file; expected a folder that does not exist yet.")
     if out.is_dir() and any(out.iterdir()):
