@@ -93,10 +93,10 @@ def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
         raise InputError(f"{path}: cannot be read as a checkpoint ({type(error).__name__}); remove it.") from error
     if type(version) is not int or version != FORMAT_VERSION:
         raise InputError(
-            f"{path}: got checkpoint format {str(version)[:40]!r}; expected {FORMAT_VERSION}. Use its own fastmagn."
+            f"{path}: got checkpoint format {str(version)[:40]}; expected {FORMAT_VERSION}. Use its own fastmagn."
         )
     if missing := [name for name, kind in _KEYS.items() if not isinstance(state.get(name), kind)]:
-        raise InputError(f"{path}: has no {', '.join(missing)}; it is no checkpoint of a run. Remove it.")
+        raise InputError(f"{path}: has no {', '.join(sorted(missing))}; it is no checkpoint of a run. Remove it.")
     return state
 
 
