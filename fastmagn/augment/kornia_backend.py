@@ -34,8 +34,8 @@ GroupFunction = Callable[[Tensor, Tensor], Tensor]
 
 _NUM_ARGUMENTS = 6
 _PARTS = ("brightness", "contrast", "saturation")
-# Values of all chains that are worked on at once; their temporaries take about 24 bytes each, so 50 MB, and on a CPU more
-# at once is slower. 512 CIFAR images have 2^23.
+# Values of all chains that are worked on at once; their temporaries take about 24 bytes each, 50 MB. More at once is
+# slower on a CPU. 512 CIFAR images have 2^23.
 _SLAB_VALUES = 2**21
 # Bilinear weights in float32 may sum to less than 1 (255 levels then lack 5e-5), and an integer must not be truncated
 # to the level below. The price: a level too much for the same share of values.
