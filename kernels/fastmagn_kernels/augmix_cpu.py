@@ -6,6 +6,8 @@ Images come and views go channels last; between, a thread works on planar rows o
 Legend: V views, B batch, J AugMix views, N noise views, W chains, D operations of a chain.
 """
 
+import functools
+
 import numba
 import numpy as np
 from numba import prange
@@ -29,8 +31,9 @@ _FIRST_CHAIN_ROW = 2  # after the clean view's and the spare one
 _CHAINS_AT_ONCE = operations_cpu.NUM_ROWS - _FIRST_CHAIN_ROW  # the usual width; their sum stays in registers
 
 
+@functools.lru_cache(maxsize=1)
 def make_scratch(height: int, width: int) -> operations_cpu.Scratch:
-    """The memory of all threads, for images of one size."""
+    """The memory of all threads, for images of one size; kept, since kernels hold the GIL: no two use it at once."""
     return operations_cpu.make_scratch(numba.config.NUMBA_NUM_THREADS, height, width)
 
 
