@@ -24,10 +24,6 @@ JITTER_ORDERS = (
     ("saturation", "contrast", "brightness"),
 )
 
-# Samples. Fewer are drawn before other threads are awake; and who draws one by one, in a process of its own for each
-# core, starts no threads.
-_DRAWN_IN_PARALLEL_FROM = 128
-
 
 @dataclass(frozen=True, kw_only=True)
 class ViewSpec:
@@ -201,28 +197,34 @@ def _draw_base(params: ViewParams) -> BaseParams:
     return BaseParams(**arrays)
 
 
+def empty_augmix(params: ViewParams) -> AugMixParams:
+    """The arrays of `params.augmix`, yet to be drawn: an engine may do that itself, by `draws.draw_augmix`."""
+    shape = (params.view_spec.num_augmix_views, params.batch_size, params.augment.mixture_width)
+    depth = max_depth(params.augment)
+    return AugMixParams(
+        ops=np.empty((*shape, depth), np.int8),
+        magnitudes=np.empty((*shape, depth), np.float64),
+        chain_weights=np.empty(shape, np.float32),
+        mix_weight=np.empty(shape[:2], np.float32),
+    )
+
+
+def augmix_distributions(augment: AugmentConfig) -> tuple[int, bool, int, int]:
+    """What `draws.draw_augmix` has to know of the configuration."""
+    return augment.aug_severity, augment.random_aug_severity, augment.mixture_depth, num_operations(augment)
+
+
 def _draw_augmix(params: ViewParams) -> AugMixParams:
-    augment = params.augment
-    shape = (params.view_spec.num_augmix_views, params.batch_size, augment.mixture_width)
-    arrays = {
-        "ops": np.empty((*shape, max_depth(augment)), np.int8),
-        "magnitudes": np.empty((*shape, max_depth(augment)), np.float64),
-        "chain_weights": np.empty(shape, np.float32),
-        "mix_weight": np.empty(shape[:2], np.float32),
-    }
-    fill = draws.fill_augmix_in_parallel if params.batch_size >= _DRAWN_IN_PARALLEL_FROM else draws.fill_augmix
-    fill(
+    augmix = empty_augmix(params)
+    draws.fill_augmix(
         params.indices,
         params.epoch,
         *rng.key_words(params.seed),
-        augment.aug_severity,
-        augment.random_aug_severity,
-        augment.mixture_depth,
-        num_operations(augment),
+        *augmix_distributions(params.augment),
         *params.image_size,
-        *arrays.values(),
+        *vars(augmix).values(),
     )
-    return AugMixParams(**arrays)
+    return augmix
 
 
 def max_angle_units(augment: AugmentConfig) -> int:

@@ -6,6 +6,8 @@ Images come and views go channels last; between, a thread works on planar rows o
 Legend: V views, B batch, J AugMix views, N noise views, W chains, D operations of a chain.
 """
 
+import functools
+
 import numba
 import numpy as np
 from numba import prange
@@ -29,8 +31,9 @@ _FIRST_CHAIN_ROW = 2  # after the clean view's and the spare one
 _CHAINS_AT_ONCE = operations_cpu.NUM_ROWS - _FIRST_CHAIN_ROW  # the usual width; their sum stays in registers
 
 
+@functools.lru_cache(maxsize=1)
 def make_scratch(height: int, width: int) -> operations_cpu.Scratch:
-    """The memory of all threads, for images of one size."""
+    """The memory of all threads, for images of one size; kept, since kernels hold the GIL: no two use it at once."""
     return operations_cpu.make_scratch(numba.config.NUMBA_NUM_THREADS, height, width)
 
 
@@ -203,16 +206,23 @@ def image_views(
 @jit(parallel=True)
 def make_views_batch(
     images, height, width, padding_px, crop_x_px, crop_y_px, flip, jitter_order, brightness, contrast, saturation,
-    angle, ops, magnitudes, chain_weights, mix_weight, sigma, indices, epoch, key_0, key_1, rotation_table,
-    scratch, out,
+    angle, drawn, distributions, ops, magnitudes, chain_weights, mix_weight, sigma, indices, epoch, key_0, key_1,
+    rotation_table, scratch, out,
 ):  # fmt: skip
     """All views of a batch: images uint8 [B, H W 3] -> out float32 [V B, H W 3]: clean | AugMix x J | noise x N.
 
-    The parameters are `fastmagn.augment.params.ViewParams`' arrays; `scratch` is `make_scratch`'s.
+    The parameters are `fastmagn.augment.params.ViewParams`' arrays; `scratch` is `make_scratch`'s. Unless they are
+    `drawn`, AugMix's arrays are filled here, by the `distributions` that `draws.draw_augmix` has.
     """
     batch = images.shape[0]
     num_augmix, num_noise = ops.shape[0], sigma.shape[0]
+    aug_severity, random_aug_severity, mixture_depth, num_ops = distributions
     for i in prange(batch):
+        if not drawn:
+            draws.draw_augmix(
+                i, indices, epoch, key_0, key_1, aug_severity, random_aug_severity, mixture_depth, num_ops, height,
+                width, ops, magnitudes, chain_weights, mix_weight,
+            )  # fmt: skip
         image_views(
             i, images, height, width, padding_px, crop_x_px, crop_y_px, flip, jitter_order, brightness, contrast,
             saturation, angle, ops, magnitudes, chain_weights, mix_weight, rotation_table, scratch,

@@ -19,7 +19,6 @@ Legend: B batch, J AugMix views, N noise views, W chains (mixture_width), D oper
 """
 
 import numpy as np
-from numba import prange
 
 from fastmagn_kernels.compiling import jit
 from fastmagn_kernels.rng import (
@@ -205,19 +204,6 @@ def fill_augmix(
     """AugMix's draws for int64 [B] samples into ops int8 and magnitudes float64 [J, B, W, D], chain_weights float32
     [J, B, W] and mix_weight float32 [J, B]; ops beyond a chain's depth are NO_OPERATION."""
     for i in range(indices.size):
-        draw_augmix(
-            i, indices, epoch, key_0, key_1, aug_severity, random_aug_severity, mixture_depth, num_ops, height, width,
-            ops, magnitudes, chain_weights, mix_weight,
-        )  # fmt: skip
-
-
-@jit(parallel=True)
-def fill_augmix_in_parallel(
-    indices, epoch, key_0, key_1, aug_severity, random_aug_severity, mixture_depth, num_ops, height, width,
-    ops, magnitudes, chain_weights, mix_weight,
-):  # fmt: skip
-    """`fill_augmix` on all threads, for batches that are worth waking them (0.2 us a view)."""
-    for i in prange(indices.size):
         draw_augmix(
             i, indices, epoch, key_0, key_1, aug_severity, random_aug_severity, mixture_depth, num_ops, height, width,
             ops, magnitudes, chain_weights, mix_weight,

@@ -50,7 +50,6 @@ def test_base_draws_are_uniform():
 
 
 def test_draws_of_a_batch_are_those_of_its_samples():
-    """Large batches are drawn by all threads, small ones by one."""
     whole = draw(num=200)
     for index in (0, 57, 199):
         one = flat(sample_view_params(3, 5, [index], SPEC, PAPER, (32, 32)))

@@ -170,6 +170,16 @@ def test_contiguous_and_channels_last_images_give_the_same_views(pictures):
     torch.testing.assert_close(make_views(images.contiguous(), params).images, expected, rtol=0, atol=0)
 
 
+def test_views_are_the_same_whoever_draws(pictures):
+    """The numba engine draws AugMix's parameters itself unless they have been asked for."""
+    images = pictures(32, 32)
+    undrawn, drawn = params_for(images), params_for(images)
+    assert (drawn.augmix.ops >= -1).all()
+    made = [make_views(as_tensor(images), params, "numba").images for params in (undrawn, drawn)]
+    assert "augmix" not in vars(undrawn)
+    torch.testing.assert_close(made[0], made[1], rtol=0, atol=0)
+
+
 def test_views_do_not_depend_on_batch_order_or_threads(pictures):
     images = pictures(32, 32)
     indices = np.array([7, 0, 1, 2, 3, 49_999, 60_000, 4, 5, 6, 8, 9, 10, 11])
