@@ -198,7 +198,14 @@ def runs(tmp_path_factory) -> Path:
         model = build_model("resnet_small", num_classes=10, mean=image_set.mean, std=image_set.std, seed=seed)
         path = last_checkpoint(folder / name)
         save_checkpoint(
-            path, step=1, model=model.state_dict(), progress=Progress(epoch=1), config={}, data_fingerprint="none"
+            path,
+            step=1,
+            model=model.state_dict(),
+            progress=Progress(epoch=1),
+            config={},
+            data_fingerprint="none",
+            optimizer={},
+            scaler={},
         )
         (folder / name / "config.yaml").write_text(to_yaml(Config(run_dir=folder / name, device="cpu")))
     return folder
@@ -285,7 +292,7 @@ def test_runs_of_one_name_are_told_apart_by_their_paths(runs, tmp_path):
     [
         (["nowhere", "--out", "out"], "nowhere/config.yaml: no such file; expected the folder of a trained run."),
         (["first", "untrained", "--out", "out"], "last.pt: no such checkpoint; expected a run folder with a trained"),
-        (["first", "damaged", "--out", "out"], "last.pt: cannot be read as a checkpoint"),
+        (["first", "damaged", "--out", "out"], "last.pt: does not end with a checksum"),
         (["first", "misnamed", "--out", "out"], "its weights do not fit this model"),
         (
             ["first", "cifar", "--out", "out"],
