@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from jsonargparse import ArgumentParser
 
-from fastmagn.cli import parse_config, plain, run_command
+from fastmagn.cli import EXIT_CODES, parse_config, plain, run_command
 from fastmagn.config import Config
 from fastmagn.data import load_data
 from fastmagn.errors import InputError, check
@@ -124,6 +124,7 @@ def parse_arguments(arguments: list[str]) -> tuple[list[Path], TheoryConfig, Geo
     parser = ArgumentParser(
         prog=_PROG,
         description="Measure Fisher information, loss gradient, curvature and local loss deviation of trained runs.",
+        epilog=EXIT_CODES,
         exit_on_error=False,
     )
     parser.add_argument("runs", nargs="+", type=Path, help="Folders of runs of one data set.")
