@@ -47,6 +47,8 @@ def run_here(command: str, places: dict[str, str]) -> None:
     elif module == "fastmagn.evaluate":
         arguments += ["--eval.num_images", "4"]
     elif module == "fastmagn.theory":
+        shutil.copytree("run", "second", dirs_exist_ok=True)
+        arguments[arguments.index("run")] = "second"  # it compares two runs
         arguments += ["--num_images", "4", "--num_noise", "2", "--num_probes", "2"]
     main = importlib.import_module(MAINS.get(module, module)).main
     assert main(arguments) in (0, None), command
