@@ -48,8 +48,8 @@ class RunFiles:
         self._catch_up()
 
     def has_views(self) -> bool:
-        """Whether views.png is there."""
-        return (self._run_dir / VIEWS_FILE).exists()
+        """Whether the picture is there and stays: TensorBoard drops it with all else of a run that has no row yet."""
+        return bool(self._rows) and (self._run_dir / VIEWS_FILE).exists()
 
     def add_views(self, grid: Image.Image) -> None:
         """Keep the picture of the views as views.png, and in TensorBoard."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from numba import config
 
 from fastmagn import models
 from fastmagn.checkpoint import last_checkpoint, read_checkpoint
@@ -33,9 +34,12 @@ def small(run_dir: Path, *arguments: str) -> Config:
     return parse_config([*ARGUMENTS, "--run_dir", str(run_dir), *arguments], "test", "A test.")
 
 
-def command_environment() -> dict[str, str]:
+def command_environment(threads: int = config.NUMBA_NUM_THREADS) -> dict[str, str]:
+    """On as many threads as this process, which are those of PyTorch once numba's kernels have run: sums of floats
+    depend on how many there are.
+    """
     paths = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
-    return {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+    return {**os.environ, "PYTHONPATH": paths} | dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), str(threads))
 
 
 def state(run_dir: Path) -> dict[str, Any]:

@@ -123,9 +123,10 @@ def test_interrupted_and_killed_sweeps_go_on_bit_for_bit(tmp_path):
     assert process.returncode == 0, output
     for seed, run_dir in enumerate(runs):
         alone = [*FIELDS, *arguments[2:], "--train.seed", str(seed), "--run_dir", f"alone-{seed}"]
-        # On one thread, as the trials: sums of floats depend on how many there are.
         command = [sys.executable, "-m", "fastmagn.train", *alone]
-        done = subprocess.run(command, cwd=tmp_path, env=command_environment(), capture_output=True, check=False)
+        done = subprocess.run(
+            command, cwd=tmp_path, env=command_environment(threads=1), capture_output=True, check=False
+        )
         assert done.returncode == 0, done.stderr
         first, second = weights(run_dir), weights(tmp_path / f"alone-{seed}")
         assert all(torch.equal(first[name], second[name]) for name in first)
