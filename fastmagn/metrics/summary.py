@@ -33,7 +33,9 @@ def summarise(clean: Predictions, corrupted: dict[str, Predictions], config: Eva
     whole = all(name in corrupted for name in CORRUPTION_SETS[CALIBRATION_SET])
     names = CORRUPTION_SETS[CALIBRATION_SET] if whole else tuple(corrupted)
     bins = {"num_bins": config.num_bins, "binning": config.binning}
-    settings = {"corruption_set": CALIBRATION_SET if whole else "+".join(names), **bins, "pooling": config.pooling}
+    known = {frozenset(members): name for name, members in CORRUPTION_SETS.items()}
+    measured_set = known.get(frozenset(names), "+".join(names))
+    settings = {"corruption_set": measured_set, **bins, "pooling": config.pooling}
     pooled = {"clean": clean, "corrupt": concatenate([corrupted[name] for name in names])}
     corrupt_rms = corrupt_rms_calibration_error(
         {name: corrupted[name].confidences for name in names},
