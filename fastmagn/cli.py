@@ -1,6 +1,7 @@
 """From the command line and YAML to Config, and back to a run's config.yaml."""
 
 import difflib
+import io
 import re
 import sys
 from argparse import ArgumentError
@@ -82,7 +83,8 @@ def run_command(main: Callable[[list[str]], int]) -> None:
 
     SIGINT (Ctrl-C) ends it with status 130, SIGTERM with 143.
     """
-    sys.stdout.reconfigure(errors="backslashreplace")  # a folder's name need not be text
+    if isinstance(sys.stdout, io.TextIOWrapper):  # not where another program has put its own in place
+        sys.stdout.reconfigure(errors="backslashreplace")  # a folder's name need not be text
     try:
         with interrupted_at_once():
             status = main(sys.argv[1:])

@@ -5,7 +5,7 @@ import difflib
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from fastmagn.cli import config_file
+from fastmagn.cli import EXIT_CODES, config_file
 from fastmagn.errors import InputError, check
 from fastmagn.plain_yaml import load_plain_yaml
 from fastmagn.sweeping.definition import Search, check_field, parse_grid, parse_random, parse_range
@@ -84,8 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Many runs on Ray: a grid or random search over any fields of the configuration. Each trial is an "
         "ordinary run folder in DIR; the same command goes on with an interrupted sweep; it ends with a report.",
         epilog="Any field of the configuration may follow, such as --train.epochs 5, for all trials; python -m "
-        "fastmagn.train --help lists them. Exit status: 0 done, 1 a trial failed, 2 unusable input, 130 Ctrl-C, 143 "
-        "SIGTERM.",
+        f"fastmagn.train --help lists them. {EXIT_CODES} 1: a trial failed.",
         allow_abbrev=False,
     )
     add = parser.add_argument
