@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from fastmagn.errors import InputError
+
 # What a network raises that is made for images of another size.
 UNSUITABLE = (RuntimeError, AssertionError, ValueError, TypeError, IndexError, ZeroDivisionError)
 
@@ -14,6 +16,15 @@ def try_one_image(network: nn.Module, height: int, width: int) -> Tensor:
         logits = network(torch.zeros(1, 3, height, width))
     network.train()
     return logits
+
+
+def unsuitable(name: str, image_size: tuple[int, int], error: Exception) -> InputError:
+    """What to raise where a library's network `name` fails on images of (H, W) px."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return InputError(
+        f"model.name: {name} cannot take images of {image_size[0]}x{image_size[1]} px ({reason[:200]}); expected a "
+        "network that can. Name another, or give images of another size."
+    )
 
 
 def turn_off_dropout(network: nn.Module) -> None:

@@ -5,7 +5,7 @@ import difflib
 from torch import nn
 
 from fastmagn.errors import InputError
-from fastmagn.models.adapting import UNSUITABLE, try_one_image, turn_off_dropout
+from fastmagn.models.adapting import UNSUITABLE, try_one_image, turn_off_dropout, unsuitable
 
 PREFIX = "timm:"
 
@@ -43,11 +43,7 @@ def timm_network(name: str, num_classes: int, image_size: tuple[int, int]) -> nn
         network = timm.create_model(name, num_classes=num_classes, **({"img_size": image_size} if fixed else {}))
         logits = try_one_image(network, height, width)
     except UNSUITABLE as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(
-            f"model.name: {PREFIX + name} cannot take images of {height}x{width} px ({reason[:200]}); expected a "
-            "network that can. Name another, or give images of another size."
-        ) from error
+        raise unsuitable(PREFIX + name, image_size, error) from error
     assert logits.shape == (1, num_classes)
     turn_off_dropout(network)
     return network

@@ -8,7 +8,7 @@ from torchvision import models
 from torchvision.ops import StochasticDepth
 
 from fastmagn.errors import InputError
-from fastmagn.models.adapting import UNSUITABLE, try_one_image, turn_off_dropout
+from fastmagn.models.adapting import UNSUITABLE, try_one_image, turn_off_dropout, unsuitable
 
 PREFIX = "torchvision:"
 
@@ -40,11 +40,7 @@ def torchvision_network(name: str, num_classes: int, image_size: tuple[int, int]
         network = models.get_model(name, weights=None, num_classes=num_classes, **_options(name, image_size))
         logits = try_one_image(network, height, width)
     except UNSUITABLE as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(
-            f"model.name: {PREFIX + name} cannot take images of {height}x{width} px ({reason[:200]}); expected a "
-            "network that can. Name another, or give images of another size."
-        ) from error
+        raise unsuitable(PREFIX + name, image_size, error) from error
     assert logits.shape == (1, num_classes)
     turn_off_dropout(network)
     for module in network.modules():
