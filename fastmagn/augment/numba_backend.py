@@ -1,11 +1,12 @@
 """The CPU engine: fastmagn_kernels.augmix_cpu, parallel over the images of a batch."""
 
+import numpy as np
 from torch import Tensor
 
 from fastmagn.augment.params import ViewParams, augmix_distributions, empty_augmix
 from fastmagn_kernels import rng
 from fastmagn_kernels.augmix_cpu import make_scratch, make_views_batch
-from fastmagn_kernels.pixel import rotation_table
+from fastmagn_kernels.rotate_cpu import make_rotations
 
 
 def fill_views(images: Tensor, params: ViewParams, out: Tensor) -> None:
@@ -40,7 +41,8 @@ def fill_views(images: Tensor, params: ViewParams, out: Tensor) -> None:
         params.indices,
         params.epoch,
         *rng.key_words(params.seed),
-        rotation_table(),
+        make_rotations(height, width),
         make_scratch(height, width),
+        np.zeros(1, np.int64),
         out.numpy().reshape(len(out), -1),
     )

@@ -14,7 +14,8 @@ from numba import prange
 
 from fastmagn_kernels import draws, operations_cpu
 from fastmagn_kernels.compiling import jit, jit_uncounted
-from fastmagn_kernels.geometry_cpu import BLOCK, rotate
+from fastmagn_kernels.geometry_cpu import BLOCK, copy, rotate, translate
+from fastmagn_kernels.layout_cpu import mirror, pixels_to_planes, planes_to_pixels, stream
 from fastmagn_kernels.operations_cpu import (
     apply_operation,
     enhance_brightness,
@@ -22,7 +23,9 @@ from fastmagn_kernels.operations_cpu import (
     enhance_contrast,
     thread_scratch,
 )
+from fastmagn_kernels.pixel import unit
 from fastmagn_kernels.rng import STREAM_NOISE, standard_normal
+from fastmagn_kernels.sharing import claim
 
 _BRIGHTNESS, _CONTRAST, _SATURATION = range(3)
 # jitter_order -> its three parts; the order of fastmagn.augment.params.JITTER_ORDERS.
@@ -38,36 +41,18 @@ def make_scratch(height: int, width: int) -> operations_cpu.Scratch:
 
 
 @jit_uncounted
-def crop(source, target, height, width, dx, dy, mirror):
-    """[H W 3] -> [3 H W]: target(x, y) = source(x + dx, y + dy), black outside; `mirror` flips the result."""
-    size = height * width
-    first = min(max(0, -dx), width)  # columns first..last - 1 lie inside the source
-    last = max(min(width, width - dx), first)
-    count = last - first
-    if count < width or dy != 0:
-        target[:] = 0
-    start = width - last if mirror else first
-    for y in range(max(0, -dy), min(height, height - dy)):
-        inside = source[3 * ((y + dy) * width + first + dx) :]
-        red = target[y * width + start :]
-        green = target[size + y * width + start :]
-        blue = target[2 * size + y * width + start :]
-        if mirror:
-            for x in range(count):
-                k = count - 1 - x
-                red[k], green[k], blue[k] = inside[3 * x], inside[3 * x + 1], inside[3 * x + 2]
-        else:
-            for x in range(count):
-                red[x], green[x], blue[x] = inside[3 * x], inside[3 * x + 1], inside[3 * x + 2]
-
-
-@jit_uncounted
 def base_transform(
-    source, rows, height, width, dx, dy, flip, order, brightness, contrast, saturation, angle, rotation_table, scratch
+    source, rows, height, width, dx, dy, flip, order, brightness, contrast, saturation, angle, rotations, scratch
 ):  # fmt: skip
     """Crop, flip, jitter, rotate, in the first two of `rows`. Returns which of them is the clean view."""
-    crop(source, rows[0], height, width, dx, dy, flip)
     current = 0
+    pixels_to_planes(source, rows[current])
+    if dx != 0 or dy != 0:
+        translate(rows[current], rows[1 - current], height, width, dx, dy)
+        current = 1 - current
+    if flip:
+        mirror(rows[current], rows[1 - current], width)
+        current = 1 - current
     for step in range(3):
         part = _JITTER_ORDERS[order, step]
         factor = brightness if part == _BRIGHTNESS else (contrast if part == _CONTRAST else saturation)
@@ -82,64 +67,66 @@ def base_transform(
             enhance_color(rows[current], rows[following], factor, scratch.channels)
         current = following
     if angle != 0:
-        rotate(rows[current], rows[1 - current], height, width, angle, rotation_table, scratch)
+        rotate(rows[current], rows[1 - current], height, width, angle, rotations.matrices, scratch)
         current = 1 - current
     return current
 
 
 @jit_uncounted
-def interleave(planes, pixels, count):
-    """A block's planes, float32 [3 BLOCK], to as many pixels, float32 [count 3]."""
-    for k in range(count):
-        pixels[3 * k] = planes[k]
-        pixels[3 * k + 1] = planes[BLOCK + k]
-        pixels[3 * k + 2] = planes[2 * BLOCK + k]
-
-
-@jit_uncounted
-def to_float(clean, mixed, out):
-    """The clean view in [0, 1]."""
+def to_float(clean, pixels, mixed, out):
+    """The clean view, planar uint8 [3 H W], in [0, 1]: float32 [H W 3]."""
     size = clean.size // 3
     for start in range(0, size, BLOCK):
         count = min(BLOCK, size - start)
-        for c in range(3):
-            plane, block = clean[c * size + start :], mixed[c * BLOCK :]
-            for k in range(count):
-                block[k] = np.float32(plane[k]) / np.float32(255)
-        interleave(mixed, out[3 * start :], count)
+        planes_to_pixels(clean, start, count, pixels, 0)
+        for k in range(3 * count):
+            mixed[k] = unit(pixels[k])
+        stream(mixed, out[3 * start :], 3 * count)
 
 
 @jit_uncounted
-def mix_plane(clean, first, second, third, weights, mixed, count, restart, finish):
-    """A part of one plane, to `mixed`: the chains' sum, on from what is there unless `restart`; to `finish`, mixed with
-    the clean view. The order of operations is the CUDA engine's, too, whose views are the same bits.
+def mix_block(pixels, weights, mixed, count, restart, finish):
+    """A block of four images, uint8 [4, 3 BLOCK]: the clean view and three chains, whose weighted sum goes to `mixed`,
+    on from what is there unless `restart`; to `finish`, mixed with the clean view. The order of operations is the CUDA
+    engine's, too, whose views are the same bits.
     """
     of_first, of_second, of_third, mix_weight = weights
     rest = np.float32(1) - mix_weight
     for k in range(count):
         total = np.float32(0) if restart else mixed[k]
-        total += of_first * np.float32(first[k])
-        total += of_second * np.float32(second[k])
-        total += of_third * np.float32(third[k])
-        mixed[k] = rest * (np.float32(clean[k]) / np.float32(255)) + mix_weight * total if finish else total
+        total += of_first * np.float32(pixels[3 * BLOCK + k])
+        total += of_second * np.float32(pixels[6 * BLOCK + k])
+        total += of_third * np.float32(pixels[9 * BLOCK + k])
+        mixed[k] = rest * unit(pixels[k]) + mix_weight * total if finish else total
 
 
 @jit_uncounted
-def mix(clean, first, second, third, weights, mixed, out, restart, finish):
-    """`mix_plane` for whole images, between which `out`, float32 [H W 3], keeps the sum."""
+def mix(clean, first, second, third, weights, pixels, mixed, out, restart, finish):
+    """`mix_block` for whole images, planar uint8 [3 H W], into `out`, float32 [H W 3], which keeps the sum between."""
     size = clean.size // 3
     for start in range(0, size, BLOCK):
         count = min(BLOCK, size - start)
-        pixels = out[3 * start :]
+        planes_to_pixels(clean, start, count, pixels, 0)
+        planes_to_pixels(first, start, count, pixels, 3 * BLOCK)
+        planes_to_pixels(second, start, count, pixels, 6 * BLOCK)
+        planes_to_pixels(third, start, count, pixels, 9 * BLOCK)
+        view = out[3 * start : 3 * (start + count)]
         if not restart:
-            for k in range(count):
-                for c in range(3):
-                    mixed[c * BLOCK + k] = pixels[3 * k + c]
-        for c in range(3):
-            k0 = c * size + start
-            planes = clean[k0:], first[k0:], second[k0:], third[k0:]
-            mix_plane(*planes, weights, mixed[c * BLOCK :], count, restart, finish)
-        interleave(mixed, pixels, count)
+            copy(view, mixed[: 3 * count])
+        mix_block(pixels, weights, mixed, 3 * count, restart, finish)
+        stream(mixed, view, 3 * count)
+
+
+@jit_uncounted
+def add_noise(clean, pixels, normals, scale):
+    """To `normals`, float32 [H W 3], times `scale`, the clean view, planar uint8 [3 H W], in [0, 1]."""
+    size = clean.size // 3
+    for start in range(0, size, BLOCK):
+        count = min(BLOCK, size - start)
+        planes_to_pixels(clean, start, count, pixels, 0)
+        noisy = normals[3 * start :]
+        for k in range(3 * count):
+            noisy[k] = unit(pixels[k]) + scale * noisy[k]
 
 
 @jit_uncounted
@@ -156,7 +143,7 @@ def chain_end(ops, chain_weights, w, clean):
 
 @jit_uncounted
 def augmix_view(
-    rows, clean, out, height, width, ops, magnitudes, chain_weights, mix_weight, rotation_table, scratch
+    rows, clean, out, height, width, ops, magnitudes, chain_weights, mix_weight, rotations, scratch
 ):  # fmt: skip
     """One AugMix view into `out`, float32 [H W 3]; ops and magnitudes [W, D], rows[clean] the clean view."""
     num_chains, max_depth = ops.shape
@@ -171,7 +158,7 @@ def augmix_view(
                 left -= 1
                 following = row if left % 2 == 0 else 1 - clean  # so that the last one ends in the chain's row
                 apply_operation(
-                    ops[w, d], magnitudes[w, d], rows[current], rows[following], height, width, rotation_table, scratch
+                    ops[w, d], magnitudes[w, d], rows[current], rows[following], height, width, rotations, scratch
                 )  # fmt: skip
                 current = following
         group, finish = w - w % _CHAINS_AT_ONCE, w == num_chains - 1
@@ -180,57 +167,70 @@ def augmix_view(
             second, of_second = chain_end(ops, chain_weights, group + 1, clean)
             third, of_third = chain_end(ops, chain_weights, group + 2, clean)
             weights = (of_first, of_second, of_third, mix_weight)
-            mix(rows[clean], rows[first], rows[second], rows[third], weights, scratch.mixed, out, group == 0, finish)
+            mix(
+                rows[clean],
+                rows[first],
+                rows[second],
+                rows[third],
+                weights,
+                scratch.pixels,
+                scratch.mixed,
+                out,
+                group == 0,
+                finish,
+            )
 
 
 @jit_uncounted
 def image_views(
     i, images, height, width, padding_px, crop_x_px, crop_y_px, flip, jitter_order, brightness, contrast, saturation,
-    angle, ops, magnitudes, chain_weights, mix_weight, rotation_table, scratch, thread, out,
+    angle, ops, magnitudes, chain_weights, mix_weight, rotations, scratch, thread, out,
 ):  # fmt: skip
-    """The clean and AugMix views of image `i`; arguments as in `make_views_batch`."""
+    """The clean and AugMix views of image `i`; arguments as in `make_views_batch`. Returns the clean view's row."""
     batch, num_augmix = images.shape[0], ops.shape[0]
     own = thread_scratch(scratch, thread)
     clean = base_transform(
         images[i], own.rows, height, width, crop_x_px[i] - padding_px, crop_y_px[i] - padding_px, flip[i],
-        jitter_order[i], brightness[i], contrast[i], saturation[i], angle[i], rotation_table, own,
+        jitter_order[i], brightness[i], contrast[i], saturation[i], angle[i], rotations, own,
     )  # fmt: skip
-    to_float(own.rows[clean], own.mixed, out[i])
+    to_float(own.rows[clean], own.pixels, own.mixed, out[i])
     for j in range(num_augmix):
         augmix_view(
             own.rows, clean, out[(1 + j) * batch + i], height, width, ops[j, i], magnitudes[j, i],
-            chain_weights[j, i], mix_weight[j, i], rotation_table, own,
+            chain_weights[j, i], mix_weight[j, i], rotations, own,
         )  # fmt: skip
+    return clean
 
 
 @jit(parallel=True)
 def make_views_batch(
     images, height, width, padding_px, crop_x_px, crop_y_px, flip, jitter_order, brightness, contrast, saturation,
     angle, drawn, distributions, ops, magnitudes, chain_weights, mix_weight, sigma, indices, epoch, key_0, key_1,
-    rotation_table, scratch, out,
+    rotations, scratch, next_image, out,
 ):  # fmt: skip
     """All views of a batch: images uint8 [B, H W 3] -> out float32 [V B, H W 3]: clean | AugMix x J | noise x N.
 
-    The parameters are `fastmagn.augment.params.ViewParams`' arrays; `scratch` is `make_scratch`'s. Unless they are
-    `drawn`, AugMix's arrays are filled here, by the `distributions` that `draws.draw_augmix` has.
+    The parameters are `fastmagn.augment.params.ViewParams`' arrays; `rotations` and `scratch` are what
+    `make_rotations` and `make_scratch` make, `next_image` is int64 [1] and 0. Unless they are `drawn`, AugMix's arrays
+    are filled here, by the `distributions` that `draws.draw_augmix` has.
     """
     batch = images.shape[0]
     num_augmix, num_noise = ops.shape[0], sigma.shape[0]
     aug_severity, random_aug_severity, mixture_depth, num_ops = distributions
-    for i in prange(batch):
-        if not drawn:
-            draws.draw_augmix(
-                i, indices, epoch, key_0, key_1, aug_severity, random_aug_severity, mixture_depth, num_ops, height,
-                width, ops, magnitudes, chain_weights, mix_weight,
+    for thread in prange(scratch.rows.shape[0]):
+        i = claim(next_image)
+        while i < batch:
+            if not drawn:
+                draws.draw_augmix(
+                    i, indices, epoch, key_0, key_1, aug_severity, random_aug_severity, mixture_depth, num_ops, height,
+                    width, ops, magnitudes, chain_weights, mix_weight,
+                )  # fmt: skip
+            clean = image_views(
+                i, images, height, width, padding_px, crop_x_px, crop_y_px, flip, jitter_order, brightness, contrast,
+                saturation, angle, ops, magnitudes, chain_weights, mix_weight, rotations, scratch, thread, out,
             )  # fmt: skip
-        image_views(
-            i, images, height, width, padding_px, crop_x_px, crop_y_px, flip, jitter_order, brightness, contrast,
-            saturation, angle, ops, magnitudes, chain_weights, mix_weight, rotation_table, scratch,
-            numba.get_thread_id(), out,
-        )  # fmt: skip
-        for n in range(num_noise):
-            noisy = out[(1 + num_augmix + n) * batch + i]
-            standard_normal(noisy, STREAM_NOISE, n, indices[i], epoch, key_0, key_1)
-            clean_out, scale = out[i], sigma[n, i]
-            for k in range(noisy.size):
-                noisy[k] = clean_out[k] + scale * noisy[k]
+            for n in range(num_noise):
+                noisy = out[(1 + num_augmix + n) * batch + i]
+                standard_normal(noisy, STREAM_NOISE, n, indices[i], epoch, key_0, key_1)
+                add_noise(scratch.rows[thread, clean], scratch.pixels[thread], noisy, sigma[n, i])
+            i = claim(next_image)

@@ -3,16 +3,16 @@
 An image is planar, a flat uint8 row [3 H W]: loops over its planes are contiguous, and vectorise. An operation reads
 `source` and writes `target`, two different rows; `scratch` is a thread's `operations_cpu.Scratch`.
 
-Shears are in `shear_cpu`. Rotations work in blocks of pixels, in four loops: where each comes from, what lies there,
-what lies between, and its channels back to the planes. Only the second, which loads from anywhere, cannot be
-vectorised.
+Shears are in `shear_cpu`, rotations by whole degrees in `rotate_cpu`. Other rotations work in blocks of pixels, in four
+loops: where each comes from, what lies there, what lies between, and its channels back to the planes. Only the second,
+which loads from anywhere, cannot be vectorised.
 LLVM vectorises a loop only where at most 8 comparisons at run time can prove that no array overlaps another. Parts at
 constant offsets of one array need none: hence the channels of a block lie BLOCK elements apart in one array.
 """
 
 import numpy as np
 
-from fastmagn_kernels.compiling import jit_uncounted
+from fastmagn_kernels.compiling import jit, jit_uncounted
 from fastmagn_kernels.pixel import MAX_ANGLE_UNITS, bilinear, interpolate, rotation_offset
 
 BLOCK = 512  # pixels; the arrays of a block take 37 KB
@@ -89,24 +89,24 @@ def first_neighbour(position, size):
 
 
 @jit_uncounted
-def transform_rows(source, target, height, width, matrix, y0, y1):
-    """Image.transform by an affine matrix, bilinear, of rows y0..y1 - 1: pixel by pixel in Pillow's arithmetic."""
+def transform_pixels(source, target, height, width, matrix, first, last):
+    """Image.transform by an affine matrix, bilinear, of pixels first..last - 1: one by one, in Pillow's arithmetic."""
     size = height * width
     xx, xy, offset_x, yx, yy, offset_y = matrix
-    for y in range(y0, y1):
-        for x in range(width):
-            source_x = xx * (x + 0.5) + xy * (y + 0.5) + offset_x
-            source_y = yx * (x + 0.5) + yy * (y + 0.5) + offset_y
-            inside = source_x >= 0.0 and source_x < width and source_y >= 0.0 and source_y < height
-            left, dx = first_neighbour(source_x, width)
-            top, dy = first_neighbour(source_y, height)
-            corner = np.int64(top) * width + np.int64(left) if inside else 0
-            right = 1 if inside and dx > 0.0 else 0
-            below = width if inside and dy > 0.0 else 0
-            for c in range(3):
-                k = c * size + corner
-                value = bilinear(source[k], source[k + right], source[k + below], source[k + right + below], dx, dy)
-                target[c * size + y * width + x] = np.uint8(value) if inside else np.uint8(0)
+    for p in range(first, last):
+        x, y = p % width + 0.5, p // width + 0.5
+        source_x = xx * x + xy * y + offset_x
+        source_y = yx * x + yy * y + offset_y
+        inside = source_x >= 0.0 and source_x < width and source_y >= 0.0 and source_y < height
+        left, dx = first_neighbour(source_x, width)
+        top, dy = first_neighbour(source_y, height)
+        corner = np.int64(top) * width + np.int64(left) if inside else 0
+        right = 1 if inside and dx > 0.0 else 0
+        below = width if inside and dy > 0.0 else 0
+        for c in range(3):
+            k = c * size + corner
+            value = bilinear(source[k], source[k + right], source[k + below], source[k + right + below], dx, dy)
+            target[c * size + p] = np.uint8(value) if inside else np.uint8(0)
 
 
 @jit_uncounted
@@ -161,15 +161,21 @@ def store_block(channels, target, start, count):
         copy(channels[c * BLOCK :], target[c * size + start : c * size + start + count])
 
 
+@jit
+def rotation_matrix(angle, rotation_table, height, width):
+    """Image.rotate's matrix for `angle` / 64 degrees counter-clockwise: six float64."""
+    cosine, sine = rotation_table[angle + MAX_ANGLE_UNITS]
+    offset_x, offset_y = rotation_offset(cosine, sine, height, width)
+    return cosine, sine, offset_x, -sine, cosine, offset_y
+
+
 @jit_uncounted
 def rotate(source, target, height, width, angle, rotation_table, scratch):
     """Image.rotate by `angle` / 64 degrees counter-clockwise, bilinear."""
     if angle == 0:
         copy(source, target)
         return
-    cosine, sine = rotation_table[angle + MAX_ANGLE_UNITS]
-    offset_x, offset_y = rotation_offset(cosine, sine, height, width)
-    matrix = (cosine, sine, offset_x, -sine, cosine, offset_y)
+    matrix = rotation_matrix(angle, rotation_table, height, width)
     pairs, centres, corners = scratch.pairs, scratch.centres, scratch.corners
     fractions, found, channels = scratch.fractions, scratch.found, scratch.channels
     pack_pairs(source, pairs)

@@ -4,6 +4,8 @@ LLVM has no operation for this and finds none in a loop: a pixel takes two loads
 32 x 32, not 0.05.
 """
 
+from typing import Any
+
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -11,7 +13,36 @@ from numba.extending import intrinsic
 
 from fastmagn_kernels.compiling import jit_uncounted
 
-_LANES = 64
+LANES = 64
+VECTOR = ir.VectorType(ir.IntType(8), LANES)
+
+
+def cpu_has(context: Any, *features: str) -> bool:
+    """Whether the CPU that numba compiles for has all these of LLVM's features."""
+    return {f"+{feature}" for feature in features} <= set(context.codegen().magic_tuple()[2].split(","))
+
+
+def pointer_at(context: Any, builder: Any, array_type: Any, array: Any, position: Any, what: ir.Type) -> Any:
+    """The address of an array's element, as a pointer to `what`."""
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [position]), what.as_pointer())
+
+
+def load_quarters(context: Any, builder: Any, array_type: Any, array: Any, start: Any) -> list[Any]:
+    """256 bytes from `start`, as four vectors of 64."""
+    positions = [builder.add(start, context.get_constant(types.intp, LANES * quarter)) for quarter in range(4)]
+    pointers = [pointer_at(context, builder, array_type, array, position, VECTOR) for position in positions]
+    return [builder.load(pointer, align=1) for pointer in pointers]
+
+
+def look_up_lanes(builder: Any, quarters: list[Any], where: Any) -> Any:
+    """The bytes of `quarters` at 64 positions in 0..255."""
+    permute = builder.module.declare_intrinsic(
+        "llvm.x86.avx512.vpermi2var.qi.512", fnty=ir.FunctionType(VECTOR, [VECTOR] * 3)
+    )
+    lower = builder.call(permute, [quarters[0], where, quarters[1]])  # by the seven low bits
+    upper = builder.call(permute, [quarters[2], where, quarters[3]])
+    return builder.select(builder.icmp_signed("<", where, VECTOR(None)), upper, lower)
 
 
 @intrinsic
@@ -19,33 +50,17 @@ def _look_up_vectors(typingctx, source, table, target, count):
     """The first elements, as many as fill whole vectors, and their number: int64, 0 where the CPU cannot."""
 
     def generate(context, builder, signature, args):
-        target_features = context.codegen().magic_tuple()[2]
-        if "+avx512vbmi" not in target_features.split(","):
-            return context.get_constant(types.intp, 0)
-        vector = ir.VectorType(ir.IntType(8), _LANES)
-        permute = builder.module.declare_intrinsic(
-            "llvm.x86.avx512.vpermi2var.qi.512", fnty=ir.FunctionType(vector, [vector] * 3)
-        )
-        source_data, table_data, target_data = (
-            context.make_array(array_type)(context, builder, array).data
-            for array_type, array in zip(signature.args[:3], args[:3], strict=True)
-        )
-
-        def at(data, k):
-            return builder.bitcast(builder.gep(data, [k]), vector.as_pointer())
-
-        quarters = [
-            builder.load(at(table_data, context.get_constant(types.intp, start)), align=1)
-            for start in range(0, 256, _LANES)
-        ]
-        stop = builder.and_(args[3], context.get_constant(types.intp, -_LANES))
-        zero, step = context.get_constant(types.intp, 0), context.get_constant(types.intp, _LANES)
+        zero, step = context.get_constant(types.intp, 0), context.get_constant(types.intp, LANES)
+        if not cpu_has(context, "avx512vbmi"):
+            return zero
+        source, table, target, count = args
+        source_type, table_type, target_type, _ = signature.args
+        quarters = load_quarters(context, builder, table_type, table, zero)
+        stop = builder.and_(count, context.get_constant(types.intp, -LANES))
         with cgutils.for_range_slice(builder, zero, stop, step, inc=True) as (k, _):
-            values = builder.load(at(source_data, k), align=1)
-            lower = builder.call(permute, [quarters[0], values, quarters[1]])  # by the seven low bits
-            upper = builder.call(permute, [quarters[2], values, quarters[3]])
-            is_upper = builder.icmp_signed("<", values, vector(None))
-            builder.store(builder.select(is_upper, upper, lower), at(target_data, k), align=1)
+            where = builder.load(pointer_at(context, builder, source_type, source, k, VECTOR), align=1)
+            out = pointer_at(context, builder, target_type, target, k, VECTOR)
+            builder.store(look_up_lanes(builder, quarters, where), out, align=1)
         return stop
 
     return types.intp(source, table, target, count), generate

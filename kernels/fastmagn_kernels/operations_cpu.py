@@ -10,8 +10,7 @@ import numpy as np
 
 from fastmagn_kernels import draws
 from fastmagn_kernels.compiling import jit_uncounted
-from fastmagn_kernels.draws import ANGLE_UNITS_PER_DEGREE
-from fastmagn_kernels.geometry_cpu import BLOCK, block_shape, copy, rotate, translate
+from fastmagn_kernels.geometry_cpu import BLOCK, block_shape, copy, translate
 from fastmagn_kernels.lookup_cpu import look_up, look_up_vectors
 from fastmagn_kernels.pixel import (
     autocontrast_line,
@@ -25,13 +24,16 @@ from fastmagn_kernels.pixel import (
     solarize_entry,
     stretch,
 )
+from fastmagn_kernels.rotate_cpu import rotate_degrees
 from fastmagn_kernels.shear_cpu import block_size, padding, shear_x, shear_y
 
+_CACHE_LINE = 64  # bytes
 NUM_ROWS = 5  # the clean view's row, a spare one, and one for each of the three chains that are mixed at once
 
 
 class Scratch(NamedTuple):
-    """A thread's own memory. In what `make_scratch` returns, every array has a leading dimension, the thread.
+    """A thread's own memory. In what `make_scratch` makes, every array has a leading dimension, the thread, and all
+    but `rows` may be a little longer, to fill cache lines.
 
     Args:
         rows: Images, uint8 [NUM_ROWS, 3 H W].
@@ -41,6 +43,7 @@ class Scratch(NamedTuple):
         fractions: Their dx and dy, float64 [2 BLOCK].
         found: The pairs found there, and those a row below, uint64 [2 BLOCK].
         channels: A block's result, uint8 [3 BLOCK].
+        pixels: A block of the four images that are mixed, pixel by pixel: uint8 [4 x 3 BLOCK].
         mixed: A block's mix, float32 [3 BLOCK].
         histograms: The planes', int32 [3 x 256].
         table: uint8 [256].
@@ -62,6 +65,7 @@ class Scratch(NamedTuple):
     fractions: np.ndarray
     found: np.ndarray
     channels: np.ndarray
+    pixels: np.ndarray
     mixed: np.ndarray
     histograms: np.ndarray
     table: np.ndarray
@@ -76,34 +80,47 @@ class Scratch(NamedTuple):
     shifted: np.ndarray
 
 
+def aligned(threads: int, count: int, dtype: type) -> np.ndarray:
+    """Zeros [threads, count or a little more], each thread's in cache lines of its own."""
+    padded_bytes = -(-count * np.dtype(dtype).itemsize // _CACHE_LINE) * _CACHE_LINE
+    memory = np.zeros(threads * padded_bytes + _CACHE_LINE, np.uint8)
+    start = -memory.ctypes.data % _CACHE_LINE
+    return memory[start : start + threads * padded_bytes].view(dtype).reshape(threads, -1)
+
+
 def make_scratch(threads: int, height: int, width: int) -> Scratch:
     """The memory of so many threads, for images of one size."""
     size, sheared = height * width, block_size(width)
     columns, _ = block_shape(width)
     y, x = np.divmod(np.arange(BLOCK), columns)
-    centres = np.concatenate([x + 0.5, y + 0.5])
     sheared_y, sheared_x = np.divmod(np.arange(sheared), width)
-    return Scratch(
-        rows=np.empty((threads, NUM_ROWS, 3 * size), np.uint8),
-        pairs=np.zeros((threads, size + width + 1), np.uint64),
-        centres=np.broadcast_to(centres, (threads, 2 * BLOCK)).copy(),
-        corners=np.empty((threads, BLOCK), np.int32),
-        fractions=np.empty((threads, 2 * BLOCK), np.float64),
-        found=np.empty((threads, 2 * BLOCK), np.uint64),
-        channels=np.empty((threads, 3 * BLOCK), np.uint8),
-        mixed=np.empty((threads, 3 * BLOCK), np.float32),
-        histograms=np.empty((threads, 3 * 256), np.int32),
-        table=np.empty((threads, 256), np.uint8),
-        padded=np.zeros((threads, 3 * size + 2 * padding(height, width)), np.uint8),
-        wholes=np.empty((threads, max(height, width)), np.int32),
-        nearests=np.empty((threads, max(height, width)), np.int32),
-        centres_x=np.broadcast_to(sheared_x + 0.5, (threads, sheared)).copy(),
-        centres_y=np.broadcast_to(sheared_y + 0.5, (threads, sheared)).copy(),
-        fixed_fractions=np.empty((threads, sheared), np.int32),
-        inside=np.empty((threads, sheared), np.uint8),
-        lines=np.empty((threads, sheared + width), np.uint8),
-        shifted=np.zeros((threads, sheared + width), np.uint8),
+    rows = aligned(1, threads * NUM_ROWS * 3 * size, np.uint8)
+    scratch = Scratch(
+        rows=rows[0, : threads * NUM_ROWS * 3 * size].reshape(threads, NUM_ROWS, 3 * size),
+        pairs=aligned(threads, size + width + 1, np.uint64),
+        centres=aligned(threads, 2 * BLOCK, np.float64),
+        corners=aligned(threads, BLOCK, np.int32),
+        fractions=aligned(threads, 2 * BLOCK, np.float64),
+        found=aligned(threads, 2 * BLOCK, np.uint64),
+        channels=aligned(threads, 3 * BLOCK, np.uint8),
+        pixels=aligned(threads, 4 * 3 * BLOCK, np.uint8),
+        mixed=aligned(threads, 3 * BLOCK, np.float32),
+        histograms=aligned(threads, 3 * 256, np.int32),
+        table=aligned(threads, 256, np.uint8),
+        padded=aligned(threads, 3 * size + 2 * padding(height, width), np.uint8),
+        wholes=aligned(threads, max(height, width), np.int32),
+        nearests=aligned(threads, max(height, width), np.int32),
+        centres_x=aligned(threads, sheared, np.float64),
+        centres_y=aligned(threads, sheared, np.float64),
+        fixed_fractions=aligned(threads, sheared, np.int32),
+        inside=aligned(threads, sheared, np.uint8),
+        lines=aligned(threads, sheared + width, np.uint8),
+        shifted=aligned(threads, sheared + width, np.uint8),
     )
+    scratch.centres[:] = np.concatenate([x + 0.5, y + 0.5])
+    scratch.centres_x[:, :sheared] = sheared_x + 0.5
+    scratch.centres_y[:, :sheared] = sheared_y + 0.5
+    return scratch
 
 
 @jit_uncounted
@@ -117,6 +134,7 @@ def thread_scratch(scratch, thread):
         scratch.fractions[thread],
         scratch.found[thread],
         scratch.channels[thread],
+        scratch.pixels[thread],
         scratch.mixed[thread],
         scratch.histograms[thread],
         scratch.table[thread],
@@ -276,10 +294,10 @@ def enhance_sharpness(source, target, height, width, factor):
 
 
 @jit_uncounted
-def apply_operation(op, magnitude, source, target, height, width, rotation_table, scratch):
+def apply_operation(op, magnitude, source, target, height, width, rotations, scratch):
     """One AugMix operation, by its id."""
     if op == draws.ROTATE:
-        rotate(source, target, height, width, ANGLE_UNITS_PER_DEGREE * np.int64(magnitude), rotation_table, scratch)
+        rotate_degrees(source, target, height, width, np.int64(magnitude), rotations, scratch)
     elif op == draws.SHEAR_X:
         shear_x(source, target, height, width, magnitude, scratch)
     elif op == draws.SHEAR_Y:

@@ -24,7 +24,7 @@ A neighbour beyond the border counts as the border's pixel.
 import numpy as np
 
 from fastmagn_kernels.compiling import jit_uncounted
-from fastmagn_kernels.geometry_cpu import copy, transform_rows
+from fastmagn_kernels.geometry_cpu import copy, transform_pixels
 
 _BITS = 23
 _DOUBTFUL = 2.0**-28
@@ -110,7 +110,7 @@ def shear_x(source, target, height, width, amount, scratch):
     matrix = (1.0, amount, 0.0, 0.0, 1.0, 0.0)
     wholes, nearests, fractions, inside = scratch.wholes, scratch.nearests, scratch.fixed_fractions, scratch.inside
     if split_shifts(amount, height, width, wholes, nearests):
-        transform_rows(source, target, height, width, matrix, 0, height)
+        transform_pixels(source, target, height, width, matrix, 0, height * width)
         return
     size, origin = height * width, (scratch.padded.size - source.size) // 2
     padded = scratch.padded
@@ -136,7 +136,7 @@ def shear_x(source, target, height, width, amount, scratch):
             first = last
         repeat_borders_x(source, target, height, width, wholes, nearests, y0, y1)
         if doubt:
-            transform_rows(source, target, height, width, matrix, y0, y1)
+            transform_pixels(source, target, height, width, matrix, y0 * width, y1 * width)
 
 
 @jit_uncounted
@@ -191,7 +191,7 @@ def shear_y(source, target, height, width, amount, scratch):
     in_doubt = split_shifts(amount, width, height, wholes, nearests)
     lowest, highest = min(wholes[0], wholes[width - 1]), max(wholes[0], wholes[width - 1])
     if in_doubt or highest - lowest > 255 - _LINES_AT_ONCE:  # `lines` are of 8 bits
-        transform_rows(source, target, height, width, matrix, 0, height)
+        transform_pixels(source, target, height, width, matrix, 0, height * width)
         return
     size, origin = height * width, (scratch.padded.size - source.size) // 2
     padded, lines, shifted = scratch.padded, scratch.lines, scratch.shifted
@@ -213,5 +213,5 @@ def shear_y(source, target, height, width, amount, scratch):
                 gather_lines(padded[origin + k + whole * width :], lines, line, shifted, width, count + width)
             doubt |= interpolate_fixed(shifted, shifted[width:], fractions, inside, target[k:], count)
         if doubt:
-            transform_rows(source, target, height, width, matrix, y0, y1)
+            transform_pixels(source, target, height, width, matrix, y0 * width, y1 * width)
     finish_borders_y(source, target, height, width, wholes, nearests)

@@ -9,7 +9,8 @@ from PIL import Image
 from fastmagn.augment.ops import NUM_AUGMIX_OPERATIONS, OPERATIONS
 from fastmagn.augment.pil import apply_operation
 from fastmagn_kernels import draws, geometry_cpu, operations_cpu
-from fastmagn_kernels.pixel import equalize_quotient, rotation_table
+from fastmagn_kernels.pixel import equalize_quotient, rotation_table, unit
+from fastmagn_kernels.rotate_cpu import MAX_DEGREES, digits, fixed_weights, has_vectors, make_rotations
 
 # 1 to 3 px: borders only; 20 x 33: no multiple of anything; 224 x 180: coordinates beyond 8 bits.
 SIZES = [(32, 32), (20, 33), (33, 20), (1, 1), (1, 7), (2, 5), (3, 3)]
@@ -34,11 +35,11 @@ def one_threads_scratch(height: int, width: int) -> operations_cpu.Scratch:
 
 def run_kernel(op: int, magnitude: float, images: np.ndarray) -> np.ndarray:
     batch, height, width, _ = images.shape
-    scratch = one_threads_scratch(height, width)
+    rotations, scratch = make_rotations(height, width), one_threads_scratch(height, width)
     sources = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).reshape(batch, -1)
     targets = np.full_like(sources, 173)  # an element that is not written shows
     for source, target in zip(sources, targets, strict=True):
-        operations_cpu.apply_operation(op, float(magnitude), source, target, height, width, rotation_table(), scratch)
+        operations_cpu.apply_operation(op, float(magnitude), source, target, height, width, rotations, scratch)
     return targets.reshape(batch, 3, height, width).transpose(0, 2, 3, 1)
 
 
@@ -89,6 +90,45 @@ def test_rotation_equals_pillow_at_every_quarter_degree(size, pictures):
             geometry_cpu.rotate(source, target, height, width, angle, rotation_table(), scratch)
         expected = run_pillow(draws.ROTATE, angle / 64, images).transpose(0, 3, 1, 2).reshape(planes.shape)
         np.testing.assert_array_equal(made, expected, err_msg=f"{angle}/64 degrees")
+
+
+@pytest.mark.parametrize("size", [(32, 32), (16, 16), (28, 28), (64, 64), (24, 40), (128, 8)], ids=str)
+def test_rotation_by_whole_degrees_equals_pillow_with_and_without_a_plan(size, pictures):
+    images = pictures(*size)
+    for degrees in range(-MAX_DEGREES, MAX_DEGREES + 1):
+        expected = run_pillow(draws.ROTATE, degrees, images)
+        np.testing.assert_array_equal(run_kernel(draws.ROTATE, degrees, images), expected, err_msg=f"{degrees} degrees")
+
+
+def test_plans_are_made_where_the_cpu_can_follow_them():
+    planned = make_rotations(32, 32).planned
+    assert planned[MAX_DEGREES - 20 : MAX_DEGREES + 21].all() == has_vectors()
+    assert not make_rotations(224, 224).planned.any()
+    assert not make_rotations(20, 33).planned.any()
+
+
+@pytest.mark.parametrize("degrees", [-29, -8, -1, 0, 1, 7, 30])
+def test_fixed_weights_are_bilinear_and_add_up(degrees):
+    positions, fixed = fixed_weights(degrees, 32, 32)
+    assert set(fixed.sum(axis=1)) <= {0, 1 << 22}
+    assert (fixed >= 0).all()
+    place = digits(fixed).astype(np.int64) @ [65536, 256, 1]
+    np.testing.assert_array_equal(place, fixed)
+    # The weighted mean of the neighbours' places is where the rotated pixel comes from, away from the border.
+    radians = np.deg2rad(degrees)
+    y, x = np.divmod(np.arange(1024), 32) - np.array([[15.5], [15.5]])
+    source_x = np.cos(radians) * x - np.sin(radians) * y + 15.5
+    source_y = np.sin(radians) * x + np.cos(radians) * y + 15.5
+    inner = (np.minimum(source_x, source_y) > 0) & (np.maximum(source_x, source_y) < 31)
+    made_y, made_x = (np.stack(np.divmod(positions, 32)) * fixed).sum(axis=2) / 2**22
+    np.testing.assert_allclose(made_x[inner], source_x[inner], atol=1e-5)
+    np.testing.assert_allclose(made_y[inner], source_y[inner], atol=1e-5)
+
+
+def test_unit_is_the_quotient_for_every_value():
+    values = np.arange(256, dtype=np.uint8)
+    expected = values.astype(np.float32) / np.float32(255)
+    np.testing.assert_array_equal([unit(value) for value in values], expected)
 
 
 def test_autocontrast_equals_pillow_for_every_pair_of_extremes():
