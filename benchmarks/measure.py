@@ -1,5 +1,6 @@
 """What the benchmarks share: clocks, medians with their spread, and the JSON that holds a result."""
 
+import shlex
 import statistics
 import sys
 import time
@@ -81,7 +82,7 @@ def write_result(
     """
     result = {
         "benchmark": benchmark,
-        "command": " ".join(["python", "-m", f"benchmarks.{benchmark}", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", f"benchmarks.{benchmark}", *sys.argv[1:]]),
         "environment": environment(device or torch.device("cpu")),
         "settings": settings,
         **measured,

@@ -13,9 +13,11 @@ pair of turns. The parts are timed apart, by more synchronisation than the real 
 """
 
 import argparse
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -49,7 +51,7 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--steps", type=int, default=5, help="steps in a turn (default: 5)")
     parser.add_argument("--turns", type=int, default=7, help="turns of ours and of the ceiling (default: 7)")
-    parser.add_argument("--conventional_steps", type=int, default=4, help="steps of the usual loop; 0 leaves it out")
+    parser.add_argument("--conventional_steps", type=int, default=4, help="times of the usual loop; 0: none")
     parser.add_argument("--workers", type=int, default=2, help="its data-loading processes (default: 2)")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument("--data", choices=["folder"], help="time the views of JPEGs, which are made here")
@@ -81,7 +83,7 @@ def main(arguments: list[str]) -> int:
         steps = conventional_steps(
             config, model, image_set.train_images_u8, image_set.train_labels, options.workers, device
         )
-        step_s = time_conventional(steps, options.conventional_steps, device)
+        step_s = time_conventional(steps, options.conventional_steps, options.workers)
         measured["conventional_step_s"] = spread(step_s)
         measured["ratio_to_conventional"] = measured["conventional_step_s"]["median"] / measured["step_s"]["median"]
     print_tables(config, run, measured)
@@ -204,13 +206,18 @@ def peak_flops(run: Run) -> float:
     return 2 * side**3 / best
 
 
-def time_conventional(steps: Iterator[Callable[[], None]], count: int, device: torch.device) -> list[float]:
-    """Seconds of each of `count` steps, after as many that fill the workers' queues."""
+def time_conventional(steps: Iterator[Callable[[], None]], count: int, workers: int) -> list[float]:
+    """Seconds a step, `count` times, after as many that fill the workers' queues.
+
+    Each is the mean of as many steps as there are workers: these finish their batches together, so that one step waits
+    for all of them and the next ones for none.
+    """
     measured = []
-    for number, step in zip(range(2 * count), steps, strict=False):
-        elapsed = seconds(step)
-        if number >= count:
-            measured.append(elapsed)
+    for number in range(2 * count):
+        together = list(itertools.islice(steps, workers))
+        elapsed = [seconds(step) for step in together]
+        if number >= count and len(elapsed) == workers:
+            measured.append(fmean(elapsed))
     return measured
 
 

@@ -1,5 +1,9 @@
 """Every operation of the compiled engine against Pillow, to the bit, at every magnitude that can be drawn."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -105,6 +109,24 @@ def test_plans_are_made_where_the_cpu_can_follow_them():
     assert planned[MAX_DEGREES - 20 : MAX_DEGREES + 21].all() == has_vectors()
     assert not make_rotations(224, 224).planned.any()
     assert not make_rotations(20, 33).planned.any()
+
+
+def test_a_cpu_without_the_instructions_rotates_without_plans():
+    code = """
+import numpy as np
+from PIL import Image
+from fastmagn_kernels import operations_cpu, rotate_cpu
+rotations = rotate_cpu.make_rotations(16, 16)
+assert not rotate_cpu.has_vectors()
+assert not rotations.planned.any()
+image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+source, target = np.ascontiguousarray(image.transpose(2, 0, 1)).ravel(), np.empty(768, np.uint8)
+scratch = operations_cpu.Scratch(*(part[0] for part in operations_cpu.make_scratch(1, 16, 16)))
+rotate_cpu.rotate_degrees(source, target, 16, 16, 7, rotations, scratch)
+expected = np.asarray(Image.fromarray(image).rotate(7, resample=Image.Resampling.BILINEAR))
+assert (target.reshape(3, 16, 16).transpose(1, 2, 0) == expected).all()
+"""
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "NUMBA_CPU_NAME": "generic"}, check=True)
 
 
 @pytest.mark.parametrize("degrees", [-29, -8, -1, 0, 1, 7, 30])
