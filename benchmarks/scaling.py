@@ -63,7 +63,7 @@ def images_per_s(count: int, epochs: int, fields: list[str]) -> float:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
     with tempfile.TemporaryDirectory() as folder:
         run_dir = Path(folder) / "run"
-        settled = ["--train.epochs", str(epochs), "--run_dir", str(run_dir), "--eval.num_images", "1"]
+        settled = ["--train.epochs", str(epochs), "--run_dir", str(run_dir), "--eval.num_images", str(count)]
         command = [*launcher, "-m", "fastmagn.train", *fields, *settled, "--eval.corruption_set", "c15"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:

@@ -121,7 +121,9 @@ def join_world(device: torch.device) -> Iterator[tuple[World, torch.device]]:
             )
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
-    numba.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_size))
+    num_threads = max(1, len(os.sched_getaffinity(0)) // local_size)
+    numba.set_num_threads(num_threads)
+    torch.set_num_threads(num_threads)  # after numba, whose OpenMP threads have just become torch's: one for each core
     # Tensors on the CPU go by gloo whatever the device: asking whether to stop must not wait for it.
     store, rank, size = next(dist.rendezvous("env://"))
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"

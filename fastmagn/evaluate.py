@@ -30,7 +30,7 @@ from fastmagn.data.image_set import Images
 from fastmagn.data.imagenet_c import check_cells
 from fastmagn.data.lazy_images import chunks
 from fastmagn.distributed import World, join_world
-from fastmagn.errors import InputError
+from fastmagn.errors import InputError, check
 from fastmagn.exporting.trained import load_run
 from fastmagn.files import write_json
 from fastmagn.hardware import precision, settle_hardware
@@ -100,7 +100,8 @@ def evaluate(
         cannot be decoded is left out of its corruption, at all severities, with a warning.
 
     Raises:
-        InputError: `eval.num_images` exceeds the images there are; a -C set in `eval.corrupted_dir` does not fit them.
+        InputError: `eval.num_images` exceeds the images there are, or there are fewer of them than processes; a -C set
+            in `eval.corrupted_dir` does not fit them.
     """
     world = world or World()
     names, places = corruptions_to_measure(config)
@@ -110,6 +111,7 @@ def evaluate(
     elif config.corrupted_dir is not None:
         check_source(config.corrupted_dir, images_u8, labels)
     images_u8, labels = _first_images(images_u8, labels, config.num_images)
+    check(len(labels) >= world.size, "eval.num_images", len(labels), f"at least {world.size}, one for each process")
     share = world.share(len(labels))
     labels_here = torch.from_numpy(labels[share]).to(device)
     writer = LogitsWriter(logits_dir, labels) if logits_dir is not None and world.rank == 0 else None

@@ -14,6 +14,7 @@ from fastmagn.cli import parse_config
 from fastmagn.config import EvalConfig
 from fastmagn.corruptions import CORRUPTION_SETS, corrupt
 from fastmagn.data import load_images
+from fastmagn.distributed import World
 from fastmagn.errors import InputError
 from fastmagn.evaluate import evaluate, main
 from fastmagn.train import train
@@ -120,6 +121,14 @@ def test_more_images_than_there_are_is_refused(digits):
     config = EvalConfig(num_images=600)
     with pytest.raises(InputError, match=r"eval\.num_images: got 600; expected 0\.\.599"):
         evaluate(MeanColour(), digits.test_images_u8, digits.test_labels, config, device=CPU)
+
+
+def test_fewer_images_than_processes_are_refused(digits):
+    world = World(rank=0, size=2)
+    with pytest.raises(InputError, match=r"eval\.num_images: got 1; expected at least 2, one for each process"):
+        evaluate(
+            MeanColour(), digits.test_images_u8, digits.test_labels, EvalConfig(num_images=1), device=CPU, world=world
+        )
 
 
 def test_a_corruption_that_cannot_be_made_leaves_its_sets_unmeasured(digits, monkeypatch, capsys):
