@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--steps", type=int, default=5, help="steps in a turn (default: 5)")
     parser.add_argument("--turns", type=int, default=7, help="turns of ours and of the ceiling (default: 7)")
-    parser.add_argument("--conventional_steps", type=int, default=4, help="times of the usual loop; 0: none")
+    parser.add_argument("--conventional_steps", type=int, default=4, help="rounds of its workers; 0 leaves it out")
     parser.add_argument("--workers", type=int, default=2, help="its data-loading processes (default: 2)")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument("--data", choices=["folder"], help="time the views of JPEGs, which are made here")
@@ -214,10 +214,9 @@ def time_conventional(steps: Iterator[Callable[[], None]], count: int, workers: 
     """
     measured = []
     for number in range(2 * count):
-        together = list(itertools.islice(steps, workers))
-        elapsed = [seconds(step) for step in together]
-        if number >= count and len(elapsed) == workers:
-            measured.append(fmean(elapsed))
+        elapsed = fmean(seconds(step) for step in itertools.islice(steps, workers))
+        if number >= count:
+            measured.append(elapsed)
     return measured
 
 

@@ -15,7 +15,7 @@ from fastmagn_kernels.lookup_cpu import LANES, VECTOR, pointer_at
 
 _ROW_LANES = 16  # of what a row is mirrored in
 _FLOAT_LANES = 16
-_CACHE_LINE = 64  # bytes
+CACHE_LINE = 64  # bytes
 _Index = tuple[int, int]  # of a byte: which of three vectors, and where in it
 
 
@@ -137,16 +137,14 @@ def _stream_vectors(typingctx, source, target, count):
         vector = ir.VectorType(ir.FloatType(), _FLOAT_LANES)
         zero, lanes = (context.get_constant(types.intp, value) for value in (0, _FLOAT_LANES))
         first = pointer_at(context, builder, target_type, target, zero, vector)
-        offset = builder.and_(
-            builder.ptrtoint(first, ir.IntType(64)), context.get_constant(types.intp, _CACHE_LINE - 1)
-        )
+        offset = builder.and_(builder.ptrtoint(first, ir.IntType(64)), context.get_constant(types.intp, CACHE_LINE - 1))
         whole = builder.and_(count, context.get_constant(types.intp, -_FLOAT_LANES))
         stop = builder.select(builder.icmp_signed("==", offset, zero), whole, zero)
         past_the_cache = builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
         with cgutils.for_range_slice(builder, zero, stop, lanes, inc=True) as (k, _):
             values = builder.load(pointer_at(context, builder, source_type, source, k, vector), align=4)
             out = pointer_at(context, builder, target_type, target, k, vector)
-            builder.store(values, out, align=_CACHE_LINE).set_metadata("nontemporal", past_the_cache)
+            builder.store(values, out, align=CACHE_LINE).set_metadata("nontemporal", past_the_cache)
         return stop
 
     return types.intp(source, target, count), generate

@@ -11,6 +11,7 @@ import numpy as np
 from fastmagn_kernels import draws
 from fastmagn_kernels.compiling import jit_uncounted
 from fastmagn_kernels.geometry_cpu import BLOCK, block_shape, copy, translate
+from fastmagn_kernels.layout_cpu import CACHE_LINE
 from fastmagn_kernels.lookup_cpu import look_up, look_up_vectors
 from fastmagn_kernels.pixel import (
     autocontrast_line,
@@ -27,7 +28,6 @@ from fastmagn_kernels.pixel import (
 from fastmagn_kernels.rotate_cpu import rotate_degrees
 from fastmagn_kernels.shear_cpu import block_size, padding, shear_x, shear_y
 
-_CACHE_LINE = 64  # bytes
 NUM_ROWS = 5  # the clean view's row, a spare one, and one for each of the three chains that are mixed at once
 
 
@@ -82,9 +82,9 @@ class Scratch(NamedTuple):
 
 def aligned(threads: int, count: int, dtype: type) -> np.ndarray:
     """Zeros [threads, count or a little more], each thread's in cache lines of its own."""
-    padded_bytes = -(-count * np.dtype(dtype).itemsize // _CACHE_LINE) * _CACHE_LINE
-    memory = np.zeros(threads * padded_bytes + _CACHE_LINE, np.uint8)
-    start = -memory.ctypes.data % _CACHE_LINE
+    padded_bytes = -(-count * np.dtype(dtype).itemsize // CACHE_LINE) * CACHE_LINE
+    memory = np.zeros(threads * padded_bytes + CACHE_LINE, np.uint8)
+    start = -memory.ctypes.data % CACHE_LINE
     return memory[start : start + threads * padded_bytes].view(dtype).reshape(threads, -1)
 
 
