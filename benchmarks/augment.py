@@ -29,9 +29,9 @@ from benchmarks.measure import console, extra_memory_mib, seconds, spread, write
 from benchmarks.per_image_augmix import PER_IMAGE, TWO_VIEWS, views_by_whole_batch, views_by_workers
 from fastmagn.augment.params import ViewSpec, identity_base, sample_view_params
 from fastmagn.augment.views import BACKENDS, choose_engine, make_views
-from fastmagn.cli import run_command
-from fastmagn.config import AugmentConfig
+from fastmagn.config.schema import AugmentConfig
 from fastmagn.errors import InputError, check
+from fastmagn.machine.command import run_command
 
 REFERENCE = "Pillow reference"
 SIZES = {32: {"batch": 512, "per_image": 2048}, 224: {"batch": 32, "per_image": 64}}

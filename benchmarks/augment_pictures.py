@@ -9,7 +9,7 @@ from torch import Tensor
 from benchmarks.per_image_augmix import TWO_VIEWS
 from fastmagn.augment.params import identity_base, sample_view_params
 from fastmagn.augment.views import make_views
-from fastmagn.config import AugmentConfig
+from fastmagn.config.schema import AugmentConfig
 
 GAIN = 8  # differences are small: a level of 1/255 would not be seen
 

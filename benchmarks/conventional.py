@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from fastmagn.augment import pil
+from fastmagn.augment.engines import pil
 from fastmagn.augment.params import ViewSpec, identity_base, sample_view_params
-from fastmagn.config import AugmentConfig, Config
+from fastmagn.config.schema import AugmentConfig, Config
 from fastmagn.data import FolderImages
 from fastmagn.data.image_set import Images
-from fastmagn.hardware import precision
 from fastmagn.losses import MAGNLoss
+from fastmagn.machine.hardware import precision
 from fastmagn.models import Normalised
 
 

@@ -24,10 +24,10 @@ from rich.table import Table
 
 from benchmarks.measure import console, seconds, spread, write_result
 from benchmarks.plain_corruptions import PLAIN
-from fastmagn.cli import run_command
 from fastmagn.corruptions import SEVERITIES, available_corruptions, corrupt
 from fastmagn.data import load_images
 from fastmagn.errors import check
+from fastmagn.machine.command import run_command
 
 SET_IMAGES = 10_000  # of a published set
 DEFAULT_IMAGES = {32: 1000, 224: 24}

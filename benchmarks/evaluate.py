@@ -2,7 +2,7 @@
 
     python -m benchmarks.evaluate [--model resnet18] [--num_images N] [--corrupted DIR] [--out FILE.json] ...
 
-The evaluation is the program's own, `fastmagn.evaluate.evaluate`, on a stored -C set: mapped files, uint8 to the
+The evaluation is the program's own, `fastmagn.evaluation.measure.evaluate`, on a stored -C set: mapped files, uint8 to the
 device, forward, all measures. The bare passes are `model(images)` on the same number of the same batches, already
 float on the device. The two alternate, so that a drift of the machine's speed meets both. On a CPU the time inside the
 model is also taken within each evaluation: what is outside it is the overhead that no drift can blur.
@@ -21,12 +21,12 @@ from rich.table import Table
 from torch import nn
 
 from benchmarks.measure import console, repeated, seconds, spread, write_result
-from fastmagn.config import Config, EvalConfig, TrainConfig
-from fastmagn.corrupted_set import CorruptConfig, make_corrupted_set
+from fastmagn.config.schema import Config, EvalConfig, TrainConfig
 from fastmagn.corruptions import CORRUPTION_SETS, SEVERITIES
 from fastmagn.data import load_images
-from fastmagn.evaluate import evaluate
-from fastmagn.hardware import precision, settle_hardware
+from fastmagn.evaluation.corrupted_set import CorruptConfig, make_corrupted_set
+from fastmagn.evaluation.measure import evaluate
+from fastmagn.machine.hardware import precision, settle_hardware
 from fastmagn.models import MODELS, build_model
 
 

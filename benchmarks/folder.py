@@ -29,9 +29,9 @@ from benchmarks.conventional import PillowFiles
 from benchmarks.measure import console, resident_mib, seconds, spread
 from fastmagn.augment.params import ViewSpec, sample_view_params
 from fastmagn.augment.views import make_views
-from fastmagn.config import Config
+from fastmagn.config.schema import Config
 from fastmagn.data import FolderSource, load_data, load_images, make_source, split_validation
-from fastmagn.data.folder_source import has_dali
+from fastmagn.data.files.crops import has_dali
 from fastmagn.errors import InputError
 
 VIEWS = ViewSpec(num_augmix_views=2, num_noise_views=0)

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from fastmagn.files import write_json
-from fastmagn.runlog import environment
+from fastmagn.machine.environment import environment
+from fastmagn.machine.files import write_json
 
 console = Console(highlight=False)
 

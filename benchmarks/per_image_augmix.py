@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from fastmagn.augment import pil
+from fastmagn.augment.engines import pil
 from fastmagn.augment.params import ViewSpec, identity_base, sample_view_params
-from fastmagn.config import AugmentConfig
+from fastmagn.config.schema import AugmentConfig
 
 TWO_VIEWS = ViewSpec(num_augmix_views=2, num_noise_views=0)
 BATCH = 64
@@ -24,7 +24,7 @@ PerImage = Callable[[np.ndarray, int], Tensor]  # uint8 [H, W, 3] and its index 
 
 
 def pillow_reference(augment: AugmentConfig) -> PerImage:
-    """`fastmagn.augment.pil`, the reference of every backend."""
+    """`fastmagn.augment.engines.pil`, the reference of every backend."""
 
     def views(pixels: np.ndarray, index: int) -> Tensor:
         params = sample_view_params(0, 0, [index], TWO_VIEWS, augment, pixels.shape[:2])

@@ -19,8 +19,8 @@ import torch
 from rich.table import Table
 
 from benchmarks.measure import console, spread, write_result
-from fastmagn.cli import run_command
 from fastmagn.errors import InputError, check
+from fastmagn.machine.command import run_command
 
 
 def main(arguments: list[str]) -> int:

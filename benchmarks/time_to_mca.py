@@ -23,10 +23,10 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from benchmarks.measure import console, write_result
-from fastmagn.checkpoint import last_checkpoint
-from fastmagn.cli import run_command
 from fastmagn.errors import InputError, check
-from fastmagn.files import write_json
+from fastmagn.machine.command import run_command
+from fastmagn.machine.files import write_json
+from fastmagn.runs.checkpoint import last_checkpoint
 
 CLOCK_FILE = "time_to_mca.json"  # in a run folder: how long the process took that trained it
 

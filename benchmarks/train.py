@@ -28,15 +28,17 @@ from benchmarks.conventional import conventional_steps
 from benchmarks.folder import measure_folder
 from benchmarks.measure import console, seconds, spread, write_result
 from fastmagn.augment.views import choose_engine
-from fastmagn.cli import flatten, parse_config, run_command
-from fastmagn.config import Config
+from fastmagn.config.command_line import parse_config
+from fastmagn.config.schema import Config
+from fastmagn.config.text import flatten
 from fastmagn.data import load_data, split_validation
 from fastmagn.errors import check
-from fastmagn.hardware import set_backends, settle_hardware
+from fastmagn.machine.command import run_command
+from fastmagn.machine.hardware import set_backends, settle_hardware
 from fastmagn.models import build_model
-from fastmagn.prefetch import made_ahead
-from fastmagn.run import Run, build_run
-from fastmagn.train import Piece, make_pieces, train_step
+from fastmagn.training.build import build_run
+from fastmagn.training.prefetch import made_ahead
+from fastmagn.training.step import Piece, Run, make_pieces, train_step
 
 CONVENTIONAL_METHODS = ("standard", "augmix", "magn", "magn_augmix")
 PEAK_SIDE = {"cpu": 1024, "cuda": 8192}  # of the matrices whose product is the device's measured peak

@@ -16,9 +16,9 @@ _PUBLIC = {
     "AugMix": "fastmagn.augment.augmix:AugMix",
     "MAGNLoss": "fastmagn.losses:MAGNLoss",
     "corrupt": "fastmagn.corruptions:corrupt",
-    "evaluate_robustness": "fastmagn.robustness:evaluate_robustness",
+    "evaluate_robustness": "fastmagn.evaluation.robustness:evaluate_robustness",
     "jensen_shannon": "fastmagn.losses:jensen_shannon",
-    "load": "fastmagn.classifier:load",
+    "load": "fastmagn.exporting.classifier:load",
 }
 
 

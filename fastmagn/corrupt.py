@@ -8,9 +8,9 @@ The command's code is in corrupted_set.py: `from fastmagn import corrupt` is the
 
 import sys
 
-from fastmagn.cli import run_command
-from fastmagn.corrupted_set import main
 from fastmagn.corruptions import corrupt
+from fastmagn.evaluation.corrupt_command import main
+from fastmagn.machine.command import run_command
 
 if __name__ == "__main__":
     run_command(main)

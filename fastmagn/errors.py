@@ -2,6 +2,9 @@
 
 import signal
 
+EXIT_INPUT_ERROR = 2
+EXIT_CODES = "Exit codes: 0 done; 2 unusable input, as one line says; 130 interrupted (Ctrl-C); 143 stopped (SIGTERM)."
+
 
 class InputError(ValueError):
     """Something the user gave (a field, a file, a folder) cannot be used; the message is the whole story.

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from fastmagn.cli import EXIT_CODES, run_command
-from fastmagn.errors import InputError, printable
+from fastmagn.errors import EXIT_CODES, InputError, printable
+from fastmagn.machine.command import run_command
+from fastmagn.machine.console import console
 from fastmagn.reporting.document import PAGE_FILE, check_out, make_report, write_report
 from fastmagn.reporting.formats import narrow_tables, to_console
 from fastmagn.reporting.tables import by_network, corruption_tables
-from fastmagn.runlog import console
 
 
 def parse_arguments(arguments: list[str]) -> tuple[list[Path], Path]:

@@ -11,9 +11,9 @@ import torch
 from numba import config
 
 from fastmagn import models
-from fastmagn.checkpoint import last_checkpoint, read_checkpoint
-from fastmagn.cli import parse_config
-from fastmagn.config import Config
+from fastmagn.config.command_line import parse_config
+from fastmagn.config.schema import Config
+from fastmagn.runs.checkpoint import last_checkpoint, read_checkpoint
 from tests import smooth_network
 
 ROOT = Path(__file__).parent.parent

@@ -4,11 +4,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from fastmagn.cli import parse_config
-from fastmagn.context import StepContext
-from fastmagn.hardware import settle_hardware
+from fastmagn.config.command_line import parse_config
+from fastmagn.machine.hardware import settle_hardware
+from fastmagn.methods.context import StepContext
 from fastmagn.models import Normalised, build_model
-from tests.augment.test_rng import philox_reference
+from tests.kernels.test_rng import philox_reference
 
 MEAN, STD = (0.49, 0.48, 0.44), (0.25, 0.24, 0.26)
 

@@ -10,7 +10,9 @@ import pytest
 import fastmagn
 
 
-@pytest.mark.parametrize("module", ["fastmagn.augment.augmix", "fastmagn.losses.magn", "fastmagn.robustness"])
+@pytest.mark.parametrize(
+    "module", ["fastmagn.augment.augmix", "fastmagn.losses.magn", "fastmagn.evaluation.robustness"]
+)
 def test_examples(module):
     result = doctest.testmod(importlib.import_module(module))
     assert result.attempted > 0

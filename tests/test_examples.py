@@ -12,8 +12,8 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from fastmagn.corrupted_set import CorruptConfig, make_corrupted_set
 from fastmagn.corruptions import available_corruptions
+from fastmagn.evaluation.corrupted_set import CorruptConfig, make_corrupted_set
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ("evaluate_timm", "lightning_module", "plain_pytorch")

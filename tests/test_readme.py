@@ -14,11 +14,11 @@ import pytest
 import torch
 from PIL import Image
 
-from fastmagn.cli import parse_config
+from fastmagn.config.command_line import parse_config
 from fastmagn.models import build_model
 from fastmagn.sweeping.arguments import parse_arguments
 from fastmagn.sweeping.definition import make_trials
-from fastmagn.train import train
+from fastmagn.training.run import train
 from tests.data.photo_folders import make_photo_folder
 
 ROOT = Path(__file__).parent.parent

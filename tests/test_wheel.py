@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fastmagn.corrupted_set import CorruptConfig, make_corrupted_set
 from fastmagn.corruptions import available_corruptions
+from fastmagn.evaluation.corrupted_set import CorruptConfig, make_corrupted_set
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = sorted(

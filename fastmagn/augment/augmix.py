@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from fastmagn.augment.params import ViewSpec, identity_base, sample_view_params
 from fastmagn.augment.views import choose_engine, make_views
-from fastmagn.config import AugmentConfig
+from fastmagn.config.schema import AugmentConfig
 from fastmagn.errors import check
 
 _ONE_AUGMIX_VIEW = ViewSpec(num_augmix_views=1, num_noise_views=0)
@@ -15,7 +15,7 @@ _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 class AugMix(nn.Module):
     """AugMix (D. Hendrycks et al., ICLR 2020) of a batch: every image gets its own chains, where the batch is.
 
-    Chains work on uint8 as Pillow does, to the bit (`fastmagn.augment.ops`); the mixture is computed in float32 and
+    Chains work on uint8 as Pillow does, to the bit (`fastmagn.augment.operations`); the mixture is computed in float32 and
     rounded to the images' dtype. Each call draws anew; the same seed draws the same sequence of calls on every device.
 
     >>> import torch

@@ -9,8 +9,8 @@ from functools import cached_property
 
 import numpy as np
 
-from fastmagn.augment.ops import NUM_AUGMIX_OPERATIONS, OPERATIONS
-from fastmagn.config import AugmentConfig
+from fastmagn.augment.operations import NUM_AUGMIX_OPERATIONS, OPERATIONS
+from fastmagn.config.schema import AugmentConfig
 from fastmagn.errors import check
 from fastmagn_kernels import draws, rng
 

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from fastmagn.augment import host_memory
+from fastmagn.augment.engines import host_memory
 from fastmagn.augment.params import ViewParams
 from fastmagn.errors import InputError, check
 from fastmagn.registry import resolve
@@ -19,16 +19,16 @@ FillViews = Callable[[Tensor, ViewParams, Tensor], None]
 
 # name -> (images uint8 [B, H, W, C], ViewParams, out float32 [V*B, H, W, C]) -> None; contiguous tensors on the host.
 BACKENDS = {
-    "numba": "fastmagn.augment.numba_backend:fill_views",
-    "kornia": "fastmagn.augment.kornia_backend:fill_views",
-    "dali": "fastmagn.augment.dali_backend:fill_views",
-    "pil": "fastmagn.augment.pil:fill_views",
+    "numba": "fastmagn.augment.engines.numba_cpu:fill_views",
+    "kornia": "fastmagn.augment.engines.kornia:fill_views",
+    "dali": "fastmagn.augment.engines.dali:fill_views",
+    "pil": "fastmagn.augment.engines.pil:fill_views",
 }
 # The same with tensors on a CUDA device, and `out` of any dtype in VIEW_DTYPES. Backends without one work on the host.
 CUDA_BACKENDS = {
-    "numba": "fastmagn.augment.cuda_backend:fill_views",
-    "kornia": "fastmagn.augment.kornia_backend:fill_views",
-    "dali": "fastmagn.augment.dali_backend:fill_views",
+    "numba": "fastmagn.augment.engines.numba_cuda:fill_views",
+    "kornia": "fastmagn.augment.engines.kornia:fill_views",
+    "dali": "fastmagn.augment.engines.dali:fill_views",
 }
 
 VIEW_DTYPES = (torch.float32, torch.float16, torch.bfloat16)

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import torch
 
-from fastmagn.config import DataConfig
-from fastmagn.data.corrupted import open_corrupted
-from fastmagn.data.folder import load_folder_images
+from fastmagn.config.schema import DataConfig
+from fastmagn.data.corrupted.npy import open_corrupted
+from fastmagn.data.files.on_demand import FolderImages, load_folder_images
 from fastmagn.data.folder_source import FolderSource
-from fastmagn.data.image_folder import FolderImages
 from fastmagn.data.image_set import ImagePart, ImageSet, split_validation
 from fastmagn.data.source import Batch, DeviceSource
 from fastmagn.registry import resolve
@@ -21,7 +20,7 @@ DATASETS: dict[str, str] = {
     "cifar10": "fastmagn.data.cifar:load_cifar10",
     "cifar100": "fastmagn.data.cifar:load_cifar100",
     "digits": "fastmagn.data.digits:load_digits",
-    "folder": "fastmagn.data.image_folder:open_image_folder",
+    "folder": "fastmagn.data.folder_set:open_image_folder",
 }
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from fastmagn.data.image_set import ImageSet
 from fastmagn.data.plain_pickle import read_plain_pickle
 from fastmagn.errors import InputError
-from fastmagn.files import replace_file
+from fastmagn.machine.files import replace_file
 
 _SIDE_PX = 32
 _BYTES_PER_IMAGE = 3 * _SIDE_PX * _SIDE_PX

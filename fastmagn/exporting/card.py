@@ -4,9 +4,9 @@ from typing import Any
 
 import yaml
 
-from fastmagn.cli import plain
+from fastmagn.config.text import plain
 from fastmagn.corruptions import CORRUPTION_SETS
-from fastmagn.exporting.trained import Trained
+from fastmagn.runs.trained import Trained
 
 _CIFAR_LICENCE = (
     "It was published without an explicit licence; its authors ask to cite A. Krizhevsky, *Learning multiple layers of "

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fastmagn.data.folder import central_square
-from fastmagn.data.image_files import open_upright_rgb, upright_rgb
+from fastmagn.data.files.decoding import central_square, open_upright_rgb, upright_rgb
 from fastmagn.errors import InputError
 from fastmagn.exporting.info import ModelInfo
 

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from fastmagn.errors import InputError
 from fastmagn.exporting.info import METADATA_KEY, ModelInfo, info_from_json
-from fastmagn.exporting.trained import Trained
-from fastmagn.files import replace_file
+from fastmagn.machine.files import replace_file
+from fastmagn.runs.trained import Trained
 
 OPSET = 20
 BATCH_SIZES = (1, 2, 7)

@@ -7,12 +7,13 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from fastmagn.ensemble import MirrorEnsemble, NoiseEnsemble
 from fastmagn.errors import InputError
 from fastmagn.exporting.info import METADATA_KEY, ModelInfo, info_from_json
-from fastmagn.exporting.trained import Trained
-from fastmagn.files import replace_file
+from fastmagn.machine.files import replace_file
+from fastmagn.methods.rse import NoiseEnsemble
+from fastmagn.methods.test_time import MirrorEnsemble
 from fastmagn.models import build_model
+from fastmagn.runs.trained import Trained
 
 _NOISES = "noises"
 

@@ -4,8 +4,6 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from fastmagn.models.weights import he_normal
-
 
 def resnet18(num_classes: int) -> nn.Module:
     """ResNet-18 for 32x32 images: torchvision's, with a 3x3 stem of stride 1 and no max-pool (11.2 M parameters).
@@ -60,3 +58,13 @@ def _block(in_width: int, out_width: int) -> BasicBlock:
         nn.Conv2d(in_width, out_width, kernel_size=1, stride=2, bias=False), nn.BatchNorm2d(out_width)
     )
     return BasicBlock(in_width, out_width, stride=2, downsample=shortcut)
+
+
+def he_normal(network: nn.Module) -> None:
+    """Draw every convolution of `network` anew from N(0, 2 / fan_out), in place.
+
+    Source: K. He et al., "Delving deep into rectifiers", ICCV 2015, equation (14).
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

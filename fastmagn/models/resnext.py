@@ -9,7 +9,7 @@ from collections import OrderedDict
 from torch import nn
 from torchvision.models.resnet import Bottleneck
 
-from fastmagn.models.weights import he_normal
+from fastmagn.models.resnet import he_normal
 
 
 def resnext29_32x4d(num_classes: int) -> nn.Module:

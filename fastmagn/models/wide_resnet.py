@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from fastmagn.models.weights import he_normal
+from fastmagn.models.resnet import he_normal
 
 
 def wideresnet28_10(num_classes: int) -> nn.Module:

@@ -10,7 +10,7 @@ from typing import Any
 from fastmagn import __version__
 from fastmagn.corruptions import CORRUPTION_SETS
 from fastmagn.errors import InputError
-from fastmagn.files import replace_folder, write_json, write_text
+from fastmagn.machine.files import replace_folder, write_json, write_text
 from fastmagn.reporting.experiments import Experiment, group_experiments
 from fastmagn.reporting.figure_data import FigureData, make_figures
 from fastmagn.reporting.figures import FIGURE_FORMATS, to_files

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fastmagn.cli import flatten
+from fastmagn.config.text import flatten
 from fastmagn.corruptions import CORRUPTION_SETS, CORRUPTIONS
 from fastmagn.reporting.names import DATA_TITLES, METHOD_TITLES, NETWORK_TITLES, method_title, order, set_title
 from fastmagn.reporting.paper import WEIGHTS, has_paper_settings, paper_value

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from fastmagn.augment.params import sample_view_params
 from fastmagn.augment.views import make_views
-from fastmagn.config import Config, DataConfig
-from fastmagn.context import StepContext
+from fastmagn.config.schema import Config, DataConfig
 from fastmagn.data import ImageSet, load_data, make_source, split_validation
 from fastmagn.errors import InputError
-from fastmagn.methods import Layout, get_method
+from fastmagn.methods.context import StepContext
+from fastmagn.methods.method import Layout
+from fastmagn.methods.table import get_method
 from fastmagn.models import build_model
 from fastmagn.reporting.pictures import png_address, small, stored_png, strip
 from fastmagn.reporting.runs import Run

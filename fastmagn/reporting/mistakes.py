@@ -5,12 +5,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastmagn.config import Config
+from fastmagn.config.schema import Config
 from fastmagn.corruptions import corrupt
 from fastmagn.data import ImageSet, open_corrupted
 from fastmagn.data.image_set import Images
 from fastmagn.errors import InputError
-from fastmagn.logits import read_logits
+from fastmagn.evaluation.logits import read_logits
 from fastmagn.reporting.gallery import ImagesOf, read_config
 from fastmagn.reporting.names import corruption_title
 from fastmagn.reporting.pictures import png_address

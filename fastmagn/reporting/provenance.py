@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from fastmagn.cli import flatten, plain
-from fastmagn.config import Config
+from fastmagn.config.schema import Config
+from fastmagn.config.text import flatten, plain
 from fastmagn.reporting.experiments import Experiment
 from fastmagn.reporting.names import network_title
 from fastmagn.reporting.runs import Run

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from fastmagn.corruptions import CORRUPTION_SETS, CORRUPTIONS, SEVERITIES
 from fastmagn.errors import InputError
-from fastmagn.metrics.accuracy import mean_corruption_accuracy
+from fastmagn.evaluation.metrics.accuracy import mean_corruption_accuracy
 
 RESULTS, CONFIG, METRICS = "results.json", "config.yaml", "metrics.jsonl"
 _MCA_TOLERANCE = 1e-6

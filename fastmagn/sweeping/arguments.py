@@ -5,9 +5,9 @@ import difflib
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from fastmagn.cli import EXIT_CODES, config_file
-from fastmagn.errors import InputError, check
-from fastmagn.plain_yaml import load_plain_yaml
+from fastmagn.config.command_line import config_file
+from fastmagn.config.plain_yaml import load_plain_yaml
+from fastmagn.errors import EXIT_CODES, InputError, check
 from fastmagn.sweeping.definition import Search, check_field, parse_grid, parse_random, parse_range
 
 _MARKS = frozenset({"trials", "grid", "random"})  # what tells a sweep's file from a run's

@@ -14,11 +14,12 @@ from typing import Any, NamedTuple, get_type_hints
 import numpy as np
 import yaml
 
-from fastmagn.cli import flatten, parse_config, plain
-from fastmagn.config import Config
+from fastmagn.config.command_line import parse_config
+from fastmagn.config.plain_yaml import load_plain_yaml
+from fastmagn.config.schema import Config
+from fastmagn.config.text import flatten, plain
 from fastmagn.errors import InputError
-from fastmagn.files import write_text
-from fastmagn.plain_yaml import load_plain_yaml
+from fastmagn.machine.files import write_text
 
 DEFINITION = "sweep.yaml"
 # Where a sweep runs decides nothing about its trials.

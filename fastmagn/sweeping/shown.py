@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from rich.live import Live
 from rich.table import Table
 
-from fastmagn.metrics.accuracy import mean_corruption_accuracy
-from fastmagn.runlog import console
+from fastmagn.evaluation.metrics.accuracy import mean_corruption_accuracy
+from fastmagn.machine.console import console
 from fastmagn.sweeping.definition import Trial
 from fastmagn.sweeping.trial import Outcome
 

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from fastmagn.cli import run_command
 from fastmagn.errors import Interrupted
+from fastmagn.machine.command import run_command
 
 LOG = "trial.log"
 POLL_S = 0.5

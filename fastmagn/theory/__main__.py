@@ -14,13 +14,16 @@ import numpy as np
 import torch
 from jsonargparse import ArgumentParser
 
-from fastmagn.cli import EXIT_CODES, parse_config, plain, run_command
-from fastmagn.config import Config
+from fastmagn.config.command_line import parse_config
+from fastmagn.config.schema import Config
+from fastmagn.config.text import plain
 from fastmagn.data import load_data
-from fastmagn.errors import InputError, check
-from fastmagn.evaluate import load_trained
-from fastmagn.hardware import settle_hardware
-from fastmagn.runlog import console, environment
+from fastmagn.errors import EXIT_CODES, InputError, check
+from fastmagn.machine.command import run_command
+from fastmagn.machine.console import console
+from fastmagn.machine.environment import environment
+from fastmagn.machine.hardware import settle_hardware
+from fastmagn.runs.trained import load_trained
 from fastmagn.theory.measure import GeometryConfig, measure_geometry
 from fastmagn.theory.report import write_report
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from fastmagn.files import replace_file, write_json, write_text
+from fastmagn.machine.files import replace_file, write_json, write_text
 
 Measured = Mapping[str, np.ndarray]
 

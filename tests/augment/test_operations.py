@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fastmagn.augment.ops import NUM_AUGMIX_OPERATIONS, OPERATIONS
-from fastmagn.augment.pil import apply_operation
+from fastmagn.augment.engines.pil import apply_operation
+from fastmagn.augment.operations import NUM_AUGMIX_OPERATIONS, OPERATIONS
 from fastmagn_kernels import draws, geometry_cpu, operations_cpu
 from fastmagn_kernels.pixel import equalize_quotient, rotation_table, unit
 from fastmagn_kernels.rotate_cpu import MAX_DEGREES, digits, fixed_weights, has_vectors, make_rotations

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fastmagn.augment import numba_backend, pil
+from fastmagn.augment.engines import numba_cpu as numba_backend
+from fastmagn.augment.engines import pil
 from fastmagn.augment.params import JITTER_ORDERS, ViewParams, ViewSpec, identity_base, sample_view_params
 from fastmagn.augment.views import BACKENDS, make_views
-from fastmagn.config import AugmentConfig
+from fastmagn.config.schema import AugmentConfig
 from fastmagn.errors import InputError
 from tests.augment.drawn import with_draws
 

@@ -11,7 +11,7 @@ from benchmarks import augment as benchmark
 from benchmarks.per_image_augmix import PER_IMAGE, TWO_VIEWS
 from fastmagn.augment.params import identity_base, sample_view_params
 from fastmagn.augment.views import make_views
-from fastmagn.config import AugmentConfig
+from fastmagn.config.schema import AugmentConfig
 from fastmagn.errors import InputError
 
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastmagn.corruptions import CORRUPTION_SETS, CORRUPTIONS, available_corruptions, corrupt, frost_pictures, threads
+from fastmagn import corruptions as threads
+from fastmagn.corruptions import CORRUPTION_SETS, CORRUPTIONS, available_corruptions, corrupt, frost_pictures
 from fastmagn.errors import InputError
 
 HERE = available_corruptions()

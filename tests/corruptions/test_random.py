@@ -14,7 +14,7 @@ from fastmagn_kernels.rng import key_words
 
 NUM_IMAGES = 1000
 # Not 7: its draw for gaussian_noise at severity 3 is a rare one (mean |z| of 3 million normals 3.5 sigma off), which
-# this test found. Over many seeds and views the draws are as they should be: tests/augment/test_rng.py.
+# this test found. Over many seeds and views the draws are as they should be: tests/kernels/test_rng.py.
 SEED = 8
 
 

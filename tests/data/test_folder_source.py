@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional
 
-from fastmagn.config import DataConfig
+from fastmagn.config.schema import DataConfig
 from fastmagn.data import FolderSource, folder_source, load_data, make_source, split_validation
-from fastmagn.data.folder_source import has_dali
+from fastmagn.data.files.crops import has_dali
 from fastmagn.errors import InputError
 from fastmagn_kernels import rng
 from tests.data.photo_folders import SIZES, enlarged, small_pictures
@@ -212,7 +212,7 @@ def test_a_disk_that_does_not_answer_is_named(photo_folder, source, monkeypatch)
     monkeypatch.setattr(folder_source, "STALL_S", 0.2)
     monkeypatch.setattr(folder_source, "fill_crop", hangs)
     if source == "dali":
-        from fastmagn.data import dali_decoder
+        from fastmagn.data.files import dali_crops as dali_decoder
 
         monkeypatch.setattr(dali_decoder, "_read", hangs)
     expected = r"train: no image for 0 s, waiting for .*\.jpg; expected a disk that answers\. The same command goes on"
@@ -236,7 +236,7 @@ def test_without_dali(photo_folder, monkeypatch):
     monkeypatch.setattr(folder_source, "has_dali", lambda: False)
     assert make(photo_folder, "auto").description == "Pillow on 2 threads; DALI, which is faster, is not installed"
     monkeypatch.setitem(__import__("sys").modules, "nvidia.dali", None)
-    monkeypatch.delitem(__import__("sys").modules, "fastmagn.data.dali_decoder", raising=False)
+    monkeypatch.delitem(__import__("sys").modules, "fastmagn.data.files.dali_crops", raising=False)
     with pytest.raises(InputError) as error:
         make(photo_folder, "dali")
     assert str(error.value) == (

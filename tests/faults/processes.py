@@ -16,8 +16,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from fastmagn import corrupted_set, evaluate, train
-from fastmagn.cli import run_command
+from fastmagn import evaluate, train
+from fastmagn.evaluation import corrupted_set
+from fastmagn.machine.command import run_command
 
 POLL_S = 0.0005  # a checkpoint of a few MB takes milliseconds to write
 TIMEOUT_S = 300.0

@@ -6,10 +6,11 @@ import zlib
 import numpy as np
 import pytest
 
-from fastmagn import corrupted_set, evaluate, report, train
+from fastmagn import evaluate, report, train
+from fastmagn.evaluation import corrupted_set
 from fastmagn.reporting.runs import read_run
 from tests.hostile.files import npy, npy_header, write_run_folder
-from tests.report.report_folders import write_run
+from tests.reporting.report_folders import write_run
 
 MEMORY_MIB = 400  # what an attack may add to the process's peak
 

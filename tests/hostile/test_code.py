@@ -13,10 +13,11 @@ import pytest
 import torch
 import yaml
 
-from fastmagn import corrupted_set, evaluate, train
-from fastmagn.checkpoint import FORMAT_VERSION
-from fastmagn.cli import EXIT_INPUT_ERROR
+from fastmagn import evaluate, train
 from fastmagn.data.cifar import CIFAR10
+from fastmagn.errors import EXIT_INPUT_ERROR
+from fastmagn.evaluation import corrupted_set
+from fastmagn.runs.checkpoint import FORMAT_VERSION
 from fastmagn.theory import __main__ as theory
 from tests.hostile.files import RUN_YAML, Call, npy, sealed, write_corrupted_set, write_run_folder
 

@@ -1,6 +1,7 @@
 """With data.download off no command asks for a name or a connection; `attack` fails the test otherwise."""
 
-from fastmagn import corrupted_set, evaluate, train
+from fastmagn import evaluate, train
+from fastmagn.evaluation import corrupted_set
 from fastmagn.theory import __main__ as theory
 
 SHORT = ["--device", "cpu", "--train.max_steps", "1", "--train.batch_size", "64", "--eval.num_images", "20"]

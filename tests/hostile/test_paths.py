@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 import torchvision
 
-from fastmagn import corrupted_set, evaluate, report, train
+from fastmagn import evaluate, report, train
 from fastmagn.data import load_images
 from fastmagn.data.cifar import CIFAR10
 from fastmagn.errors import InputError
+from fastmagn.evaluation import corrupted_set
 from fastmagn.theory import __main__ as theory
 from tests.hostile.files import npy, write_corrupted_set, write_run_folder
-from tests.report.report_folders import write_run
+from tests.reporting.report_folders import write_run
 
 SHORT = ["--device", "cpu", "--train.max_steps", "1", "--train.batch_size", "64", "--eval.num_images", "20"]
 

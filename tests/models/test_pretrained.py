@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors.torch import save, save_file
 
-from fastmagn.cli import parse_config
+from fastmagn.config.command_line import parse_config
 from fastmagn.data import load_images
 from fastmagn.errors import InputError
-from fastmagn.evaluate import load_trained
 from fastmagn.models.pretrained import load_pretrained
-from fastmagn.train import train
+from fastmagn.runs.trained import load_trained
+from fastmagn.training.run import train
 
 WRAPPINGS = {
     "as it is": lambda weights: weights,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fastmagn.cli import parse_config
+from fastmagn.config.command_line import parse_config
 from fastmagn.errors import InputError
 from fastmagn.models.batchnorm import PerViewBatchNorm
 

@@ -12,13 +12,13 @@ from PIL import Image
 from torch import nn
 
 import fastmagn.theory.__main__ as command
-from fastmagn.checkpoint import last_checkpoint, save_checkpoint
-from fastmagn.cli import to_yaml
-from fastmagn.config import Config
+from fastmagn.config.schema import Config
+from fastmagn.config.text import to_yaml
 from fastmagn.data import load_images
 from fastmagn.errors import InputError
 from fastmagn.models import build_model
-from fastmagn.progress import Progress
+from fastmagn.runs.checkpoint import last_checkpoint, save_checkpoint
+from fastmagn.runs.progress import Progress
 from fastmagn.theory import GeometryConfig, measure_geometry
 from fastmagn.theory.curvature import fisher_matrix, hessian_matrix
 from fastmagn.theory.probes import Purpose, noise_levels, rademacher, standard_normal

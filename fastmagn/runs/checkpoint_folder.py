@@ -1,0 +1,141 @@
+"""RUN/checkpoints: last.pt, the newest, is always there once there is one; the ones before it are step-00001234.pt."""
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from fastmagn.errors import InputError
+from fastmagn.machine.console import warn
+from fastmagn.machine.files import check_room, sync_folder
+from fastmagn.runs.checkpoint import damage, last_checkpoint, sealed_step
+
+_STEP_NAME = re.compile(r"step-(\d{8,})\.pt")
+_WRITTEN = ("config.yaml", "metrics.jsonl", "results.json")  # in the run folder, by replace_file
+
+
+def put_checkpoint(run_dir: Path, step: int, num_bytes: int, keep: int, write: Callable[[Path], None]) -> None:
+    """Make a new last.pt; the one there was keeps a name of its own, until it is too old.
+
+    Args:
+        run_dir: The run's folder.
+        step: Steps done.
+        num_bytes: How large the new file will be, about.
+        keep: Checkpoints to keep, 1 or more, with the new one.
+        write: Replaces the file it is given by the new checkpoint, in one rename.
+
+    Raises:
+        OSError: The disk has no room, or another error of writing; last.pt is as it was.
+    """
+    last = last_checkpoint(run_dir)
+    last.parent.mkdir(parents=True, exist_ok=True)
+    previous = sealed_step(last) if last.exists() else None
+    if keep > 1 and previous is not None and previous != step:
+        with suppress(OSError):  # no hard links and no room for a copy: the new one matters more
+            _link(last, last.with_name(f"step-{previous:08d}.pt"))
+    try:
+        check_room(last.parent, num_bytes)
+    except OSError:
+        _remove_old(last.parent, keep - 1, step)  # it would be too old in a moment
+        check_room(last.parent, num_bytes)
+    write(last)
+    _remove_old(last.parent, keep - 1, step)
+
+
+def newest_whole_checkpoint(run_dir: Path) -> Path | None:
+    """last.pt, which a damaged or missing one gives way to the newest whole one before it, with a warning; None if
+    there is none at all.
+
+    What is damaged gets the further suffix `.damaged`; nothing is removed.
+
+    Raises:
+        InputError: There are checkpoints, and none is whole.
+    """
+    last = last_checkpoint(run_dir)
+    damaged: dict[Path, str] = {}
+    for path in [last, *_older(last.parent)]:
+        reason = _damage(path)
+        if reason is None:
+            if path != last:
+                _put_in_place(path, last, damaged)
+            return last
+        damaged[path] = reason
+    if not any(path.exists() for path in damaged):
+        return None
+    older = "".join(f"; so {path.name}, which {reason}" for path, reason in damaged.items() if path != last)
+    raise InputError(
+        f"{last}: {damaged[last]}, and there is no whole checkpoint before it{older}. Put a whole copy in its place, or"
+        f" remove {last.parent} or name another --run_dir to train anew."
+    )
+
+
+def remove_partial_files(run_dir: Path) -> None:
+    """Remove what a killed process had not finished writing; only for who holds the run's lock."""
+    partial = list(last_checkpoint(run_dir).parent.glob("*.partial-*"))
+    for name in _WRITTEN:
+        partial += run_dir.glob(f"{name}.partial-*")
+    for path in partial:
+        path.unlink(missing_ok=True)
+    for folder in run_dir.glob("logits.partial-*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _older(folder: Path) -> list[Path]:
+    """The checkpoints that have a step's name, the newest first."""
+    steps = {path: int(match[1]) for path in folder.glob("step-*.pt") if (match := _STEP_NAME.fullmatch(path.name))}
+    return sorted(steps, key=steps.__getitem__, reverse=True)
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint, in words that follow its name; None if nothing."""
+    if not path.exists():
+        return "is missing"
+    if not path.is_file():
+        return "is not a file"
+    try:
+        with path.open("rb") as file:
+            return damage(file)
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+
+
+def _put_in_place(path: Path, last: Path, damaged: dict[Path, str]) -> None:
+    """Make a whole checkpoint the last one, at no instant without a last.pt; the damaged ones are set aside."""
+    names = ", ".join(f"{bad} {reason}" for bad, reason in damaged.items())
+    warn(f"{names}; going on from the checkpoint before, {path.name}.")
+    for bad in damaged:
+        if bad.exists():
+            aside = _unused(f"{bad}.damaged{suffix}" for suffix in ("", *(f"-{number}" for number in range(2, 10_000))))
+            _link(bad, aside)
+            if bad != last:
+                bad.unlink()
+    _link(path, last)
+
+
+def _unused(names: Iterable[str]) -> Path:
+    return next(path for path in map(Path, names) if not path.exists())
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a file a second name, in place of what had it; a copy where the file system has no hard links."""
+    partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
+    try:
+        try:
+            os.link(source, partial)
+        except OSError:
+            shutil.copyfile(source, partial)
+        os.replace(partial, target)
+        sync_folder(target.parent)
+    finally:
+        partial.unlink(missing_ok=True)  # a rename between two names of one file does nothing
+
+
+def _remove_old(folder: Path, keep: int, step: int) -> None:
+    """Remove the checkpoints with a step's name but for the `keep` newest before `step`."""
+    older = _older(folder)
+    kept = [path for path in older if int(_STEP_NAME.fullmatch(path.name)[1]) < step][:keep]
+    for path in older:
+        if path not in kept:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,189 @@
+"""Where a run stands, kept and taken up again: no checkpoint that is not finite, none lost to a full disk."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastmagn.config.text import flatten
+from fastmagn.errors import InputError
+from fastmagn.machine.console import console, warn
+from fastmagn.machine.files import underlying
+from fastmagn.machine.processes import restart_count
+from fastmagn.runs.checkpoint import check_same_run, last_checkpoint, load_model, read_checkpoint, save_checkpoint
+from fastmagn.runs.checkpoint_folder import newest_whole_checkpoint, put_checkpoint, remove_partial_files
+from fastmagn.runs.progress import Progress
+from fastmagn.training.build import share_statistics
+from fastmagn.training.step import Run
+
+CHECK_EVERY_STEPS = 200  # whether all is finite, which waits for the device; and a checkpoint that failed, again
+LAST_TRIES, LAST_PAUSE_S = 3, 2.0
+_HEADER_BYTES = 1 << 20  # names, configuration, rows
+
+
+def save(run: Run, progress: Progress) -> bool:
+    """Keep the run's state as its last checkpoint; all processes take part, rank 0 writes.
+
+    Returns:
+        Whether it is on disk. If not, a warning has said why, `progress.unsaved` is true, and the one before stays.
+
+    Raises:
+        InputError: A logged quantity or a weight is not finite; the checkpoint before stays.
+    """
+    check_finite(run, progress)
+    share_statistics(run)
+    sums = progress.sums if progress.sums is None else run.world.mean(progress.sums)
+    failed = run.world.rank == 0 and not _write(run, Progress(**{**vars(progress), "sums": sums}))
+    progress.unsaved = bool(run.world.max(failed))
+    return not progress.unsaved
+
+
+def save_at_last(run: Run, progress: Progress) -> None:
+    """Before the run leaves, save what could not be saved.
+
+    Raises:
+        InputError: It still cannot.
+    """
+    for _ in range(LAST_TRIES):
+        if not progress.unsaved or save(run, progress):
+            return
+        time.sleep(LAST_PAUSE_S)
+    path = last_checkpoint(run.config.run_dir)
+    there = f"the same command goes on from {path}, which is older" if path.exists() else "no checkpoint is there"
+    raise InputError(
+        f"run_dir: the weights of step {run.steps_done(progress)} could not be saved in {path.parent}, and are lost;"
+        f" {there}. Make room first."
+    )
+
+
+def is_save_due(run: Run, progress: Progress) -> bool:
+    """Whether to save after this step; the epoch's last one is followed by a checkpoint anyway."""
+    step, every = run.steps_done(progress), run.config.train.checkpoint_every_steps
+    due = (every and step % every == 0) or (progress.unsaved and step % CHECK_EVERY_STEPS == 0)
+    return bool(due) and progress.step_in_epoch < run.source.steps_per_epoch
+
+
+def _write(run: Run, progress: Progress) -> bool:
+    """Put the checkpoint into the run folder; False, after a warning, where the disk refuses it."""
+    config, step = run.config, run.steps_done(progress)
+    parts = {"model": run.model, "optimizer": run.optimizer, "scaler": run.scaler, "average": run.average}
+    states = {name: part.state_dict() for name, part in parts.items() if part is not None}
+    num_bytes = _HEADER_BYTES + sum(tensor.numel() * tensor.element_size() for tensor in _tensors(states))
+    try:
+        put_checkpoint(
+            config.run_dir,
+            step,
+            num_bytes,
+            config.train.keep_checkpoints,
+            lambda path: save_checkpoint(
+                path,
+                step=step,
+                progress=progress,
+                config=flatten(config),
+                data_fingerprint=run.data_fingerprint,
+                **states,
+            ),
+        )
+    except (OSError, RuntimeError) as error:
+        cause = underlying(error)
+        if not isinstance(cause, OSError):
+            raise cause  # noqa: B904
+        folder = last_checkpoint(config.run_dir).parent
+        warn(
+            f"checkpoint of step {step} NOT SAVED in {folder}: {cause.strerror}. The run goes on, and tries again every"
+            f" {CHECK_EVERY_STEPS} steps and at each epoch's end. Make room there."
+        )
+        return False
+    if progress.unsaved:
+        console.print(f"checkpoint of step {step} saved", soft_wrap=True)
+    return True
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """All tensors in nested dicts and lists."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(inner)
+
+
+def check_finite(run: Run, progress: Progress) -> None:
+    """Raise InputError with the part and the step at which training stopped being finite. Waits for the device.
+
+    The losses of the steps so far were those of the weights before each: if they are finite and a weight is not, the
+    last step's gradient was not.
+    """
+    bad = progress.bad_part()
+    if bad is None and (name := _bad_weight(run)) is not None:
+        bad = name, run.steps_done(progress) - 1
+    found = [entry for entry in run.world.gather(bad) if entry is not None]
+    if found:
+        name, step = min(found, key=lambda entry: entry[1])
+        checkpoint = last_checkpoint(run.config.run_dir)
+        good = f"the last good checkpoint is {checkpoint}" if checkpoint.exists() else "there is no checkpoint yet"
+        raise InputError(
+            f"{name}: got a value that is not finite at step {step} (epoch {progress.epoch + 1}); expected a finite"
+            f" number. Lower optim.lr (it is {run.config.optim.lr}); {good}."
+        )
+
+
+def _bad_weight(run: Run) -> str | None:
+    """What is not finite of all that a checkpoint keeps, None while all is. Waits for the device once."""
+    named = {f"gradient of {name}": parameter for name, parameter in run.model.named_parameters()}
+    named |= dict(run.model.named_buffers())
+    if run.average is not None:
+        named |= {f"average of {name}": value for name, value in run.average.state_dict().items()}
+    named |= {f"optimizer state {i}": value for i, value in enumerate(_tensors(run.optimizer.state_dict()["state"]))}
+    named = {name: value.detach() for name, value in named.items() if value.is_floating_point()}
+    finite = torch.stack([value.isfinite().all().to(run.device) for value in named.values()])
+    return None if bool(finite.all()) else list(named)[finite.tolist().index(False)]
+
+
+def restore(run: Run) -> Progress:
+    """Where the run stands: its newest whole checkpoint, loaded into all that trains, or the beginning.
+
+    Raises:
+        InputError: There is a checkpoint and `resume` is never, none is whole, it was made by another configuration or
+            from other data, or some processes do not see it.
+    """
+    config, path = run.config, last_checkpoint(run.config.run_dir)
+    restarts = run.world.max(restart_count())  # each host counts its own
+    refused = run.world.gather(_prepare_folder(run, restarts) if run.world.rank == 0 else None)[0]
+    if refused:
+        raise InputError(refused)
+    seen = run.world.gather(path.exists())
+    if not any(seen):
+        return Progress()
+    if not all(seen):
+        missing = ", ".join(str(rank) for rank, sees in enumerate(seen) if not sees)
+        raise InputError(f"run_dir: {path} is not there for rank {missing}; expected a folder that all hosts share.")
+    state = read_checkpoint(path, run.device)
+    check_same_run(state, flatten(config), run.data_fingerprint, path)
+    load_model(state, run.model, path)
+    if run.average is not None:
+        load_model(state, run.average, path, weights="ema")
+    try:
+        run.optimizer.load_state_dict(state["optimizer"])
+        run.scaler.load_state_dict(state["scaler"])
+        progress = Progress(**{**state["progress"], "names": tuple(state["progress"]["names"])})
+    except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: its optimiser's state does not fit this run; name another --run_dir.") from error
+    if run.steps_done(progress) < run.last_step:  # a row of part of an epoch, which train.max_steps ended
+        progress.rows = [row for row in progress.rows if row["epoch"] < progress.epoch]
+    return progress
+
+
+def _prepare_folder(run: Run, restarts: int) -> str | None:
+    """See to it that last.pt is whole, if there is any checkpoint; why the run must not begin."""
+    config, path = run.config, last_checkpoint(run.config.run_dir)
+    if config.resume == "never" and path.exists() and restarts == 0:
+        return f"resume: got 'never', but {path} is there; name another --run_dir to train anew."
+    remove_partial_files(config.run_dir)
+    try:
+        newest_whole_checkpoint(config.run_dir)
+    except InputError as error:
+        return str(error)
+    return None

@@ -1,0 +1,137 @@
+"""Whole sweeps on Ray, on this machine: a trial that fails, Ctrl-C, a killed sweep, and going on."""
+
+import contextlib
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from fastmagn.runs.checkpoint import last_checkpoint, read_checkpoint
+from fastmagn.sweeping.arguments import parse_arguments
+from fastmagn.sweeping.definition import make_trials
+from fastmagn.sweeping.sweep import is_finished
+from tests.small_runs import command_environment
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
+ROOT = Path(__file__).parent.parent.parent
+FIELDS = [
+    *("--method", "standard", "--train.batch_size", "64", "--device", "cpu", "--train.amp", "float32"),
+    *("--eval.num_images", "8", "--eval.corruption_set", "c15"),
+]
+LIMIT_S = 600.0  # a guard, for machines that do much else
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen:
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
+    command = [sys.executable, "-m", "fastmagn.sweep", *FIELDS, *arguments, "--out", "sweep"]
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": paths},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> str:
+    try:
+        return process.communicate(timeout=LIMIT_S)[0]
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+
+
+def wait_for(condition, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def trial_processes(folder: Path) -> list[int]:
+    """The trials of this folder's sweep that are alive."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (path / "cmdline").read_bytes().decode(errors="replace")
+            if "fastmagn.sweeping.trial" in words and str(folder) in words:
+                found.append(int(path.name))
+    return found
+
+
+def weights(run_dir: Path) -> dict[str, torch.Tensor]:
+    return read_checkpoint(last_checkpoint(run_dir), torch.device("cpu"))["model"]
+
+
+def test_a_failed_trial_is_named_the_others_go_on_and_a_report_ends_it(tmp_path):
+    process = start(tmp_path, "--grid", "optim.lr=0.1,1e30", "--optim.schedule", "step", "--train.max_steps", "3")
+    output = finish(process)
+    assert process.returncode == 1, output
+    good, bad = tmp_path / "sweep" / "lr-0.1", tmp_path / "sweep" / "lr-1e+30"
+    results = json.loads((good / "results.json").read_text())
+    assert f"lr-0.1: clean accuracy {100 * results['clean_accuracy']:.2f} %" in output
+    assert {"config.yaml", "metrics.jsonl", "checkpoints", "trial.log"} <= {path.name for path in good.iterdir()}
+    assert "failed: lr-1e+30: cross_entropy: got a value that is not finite" in output
+    assert "Lower optim.lr" in output
+    assert not (bad / "results.json").exists()
+    assert (tmp_path / "sweep" / "report" / "report.md").exists()
+    assert f"{100 * results['mca']['c15']:.2f}" in output.split("trials by mCA c15")[1]
+    assert "Traceback" not in output
+
+
+def test_interrupted_and_killed_sweeps_go_on_bit_for_bit(tmp_path):
+    arguments = ["--grid", "train.seed=0,1", "--train.epochs", "3", "--train.checkpoint_every_steps", "1"]
+    runs = [tmp_path / "sweep" / f"seed-{seed}" for seed in (0, 1)]
+
+    def steps(run_dir: Path) -> int:
+        with contextlib.suppress(Exception):
+            progress = read_checkpoint(last_checkpoint(run_dir), torch.device("cpu"))["progress"]
+            return 18 * progress["epoch"] + progress["step_in_epoch"]
+        return 0
+
+    process = start(tmp_path, *arguments)
+    wait_for(lambda: any(last_checkpoint(run).exists() for run in runs), process)
+    process.send_signal(signal.SIGINT)
+    output = finish(process)
+    assert process.returncode == 130, output
+    assert "the same command goes on" in output
+    assert "Traceback" not in output
+    assert not trial_processes(tmp_path)
+    before = [steps(run) for run in runs]
+
+    process = start(tmp_path, *arguments)
+    wait_for(lambda: any(steps(run) > was for run, was in zip(runs, before, strict=True)), process)
+    process.kill()
+    finish(process)
+    deadline = time.monotonic() + LIMIT_S
+    while trial_processes(tmp_path):
+        assert time.monotonic() < deadline, "trials outlive their sweep"
+        time.sleep(0.1)
+
+    process = start(tmp_path, *arguments)
+    output = finish(process)
+    assert process.returncode == 0, output
+    for seed, run_dir in enumerate(runs):
+        alone = [*FIELDS, *arguments[2:], "--train.seed", str(seed), "--run_dir", f"alone-{seed}"]
+        command = [sys.executable, "-m", "fastmagn.train", *alone]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=command_environment(threads=1), capture_output=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        first, second = weights(run_dir), weights(tmp_path / f"alone-{seed}")
+        assert all(torch.equal(first[name], second[name]) for name in first)
+
+    request = parse_arguments([*FIELDS, *arguments, "--out", str(tmp_path / "sweep")])
+    assert all(is_finished(trial) for trial in make_trials(request.arguments, request.search, request.out)[1])
+    other = parse_arguments([*FIELDS, *arguments, "--eval.num_images", "9", "--out", str(tmp_path / "sweep")])
+    assert not any(is_finished(trial) for trial in make_trials(other.arguments, other.search, other.out)[1])
