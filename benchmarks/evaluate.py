@@ -2,8 +2,8 @@
 
     python -m benchmarks.evaluate [--model resnet18] [--num_images N] [--corrupted DIR] [--out FILE.json] ...
 
-The evaluation is the program's own, `fastmagn.evaluation.measure.evaluate`, on a stored -C set: mapped files, uint8 to the
-device, forward, all measures. The bare passes are `model(images)` on the same number of the same batches, already
+The evaluation is the program's own, `fastmagn.evaluation.measure.evaluate`, on a stored -C set: mapped files, uint8
+to device, forward, all measures. The bare passes are `model(images)` on the same number of the same batches, already
 float on the device. The two alternate, so that a drift of the machine's speed meets both. On a CPU the time inside the
 model is also taken within each evaluation: what is outside it is the overhead that no drift can blur.
 """

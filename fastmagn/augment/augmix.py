@@ -15,8 +15,9 @@ _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 class AugMix(nn.Module):
     """AugMix (D. Hendrycks et al., ICLR 2020) of a batch: every image gets its own chains, where the batch is.
 
-    Chains work on uint8 as Pillow does, to the bit (`fastmagn.augment.operations`); the mixture is computed in float32 and
-    rounded to the images' dtype. Each call draws anew; the same seed draws the same sequence of calls on every device.
+    Chains work on uint8 as Pillow does, to the bit (`fastmagn.augment.operations`); the mixture is computed in float32
+    and rounded to the images' dtype. Each call draws anew; the same seed draws the same sequence of calls on
+    every device.
 
     >>> import torch
     >>> from fastmagn import AugMix

@@ -47,7 +47,7 @@ def parse_config(arguments: list[str], prog: str, description: str) -> Config:
 
 def shipped_configs() -> Path:
     """The folder of the shipped configurations: in a wheel inside the package, in a checkout beside it."""
-    package = Path(__file__).parent
+    package = Path(__file__).parent.parent
     inside = package / "configs"
     return inside if inside.is_dir() else package.parent / "configs"
 

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastmagn.config.schema import AttackConfig, LossConfig
-from fastmagn.losses import kl_divergence
 from fastmagn.losses.divergences import kl_divergence, log_softmax
 from fastmagn.machine.hardware import precision
 from fastmagn.methods.context import StepContext

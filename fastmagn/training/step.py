@@ -22,6 +22,70 @@ from fastmagn.training.ema import update_average
 from fastmagn.training.optim import learning_rate, set_learning_rate
 
 
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """What some epochs of a run do: the run's method, or before it `train.clean_epochs` of clean views only."""
+
+    method: Method
+    view_spec: ViewSpec
+    forward_loss: nn.Module
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """All that the steps of a run share; `average` is None where `train.ema_decay` is 0."""
+
+    config: Config
+    world: World
+    device: torch.device
+    source: DeviceSource | FolderSource
+    data_fingerprint: str
+    image_size: tuple[int, int]
+    num_classes: int
+    model: Normalised
+    average: nn.Module | None
+    clean_stage: Stage | None
+    main_stage: Stage
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+
+    def stage(self, epoch: int) -> Stage:
+        """What the epoch, counted from 0, does."""
+        return self.clean_stage if epoch < self.config.train.clean_epochs else self.main_stage
+
+    @property
+    def last_step(self) -> int:
+        """Steps of the whole run."""
+        steps = self.config.train.epochs * self.source.steps_per_epoch
+        return min(steps, self.config.train.max_steps or steps)
+
+    def steps_done(self, progress: Progress) -> int:
+        """Steps of the whole run that are done."""
+        return progress.epoch * self.source.steps_per_epoch + progress.step_in_epoch
+
+
+class ForwardLoss(nn.Module):
+    """(views float [V*B, 3, H, W], targets) -> (loss, detached parts): one forward over all views, and the loss.
+
+    Targets are labels int64 [B] or probabilities float [B, K]; a part is a scalar.
+    It is one module, so that torch.compile sees model and loss as one graph, and DistributedDataParallel all weights.
+    """
+
+    def __init__(self, model: Normalised, method: Method, config: Config) -> None:
+        super().__init__()
+        self.model = model
+        self.method, self.layout, self.config = method, method.layout(config.augment), config
+
+    def forward(self, images: Tensor, targets: Tensor) -> tuple[Tensor, LossParts]:
+        with precision(images.device, self.config.train.amp):
+            fused_logits = self.model(images)
+        loss, parts = self.method.loss(split_logits(fused_logits, self.layout), targets, self.config.loss)
+        labels = targets if targets.ndim == 1 else targets.argmax(dim=1)
+        accuracy = (fused_logits[: len(labels)].argmax(dim=1) == labels).float().mean()
+        parts = {"loss": loss, **parts, "train_accuracy": accuracy}
+        return loss, {name: part.detach() for name, part in parts.items()}
+
+
 class Piece(NamedTuple):
     """A step's images, or a part of them, in all their views: float [V*B, 3, H, W], and the batch they were made of."""
 
@@ -95,67 +159,3 @@ def gradients_stay_here(forward_loss: nn.Module) -> Any:
 
 def _tensors(pieces: list[Piece]) -> list[Tensor]:
     return [tensor for piece in pieces for tensor in piece.tensors()]
-
-
-class ForwardLoss(nn.Module):
-    """(views float [V*B, 3, H, W], targets) -> (loss, detached parts): one forward over all views, and the loss.
-
-    Targets are labels int64 [B] or probabilities float [B, K]; a part is a scalar.
-    It is one module, so that torch.compile sees model and loss as one graph, and DistributedDataParallel all weights.
-    """
-
-    def __init__(self, model: Normalised, method: Method, config: Config) -> None:
-        super().__init__()
-        self.model = model
-        self.method, self.layout, self.config = method, method.layout(config.augment), config
-
-    def forward(self, images: Tensor, targets: Tensor) -> tuple[Tensor, LossParts]:
-        with precision(images.device, self.config.train.amp):
-            fused_logits = self.model(images)
-        loss, parts = self.method.loss(split_logits(fused_logits, self.layout), targets, self.config.loss)
-        labels = targets if targets.ndim == 1 else targets.argmax(dim=1)
-        accuracy = (fused_logits[: len(labels)].argmax(dim=1) == labels).float().mean()
-        parts = {"loss": loss, **parts, "train_accuracy": accuracy}
-        return loss, {name: part.detach() for name, part in parts.items()}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """What some epochs of a run do: the run's method, or before it `train.clean_epochs` of clean views only."""
-
-    method: Method
-    view_spec: ViewSpec
-    forward_loss: nn.Module
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """All that the steps of a run share; `average` is None where `train.ema_decay` is 0."""
-
-    config: Config
-    world: World
-    device: torch.device
-    source: DeviceSource | FolderSource
-    data_fingerprint: str
-    image_size: tuple[int, int]
-    num_classes: int
-    model: Normalised
-    average: nn.Module | None
-    clean_stage: Stage | None
-    main_stage: Stage
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-
-    def stage(self, epoch: int) -> Stage:
-        """What the epoch, counted from 0, does."""
-        return self.clean_stage if epoch < self.config.train.clean_epochs else self.main_stage
-
-    @property
-    def last_step(self) -> int:
-        """Steps of the whole run."""
-        steps = self.config.train.epochs * self.source.steps_per_epoch
-        return min(steps, self.config.train.max_steps or steps)
-
-    def steps_done(self, progress: Progress) -> int:
-        """Steps of the whole run that are done."""
-        return progress.epoch * self.source.steps_per_epoch + progress.step_in_epoch

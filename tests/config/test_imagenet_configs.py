@@ -20,7 +20,7 @@ from fastmagn.evaluate import main
 from fastmagn.models import build_model
 from fastmagn.training.run import train
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 CONFIGS = ROOT / "configs"
 METHODS = ("standard", "augmix", "magn_augmix")
 CLASSES = ("n01440764", "n01443537", "n01484850")

@@ -15,7 +15,7 @@ from fastmagn.training.build import build_run
 from fastmagn.training.run import train
 from fastmagn.training.step import Run, make_pieces, train_step
 
-PAPER = Path(__file__).parent.parent / "configs" / "paper"
+PAPER = Path(__file__).parent.parent.parent / "configs" / "paper"
 METHOD_FILES = sorted([*(PAPER / "table1").glob("*.yaml"), *(PAPER / "rivals").glob("cifar10_*.yaml")])
 NETWORK_FILES = [
     *sorted((PAPER / "table2_3").glob("cifar10_*_magn_augmix.yaml")),

@@ -18,7 +18,7 @@ from fastmagn.errors import InputError
 from fastmagn.evaluation.corrupt_command import main
 from fastmagn.evaluation.corrupted_set import CorruptConfig, make_corrupted_set
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 
 pytestmark = pytest.mark.skipif("frost" not in available_corruptions(), reason="the frost pictures are not installed")
 

@@ -23,7 +23,7 @@ from fastmagn.runs.checkpoint import last_checkpoint, read_checkpoint
 from fastmagn.training.run import train
 from tests import smooth_network
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 
 
 @given(st.integers(0, 1000), st.integers(1, 16))

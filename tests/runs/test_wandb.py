@@ -17,7 +17,7 @@ from fastmagn.errors import InputError
 from fastmagn.runs.wandb import run_id
 from fastmagn.training.run import train
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 SMALL = [
     *("--method", "standard", "--train.batch_size", "512", "--train.epochs", "2", "--device", "cpu"),
     *("--eval.num_images", "4", "--eval.corruption_set", "c15"),

@@ -12,7 +12,7 @@ import torch
 from fastmagn.runs.progress import Progress
 from fastmagn.training.live import describe
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 STEPS_PER_EPOCH = 1198 // 128
 COMMAND = [
     *(sys.executable, "-m", "fastmagn.train", "--device", "cpu", "--train.batch_size", "128", "--train.epochs", "2"),

@@ -25,7 +25,7 @@ from fastmagn.training.build import build_run
 from fastmagn.training.run import train
 from fastmagn.training.step import make_pieces, train_step
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 STEPS_PER_EPOCH = 4
 SMALL = [
     *("--train.epochs", "2", "--train.batch_size", "256", "--device", "cpu"),

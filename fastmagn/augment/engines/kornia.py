@@ -3,8 +3,8 @@
 Every operation is per sample: all chains of a batch take a step together, grouped by operation. The groups are known on
 the host, so nothing waits for the device. Images stay uint8 between operations, as Pillow's do. The crop, the flip, the
 colour jitter and every operation but rotation and shears equal Pillow's to the bit. Those are Kornia's `remap`, in
-float32: one level off for one value in 1,000 or fewer, one in 400 at 224 px (the table: tests/augment/engines/tolerances.py).
-Noise is the same stream, to 1e-6.
+float32: one level off for one value in 1,000 or fewer, one in 400 at 224 px (the table:
+tests/augment/engines/tolerances.py). Noise is the same stream, to 1e-6.
 
 Kornia's functions are used where they work per sample and can be brought to Pillow's arithmetic. Left aside: contrast,
 brightness and saturation (other definitions), sharpness, posterize and solarize (the same in more passes), and
