@@ -6,10 +6,9 @@ torchrun --nproc_per_node 2 -m fastmagn.evaluate --run_dir runs/NAME ...
 """
 
 import argparse
-import os
 from pathlib import Path
 
-from fastmagn.config.command_line import parse_config
+from fastmagn.config.command_line import OwnOptions, parse_config, parse_own
 from fastmagn.config.text import plain
 from fastmagn.errors import EXIT_CODES, InputError
 from fastmagn.evaluation.measure import summarise_logits
@@ -21,13 +20,14 @@ from fastmagn.evaluation.trained_run import evaluate_images, evaluate_run
 from fastmagn.machine.command import run_command
 from fastmagn.machine.console import console
 from fastmagn.machine.files import write_json
+from fastmagn.machine.torchrun import rank
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m fastmagn.evaluate",
-        description="Measure a trained run again, or on other images, or stored logits without the model.",
-        epilog="Any field of the run's configuration may follow, such as --data.dir DIR, --eval.num_images N, "
+    parser = OwnOptions(
+        "python -m fastmagn.evaluate",
+        "Measure a trained run again, or on other images, or stored logits without the model.",
+        "Any field of the run's configuration may follow, such as --data.dir DIR, --eval.num_images N, "
         "--eval.corruption_set c15, --device cpu; python -m fastmagn.train --help lists them. " + EXIT_CODES,
     )
     what = parser.add_mutually_exclusive_group(required=True)
@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
         help="for --images: JSON or YAML mapping, or CSV of two columns: a class folder's name, its class in the run",
     )
     parser.add_argument("--out", type=Path, help="results file; evaluation.json in RUN, or in the logits' folder")
-    own, fields = parser.parse_known_args(arguments)
+    own, fields = parse_own(parser, arguments)
     _check_arguments(own)
     if own.corrupted is not None:
         fields = [*fields, "--eval.corrupted_dir", str(own.corrupted)]
@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
     out = own.out or (own.run or own.logits) / "evaluation.json"
     if own.images is not None:
         results = evaluate_images(own.run, config, own.images, own.classes)
-        if int(os.environ.get("RANK", "0")) == 0:
+        if rank() == 0:
             write_json(out, with_image_folders(out, results))
             console.print(f"written to {out}", soft_wrap=True)
         return 0
@@ -71,7 +71,7 @@ def main(arguments: list[str]) -> int:
         results = evaluate_run(own.run, config)
     else:
         results = summarise_logits(own.logits, config.eval) | {"config": {"eval": plain(config.eval)}}
-    if int(os.environ.get("RANK", "0")) == 0:
+    if rank() == 0:
         write_json(out, results)
         print_results(results, title=str(own.run or own.logits))
         console.print(f"written to {out}", soft_wrap=True)

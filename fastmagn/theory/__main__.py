@@ -5,20 +5,18 @@ python -m fastmagn.theory RUN [RUN ...] --out DIR [--num_images N] [--seed S] ..
 
 import dataclasses
 import os
-from argparse import ArgumentError
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from jsonargparse import ArgumentParser
 
-from fastmagn.config.command_line import parse_config
+from fastmagn.config.command_line import make_parser, of_kind, parse, parse_config
 from fastmagn.config.schema import Config
 from fastmagn.config.text import plain
 from fastmagn.data import load_data
-from fastmagn.errors import EXIT_CODES, InputError, check
+from fastmagn.errors import InputError, check
 from fastmagn.machine.command import run_command
 from fastmagn.machine.console import console
 from fastmagn.machine.environment import environment
@@ -124,24 +122,11 @@ def parse_arguments(arguments: list[str]) -> tuple[list[Path], TheoryConfig, Geo
     Raises:
         InputError: An unknown or missing argument, a value of another type or out of its range.
     """
-    parser = ArgumentParser(
-        prog=_PROG,
-        description="Measure Fisher information, loss gradient, curvature and local loss deviation of trained runs.",
-        epilog=EXIT_CODES,
-        exit_on_error=False,
-    )
+    description = "Measure Fisher information, loss gradient, curvature and local loss deviation of trained runs."
+    parser = make_parser(_PROG, description, TheoryConfig, GeometryConfig)
     parser.add_argument("runs", nargs="+", type=Path, help="Folders of runs of one data set.")
-    parser.add_class_arguments(TheoryConfig)
-    parser.add_class_arguments(GeometryConfig)
-    try:
-        values = vars(parser.instantiate(parser.parse_args(arguments)))
-    except ArgumentError as error:
-        raise InputError(" ".join(str(error).split())) from error
-    configs = [
-        kind(**{field.name: values[field.name] for field in dataclasses.fields(kind)})
-        for kind in (TheoryConfig, GeometryConfig)
-    ]
-    return [Path(run) for run in values["runs"]], *configs
+    values = parse(parser, arguments)
+    return values["runs"], of_kind(TheoryConfig, values), of_kind(GeometryConfig, values)
 
 
 def main(arguments: list[str]) -> int:
