@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fastmagn.errors import InputError
 from fastmagn.machine.console import warn
-from fastmagn.machine.files import check_room, sync_folder
+from fastmagn.machine.files import check_room, partial_path, sync_folder
 from fastmagn.runs.checkpoint import damage, last_checkpoint, sealed_step
 
 _STEP_NAME = re.compile(r"step-(\d{8,})\.pt")
@@ -78,7 +78,7 @@ def remove_partial_files(run_dir: Path) -> None:
         partial += run_dir.glob(f"{name}.partial-*")
     for path in partial:
         path.unlink(missing_ok=True)
-    for folder in run_dir.glob("logits.partial-*"):
+    for folder in (*run_dir.glob("logits.partial-*"), *run_dir.glob("logits.old-*")):
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -120,7 +120,7 @@ def _unused(names: Iterable[str]) -> Path:
 
 def _link(source: Path, target: Path) -> None:
     """Give a file a second name, in place of what had it; a copy where the file system has no hard links."""
-    partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
+    partial = partial_path(target)
     try:
         try:
             os.link(source, partial)
