@@ -17,7 +17,7 @@ from fastmagn.evaluation.other_images import (
     with_image_folders,
 )
 from fastmagn.evaluation.shown import print_results
-from fastmagn.evaluation.trained_run import evaluate_images, evaluate_run
+from fastmagn.evaluation.run import evaluate_images, evaluate_run
 from fastmagn.machine.command import run_command
 from fastmagn.machine.console import console
 from fastmagn.machine.files import write_json

@@ -66,7 +66,7 @@ def replace_folder(path: Path, overwrite: bool = True) -> Iterator[Path]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder's names to disk, so that a rename survives a power cut; some file systems cannot, which is fine."""
+    """Flush a folder's names to disk, so that a rename survives a power cut, where the file system can do it."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -102,7 +102,7 @@ def underlying(error: BaseException) -> BaseException:
 
 
 def _beside(path: Path, what: str) -> Path:
-    """A free name beside `path`. The process id alone would not do: containers that share a disk all have a process 1."""
+    """A free name beside `path`."""  # the process id alone is not free: each container has a process 1
     return path.with_name(f"{path.name}.{what}-{os.getpid()}-{secrets.token_hex(3)}")
 
 

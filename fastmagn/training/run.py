@@ -11,8 +11,7 @@ from fastmagn.augment.views import choose_engine
 from fastmagn.config.schema import Config
 from fastmagn.config.text import plain
 from fastmagn.data import FolderSource, load_data, split_validation
-from fastmagn.evaluation.corrupted_set import use_cache
-from fastmagn.evaluation.measure import evaluate
+from fastmagn.evaluation.run import evaluate_model
 from fastmagn.machine.console import console
 from fastmagn.machine.environment import environment
 from fastmagn.machine.files import write_json
@@ -69,17 +68,7 @@ def train_in(world: World, device: torch.device, config: Config) -> dict[str, An
         return results
     print_start(run, progress, len(part.labels))
     train_all(run, progress, validation)
-    measured = evaluate(
-        measured_model(run),
-        image_set.test_images_u8,
-        image_set.test_labels,
-        use_cache(config, world),
-        device=device,
-        amp=config.train.amp,
-        logits_dir=run_dir / "logits" if config.eval.save_logits else None,
-        world=world,
-        class_names=image_set.class_names,
-    )
+    measured = evaluate_model(measured_model(run), image_set, config, run_dir, device=device, world=world)
     save_at_last(run, progress)
     best = progress.best_validation()
     results = measured | {

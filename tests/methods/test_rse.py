@@ -12,7 +12,7 @@ from fastmagn.augment.params import ViewSpec, sample_view_params
 from fastmagn.augment.views import make_views
 from fastmagn.evaluation.logits import read_logits
 from fastmagn.evaluation.measure import predict
-from fastmagn.evaluation.trained_run import evaluate_run
+from fastmagn.evaluation.run import evaluate_run
 from fastmagn.methods.rse import add_noise, noise_ensemble
 from fastmagn.methods.table import METHODS
 from fastmagn.methods.test_time import model_for_test

@@ -21,7 +21,7 @@ from fastmagn.config.text import flatten
 from fastmagn.data import DATASETS, ImageSet, load_images
 from fastmagn.data.digits import load_digits
 from fastmagn.errors import InputError
-from fastmagn.evaluation.trained_run import evaluate_run
+from fastmagn.evaluation.run import evaluate_run
 from fastmagn.runs.checkpoint import (
     damage,
     last_checkpoint,

@@ -15,7 +15,7 @@ from fastmagn.config.command_line import parse_config
 from fastmagn.config.schema import Config
 from fastmagn.data import load_images, split_validation
 from fastmagn.errors import InputError
-from fastmagn.evaluation.trained_run import evaluate_run
+from fastmagn.evaluation.run import evaluate_run
 from fastmagn.machine.hardware import settle_hardware
 from fastmagn.runs.checkpoint import config_sha256, last_checkpoint, read_checkpoint, seal
 from fastmagn.runs.failures import explained
