@@ -26,7 +26,8 @@ from fastmagn.machine.hardware import settle_hardware
 from fastmagn.machine.processes import join_world
 from fastmagn.methods.test_time import model_for_test
 from fastmagn.models import evaluation_mode
-from fastmagn.runs.trained import load_run, load_trained
+from fastmagn.runs.paths import LOGITS
+from fastmagn.runs.trained import load_run
 
 
 def evaluate_run(run_dir: Path, config: Config) -> dict[str, Any]:
@@ -34,15 +35,14 @@ def evaluate_run(run_dir: Path, config: Config) -> dict[str, Any]:
     config = settle_hardware(config)
     with join_world(torch.device(config.device)) as (world, device):
         image_set = load_data(config.data)
-        model = load_trained(run_dir, config, image_set, device)
         measured = evaluate(
-            model_for_test(model, config, image_set.test_images_u8.shape[1:3]),
+            load_run(run_dir, config=config, image_set=image_set, device=device).measured,
             image_set.test_images_u8,
             image_set.test_labels,
             use_cache(config, world),
             device=device,
             amp=config.train.amp,
-            logits_dir=run_dir / "logits" if config.eval.save_logits else None,
+            logits_dir=run_dir / LOGITS if config.eval.save_logits else None,
             world=world,
             class_names=image_set.class_names,
         )
@@ -66,13 +66,12 @@ def evaluate_images(run_dir: Path, config: Config, folder: Path, classes: Path |
     config = settle_hardware(config)
     mapping = read_mapping(classes) if classes is not None else {}
     with join_world(torch.device(config.device)) as (world, device):
-        trained = load_run(run_dir, config.eval.weights)
-        class_names, (size, whole_px) = trained.info.class_names, (trained.info.image_size[0],) * 2
+        trained = load_run(run_dir, config=config, device=device)
+        class_names, (size, whole_px) = trained.class_names, (trained.image_size[0],) * 2
         if config.data.name == "folder":
             size, whole_px = config.data.image_size, resize_px(config.data)
         found = find_images(folder, class_names, mapping, image_size=size, resize_px=whole_px)
-        network = trained.network.to(device, memory_format=torch.channels_last)
-        model = model_for_test(network, config, (size, size))
+        model = model_for_test(trained.network, config, (size, size))
         share = world.share(len(found.labels))
         images = found.images[share]
         with evaluation_mode(model):

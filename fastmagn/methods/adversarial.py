@@ -133,7 +133,5 @@ def trades_loss(logits: LogitViews, labels: Tensor, weights: LossConfig) -> tupl
     return loss + weights.trades_weight * divergence, parts | {"adversarial_divergence": divergence}
 
 
-AT = Method(loss=adversarial_loss, prepare=attack_labels, forwarded=Layout(clean=0, adversarial=1))
-
-
-TRADES = Method(loss=trades_loss, prepare=attack_predictions, forwarded=Layout(adversarial=1))
+AT = Method(title="AT", loss=adversarial_loss, prepare=attack_labels, forwarded=Layout(clean=0, adversarial=1))
+TRADES = Method(title="TRADES", loss=trades_loss, prepare=attack_predictions, forwarded=Layout(adversarial=1))

@@ -138,10 +138,6 @@ def mix_labels(labels: Tensor, partners: Tensor, share: Tensor, num_classes: int
     return torch.lerp(one_hot[partners], one_hot, share[:, None])
 
 
-CUTOUT = Method(loss=standard_loss, prepare=cutout)
-
-
-MIXUP = Method(loss=standard_loss, prepare=mixup)
-
-
-CUTMIX = Method(loss=standard_loss, prepare=cutmix)
+CUTOUT = Method(title="Cutout", loss=standard_loss, prepare=cutout)
+MIXUP = Method(title="Mixup", loss=standard_loss, prepare=mixup)
+CUTMIX = Method(title="CutMix", loss=standard_loss, prepare=cutmix)

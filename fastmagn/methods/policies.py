@@ -65,7 +65,5 @@ def _apply(policy: Callable[[Tensor], Tensor], images: Tensor, context: StepCont
     return out.to(images.device).float().div_(255)
 
 
-AUTOAUGMENT = Method(loss=standard_loss, prepare=autoaugment)
-
-
-TRIVIALAUGMENT = Method(loss=standard_loss, prepare=trivialaugment)
+AUTOAUGMENT = Method(title="AutoAugment", loss=standard_loss, prepare=autoaugment)
+TRIVIALAUGMENT = Method(title="TrivialAugment", loss=standard_loss, prepare=trivialaugment)

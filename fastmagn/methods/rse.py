@@ -73,4 +73,6 @@ def noise_loss(logits: LogitViews, labels: Tensor, weights: LossConfig) -> tuple
     return cross_entropy, {"cross_entropy": cross_entropy}
 
 
-RSE = Method(loss=noise_loss, prepare=add_noise, forwarded=Layout(clean=0, noisy=1), test_time=noise_ensemble)
+RSE = Method(
+    title="RSE", loss=noise_loss, prepare=add_noise, forwarded=Layout(clean=0, noisy=1), test_time=noise_ensemble
+)

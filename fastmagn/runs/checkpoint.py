@@ -33,11 +33,6 @@ _KEYS = {
 }
 
 
-def last_checkpoint(run_dir: Path) -> Path:
-    """Where a run keeps its newest checkpoint."""
-    return run_dir / "checkpoints" / "last.pt"
-
-
 def save_checkpoint(
     path: Path,
     *,

@@ -1,7 +1,6 @@
 """RUN/checkpoints: last.pt, the newest, is always there once there is one; the ones before it are step-00001234.pt."""
 
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -10,10 +9,10 @@ from pathlib import Path
 from fastmagn.errors import InputError
 from fastmagn.machine.console import warn
 from fastmagn.machine.files import check_room, sync_folder
-from fastmagn.runs.checkpoint import damage, last_checkpoint, sealed_step
+from fastmagn.runs.checkpoint import damage, sealed_step
+from fastmagn.runs.paths import CONFIG, LOGITS, METRICS, RESULTS, last_checkpoint, step_checkpoint, step_checkpoints
 
-_STEP_NAME = re.compile(r"step-(\d{8,})\.pt")
-_WRITTEN = ("config.yaml", "metrics.jsonl", "results.json")  # in the run folder, by replace_file
+_WRITTEN = (CONFIG, METRICS, RESULTS)  # in the run folder, by replace_file
 
 
 def put_checkpoint(run_dir: Path, step: int, num_bytes: int, keep: int, write: Callable[[Path], None]) -> None:
@@ -34,14 +33,14 @@ def put_checkpoint(run_dir: Path, step: int, num_bytes: int, keep: int, write: C
     previous = sealed_step(last) if last.exists() else None
     if keep > 1 and previous is not None and previous != step:
         with suppress(OSError):  # no hard links and no room for a copy: the new one matters more
-            _link(last, last.with_name(f"step-{previous:08d}.pt"))
+            _link(last, step_checkpoint(run_dir, previous))
     try:
         check_room(last.parent, num_bytes)
     except OSError:
-        _remove_old(last.parent, keep - 1, step)  # it would be too old in a moment
+        _remove_old(run_dir, keep - 1, step)  # it would be too old in a moment
         check_room(last.parent, num_bytes)
     write(last)
-    _remove_old(last.parent, keep - 1, step)
+    _remove_old(run_dir, keep - 1, step)
 
 
 def newest_whole_checkpoint(run_dir: Path) -> Path | None:
@@ -55,7 +54,7 @@ def newest_whole_checkpoint(run_dir: Path) -> Path | None:
     """
     last = last_checkpoint(run_dir)
     damaged: dict[Path, str] = {}
-    for path in [last, *_older(last.parent)]:
+    for path in [last, *step_checkpoints(run_dir).values()]:
         reason = _damage(path)
         if reason is None:
             if path != last:
@@ -78,14 +77,8 @@ def remove_partial_files(run_dir: Path) -> None:
         partial += run_dir.glob(f"{name}.partial-*")
     for path in partial:
         path.unlink(missing_ok=True)
-    for folder in run_dir.glob("logits.partial-*"):
+    for folder in run_dir.glob(f"{LOGITS}.partial-*"):
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _older(folder: Path) -> list[Path]:
-    """The checkpoints that have a step's name, the newest first."""
-    steps = {path: int(match[1]) for path in folder.glob("step-*.pt") if (match := _STEP_NAME.fullmatch(path.name))}
-    return sorted(steps, key=steps.__getitem__, reverse=True)
 
 
 def _damage(path: Path) -> str | None:
@@ -132,10 +125,10 @@ def _link(source: Path, target: Path) -> None:
         partial.unlink(missing_ok=True)  # a rename between two names of one file does nothing
 
 
-def _remove_old(folder: Path, keep: int, step: int) -> None:
-    """Remove the checkpoints with a step's name but for the `keep` newest before `step`."""
-    older = _older(folder)
-    kept = [path for path in older if int(_STEP_NAME.fullmatch(path.name)[1]) < step][:keep]
-    for path in older:
-        if path not in kept:
+def _remove_old(run_dir: Path, keep: int, step: int) -> None:
+    """Remove the checkpoints that have a step's name, except the `keep` newest before `step`."""
+    older = step_checkpoints(run_dir)
+    kept = [before for before in older if before < step][:keep]
+    for before, path in older.items():
+        if before not in kept:
             path.unlink(missing_ok=True)

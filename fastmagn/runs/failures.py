@@ -8,7 +8,7 @@ import torch
 from fastmagn.config.schema import Config
 from fastmagn.errors import InputError
 from fastmagn.machine.files import FULL
-from fastmagn.runs.checkpoint import last_checkpoint
+from fastmagn.runs.paths import last_checkpoint
 
 _CPU_OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"
 _LOST_DEVICE = ("CUDA error", "NCCL error", "device-side assert", "CUDNN_STATUS_EXECUTION_FAILED")

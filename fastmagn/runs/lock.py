@@ -13,6 +13,7 @@ from typing import IO
 from fastmagn.errors import InputError
 from fastmagn.machine.console import warn
 from fastmagn.machine.processes import World
+from fastmagn.runs.paths import LOCK
 
 PATIENCE_S = 3.0  # a process that was just killed may hold it while the kernel takes its memory back
 _HELD = {errno.EACCES, errno.EAGAIN}
@@ -41,7 +42,7 @@ def run_lock(run_dir: Path, world: World) -> Iterator[None]:
 
 def _take(run_dir: Path) -> tuple[IO[str] | None, str | None]:
     """The locked file, None where there are no locks; and why the run must not begin."""
-    path = run_dir / ".lock"
+    path = run_dir / LOCK
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         file = path.open("a+")

@@ -12,10 +12,9 @@ from PIL import Image
 
 from fastmagn.machine.console import warn
 from fastmagn.machine.files import check_room, replace_file, write_text
+from fastmagn.runs.paths import CONFIG, METRICS, TENSORBOARD, VIEWS
 
 _SCALARS_BYTES = 1 << 20  # of a few epochs, with room to spare: TensorBoard's thread prints a traceback when it fails
-
-VIEWS_FILE = "views.png"
 
 
 class RunFiles:
@@ -35,8 +34,8 @@ class RunFiles:
         self._views: Image.Image | None = None  # not yet in TensorBoard
         self._to_log: list[dict[str, Any]] = []
         self._owed: dict[str, Callable[[], None]] = {
-            "config.yaml": lambda: write_text(run_dir / "config.yaml", config_yaml),
-            "metrics.jsonl": self._write_metrics,
+            CONFIG: lambda: write_text(run_dir / CONFIG, config_yaml),
+            METRICS: self._write_metrics,
         }
         self._catch_up()
 
@@ -44,17 +43,17 @@ class RunFiles:
         """Write an epoch's row to metrics.jsonl and TensorBoard, or after the next epoch, with a warning."""
         self._rows.append(row)
         self._to_log.append(row)
-        self._owed |= {"metrics.jsonl": self._write_metrics, "tensorboard": self._log_scalars}
+        self._owed |= {METRICS: self._write_metrics, TENSORBOARD: self._log_scalars}
         self._catch_up()
 
     def has_views(self) -> bool:
         """Whether the picture is there and stays: TensorBoard drops it with all else of a run that has no row yet."""
-        return bool(self._rows) and (self._run_dir / VIEWS_FILE).exists()
+        return bool(self._rows) and (self._run_dir / VIEWS).exists()
 
     def add_views(self, grid: Image.Image) -> None:
         """Keep the picture of the views as views.png, and in TensorBoard."""
         self._views = grid
-        self._owed |= {VIEWS_FILE: lambda: self._write_views(grid), "tensorboard": self._log_scalars}
+        self._owed |= {VIEWS: lambda: self._write_views(grid), TENSORBOARD: self._log_scalars}
         self._catch_up()
 
     def close(self) -> None:
@@ -72,7 +71,7 @@ class RunFiles:
                 del self._owed[name]
 
     def _write_metrics(self) -> None:
-        path = self._run_dir / "metrics.jsonl"
+        path = self._run_dir / METRICS
         append, self._metrics_whole = self._metrics_whole, False
         if append:
             append_row(path, self._rows[-1])
@@ -81,7 +80,7 @@ class RunFiles:
         self._metrics_whole = True
 
     def _write_views(self, grid: Image.Image) -> None:
-        with replace_file(self._run_dir / VIEWS_FILE) as file:
+        with replace_file(self._run_dir / VIEWS) as file:
             grid.save(file, format="PNG")
 
     def _log_scalars(self) -> None:
@@ -122,7 +121,7 @@ def tensorboard_writer(run_dir: Path, epoch: int) -> Any | None:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(run_dir / "tensorboard", purge_step=epoch)
+    return SummaryWriter(run_dir / TENSORBOARD, purge_step=epoch)
 
 
 def log_scalars(writer: Any | None, row: dict[str, Any]) -> None:

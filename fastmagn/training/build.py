@@ -14,7 +14,7 @@ from fastmagn.methods.table import get_method
 from fastmagn.methods.test_time import model_for_test
 from fastmagn.models import Normalised, build_model
 from fastmagn.models.pretrained import load_pretrained
-from fastmagn.runs.checkpoint import last_checkpoint
+from fastmagn.runs.paths import last_checkpoint
 from fastmagn.training.ema import make_average
 from fastmagn.training.optim import make_optimizer
 from fastmagn.training.step import ForwardLoss, Run, Stage

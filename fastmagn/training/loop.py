@@ -14,6 +14,7 @@ from fastmagn.errors import Interrupted
 from fastmagn.evaluation.measure import predict
 from fastmagn.machine.console import console
 from fastmagn.machine.signals import interruptible
+from fastmagn.runs.paths import PROFILE
 from fastmagn.runs.progress import Progress
 from fastmagn.runs.records import RunFiles
 from fastmagn.runs.wandb import log_row
@@ -23,7 +24,7 @@ from fastmagn.training.prefetch import made_ahead
 from fastmagn.training.profiling import profiled
 from fastmagn.training.saving import CHECK_EVERY_STEPS, check_finite, is_save_due, save, save_at_last
 from fastmagn.training.step import Run, _tensors, make_pieces, prepared, train_step
-from fastmagn.training.view_grid import view_grid, view_titles
+from fastmagn.training.view_grid import view_grid
 
 AGREE_EVERY_STEPS = 10  # several processes ask each other whether to stop
 
@@ -106,7 +107,7 @@ def train_all(run: Run, progress: Progress, validation: ImagePart) -> None:
     num_profiled = config.train.profile if writes else 0
     with (
         interruptible() as signal_received,
-        profiled(run_dir / "profile", num_profiled, run.device) as trace_step,
+        profiled(run_dir / PROFILE, num_profiled, run.device) as trace_step,
         closing(RunFiles(run_dir, to_yaml(config), progress.rows)) if writes else nullcontext() as files,
         live_display(run, progress) as show_step,
     ):
@@ -145,6 +146,5 @@ def show_views(run: Run, files: RunFiles) -> None:
     epoch = run.config.train.clean_epochs
     with closing(run.source.batches(epoch)) as batches:
         piece = make_pieces(run, next(batches), epoch)[0]
-    method = run.main_stage.method
-    titles = view_titles(method, method.layout(run.config.augment), run.config.method)
+    titles = run.main_stage.method.view_titles(run.config.augment)
     files.add_views(view_grid(prepared(run, piece)[0], titles))

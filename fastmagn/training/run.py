@@ -20,6 +20,7 @@ from fastmagn.machine.hardware import set_backends, settle_hardware
 from fastmagn.machine.processes import World, join_world
 from fastmagn.runs.failures import explained
 from fastmagn.runs.lock import run_lock
+from fastmagn.runs.paths import LOGITS, RESULTS
 from fastmagn.runs.progress import Progress
 from fastmagn.runs.records import log_results
 from fastmagn.runs.wandb import check_wandb, finish_with
@@ -76,7 +77,7 @@ def train_in(world: World, device: torch.device, config: Config) -> dict[str, An
         use_cache(config, world),
         device=device,
         amp=config.train.amp,
-        logits_dir=run_dir / "logits" if config.eval.save_logits else None,
+        logits_dir=run_dir / LOGITS if config.eval.save_logits else None,
         world=world,
         class_names=image_set.class_names,
     )
@@ -94,7 +95,7 @@ def train_in(world: World, device: torch.device, config: Config) -> dict[str, An
         "config": plain(config),
     }
     if world.rank == 0:
-        write_json(run_dir / "results.json", results)
+        write_json(run_dir / RESULTS, results)
         log_results(run_dir, results, progress.epoch + (progress.step_in_epoch > 0))
         finish_with(config, results)
     return results
@@ -102,7 +103,7 @@ def train_in(world: World, device: torch.device, config: Config) -> dict[str, An
 
 def finished_results(run: Run, progress: Progress) -> dict[str, Any] | None:
     """The results of a run that has nothing left to train or to measure, else None."""
-    path = run.config.run_dir / "results.json"
+    path = run.config.run_dir / RESULTS
     if run.steps_done(progress) < run.last_step or not path.exists():
         return None
     try:

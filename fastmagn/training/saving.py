@@ -12,8 +12,9 @@ from fastmagn.errors import InputError
 from fastmagn.machine.console import console, warn
 from fastmagn.machine.files import underlying
 from fastmagn.machine.processes import restart_count
-from fastmagn.runs.checkpoint import check_same_run, last_checkpoint, load_model, read_checkpoint, save_checkpoint
+from fastmagn.runs.checkpoint import check_same_run, load_model, read_checkpoint, save_checkpoint
 from fastmagn.runs.checkpoint_folder import newest_whole_checkpoint, put_checkpoint, remove_partial_files
+from fastmagn.runs.paths import last_checkpoint
 from fastmagn.runs.progress import Progress
 from fastmagn.training.build import share_statistics
 from fastmagn.training.step import Run

@@ -4,8 +4,6 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from fastmagn.methods.method import Layout, Method
-
 NUM_IMAGES = 8
 _CELL_PX = 96  # smaller images are enlarged to about this
 _GAP_PX, _TITLE_PX = 4, 18
@@ -39,11 +37,3 @@ def draw_grid(columns: list[np.ndarray], titles: list[str]) -> Image.Image:
             enlarged = Image.fromarray(image).resize((width * scale, height * scale), Image.Resampling.NEAREST)
             grid.paste(enlarged, (left, _TITLE_PX + row * cell_y))
     return grid
-
-
-def view_titles(method: Method, layout: Layout, name: str) -> list[str]:
-    """The forwarded views' names, in order; `name` is the method's, for those that change their one clean view."""
-    if method.prepare is not None and layout == Layout():
-        return [name]
-    kinds = {"clean": layout.clean, "AugMix": layout.augmix, "noisy": layout.noisy, "adversarial": layout.adversarial}
-    return [kind if count == 1 else f"{kind} {number + 1}" for kind, count in kinds.items() for number in range(count)]

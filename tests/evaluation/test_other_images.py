@@ -13,7 +13,7 @@ from fastmagn.data import load_images
 from fastmagn.errors import InputError
 from fastmagn.evaluate import main
 from fastmagn.evaluation.other_images import read_mapping
-from fastmagn.runs.trained import load_trained
+from fastmagn.runs.trained import load_run
 from fastmagn.training.run import train
 
 BINS = 4
@@ -61,7 +61,7 @@ def classes(tmp_path):
 def plain_measures(run_dir, folder) -> dict[str, tuple[float, float]]:
     """Accuracy and RMS calibration error among all ten classes, and among 2, 4 and 7, image by image in float64."""
     config = parse_config(["--config", str(run_dir / "config.yaml")], "test", "A test.")
-    model = load_trained(run_dir, config, load_images("digits", "data"), torch.device("cpu")).double().eval()
+    model = load_run(run_dir, config=config, image_set=load_images("digits", "data")).network.double().eval()
     outcomes = {"all_classes": [], "own_classes": []}
     for path in sorted(folder.glob("[a-z0-9]*/*.png")):
         label = int(CLASSES.get(path.parent.name, path.parent.name))

@@ -19,7 +19,8 @@ from fastmagn import models
 from fastmagn.config.command_line import parse_config
 from fastmagn.data import DeviceSource, load_images, split_validation
 from fastmagn.machine.processes import World, fresh_store
-from fastmagn.runs.checkpoint import last_checkpoint, read_checkpoint
+from fastmagn.runs.checkpoint import read_checkpoint
+from fastmagn.runs.paths import last_checkpoint
 from fastmagn.training.run import train
 from tests import smooth_network
 

@@ -24,7 +24,6 @@ from fastmagn.errors import InputError
 from fastmagn.evaluation.trained_run import evaluate_run
 from fastmagn.runs.checkpoint import (
     damage,
-    last_checkpoint,
     load_model,
     read_checkpoint,
     save_checkpoint,
@@ -32,6 +31,7 @@ from fastmagn.runs.checkpoint import (
     sealed_step,
 )
 from fastmagn.runs.checkpoint_folder import newest_whole_checkpoint, put_checkpoint, remove_partial_files
+from fastmagn.runs.paths import last_checkpoint
 from fastmagn.runs.progress import Progress
 from fastmagn.training.run import train
 from tests.small_runs import assert_ends_alike, knows_the_network, rows, small, state, without_times

@@ -9,7 +9,8 @@ import torch
 
 from fastmagn.config.command_line import parse_config
 from fastmagn.config.text import to_yaml
-from fastmagn.runs.checkpoint import last_checkpoint, read_checkpoint
+from fastmagn.runs.checkpoint import read_checkpoint
+from fastmagn.runs.paths import last_checkpoint
 from fastmagn.sweeping.trial import LOG, Outcome, error_line, run_trial
 
 SMALL = [

@@ -18,8 +18,8 @@ from fastmagn.machine.files import underlying
 from fastmagn.machine.processes import World
 from fastmagn.machine.signals import interrupted_at_once, interruptible
 from fastmagn.runs import lock as lock_module
-from fastmagn.runs.checkpoint import last_checkpoint
 from fastmagn.runs.lock import run_lock
+from fastmagn.runs.paths import last_checkpoint
 from fastmagn.runs.records import RunFiles
 from fastmagn.training import saving
 from fastmagn.training.run import train

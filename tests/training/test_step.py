@@ -17,8 +17,9 @@ from fastmagn.data import load_images, split_validation
 from fastmagn.errors import InputError
 from fastmagn.evaluation.trained_run import evaluate_run
 from fastmagn.machine.hardware import settle_hardware
-from fastmagn.runs.checkpoint import config_sha256, last_checkpoint, read_checkpoint, seal
+from fastmagn.runs.checkpoint import config_sha256, read_checkpoint, seal
 from fastmagn.runs.failures import explained
+from fastmagn.runs.paths import last_checkpoint
 from fastmagn.training.build import build_run
 from fastmagn.training.ema import make_average, update_average
 from fastmagn.training.run import train

@@ -20,7 +20,8 @@ from fastmagn.data import load_images, split_validation
 from fastmagn.errors import InputError
 from fastmagn.machine.hardware import settle_hardware
 from fastmagn.methods.table import METHODS
-from fastmagn.runs.checkpoint import last_checkpoint, read_checkpoint
+from fastmagn.runs.checkpoint import read_checkpoint
+from fastmagn.runs.paths import last_checkpoint
 from fastmagn.training.build import build_run
 from fastmagn.training.run import train
 from fastmagn.training.step import make_pieces, train_step
