@@ -21,13 +21,13 @@ from fastmagn.evaluation.other_images import (
     read_mapping,
     summarise_images,
 )
+from fastmagn.evaluation.trained import load_run
 from fastmagn.machine.environment import environment
 from fastmagn.machine.hardware import settle_hardware
 from fastmagn.machine.processes import join_world
 from fastmagn.methods.test_time import model_for_test
 from fastmagn.models import evaluation_mode
 from fastmagn.runs.paths import LOGITS
-from fastmagn.runs.trained import load_run
 
 
 def evaluate_run(run_dir: Path, config: Config) -> dict[str, Any]:

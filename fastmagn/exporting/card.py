@@ -6,8 +6,8 @@ import yaml
 
 from fastmagn.config.text import plain
 from fastmagn.corruptions import CORRUPTION_SETS
+from fastmagn.evaluation.trained import Trained
 from fastmagn.exporting.info import model_info
-from fastmagn.runs.trained import Trained
 
 _CIFAR_LICENCE = (
     "It was published without an explicit licence; its authors ask to cite A. Krizhevsky, *Learning multiple layers of "

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from fastmagn.errors import InputError, check
+from fastmagn.evaluation.trained import load_run
 from fastmagn.exporting.images import as_batch, as_sequence
 from fastmagn.exporting.info import ModelInfo, model_info
 from fastmagn.exporting.onnx_file import read_onnx
 from fastmagn.exporting.safetensors_file import read_safetensors
-from fastmagn.runs.trained import load_run
 
 
 class Prediction(NamedTuple):

@@ -9,8 +9,8 @@ from typing import Any
 from fastmagn import __version__
 from fastmagn.data.files.decoding import resize_px
 from fastmagn.errors import InputError
+from fastmagn.evaluation.trained import MEASURES, Trained
 from fastmagn.methods.rse import NoiseEnsemble
-from fastmagn.runs.trained import MEASURES, Trained
 
 FORMAT_VERSION = 1
 METADATA_KEY = "fastmagn"

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from fastmagn.errors import InputError
+from fastmagn.evaluation.trained import Trained
 from fastmagn.exporting.info import METADATA_KEY, ModelInfo, info_from_json, model_info
 from fastmagn.machine.files import replace_file
-from fastmagn.runs.trained import Trained
 
 OPSET = 20
 BATCH_SIZES = (1, 2, 7)

@@ -8,12 +8,12 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from fastmagn.errors import InputError
+from fastmagn.evaluation.trained import Trained
 from fastmagn.exporting.info import METADATA_KEY, ModelInfo, info_from_json, model_info
 from fastmagn.machine.files import replace_file
 from fastmagn.methods.rse import NoiseEnsemble
 from fastmagn.methods.test_time import MirrorEnsemble
 from fastmagn.models import build_model
-from fastmagn.runs.trained import Trained
 
 _NOISES = "noises"
 

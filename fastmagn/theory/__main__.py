@@ -18,12 +18,12 @@ from fastmagn.config.schema import Config
 from fastmagn.config.text import plain
 from fastmagn.data import load_data
 from fastmagn.errors import EXIT_CODES, InputError, check
+from fastmagn.evaluation.trained import load_run
 from fastmagn.machine.command import run_command
 from fastmagn.machine.console import console
 from fastmagn.machine.environment import environment
 from fastmagn.machine.hardware import settle_hardware
 from fastmagn.runs.reading import read_config
-from fastmagn.runs.trained import load_run
 from fastmagn.theory.measure import GeometryConfig, measure_geometry
 from fastmagn.theory.report import write_report
 

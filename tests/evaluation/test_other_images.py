@@ -13,7 +13,7 @@ from fastmagn.data import load_images
 from fastmagn.errors import InputError
 from fastmagn.evaluate import main
 from fastmagn.evaluation.other_images import read_mapping
-from fastmagn.runs.trained import load_run
+from fastmagn.evaluation.trained import load_run
 from fastmagn.training.run import train
 
 BINS = 4

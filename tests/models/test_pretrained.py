@@ -10,8 +10,8 @@ from safetensors.torch import save, save_file
 from fastmagn.config.command_line import parse_config
 from fastmagn.data import load_images
 from fastmagn.errors import InputError
+from fastmagn.evaluation.trained import load_run
 from fastmagn.models.pretrained import load_pretrained
-from fastmagn.runs.trained import load_run
 from fastmagn.training.run import train
 
 WRAPPINGS = {
