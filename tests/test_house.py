@@ -21,6 +21,7 @@ ROWS = (
     ("train", "exporting", "reporting", "theory"),
     ("evaluate", "corrupt", "export", "report", "sweeping"),
     ("sweep",),
+    ("__main__",),
 )
 MAX_FLOORS = 9
 
