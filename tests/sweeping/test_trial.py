@@ -30,7 +30,7 @@ def test_a_trial_asked_to_stop_saves_and_is_interrupted(tmp_path):
     run_dir = make_folder(tmp_path / "run", "--train.checkpoint_every_steps", "1", "--train.epochs", "2000")
     outcome = run_trial(run_dir, tmp_path, 1, lambda: last_checkpoint(run_dir).exists())
     assert outcome == Outcome("run", "interrupted")
-    assert "goes on from the last checkpoint" in (run_dir / LOG).read_text()
+    assert "resumes from the last checkpoint" in (run_dir / LOG).read_text()
     progress = read_checkpoint(last_checkpoint(run_dir), torch.device("cpu"))["progress"]
     assert progress["epoch"] < 2000
 
