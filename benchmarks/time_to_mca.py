@@ -26,7 +26,7 @@ from benchmarks.measure import console, write_result
 from fastmagn.errors import InputError, check
 from fastmagn.machine.command import run_command
 from fastmagn.machine.files import write_json
-from fastmagn.runs.checkpoint import last_checkpoint
+from fastmagn.runs.paths import last_checkpoint
 
 CLOCK_FILE = "time_to_mca.json"  # in a run folder: how long the process took that trained it
 

@@ -16,11 +16,13 @@ from fastmagn.evaluation.measure import summarise_logits
 from fastmagn.evaluation.other_images import (
     with_image_folders,
 )
-from fastmagn.evaluation.shown import print_results
 from fastmagn.evaluation.run import evaluate_images, evaluate_run
+from fastmagn.evaluation.shown import print_results
 from fastmagn.machine.command import run_command
 from fastmagn.machine.console import console
 from fastmagn.machine.files import write_json
+from fastmagn.runs.paths import EVALUATION
+from fastmagn.runs.reading import read_config
 
 
 def main(arguments: list[str]) -> int:
@@ -58,9 +60,10 @@ def main(arguments: list[str]) -> int:
     if own.save_logits:
         fields = [*fields, "--eval.save_logits", "true"]
     if own.run is not None:
-        fields = ["--config", str(own.run / "config.yaml"), *fields]
-    config = parse_config(fields, parser.prog, parser.description)
-    out = own.out or (own.run or own.logits) / "evaluation.json"
+        config = read_config(own.run, fields)
+    else:
+        config = parse_config(fields, parser.prog, parser.description)
+    out = own.out or (own.run or own.logits) / EVALUATION
     if own.images is not None:
         results = evaluate_images(own.run, config, own.images, own.classes)
         if int(os.environ.get("RANK", "0")) == 0:

@@ -12,13 +12,13 @@ from typing import Literal
 from jsonargparse import ArgumentParser
 
 from fastmagn.errors import EXIT_CODES, InputError, check
+from fastmagn.evaluation.trained import load_run
 from fastmagn.exporting.card import model_card
 from fastmagn.exporting.onnx_file import MAX_DIFFERENCE, write_onnx
 from fastmagn.exporting.safetensors_file import write_safetensors
 from fastmagn.machine.command import run_command
 from fastmagn.machine.console import console
 from fastmagn.machine.files import write_text
-from fastmagn.runs.trained import load_run
 
 
 @dataclass(frozen=True, kw_only=True)

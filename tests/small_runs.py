@@ -13,7 +13,8 @@ from numba import config
 from fastmagn import models
 from fastmagn.config.command_line import parse_config
 from fastmagn.config.schema import Config
-from fastmagn.runs.checkpoint import last_checkpoint, read_checkpoint
+from fastmagn.runs.checkpoint import read_checkpoint
+from fastmagn.runs.paths import last_checkpoint
 from tests import smooth_network
 
 ROOT = Path(__file__).parent.parent

@@ -20,7 +20,7 @@ PAGES = sorted((ROOT / "docs").rglob("*.md"))
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 # In an order in which later commands find what earlier ones have made.
 ORDER = ("train", "evaluate", "report", "theory", "export", "corrupt")
-MAINS = {"fastmagn.corrupt": "fastmagn.evaluation.corrupted_set", "fastmagn.theory": "fastmagn.theory.__main__"}
+MAINS = {"fastmagn.corrupt": "fastmagn.evaluation.corrupt_command", "fastmagn.theory": "fastmagn.theory.__main__"}
 SHORT = ["--train.max_steps", "2", "--train.batch_size", "8", "--eval.num_images", "4", "--device", "cpu"]
 QUICK = [*SHORT, "--model.name", "resnet_small", "--train.compile", "false"]
 
@@ -110,7 +110,7 @@ def test_commands_of_the_other_pages(data_dir, tmp_path, monkeypatch):
         if module_of(command) in ORDER
     ]
     assert found
-    importlib.import_module("fastmagn.evaluation.corrupted_set").main(
+    importlib.import_module("fastmagn.evaluation.corrupt_command").main(
         ["--dataset", "cifar10", "--data_dir", str(data_dir), "--num_images", "4", "--out", "set"]
     )
     for _, command in sorted(found, key=lambda entry: ORDER.index(module_of(entry[1]))):

@@ -345,8 +345,7 @@ class Config:
     """A whole run.
 
     Args:
-        method: What to train with. The paper's: standard, at, trades, rse, augmix, magn, magn_augmix. Rivals: cutout,
-            mixup, cutmix, autoaugment, trivialaugment, dign.
+        method: Name of the training method; the end of this help lists them.
         run_dir: The run's folder; none means runs/DATA-METHOD-MODEL-seedSEED.
         resume: auto goes on from the run folder's last checkpoint if it has one; never refuses a folder with one.
         device: auto (CUDA where there is one), cpu or cuda.

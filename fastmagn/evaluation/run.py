@@ -17,12 +17,13 @@ from fastmagn.evaluation.measure import evaluate, predict
 from fastmagn.evaluation.metrics.predictions import concatenate
 from fastmagn.evaluation.other_images import MeasuredTwice, find_images, measure_images, summarise_images
 from fastmagn.evaluation.shown import print_images
+from fastmagn.evaluation.trained import load_run
 from fastmagn.machine.environment import environment
 from fastmagn.machine.hardware import settle_hardware
 from fastmagn.machine.processes import World, join_world
 from fastmagn.methods.test_time import model_for_test
 from fastmagn.models import evaluation_mode
-from fastmagn.runs.trained import load_run, load_trained
+from fastmagn.runs.paths import LOGITS
 
 
 def evaluate_model(
@@ -45,7 +46,7 @@ def evaluate_model(
         use_cache(config, world),
         device=device,
         amp=config.train.amp,
-        logits_dir=run_dir / "logits" if config.eval.save_logits else None,
+        logits_dir=run_dir / LOGITS if config.eval.save_logits else None,
         world=world,
         class_names=image_set.class_names,
     )
@@ -56,8 +57,7 @@ def evaluate_run(run_dir: Path, config: Config) -> dict[str, Any]:
     config = settle_hardware(config)
     with join_world(torch.device(config.device)) as (world, device):
         image_set = load_data(config.data)
-        network = load_trained(run_dir, config, image_set, device)
-        model = model_for_test(network, config, image_set.test_images_u8.shape[1:3])
+        model = load_run(run_dir, config=config, image_set=image_set, device=device).measured
         measured = evaluate_model(model, image_set, config, run_dir, device=device, world=world)
     return measured | {"environment": environment(device), "config": plain(config)}
 
@@ -82,15 +82,14 @@ def evaluate_images(run_dir: Path, config: Config, folder: Path, classes: Path |
     config = settle_hardware(config)
     mapping = read_mapping(classes) if classes is not None else {}
     with join_world(torch.device(config.device)) as (world, device):
-        trained = load_run(run_dir, config.eval.weights)
-        class_names = trained.info.class_names
+        trained = load_run(run_dir, config=config, device=device)
+        class_names = trained.class_names
         if config.data.name == "folder":
             size, shorter_side = config.data.image_size, resize_px(config.data)
         else:
-            size = shorter_side = trained.info.image_size[0]
+            size = shorter_side = trained.image_size[0]
         found = find_images(folder, class_names, mapping, image_size=size, resize_px=shorter_side)
-        network = trained.network.to(device, memory_format=torch.channels_last)
-        model = model_for_test(network, config, (size, size))
+        model = model_for_test(trained.network, config, (size, size))
         share = world.share(len(found.labels))
         images, labels, own_labels = found.images[share], found.labels[share], np.unique(found.labels)
         with evaluation_mode(model):

@@ -6,7 +6,8 @@ import yaml
 
 from fastmagn.config.text import plain
 from fastmagn.corruptions import CORRUPTION_SETS
-from fastmagn.runs.trained import Trained
+from fastmagn.evaluation.trained import Trained
+from fastmagn.exporting.info import model_info
 
 _CIFAR_LICENCE = (
     "It was published without an explicit licence; its authors ask to cite A. Krizhevsky, *Learning multiple layers of "
@@ -35,7 +36,7 @@ def model_card(trained: Trained, file: str, format: str, input: str | None) -> s
         format: onnx or safetensors.
         input: uint8 or float for ONNX, else None.
     """
-    info = trained.info
+    info = model_info(trained)
     height, width = info.image_size
     weights = "the last step's" if info.weights == "last" else "a moving average over the steps"
     ensemble = f" Probabilities are averaged over {info.noise_draws} fixed noises." * bool(info.noise_draws)

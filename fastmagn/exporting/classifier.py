@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from fastmagn.errors import InputError, check
+from fastmagn.evaluation.trained import load_run
 from fastmagn.exporting.images import as_batch, as_sequence
-from fastmagn.exporting.info import ModelInfo
+from fastmagn.exporting.info import ModelInfo, model_info
 from fastmagn.exporting.onnx_file import read_onnx
 from fastmagn.exporting.safetensors_file import read_safetensors
-from fastmagn.runs.trained import load_run
 
 
 class Prediction(NamedTuple):
@@ -93,7 +93,7 @@ def load(file: str | Path, device: str = "auto") -> Classifier:
     check(device in ("auto", "cpu", "cuda"), "device", device, "auto, cpu or cuda")
     if path.is_dir():
         trained = load_run(path)
-        return Classifier(_in_torch(trained.measured, device), trained.info)
+        return Classifier(_in_torch(trained.measured, device), model_info(trained))
     if path.suffix not in (".safetensors", ".onnx"):
         raise InputError(f"{path}: expected NAME.safetensors, NAME.onnx, or a run folder.")
     if not path.is_file():

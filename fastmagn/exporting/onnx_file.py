@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from fastmagn.errors import InputError
-from fastmagn.exporting.info import METADATA_KEY, ModelInfo, info_from_json
+from fastmagn.evaluation.trained import Trained
+from fastmagn.exporting.info import METADATA_KEY, ModelInfo, info_from_json, model_info
 from fastmagn.machine.files import replace_file
-from fastmagn.runs.trained import Trained
 
 OPSET = 20
 BATCH_SIZES = (1, 2, 7)
@@ -67,9 +67,10 @@ def write_onnx(trained: Trained, path: Path, input: str) -> float:
             There is no new file then.
     """
     _require("onnx", "onnxscript", "onnxruntime")
+    info = model_info(trained)
     exported = Exported(trained.measured, input).eval()
-    written = _serialised(exported, _random_images(2, input, trained.info), trained.info, path)
-    difference = _largest_difference(written, exported, trained.info)
+    written = _serialised(exported, _random_images(2, input, info), info, path)
+    difference = _largest_difference(written, exported, info)
     if not difference <= MAX_DIFFERENCE:  # nan too
         raise InputError(
             f"{path}: not written, as onnxruntime's probabilities differ from PyTorch's by {difference:.1e}; expected "

@@ -8,12 +8,12 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from fastmagn.errors import InputError
-from fastmagn.exporting.info import METADATA_KEY, ModelInfo, info_from_json
+from fastmagn.evaluation.trained import Trained
+from fastmagn.exporting.info import METADATA_KEY, ModelInfo, info_from_json, model_info
 from fastmagn.machine.files import replace_file
 from fastmagn.methods.rse import NoiseEnsemble
 from fastmagn.methods.test_time import MirrorEnsemble
 from fastmagn.models import build_model
-from fastmagn.runs.trained import Trained
 
 _NOISES = "noises"
 
@@ -24,15 +24,16 @@ def write_safetensors(trained: Trained, path: Path) -> None:
     `mean` and `std` are the normalisation, `network.NAME` the network's, `noises` those of rse's ensemble. What is
     written is read back first, and has to give the logits of the model to the bit.
     """
+    info = model_info(trained)
     noises = [module.noises for module in trained.measured.modules() if isinstance(module, NoiseEnsemble)]
     tensors = {**trained.network.state_dict(), **({_NOISES: noises[0]} if noises else {})}
     plain = {
         name: (tensor.float() if tensor.is_floating_point() else tensor).contiguous().clone()
         for name, tensor in tensors.items()
     }
-    written = safetensors.torch.save(plain, metadata={METADATA_KEY: trained.info.to_json()})
-    model = _model(safetensors.torch.load(written), trained.info, path.name)
-    images = torch.rand(2, 3, *trained.info.image_size, generator=torch.Generator().manual_seed(0))
+    written = safetensors.torch.save(plain, metadata={METADATA_KEY: info.to_json()})
+    model = _model(safetensors.torch.load(written), info, path.name)
+    images = torch.rand(2, 3, *info.image_size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         assert torch.equal(model(images), trained.measured(images)), "the file is another function than the model"
     with replace_file(path) as file:

@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old one or the new one, never half of one."""
+"""Writes files so that a reader sees either the old one or the new one, never half of one."""
 
 import errno
 import json
@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE}
+DISK_FAILURES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE}
 
 
 def partial_path(path: Path) -> Path:
@@ -87,14 +87,14 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def check_room(folder: Path, num_bytes: int) -> None:
-    """Raise OSError (ENOSPC) unless the disk of an existing folder has room; a quota shows when writing only."""
+    """Raise OSError (ENOSPC) unless the disk of an existing folder has room; a quota shows only when writing."""
     free = shutil.disk_usage(folder).free
     if free < num_bytes:
         raise OSError(errno.ENOSPC, f"it needs {_mb(num_bytes)}, and the disk has {_mb(free)}", str(folder))
 
 
-def underlying(error: BaseException) -> BaseException:
-    """The OSError or interruption that PyTorch has put a RuntimeError above; else the error itself."""
+def os_error_behind(error: BaseException) -> BaseException:
+    """The OSError or interruption that PyTorch wrapped in a RuntimeError; else the error itself."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError | KeyboardInterrupt):
         cause = cause.__cause__ or cause.__context__

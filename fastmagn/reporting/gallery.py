@@ -21,8 +21,8 @@ from fastmagn.methods.table import get_method
 from fastmagn.models import build_model
 from fastmagn.reporting.pictures import png_address, small, stored_png, strip
 from fastmagn.reporting.runs import Run
+from fastmagn.runs.paths import VIEWS
 
-VIEWS_FILE = "views.png"
 NUM_IMAGES = 8
 
 ImagesOf = Callable[[DataConfig], ImageSet]
@@ -62,11 +62,11 @@ def read_config(run: Run) -> Config:
 
 def gallery(run: Run, images_of: ImagesOf) -> Gallery:
     """RUN/views.png where the run has left one, else the views of its first epoch's first images, made again."""
-    stored = run.folder / VIEWS_FILE
+    stored = run.folder / VIEWS
     try:
         if stored.is_file():
             address, size = stored_png(stored)
-            return Gallery(((f"As the run began ({VIEWS_FILE}).", address, size),), is_stored=True)
+            return Gallery(((f"As the run began ({VIEWS}).", address, size),), is_stored=True)
         return _made_again(read_config(run), images_of)
     except InputError as error:
         return Gallery(note=f"Views are not shown: {error}")

@@ -15,6 +15,7 @@ from fastmagn.methods.table import METHODS
 from fastmagn.models import MODELS
 from fastmagn.registry import resolve
 from fastmagn.report import main as report
+from fastmagn.runs.paths import CONFIG, LOCK, RESULTS, TRIAL_LOG
 from fastmagn.sweeping.arguments import Machines
 from fastmagn.sweeping.definition import PLACES, Trial
 from fastmagn.sweeping.on_ray import run_trials
@@ -34,7 +35,7 @@ def check_names(config: Config) -> None:
 
 def is_finished(trial: Trial) -> bool:
     """Whether the trial's folder holds the results of its configuration."""
-    results = read_json(trial.config.run_dir / "results.json")
+    results = read_json(trial.config.run_dir / RESULTS)
     if results is None:
         return False
     measured = flatten(results["config"])
@@ -53,7 +54,7 @@ def alone(out: Path) -> Iterator[None]:
         InputError: Another one holds it.
     """
     out.mkdir(parents=True, exist_ok=True)
-    with (out / ".lock").open("w") as file:
+    with (out / LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -69,7 +70,7 @@ def run_left(trials: list[Trial], board: Board, machines: Machines) -> int:
     if not left:
         return 0
     for trial in left:
-        write_text(trial.config.run_dir / "config.yaml", to_yaml(trial.config))
+        write_text(trial.config.run_dir / CONFIG, to_yaml(trial.config))
     on_cpu = all(trial.config.device == "cpu" for trial in left)
 
     def ended(outcome: Outcome) -> None:
@@ -94,7 +95,7 @@ def conclude(trials: list[Trial], board: Board, out: Path, signal_number: int) -
     if finished:
         print_summary(finished)
     for outcome in failed:
-        log = board.trials[outcome.name].config.run_dir / "trial.log"
+        log = board.trials[outcome.name].config.run_dir / TRIAL_LOG
         console.print(f"failed: {outcome.name}: {outcome.error} (all of it: {log})", soft_wrap=True, markup=False)
     if signal_number:
         console.print(f"interrupted with {len(finished)} of {len(trials)} trials finished; the same command goes on")

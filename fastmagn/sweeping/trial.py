@@ -15,8 +15,8 @@ from typing import Literal, NamedTuple
 
 from fastmagn.errors import Interrupted
 from fastmagn.machine.command import run_command
+from fastmagn.runs.paths import CONFIG, TRIAL_LOG
 
-LOG = "trial.log"
 POLL_S = 0.5
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 INTERRUPTED = {128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGTERM}
@@ -46,9 +46,9 @@ def run_trial(run_dir: Path, folder: Path, threads: int, should_stop: Callable[[
         "fastmagn.sweeping.trial",
         str(os.getpid()),
         "--config",
-        str(run_dir / "config.yaml"),
+        str(run_dir / CONFIG),
     ]
-    with (run_dir / LOG).open("ab") as log:
+    with (run_dir / TRIAL_LOG).open("ab") as log:
         begin = log.tell()
         # A session of its own: Ctrl-C at the terminal reaches the sweep only, which asks its trials one by one.
         process = subprocess.Popen(
@@ -69,7 +69,7 @@ def run_trial(run_dir: Path, folder: Path, threads: int, should_stop: Callable[[
         return Outcome(run_dir.name, "finished")
     if asked or status in INTERRUPTED:
         return Outcome(run_dir.name, "interrupted")
-    return Outcome(run_dir.name, "failed", error_line(run_dir / LOG, begin, status))
+    return Outcome(run_dir.name, "failed", error_line(run_dir / TRIAL_LOG, begin, status))
 
 
 def error_line(log: Path, begin: int, status: int) -> str:

@@ -14,16 +14,16 @@ import numpy as np
 import torch
 from jsonargparse import ArgumentParser
 
-from fastmagn.config.command_line import parse_config
 from fastmagn.config.schema import Config
 from fastmagn.config.text import plain
 from fastmagn.data import load_data
 from fastmagn.errors import EXIT_CODES, InputError, check
+from fastmagn.evaluation.trained import load_run
 from fastmagn.machine.command import run_command
 from fastmagn.machine.console import console
 from fastmagn.machine.environment import environment
 from fastmagn.machine.hardware import settle_hardware
-from fastmagn.runs.trained import load_trained
+from fastmagn.runs.reading import read_config
 from fastmagn.theory.measure import GeometryConfig, measure_geometry
 from fastmagn.theory.report import write_report
 
@@ -71,7 +71,7 @@ def measure_runs(run_dirs: list[Path], config: TheoryConfig, geometry: GeometryC
     device = torch.device(settle_hardware(Config(device=config.device)).device)
     # All models before the first measurement: a broken folder shows now, not after minutes.
     models = {
-        label: load_trained(run_dir, run_config, image_set, device)
+        label: load_run(run_dir, config=run_config, image_set=image_set, device=device).network
         for run_dir, (label, run_config) in zip(run_dirs, configs.items(), strict=True)
     }
     images = torch.from_numpy(np.asarray(image_set.test_images_u8[:num_images])).permute(0, 3, 1, 2).float() / 255
@@ -93,10 +93,7 @@ def _read_configs(run_dirs: list[Path]) -> dict[str, Config]:
     unique = len({path.name for path in paths}) == len(paths)
     configs = {}
     for run_dir, path in zip(run_dirs, paths, strict=True):
-        file = run_dir / "config.yaml"
-        if not file.is_file():
-            raise InputError(f"{file}: no such file; expected the folder of a trained run.")
-        configs[path.name if unique else str(run_dir)] = parse_config(["--config", str(file)], _PROG, "A run.")
+        configs[path.name if unique else str(run_dir)] = read_config(run_dir)
     names = {label: config.data.name for label, config in configs.items()}
     if len(set(names.values())) > 1:
         found = ", ".join(f"{name} ({label})" for label, name in names.items())

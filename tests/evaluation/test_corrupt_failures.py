@@ -5,6 +5,7 @@ import os
 import resource
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -89,6 +90,22 @@ def test_a_disk_that_fills_up_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"out: .*c cannot be written \(No space left on device; [\d,]+ bytes are"):
         make_corrupted_set(small(tmp_path / "c"))
     assert os.listdir(tmp_path) == []
+
+
+def test_a_set_is_made_where_folders_cannot_be_flushed(tmp_path, monkeypatch):
+    fsync, refused = os.fsync, []
+
+    def refuse_folders(descriptor: int) -> None:  # as some network file systems do
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            refused.append(descriptor)
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse_folders)
+    make_corrupted_set(small(tmp_path / "c"))
+    assert refused
+    assert verify(tmp_path / "c") == 0
+    assert os.listdir(tmp_path) == ["c"]
 
 
 def test_a_folder_that_appears_meanwhile_is_not_replaced(tmp_path):

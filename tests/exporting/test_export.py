@@ -17,11 +17,11 @@ from safetensors import safe_open
 from fastmagn.config.command_line import parse_config
 from fastmagn.config.text import flatten
 from fastmagn.errors import InputError
+from fastmagn.evaluation.trained import load_run
 from fastmagn.export import main
 from fastmagn.exporting import onnx_file
 from fastmagn.machine.files import write_json
 from fastmagn.methods.test_time import model_for_test
-from fastmagn.runs.trained import load_run
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -18,9 +18,9 @@ from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 
 import fastmagn
 from fastmagn.errors import InputError
+from fastmagn.evaluation.trained import load_run
 from fastmagn.export import main
 from fastmagn.exporting.info import ModelInfo, info_from_json
-from fastmagn.runs.trained import load_run
 
 
 @pytest.fixture(scope="module")

@@ -32,9 +32,13 @@ def test_a_folder_takes_the_place_of_the_old_one(old):
 
 
 def test_a_folder_that_is_not_finished_leaves_the_old_one(old):
-    with pytest.raises(ValueError, match="half"), replace_folder(old) as folder:
-        write_text(folder / "text", "new")
-        raise ValueError("half")
+    def fail_halfway() -> None:
+        with replace_folder(old) as folder:
+            write_text(folder / "text", "new")
+            raise ValueError("half")
+
+    with pytest.raises(ValueError, match="half"):
+        fail_halfway()
     assert os.listdir(old.parent) == ["folder"]
     assert (old / "text").read_text() == "old"
 

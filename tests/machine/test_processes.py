@@ -19,7 +19,8 @@ from fastmagn import models
 from fastmagn.config.command_line import parse_config
 from fastmagn.data import DeviceSource, load_images, split_validation
 from fastmagn.machine.processes import World, fresh_store
-from fastmagn.runs.checkpoint import last_checkpoint, read_checkpoint
+from fastmagn.runs.checkpoint import read_checkpoint
+from fastmagn.runs.paths import last_checkpoint
 from fastmagn.training.run import train
 from tests import smooth_network
 
@@ -145,7 +146,7 @@ def test_a_killed_worker_is_restarted_and_the_run_goes_on(tmp_path):
     os.kill(children_of(process.pid)[-1], signal.SIGKILL)
     output, errors = process.communicate(timeout=400)
     assert process.returncode == 0, errors
-    assert "going on at epoch" in output
+    assert "resumed at epoch" in output
     assert [row["epoch"] for row in rows(run_dir)] == [0, 1]
     assert json.loads((run_dir / "results.json").read_text())["steps"] == 2 * (
         len(load_images("digits", Path()).train_labels) // 64
@@ -165,14 +166,14 @@ def test_sigterm_stops_all_processes_at_one_step_with_a_checkpoint(tmp_path):
         time.sleep(0.05)
     process.terminate()
     output, errors = process.communicate(timeout=400)
-    assert "interrupted; the same command goes on from the last checkpoint" in output, errors
+    assert "interrupted; the same command resumes from the last checkpoint" in output, errors
     assert errors.count("interrupted by SIGTERM") == 2
     step = checkpoint_of(run_dir)["step"]
     done = subprocess.run(
         [*command, "--train.max_steps", str(step + 2)], env=command_environment(), cwd=ROOT, text=True, **pipes
     )
     assert done.returncode == 0, done.stderr
-    assert "going on at epoch" in done.stdout
+    assert "resumed at epoch" in done.stdout
     assert checkpoint_of(run_dir)["step"] == step + 2
 
 

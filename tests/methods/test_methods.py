@@ -12,7 +12,8 @@ from fastmagn.data import ImageSet, load_images, split_validation
 from fastmagn.machine.hardware import settle_hardware
 from fastmagn.methods.method import LogitViews, split_logits
 from fastmagn.methods.table import METHODS, get_method
-from fastmagn.runs.checkpoint import last_checkpoint, read_checkpoint
+from fastmagn.runs.checkpoint import read_checkpoint
+from fastmagn.runs.paths import last_checkpoint
 from fastmagn.training.build import build_run
 from fastmagn.training.run import train
 from fastmagn.training.step import Run, make_pieces, train_step

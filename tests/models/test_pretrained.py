@@ -10,8 +10,8 @@ from safetensors.torch import save, save_file
 from fastmagn.config.command_line import parse_config
 from fastmagn.data import load_images
 from fastmagn.errors import InputError
+from fastmagn.evaluation.trained import load_run
 from fastmagn.models.pretrained import load_pretrained
-from fastmagn.runs.trained import load_trained
 from fastmagn.training.run import train
 
 WRAPPINGS = {
@@ -191,7 +191,7 @@ def configured(*arguments: str):
 
 
 def weights_of(run_dir, config) -> dict:
-    return load_trained(run_dir, config, load_images("digits", "data"), torch.device("cpu")).state_dict()
+    return load_run(run_dir, config=config, image_set=load_images("digits", "data")).network.state_dict()
 
 
 def test_a_run_starts_from_another_and_goes_on_without_the_file(tmp_path, capsys):

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastmagn.runs.checkpoint import last_checkpoint, read_checkpoint
+from fastmagn.runs.checkpoint import read_checkpoint
+from fastmagn.runs.paths import last_checkpoint
 from fastmagn.sweeping.arguments import parse_arguments
 from fastmagn.sweeping.definition import make_trials
 from fastmagn.sweeping.sweep import is_finished

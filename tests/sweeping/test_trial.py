@@ -9,7 +9,8 @@ import torch
 
 from fastmagn.config.command_line import parse_config
 from fastmagn.config.text import to_yaml
-from fastmagn.runs.checkpoint import last_checkpoint, read_checkpoint
+from fastmagn.runs.checkpoint import read_checkpoint
+from fastmagn.runs.paths import last_checkpoint
 from fastmagn.sweeping.trial import LOG, Outcome, error_line, run_trial
 
 SMALL = [
@@ -29,7 +30,7 @@ def test_a_trial_asked_to_stop_saves_and_is_interrupted(tmp_path):
     run_dir = make_folder(tmp_path / "run", "--train.checkpoint_every_steps", "1", "--train.epochs", "2000")
     outcome = run_trial(run_dir, tmp_path, 1, lambda: last_checkpoint(run_dir).exists())
     assert outcome == Outcome("run", "interrupted")
-    assert "goes on from the last checkpoint" in (run_dir / LOG).read_text()
+    assert "resumes from the last checkpoint" in (run_dir / LOG).read_text()
     progress = read_checkpoint(last_checkpoint(run_dir), torch.device("cpu"))["progress"]
     assert progress["epoch"] < 2000
 

@@ -18,8 +18,8 @@ from fastmagn.machine.files import underlying
 from fastmagn.machine.processes import World
 from fastmagn.machine.signals import interrupted_at_once, interruptible
 from fastmagn.runs import lock as lock_module
-from fastmagn.runs.checkpoint import last_checkpoint
 from fastmagn.runs.lock import run_lock
+from fastmagn.runs.paths import last_checkpoint
 from fastmagn.runs.records import RunFiles
 from fastmagn.training import saving
 from fastmagn.training.run import train
@@ -141,7 +141,7 @@ def test_sigterm_finishes_the_step_saves_and_exits_with_143(undisturbed, tmp_pat
     process.send_signal(signal.SIGTERM)  # as SLURM and torchrun do between them
     output, errors = process.communicate(timeout=300)
     assert process.returncode == 143, (output, errors)
-    assert "interrupted; the same command goes on from the last checkpoint" in output
+    assert "interrupted; the same command resumes from the last checkpoint" in output
     assert errors.splitlines() == [
         "finishing the step, then saving; Ctrl-C leaves at once",
         "interrupted by SIGTERM",
@@ -313,9 +313,9 @@ def test_a_full_disk_is_survived_and_everything_is_written_once_there_is_room(
         assert f"warning: checkpoint of step 4 NOT SAVED in {small_disk / 'run' / 'checkpoints'}: " in output
         assert "checkpoint of step 8 saved" in output
     if looked_ahead:
-        assert f"it needs 1.1 MB, and the disk has {leave / 1e6:.1f} MB. The run goes on" in output
+        assert f"it needs 1.1 MB, and the disk has {leave / 1e6:.1f} MB. The run continues" in output
     elif leave == 0:
-        assert "No space left on device. The run goes on" in output
+        assert "No space left on device. The run continues" in output
         assert "metrics.jsonl not written (No space left on device)" in output
         assert "config.yaml not written (No space left on device)" in output
     assert_ends_alike(small_disk / "run", undisturbed)
@@ -333,7 +333,7 @@ def test_a_disk_that_stays_full_ends_the_run_with_a_line_and_the_checkpoint_befo
         train(small(run_dir))
     assert str(error.value) == (
         f"run_dir: the weights of step 8 could not be saved in {run_dir / 'checkpoints'}, and are lost; the same"
-        f" command goes on from {last_checkpoint(run_dir)}, which is older. Make room first."
+        f" command resumes from {last_checkpoint(run_dir)}, which is older. Make room first."
     )
     assert last_checkpoint(run_dir).read_bytes() == before
     assert not list(run_dir.rglob("*.partial-*"))
@@ -373,7 +373,7 @@ def test_results_that_cannot_be_written_are_a_line(undisturbed, small_disk, monk
     fill(small_disk, 0)
     with pytest.raises(InputError) as error:
         train(small(run_dir))
-    assert "cannot be written (No space left on device); make room, then the same command goes on from" in str(
+    assert "cannot be written (No space left on device); make room, then the same command resumes from" in str(
         error.value
     )
 

@@ -17,8 +17,10 @@ from fastmagn.data import load_images, split_validation
 from fastmagn.errors import InputError
 from fastmagn.evaluation.run import evaluate_run
 from fastmagn.machine.hardware import settle_hardware
-from fastmagn.runs.checkpoint import config_sha256, last_checkpoint, read_checkpoint, seal
-from fastmagn.runs.failures import explained
+from fastmagn.runs.checkpoint import config_sha256, read_checkpoint
+from fastmagn.runs.checksum import add_checksum
+from fastmagn.runs.failures import explain_failures
+from fastmagn.runs.paths import last_checkpoint
 from fastmagn.training.build import build_run
 from fastmagn.training.ema import make_average, update_average
 from fastmagn.training.run import train
@@ -183,13 +185,13 @@ def test_deterministic_mode_asks_for_it(tmp_path):
     ],
 )
 def test_what_the_machine_does_is_explained(failure, message, tmp_path):
-    with pytest.raises(InputError) as error, explained(small(tmp_path)):
+    with pytest.raises(InputError) as error, explain_failures(small(tmp_path)):
         raise failure
     assert str(error.value) == message
 
 
 def test_other_failures_stay_as_they_are(tmp_path):
-    with pytest.raises(RuntimeError, match="shapes"), explained(small(tmp_path)):
+    with pytest.raises(RuntimeError, match="shapes"), explain_failures(small(tmp_path)):
         raise RuntimeError("shapes do not fit")
 
 
@@ -229,6 +231,6 @@ def test_fields_younger_than_a_checkpoint_have_their_defaults(tmp_path):
     state["config_sha256"] = config_sha256(state["config"])
     with path.open("w+b") as file:
         torch.save(state, file)
-        seal(file, state["step"])
+        add_checksum(file, state["step"])
     longer = dataclasses.replace(config, train=dataclasses.replace(config.train, max_steps=2))
     assert train(longer)["steps"] == 2

@@ -20,7 +20,8 @@ from fastmagn.data import load_images, split_validation
 from fastmagn.errors import InputError
 from fastmagn.machine.hardware import settle_hardware
 from fastmagn.methods.table import METHODS
-from fastmagn.runs.checkpoint import last_checkpoint, read_checkpoint
+from fastmagn.runs.checkpoint import read_checkpoint
+from fastmagn.runs.paths import last_checkpoint
 from fastmagn.training.build import build_run
 from fastmagn.training.run import train
 from fastmagn.training.step import make_pieces, train_step
@@ -124,12 +125,12 @@ def test_sigint_finishes_the_step_saves_and_the_same_command_goes_on(undisturbed
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 130, output
-    assert "goes on from the last checkpoint" in output
+    assert "resumes from the last checkpoint" in output
     assert "Traceback" not in output
     assert not (tmp_path / "run" / "results.json").exists()
     finished = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
-    assert "going on at epoch" in finished.stdout
+    assert "resumed at epoch" in finished.stdout
     assert_same_weights(weights(tmp_path / "run"), weights(undisturbed))
     assert without_times(rows(tmp_path / "run")) == without_times(rows(undisturbed))
 

@@ -18,7 +18,8 @@ from fastmagn.data.files.crops import has_dali
 from fastmagn.errors import InputError
 from fastmagn.evaluation.corrupted_set import use_cache
 from fastmagn.machine.processes import World
-from fastmagn.runs.checkpoint import last_checkpoint, read_checkpoint
+from fastmagn.runs.checkpoint import read_checkpoint
+from fastmagn.runs.paths import last_checkpoint
 from fastmagn.training.run import train
 from tests.data.photo_folders import make_photo_folder
 

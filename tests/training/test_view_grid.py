@@ -7,17 +7,18 @@ import pytest
 import torch
 from PIL import Image
 
-from fastmagn import train as trainer
 from fastmagn.config.command_line import parse_config
 from fastmagn.config.schema import Config
 from fastmagn.data import load_images, split_validation
 from fastmagn.machine.hardware import settle_hardware
 from fastmagn.methods.table import METHODS, get_method
-from fastmagn.runs.checkpoint import last_checkpoint, read_checkpoint
+from fastmagn.runs.checkpoint import read_checkpoint
+from fastmagn.runs.paths import last_checkpoint
+from fastmagn.training import loop
 from fastmagn.training.build import build_run
 from fastmagn.training.run import train
 from fastmagn.training.step import make_pieces
-from fastmagn.training.view_grid import draw_grid, view_titles
+from fastmagn.training.view_grid import draw_grid
 
 GAP_PX, TITLE_PX = 4, 18
 
@@ -58,7 +59,7 @@ def test_the_picture_shows_the_first_steps_views(accumulation, tmp_path):
 @pytest.mark.parametrize("method", ["magn_augmix", "at", "mixup"])
 def test_the_picture_changes_no_weight(method, tmp_path, monkeypatch):
     train(small(tmp_path / "with", "--method", method))
-    monkeypatch.setattr(trainer, "show_views", lambda *arguments: None)
+    monkeypatch.setattr(loop, "show_views", lambda *arguments: None)
     train(small(tmp_path / "without", "--method", method))
     assert (tmp_path / "with" / "views.png").exists()
     assert not (tmp_path / "without" / "views.png").exists()
@@ -82,20 +83,18 @@ def test_a_resumed_run_keeps_its_picture(tmp_path):
         ("trades", ["clean", "adversarial"]),
         ("at", ["adversarial"]),
         ("rse", ["noisy"]),
-        ("cutmix", ["cutmix"]),
+        ("cutmix", ["CutMix"]),
         ("standard", ["clean"]),
     ],
 )
 def test_titles(method, expected):
-    chosen = get_method(method)
-    assert view_titles(chosen, chosen.layout(Config().augment), method) == expected
+    assert get_method(method).view_titles(Config().augment) == expected
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_view_has_a_title(method):
     chosen = get_method(method)
-    layout = chosen.layout(Config().augment)
-    assert len(view_titles(chosen, layout, method)) == layout.num_views
+    assert len(chosen.view_titles(Config().augment)) == chosen.layout(Config().augment).num_views
 
 
 def test_large_images_are_not_enlarged():

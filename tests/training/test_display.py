@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from fastmagn.runs.progress import Progress
-from fastmagn.training.live import describe
+from fastmagn.training.display import describe
 
 ROOT = Path(__file__).parent.parent.parent
 STEPS_PER_EPOCH = 1198 // 128
