@@ -14,7 +14,7 @@ DISK_FAILURES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS
 
 @contextmanager
 def replace_file(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file beside `path`, to write and read; on success it is flushed and renamed to `path`, else removed."""
+    """Open a new file beside `path`, to write and read. On success it is flushed and renamed to `path`, else removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
     try:
@@ -29,7 +29,7 @@ def replace_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder's names to disk, so that a rename outlives a power cut; some file systems cannot."""
+    """Flush the names in a folder to disk, so that a rename survives a power cut. Some file systems cannot do this."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -66,13 +66,13 @@ def replace_folder(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace `path` by `text`, UTF-8."""
+    """Replace the file `path` with `text`, UTF-8."""
     with replace_file(path) as file:
         file.write(text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace `path` by `value` as strict JSON (NaN and infinity are refused), indented."""
+    """Replace the file `path` with `value` as strict, indented JSON. NaN and infinity are refused."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
