@@ -36,8 +36,8 @@ def interruptible() -> Iterator[Callable[[], int]]:
 def interrupted_at_once() -> Iterator[None]:
     """Inside this context SIGINT and SIGTERM raise Interrupted.
 
-    Under torchrun, SIGTERM is left to the system: the process may be waiting for another one inside PyTorch, where Python
-    handles no signals, and torchrun would wait for it.
+    Under torchrun, SIGTERM is left to the system: the process may be waiting for another one inside PyTorch, where
+    Python handles no signals, and torchrun would wait for it.
     """
 
     def receive(number: int) -> None:
