@@ -74,8 +74,8 @@ def fresh_store(store: dist.Store, rank: int, size: int) -> dist.Store:
     """A part of torchrun's store that holds nothing from before a restart. Waits for all processes.
 
     The store outlives the processes, and so do the addresses that they left there: a restarted process that reads an
-    old address calls a port on which nobody listens. The restart count does not identify the attempt: each host counts its
-    own restarts. So rank 0 draws a name for the attempt. Each other process asks for it under a random name of its
+    old address calls a port on which nobody listens. The restart count does not identify the attempt: each host counts
+    its own. So rank 0 draws a name for the attempt. Each other process asks for it under a random name of its
     own, which no earlier answer can have, and confirms that it has it.
 
     Raises:
