@@ -20,7 +20,7 @@ def partial_path(path: Path) -> Path:
 
 @contextmanager
 def replace_file(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file beside `path`, to write and read; on success it is flushed and renamed to `path`, else removed."""
+    """Open a file beside `path`, to write and read. On success it is flushed and renamed to `path`, else removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_path(path)
     try:
@@ -66,7 +66,7 @@ def replace_folder(path: Path, overwrite: bool = True) -> Iterator[Path]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder's names to disk, so that a rename survives a power cut, where the file system can do it."""
+    """Flush the names in a folder to disk, so that a rename survives a power cut. Some file systems cannot do this."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -76,13 +76,13 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace `path` by `text`, UTF-8."""
+    """Replace the file `path` with `text`, UTF-8."""
     with replace_file(path) as file:
         file.write(text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace `path` by `value` as strict JSON (NaN and infinity are refused), indented."""
+    """Replace the file `path` with `value` as strict, indented JSON. NaN and infinity are refused."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 

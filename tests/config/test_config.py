@@ -75,6 +75,11 @@ def test_no_argument_is_the_quickstart():
     assert parse("--config", str(ROOT / "configs" / "digits_quickstart.yaml")) == Config()
 
 
+def test_the_quickstart_file_holds_every_field_with_its_default():
+    given = yaml.safe_load((ROOT / "configs" / "digits_quickstart.yaml").read_text())
+    assert given == plain(Config())
+
+
 @pytest.mark.parametrize(("name", "num_classes"), [("cifar10", 10), ("cifar100", 100)])
 def test_the_papers_recipe(name, num_classes):
     """Section 4 of the paper, and the design's decisions where the paper is silent."""

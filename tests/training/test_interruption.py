@@ -143,7 +143,7 @@ def test_sigterm_finishes_the_step_saves_and_exits_with_143(undisturbed, tmp_pat
     assert process.returncode == 143, (output, errors)
     assert "interrupted; the same command resumes from the last checkpoint" in output
     assert errors.splitlines() == [
-        "finishing the step, then saving; Ctrl-C leaves at once",
+        "finishing the step, then saving; press Ctrl-C again to exit at once",
         "interrupted by SIGTERM",
     ]
     assert not (run_dir / "results.json").exists()
