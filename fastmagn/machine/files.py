@@ -102,7 +102,8 @@ def os_error_behind(error: BaseException) -> BaseException:
 
 
 def _beside(path: Path, what: str) -> Path:
-    """A free name beside `path`."""  # the process id alone is not free: each container has a process 1
+    """A free name beside `path`."""
+    # The process id alone would not do: every container has a process 1.
     return path.with_name(f"{path.name}.{what}-{os.getpid()}-{secrets.token_hex(3)}")
 
 
