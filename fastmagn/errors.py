@@ -1,6 +1,8 @@
 """Errors meant for people: one line that says what came, what is allowed and what to do."""
 
+import difflib
 import signal
+from collections.abc import Iterable
 
 EXIT_INPUT_ERROR = 2
 EXIT_CODES = "Exit codes: 0 done; 2 unusable input, as one line says; 130 interrupted (Ctrl-C); 143 stopped (SIGTERM)."
@@ -34,3 +36,28 @@ class Interrupted(KeyboardInterrupt):
 def printable(text: str) -> str:
     r"""The text with every character that a terminal would act on, or that hides others, as an escape such as \x1b."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def one_line(error: Exception, max_chars: int | None = 200) -> str:
+    """An exception's message on one line, cut at `max_chars` (None: whole); its type's name where it has no message."""
+    return " ".join(str(error).split())[:max_chars] or type(error).__name__
+
+
+def some(names: Iterable[str], shown: int = 3) -> str:
+    """The first `shown` names, and how many more there are: `a, b, c and 5 more`."""
+    names = list(names)
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
+
+
+def nearest(name: str, known: Iterable[str], how_many: int = 1, cutoff: float = 0.6) -> str:
+    """What ends a message about an unknown name: ` Did you mean 'x'?`; empty where no known name is near.
+
+    Args:
+        name: The unknown name.
+        known: The names there are.
+        how_many: At most this many of them are suggested, the nearest first.
+        cutoff: How near a name must be, 0..1, as in difflib.get_close_matches.
+    """
+    matches = difflib.get_close_matches(name, list(known), how_many, cutoff)
+    return f" Did you mean {', '.join(map(repr, matches))}?" if matches else ""

@@ -1,11 +1,10 @@
 """Registries are plain dicts, name -> "module:attribute", resolved when asked for."""
 
-import difflib
 import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from fastmagn.errors import InputError
+from fastmagn.errors import InputError, nearest
 
 
 def resolve(registry: Mapping[str, str], name: str, field: str, also: str = "") -> Any:
@@ -14,8 +13,7 @@ def resolve(registry: Mapping[str, str], name: str, field: str, also: str = "") 
     `also` ends the list of names: what the caller takes beside them.
     """
     if name not in registry:
-        nearest = difflib.get_close_matches(name, registry, n=1)
-        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-        raise InputError(f"{field}: got {name!r}; expected one of {', '.join(registry)}{also}.{hint}")
+        names = ", ".join(registry)
+        raise InputError(f"{field}: got {name!r}; expected one of {names}{also}.{nearest(name, registry)}")
     module, attribute = registry[name].split(":")
     return getattr(importlib.import_module(module), attribute)
