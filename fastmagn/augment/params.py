@@ -6,6 +6,7 @@ Legend: B batch, J AugMix views, N noise views, W chains (mixture_width), D oper
 import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import permutations
 
 import numpy as np
 
@@ -14,15 +15,9 @@ from fastmagn.config.schema import AugmentConfig
 from fastmagn.errors import check
 from fastmagn_kernels import draws, rng
 
+JITTER_PARTS = ("brightness", "contrast", "saturation")
 # jitter_order -> the order in which the colour jitter applies its three parts.
-JITTER_ORDERS = (
-    ("brightness", "contrast", "saturation"),
-    ("brightness", "saturation", "contrast"),
-    ("contrast", "brightness", "saturation"),
-    ("contrast", "saturation", "brightness"),
-    ("saturation", "brightness", "contrast"),
-    ("saturation", "contrast", "brightness"),
-)
+JITTER_ORDERS = tuple(permutations(JITTER_PARTS))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +165,18 @@ def identity_base(params: ViewParams) -> ViewParams:
         params.augment, crop_padding_px=0, horizontal_flip=False, color_jitter=0.0, rotation_deg=0.0
     )
     return dataclasses.replace(params, augment=as_they_are)
+
+
+def jitter_steps(base: BaseParams) -> tuple[np.ndarray, np.ndarray]:
+    """The colour jitter of each image, step by step.
+
+    Returns:
+        The part of each step, an index into JITTER_PARTS, int64 [B, 3]; its factor, float32 [B, 3].
+    """
+    orders = np.array([[JITTER_PARTS.index(part) for part in order] for order in JITTER_ORDERS])
+    parts = orders[base.jitter_order]
+    factors = np.stack([getattr(base, part) for part in JITTER_PARTS], axis=1)
+    return parts, np.take_along_axis(factors, parts, axis=1)
 
 
 def _draw_base(params: ViewParams) -> BaseParams:

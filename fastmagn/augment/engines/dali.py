@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 
 from fastmagn.augment.operations import NUM_AUGMIX_OPERATIONS
-from fastmagn.augment.params import JITTER_ORDERS, ViewParams, num_operations
+from fastmagn.augment.params import JITTER_PARTS, ViewParams, jitter_steps, num_operations
 from fastmagn.errors import InputError
 from fastmagn_kernels import draws, rng
 from fastmagn_kernels.draws import ANGLE_UNITS_PER_DEGREE
@@ -49,9 +49,7 @@ except ImportError as error:
         "augment.backend: got dali, which needs NVIDIA DALI; install 'fastmagn[dali]', or use auto."
     ) from error
 
-_BRIGHTNESS, _CONTRAST, _SATURATION = range(3)
-_PARTS = ("brightness", "contrast", "saturation")
-_JITTER_ORDERS = np.array([[_PARTS.index(part) for part in order] for order in JITTER_ORDERS], np.int32)
+_BRIGHTNESS, _CONTRAST = map(JITTER_PARTS.index, ("brightness", "contrast"))
 
 # Luma times 2^16 stays below 2^24: exact in float32, in whatever order it is summed.
 _LUMA_WEIGHTS = np.array([[[19595, 38470, 7471]]], np.float32)
@@ -88,15 +86,14 @@ def _make_clean(images: Tensor, params: ViewParams) -> Tensor:
     """The clean views, uint8 [B, H, W, 3]."""
     base = params.base
     corner = np.stack([base.crop_y_px, base.crop_x_px], axis=1) - params.augment.crop_padding_px
-    parts = _JITTER_ORDERS[base.jitter_order]
-    factors = np.take_along_axis(np.stack([getattr(base, part) for part in _PARTS], axis=1), parts, axis=1)
+    parts, factors = jitter_steps(base)
     inputs = {
         "corner": corner.astype(np.int32),
         "flip": base.flip.astype(np.int32),
         "matrix": _rotations(base.angle, params.image_size).astype(np.float32),
     }
-    for step in range(len(_PARTS)):
-        inputs[f"part_{step}"] = parts[:, step].copy()
+    for step in range(len(JITTER_PARTS)):
+        inputs[f"part_{step}"] = parts[:, step].astype(np.int32)
         inputs[f"factor_{step}"] = factors[:, step].copy()
     pipeline = _base_pipeline(_room_for(len(images)), params.image_size, images.device, numba.get_num_threads())
     return _run(pipeline, images, inputs)
@@ -212,7 +209,7 @@ def _base_graph(size: tuple[int, int], device: str) -> DataNode:
     corner, flip = _input("corner", types.INT32, 1), _input("flip", types.INT32, 0)
     images = fn.slice(images, start=corner, shape=size, axes=(0, 1), out_of_bounds_policy="pad", fill_values=0)
     images = fn.flip(images, horizontal=flip)
-    for step in range(len(_PARTS)):
+    for step in range(len(JITTER_PARTS)):
         part = _input(f"part_{step}", types.INT32, 0)
         factor = _at(device, _input(f"factor_{step}", types.FLOAT, 0))
         if part == _BRIGHTNESS:
