@@ -12,7 +12,7 @@ import numpy as np
 
 from fastmagn.registry import lazy_attributes
 
-# A corruption's place is its number in the random stream: never reorder, only append, or stored sets cannot be remade.
+# A corruption's position is its number in the random stream: append only, never reorder, or sets cannot be made again.
 CORRUPTIONS: dict[str, str] = {
     "gaussian_noise": "fastmagn.corruptions.noise:gaussian_noise",
     "shot_noise": "fastmagn.corruptions.noise:shot_noise",
@@ -48,16 +48,16 @@ LARGE_SIDE_PX = 64
 
 
 class BySize(NamedTuple):
-    """A corruption's parameters, a tuple of five for each of the two kinds of image: severities 1 to 5."""
+    """A corruption's parameters at severities 1 to 5, for each of the two kinds of image."""
 
-    small: tuple[Any, ...]  # the 32x32 sets' (CIFAR-10-C)
-    large: tuple[Any, ...]  # ImageNet-C's
+    small: tuple[Any, ...]  # as in the 32x32 sets (CIFAR-10-C)
+    large: tuple[Any, ...]  # as in ImageNet-C
 
 
 def is_large(images_u8: np.ndarray) -> bool:
-    """Whether images, [N, H, W, 3], are corrupted as ImageNet-C's are: where the shorter side has 64 px or more.
+    """Whether images, [N, H, W, 3], are corrupted as in ImageNet-C: if the shorter side has 64 px or more.
 
-    Below that they are corrupted as CIFAR-10-C's are: ImageNet-C's parameters would leave little to recognise.
+    Smaller images are corrupted as in CIFAR-10-C: ImageNet-C's parameters would leave little to recognise.
     """
     return min(images_u8.shape[1:3]) >= LARGE_SIDE_PX
 
@@ -68,7 +68,7 @@ def parameters(table: BySize, images_u8: np.ndarray, severity: int) -> Any:
 
 
 def random_view(name: str, severity: int) -> int:
-    """The view of rng.STREAM_CORRUPTION from which this corruption draws at this severity."""
+    """The view of rng.STREAM_CORRUPTION that this corruption draws from at this severity."""
     return 8 * tuple(CORRUPTIONS).index(name) + severity
 
 

@@ -18,7 +18,7 @@ _CHUNK_PIXELS = 128 * 32 * 32
 
 
 def available_corruptions() -> tuple[str, ...]:
-    """The corruptions that can be made here, in the registry's order: all but frost where its pictures are absent."""
+    """The corruptions that can be made here, in the registry's order: all, without frost if its pictures are absent."""
     missing = set() if find_frost_pictures() else {"frost"}
     return tuple(name for name in CORRUPTIONS if name not in missing)
 
@@ -28,20 +28,20 @@ def corrupt(
 ) -> np.ndarray:
     """Corrupt each image as a pure function of its pixels, name, severity, seed and sample index.
 
-    Any subset, order, split or number of threads therefore gives the same pixels.
+    So the pixels do not depend on the subset, the order, the split or the number of threads.
 
     Args:
         images_u8: uint8 [N, H, W, 3], RGB, H and W at least 8 px.
         name: A key of CORRUPTIONS.
         severity: 1..5.
         seed: Key of the random stream, 0..2^64 - 1.
-        indices: int64 [N], the sample index that keys each image's stream, 0..2^32 - 1; by default 0..N - 1.
+        indices: The sample index that keys each image's stream, int64 [N] in 0..2^32 - 1; by default 0..N - 1.
 
     Returns:
         uint8 [N, H, W, 3], a new array.
 
     Raises:
-        InputError: An argument is not of this kind, or frost's pictures are not installed.
+        InputError: An argument has another type, shape or range, or frost's pictures are not installed.
     """
     function = resolve(CORRUPTIONS, name, "corruption")
     shape = getattr(images_u8, "shape", None)
@@ -70,9 +70,9 @@ def corrupt(
 
 
 def over_chunks(work: Callable[[slice], None], num_images: int, pixels_per_image: int) -> None:
-    """Call `work` on slices that cover 0..num_images - 1, on NUMBA_NUM_THREADS threads (by default, all cores).
+    """Call `work` on slices that cover 0..num_images - 1, on NUMBA_NUM_THREADS threads (all cores by default).
 
-    Gains only while `work` has Python's lock released, as kernels compiled with `nogil` have.
+    Threads help only if `work` releases Python's lock, as kernels compiled with `nogil` do.
     """
     step = max(1, _CHUNK_PIXELS // pixels_per_image)
     chunks = [slice(first, min(first + step, num_images)) for first in range(0, num_images, step)]

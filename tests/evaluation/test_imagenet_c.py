@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-import fastmagn.evaluate as evaluate_module
 from fastmagn.config.schema import EvalConfig
 from fastmagn.corruptions import CORRUPTION_SETS
 from fastmagn.data.corrupted.image_tree import GROUPS
 from fastmagn.data.files.on_demand import LazyImages, chunks
 from fastmagn.errors import InputError
+from fastmagn.evaluation import measure as measure_module
 from fastmagn.evaluation.logits import read_logits
 from fastmagn.evaluation.measure import evaluate, predict
 from fastmagn.evaluation.metrics.accuracy import ALEXNET_ERROR, alexnet_normalised_error
@@ -254,8 +254,8 @@ def test_mce_is_the_mean_of_the_errors_ratios():
 
 
 def test_sets_of_as_many_classes_as_imagenet_get_the_mce(tree, own_tree, monkeypatch):
-    assert evaluate_module.IMAGENET_CLASSES == 1000
-    monkeypatch.setattr(evaluate_module, "IMAGENET_CLASSES", 3)
+    assert measure_module.IMAGENET_CLASSES == 1000
+    monkeypatch.setattr(measure_module, "IMAGENET_CLASSES", 3)
     measured = measure(tree, corruption_set="c15")
     errors = {name: 1 - sum(measured["corruption_accuracy"][name]) / 5 for name in CORRUPTION_SETS["c15"]}
     expected = sum(errors[name] / ALEXNET_ERROR[name] for name in errors) / 15
