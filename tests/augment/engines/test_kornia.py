@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+pytest.importorskip("kornia", reason="needs Kornia: pip install 'fastmagn[kornia]'")
+
 from fastmagn.augment.engines import kornia as kornia_backend
 from fastmagn.augment.engines import pil
 from fastmagn.augment.engines.philox_torch import philox4x32, standard_normal
