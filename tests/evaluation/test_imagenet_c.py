@@ -16,6 +16,7 @@ from fastmagn.corruptions import CORRUPTION_SETS
 from fastmagn.data.corrupted.image_tree import GROUPS
 from fastmagn.data.files.on_demand import LazyImages, chunks
 from fastmagn.errors import InputError
+from fastmagn.evaluation import measure as measure_module
 from fastmagn.evaluation.logits import read_logits
 from fastmagn.evaluation.measure import evaluate, predict
 from fastmagn.evaluation.metrics.accuracy import ALEXNET_ERROR, alexnet_normalised_error
@@ -196,7 +197,7 @@ def remove(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda tree: remove(tree / "fog" / "4"), "fog/4: no such folder; expected a folder with a subfolder for each"),
+        (lambda tree: remove(tree / "fog" / "4"), "fog/4: no such folder; expected one with CLASS/IMAGE in it"),
         (
             lambda tree: remove(tree / "fog" / "4" / CLASSES[1]),
             "fog/4: lacks class folders n01443537; expected the 3 classes of",
