@@ -16,7 +16,6 @@ from fastmagn.corruptions import CORRUPTION_SETS
 from fastmagn.data.corrupted.image_tree import GROUPS
 from fastmagn.data.files.on_demand import LazyImages, chunks
 from fastmagn.errors import InputError
-from fastmagn.evaluation import measure as measure_module
 from fastmagn.evaluation.logits import read_logits
 from fastmagn.evaluation.measure import evaluate, predict
 from fastmagn.evaluation.metrics.accuracy import ALEXNET_ERROR, alexnet_normalised_error

@@ -16,7 +16,7 @@ from fastmagn.data import load_data
 from fastmagn.data.corrupted.npy import check_source
 from fastmagn.data.files.crops import has_dali
 from fastmagn.errors import InputError
-from fastmagn.evaluation.corrupted_set import use_cache
+from fastmagn.evaluation.corruption_cache import use_cache
 from fastmagn.machine.processes import World
 from fastmagn.runs.checkpoint import read_checkpoint
 from fastmagn.runs.paths import last_checkpoint
