@@ -19,6 +19,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 import torch
+from fastmagn.runs.paths import last_checkpoint
 from matplotlib.figure import Figure
 from rich.table import Table
 
@@ -26,7 +27,6 @@ from benchmarks.measure import console, write_result
 from fastmagn.errors import InputError, check
 from fastmagn.machine.command import run_command
 from fastmagn.machine.files import write_json
-from fastmagn.runs.checkpoint import last_checkpoint
 
 CLOCK_FILE = "time_to_mca.json"  # in a run folder: how long the process took that trained it
 

@@ -23,7 +23,7 @@ from fastmagn.errors import InputError
 from fastmagn.methods.table import METHODS
 from fastmagn.models import MODELS
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 CONFIGS = sorted(  # a sweep's file is of another kind: tests/sweeping/test_definition.py
     path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name != "sweeps"
 )

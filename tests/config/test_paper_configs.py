@@ -15,7 +15,7 @@ from fastmagn.training.build import build_run
 from fastmagn.training.run import train
 from fastmagn.training.step import Run, make_pieces, train_step
 
-PAPER = Path(__file__).parent.parent / "configs" / "paper"
+PAPER = Path(__file__).parent.parent.parent / "configs" / "paper"
 METHOD_FILES = sorted([*(PAPER / "table1").glob("*.yaml"), *(PAPER / "rivals").glob("cifar10_*.yaml")])
 NETWORK_FILES = [
     *sorted((PAPER / "table2_3").glob("cifar10_*_magn_augmix.yaml")),
@@ -51,6 +51,7 @@ def test_methods(path, data_dir):
     two_steps(configured(path, data_dir, "--model.name", "resnet_small", "--train.batch_size", "8"))
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize("path", [PAPER / "table1" / "magn_augmix.yaml", *NETWORK_FILES], ids=lambda path: path.stem)
 def test_networks(path, data_dir):

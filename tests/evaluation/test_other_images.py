@@ -13,7 +13,6 @@ from fastmagn.data import load_images
 from fastmagn.errors import InputError
 from fastmagn.evaluate import main
 from fastmagn.evaluation.other_images import read_mapping
-from fastmagn.runs.trained import load_trained
 from fastmagn.training.run import train
 
 BINS = 4

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from fastmagn.evaluation.trained import load_run
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from run_folders import CLASS_NAMES, make_run, plain_probabilities
 from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 
 import fastmagn
 from fastmagn.errors import InputError
 from fastmagn.export import main
 from fastmagn.exporting.info import ModelInfo, info_from_json
-from fastmagn.runs.trained import load_run
+from tests.helpers.run_folders import CLASS_NAMES, make_run, plain_probabilities
 
 
 @pytest.fixture(scope="module")

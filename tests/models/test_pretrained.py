@@ -11,7 +11,6 @@ from fastmagn.config.command_line import parse_config
 from fastmagn.data import load_images
 from fastmagn.errors import InputError
 from fastmagn.models.pretrained import load_pretrained
-from fastmagn.runs.trained import load_trained
 from fastmagn.training.run import train
 
 WRAPPINGS = {
