@@ -13,7 +13,7 @@ import torch
 
 from fastmagn import train as train_module
 from fastmagn.errors import InputError, Interrupted
-from fastmagn.machine.files import underlying
+from fastmagn.machine.files import os_error_behind
 from fastmagn.machine.processes import World
 from fastmagn.machine.signals import interrupted_at_once, interruptible
 from fastmagn.runs import lock as lock_module
@@ -194,7 +194,7 @@ def test_ctrl_c_inside_pytorchs_writing_is_still_ctrl_c():
     """PyTorch closes its archive, fails at that, and raises a RuntimeError instead."""
     with pytest.raises(RuntimeError, match="unexpected pos") as error:
         torch.save({"weights": torch.zeros(100_000)}, Interrupting())
-    assert isinstance(underlying(error.value), Interrupted)
+    assert isinstance(os_error_behind(error.value), Interrupted)
 
 
 # Two runs in one folder
