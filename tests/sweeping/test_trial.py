@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from fastmagn.runs.paths import last_checkpoint
+from fastmagn.runs.paths import TRIAL_LOG, last_checkpoint
 
 from fastmagn.config.text import to_yaml
-from fastmagn.sweeping.trial import LOG, Outcome, error_line, run_trial
+from fastmagn.sweeping.trial import Outcome, error_line, run_trial
 from tests.helpers.processes import run
 from tests.helpers.small_runs import config_for, state
 
@@ -28,7 +28,7 @@ def test_a_trial_asked_to_stop_saves_and_is_interrupted(tmp_path):
     run_dir = make_folder(tmp_path / "run", "--train.checkpoint_every_steps", "1", "--train.epochs", "2000")
     outcome = run_trial(run_dir, tmp_path, 1, lambda: last_checkpoint(run_dir).exists())
     assert outcome == Outcome("run", "interrupted")
-    assert "resumes from the last checkpoint" in (run_dir / LOG).read_text()
+    assert "resumes from the last checkpoint" in (run_dir / TRIAL_LOG).read_text()
     assert state(run_dir)["progress"]["epoch"] < 2000
 
 

@@ -14,7 +14,7 @@ from fastmagn.runs.paths import last_checkpoint
 
 from fastmagn import train as train_module
 from fastmagn.errors import InputError, Interrupted
-from fastmagn.machine.files import underlying
+from fastmagn.machine.files import os_error_behind
 from fastmagn.machine.processes import World
 from fastmagn.machine.signals import interrupted_at_once, interruptible
 from fastmagn.runs import lock as lock_module
@@ -33,7 +33,6 @@ from tests.helpers.small_runs import (
     state,
     without_times,
 )
-from tests.helpers.tiers import slow
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +130,7 @@ def test_sigterm_finishes_the_step_saves_and_exits_with_143(undisturbed, tmp_pat
 @pytest.mark.process
 @pytest.mark.parametrize(
     ("number", "status"),
-    [(signal.SIGINT, 130), *slow((signal.SIGTERM, 143))],
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
 )
 def test_a_signal_while_measuring_leaves_at_once_and_the_next_run_only_measures(number, status, undisturbed, tmp_path):
     run_dir = shutil.copytree(undisturbed, tmp_path / "run")
@@ -194,7 +193,7 @@ def test_ctrl_c_inside_pytorchs_writing_is_still_ctrl_c():
     """PyTorch closes its archive, fails at that, and raises a RuntimeError instead."""
     with pytest.raises(RuntimeError, match="unexpected pos") as error:
         torch.save({"weights": torch.zeros(100_000)}, Interrupting())
-    assert isinstance(underlying(error.value), Interrupted)
+    assert isinstance(os_error_behind(error.value), Interrupted)
 
 
 # Two runs in one folder
