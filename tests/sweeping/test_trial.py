@@ -52,7 +52,7 @@ def test_a_trial_that_fails_says_why_in_one_line(tmp_path):
     ],
 )
 def test_the_line_of_a_failure(log, status, expected, tmp_path):
-    path = tmp_path / LOG
+    path = tmp_path / TRIAL_LOG
     path.write_text("error: of an earlier attempt\n" + log)
     assert error_line(path, len("error: of an earlier attempt\n"), status) == expected
 
