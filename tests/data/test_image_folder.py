@@ -12,11 +12,11 @@ from PIL import Image
 from torch import nn
 from torchvision import transforms
 
-from fastmagn import evaluate as evaluation
 from fastmagn.config.schema import DataConfig, EvalConfig
 from fastmagn.data import FolderImages, load_data, load_folder_images, split_validation
 from fastmagn.errors import InputError
 from fastmagn.evaluation import cells as evaluation_cells
+from fastmagn.evaluation import measure as evaluation
 from tests.data.photo_folders import CLASSES, enlarged, small_pictures
 
 
