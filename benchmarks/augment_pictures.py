@@ -28,7 +28,7 @@ def save_pictures(path: Path, images_u8: Tensor, augment: AugmentConfig, backend
 
     def first_augmix_view(backend: str) -> np.ndarray:
         views = make_views(images_u8, params, backend)
-        return views.split(views.images)[1].permute(0, 2, 3, 1).cpu().numpy()
+        return views.chunk(params.view_spec.num_views)[1].permute(0, 2, 3, 1).cpu().numpy()
 
     reference = first_augmix_view("pil")
     columns = {"original": images_u8.permute(0, 2, 3, 1).cpu().numpy() / 255, "Pillow reference": reference}

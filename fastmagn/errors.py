@@ -50,7 +50,7 @@ def some(names: Iterable[str], shown: int = 3) -> str:
     return ", ".join(names[:shown]) + more
 
 
-def nearest(name: str, known: Iterable[str], how_many: int = 1, cutoff: float = 0.6) -> str:
+def nearest(name: str, known: Iterable[str], how_many: int = 1, cutoff: float = 0.6, prefix: str = "") -> str:
     """What ends a message about an unknown name: ` Did you mean 'x'?`; empty where no known name is near.
 
     Args:
@@ -58,6 +58,7 @@ def nearest(name: str, known: Iterable[str], how_many: int = 1, cutoff: float = 
         known: The names there are.
         how_many: At most this many of them are suggested, the nearest first.
         cutoff: How near a name must be, 0..1, as in difflib.get_close_matches.
+        prefix: Put before the suggested names; it does not count as a part of them.
     """
-    matches = difflib.get_close_matches(name, list(known), how_many, cutoff)
+    matches = [prefix + match for match in difflib.get_close_matches(name, list(known), how_many, cutoff)]
     return f" Did you mean {', '.join(map(repr, matches))}?" if matches else ""

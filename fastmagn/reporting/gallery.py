@@ -82,7 +82,7 @@ def _made_again(config: Config, images_of: ImagesOf) -> Gallery:
     images, labels, indices = next(source.batches(epoch))
     size, spec = (images.shape[2], images.shape[3]), method.view_spec(config.augment)
     params = sample_view_params(train.seed, epoch, indices, spec, config.augment, size)
-    views = make_views(images, params).images
+    views = make_views(images, params)
     if method.prepare is not None:
         model = build_model(
             config.model.name,

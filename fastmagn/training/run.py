@@ -1,7 +1,6 @@
 """A whole run: train, then evaluate, then write results.json."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from fastmagn.augment.views import choose_engine
 from fastmagn.config.schema import Config
 from fastmagn.config.text import plain
 from fastmagn.data import FolderSource, load_data, split_validation
+from fastmagn.errors import InputError
 from fastmagn.evaluation.run import evaluate_model
 from fastmagn.machine.console import console
 from fastmagn.machine.environment import environment
@@ -21,6 +21,7 @@ from fastmagn.runs.failures import explain_failures
 from fastmagn.runs.lock import run_lock
 from fastmagn.runs.paths import RESULTS
 from fastmagn.runs.progress import Progress
+from fastmagn.runs.reading import read_results
 from fastmagn.runs.records import log_results
 from fastmagn.runs.wandb import check_wandb, finish_run
 from fastmagn.training.build import build_run, measured_model
@@ -96,9 +97,9 @@ def finished_results(run: Run, progress: Progress) -> dict[str, Any] | None:
     if run.steps_done(progress) < run.last_step or not path.exists():
         return None
     try:
-        results = json.loads(path.read_text())
+        results = read_results(path)
         same = results["steps"] == run.last_step and results["config"]["eval"] == plain(run.config.eval)
-    except (ValueError, LookupError, TypeError, RecursionError):
+    except (InputError, LookupError, TypeError):
         return None  # damaged: the run is measured again
     return results if same else None
 

@@ -109,7 +109,7 @@ def make_pieces(run: Run, batch: Batch, epoch: int) -> list[Piece]:
     pieces = []
     for part in batch.pieces(config.train.accumulation_steps):
         params = sample_view_params(config.train.seed, epoch, part.indices, view_spec, config.augment, run.image_size)
-        pieces.append(Piece(make_views(part.images, params, config.augment.backend).images, part, epoch))
+        pieces.append(Piece(make_views(part.images, params, config.augment.backend), part, epoch))
     return pieces
 
 

@@ -196,7 +196,7 @@ def remove(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda tree: remove(tree / "fog" / "4"), "fog/4: no such folder; expected a folder with a subfolder for each"),
+        (lambda tree: remove(tree / "fog" / "4"), "fog/4: no such folder; expected one with CLASS/IMAGE in it"),
         (
             lambda tree: remove(tree / "fog" / "4" / CLASSES[1]),
             "fog/4: lacks class folders n01443537; expected the 3 classes of",

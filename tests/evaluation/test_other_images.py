@@ -179,9 +179,9 @@ def test_a_mapping_that_is_none_is_one_clear_line(file, text, message, tmp_path)
             "3 of 4 class folders are none of the run's 10 classes: deux, seven, two; expect",
         ),
         (["--images", "FOLDER", "--classes", "OTHER"], "Did you mean '7'?"),
-        (["--images", "nowhere"], "nowhere: no such folder; expected a folder with a subfolder for each class."),
-        (["--images", "FOLDER/seven"], "seven: has no subfolders; expected one for each class, with its images in it."),
-        (["--images", "EMPTY"], "1 class folders hold no image: 3. Remove them."),
+        (["--images", "nowhere"], "nowhere: no such folder; expected one with CLASS/IMAGE in it, IMAGE one of *.jpg"),
+        (["--images", "FOLDER/seven"], "seven: has no class folders; expected CLASS/IMAGE in it, IMAGE one of *.jpg"),
+        (["--images", "EMPTY"], "1 of 1 class folders hold no image: 3; expected CLASS/IMAGE in it"),
         (["--classes", "OTHER"], "expected none without --images DIR"),
         (
             ["--images", "FOLDER", "--corrupted", "set"],

@@ -37,7 +37,7 @@ def test_manifests_of_a_corrupted_set(attack, name):
     folder = write_corrupted_set(attack.folder / "set", {}, change)
     status, errors = attack.run(corrupt_command.main, "--verify", "--out", folder)
     assert status != 0
-    assert "is no plain file name" in errors or "missing" in errors
+    assert "is not a plain file name" in errors or "missing" in errors
     attack.note("-C set manifest", f"a file called {name!r}", f"refused: {errors.splitlines()[0]}")
 
 
@@ -128,7 +128,7 @@ def test_an_archive_of_links_for_files(attack, served):
     (attack.folder / "secret").write_bytes(b"secret")
     members = [(name, str(attack.folder / "secret")) for name, _ in set_files()]
     served(archive(*members), is_honest=True)
-    with pytest.raises(InputError, match="is no file of a CIFAR set") as caught:
+    with pytest.raises(InputError, match="is not a file of a CIFAR set") as caught:
         load_images("cifar10", attack.folder, download=True)
     attack.note("downloaded archive", "links in the files' place", f"refused: {caught.value}")
 

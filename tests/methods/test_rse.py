@@ -28,7 +28,7 @@ def test_noise_is_the_first_noisy_views_at_a_fixed_sigma():
     images_u8 = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     spec = ViewSpec(num_augmix_views=0, num_noise_views=1)
     params = sample_view_params(0, 2, np.array(INDICES), spec, context.config.augment, (32, 32))
-    clean, noisy = make_views(images_u8, params, "pil").images.chunk(2)
+    clean, noisy = make_views(images_u8, params, "pil").chunk(2)
     normals = (noisy - clean) / torch.from_numpy(params.sigma[0])[:, None, None, None]
     out, _ = add_noise(clean, torch.zeros(3), context)
     torch.testing.assert_close((out - clean) / 0.3, normals, atol=2e-4, rtol=1e-4)

@@ -16,7 +16,7 @@ from fastmagn.data import load_data
 from fastmagn.data.corrupted.npy import check_source
 from fastmagn.data.files.crops import has_dali
 from fastmagn.errors import InputError
-from fastmagn.evaluation.corrupted_set import use_cache
+from fastmagn.evaluation.corruption_cache import use_cache
 from fastmagn.machine.processes import World
 from fastmagn.runs.checkpoint import read_checkpoint
 from fastmagn.runs.paths import last_checkpoint
@@ -99,7 +99,7 @@ def test_kept_corruptions_are_of_the_images_that_are_measured(folder, tmp_path):
         check_source(kept, load_data(dataclasses.replace(data, eval_resize_px=40)).test_images_u8, images.test_labels)
 
 
-@pytest.mark.parametrize("source", ["torchvision", pytest.param("dali", marks=needs_dali)])
+@pytest.mark.parametrize("source", ["pillow", pytest.param("dali", marks=needs_dali)])
 def test_a_run_goes_on_in_the_middle_of_an_epoch_bit_for_bit(undisturbed, folder, tmp_path, source):
     """Stopped after 5 steps of the first epoch's 8 and after 4 of the second's; with DALI it is the same run too."""
     arguments = ["--data.source", source, "--data.num_workers", "1", "--eval.num_images", "4"]

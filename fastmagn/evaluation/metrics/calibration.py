@@ -44,7 +44,8 @@ def bin_predictions(
         binning: width or adaptive.
 
     Raises:
-        InputError: There are no predictions; the lengths differ; a confidence is not in 0..1; an option is unknown.
+        InputError: There are no predictions; the lengths differ; a confidence is outside 0..1 or not a number; an
+            option is unknown.
     """
     confidences = np.asarray(confidences, dtype=np.float64).reshape(-1)
     correct = np.asarray(correct).reshape(-1).astype(np.float64)

@@ -180,8 +180,8 @@ def test_views_on_the_device(size, dtype, pictures):
     images = np.tile(pictures(*size), (1 if max(size) > 100 else 40, 1, 1, 1))
     params = params_for(images, CONFIGS["all_operations"])
     tensor = torch.from_numpy(images).permute(0, 3, 1, 2)
-    expected = make_views(tensor, params, "numba", dtype).images
-    made = make_views(tensor.cuda(), params, "numba", dtype).images
+    expected = make_views(tensor, params, "numba", dtype)
+    made = make_views(tensor.cuda(), params, "numba", dtype)
     assert made.is_cuda
     assert made.is_contiguous(memory_format=torch.channels_last)
     assert_equal(made.cpu(), expected)
@@ -191,7 +191,7 @@ def test_views_on_the_device(size, dtype, pictures):
 def test_views_are_made_on_the_current_stream_without_waiting(pictures):
     images = torch.from_numpy(np.tile(pictures(32, 32), (40, 1, 1, 1))).permute(0, 3, 1, 2)
     params = params_for(images.permute(0, 2, 3, 1).numpy())
-    expected = make_views(images, params, "numba").images
+    expected = make_views(images, params, "numba")
     on_cuda = images.cuda()
     make_views(on_cuda, params, "numba")  # compiles
     torch.cuda.synchronize()
@@ -201,7 +201,7 @@ def test_views_are_made_on_the_current_stream_without_waiting(pictures):
         changed = on_cuda.clone()  # not before the stream comes to it
         torch.cuda.set_sync_debug_mode("error")
         try:
-            made = make_views(changed, params, "numba").images
+            made = make_views(changed, params, "numba")
         finally:
             torch.cuda.set_sync_debug_mode("default")
         still_busy = not stream.query()
@@ -216,7 +216,7 @@ def test_memory_stays_within_64_mib_beside_the_views(pictures):
     params = params_for(images.permute(0, 2, 3, 1).cpu().numpy())
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    made = make_views(images, params, "numba").images
+    made = make_views(images, params, "numba")
     images_copy = images.numel()  # channels last
     assert torch.cuda.max_memory_allocated() - before <= made.numel() * 4 + images_copy + 64 * 2**20
 

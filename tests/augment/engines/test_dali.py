@@ -133,7 +133,7 @@ def test_base_rotation_is_near_pillow_at_every_64th_degree(pictures, capsys):
 
 def whole_views(backend: str, images: np.ndarray, params: ViewParams) -> torch.Tensor:
     """In levels, [V, B, 3, H, W]."""
-    return make_views(as_tensor(images), params, backend).images.unflatten(0, (-1, len(images))) * 255
+    return make_views(as_tensor(images), params, backend).unflatten(0, (-1, len(images))) * 255
 
 
 def assert_views_are_near_pillow(images: np.ndarray, params: ViewParams, capsys) -> None:
@@ -262,7 +262,7 @@ def test_views_of_cuda_images_are_near_pillow(dtype, pictures):
     images = np.tile(pictures(20, 33), (4, 1, 1, 1))
     params = params_for(images, augment=dataclasses.replace(PAPER, all_operations=True))
     expected = whole_views("pil", images, params)
-    made = make_views(as_tensor(images).cuda(), params, "dali", dtype).images
+    made = make_views(as_tensor(images).cuda(), params, "dali", dtype)
     assert made.is_cuda
     assert made.dtype == dtype
     difference = (made.float().cpu().view_as(expected) * 255 - expected).abs()
