@@ -14,10 +14,10 @@ from fastmagn.evaluation.logits import read_logits
 from fastmagn.evaluation.run import evaluate_run
 from fastmagn.reporting.runs import read_runs
 from fastmagn.runs.checkpoint import read_checkpoint
-from fastmagn.runs.paths import LOGITS, METRICS, RESULTS, last_checkpoint
+from fastmagn.runs.paths import LOGITS, RESULTS, last_checkpoint
 from fastmagn.runs.reading import read_config
 from fastmagn.train import train
-from tests.small_runs import knows_the_network, without_times
+from tests.helpers.small_runs import knows_the_network, rows, without_times
 
 HERE = Path(__file__).parent
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}  # another CPU or number of threads adds in another order
@@ -31,10 +31,6 @@ def network(monkeypatch):
 @pytest.fixture
 def old_run(request, tmp_path) -> Path:
     return Path(shutil.copytree(HERE / request.param, tmp_path / request.param))
-
-
-def rows(run_dir: Path) -> list[dict]:
-    return [json.loads(line) for line in (run_dir / METRICS).read_text().splitlines()]
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from fastmagn.data import FolderImages, load_data, load_folder_images, split_val
 from fastmagn.errors import InputError
 from fastmagn.evaluation import cells as evaluation_cells
 from fastmagn.evaluation import measure as evaluation
-from tests.data.photo_folders import CLASSES, enlarged, small_pictures
+from tests.helpers.photo_folders import CLASSES, enlarged, small_pictures
 
 
 def config(folder: Path, **fields) -> DataConfig:

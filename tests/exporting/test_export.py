@@ -11,7 +11,6 @@ import onnxruntime
 import pytest
 import torch
 import yaml
-from run_folders import CLASS_NAMES, MEAN, STD, made_results, make_run, plain_probabilities
 from safetensors import safe_open
 
 from fastmagn.config.command_line import parse_config
@@ -22,6 +21,7 @@ from fastmagn.export import main
 from fastmagn.exporting import onnx_file
 from fastmagn.machine.files import write_json
 from fastmagn.methods.test_time import model_for_test
+from tests.helpers.run_folders import CLASS_NAMES, MEAN, STD, made_results, make_run, plain_probabilities
 
 ROOT = Path(__file__).parent.parent.parent
 

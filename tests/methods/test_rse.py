@@ -17,8 +17,8 @@ from fastmagn.methods.rse import add_noise, noise_ensemble
 from fastmagn.methods.table import METHODS
 from fastmagn.methods.test_time import model_for_test
 from fastmagn.training.run import train
-from tests.steps import make_context, random_images
-from tests.training.test_train import small
+from tests.helpers.small_runs import small_default as small
+from tests.helpers.steps import make_context, random_images
 
 INDICES = [5, 0, 49_999]
 

@@ -15,7 +15,7 @@ from fastmagn.runs.paths import CONFIG, RESULTS, last_checkpoint
 from fastmagn.runs.reading import check_run_folder, read_results
 from fastmagn.theory import __main__ as theory
 from fastmagn.train import main as train
-from tests.small_runs import knows_the_network
+from tests.helpers.small_runs import knows_the_network
 
 OLD_RUN = Path(__file__).parent.parent / "compatibility" / "whole"
 
