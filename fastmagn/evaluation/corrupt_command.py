@@ -9,6 +9,7 @@ from argparse import ArgumentError
 from jsonargparse import ArgumentParser
 
 from fastmagn.config.command_line import with_bases
+from fastmagn.corruptions import SEVERITIES
 from fastmagn.errors import EXIT_CODES, InputError
 from fastmagn.evaluation.corrupt_config import CorruptConfig
 from fastmagn.machine.console import console
@@ -52,7 +53,6 @@ def main(arguments: list[str]) -> int:
 
 
 def _make(config: CorruptConfig) -> int:
-    from fastmagn.corruptions import SEVERITIES
     from fastmagn.evaluation.corrupted_set import make_corrupted_set
 
     start = time.perf_counter()

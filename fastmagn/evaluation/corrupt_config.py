@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from fastmagn.corruptions import MIN_SIDE_PX
+from fastmagn.data import DATASETS
+from fastmagn.data.files.decoding import MAX_IMAGE_SIZE_PX
 from fastmagn.errors import check
 
 
@@ -36,10 +39,6 @@ class CorruptConfig:
     resize_px: int = 0
 
     def __post_init__(self) -> None:
-        from fastmagn.corruptions import MIN_SIDE_PX
-        from fastmagn.data import DATASETS
-        from fastmagn.data.files.decoding import MAX_IMAGE_SIZE_PX
-
         known = self.dataset is None or self.dataset in DATASETS
         check(known, "dataset", self.dataset, f"one of {', '.join(DATASETS)}")
         needs_dir = self.dataset not in (None, "digits") and self.data_dir is None

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fastmagn.config.schema import EvalConfig
-from fastmagn.data.files.listing import class_folders, image_names
+from fastmagn.data.files.listing import list_classes
 from fastmagn.data.files.on_demand import LazyImages
 from fastmagn.errors import InputError, nearest, some
 from fastmagn.evaluation.metrics.calibration import rms_calibration_error
@@ -55,22 +55,18 @@ def find_images(
             run's classes.
     """
     label_of = {name: label for label, name in enumerate(class_names)}
-    folders = class_folders(folder)
-    unknown = [name for name in folders if mapping.get(name, name) not in label_of]
+    files = list_classes(folder)
+    unknown = [name for name in files if mapping.get(name, name) not in label_of]
     if unknown:
         hint = nearest(mapping.get(unknown[0], unknown[0]), class_names)
         raise InputError(
-            f"{folder}: {len(unknown)} of {len(folders)} class folders are none of the run's {len(class_names)}"
+            f"{folder}: {len(unknown)} of {len(files)} class folders are none of the run's {len(class_names)}"
             f" classes: {some(unknown)}; expected names such as {some(class_names)}. Name the class of each folder in a"
             f" file, and give it by --classes FILE.{hint}"
         )
-    files = {name: image_names(folder / name) for name in folders}
-    empty = [name for name in folders if not files[name]]
-    if empty:
-        raise InputError(f"{folder}: {len(empty)} class folders hold no image: {some(empty)}. Remove them.")
-    labels = [label_of[mapping.get(name, name)] for name in folders]
-    paths = [folder / name / file for name in folders for file in files[name]]
-    counts = [len(files[name]) for name in folders]
+    paths = [folder / name / image for name, images in files.items() for image in images]
+    labels = [label_of[mapping.get(name, name)] for name in files]
+    counts = [len(images) for images in files.values()]
     return OtherImages(LazyImages(paths, image_size, resize_px), np.repeat(np.array(labels, np.int64), counts))
 
 

@@ -4,20 +4,13 @@
 `curvature` and `smoothing` hold the quantities of the equations and proofs, for studies on small networks.
 """
 
-from typing import Any
-
-from fastmagn.registry import resolve
+from fastmagn.registry import lazy_attributes
 
 __all__ = ["GeometryConfig", "measure_geometry"]
 
-# Imported when asked for: the command's --help must not wait for PyTorch.
+# Imported when used: the command's --help must not wait for PyTorch.
 _PUBLIC = {
     "GeometryConfig": "fastmagn.theory.config:GeometryConfig",
     "measure_geometry": "fastmagn.theory.measure:measure_geometry",
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
-        return resolve(_PUBLIC, name, "fastmagn.theory")
-    raise AttributeError(f"module 'fastmagn.theory' has no attribute {name!r}")
+__getattr__ = lazy_attributes(__name__, _PUBLIC)

@@ -181,7 +181,7 @@ def test_a_mapping_that_is_none_is_one_clear_line(file, text, message, tmp_path)
         (["--images", "FOLDER", "--classes", "OTHER"], "Did you mean '7'?"),
         (["--images", "nowhere"], "nowhere: no such folder; expected one with CLASS/IMAGE in it, IMAGE one of *.jpg"),
         (["--images", "FOLDER/seven"], "seven: has no class folders; expected CLASS/IMAGE in it, IMAGE one of *.jpg"),
-        (["--images", "EMPTY"], "1 class folders hold no image: 3. Remove them."),
+        (["--images", "EMPTY"], "1 of 1 class folders hold no image: 3; expected CLASS/IMAGE in it"),
         (["--classes", "OTHER"], "expected none without --images DIR"),
         (
             ["--images", "FOLDER", "--corrupted", "set"],

@@ -22,10 +22,11 @@ from fastmagn.data import DATASETS, ImageSet, load_images
 from fastmagn.data.digits import load_digits
 from fastmagn.errors import InputError
 from fastmagn.evaluation.run import evaluate_run
+from fastmagn.machine.files import replace_file, replace_folder
 from fastmagn.runs.checkpoint import load_model, read_checkpoint, save_checkpoint
 from fastmagn.runs.checkpoint_folder import newest_whole_checkpoint, put_checkpoint, remove_partial_files
 from fastmagn.runs.checksum import add_checksum, find_damage, stored_step
-from fastmagn.runs.paths import last_checkpoint
+from fastmagn.runs.paths import CHECKPOINTS, LOGITS, RESULTS, last_checkpoint
 from fastmagn.runs.progress import Progress
 from fastmagn.training.run import train
 from tests.helpers.small_runs import assert_ends_alike, knows_the_network, rows, small, state, without_times
@@ -263,6 +264,25 @@ def test_a_process_killed_at_any_call_leaves_a_whole_last_checkpoint(work, two, 
         if not killed:
             break
     assert 4 < call < 99
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path, monkeypatch):
+    """Killed at the worst moment: the old logits are renamed, the new ones not yet."""
+    run_dir, killed, rename = tmp_path / "run", tmp_path / "killed", os.rename
+    (run_dir / LOGITS).mkdir(parents=True)
+
+    def rename_and_look(source: Path, target: Path) -> None:
+        rename(source, target)
+        if not killed.exists():
+            shutil.copytree(run_dir, killed)
+
+    monkeypatch.setattr(os, "rename", rename_and_look)
+    with replace_file(run_dir / RESULTS), replace_file(last_checkpoint(run_dir)), replace_folder(run_dir / LOGITS):
+        pass
+    left = sorted(path.name.rsplit("-", 2)[0] for path in killed.rglob("*") if path != killed / CHECKPOINTS)
+    assert left == ["last.pt.partial", "logits.old", "logits.partial", "results.json.partial"]
+    remove_partial_files(killed)
+    assert list(killed.rglob("*")) == [killed / CHECKPOINTS]
 
 
 class Attack:
