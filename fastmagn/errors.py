@@ -9,7 +9,7 @@ EXIT_CODES = "Exit codes: 0 done; 2 unusable input, as one line says; 130 interr
 
 
 class InputError(ValueError):
-    """Something the user gave (a field, a file, a folder) cannot be used; the message is the whole story.
+    """Something that the user gave (a field, a file, a folder) cannot be used. The message says everything.
 
     Commands print it without a traceback and exit with status 2. Broken invariants of our own code are asserts.
     """
@@ -22,10 +22,10 @@ def check(holds: bool, field: str, got: object, expected: str) -> None:
 
 
 class Interrupted(KeyboardInterrupt):
-    """SIGINT (Ctrl-C) or SIGTERM came, and what was under way was left in order.
+    """SIGINT (Ctrl-C) or SIGTERM arrived, and the work was left in order.
 
     Args:
-        signal_number: Which.
+        signal_number: Which of the two.
     """
 
     def __init__(self, signal_number: int) -> None:
@@ -34,7 +34,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def printable(text: str) -> str:
-    r"""The text with every character that a terminal would act on, or that hides others, as an escape such as \x1b."""
+    r"""The text with every control or invisible character written as an escape such as \x1b."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
@@ -50,7 +50,7 @@ def some(names: Iterable[str], shown: int = 3) -> str:
     return ", ".join(names[:shown]) + more
 
 
-def nearest(name: str, known: Iterable[str], how_many: int = 1, cutoff: float = 0.6) -> str:
+def nearest(name: str, known: Iterable[str], how_many: int = 1, cutoff: float = 0.6, prefix: str = "") -> str:
     """What ends a message about an unknown name: ` Did you mean 'x'?`; empty where no known name is near.
 
     Args:
@@ -58,6 +58,7 @@ def nearest(name: str, known: Iterable[str], how_many: int = 1, cutoff: float = 
         known: The names there are.
         how_many: At most this many of them are suggested, the nearest first.
         cutoff: How near a name must be, 0..1, as in difflib.get_close_matches.
+        prefix: Put before the suggested names; it does not count as a part of them.
     """
-    matches = difflib.get_close_matches(name, list(known), how_many, cutoff)
+    matches = [prefix + match for match in difflib.get_close_matches(name, list(known), how_many, cutoff)]
     return f" Did you mean {', '.join(map(repr, matches))}?" if matches else ""

@@ -2,6 +2,7 @@
 
 python -m fastmagn.evaluate --run runs/NAME [--corrupted DIR] [--data.dir DIR] [--eval.num_images N] ...
 python -m fastmagn.evaluate --run runs/NAME --images DIR [--classes FILE] ...
+python -m fastmagn.evaluate --logits runs/NAME/logits [--eval.num_bins N] ...
 torchrun --nproc_per_node 2 -m fastmagn.evaluate --run_dir runs/NAME ...
 """
 
@@ -9,24 +10,71 @@ import argparse
 from pathlib import Path
 
 from fastmagn.config.command_line import OwnOptions, parse_config, parse_own
+from fastmagn.config.schema import Config
 from fastmagn.config.text import plain
 from fastmagn.errors import EXIT_CODES, InputError
-from fastmagn.evaluation.measure import summarise_logits
-from fastmagn.evaluation.other_images import (
-    with_image_folders,
-)
-from fastmagn.evaluation.shown import print_results
-from fastmagn.evaluation.trained_run import evaluate_images, evaluate_run
 from fastmagn.machine.command import run_command
 from fastmagn.machine.console import console
 from fastmagn.machine.files import write_json
 from fastmagn.machine.torchrun import rank
+from fastmagn.runs.paths import EVALUATION
+from fastmagn.runs.reading import read_config
+
+_PROG = "python -m fastmagn.evaluate"
+_DESCRIPTION = "Measure a trained run again, or on other images, or stored logits without the model."
 
 
 def main(arguments: list[str]) -> int:
+    own, config = parse_arguments(arguments)
+    # Imported here, so that --help does not wait for PyTorch.
+    from fastmagn.evaluation.measure import summarise_logits
+    from fastmagn.evaluation.other_images import with_image_folders
+    from fastmagn.evaluation.run import evaluate_images, evaluate_run
+    from fastmagn.evaluation.shown import print_results
+
+    is_first_process = rank() == 0
+    out = own.out or (own.run or own.logits) / EVALUATION
+    if own.images is not None:
+        entries = evaluate_images(own.run, config, own.images, own.classes)
+        if is_first_process:
+            write_json(out, with_image_folders(out, entries))
+    else:
+        if own.run is not None:
+            results = evaluate_run(own.run, config)
+        else:
+            results = summarise_logits(own.logits, config.eval) | {"config": {"eval": plain(config.eval)}}
+        if is_first_process:
+            write_json(out, results)
+            print_results(results, title=str(own.run or own.logits))
+    if is_first_process:
+        console.print(f"written to {out}", soft_wrap=True)
+    return 0
+
+
+def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, Config]:
+    """The command's own arguments, and the configuration that the others and the run make.
+
+    Raises:
+        InputError: Arguments that do not go together; an unknown field; a run that cannot be read.
+    """
+    own, fields = parse_own(_parser(), arguments)
+    if own.classes is not None and own.images is None:
+        raise InputError(f"classes: got {own.classes}; expected none without --images DIR, whose folders it explains.")
+    has_run_only = own.run is not None and own.corrupted is None and not own.save_logits
+    if own.images is not None and not has_run_only:
+        raise InputError(f"images: got {own.images}; expected it with --run, without --corrupted and --save_logits.")
+    if own.corrupted is not None:
+        fields = [*fields, "--eval.corrupted_dir", str(own.corrupted)]
+    if own.save_logits:
+        fields = [*fields, "--eval.save_logits", "true"]
+    config = read_config(own.run, fields) if own.run is not None else parse_config(fields, _PROG, _DESCRIPTION)
+    return own, config
+
+
+def _parser() -> OwnOptions:
     parser = OwnOptions(
-        "python -m fastmagn.evaluate",
-        "Measure a trained run again, or on other images, or stored logits without the model.",
+        _PROG,
+        _DESCRIPTION,
         "Any field of the run's configuration may follow, such as --data.dir DIR, --eval.num_images N, "
         "--eval.corruption_set c15, --device cpu; python -m fastmagn.train --help lists them. " + EXIT_CODES,
     )
@@ -34,7 +82,7 @@ def main(arguments: list[str]) -> int:
     what.add_argument(
         *("--run", "--run_dir"),
         type=Path,
-        help="folder of the run (say --run_dir under torchrun, which takes --run for an option of its own)",
+        help="folder of the run (write --run_dir under torchrun, which has an option --run of its own)",
     )
     what.add_argument("--logits", type=Path, help="folder of logits that --save_logits left, instead of a run")
     parser.add_argument("--corrupted", type=Path, help="folder of a made or published -C set (eval.corrupted_dir)")
@@ -42,48 +90,18 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--images",
         type=Path,
-        help="measure on all images of this folder alone, IMAGES/CLASS/IMAGE, of some of the run's classes, such as "
-        "ImageNet-A or ImageNet-R; added to the results file as image_folders",
+        help="measure all images of this folder only, IMAGES/CLASS/IMAGE, of some of the run's classes, such as "
+        "ImageNet-A or ImageNet-R; the results file gets them as image_folders",
     )
     parser.add_argument(
         "--classes",
         type=Path,
-        help="for --images: JSON or YAML mapping, or CSV of two columns: a class folder's name, its class in the run",
+        help="for --images: JSON or YAML mapping, or CSV of two columns: name of a class folder, its class in the run",
     )
-    parser.add_argument("--out", type=Path, help="results file; evaluation.json in RUN, or in the logits' folder")
-    own, fields = parse_own(parser, arguments)
-    _check_arguments(own)
-    if own.corrupted is not None:
-        fields = [*fields, "--eval.corrupted_dir", str(own.corrupted)]
-    if own.save_logits:
-        fields = [*fields, "--eval.save_logits", "true"]
-    if own.run is not None:
-        fields = ["--config", str(own.run / "config.yaml"), *fields]
-    config = parse_config(fields, parser.prog, parser.description)
-    out = own.out or (own.run or own.logits) / "evaluation.json"
-    if own.images is not None:
-        results = evaluate_images(own.run, config, own.images, own.classes)
-        if rank() == 0:
-            write_json(out, with_image_folders(out, results))
-            console.print(f"written to {out}", soft_wrap=True)
-        return 0
-    if own.run is not None:
-        results = evaluate_run(own.run, config)
-    else:
-        results = summarise_logits(own.logits, config.eval) | {"config": {"eval": plain(config.eval)}}
-    if rank() == 0:
-        write_json(out, results)
-        print_results(results, title=str(own.run or own.logits))
-        console.print(f"written to {out}", soft_wrap=True)
-    return 0
-
-
-def _check_arguments(own: argparse.Namespace) -> None:
-    if own.classes is not None and own.images is None:
-        raise InputError(f"classes: got {own.classes}; expected none without --images DIR, whose folders it explains.")
-    alone = own.run is not None and own.corrupted is None and not own.save_logits
-    if own.images is not None and not alone:
-        raise InputError(f"images: got {own.images}; expected it with --run, without --corrupted and --save_logits.")
+    parser.add_argument(
+        "--out", type=Path, help="results file; by default evaluation.json in RUN or in the logits' folder"
+    )
+    return parser
 
 
 if __name__ == "__main__":

@@ -1,11 +1,8 @@
 """Every file of examples/ runs as its first lines say, shortened, and does what it is there for."""
 
 import importlib.util
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 import timm
@@ -14,17 +11,17 @@ from safetensors.torch import save_file
 
 from fastmagn.corruptions import available_corruptions
 from fastmagn.evaluation.corrupted_set import CorruptConfig, make_corrupted_set
+from tests.helpers.commands import call
+from tests.helpers.processes import ROOT
 
-ROOT = Path(__file__).parent.parent
 EXAMPLES = ("evaluate_timm", "lightning_module", "plain_pytorch")
 
 
-def run(name: str, folder: Path, *arguments: str) -> str:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")])}
-    command = [sys.executable, str(ROOT / "examples" / f"{name}.py"), *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys) -> Callable[..., str]:
+    """What an example prints, run in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return lambda name, *arguments: call([ROOT / "examples" / f"{name}.py", *arguments], capsys).stdout
 
 
 def clean_accuracy(shown: str) -> float:
@@ -37,18 +34,18 @@ def test_every_example_is_named_and_run_here():
     assert all(f"`{name}.py`" in text for name in EXAMPLES)
 
 
-def test_the_plain_loop_learns(tmp_path):
-    shown = run("plain_pytorch", tmp_path, "--epochs", "2", "--num_test_images", "100")
+def test_the_plain_loop_learns(run):
+    shown = run("plain_pytorch", "--epochs", "2", "--num_test_images", "100")
     assert clean_accuracy(shown) > 50, "ten classes by chance are 10"
 
 
 @pytest.mark.skipif(importlib.util.find_spec("lightning") is None, reason="Lightning is not installed (extra examples)")
-def test_the_lightning_module_learns(tmp_path):
-    shown = run("lightning_module", tmp_path, "--epochs", "2", "--num_test_images", "100")
+def test_the_lightning_module_learns(run):
+    shown = run("lightning_module", "--epochs", "2", "--num_test_images", "100")
     assert clean_accuracy(shown) > 50
 
 
-def test_a_timm_network_on_a_made_set(tmp_path):
+def test_a_timm_network_on_a_made_set(run, tmp_path):
     """With weights from both kinds of file: the numbers are the same."""
     if "frost" not in available_corruptions():
         pytest.skip("the frost pictures are not installed")
@@ -57,12 +54,13 @@ def test_a_timm_network_on_a_made_set(tmp_path):
     save_file(state, tmp_path / "weights.safetensors")
     torch.save(state, tmp_path / "weights.pt")
     arguments = ["--model", "test_resnet", "--corrupted", "set", "--num_images", "10", "--checkpoint"]
-    first, second = (run("evaluate_timm", tmp_path, *arguments, f"weights.{kind}") for kind in ("safetensors", "pt"))
+    first, second = (run("evaluate_timm", *arguments, f"weights.{kind}") for kind in ("safetensors", "pt"))
     assert first == second
     assert re.search(r"mCA c15 [\d.]+%", first)
 
 
+@pytest.mark.slow
 @pytest.mark.data
-def test_a_timm_network_on_cifar(data_dir, tmp_path):
+def test_a_timm_network_on_cifar(run, data_dir):
     arguments = ["--model", "test_vit", "--side_px", "160", "--data_dir", str(data_dir), "--num_images", "4"]
-    assert "RMS calibration error, corrupt" in run("evaluate_timm", tmp_path, *arguments)
+    assert "RMS calibration error, corrupt" in run("evaluate_timm", *arguments)

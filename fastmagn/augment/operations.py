@@ -1,6 +1,6 @@
-"""The versioned table of AugMix's operations: what an id in `ViewParams.ops` does, and what its magnitude means.
+"""The versioned table of AugMix's operations: what each id in `AugMixParams.ops` does, and what its magnitude means.
 
-Semantics are those of google-research/augmix on Pillow (augmentations.py): bilinear, black fill, uint8. The ids and the
+The operations are google-research/augmix's on Pillow (augmentations.py): bilinear, black fill, uint8. The ids and the
 same level -> magnitude rule, compiled, are in `fastmagn_kernels.draws`; a test holds the two together.
 """
 
@@ -20,8 +20,8 @@ class Operation:
         name: Its name.
         unit: The magnitude's unit; "none" if the operation has no magnitude.
         magnitude: (level in [0.1, 10), height, width) -> unsigned magnitude.
-        signed: A fair coin gives the magnitude's sign.
-        overlaps_corruptions: Overlaps the corruptions of the test sets, so it is off unless asked for.
+        signed: Whether a fair coin gives the magnitude's sign.
+        overlaps_corruptions: Whether it overlaps the corruptions of the test sets; it is then off by default.
     """
 
     id: int

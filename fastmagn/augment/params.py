@@ -1,4 +1,4 @@
-"""All randomness of the views: a pure function of (seed, epoch, sample index, view), the same for every backend.
+"""All randomness of the views: a pure function of (seed, epoch, sample index, view), the same for every engine.
 
 Legend: B batch, J AugMix views, N noise views, W chains (mixture_width), D operations of a chain, H W image size.
 """
@@ -6,6 +6,7 @@ Legend: B batch, J AugMix views, N noise views, W chains (mixture_width), D oper
 import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import permutations
 
 import numpy as np
 
@@ -14,27 +15,21 @@ from fastmagn.config.schema import AugmentConfig
 from fastmagn.errors import check
 from fastmagn_kernels import draws, rng
 
+JITTER_PARTS = ("brightness", "contrast", "saturation")
 # jitter_order -> the order in which the colour jitter applies its three parts.
-JITTER_ORDERS = (
-    ("brightness", "contrast", "saturation"),
-    ("brightness", "saturation", "contrast"),
-    ("contrast", "brightness", "saturation"),
-    ("contrast", "saturation", "brightness"),
-    ("saturation", "brightness", "contrast"),
-    ("saturation", "contrast", "brightness"),
-)
+JITTER_ORDERS = tuple(permutations(JITTER_PARTS))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViewSpec:
-    """What a method needs: `num_augmix_views` (J) and `num_noise_views` (N) beside the clean view."""
+    """The views that a method needs beside the clean one: `num_augmix_views` (J) and `num_noise_views` (N)."""
 
     num_augmix_views: int
     num_noise_views: int
 
     @property
     def num_views(self) -> int:
-        """V: the clean view and all others."""
+        """V, the number of all views, with the clean one."""
         return 1 + self.num_augmix_views + self.num_noise_views
 
 
@@ -84,14 +79,14 @@ class AugMixParams:
 class ViewParams:
     """Everything that is random about the views of a batch.
 
-    The five fields decide all of it. An engine on the host reads the arrays `base`, `augmix` and `sigma`, drawn when
-    first asked for; the CUDA kernels draw the same values for themselves, from the same counters.
+    The fields determine all of it. An engine on the host reads the arrays `base`, `augmix` and `sigma`, which are drawn
+    when they are first used; the CUDA kernels draw the same values themselves, from the same counters.
 
     Args:
-        seed: The run's, 0..2^64 - 1.
-        epoch: Epoch, from 0.
+        seed: The run's seed, 0..2^64 - 1.
+        epoch: The epoch, from 0.
         indices: Sample indices, int64 [B].
-        view_spec: How many views.
+        view_spec: The number of views.
         augment: The distributions.
         image_size: (H, W) of the images, px; translations are fractions of it.
     """
@@ -110,12 +105,12 @@ class ViewParams:
 
     @cached_property
     def base(self) -> BaseParams:
-        """The base transforms."""
+        """The parameters of the clean views."""
         return _draw_base(self)
 
     @cached_property
     def augmix(self) -> AugMixParams:
-        """The AugMix views."""
+        """The parameters of the AugMix views."""
         return _draw_augmix(self)
 
     @cached_property
@@ -132,15 +127,15 @@ def sample_view_params(
     """The parameters of a batch's views.
 
     Args:
-        seed: The run's, 0..2^64 - 1.
+        seed: The run's seed, 0..2^64 - 1.
         epoch: 0..2^32 - 1.
         indices: Sample indices, integers [B] in 0..2^32 - 1 (numpy, or a torch tensor on the CPU).
-        view_spec: How many AugMix and noise views.
+        view_spec: The numbers of AugMix and noise views.
         augment: Their distributions.
         image_size: (H, W), px.
 
     Raises:
-        InputError: If an argument is out of range.
+        InputError: An argument is out of range.
     """
     check(0 <= seed < 2**64, "seed", seed, "0..2^64 - 1")
     check(0 <= epoch < 2**32, "epoch", epoch, "0..2^32 - 1")
@@ -162,14 +157,26 @@ def sample_view_params(
 
 
 def identity_base(params: ViewParams) -> ViewParams:
-    """The same AugMix and noise draws on the images as they are: no crop, flip, jitter or rotation.
+    """The same AugMix and noise draws on the unchanged images: without crop, flip, jitter and rotation.
 
-    A quantity that is turned off moves no other (`fastmagn_kernels.draws`).
+    Turning one quantity off does not change the draws of the others.
     """
-    as_they_are = dataclasses.replace(
+    unchanged = dataclasses.replace(
         params.augment, crop_padding_px=0, horizontal_flip=False, color_jitter=0.0, rotation_deg=0.0
     )
-    return dataclasses.replace(params, augment=as_they_are)
+    return dataclasses.replace(params, augment=unchanged)
+
+
+def jitter_steps(base: BaseParams) -> tuple[np.ndarray, np.ndarray]:
+    """The colour jitter of each image, step by step.
+
+    Returns:
+        The part of each step, an index into JITTER_PARTS, int64 [B, 3]; its factor, float32 [B, 3].
+    """
+    orders = np.array([[JITTER_PARTS.index(part) for part in order] for order in JITTER_ORDERS])
+    parts = orders[base.jitter_order]
+    factors = np.stack([getattr(base, part) for part in JITTER_PARTS], axis=1)
+    return parts, np.take_along_axis(factors, parts, axis=1)
 
 
 def _draw_base(params: ViewParams) -> BaseParams:
@@ -198,7 +205,7 @@ def _draw_base(params: ViewParams) -> BaseParams:
 
 
 def empty_augmix(params: ViewParams) -> AugMixParams:
-    """The arrays of `params.augmix`, yet to be drawn: an engine may do that itself, by `draws.draw_augmix`."""
+    """The arrays of `params.augmix`, not drawn yet: an engine may draw them itself, with `draws.draw_augmix`."""
     shape = (params.view_spec.num_augmix_views, params.batch_size, params.augment.mixture_width)
     depth = max_depth(params.augment)
     return AugMixParams(
@@ -238,5 +245,5 @@ def max_depth(augment: AugmentConfig) -> int:
 
 
 def num_operations(augment: AugmentConfig) -> int:
-    """How many operations of the table are drawn from: ids 0..num_operations - 1."""
+    """The number of operations that are drawn from: ids 0..num_operations - 1."""
     return len(OPERATIONS) if augment.all_operations else NUM_AUGMIX_OPERATIONS

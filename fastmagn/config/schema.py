@@ -22,12 +22,13 @@ class DataConfig:
         download: Fetch a CIFAR set that is absent into dir; off means no network access at all.
         num_validation_images: Training images held out and measured after each epoch, 0 for none; use these to select.
         image_size: For name folder: side of the square that the network sees, 8..4096 px.
-        eval_resize_px: For name folder: the shorter side of a validation image before its central square is cut out,
-            image_size..4096 px; 0 means image_size * 256 / 224, torchvision's for 224.
+        eval_resize_px: For name folder: the length to which the shorter side of a validation image is resized before
+            its central square is cut out, image_size..4096 px; 0 means image_size * 256 / 224, as torchvision does for
+            224 (the option resize_px of fastmagn.corrupt has another default).
         min_crop_area: For name folder: a random resized crop keeps at least this share of a training image's area, in
             (0, 1].
-        source: For name folder: who decodes the training images: dali (NVIDIA DALI; on the GPU where there is one),
-            torchvision (Pillow on worker threads), or auto (dali where it is installed).
+        source: For name folder: what decodes the training images: dali (NVIDIA DALI; on the GPU where there is one),
+            pillow (Pillow on worker threads; torchvision is its older name), or auto (dali where it is installed).
         num_workers: For name folder: threads that decode images for a process, 0..256; 0 means one for each of its
             cores.
     """
@@ -39,7 +40,7 @@ class DataConfig:
     image_size: int = 224
     eval_resize_px: int = 0
     min_crop_area: float = 0.08
-    source: Literal["auto", "dali", "torchvision"] = "auto"
+    source: Literal["auto", "dali", "pillow", "torchvision"] = "auto"
     num_workers: int = 0
 
     def __post_init__(self) -> None:
@@ -345,8 +346,7 @@ class Config:
     """A whole run.
 
     Args:
-        method: What to train with. The paper's: standard, at, trades, rse, augmix, magn, magn_augmix. Rivals: cutout,
-            mixup, cutmix, autoaugment, trivialaugment, dign.
+        method: Name of the training method; the end of this help lists them.
         run_dir: The run's folder; none means runs/DATA-METHOD-MODEL-seedSEED.
         resume: auto goes on from the run folder's last checkpoint if it has one; never refuses a folder with one.
         device: auto (CUDA where there is one), cpu or cuda.

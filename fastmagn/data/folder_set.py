@@ -1,6 +1,6 @@
-"""A user's own images, DIR/train/CLASS/IMAGE and DIR/val/CLASS/IMAGE: found at the start, decoded when they are needed.
+"""A user's own images, DIR/train/CLASS/IMAGE and DIR/val/CLASS/IMAGE: listed at the start, decoded when needed.
 
-ImageNet's 50,000 validation images of 224 px would be 7.5 GB on every process; a batch of them is 0.15 MB an image.
+Decoded at once, ImageNet's 50,000 validation images of 224 px would take 7.5 GB in every process, 0.15 MB per image.
 """
 
 from pathlib import Path
@@ -9,12 +9,13 @@ import numpy as np
 
 from fastmagn.config.schema import DataConfig
 from fastmagn.data.files.headers import ImageFiles, scan
-from fastmagn.data.files.listing import LAYOUT, list_classes, some
+from fastmagn.data.files.listing import LAYOUT, list_classes
 from fastmagn.data.files.on_demand import FolderImages
 from fastmagn.data.image_set import ImageSet
-from fastmagn.errors import InputError
+from fastmagn.errors import InputError, some
 
-# ImageNet's, which networks trained on photographs expect. The images of a folder are not read to compute theirs.
+# ImageNet's mean and standard deviation, which networks trained on photographs expect. A folder's own would take a pass
+# over all its images.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
@@ -22,11 +23,12 @@ STD = (0.229, 0.224, 0.225)
 def open_image_folder(config: DataConfig) -> ImageSet:
     """The image set in `config.dir`; only headers are read.
 
-    Label k is the k-th of the class folders of train, sorted. A class may lack validation images, not training images.
+    Label k is the k-th of train's class folders, sorted. A class may have no validation images, but it must have
+    training images.
 
     Raises:
-        InputError: No folder, no train or val in it, no class folders, an empty one, a class only in val, nothing that
-            can be read.
+        InputError: The folder, its train or its val does not exist; there are no class folders; one of them is empty or
+            is in val only; or no image can be read.
     """
     root = Path(config.dir)
     train, val = root / "train", root / "val"

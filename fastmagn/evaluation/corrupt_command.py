@@ -1,4 +1,4 @@
-"""The arguments and messages of `python -m fastmagn.corrupt`."""
+"""The command `python -m fastmagn.corrupt`: its arguments and what it prints."""
 
 import sys
 import time
@@ -6,11 +6,8 @@ import warnings
 
 from fastmagn.config.command_line import make_parser, of_kind, parse, with_bases
 from fastmagn.corruptions import SEVERITIES
-from fastmagn.data.corrupted.npy import (
-    read_manifest,
-)
 from fastmagn.errors import EXIT_CODES
-from fastmagn.evaluation.corrupted_set import CorruptConfig, make_corrupted_set, verify_corrupted_set
+from fastmagn.evaluation.corrupt_config import CorruptConfig
 from fastmagn.machine.console import console
 
 EXIT_DIFFERENT = 1
@@ -31,7 +28,7 @@ def parse_arguments(arguments: list[str]) -> tuple[CorruptConfig, bool]:
     parser.add_argument(
         "--verify",
         action="store_true",
-        help="Make nothing; check out against its manifest and, where dataset or data_dir is given, its test images.",
+        help="Make nothing; check out against its manifest and, if dataset or data_dir is given, its test images.",
     )
     parser.add_class_arguments(CorruptConfig)
     values = parse(parser, with_bases(arguments))
@@ -43,26 +40,32 @@ def main(arguments: list[str]) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
-        if verify:
-            return _print_verdict(config, verify_corrupted_set(config))
-        start = time.perf_counter()
-        manifest = make_corrupted_set(config, _print_line)
-    total, seconds = (
-        len(manifest["corruptions"]) * len(SEVERITIES) * manifest["num_images"],
-        time.perf_counter() - start,
-    )
+        return _verify(config) if verify else _make(config)
+
+
+def _make(config: CorruptConfig) -> int:
+    from fastmagn.evaluation.corrupted_set import make_corrupted_set
+
+    start = time.perf_counter()
+    manifest = make_corrupted_set(config, _print_line)
+    seconds = time.perf_counter() - start
+    total = len(manifest["corruptions"]) * len(SEVERITIES) * manifest["num_images"]
     _print_line(f"made {total:,} images in {seconds:.1f} s, {total / seconds:,.0f} images/s: {config.out}")
     return 0
 
 
-def _print_verdict(config: CorruptConfig, faults: list[str]) -> int:
+def _verify(config: CorruptConfig) -> int:
+    from fastmagn.data.corrupted.npy import read_manifest
+    from fastmagn.evaluation.corrupted_set import verify_corrupted_set
+
+    faults = verify_corrupted_set(config)
     for fault in faults:
         print(f"error: {fault}", file=sys.stderr)
     if faults:
         return EXIT_DIFFERENT
-    manifest = read_manifest(config.out)
+    num_files = len(read_manifest(config.out)["files"])
     against = "manifest" if config.dataset is None and config.data_dir is None else "manifest and its test images"
-    _print_line(f"{config.out}: {len(manifest['files'])} files, as made: sizes, SHA-256 and shapes match its {against}")
+    _print_line(f"{config.out}: {num_files} files, as made: sizes, SHA-256 and shapes match its {against}")
     return 0
 
 

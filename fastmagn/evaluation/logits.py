@@ -1,12 +1,14 @@
 """Stored logits: a folder from which every measure can be computed again without the model.
 
-labels.npy          int64 [M]
-clean.npy           float32 [1, M, K]
-<corruption>.npy    float32 [5, M, K], severities 1 to 5
+    labels.npy          int64 [M]
+    clean.npy           float32 [1, M, K]
+    <corruption>.npy    float32 [5, M, K], severities 1 to 5
+
+Shape letters: M images, K classes.
 """
 
-import os
-import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,39 +16,53 @@ import numpy as np
 from fastmagn.corruptions import CORRUPTIONS, SEVERITIES
 from fastmagn.data.arrays import open_array
 from fastmagn.errors import InputError
+from fastmagn.machine.files import replace_folder
+
+
+class _Discarded(Exception):
+    pass
 
 
 class LogitsWriter:
-    """Writes a logits folder beside its place and puts it there when finished; an older one is replaced then."""
+    """Writes the cells of a logits folder; made by `write_logits`."""
 
-    def __init__(self, folder: Path, labels: np.ndarray) -> None:
-        self.folder = folder
-        self.partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-        self.partial.mkdir(parents=True)
-        self.cells: dict[str, list[np.ndarray]] = {}
-        np.save(self.partial / "labels.npy", labels)
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._severities: list[np.ndarray] = []
+        self.is_discarded = False
 
     def write(self, name: str, severity: int, logits: np.ndarray) -> None:
-        """Keep a cell's logits, float32 [M, K]; severities come in order (0 for `clean`, else 1 to 5)."""
-        cells = self.cells.setdefault(name, [])
-        cells.append(logits)
+        """Keep a cell's logits, float32 [M, K]. The severities of a corruption come in order, 1 to 5; `clean` has 0."""
+        self._severities.append(logits)
         if name == "clean" or severity == SEVERITIES[-1]:
-            np.save(self.partial / f"{name}.npy", np.stack(cells))
-            cells.clear()
-
-    def finish(self) -> None:
-        """Put the whole folder in its place."""
-        if self.folder.exists():
-            shutil.rmtree(self.folder)
-        os.replace(self.partial, self.folder)
+            np.save(self._folder / f"{name}.npy", np.stack(self._severities))
+            self._severities.clear()
 
     def discard(self) -> None:
-        """Keep nothing of it; an older folder stays."""
-        shutil.rmtree(self.partial)
+        """Keep nothing of this folder in the end."""
+        self.is_discarded = True
+
+
+@contextmanager
+def write_logits(folder: Path, labels: np.ndarray) -> Iterator[LogitsWriter]:
+    """Write a logits folder, which appears when the block ends and replaces an older one.
+
+    If the block fails or discards it, nothing is left of it, and an older folder stays.
+
+    Args:
+        folder: The folder.
+        labels: int64 [M].
+    """
+    with suppress(_Discarded), replace_folder(folder) as partial:
+        np.save(partial / "labels.npy", labels)
+        writer = LogitsWriter(partial)
+        yield writer
+        if writer.is_discarded:
+            raise _Discarded
 
 
 def read_logits(folder: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Labels int64 [M], and float32 [1 or 5, M, K] by name, `clean` first; mapped, not read.
+    """Labels int64 [M], and the logits by name, `clean` first: float32 [1 or 5, M, K], mapped from their files.
 
     Raises:
         InputError: A file is missing or damaged, or does not fit the labels.

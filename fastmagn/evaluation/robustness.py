@@ -1,4 +1,4 @@
-"""The robustness of anyone's classifier: what a run's results.json says of its own.
+"""Measures the robustness of any classifier, with the measures of a run's results.json.
 
 Shape letters: B batch, N images, H W image, K classes.
 """
@@ -18,7 +18,7 @@ from fastmagn.evaluation.measure import evaluate
 
 
 class Preprocessed(nn.Module):
-    """A model behind a function of its images."""
+    """A model whose images pass through a function first."""
 
     def __init__(self, preprocess: Callable[[Tensor], Tensor], model: nn.Module) -> None:
         super().__init__()
@@ -44,8 +44,8 @@ def evaluate_robustness(
 ) -> dict[str, Any]:
     """Accuracy of a PyTorch classifier on clean and corrupted images, mCA, and calibration.
 
-    The model is measured in evaluation mode, in float32, and left in the mode it was in. The corruptions are made on
-    the fly (the same ones each time) unless there is a made or published -C set.
+    The model is measured in evaluation mode, in float32, and left in the mode it was in. The images are corrupted on
+    the fly, the same way each time, unless a made or published -C set is given.
 
     >>> import torch
     >>> from fastmagn import evaluate_robustness
@@ -61,11 +61,11 @@ def evaluate_robustness(
         labels: N integers in 0..K-1.
         corruption_set: c15 (the usual benchmark's), c18 (without gaussian_noise), c19 (all).
         corrupted_dir: Folder of a -C set of these images: <corruption>.npy and labels.npy.
-        num_images: First so many test images, 0 for all.
+        num_images: Measure only the first so many test images; 0 measures all.
         num_bins: Bins of the calibration errors, 1 or more.
-        batch_size: Images a forward pass, 1 or more.
-        device: Where to run; the model is moved there. By default where its parameters are.
-        preprocess: Applied to the images before the model: normalisation, another size.
+        batch_size: Images per forward pass, 1 or more.
+        device: Where to run; the model is moved there. By default it stays where its parameters are.
+        preprocess: What the model needs before its forward pass, such as normalisation or another size.
 
     Returns:
         The measured part of results.json, fractions in 0..1: `num_images`, `clean_accuracy`, `mca` {c15, c18, c19; None
@@ -73,21 +73,10 @@ def evaluate_robustness(
         `calibration` and `reliability`.
 
     Raises:
-        InputError: An argument is not of this kind; the -C set does not fit the images.
+        InputError: An argument is not as described here, or the -C set does not fit the images.
     """
     images_u8, labels = np.asarray(images_u8), np.asarray(labels)
-    shape = images_u8.shape
-    is_images = images_u8.ndim == 4 and shape[3] == 3 and len(images_u8) > 0 and min(shape[1:3]) >= MIN_SIDE_PX
-    check(is_images, "images_u8.shape", list(shape), "[N, H, W, 3], N at least 1, H and W at least 8")
-    check(images_u8.dtype == np.uint8, "images_u8.dtype", str(images_u8.dtype), "uint8 (levels 0..255)")
-    is_labels = labels.shape == shape[:1] and labels.dtype.kind in "iu"
-    check(
-        is_labels,
-        "labels",
-        f"{labels.dtype} {list(labels.shape)}",
-        f"integers, one for each of {len(images_u8)} images",
-    )
-    check(labels.min() >= 0, "labels", int(labels.min()), "classes, 0..K-1")
+    _check_images(images_u8, labels)
     check(corruption_set in CORRUPTION_SETS, "corruption_set", corruption_set, f"one of {', '.join(CORRUPTION_SETS)}")
     config = EvalConfig(
         corruption_set=corruption_set,
@@ -101,3 +90,14 @@ def evaluate_robustness(
     here = next((parameter.device for parameter in model.parameters()), torch.device(device or "cpu"))
     measured = model if preprocess is None else Preprocessed(preprocess, model)
     return evaluate(measured, images_u8, labels.astype(np.int64), config, device=here)
+
+
+def _check_images(images_u8: np.ndarray, labels: np.ndarray) -> None:
+    shape = images_u8.shape
+    is_images = images_u8.ndim == 4 and shape[3] == 3 and len(images_u8) > 0 and min(shape[1:3]) >= MIN_SIDE_PX
+    check(is_images, "images_u8.shape", list(shape), "[N, H, W, 3], N at least 1, H and W at least 8")
+    check(images_u8.dtype == np.uint8, "images_u8.dtype", str(images_u8.dtype), "uint8 (levels 0..255)")
+    is_labels = labels.shape == shape[:1] and labels.dtype.kind in "iu"
+    got = f"{labels.dtype} {list(labels.shape)}"
+    check(is_labels, "labels", got, f"integers, one for each of {len(images_u8)} images")
+    check(labels.min() >= 0, "labels", int(labels.min()), "classes, 0..K-1")

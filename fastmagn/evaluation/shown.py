@@ -1,5 +1,6 @@
-"""Results as a terminal shows them."""
+"""Print the results of an evaluation, in per cent."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from rich.table import Table
@@ -8,7 +9,7 @@ from fastmagn.machine.console import console
 
 
 def print_results(results: dict[str, Any], title: str) -> None:
-    """The corruption table and the summary of a results.json, in per cent."""
+    """The corruption table and the summary of a results.json."""
     table = Table(title=title, caption="accuracy in %, severity 1 to 5")
     table.add_column("corruption")
     for severity in range(1, 6):
@@ -28,3 +29,18 @@ def print_results(results: dict[str, Any], title: str) -> None:
         f"RMS calibration error: clean {100 * rms['clean']:.2f} %, corrupt ({rms['corruption_set']}) "
         f"{100 * rms['corrupt']:.2f} %"
     )
+
+
+def print_images(folder: str, entry: Mapping[str, Any], num_all_classes: int) -> None:
+    """A folder's entry of `image_folders`, see `other_images.summarise_images`."""
+    if entry["num_unreadable"]:
+        console.print(f"warning: {entry['num_unreadable']} image files cannot be read; they are left out.")
+    console.print(f"{folder}: {entry['num_images']} images of {entry['num_classes']} classes", soft_wrap=True)
+    for name, which in (
+        ("own_classes", f"among these {entry['num_classes']} classes (as ImageNet-A and -R are published)"),
+        ("all_classes", f"among all {num_all_classes} classes"),
+    ):
+        accuracy, rms = entry[name]["accuracy"], entry[name]["rms_calibration_error"]
+        console.print(
+            f"accuracy {which} {100 * accuracy:.2f} %, RMS calibration error {100 * rms:.2f} %", soft_wrap=True
+        )

@@ -1,4 +1,4 @@
-"""A trained classifier for use: `fastmagn.load(FILE).predict(images)`.
+"""Use a trained classifier: `fastmagn.load(FILE).predict(images)`.
 
 Shape letters: B batch, K classes, H W image.
 """
@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from fastmagn.errors import InputError, check
+from fastmagn.evaluation.trained import load_run
 from fastmagn.exporting.images import as_batch, as_sequence
-from fastmagn.exporting.info import ModelInfo
+from fastmagn.exporting.info import ModelInfo, model_info
 from fastmagn.exporting.onnx_file import read_onnx
 from fastmagn.exporting.safetensors_file import read_safetensors
-from fastmagn.runs.trained import load_run
 
 
 class Prediction(NamedTuple):
@@ -27,11 +27,11 @@ class Prediction(NamedTuple):
 
 
 class Classifier:
-    """A trained model with all that it needs to classify images; made by `load`.
+    """A trained model with everything that it needs to classify images. `load` makes one.
 
     Args:
         probabilities: (uint8 [B, H, W, 3], or float32 [B, 3, H, W] in [0, 1]) -> probabilities float32 [B, K].
-        info: What the file says of the model: network, data, method, results and more.
+        info: What the file says about the model: network, data, method, results and more.
     """
 
     def __init__(self, probabilities: Callable[[np.ndarray], np.ndarray], info: ModelInfo) -> None:
@@ -52,17 +52,18 @@ class Classifier:
         """Classify images.
 
         Args:
-            images: An array or tensor, uint8 or float in [0, 1], [B, H, W, 3] or [B, 3, H, W], of `image_size`; or a
-                list of image files and Pillow images (or one), which become RGB, upright as their EXIF data say.
-            batch_size: Images a forward pass, 1 or more.
-            resize: Resize files and Pillow images of another size: the shorter side, bicubic; the centre is cut out. A
-                model of small images sees little of a photograph that way.
+            images: An array or tensor of `image_size`, uint8 or float in [0, 1], [B, H, W, 3] or [B, 3, H, W]; or a
+                list of image files and Pillow images (or a single one). These are converted to RGB and turned upright
+                by their EXIF orientation.
+            batch_size: Images per forward pass, 1 or more.
+            resize: Resize files and Pillow images of another size: the shorter side is resized (bicubic), and the
+                centre is cut out. A model for small images sees little of a photograph that way.
 
         Returns:
             labels int64 [B] and probabilities float32 [B, K], computed in float32.
 
         Raises:
-            InputError: Images of another kind, size or range; a file that cannot be read.
+            InputError: The images are of another kind, size or range; a file cannot be read.
         """
         check(batch_size >= 1, "batch_size", batch_size, "1 or more")
         images = as_sequence(images)
@@ -79,21 +80,21 @@ class Classifier:
 
 
 def load(file: str | Path, device: str = "auto") -> Classifier:
-    """A trained classifier from a file of `python -m fastmagn.export`, or from a run folder. No code in it is run.
+    """Load a trained classifier from a file of `python -m fastmagn.export` or from a run folder. No code in it is run.
 
     Args:
-        file: NAME.safetensors; NAME.onnx (in onnxruntime: the extra `onnx`); or a run folder, of which the weights that
-            its eval.weights names are taken.
-        device: auto (CUDA where there is one), cpu or cuda.
+        file: NAME.safetensors; NAME.onnx (runs in onnxruntime, which needs the extra `onnx`); or a run folder, whose
+            eval.weights says which weights are loaded.
+        device: auto (CUDA if there is a device), cpu or cuda.
 
     Raises:
-        InputError: No such file, none of these, or damaged; no such device.
+        InputError: The file does not exist, is none of these, or is damaged; there is no such device.
     """
     path = Path(file)
     check(device in ("auto", "cpu", "cuda"), "device", device, "auto, cpu or cuda")
     if path.is_dir():
         trained = load_run(path)
-        return Classifier(_in_torch(trained.measured, device), trained.info)
+        return Classifier(_in_torch(trained.measured, device), model_info(trained))
     if path.suffix not in (".safetensors", ".onnx"):
         raise InputError(f"{path}: expected NAME.safetensors, NAME.onnx, or a run folder.")
     if not path.is_file():
@@ -107,7 +108,7 @@ def load(file: str | Path, device: str = "auto") -> Classifier:
 
 
 def _in_torch(model: nn.Module, device: str) -> Callable[[np.ndarray], np.ndarray]:
-    """The probabilities of a model in evaluation mode, moved to the device."""
+    """Move a model in evaluation mode to the device; returns its function from images to probabilities."""
     has_cuda = torch.cuda.is_available()
     check(device != "cuda" or has_cuda, "device", device, "cpu or auto, as PyTorch finds no CUDA device here")
     place = torch.device("cuda" if has_cuda and device != "cpu" else "cpu")

@@ -1,4 +1,4 @@
-"""Runs a command's main: errors become one line, signals an exit status."""
+"""Runs the main function of a command: errors become one line, signals become an exit status."""
 
 import io
 import sys
@@ -9,12 +9,12 @@ from fastmagn.machine.signals import interrupted_at_once
 
 
 def run_command(main: Callable[[list[str]], int]) -> None:
-    """Exit with the status of a command's main; an InputError, or a file's failure, becomes one line and status 2.
+    """Exit with the status that `main` returns. An InputError or a failed file call becomes one line and status 2.
 
-    SIGINT (Ctrl-C) ends it with status 130, SIGTERM with 143.
+    SIGINT (Ctrl-C) ends the command with status 130, SIGTERM with 143.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):  # not where another program has put its own in place
-        sys.stdout.reconfigure(errors="backslashreplace")  # a folder's name need not be text
+    if isinstance(sys.stdout, io.TextIOWrapper):  # not if another program has replaced it
+        sys.stdout.reconfigure(errors="backslashreplace")  # the name of a folder need not be text
     try:
         with interrupted_at_once():
             status = main(sys.argv[1:])

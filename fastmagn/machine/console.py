@@ -1,4 +1,4 @@
-"""What a run leaves behind and shows: metrics.jsonl, TensorBoard, the environment, progress, tables."""
+"""The terminal: one console for all modules, warnings, progress bars."""
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -7,12 +7,12 @@ console = Console(highlight=False)
 
 
 def warn(message: str) -> None:
-    """Print a warning that is not to be missed, in one line."""
+    """Print a warning in one line, in bold."""
     console.print(f"warning: {message}", style="bold yellow", markup=False, soft_wrap=True)
 
 
 def progress_bar() -> Progress:
-    """A progress display for a terminal; shows nothing where the output is not one."""
+    """A progress bar; without a terminal it shows nothing."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

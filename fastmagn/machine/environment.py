@@ -29,7 +29,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of a source checkout, with `-dirty` where files differ; None for an installed wheel."""
+    """The commit of a source checkout, with `-dirty` if files differ; None for an installed wheel."""
     root = Path(__file__).parent.parent.parent
     if not (root / ".git").exists():
         return None

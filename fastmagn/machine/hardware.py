@@ -1,4 +1,4 @@
-"""What `auto` means on this machine: device, precision, compilation; and what the run asks of the backends."""
+"""What `auto` means on this machine (device, precision, compilation), and the settings of PyTorch's backends."""
 
 import dataclasses
 import os
@@ -11,10 +11,10 @@ from fastmagn.errors import InputError
 
 
 def settle_hardware(config: Config) -> Config:
-    """The config with every `auto` of device, train.amp and train.compile decided, so that a run can be repeated.
+    """The config with every `auto` of device, train.amp and train.compile resolved, so that the run can be repeated.
 
     Raises:
-        InputError: device is cuda and there is none.
+        InputError: device is cuda and there is no CUDA device.
     """
     if config.device == "cuda" and not torch.cuda.is_available():
         raise InputError("device: got 'cuda'; expected cpu or auto, as PyTorch finds no CUDA device here.")
@@ -40,16 +40,16 @@ def precision(device: torch.device, amp: str) -> AbstractContextManager:
 
 
 def set_backends(device: torch.device, deterministic: bool) -> None:
-    """Let cuDNN try its algorithms for the run's fixed shapes, or allow only what gives the same result each time."""
+    """Let cuDNN try its algorithms for the fixed shapes, or allow only deterministic operations."""
     torch.use_deterministic_algorithms(deterministic)
     if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it, before its first call
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS needs it before its first call
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = not deterministic
 
 
 def _has_bf16(device: str) -> bool:
-    """Whether bfloat16 products run at full speed: CPUs without the instructions emulate them, slowly."""
+    """Whether bfloat16 products run at full speed. CPUs without the instructions emulate them slowly."""
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()

@@ -1,4 +1,4 @@
-"""Several processes under torchrun: who am I, which rows are mine, what do the others have."""
+"""The processes of torchrun: the rank of this one, its share of the rows, what the others have."""
 
 import os
 import time
@@ -20,18 +20,18 @@ _MEETING_TIMEOUT_S = 600.0
 
 
 class World(NamedTuple):
-    """This process's rank, 0..size - 1, and how many processes there are. Its methods wait for all of them."""
+    """The rank of this process, 0..size - 1, and the number of processes. Its methods wait for all processes."""
 
     rank: int = 0
     size: int = 1
 
     def share(self, num_rows: int) -> slice:
-        """This rank's rows of 0..num_rows - 1: contiguous, in the ranks' order, sizes differing by at most one."""
+        """The rows of this rank among 0..num_rows - 1: contiguous, in order of rank; sizes differ by at most one."""
         bounds = [num_rows * rank // self.size for rank in range(self.size + 1)]
         return slice(bounds[self.rank], bounds[self.rank + 1])
 
     def gather(self, value: Any) -> list[Any]:
-        """Every rank's value, in the ranks' order, on every rank; any picklable object."""
+        """The value of every rank, in order of rank, on every rank; any picklable object."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -39,7 +39,7 @@ class World(NamedTuple):
         return values
 
     def max(self, number: int) -> int:
-        """The largest of the ranks' numbers; only the hosts wait, not their devices."""
+        """The largest number of all ranks. Only the hosts wait, not their devices."""
         if self.size == 1:
             return number
         largest = torch.tensor(number, dtype=torch.int64)
@@ -47,7 +47,7 @@ class World(NamedTuple):
         return int(largest)
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean of every rank's tensor, on every rank; the argument stays as it is."""
+        """The mean over the tensors of all ranks, on every rank; the argument is not changed."""
         if self.size == 1:
             return values
         total = values.clone()
@@ -62,15 +62,15 @@ class World(NamedTuple):
 
 
 def fresh_store(store: dist.Store, rank: int, size: int) -> dist.Store:
-    """A part of torchrun's store that holds nothing from before a restart; waits for all processes.
+    """A part of torchrun's store that holds nothing from before a restart. Waits for all processes.
 
-    The store outlives its processes, and with it the addresses that they left there: a process that is started anew
-    and reads one calls a port on which nobody listens. The restart count does not tell the attempts apart, as each host
-    counts its own. So rank 0 draws a name for the attempt, each other process asks for it by a name of its own, which
-    no earlier answer has, and says when it has it.
+    The store outlives the processes, and so do the addresses that they left there: a restarted process that reads an
+    old address calls a port on which nobody listens. The restart count does not identify the attempt: each host counts
+    its own. So rank 0 draws a name for the attempt. Each other process asks for it under a random name of its
+    own, which no earlier answer can have, and confirms that it has it.
 
     Raises:
-        TimeoutError: A process has not come within ten minutes.
+        TimeoutError: A process has not arrived within ten minutes.
     """
     own_name = uuid.uuid4().hex
     if rank > 0:
@@ -82,20 +82,22 @@ def fresh_store(store: dist.Store, rank: int, size: int) -> dist.Store:
     deadline = time.monotonic() + _MEETING_TIMEOUT_S
     while missing:
         for other in missing:
-            if store.check([f"meeting/asks/{other}"]):  # perhaps left by an earlier process: asked again until it came
+            if store.check(
+                [f"meeting/asks/{other}"]
+            ):  # an earlier process may have left it: asked again until confirmed
                 store.set(f"meeting/answers/{store.get(f'meeting/asks/{other}').decode()}", own_name)
         missing -= {other for other in missing if store.check([f"meeting/{own_name}/{other}"])}
         if time.monotonic() > deadline:
-            raise TimeoutError(f"processes {sorted(missing)} of {size} have not come.")
+            raise TimeoutError(f"processes {sorted(missing)} of {size} have not arrived.")
         time.sleep(0.01)
     return dist.PrefixStore(own_name, store)
 
 
 @contextmanager
 def join_world(device: torch.device) -> Iterator[tuple[World, torch.device]]:
-    """Join torchrun's processes, yielding this one's place and its own device; without torchrun a world of one.
+    """Join the processes of torchrun; yields the place of this one and its device. Without torchrun: a world of one.
 
-    Ranks other than 0 print nothing, and the processes of a host share its cores.
+    Ranks other than 0 print nothing. The processes of a host share its cores.
 
     Raises:
         InputError: More processes on this host than CUDA devices.
@@ -114,8 +116,8 @@ def join_world(device: torch.device) -> Iterator[tuple[World, torch.device]]:
         torch.cuda.set_device(device)
     num_threads = max(1, len(os.sched_getaffinity(0)) // local_size)
     numba.set_num_threads(num_threads)
-    torch.set_num_threads(num_threads)  # after numba, whose OpenMP threads have just become torch's: one for each core
-    # Tensors on the CPU go by gloo whatever the device: asking whether to stop must not wait for it.
+    torch.set_num_threads(num_threads)  # after numba, whose call has just set torch to one thread per core
+    # CPU tensors always use gloo: agreeing whether to stop must not wait for the device.
     store, rank, size = next(dist.rendezvous("env://"))
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=fresh_store(store, rank, size), rank=rank, world_size=size)

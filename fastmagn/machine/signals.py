@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: between steps while training, so that a run ends with a whole checkpoint; else at once."""
+"""Ctrl-C and SIGTERM: during training they act between steps, so that a run ends with a checkpoint; else at once."""
 
 import os
 import signal
@@ -15,9 +15,9 @@ BOTH = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], int]]:
-    """Yields a function that says which of SIGINT and SIGTERM came, 0 for none; a second SIGINT leaves at once.
+    """Yields a function that returns which of SIGINT and SIGTERM arrived, 0 for none. A second SIGINT exits at once.
 
-    A second SIGTERM does not: SLURM and torchrun between them send it twice.
+    A second SIGTERM does not, since SLURM and torchrun together send it twice.
     """
     received: list[int] = []
 
@@ -25,7 +25,7 @@ def interruptible() -> Iterator[Callable[[], int]]:
         if received and number == signal.SIGINT:
             raise Interrupted(number)
         if not received:
-            _tell("finishing the step, then saving; Ctrl-C leaves at once\n")
+            _tell("finishing the step, then saving; press Ctrl-C again to exit at once\n")
         received.append(number)
 
     with _handled_by(receive):
@@ -34,10 +34,10 @@ def interruptible() -> Iterator[Callable[[], int]]:
 
 @contextmanager
 def interrupted_at_once() -> Iterator[None]:
-    """Inside, SIGINT and SIGTERM raise Interrupted.
+    """Inside this context SIGINT and SIGTERM raise Interrupted.
 
-    One of torchrun's processes leaves SIGTERM to the system: it may be waiting for another one inside PyTorch, where
-    Python hears of no signal, and torchrun would wait for it.
+    Under torchrun, SIGTERM is left to the system: the process may be waiting for another one inside PyTorch, where
+    Python handles no signals, and torchrun would wait for it.
     """
 
     def receive(number: int) -> None:
@@ -48,7 +48,7 @@ def interrupted_at_once() -> Iterator[None]:
 
 
 def _tell(text: str) -> None:
-    """To stderr past its buffer, which the signal may have come in the middle of writing."""
+    """Write to stderr past its buffer, since the signal may have interrupted a write to it."""
     if not console.quiet:
         with suppress(OSError):
             os.write(2, text.encode())
@@ -56,7 +56,7 @@ def _tell(text: str) -> None:
 
 @contextmanager
 def _handled_by(receive: Callable[[int], None], numbers: tuple[signal.Signals, ...] = BOTH) -> Iterator[None]:
-    """Python delivers signals to the main thread only: elsewhere nothing is caught."""
+    """Handle the signals by `receive`. Python delivers them to the main thread only: elsewhere this does nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -65,7 +65,7 @@ def _handled_by(receive: Callable[[int], None], numbers: tuple[signal.Signals, .
     def handle(number: int, frame: object) -> None:
         if os.getpid() == owner:
             receive(number)
-        elif number == signal.SIGTERM:  # a forked worker is told to end; at Ctrl-C its parent decides
+        elif number == signal.SIGTERM:  # a forked worker exits; at Ctrl-C its parent decides
             os._exit(128 + number)
 
     before = {number: signal.signal(number, handle) for number in numbers}

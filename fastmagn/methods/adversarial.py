@@ -1,6 +1,6 @@
-"""Adversarial views: projected gradient descent (PGD) in the l_inf ball, for AT and TRADES.
+"""Adversarial training: AT and TRADES, with projected gradient descent (PGD) in the l_inf ball.
 
-STREAM_ATTACK, view 0: the elements of the starting point of each sample.
+Random stream: STREAM_ATTACK, view 0 holds the elements of each sample's starting point.
 
 Shape letters: B batch, K classes, C H W image.
 """
@@ -20,7 +20,7 @@ from fastmagn.methods.standard import standard_loss
 from fastmagn.models import evaluation_mode
 from fastmagn_kernels.rng import STREAM_ATTACK
 
-TRADES_START_STD = 1e-3  # TRADES' gradient is 0 at the clean image itself
+TRADES_START_STD = 1e-3  # at the clean image itself, the gradient of TRADES is 0
 
 
 def pgd(
@@ -30,19 +30,19 @@ def pgd(
     start: Tensor,
     attack: AttackConfig,
 ) -> Tensor:
-    """Images near `images` that maximise an objective: `attack.steps` steps of the gradient's sign, each projected.
+    """Find images near `images` that maximise an objective: `attack.steps` projected steps along the gradient's sign.
 
     x <- clip(x + alpha sign(grad), max(0, images - epsilon), min(1, images + epsilon)),
     alpha = step_scale epsilon / steps
 
     Source: A. Madry et al., "Towards deep learning models resistant to adversarial attacks", ICLR 2018; the paper's
-    section 2. No parameter's `.grad` is touched.
+    section 2. The `.grad` of the parameters is not touched.
 
     Args:
         logits_of: float32 images [B, C, H, W] -> logits [B, K].
         objective: Logits, float32 [B, K] -> scalar to maximise, a sum over the examples.
         images: float32 [B, C, H, W] in [0, 1].
-        start: Where to start, like `images`; it is projected first.
+        start: The starting point, shaped like `images`; it is projected first.
         attack: epsilon, steps, step_scale.
 
     Returns:
@@ -61,9 +61,10 @@ def pgd(
 
 
 def attack_labels(images: Tensor, labels: Tensor, context: StepContext) -> tuple[Tensor, Tensor]:
-    """AT: the images that maximise the cross-entropy, instead of the clean view.
+    """AT: replace the clean view with the images that maximise the cross-entropy.
 
-    Madry et al. start at a uniformly random point of the ball; `attack.random_start` off starts at the image.
+    Madry et al. start at a uniformly random point of the ball. With `attack.random_start` off, the attack starts at the
+    image.
 
     Args:
         images: Clean view, float32 [B, C, H, W] in [0, 1].
@@ -89,7 +90,7 @@ def attack_labels(images: Tensor, labels: Tensor, context: StepContext) -> tuple
 
 
 def attack_predictions(images: Tensor, labels: Tensor, context: StepContext) -> tuple[Tensor, Tensor]:
-    """TRADES: the clean view, then the images that maximise KL(p(clean) || p(x)), starting at normals of std 1e-3.
+    """TRADES: the clean view, then the images that maximise KL(p(clean) || p(x)). The start adds normals of std 1e-3.
 
     Source: H. Zhang et al., "Theoretically principled trade-off between robustness and accuracy", ICML 2019.
 
@@ -133,7 +134,5 @@ def trades_loss(logits: LogitViews, labels: Tensor, weights: LossConfig) -> tupl
     return loss + weights.trades_weight * divergence, parts | {"adversarial_divergence": divergence}
 
 
-AT = Method(loss=adversarial_loss, prepare=attack_labels, forwarded=Layout(clean=0, adversarial=1))
-
-
-TRADES = Method(loss=trades_loss, prepare=attack_predictions, forwarded=Layout(adversarial=1))
+AT = Method(title="AT", loss=adversarial_loss, prepare=attack_labels, forwarded=Layout(clean=0, adversarial=1))
+TRADES = Method(title="TRADES", loss=trades_loss, prepare=attack_predictions, forwarded=Layout(adversarial=1))

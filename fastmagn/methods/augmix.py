@@ -1,4 +1,7 @@
-"""AugMix."""
+"""AugMix: the clean view and two AugMix views agree. The paper's equation (5).
+
+Source: D. Hendrycks et al., "AugMix: A simple data processing method to improve robustness and uncertainty", ICLR 2020.
+"""
 
 from torch import Tensor
 
@@ -15,4 +18,4 @@ def augmix_loss(logits: LogitViews, labels: Tensor, weights: LossConfig) -> tupl
     return loss + weights.jsd_weight * divergence, parts | {"jensen_shannon": divergence}
 
 
-AUGMIX = Method(loss=augmix_loss, num_augmix_views=2)
+AUGMIX = Method(title="AugMix", loss=augmix_loss, num_augmix_views=2)

@@ -1,4 +1,4 @@
-"""What a method may use to prepare a batch's views, and all the randomness it may use.
+"""What a method may use to prepare the views of a batch, and the only randomness that it may use.
 
 Shape letters: B batch, C H W image.
 """
@@ -22,10 +22,10 @@ class StepContext:
     Every draw is a pure function of (seed, epoch, sample index): neither the batch nor an interruption changes it.
 
     Args:
-        config: The run's, settled.
-        model: In training mode; whoever changes that restores it.
+        config: The settled configuration of the run.
+        model: The model in training mode; code that changes the mode restores it.
         num_classes: K.
-        epoch: Epoch, from 0.
+        epoch: The epoch, from 0.
         indices: Sample indices, int64 [B], on the host.
     """
 
@@ -36,7 +36,7 @@ class StepContext:
     indices: np.ndarray
 
     def words(self, slot: int, stream: int) -> np.ndarray:
-        """Four words of each sample, uint32 [B, 4]: block `slot` of `stream`."""
+        """Four random words per sample, uint32 [B, 4]: block `slot` of `stream`."""
         words = np.empty((len(self.indices), 4), np.uint32)
         rng.words_batch(words, slot, stream, 0, self.indices, self.epoch, *rng.key_words(self.config.train.seed))
         return words
@@ -59,6 +59,6 @@ class StepContext:
 
 
 def on_device(array: np.ndarray, device: torch.device) -> Tensor:
-    """The array as a tensor on `device`: through pinned memory on CUDA, as other copies would wait for the device."""
+    """The array as a tensor on `device`. On CUDA it goes through pinned memory: other copies wait for the device."""
     tensor = torch.from_numpy(array)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

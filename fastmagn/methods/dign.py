@@ -1,4 +1,4 @@
-"""DiGN."""
+"""DiGN: the clean view and two noisy views agree, with the same weight for every image."""
 
 from torch import Tensor
 
@@ -21,4 +21,4 @@ def dign_loss(logits: LogitViews, labels: Tensor, weights: LossConfig) -> tuple[
     return loss + weights.consistency_weight * divergence, parts | {"jensen_shannon": divergence}
 
 
-DIGN = Method(loss=dign_loss, uses_noise=True)
+DIGN = Method(title="DIGN", loss=dign_loss, uses_noise=True)

@@ -1,4 +1,8 @@
-"""MAGN, alone and with AugMix."""
+"""MAGN, alone and with AugMix: the clean view and noisy views agree, most where the model is wrong. Equation (6).
+
+Source: A. Tsiligkaridis and T. Tsiligkaridis, "Misclassification-aware Gaussian smoothing improves robustness against
+domain shifts".
+"""
 
 from torch import Tensor
 
@@ -33,7 +37,5 @@ def _consistency(logits: LogitViews, labels: Tensor, weights: LossConfig) -> Ten
     )
 
 
-MAGN = Method(loss=magn_loss, uses_noise=True)
-
-
-MAGN_AUGMIX = Method(loss=magn_augmix_loss, num_augmix_views=2, uses_noise=True)
+MAGN = Method(title="MAGN", loss=magn_loss, uses_noise=True)
+MAGN_AUGMIX = Method(title="MAGN+AugMix", loss=magn_augmix_loss, num_augmix_views=2, uses_noise=True)

@@ -1,4 +1,7 @@
-"""What a method is: the views it needs, how it changes them, its loss."""
+"""What a method is: the views it needs, how it changes them, its loss, its titles.
+
+Shape letters: V views, B batch, K classes, C H W image. Targets are labels int64 [B], or probabilities float32 [B, K].
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,18 +46,20 @@ Loss = Callable[[LogitViews, Tensor, LossConfig], tuple[Tensor, LossParts]]
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """A row of the paper, or a rival.
+    """A training method: a row of the paper, or a rival.
 
     Args:
+        title: Its name in tables and figures.
         loss: (logits, targets, weights) -> (scalar to minimise, its parts before weighting, for the log).
         num_augmix_views: AugMix views of each image.
-        uses_noise: Whether there are MAGN's noisy views, `augment.num_noise_samples` of them.
-        prepare: (views float32 [V*B, C, H, W] as `view_spec` has them, labels int64 [B], context) -> (views as `layout`
-            has them, targets); None forwards the views as they are made.
-        forwarded: The views that `prepare` returns where they are not the kinds that were made.
-        test_time: (model, config, image size) -> the model that is measured; None measures the model itself.
+        uses_noise: Whether it trains on Gaussian noisy views, `augment.num_noise_samples` of each image.
+        prepare: (views float32 [V*B, C, H, W] as `view_spec` lists them, labels int64 [B], context) -> (views as
+            `layout` lists them, targets). None forwards the views as they are made.
+        forwarded: The views that `prepare` returns, if their kinds are not those of `view_spec`.
+        test_time: (model, config, image size) -> the model that is measured. None measures the model itself.
     """
 
+    title: str
     loss: Loss
     num_augmix_views: int = 0
     uses_noise: bool = False
@@ -63,20 +68,29 @@ class Method:
     test_time: TestTime | None = None
 
     def view_spec(self, augment: AugmentConfig) -> ViewSpec:
-        """The views that are made of a batch for this method."""
+        """The views that the augmentation engine makes of a batch."""
         num_noise_views = augment.num_noise_samples if self.uses_noise else 0
         return ViewSpec(num_augmix_views=self.num_augmix_views, num_noise_views=num_noise_views)
 
     def layout(self, augment: AugmentConfig) -> Layout:
-        """The views that are forwarded."""
+        """The views that the model is given."""
         if self.forwarded is not None:
             return self.forwarded
         made = self.view_spec(augment)
         return Layout(augmix=made.num_augmix_views, noisy=made.num_noise_views)
 
+    def view_titles(self, augment: AugmentConfig) -> list[str]:
+        """The titles of the views that the model is given, in order. A changed clean view has the method's title."""
+        layout = self.layout(augment)
+        if self.prepare is not None and layout == Layout():
+            return [self.title]
+        kinds = (("clean", layout.clean), ("AugMix", layout.augmix))
+        kinds += (("noisy", layout.noisy), ("adversarial", layout.adversarial))
+        return [kind if count == 1 else f"{kind} {n + 1}" for kind, count in kinds for n in range(count)]
+
 
 def split_logits(logits: Tensor, layout: Layout) -> LogitViews:
-    """Fused logits [V*B, K], in `layout`'s order, apart."""
+    """Split fused logits [V*B, K] by view, in the order of `layout`."""
     views = iter(logits.float().chunk(layout.num_views))
     clean = next(views) if layout.clean else None
     kinds = (layout.augmix, layout.noisy, layout.adversarial)

@@ -1,11 +1,13 @@
 """Cutout, mixup and CutMix of the clean view.
 
+Random stream:
+
     STREAM_MIXING
         slot 0    words: lambda, box centre x, box centre y, whether CutMix is applied
         slot 1    words: the sort key that decides the partner (two), -, -
 
-A sample's lambda and box depend on (seed, epoch, sample index) alone. Its partner is an image of the same forward pass:
-mixup and CutMix do depend on train.batch_size, train.accumulation_steps and the number of processes.
+The lambda and the box of a sample depend on (seed, epoch, sample index) only. Its partner is an image of the same
+forward pass, so mixup and CutMix depend on train.batch_size, train.accumulation_steps and the number of processes.
 
 Shape letters: B batch, K classes, C H W image.
 """
@@ -25,10 +27,10 @@ _TWO_TO_MINUS_32 = 2.0**-32
 
 
 def cutout(images: Tensor, labels: Tensor, context: StepContext) -> tuple[Tensor, Tensor]:
-    """A square of `mixing.cutout_px` around a uniformly drawn pixel, cut at the border, is the data set's mean.
+    """Fill a square of `mixing.cutout_px` around a uniformly drawn pixel with the data set's mean; the border cuts it.
 
     Source: T. DeVries and G. W. Taylor, "Improved regularization of convolutional neural networks with cutout",
-    arXiv:1708.04552, who fill with 0 after normalisation: the mean. 16 px on CIFAR-10, 8 px on CIFAR-100.
+    arXiv:1708.04552. They fill with 0 after normalisation, which is the mean; 16 px on CIFAR-10, 8 px on CIFAR-100.
 
     Args:
         images: Clean view, float32 [B, C, H, W] in [0, 1].
@@ -44,10 +46,10 @@ def cutout(images: Tensor, labels: Tensor, context: StepContext) -> tuple[Tensor
 
 
 def mixup(images: Tensor, labels: Tensor, context: StepContext) -> tuple[Tensor, Tensor]:
-    """lambda x_i + (1 - lambda) x_j with the labels mixed alike; lambda from Beta(alpha, alpha).
+    """Mix images and labels: lambda x_i + (1 - lambda) x_j, with lambda from Beta(alpha, alpha).
 
     Source: H. Zhang et al., "mixup: Beyond empirical risk minimization", ICLR 2018; alpha 1 on CIFAR. Its equation
-    draws lambda for each pair, as here; its code shares one in a batch.
+    draws lambda for each pair, as this does; its code shares one lambda in a batch.
 
     Args:
         images: Clean view, float32 [B, C, H, W] in [0, 1].
@@ -65,8 +67,10 @@ def mixup(images: Tensor, labels: Tensor, context: StepContext) -> tuple[Tensor,
 
 
 def cutmix(images: Tensor, labels: Tensor, context: StepContext) -> tuple[Tensor, Tensor]:
-    """A box of another image pasted in; the labels are mixed by area. The box covers 1 - lambda before it is cut at the
-    border, lambda from Beta(alpha, alpha); applied to an image with probability `mixing.cutmix_probability`.
+    """Paste a box of another image into each image, and mix the labels by area.
+
+    The box covers the share 1 - lambda of the area before the border cuts it, with lambda from Beta(alpha, alpha). An
+    image gets a box with probability `mixing.cutmix_probability`.
 
     Source: S. Yun et al., "CutMix: Regularization strategy to train strong classifiers with localizable features",
     ICCV 2019; on CIFAR alpha 1 and, in its code, probability 0.5. That code shares one box in a batch; here each image
@@ -127,7 +131,7 @@ def box_mask(boxes: np.ndarray, images: Tensor) -> Tensor:
 
 
 def draw_partners(context: StepContext) -> np.ndarray:
-    """Each image's partner in the batch, a permutation int64 [B]: the order of random keys of the samples."""
+    """The partner of each image in the batch, a permutation int64 [B]: the order of the samples' random keys."""
     words = context.words(1, STREAM_MIXING).astype(np.uint64)
     return np.argsort(words[:, 0] << np.uint64(32) | words[:, 1], kind="stable")
 
@@ -138,10 +142,6 @@ def mix_labels(labels: Tensor, partners: Tensor, share: Tensor, num_classes: int
     return torch.lerp(one_hot[partners], one_hot, share[:, None])
 
 
-CUTOUT = Method(loss=standard_loss, prepare=cutout)
-
-
-MIXUP = Method(loss=standard_loss, prepare=mixup)
-
-
-CUTMIX = Method(loss=standard_loss, prepare=cutmix)
+CUTOUT = Method(title="Cutout", loss=standard_loss, prepare=cutout)
+MIXUP = Method(title="Mixup", loss=standard_loss, prepare=mixup)
+CUTMIX = Method(title="CutMix", loss=standard_loss, prepare=cutmix)

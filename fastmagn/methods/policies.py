@@ -1,7 +1,7 @@
-"""AutoAugment and TrivialAugment: torchvision's own, image by image on the host, which images on CUDA are fetched to.
+"""AutoAugment and TrivialAugment: torchvision's own, image by image on the host. Images on CUDA are copied to it.
 
-STREAM_POLICY, slot 0: words 0 and 1 seed the generator that torchvision draws an image's policy from. A policy depends
-on (seed, epoch, sample index) alone, and, as torchvision draws it, on the versions of PyTorch and torchvision.
+Random stream: words 0 and 1 of STREAM_POLICY, slot 0, seed the generator from which torchvision draws the policy of an
+image. So the policy depends on (seed, epoch, sample index), and on the versions of PyTorch and torchvision.
 """
 
 from collections.abc import Callable
@@ -20,10 +20,10 @@ _TRIVIALAUGMENT = v2.TrivialAugmentWide()
 
 
 def autoaugment(images: Tensor, labels: Tensor, context: StepContext) -> tuple[Tensor, Tensor]:
-    """The clean view under AutoAugment's CIFAR-10 policy, which its authors also use on CIFAR-100.
+    """Apply AutoAugment's CIFAR-10 policy to the clean view. Its authors also use it on CIFAR-100.
 
     Source: E. D. Cubuk et al., "AutoAugment: Learning augmentation strategies from data", CVPR 2019. Its training adds
-    Cutout after the policy; this does not. Fill and interpolation are torchvision's (black, nearest).
+    Cutout after the policy; this function does not. Fill (black) and interpolation (nearest) are torchvision's.
 
     Args:
         images: Clean view, float32 [B, 3, H, W] in [0, 1], whole 255ths (`make_views` works on uint8).
@@ -37,7 +37,7 @@ def autoaugment(images: Tensor, labels: Tensor, context: StepContext) -> tuple[T
 
 
 def trivialaugment(images: Tensor, labels: Tensor, context: StepContext) -> tuple[Tensor, Tensor]:
-    """The clean view under TrivialAugment's wide space: one operation an image, of a uniformly drawn strength.
+    """Apply TrivialAugment's wide space to the clean view: one operation per image, of uniformly drawn strength.
 
     Source: S. G. Müller and F. Hutter, "TrivialAugment: Tuning-free yet state-of-the-art data augmentation",
     ICCV 2021.
@@ -65,7 +65,5 @@ def _apply(policy: Callable[[Tensor], Tensor], images: Tensor, context: StepCont
     return out.to(images.device).float().div_(255)
 
 
-AUTOAUGMENT = Method(loss=standard_loss, prepare=autoaugment)
-
-
-TRIVIALAUGMENT = Method(loss=standard_loss, prepare=trivialaugment)
+AUTOAUGMENT = Method(title="AutoAugment", loss=standard_loss, prepare=autoaugment)
+TRIVIALAUGMENT = Method(title="TrivialAugment", loss=standard_loss, prepare=trivialaugment)

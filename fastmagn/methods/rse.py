@@ -1,6 +1,8 @@
-"""Random self-ensemble (RSE): noise at the input while training, and an ensemble over noises at test time.
+"""Random self-ensemble (RSE): noise at the input during training, and an ensemble over noises at test time.
 
-    STREAM_NOISE, view 0        the noise of each sample while training, as MAGN's first noisy view has it
+Random streams:
+
+    STREAM_NOISE, view 0        the training noise of each sample, the same as in MAGN's first noisy view
     STREAM_ENSEMBLE, view n     index 0, epoch 0: noise n at test time
 
 Source: X. Liu et al., "Towards robust neural networks via random self-ensemble", ECCV 2018; at the input layer only, as
@@ -22,7 +24,7 @@ from fastmagn_kernels import rng
 
 
 def add_noise(images: Tensor, labels: Tensor, context: StepContext) -> tuple[Tensor, Tensor]:
-    """x + delta, delta from N(0, rse_sigma^2), instead of the clean view float32 [B, C, H, W]; not clipped."""
+    """Replace the clean view x, float32 [B, C, H, W], with x + delta, delta from N(0, rse_sigma^2); not clipped."""
     noise = context.normals_like(images, rng.STREAM_NOISE)
     return torch.add(images, noise, alpha=context.config.augment.rse_sigma), labels
 
@@ -30,9 +32,9 @@ def add_noise(images: Tensor, labels: Tensor, context: StepContext) -> tuple[Ten
 class NoiseEnsemble(nn.Module):
     """A model averaged over noises: images [B, C, H, W] -> log((1/n) sum_i p(x + delta_i)), float32 [B, K].
 
-    The n noises are drawn once, from the run's seed, and the same for every image: the ensemble is a plain function of
-    the image, whatever the evaluation's batch size, order or number of processes. Log-probabilities stand for logits:
-    their softmax is the mean of the probabilities.
+    The n noises are drawn once, from the seed of the run, and are the same for every image. So the ensemble is a plain
+    function of the image and does not depend on batch size, order or number of processes. It returns log-probabilities
+    as logits: their softmax is the mean of the probabilities.
 
     Args:
         model: Images [B, C, H, W] in [0, 1] -> logits [B, K].
@@ -51,11 +53,11 @@ class NoiseEnsemble(nn.Module):
 
 
 def noise_ensemble(model: nn.Module, config: Config, image_size: tuple[int, int]) -> NoiseEnsemble:
-    """`model` in an ensemble of `eval.rse_draws` noises of standard deviation `augment.rse_sigma`, on its device.
+    """The ensemble of `model` over `eval.rse_draws` noises of standard deviation `augment.rse_sigma`, on its device.
 
     Args:
         model: Images [B, 3, H, W] -> logits [B, K].
-        config: The run's.
+        config: The configuration of the run.
         image_size: (H, W), px.
     """
     height, width = image_size
@@ -73,4 +75,6 @@ def noise_loss(logits: LogitViews, labels: Tensor, weights: LossConfig) -> tuple
     return cross_entropy, {"cross_entropy": cross_entropy}
 
 
-RSE = Method(loss=noise_loss, prepare=add_noise, forwarded=Layout(clean=0, noisy=1), test_time=noise_ensemble)
+RSE = Method(
+    title="RSE", loss=noise_loss, prepare=add_noise, forwarded=Layout(clean=0, noisy=1), test_time=noise_ensemble
+)

@@ -1,4 +1,4 @@
-"""Standard training."""
+"""Standard training: cross-entropy of the clean view. The paper's equation (1)."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,4 +13,4 @@ def standard_loss(logits: LogitViews, targets: Tensor, weights: LossConfig) -> t
     return cross_entropy, {"cross_entropy": cross_entropy}
 
 
-STANDARD = Method(loss=standard_loss)
+STANDARD = Method(title="Standard", loss=standard_loss)

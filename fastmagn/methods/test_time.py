@@ -7,11 +7,11 @@ from fastmagn.methods.table import get_method
 
 
 def model_for_test(model: nn.Module, config: Config, image_size: tuple[int, int]) -> nn.Module:
-    """What is measured of a run's trained model: itself, its method's ensemble, or that of an image's mirror image.
+    """The model that is measured after training: itself, or its method's ensemble, or that with mirror images.
 
     Args:
         model: Images [B, 3, H, W] in [0, 1] -> logits [B, K].
-        config: The run's.
+        config: The configuration of the run.
         image_size: (H, W), px.
     """
     test_time = get_method(config.method).test_time
@@ -20,7 +20,7 @@ def model_for_test(model: nn.Module, config: Config, image_size: tuple[int, int]
 
 
 class MirrorEnsemble(nn.Module):
-    """A model averaged over an image and its mirror image: images [B, C, H, W] -> mean of both logits, [B, K]."""
+    """Averages the logits of an image and its mirror image: images [B, C, H, W] -> logits [B, K]."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

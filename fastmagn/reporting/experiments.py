@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from fastmagn.config.text import flatten
 from fastmagn.corruptions import CORRUPTION_SETS, CORRUPTIONS
-from fastmagn.reporting.names import DATA_TITLES, METHOD_TITLES, NETWORK_TITLES, method_title, order, set_title
+from fastmagn.methods.table import METHODS
+from fastmagn.reporting.names import DATA_TITLES, NETWORK_TITLES, method_title, order, set_title
 from fastmagn.reporting.paper import WEIGHTS, has_paper_settings, paper_value
 from fastmagn.reporting.runs import FinishedRun
 
@@ -61,7 +62,7 @@ class Experiment:
     @property
     def rank(self) -> tuple:
         """Sorts columns: by method, then by variant."""
-        return (order(METHOD_TITLES, self.method), self.variant, self.label)
+        return (order(METHODS, self.method), self.variant, self.label)
 
     def statistic(self, measure: Callable[[FinishedRun], float | None]) -> Statistic | None:
         """Mean and spread of a measure over the runs; None where a run lacks it."""
@@ -99,7 +100,7 @@ def group_experiments(runs: Iterable[FinishedRun]) -> tuple[list[Experiment], li
 
 
 def _place(run: FinishedRun) -> tuple:
-    names = (order(DATA_TITLES, run.data), order(NETWORK_TITLES, run.network), order(METHOD_TITLES, run.method))
+    names = (order(DATA_TITLES, run.data), order(NETWORK_TITLES, run.network), order(METHODS, run.method))
     return (*names, recipe(run), run.seed, str(run.path))
 
 

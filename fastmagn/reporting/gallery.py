@@ -11,9 +11,9 @@ from fastmagn.data import ImageSet, load_data
 from fastmagn.errors import InputError
 from fastmagn.reporting.pictures import png_address, small, stored_png, strip
 from fastmagn.reporting.runs import FinishedRun
+from fastmagn.runs.paths import VIEWS
 from fastmagn.training.first_views import first_views
 
-VIEWS_FILE = "views.png"
 NUM_IMAGES = 8
 
 ImagesOf = Callable[[DataConfig], ImageSet]
@@ -47,11 +47,11 @@ def read_config(run: FinishedRun) -> Config:
 
 def gallery(run: FinishedRun, images_of: ImagesOf) -> Gallery:
     """RUN/views.png if the run has written one; else the views of its first images, made again."""
-    stored = run.folder / VIEWS_FILE
+    stored = run.folder / VIEWS
     try:
         if stored.is_file():
             address, size = stored_png(stored)
-            return Gallery(((f"As the run began ({VIEWS_FILE}).", address, size),), is_stored=True)
+            return Gallery(((f"As the run began ({VIEWS}).", address, size),), is_stored=True)
         config = read_config(run)
         shown = first_views(config, images_of(config.data), NUM_IMAGES)
     except InputError as error:

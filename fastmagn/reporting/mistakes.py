@@ -15,6 +15,7 @@ from fastmagn.reporting.gallery import ImagesOf, read_config
 from fastmagn.reporting.names import corruption_title
 from fastmagn.reporting.pictures import png_address
 from fastmagn.reporting.runs import FinishedRun
+from fastmagn.runs.paths import LOGITS
 
 NUM_MISTAKES = 12
 MOST_OF_ONE = 3
@@ -75,7 +76,7 @@ class Mistakes(NamedTuple):
 
 def mistakes(run: FinishedRun, images_of: ImagesOf) -> Mistakes:
     """The run's most confident errors on corrupt images, and its most frequent confusions."""
-    folder = run.folder / "logits"
+    folder = run.folder / LOGITS
     if not folder.is_dir():
         again = f"python -m fastmagn.evaluate --run {run.folder} --save_logits"
         return Mistakes(

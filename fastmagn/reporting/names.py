@@ -1,26 +1,10 @@
-"""How methods, networks, data sets and corruptions are called and ordered in tables and figures. One place."""
+"""How networks, data sets and corruptions are called and ordered in tables and figures. One place."""
 
 import re
 from collections.abc import Sequence
 
 from fastmagn.corruptions import CORRUPTION_SETS, CORRUPTIONS
-
-# In the order of the paper's tables, then the others.
-METHOD_TITLES = {
-    "standard": "Standard",
-    "cutout": "Cutout",
-    "mixup": "Mixup",
-    "cutmix": "CutMix",
-    "autoaugment": "AutoAugment",
-    "trivialaugment": "TrivialAugment",
-    "at": "AT",
-    "trades": "TRADES",
-    "rse": "RSE",
-    "dign": "DIGN",
-    "augmix": "AugMix",
-    "magn": "MAGN",
-    "magn_augmix": "MAGN+AugMix",
-}
+from fastmagn.methods.table import METHODS, get_method
 
 NETWORK_TITLES = {
     "resnet18": "ResNet-18",
@@ -48,7 +32,7 @@ assert {name for names in CORRUPTION_KINDS.values() for name in names} == set(CO
 
 
 def method_title(name: str) -> str:
-    return METHOD_TITLES.get(name, name)
+    return get_method(name).title if name in METHODS else name
 
 
 def network_title(name: str) -> str:

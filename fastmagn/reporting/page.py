@@ -32,6 +32,7 @@ from fastmagn.reporting.provenance import (
     runs_table,
     whole_config,
 )
+from fastmagn.runs.paths import LOGITS
 
 
 def to_page(data_sets: Sequence[Any], warnings: Sequence[str], drawn: Mapping[str, bytes], out: Path) -> str:
@@ -149,7 +150,7 @@ def _sentence(experiments: Sequence[Experiment]) -> str:
 
 def _with_logits(experiment: Experiment) -> Any:
     """The experiment's first run with stored logits, else its first."""
-    return next((run for run in experiment.runs if (run.folder / "logits").is_dir()), experiment.runs[0])
+    return next((run for run in experiment.runs if (run.folder / LOGITS).is_dir()), experiment.runs[0])
 
 
 def _figures(figures: Sequence[FigureData], drawn: Mapping[str, bytes]) -> dict[str, list[dict[str, str]]]:

@@ -1,21 +1,21 @@
 """Reading run folders: what is whole is a FinishedRun, what is not is one line that says why."""
 
-import json
 import math
 import os
-from collections.abc import Iterable, Iterator
+import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from fastmagn.corruptions import CORRUPTION_SETS, CORRUPTIONS, SEVERITIES
 from fastmagn.errors import InputError
 from fastmagn.evaluation.metrics.accuracy import mean_corruption_accuracy
+from fastmagn.runs.paths import CONFIG, METRICS, RESULTS
+from fastmagn.runs.reading import check_run_folder, read_results, strict_json
 
-RESULTS, CONFIG, METRICS = "results.json", "config.yaml", "metrics.jsonl"
 _MCA_TOLERANCE = 1e-6
-_MAX_INTEGER = 2**64 - 1  # the largest seed
-_MAX_NAME, _MAX_TEXT = 100, 4096  # characters: of a method's, network's or data set's name, of any other text
+_MAX_NAME = 100  # characters of a method's, network's or data set's name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,65 +123,13 @@ def _results_file(path: Path) -> Path:
 def _read_results(path: Path, file: Path) -> dict[str, Any]:
     if path.is_file() and path.suffix != ".json":
         raise InputError(f"{path}: is a file; expected a run folder, or a results file (.json) in one.")
-    if not path.exists():
-        raise InputError(f"{path}: no such folder.")
-    if not file.exists():
-        if (path / CONFIG).exists():
-            command = f"python -m fastmagn.train --config {path / CONFIG}"
-            raise InputError(f"{path}: has no {RESULTS}: the run is unfinished; {command} goes on with it.")
-        raise InputError(f"{path}: is not a run folder: it has neither {RESULTS} nor {CONFIG}.")
+    if not path.is_file():
+        check_run_folder(path)
     try:
-        results = _strict_json(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON, NaN
-        raise InputError(f"{file}: is damaged ({error}); measure the run again.") from error
-    if not isinstance(results, dict):
-        raise InputError(f"{file}: is damaged (holds a {type(results).__name__}, not an object).")
-    return results
-
-
-def _strict_json(text: str) -> Any:
-    """What JSON says that a run wrote: finite numbers, integers that 64 bits hold, texts that can be shown.
-
-    Raises:
-        ValueError: It is not JSON, or holds something else.
-        RecursionError: It is nested too deep.
-    """
-    value = json.loads(text, parse_constant=_refuse, parse_float=_finite, parse_int=_integer)
-    for shown in _texts(value):
-        if len(shown) > _MAX_TEXT or not shown.isprintable():
-            raise ValueError(f"it holds a text that cannot be shown, {shown[:40]!r}")
-    return value
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"it holds {constant}")
-
-
-def _finite(literal: str) -> float:
-    value = float(literal)
-    if math.isinf(value):
-        _refuse(literal[:40])
-    return value
-
-
-def _integer(literal: str) -> int:
-    value = int(literal)
-    if abs(value) > _MAX_INTEGER:
-        _refuse(f"{literal[:40]}, above 2^64")
-    return value
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Every text in a JSON value, keys too."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield key
-            yield from _texts(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _texts(inner)
+        return read_results(file)
+    except FileNotFoundError:
+        command = shlex.join(["python", "-m", "fastmagn.train", "--config", str(path / CONFIG), "--run_dir", str(path)])
+        raise InputError(f"{path}: has no {RESULTS}: training has not ended. To resume it: {command}") from None
 
 
 def _name(config: dict[str, Any], field: str, file: Path) -> str:
@@ -285,7 +233,7 @@ def _read_epochs(file: Path) -> tuple[tuple[dict[str, Any], ...], list[str]]:
 
 
 def _epoch(line: str) -> dict[str, Any]:
-    row = _strict_json(line)
+    row = strict_json(line)
     columns = [row.get(name) if isinstance(row, dict) else None for name in ("epoch", "loss", "train_accuracy")]
     if not all(isinstance(value, int | float) for value in columns):
         raise ValueError("it lacks epoch, loss or train_accuracy")

@@ -1,13 +1,12 @@
-"""A run's state on disk: what a resumed run needs to go on bit for bit.
+"""Checkpoints: all that a run needs to resume bit for bit.
 
-The random stream has no state (every draw is a function of seed, epoch and sample index), nor has the learning rate,
-so that weights, optimiser, loss scaler, position and the epoch's running sums are everything.
+Neither the random stream nor the learning rate has state: every draw is a function of seed, epoch and sample index. So
+the weights, the optimiser, the loss scaler, the position and the running sums of the epoch are everything.
 """
 
 import hashlib
 import json
 import os
-import re
 import zipfile
 from pathlib import Path
 from typing import IO, Any
@@ -19,23 +18,14 @@ from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten
 from fastmagn.errors import InputError
 from fastmagn.machine.files import replace_file
+from fastmagn.runs.checksum import add_checksum, find_damage
 from fastmagn.runs.progress import Progress
-
-_DIGITS = 64  # of a SHA-256
-_HEAD = re.compile(rb"fastmagn step (\d{12}) sha256 ")
-_HEAD_BYTES = len(b"fastmagn step 000000000000 sha256 ")
-_CHUNK_BYTES = 1 << 20
 
 FORMAT_VERSION = 3
 _KEYS = {
     **{"step": int, "config": dict, "config_sha256": str, "data_fingerprint": str},
     **{"model": dict, "optimizer": dict, "scaler": dict, "progress": dict},
 }
-
-
-def last_checkpoint(run_dir: Path) -> Path:
-    """Where a run keeps its newest checkpoint."""
-    return run_dir / "checkpoints" / "last.pt"
 
 
 def save_checkpoint(
@@ -47,15 +37,15 @@ def save_checkpoint(
     data_fingerprint: str,
     **states: dict[str, Any],
 ) -> None:
-    """Write a checkpoint beside `path`, with its checksum, flush it, and rename it over `path`.
+    """Write a checkpoint and its checksum beside `path`, flush the file, and rename it to `path`.
 
     Args:
         path: The file.
         step: Steps of the whole run that are done.
-        progress: Where the run stands, all of it finite.
-        config: The run's, flat.
-        data_fingerprint: Of the images that it is trained on.
-        states: The state_dict of all that trains: `model`, `optimizer`, `scaler`, `average`.
+        progress: The position of the run; all its numbers are finite.
+        config: The flat configuration of the run.
+        data_fingerprint: Fingerprint of the training images.
+        states: The state_dict of everything that trains: `model`, `optimizer`, `scaler`, `average`.
     """
     state = {
         "format_version": FORMAT_VERSION,
@@ -68,24 +58,25 @@ def save_checkpoint(
     }
     with replace_file(path) as file:
         torch.save(state, file)
-        seal(file, step)
+        add_checksum(file, step)
 
 
 def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
-    """What `save_checkpoint` wrote, on `device`; no code in the file is run, and nothing in it looked at before its
-    checksum.
+    """Read what `save_checkpoint` wrote, onto `device`.
+
+    No code in the file is run. The checksum is verified before anything else is read.
 
     Raises:
-        InputError: The file is missing, damaged, or of another format version.
+        InputError: The file is missing or damaged, or has another format version.
     """
     if path.exists() and not path.is_file():
-        raise InputError(f"{path}: is not a file; expected a checkpoint. Remove it.")  # a pipe would be waited for
+        raise InputError(f"{path}: is not a file; expected a checkpoint. Remove it.")  # a pipe would block
     try:
         with path.open("rb") as file:
-            if reason := damage(file):
+            if reason := find_damage(file):
                 raise InputError(
-                    f"{path}: {reason}. python -m fastmagn.train with this --run_dir goes on from the checkpoint before"
-                    " it; or put a whole copy in its place."
+                    f"{path}: {reason}. python -m fastmagn.train with this --run_dir resumes from the checkpoint"
+                    " before it; or put an intact copy in its place."
                 )
             _check_members(file)
             state = torch.load(file, map_location=device, weights_only=True)
@@ -101,34 +92,34 @@ def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
             f"{path}: got checkpoint format {str(version)[:40]}; expected {FORMAT_VERSION}. Use its own fastmagn."
         )
     if missing := [name for name, kind in _KEYS.items() if not isinstance(state.get(name), kind)]:
-        raise InputError(f"{path}: has no {', '.join(sorted(missing))}; it is no checkpoint of a run. Remove it.")
+        raise InputError(f"{path}: has no {', '.join(sorted(missing))}; it is not the checkpoint of a run. Remove it.")
     return state
 
 
 def _check_members(file: IO[bytes]) -> None:
-    """Refuse an archive that unfolds to more than it is; the file is left at its beginning.
+    """Refuse an archive that unpacks to more bytes than it has. The file's position is 0 afterwards.
 
     Raises:
-        ValueError: It does.
-        zipfile.BadZipFile: It is no archive.
+        ValueError: It unpacks to more.
+        zipfile.BadZipFile: It is not an archive.
     """
     size = file.seek(0, os.SEEK_END)
     with zipfile.ZipFile(file) as archive:
         if sum(member.file_size for member in archive.infolist()) > size:
-            raise ValueError("it unfolds to more than its size")
+            raise ValueError("it unpacks to more than its size")
     file.seek(0)
 
 
 def config_sha256(config: dict[str, Any]) -> str:
-    """The SHA-256 of a flat config, whatever its order."""
+    """The SHA-256 of a flat config; the order of its fields does not matter."""
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
 def load_model(state: dict[str, Any], model: nn.Module, path: Path, weights: str = "last") -> None:
-    """Load the weights of a read checkpoint, the last step's or their average (`ema`).
+    """Load the weights of a checkpoint into a model: the last step's (`last`) or their average (`ema`).
 
     Raises:
-        InputError: They do not fit the model, or there is no average.
+        InputError: The weights do not fit the model, or there is no average.
     """
     name = {"last": "model", "ema": "average"}[weights]
     if name == "average" and "average" not in state:
@@ -140,90 +131,37 @@ def load_model(state: dict[str, Any], model: nn.Module, path: Path, weights: str
 
 
 def check_same_run(state: dict[str, Any], config: dict[str, Any], data_fingerprint: str, path: Path) -> None:
-    """Raise InputError unless a read checkpoint is of this run: a config that decides the same weights, the same data.
+    """Raise InputError unless a checkpoint belongs to this run: same data, and a config that gives the same weights.
 
     Args:
         state: From `read_checkpoint`.
-        config: This run's, flat.
-        data_fingerprint: Of the images that this run trains on.
-        path: Where the checkpoint is, for the message.
+        config: The flat configuration of this run.
+        data_fingerprint: Fingerprint of the images that this run trains on.
+        path: The checkpoint, for the message.
     """
     if state["config_sha256"] != config_sha256(config):
         saved, defaults = state["config"], flatten(Config())
         for name, value in config.items():
-            before = saved.get(name, defaults[name])  # a field that is younger than the checkpoint
+            before = saved.get(name, defaults[name])  # a field that is newer than the checkpoint
             if not _may_change(name) and before != value:
                 raise InputError(
                     f"{name}: got {value!r}; expected {before!r}, with which {path} was made. "
-                    "Name another --run_dir to train anew."
+                    "Name another --run_dir to train from scratch."
                 )
     before = state["data_fingerprint"]
     if before != data_fingerprint:
         raise InputError(
             f"data.dir: {config['data.dir']} has other training images or labels than {path} was made with (fingerprint"
             f" {data_fingerprint[:16]}, then {before[:16]}); give the folder that has them, or name another --run_dir"
-            " to train anew."
+            " to train from scratch."
         )
 
 
 def _may_change(name: str) -> bool:
-    """Whether a resumed run may have another value of this field: it decides nothing about the weights."""
+    """Whether a resumed run may change this field: it has no influence on the weights."""
     return name.startswith("eval.") or name in {
         *("run_dir", "resume", "device", "data.dir", "data.download", "data.source", "data.num_workers"),
         *("train.max_steps", "train.checkpoint_every_steps", "train.keep_checkpoints", "train.profile"),
         "train.wandb_project",
         *("train.compile", "train.compile_mode", "train.deterministic", "augment.backend"),
     }
-
-
-def seal(file: IO[bytes], step: int) -> None:
-    """Add step and checksum to a zip archive without a comment, open for reading and writing."""
-    head = b"fastmagn step %012d sha256 " % step
-    file.seek(-2, os.SEEK_END)
-    assert file.read(2) == b"\0\0", "the archive has a comment"
-    file.seek(-2, os.SEEK_END)
-    file.write((len(head) + _DIGITS).to_bytes(2, "little") + head)
-    size = file.tell()
-    file.seek(0)
-    digest = _sha256(file, size)
-    file.seek(size)
-    file.write(digest)
-
-
-def damage(file: IO[bytes]) -> str | None:
-    """What is wrong with a sealed file, in words that follow its name; None if it is as it was written.
-
-    Nothing in it is interpreted. The file is left at its beginning.
-    """
-    size = file.seek(0, os.SEEK_END)
-    if size == 0:
-        return "is empty"
-    if _step(file, size) is None:
-        return "does not end with a checksum: it is cut short, or of another version of fastmagn"
-    file.seek(0)
-    digest, written = _sha256(file, size - _DIGITS), file.read(_DIGITS)
-    file.seek(0)
-    return None if digest == written else "does not match its checksum: it is damaged"
-
-
-def sealed_step(path: Path) -> int | None:
-    """The step in a sealed file's comment; None where it has none. The checksum is not looked at."""
-    with path.open("rb") as file:
-        return _step(file, file.seek(0, os.SEEK_END))
-
-
-def _step(file: IO[bytes], size: int) -> int | None:
-    if size < _HEAD_BYTES + _DIGITS:
-        return None
-    file.seek(size - _DIGITS - _HEAD_BYTES)
-    head = _HEAD.fullmatch(file.read(_HEAD_BYTES))
-    return None if head is None else int(head[1])
-
-
-def _sha256(file: IO[bytes], num_bytes: int) -> bytes:
-    """The digits of the next `num_bytes` bytes."""
-    digest = hashlib.sha256()
-    while num_bytes > 0 and (chunk := file.read(min(num_bytes, _CHUNK_BYTES))):
-        digest.update(chunk)
-        num_bytes -= len(chunk)
-    return digest.hexdigest().encode()

@@ -13,20 +13,21 @@ from typing import IO
 from fastmagn.errors import InputError
 from fastmagn.machine.console import warn
 from fastmagn.machine.processes import World
+from fastmagn.runs.paths import LOCK
 
-PATIENCE_S = 3.0  # a process that was just killed may hold it while the kernel takes its memory back
+PATIENCE_S = 3.0  # a process that was just killed holds it until the kernel has freed its memory
 _HELD = {errno.EACCES, errno.EAGAIN}
 
 
 @contextmanager
 def run_lock(run_dir: Path, world: World) -> Iterator[None]:
-    """Hold RUN/.lock, all processes together, by the hand of rank 0.
+    """Rank 0 holds RUN/.lock for all processes.
 
-    It is the kernel's record lock, which ends with the process however that ends, and which processes that it has
-    forked do not keep. On a file system without locks, a warning.
+    It is a record lock: the kernel releases it when the process exits, however it exits, and forked children do not
+    inherit it. On a file system without locks there is a warning.
 
     Raises:
-        InputError: Another process holds it, or the run folder cannot be made or written.
+        InputError: Another process holds the lock, or the run folder cannot be made or written.
     """
     file, refused = _take(run_dir) if world.rank == 0 else (None, None)
     refused = world.gather(refused)[0]
@@ -40,8 +41,8 @@ def run_lock(run_dir: Path, world: World) -> Iterator[None]:
 
 
 def _take(run_dir: Path) -> tuple[IO[str] | None, str | None]:
-    """The locked file, None where there are no locks; and why the run must not begin."""
-    path = run_dir / ".lock"
+    """The locked file (None where there are no locks), and the reason why the run must not start (None to start)."""
+    path = run_dir / LOCK
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         file = path.open("a+")
@@ -55,12 +56,12 @@ def _take(run_dir: Path) -> tuple[IO[str] | None, str | None]:
     file.close()
     if failure.errno in _HELD:
         return None, f"run_dir: {run_dir} is in use by {holder}; stop it, or name another --run_dir."
-    warn(f"{path} cannot be locked ({failure.strerror}): see to it that one run at a time uses this folder.")
+    warn(f"{path} cannot be locked ({failure.strerror}): make sure that only one run at a time uses this folder.")
     return None, None
 
 
 def _lock(file: IO[str]) -> OSError | None:
-    """Lock the file; why not, after some patience where another process has it."""
+    """Lock the file, waiting for up to PATIENCE_S while another process holds it; the error if that fails."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
@@ -74,7 +75,7 @@ def _lock(file: IO[str]) -> OSError | None:
 
 
 def _sign(file: IO[str]) -> None:
-    """Say who holds it, for the other's message; a full disk is no reason to stop."""
+    """Write into the file who holds it, for the message of other processes. A full disk is not a reason to stop."""
     try:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")

@@ -1,4 +1,4 @@
-"""How far a run has come."""
+"""The position of a run: epoch, step, running sums, rows."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -6,25 +6,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-NEVER = 2**62  # the step of what has not happened
+NEVER = 2**62  # the step of an event that has not happened
 _NOT_KEPT = ("first_bad", "unsaved")
 
 
 @dataclass
 class Progress:
-    """How far a run has come.
+    """The position of a run.
 
     Args:
-        epoch: Epoch under way, from 0; the number of epochs when training is done.
-        step_in_epoch: Steps done in that epoch.
-        names: The quantities that are logged.
-        sums: The sum over those steps of each, float64 [len(names)] on the device; None before the epoch's first step.
-        epoch_s: Seconds spent training in that epoch.
-        train_s: Seconds spent training in the epochs before.
-        rows: The rows of metrics.jsonl so far. They are kept in the checkpoint, so that the file always tells of the
-            weights beside it, whatever happened between writing the one and the other.
-        first_bad: The epoch's first step at which each was not finite, int64 [len(names)] on the device.
-        unsaved: Whether the last try to save a checkpoint failed.
+        epoch: The current epoch, from 0; the number of epochs once training is done.
+        step_in_epoch: Steps done in the current epoch.
+        names: The logged quantities.
+        sums: The sum of each over the steps of the current epoch, float64 [len(names)] on the device; None before its
+            first step.
+        epoch_s: Seconds of training in the current epoch.
+        train_s: Seconds of training in the epochs before.
+        rows: The rows of metrics.jsonl so far. The checkpoint holds them too, so that the file always describes the
+            weights beside it, even if the process was killed between the two writes.
+        first_bad: The first step of the epoch at which each quantity was not finite, int64 [len(names)] on the device.
+        unsaved: Whether the last attempt to save a checkpoint failed.
     """
 
     epoch: int = 0
@@ -38,11 +39,11 @@ class Progress:
     unsaved: bool = False
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps of it."""
+        """The part that a checkpoint keeps."""
         return {name: value for name, value in vars(self).items() if name not in _NOT_KEPT}
 
     def add(self, parts: dict[str, Tensor], step: int) -> None:
-        """Count a step with its logged quantities, scalars on the device. Nothing waits for the device."""
+        """Add a step with its logged quantities, scalars on the device. This does not wait for the device."""
         values = torch.stack([part.double() for part in parts.values()])
         if self.sums is None:
             self.names, self.sums = tuple(parts), torch.zeros_like(values)
@@ -53,20 +54,20 @@ class Progress:
         self.step_in_epoch += 1
 
     def bad_part(self) -> tuple[str, int] | None:
-        """The quantity that first was not finite, and its step; None while all are. Waits for the device."""
+        """The first quantity that was not finite, and its step; None while all are finite. Waits for the device."""
         if self.first_bad is None or (step := int(self.first_bad.min())) == NEVER:
             return None
         at_step = [name for name, first in zip(self.names, self.first_bad.tolist(), strict=True) if first == step]
-        # The sum of all is not finite either: a part says more.
+        # The total loss is not finite either; the part says more.
         return next((name for name in at_step if name != "loss"), "loss"), step
 
     def finish_epoch(self) -> None:
-        """Go to the beginning of the next epoch."""
+        """Move to the start of the next epoch."""
         self.epoch, self.step_in_epoch, self.sums, self.first_bad = self.epoch + 1, 0, None, None
         self.train_s, self.epoch_s = self.train_s + self.epoch_s, 0.0
 
     def best_validation(self) -> dict[str, Any] | None:
-        """The highest validation accuracy so far and its (first) epoch; None where nothing is held out."""
+        """The highest validation accuracy so far and its first epoch; None if no images are held out."""
         rows = [row for row in self.rows if "validation_accuracy" in row]
         if not rows:
             return None

@@ -1,4 +1,4 @@
-"""config.yaml, metrics.jsonl, views.png and TensorBoard's files of a run: what a full disk refuses is written later."""
+"""Writes config.yaml, metrics.jsonl, views.png and TensorBoard's files. What a full disk refuses is written later."""
 
 import json
 import os
@@ -12,53 +12,52 @@ from PIL import Image
 
 from fastmagn.machine.console import warn
 from fastmagn.machine.files import check_room, replace_file, write_text
+from fastmagn.runs.paths import CONFIG, METRICS, TENSORBOARD, VIEWS
 
-_SCALARS_BYTES = 1 << 20  # of a few epochs, with room to spare: TensorBoard's thread prints a traceback when it fails
-
-VIEWS_FILE = "views.png"
+_SCALARS_BYTES = 1 << 20  # room for a few epochs and more: TensorBoard's thread prints a traceback when it fails
 
 
 class RunFiles:
-    """The files of a run besides its checkpoints, kept in step with its rows.
+    """The files of a run other than its checkpoints, kept in step with its rows.
 
     Args:
-        run_dir: The run's folder.
+        run_dir: The run folder.
         config_yaml: The text of config.yaml.
-        rows: The rows of metrics.jsonl that stay; the file is replaced by them.
+        rows: The rows that metrics.jsonl starts with; they replace what the file holds.
     """
 
     def __init__(self, run_dir: Path, config_yaml: str, rows: list[dict[str, Any]]) -> None:
         self._run_dir = run_dir
         self._rows = list(rows)
-        self._metrics_whole = False  # whether the file is known to hold all rows but the newest
+        self._metrics_whole = False  # whether the file is known to hold every row but the newest
         self._writer: Any | None = None
         self._views: Image.Image | None = None  # not yet in TensorBoard
         self._to_log: list[dict[str, Any]] = []
         self._owed: dict[str, Callable[[], None]] = {
-            "config.yaml": lambda: write_text(run_dir / "config.yaml", config_yaml),
-            "metrics.jsonl": self._write_metrics,
+            CONFIG: lambda: write_text(run_dir / CONFIG, config_yaml),
+            METRICS: self._write_metrics,
         }
         self._catch_up()
 
     def add(self, row: dict[str, Any]) -> None:
-        """Write an epoch's row to metrics.jsonl and TensorBoard, or after the next epoch, with a warning."""
+        """Write the row of an epoch to metrics.jsonl and TensorBoard. If that fails, warn; the next epoch retries."""
         self._rows.append(row)
         self._to_log.append(row)
-        self._owed |= {"metrics.jsonl": self._write_metrics, "tensorboard": self._log_scalars}
+        self._owed |= {METRICS: self._write_metrics, TENSORBOARD: self._log_scalars}
         self._catch_up()
 
     def has_views(self) -> bool:
-        """Whether the picture is there and stays: TensorBoard drops it with all else of a run that has no row yet."""
-        return bool(self._rows) and (self._run_dir / VIEWS_FILE).exists()
+        """Whether the picture exists and stays. TensorBoard drops everything of a run that has no row yet."""
+        return bool(self._rows) and (self._run_dir / VIEWS).exists()
 
     def add_views(self, grid: Image.Image) -> None:
-        """Keep the picture of the views as views.png, and in TensorBoard."""
+        """Write the picture of the views to views.png and to TensorBoard."""
         self._views = grid
-        self._owed |= {VIEWS_FILE: lambda: self._write_views(grid), "tensorboard": self._log_scalars}
+        self._owed |= {VIEWS: lambda: self._write_views(grid), TENSORBOARD: self._log_scalars}
         self._catch_up()
 
     def close(self) -> None:
-        """Write what is still owed, and leave TensorBoard's file whole."""
+        """Write what has not been written yet, and close TensorBoard's file."""
         self._catch_up()
         self._close_writer()
 
@@ -67,12 +66,12 @@ class RunFiles:
             try:
                 write()
             except OSError as error:
-                warn(f"{self._run_dir / name} not written ({error.strerror}); the run goes on, and tries again later.")
+                warn(f"{self._run_dir / name} not written ({error.strerror}). The run continues and tries again later.")
             else:
                 del self._owed[name]
 
     def _write_metrics(self) -> None:
-        path = self._run_dir / "metrics.jsonl"
+        path = self._run_dir / METRICS
         append, self._metrics_whole = self._metrics_whole, False
         if append:
             append_row(path, self._rows[-1])
@@ -81,14 +80,14 @@ class RunFiles:
         self._metrics_whole = True
 
     def _write_views(self, grid: Image.Image) -> None:
-        with replace_file(self._run_dir / VIEWS_FILE) as file:
+        with replace_file(self._run_dir / VIEWS) as file:
             grid.save(file, format="PNG")
 
     def _log_scalars(self) -> None:
         try:
             check_room(self._run_dir, _SCALARS_BYTES)
             if self._writer is None:
-                # TensorBoard drops the points from this epoch on that a run before this one has left.
+                # TensorBoard drops the points of an earlier process from this epoch on.
                 first = self._to_log[0]["epoch"] if self._to_log else len(self._rows)
                 self._writer = tensorboard_writer(self._run_dir, first)
             if self._views is not None and self._writer is not None:
@@ -109,7 +108,7 @@ class RunFiles:
 
 
 def append_row(path: Path, row: dict[str, Any]) -> None:
-    """Append one epoch's row to metrics.jsonl."""
+    """Append the row of one epoch to metrics.jsonl."""
     with path.open("a") as file:
         file.write(json.dumps(row, allow_nan=False) + "\n")
         file.flush()
@@ -117,16 +116,16 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
 
 
 def tensorboard_writer(run_dir: Path, epoch: int) -> Any | None:
-    """A SummaryWriter for RUN/tensorboard that goes on at `epoch`; None where TensorBoard is not installed."""
+    """A SummaryWriter for RUN/tensorboard that continues at `epoch`; None where TensorBoard is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(run_dir / "tensorboard", purge_step=epoch)
+    return SummaryWriter(run_dir / TENSORBOARD, purge_step=epoch)
 
 
 def log_scalars(writer: Any | None, row: dict[str, Any]) -> None:
-    """An epoch's row as TensorBoard scalars, by epoch; does nothing without a writer."""
+    """Log the row of an epoch as TensorBoard scalars; does nothing without a writer."""
     if writer is not None:
         for name, value in row.items():
             writer.add_scalar(name, value, global_step=row["epoch"])
@@ -134,7 +133,7 @@ def log_scalars(writer: Any | None, row: dict[str, Any]) -> None:
 
 
 def log_results(run_dir: Path, results: dict[str, Any], epochs: int) -> None:
-    """A run's results as TensorBoard scalars, after its `epochs` rows; does nothing where it is not installed."""
+    """Log the results as TensorBoard scalars, after `epochs` rows; does nothing without TensorBoard."""
     rms = results["rms_calibration_error"]
     scalars = {"clean_accuracy": results["clean_accuracy"]}
     scalars |= {f"mca_{name}": value for name, value in results["mca"].items() if value is not None}

@@ -1,4 +1,4 @@
-"""Weights & Biases for those who ask for it (`train.wandb_project`): the one module that imports its package."""
+"""Weights & Biases, on request (`train.wandb_project`). No other module imports its package."""
 
 import hashlib
 from pathlib import Path
@@ -10,19 +10,19 @@ from fastmagn.errors import InputError
 
 
 def check_wandb(config: Config) -> None:
-    """Raise InputError if `train.wandb_project` is given and the package is absent: before training, not after."""
+    """Raise InputError if `train.wandb_project` is set and the package is missing; called before training."""
     if config.train.wandb_project is not None:
         _package()
 
 
 def log_row(config: Config, row: dict[str, Any]) -> None:
-    """An epoch's row of metrics.jsonl, by epoch; does nothing without `train.wandb_project`."""
+    """Log the row of an epoch; does nothing without `train.wandb_project`."""
     if config.train.wandb_project is not None:
         _run(config).log(row, step=row["epoch"])
 
 
-def finish_with(config: Config, results: dict[str, Any]) -> None:
-    """A run's results as its summary, and the end of it; does nothing without `train.wandb_project`."""
+def finish_run(config: Config, results: dict[str, Any]) -> None:
+    """Log the results as the summary and finish the W&B run; does nothing without `train.wandb_project`."""
     if config.train.wandb_project is None:
         return
     run = _run(config)
@@ -31,12 +31,12 @@ def finish_with(config: Config, results: dict[str, Any]) -> None:
 
 
 def run_id(run_dir: Path) -> str:
-    """The same for the same run folder, so that a resumed run goes on under its own name."""
+    """The id of a run folder: a resumed run keeps its id."""
     return hashlib.sha256(str(run_dir.absolute()).encode()).hexdigest()[:16]
 
 
 def _run(config: Config) -> Any:
-    """This process's W&B run, begun when first asked for."""
+    """The W&B run of this process, started at the first call."""
     wandb = _package()
     if wandb.run is not None:
         return wandb.run

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from fastmagn.evaluation.metrics.accuracy import mean_corruption_accuracy
 from fastmagn.machine.console import console
+from fastmagn.runs.paths import METRICS, RESULTS
 from fastmagn.sweeping.definition import Trial
 from fastmagn.sweeping.trial import Outcome
 
@@ -52,7 +53,7 @@ class Board:
         seconds = time.monotonic() - self.started_at[name]
         what = outcome.state + (f": {outcome.error}" if outcome.error else "")
         if outcome.state == "finished":
-            results = read_json(trial.config.run_dir / "results.json")
+            results = read_json(trial.config.run_dir / RESULTS)
             what = f"clean accuracy {100 * results['clean_accuracy']:.2f} %{_mca_text(results)}"
         console.print(f"[{done}/{len(self.trials)}] {name}: {what} ({seconds:.0f} s)", soft_wrap=True, markup=False)
 
@@ -81,7 +82,7 @@ class Board:
         if name not in self.started_at:
             return ("", "", "", "")
         config = self.trials[name].config
-        row = _last_row(config.run_dir / "metrics.jsonl")
+        row = _last_row(config.run_dir / METRICS)
         minutes = f"{(time.monotonic() - self.started_at[name]) / 60:.1f}" if self.states[name] == "running" else ""
         if row is None:
             return (f"0/{config.train.epochs}", "", "", minutes)
@@ -116,7 +117,7 @@ def _mca_text(results: dict[str, Any]) -> str:
 
 def summarise_trials(trials: list[Trial]) -> tuple[str, list[Summary]]:
     """The title of the corruptions that all these finished trials have measured, and the trials by mCA, best first."""
-    results = {trial.name: read_json(trial.config.run_dir / "results.json") for trial in trials}
+    results = {trial.name: read_json(trial.config.run_dir / RESULTS) for trial in trials}
     known = [name for name in _SETS if all(one["mca"].get(name) is not None for one in results.values())]
     shared = set.intersection(*(set(one["corruption_accuracy"]) for one in results.values()))
     summaries = []

@@ -15,11 +15,12 @@ from fastmagn.methods.table import METHODS
 from fastmagn.models import MODELS
 from fastmagn.registry import resolve
 from fastmagn.reporting.document import report_runs
+from fastmagn.runs.paths import CONFIG, LOCK, RESULTS, TRIAL_LOG
 from fastmagn.sweeping.arguments import Machines, Request
 from fastmagn.sweeping.definition import PLACE_FIELDS, Trial, definition, keep_definition, make_trials
 from fastmagn.sweeping.on_ray import check_ray, run_trials
 from fastmagn.sweeping.shown import Board, print_summary, read_json
-from fastmagn.sweeping.trial import LOG, Outcome
+from fastmagn.sweeping.trial import Outcome
 
 EXIT_TRIAL_FAILED = 1
 
@@ -68,7 +69,7 @@ def sweep_lock(out: Path) -> Iterator[None]:
         InputError: Another sweep has locked it.
     """
     out.mkdir(parents=True, exist_ok=True)
-    with (out / ".lock").open("w") as file:
+    with (out / LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -80,7 +81,7 @@ def sweep_lock(out: Path) -> Iterator[None]:
 
 def is_finished(trial: Trial) -> bool:
     """Whether the trial's folder holds the results of its configuration."""
-    results = read_json(trial.config.run_dir / "results.json")
+    results = read_json(trial.config.run_dir / RESULTS)
     if results is None:
         return False
     measured = flatten(results["config"])
@@ -97,7 +98,7 @@ def run_unfinished(trials: list[Trial], board: Board, machines: Machines) -> int
     if not unfinished:
         return 0
     for trial in unfinished:
-        write_text(trial.config.run_dir / "config.yaml", to_yaml(trial.config))
+        write_text(trial.config.run_dir / CONFIG, to_yaml(trial.config))
     on_cpu = all(trial.config.device == "cpu" for trial in unfinished)
 
     def ended(outcome: Outcome) -> None:
@@ -125,7 +126,7 @@ def finish_sweep(trials: list[Trial], board: Board, out: Path, signal_number: in
     if finished:
         print_summary(finished)
     for outcome in failed:
-        log = board.trials[outcome.name].config.run_dir / LOG
+        log = board.trials[outcome.name].config.run_dir / TRIAL_LOG
         console.print(f"failed: {outcome.name}: {outcome.error} (full output: {log})", soft_wrap=True, markup=False)
     if signal_number:
         console.print(

@@ -15,9 +15,9 @@ from typing import Literal, NamedTuple
 
 from fastmagn.errors import Interrupted
 from fastmagn.machine.command import run_command
+from fastmagn.runs.paths import CONFIG, TRIAL_LOG
 from fastmagn.train import main as train
 
-LOG = "trial.log"
 POLL_S = 0.5
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 INTERRUPTED = {128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGTERM}
@@ -47,9 +47,9 @@ def run_trial(run_dir: Path, folder: Path, threads: int, should_stop: Callable[[
         "fastmagn.sweeping.trial",
         str(os.getpid()),
         "--config",
-        str(run_dir / "config.yaml"),
+        str(run_dir / CONFIG),
     ]
-    with (run_dir / LOG).open("ab") as log:
+    with (run_dir / TRIAL_LOG).open("ab") as log:
         begin = log.tell()
         # In its own session Ctrl-C at the terminal does not reach it: the sweep tells its trials one by one.
         process = subprocess.Popen(
@@ -70,7 +70,7 @@ def run_trial(run_dir: Path, folder: Path, threads: int, should_stop: Callable[[
         return Outcome(run_dir.name, "finished")
     if asked or status in INTERRUPTED:
         return Outcome(run_dir.name, "interrupted")
-    return Outcome(run_dir.name, "failed", error_line(run_dir / LOG, begin, status))
+    return Outcome(run_dir.name, "failed", error_line(run_dir / TRIAL_LOG, begin, status))
 
 
 def error_line(log: Path, begin: int, status: int) -> str:

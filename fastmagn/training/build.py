@@ -1,4 +1,4 @@
-"""A run put together from its configuration: data source, model, loss, optimiser."""
+"""Builds a run from its configuration: data source, model, loss, optimiser."""
 
 import torch
 from torch import nn
@@ -14,7 +14,7 @@ from fastmagn.methods.table import get_method
 from fastmagn.methods.test_time import model_for_test
 from fastmagn.models import Normalised, build_model
 from fastmagn.models.pretrained import load_pretrained
-from fastmagn.runs.checkpoint import last_checkpoint
+from fastmagn.runs.paths import last_checkpoint
 from fastmagn.training.ema import make_average
 from fastmagn.training.optim import make_optimizer
 from fastmagn.training.step import ForwardLoss, Run, Stage
@@ -23,7 +23,7 @@ from fastmagn.training.step import ForwardLoss, Run, Stage
 def build_run(
     config: Config, image_set: ImageSet, part: ImagePart, world: World | None = None, device: torch.device | None = None
 ) -> Run:
-    """Model, optimiser and source of a settled config, on this process's device.
+    """Build the run of a settled config on the device of this process.
 
     Raises:
         InputError: The number of processes and `train.accumulation_steps` do not divide `train.batch_size`.
@@ -70,13 +70,13 @@ def build_run(
 
 
 def load_first_weights(config: Config, model: Normalised, num_classes: int) -> None:
-    """Start from the file `model.weights`, if it names one and there is no checkpoint to go on from.
+    """Load the file `model.weights`, if it is set and there is no checkpoint to resume from.
 
     Raises:
         InputError: The file cannot be used.
     """
-    goes_on = config.run_dir is not None and any(last_checkpoint(config.run_dir).parent.glob("*.pt"))
-    if config.model.weights is not None and not goes_on:
+    resumes = config.run_dir is not None and any(last_checkpoint(config.run_dir).parent.glob("*.pt"))
+    if config.model.weights is not None and not resumes:
         console.print(load_pretrained(model.network, config.model.weights, num_classes), markup=False, soft_wrap=True)
 
 
@@ -86,10 +86,10 @@ def _stage(method: Method, model: Normalised, config: Config, world: World, devi
 
 
 def _prepare(forward_loss: ForwardLoss, world: World, device: torch.device) -> nn.Module:
-    """Compiled, then shared by the processes.
+    """Compile, then wrap in DistributedDataParallel.
 
-    Inside DistributedDataParallel the graph stays whole; the gradients are then summed after the backward pass instead
-    of during it: 45 MB for ResNet-18.
+    Inside DistributedDataParallel the compiled graph stays whole. So the gradients (45 MB for ResNet-18) are summed
+    after the backward pass, not during it.
     """
     train = forward_loss.config.train
     if train.compile:
@@ -101,13 +101,13 @@ def _prepare(forward_loss: ForwardLoss, world: World, device: torch.device) -> n
 
 
 def measured_model(run: Run) -> nn.Module:
-    """What is measured: the weights that `eval.weights` names, or the method's ensemble of them."""
+    """The model that is measured: the weights that `eval.weights` names, or the method's ensemble of them."""
     model = run.model if run.average is None or run.config.eval.weights == "last" else run.average
     return model_for_test(model, run.config, run.image_size)
 
 
 def share_statistics(run: Run) -> None:
-    """Give every process rank 0's batch normalisation statistics: those that are measured and saved."""
+    """Give every process the batch normalisation statistics of rank 0, which are measured and saved."""
     run.world.copy_from_first(run.model.buffers())
     if run.average is not None:
         run.world.copy_from_first(run.average.buffers())

@@ -1,4 +1,4 @@
-"""An exponential moving average of a model's weights, without a host synchronisation."""
+"""An exponential moving average of the weights, without host synchronisation."""
 
 import copy
 
@@ -7,19 +7,19 @@ from torch import nn
 
 
 def make_average(model: nn.Module) -> nn.Module:
-    """A copy of the model for `update_average` to keep; it takes no gradients."""
+    """A copy of the model for `update_average`; it has no gradients."""
     return copy.deepcopy(model).requires_grad_(False)
 
 
 @torch.no_grad()
 def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
-    """average <- d average + (1 - d) model, for parameters and floating buffers (batch normalisation's statistics).
+    """average <- d average + (1 - d) model, for parameters and floating-point buffers (batch-norm statistics).
 
     Args:
         average: From `make_average`.
-        model: After the optimiser's step.
-        decay: d in the long run, 0 <= decay < 1.
-        step: Steps done before this one; early on d is (1 + step) / (10 + step), so that the first weights soon fade.
+        model: The model after the optimiser step.
+        decay: The final d, 0 <= decay < 1.
+        step: Steps done before this one. Early on, d is (1 + step) / (10 + step), so the first weights fade quickly.
     """
     decay = min(decay, (1 + step) / (10 + step))
     kept, new = list(average.state_dict().values()), list(model.state_dict().values())

@@ -14,22 +14,23 @@ from fastmagn.errors import Interrupted
 from fastmagn.evaluation.measure import predict
 from fastmagn.machine.console import console
 from fastmagn.machine.signals import interruptible
+from fastmagn.runs.paths import PROFILE
 from fastmagn.runs.progress import Progress
 from fastmagn.runs.records import RunFiles
 from fastmagn.runs.wandb import log_row
 from fastmagn.training.build import measured_model, share_statistics
-from fastmagn.training.live import live_display, print_epoch
+from fastmagn.training.display import print_epoch, progress_display
 from fastmagn.training.prefetch import made_ahead
 from fastmagn.training.profiling import profiled
 from fastmagn.training.saving import CHECK_EVERY_STEPS, check_finite, is_save_due, save, save_at_last
 from fastmagn.training.step import Run, _tensors, make_pieces, prepared, train_step
-from fastmagn.training.view_grid import view_grid, view_titles
+from fastmagn.training.view_grid import view_grid
 
-AGREE_EVERY_STEPS = 10  # several processes ask each other whether to stop
+AGREE_EVERY_STEPS = 10  # how often several processes agree whether to stop
 
 
 def train_epoch(run: Run, progress: Progress, signal_received: Callable[[], int], after_step: Callable) -> bool:
-    """Train from `progress` to the end of its epoch; False if stopped before. `progress` follows each step.
+    """Train from `progress` to the end of the epoch, updating `progress` at each step. Returns False if stopped early.
 
     Raises:
         InputError: A loss or a gradient is not finite.
@@ -53,16 +54,16 @@ def train_epoch(run: Run, progress: Progress, signal_received: Callable[[], int]
         if is_save_due(run, progress):
             save(run, progress)
     if run.device.type == "cuda":
-        torch.cuda.synchronize(run.device)  # the last steps may still be under way
+        torch.cuda.synchronize(run.device)  # the last steps may still be running
     progress.epoch_s = epoch_s_before + time.perf_counter() - start
     return True
 
 
 def finish_epoch(run: Run, progress: Progress, validation: ImagePart) -> dict[str, Any]:
-    """An epoch's row of metrics.jsonl: means over its steps and all processes, validation accuracy, speed.
+    """The row of an epoch for metrics.jsonl: means over its steps and all processes, validation accuracy, speed.
 
     Raises:
-        InputError: A loss was not finite; the checkpoint before this epoch is still the last one.
+        InputError: A loss was not finite. The last checkpoint is then the one before this epoch.
     """
     check_finite(run, progress)
     steps, config = progress.step_in_epoch, run.config
@@ -76,7 +77,7 @@ def finish_epoch(run: Run, progress: Progress, validation: ImagePart) -> dict[st
 
 
 def validation_accuracy(run: Run, validation: ImagePart) -> float:
-    """The accuracy on the held-out images, a share of them on each process."""
+    """The accuracy on the held-out images; each process measures a share of them."""
     share_statistics(run)
     share, config = run.world.share(len(validation.labels)), run.config
     labels, correct = validation.labels[share], 0
@@ -93,22 +94,22 @@ def validation_accuracy(run: Run, validation: ImagePart) -> float:
 
 
 def train_all(run: Run, progress: Progress, validation: ImagePart) -> None:
-    """Train from `progress` to the run's last step. Leaves a checkpoint, unless the disk is full.
+    """Train from `progress` to the last step of the run, and leave a checkpoint unless the disk is full.
 
-    A row is written before the checkpoint that holds it: a process killed between the two trains the epoch again, and
-    the row is replaced.
+    A row is written before the checkpoint that holds it. If the process is killed between the two, the resumed run
+    trains the epoch again and replaces the row.
 
     Raises:
-        Interrupted: SIGINT or SIGTERM came; all is saved.
+        Interrupted: SIGINT or SIGTERM arrived; everything is saved.
         InputError: A loss or a gradient is not finite.
     """
     config, run_dir, writes = run.config, run.config.run_dir, run.world.rank == 0
     num_profiled = config.train.profile if writes else 0
     with (
         interruptible() as signal_received,
-        profiled(run_dir / "profile", num_profiled, run.device) as trace_step,
+        profiled(run_dir / PROFILE, num_profiled, run.device) as trace_step,
         closing(RunFiles(run_dir, to_yaml(config), progress.rows)) if writes else nullcontext() as files,
-        live_display(run, progress) as show_step,
+        progress_display(run, progress) as show_step,
     ):
         if files is not None:
             show_views(run, files)
@@ -131,20 +132,19 @@ def train_all(run: Run, progress: Progress, validation: ImagePart) -> None:
             signal_number = run.world.max(signal_received())
             if signal_number:
                 save_at_last(run, progress)
-                console.print("interrupted; the same command goes on from the last checkpoint")
+                console.print("interrupted; the same command resumes from the last checkpoint")
                 raise Interrupted(signal_number)
 
 
 def show_views(run: Run, files: RunFiles) -> None:
-    """Keep a picture of what the model sees: the first views that the method itself trains on; does nothing if there.
+    """Write a picture of the first views that the method trains on, unless there is one.
 
-    They are made once more for it, which changes nothing: all that is random depends on epoch and sample only.
+    Making these views a second time changes nothing, since every draw depends on epoch and sample only.
     """
     if files.has_views():
         return
     epoch = run.config.train.clean_epochs
     with closing(run.source.batches(epoch)) as batches:
         piece = make_pieces(run, next(batches), epoch)[0]
-    method = run.main_stage.method
-    titles = view_titles(method, method.layout(run.config.augment), run.config.method)
+    titles = run.main_stage.method.view_titles(run.config.augment)
     files.add_views(view_grid(prepared(run, piece)[0], titles))

@@ -1,4 +1,4 @@
-"""The optimiser, and its learning rate as a pure function of the step: nothing to save, nothing to forget."""
+"""The optimisers, and the learning rate as a pure function of the step: it has no state to save."""
 
 import math
 from collections.abc import Iterable
@@ -9,17 +9,19 @@ from torch import Tensor, nn
 
 from fastmagn.config.schema import OptimConfig
 
+# x -> a x + b x^3 + c x^5 takes singular values in (0, 1] to about 1: quickly, not exactly.
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 NEWTON_SCHULZ_STEPS = 3
 
-# torch.optim.lr_scheduler.OneCycleLR's shape, by its defaults.
+# The shape of torch.optim.lr_scheduler.OneCycleLR with its defaults.
 WARMUP_FRACTION = 0.3
-TRIANGLE_TOP = 0.2  # of the steps: where the triangular schedule turns
+TRIANGLE_TOP = 0.2  # the fraction of the steps at which the triangular schedule peaks
 FIRST_LR_DIVISOR = 25.0
 LAST_LR_DIVISOR = 25.0 * 1e4
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], optim: OptimConfig) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum (plain without momentum), one fused kernel for all parameters; or Muon."""
+    """SGD with Nesterov momentum (plain SGD if momentum is 0), with one fused kernel for all parameters; or Muon."""
     if optim.name == "muon":
         return Muon(
             parameters,
@@ -53,7 +55,7 @@ def learning_rate(step: int, optim: OptimConfig, *, steps_per_epoch: int, epochs
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Use `lr` from the next step on."""
+    """Set the learning rate of the next step."""
     for group in optimizer.param_groups:
         group["lr"] = lr
 
@@ -62,12 +64,8 @@ def _cosine(start: float, end: float, fraction: float) -> float:
     return end + (start - end) / 2 * (1 + math.cos(math.pi * fraction))
 
 
-# The quintic x -> a x + b x^3 + c x^5 that takes singular values in (0, 1] to about 1 quickly, and not exactly.
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-
-
 def orthogonalise(matrix: Tensor) -> Tensor:
-    """The nearest (semi-)orthogonal matrix to [M, N], roughly: its singular values end in about 0.7..1.2."""
+    """Approximately the (semi-)orthogonal matrix nearest to [M, N]: its singular values end up in about 0.7..1.2."""
     a, b, c = NEWTON_SCHULZ
     x = matrix.bfloat16() if matrix.is_cuda else matrix.float()
     x = x / (x.norm() + 1e-7)
@@ -80,14 +78,14 @@ def orthogonalise(matrix: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for parameters of four dimensions, Nesterov SGD for the others, in one optimiser.
+    """Muon for parameters with four dimensions and Nesterov SGD for the others, in one optimiser.
 
     Args:
-        parameters: The model's.
+        parameters: The parameters of the model.
         lr: Learning rate of the SGD part, above 0.
         momentum: Nesterov momentum of both, 0 <= momentum < 1.
-        weight_decay: L2 penalty of the SGD part. Filter banks have their norm kept instead.
-        filter_lr_ratio: Filter banks' learning rate over `lr`.
+        weight_decay: L2 penalty of the SGD part. Filter banks keep their norm instead.
+        filter_lr_ratio: The learning rate of filter banks divided by `lr`.
     """
 
     def __init__(

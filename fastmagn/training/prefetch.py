@@ -1,4 +1,4 @@
-"""What the next step needs, made while the device works on this step."""
+"""Makes what the next step needs while the device works on this step."""
 
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -16,21 +16,21 @@ def made_ahead(
     tensors: Callable[[Made], list[Tensor]],
     device: torch.device,
 ) -> Iterator[Made]:
-    """`make(item)` for each item of `source`; on CUDA one item ahead, on a stream of its own.
+    """Yields `make(item)` for each item of `source`; on CUDA one item ahead, on a stream of its own.
 
-    On a CPU nothing is made ahead: there it would only compete with the step.
+    On a CPU nothing is made ahead, since it would compete with the step.
 
     Args:
-        source: Read on the side stream too, so that its own kernels overlap.
-        make: Launches kernels, and waits for none of them.
-        tensors: The tensors of what was made, whose memory is kept until the step has used them.
+        source: Read on the side stream too, so that its kernels overlap with the step.
+        make: Launches kernels and does not wait for them.
+        tensors: The tensors of a made item; their memory is kept until the step has used them.
         device: Where the step runs.
     """
     if device.type != "cuda":
         yield from map(make, source)
         return
     side = torch.cuda.Stream(device)
-    side.wait_stream(torch.cuda.current_stream(device))  # what the source holds may still be on its way
+    side.wait_stream(torch.cuda.current_stream(device))  # what the source holds may still be in flight
 
     def next_made() -> Made | None:
         with torch.cuda.stream(side):
@@ -39,7 +39,7 @@ def made_ahead(
     following = next_made()
     while (made := following) is not None:
         step_stream = torch.cuda.current_stream(device)
-        step_stream.wait_stream(side)  # before the next one is launched there: the step waits for its own only
+        step_stream.wait_stream(side)  # before the next item is launched there: the step waits for its own item only
         for tensor in tensors(made):
             tensor.record_stream(step_stream)
         following = next_made()

@@ -1,4 +1,4 @@
-"""A profile on demand: `--train.profile N` traces N steps of a run."""
+"""Profiling on demand: `--train.profile N` traces N steps of a run."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,16 +10,16 @@ from torch.profiler import ProfilerActivity, profile, schedule
 from fastmagn.machine.console import console
 from fastmagn.machine.files import write_text
 
-SKIPPED_STEPS = 5  # compilation, and cuDNN's choice of algorithms
+SKIPPED_STEPS = 5  # they compile, and cuDNN chooses its algorithms
 TABLE_ROWS = 40
 
 
 @contextmanager
 def profiled(folder: Path, num_steps: int, device: torch.device) -> Iterator[Callable[[], None]]:
-    """Yields a function to call after each step; `num_steps` steps are traced once, 0 traces none.
+    """Yields a function to call after each step; `num_steps` steps are traced once (0: none).
 
-    Writes `trace.json` (for Perfetto or chrome://tracing) and `summary.txt`, the operations by their total time, into
-    `folder`.
+    Writes two files into `folder`: `trace.json`, for Perfetto or chrome://tracing, and `summary.txt`, the operations
+    sorted by total time.
     """
     if num_steps == 0:
         yield lambda: None

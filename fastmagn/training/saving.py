@@ -1,4 +1,4 @@
-"""Where a run stands, kept and taken up again: no checkpoint that is not finite, none lost to a full disk."""
+"""Save and restore a run. Only finite states are saved, and a full disk costs no checkpoint that exists."""
 
 import time
 from collections.abc import Iterator
@@ -10,24 +10,27 @@ from torch import Tensor
 from fastmagn.config.text import flatten
 from fastmagn.errors import InputError
 from fastmagn.machine.console import console, warn
-from fastmagn.machine.files import underlying
+from fastmagn.machine.files import os_error_behind
 from fastmagn.machine.torchrun import restart_count
-from fastmagn.runs.checkpoint import check_same_run, last_checkpoint, load_model, read_checkpoint, save_checkpoint
+from fastmagn.runs.checkpoint import check_same_run, load_model, read_checkpoint, save_checkpoint
 from fastmagn.runs.checkpoint_folder import newest_whole_checkpoint, put_checkpoint, remove_partial_files
+from fastmagn.runs.paths import last_checkpoint
 from fastmagn.runs.progress import Progress
 from fastmagn.training.build import share_statistics
 from fastmagn.training.step import Run
 
-CHECK_EVERY_STEPS = 200  # whether all is finite, which waits for the device; and a checkpoint that failed, again
+CHECK_EVERY_STEPS = (
+    200  # how often finiteness is checked (that waits for the device) and a failed checkpoint is retried
+)
 LAST_TRIES, LAST_PAUSE_S = 3, 2.0
-_HEADER_BYTES = 1 << 20  # names, configuration, rows
+_HEADER_BYTES = 1 << 20  # for names, configuration, rows
 
 
 def save(run: Run, progress: Progress) -> bool:
-    """Keep the run's state as its last checkpoint; all processes take part, rank 0 writes.
+    """Save the run as its last checkpoint. All processes take part, and rank 0 writes.
 
     Returns:
-        Whether it is on disk. If not, a warning has said why, `progress.unsaved` is true, and the one before stays.
+        Whether it is on disk. If not, a warning says why, `progress.unsaved` is True, and the checkpoint before stays.
 
     Raises:
         InputError: A logged quantity or a weight is not finite; the checkpoint before stays.
@@ -41,17 +44,17 @@ def save(run: Run, progress: Progress) -> bool:
 
 
 def save_at_last(run: Run, progress: Progress) -> None:
-    """Before the run leaves, save what could not be saved.
+    """Before the process exits, try again to save what could not be saved.
 
     Raises:
-        InputError: It still cannot.
+        InputError: It still cannot be saved.
     """
     for _ in range(LAST_TRIES):
         if not progress.unsaved or save(run, progress):
             return
         time.sleep(LAST_PAUSE_S)
     path = last_checkpoint(run.config.run_dir)
-    there = f"the same command goes on from {path}, which is older" if path.exists() else "no checkpoint is there"
+    there = f"the same command resumes from {path}, which is older" if path.exists() else "there is no checkpoint"
     raise InputError(
         f"run_dir: the weights of step {run.steps_done(progress)} could not be saved in {path.parent}, and are lost;"
         f" {there}. Make room first."
@@ -59,14 +62,14 @@ def save_at_last(run: Run, progress: Progress) -> None:
 
 
 def is_save_due(run: Run, progress: Progress) -> bool:
-    """Whether to save after this step; the epoch's last one is followed by a checkpoint anyway."""
+    """Whether to save after this step. The last step of an epoch is followed by a checkpoint anyway."""
     step, every = run.steps_done(progress), run.config.train.checkpoint_every_steps
     due = (every and step % every == 0) or (progress.unsaved and step % CHECK_EVERY_STEPS == 0)
     return bool(due) and progress.step_in_epoch < run.source.steps_per_epoch
 
 
 def _write(run: Run, progress: Progress) -> bool:
-    """Put the checkpoint into the run folder; False, after a warning, where the disk refuses it."""
+    """Write the checkpoint into the run folder. If the disk refuses it, warn and return False."""
     config, step = run.config, run.steps_done(progress)
     parts = {"model": run.model, "optimizer": run.optimizer, "scaler": run.scaler, "average": run.average}
     states = {name: part.state_dict() for name, part in parts.items() if part is not None}
@@ -87,13 +90,13 @@ def _write(run: Run, progress: Progress) -> bool:
             ),
         )
     except (OSError, RuntimeError) as error:
-        cause = underlying(error)
+        cause = os_error_behind(error)
         if not isinstance(cause, OSError):
             raise cause  # noqa: B904
         folder = last_checkpoint(config.run_dir).parent
         warn(
-            f"checkpoint of step {step} NOT SAVED in {folder}: {cause.strerror}. The run goes on, and tries again every"
-            f" {CHECK_EVERY_STEPS} steps and at each epoch's end. Make room there."
+            f"checkpoint of step {step} NOT SAVED in {folder}: {cause.strerror}. The run continues and tries again"
+            f" every {CHECK_EVERY_STEPS} steps and at the end of each epoch. Make room there."
         )
         return False
     if progress.unsaved:
@@ -102,7 +105,7 @@ def _write(run: Run, progress: Progress) -> bool:
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
-    """All tensors in nested dicts and lists."""
+    """Every tensor in nested dicts and lists."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, dict | list | tuple):
@@ -111,10 +114,10 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 def check_finite(run: Run, progress: Progress) -> None:
-    """Raise InputError with the part and the step at which training stopped being finite. Waits for the device.
+    """Raise InputError with the quantity and the step at which training stopped being finite. Waits for the device.
 
-    The losses of the steps so far were those of the weights before each: if they are finite and a weight is not, the
-    last step's gradient was not.
+    Each loss belongs to the weights before its step. So if all losses are finite and a weight is not, the gradient of
+    the last step was not finite.
     """
     bad = progress.bad_part()
     if bad is None and (name := _bad_weight(run)) is not None:
@@ -131,7 +134,7 @@ def check_finite(run: Run, progress: Progress) -> None:
 
 
 def _bad_weight(run: Run) -> str | None:
-    """What is not finite of all that a checkpoint keeps, None while all is. Waits for the device once."""
+    """The first value of a checkpoint's contents that is not finite; None if all are. Waits for the device once."""
     named = {f"gradient of {name}": parameter for name, parameter in run.model.named_parameters()}
     named |= dict(run.model.named_buffers())
     if run.average is not None:
@@ -143,14 +146,14 @@ def _bad_weight(run: Run) -> str | None:
 
 
 def restore(run: Run) -> Progress:
-    """Where the run stands: its newest whole checkpoint, loaded into all that trains, or the beginning.
+    """Load the newest intact checkpoint into everything that trains; the position of the run, or its beginning.
 
     Raises:
-        InputError: There is a checkpoint and `resume` is never, none is whole, it was made by another configuration or
-            from other data, or some processes do not see it.
+        InputError: `resume` is never and there is a checkpoint; no checkpoint is intact; the checkpoint belongs to
+            another configuration or other data; or some processes do not see it.
     """
     config, path = run.config, last_checkpoint(run.config.run_dir)
-    restarts = run.world.max(restart_count())  # each host counts its own
+    restarts = run.world.max(restart_count())  # each host counts its own restarts
     refused = run.world.gather(_prepare_folder(run, restarts) if run.world.rank == 0 else None)[0]
     if refused:
         raise InputError(refused)
@@ -170,17 +173,17 @@ def restore(run: Run) -> Progress:
         run.scaler.load_state_dict(state["scaler"])
         progress = Progress(**{**state["progress"], "names": tuple(state["progress"]["names"])})
     except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: its optimiser's state does not fit this run; name another --run_dir.") from error
-    if run.steps_done(progress) < run.last_step:  # a row of part of an epoch, which train.max_steps ended
+        raise InputError(f"{path}: its optimiser state does not fit this run; name another --run_dir.") from error
+    if run.steps_done(progress) < run.last_step:  # drop the row of an epoch that train.max_steps cut short
         progress.rows = [row for row in progress.rows if row["epoch"] < progress.epoch]
     return progress
 
 
 def _prepare_folder(run: Run, restarts: int) -> str | None:
-    """See to it that last.pt is whole, if there is any checkpoint; why the run must not begin."""
+    """Make last.pt intact, if there is any checkpoint; the reason why the run must not start, or None."""
     config, path = run.config, last_checkpoint(run.config.run_dir)
     if config.resume == "never" and path.exists() and restarts == 0:
-        return f"resume: got 'never', but {path} is there; name another --run_dir to train anew."
+        return f"resume: got 'never', but {path} is there; name another --run_dir to train from scratch."
     remove_partial_files(config.run_dir)
     try:
         newest_whole_checkpoint(config.run_dir)

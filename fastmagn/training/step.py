@@ -1,4 +1,9 @@
-"""One training step: views, one fused forward, loss, backward, update."""
+"""One training step on one page: views, one fused forward, loss, backward, update.
+
+A batch comes from a source in data/. `make_pieces` draws the parameters of its views (augment/params.py) and makes them
+(augment/views.py). `train_step` lets the method change them (`prepared`), then runs model and loss (`ForwardLoss`) and
+the optimiser.
+"""
 
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -24,7 +29,7 @@ from fastmagn.training.optim import learning_rate, set_learning_rate
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """What some epochs of a run do: the run's method, or before it `train.clean_epochs` of clean views only."""
+    """What an epoch trains with: the method of the run, or clean views only in the first `clean_epochs`."""
 
     method: Method
     view_spec: ViewSpec
@@ -33,7 +38,7 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """All that the steps of a run share; `average` is None where `train.ema_decay` is 0."""
+    """Everything that the steps of a run share. `average` is None if `train.ema_decay` is 0."""
 
     config: Config
     world: World
@@ -50,25 +55,25 @@ class Run:
     scaler: torch.amp.GradScaler
 
     def stage(self, epoch: int) -> Stage:
-        """What the epoch, counted from 0, does."""
+        """The stage of an epoch, counted from 0."""
         return self.clean_stage if epoch < self.config.train.clean_epochs else self.main_stage
 
     @property
     def last_step(self) -> int:
-        """Steps of the whole run."""
+        """The number of steps of the whole run."""
         steps = self.config.train.epochs * self.source.steps_per_epoch
         return min(steps, self.config.train.max_steps or steps)
 
     def steps_done(self, progress: Progress) -> int:
-        """Steps of the whole run that are done."""
+        """The number of steps done since the start of the run."""
         return progress.epoch * self.source.steps_per_epoch + progress.step_in_epoch
 
 
 class ForwardLoss(nn.Module):
     """(views float [V*B, 3, H, W], targets) -> (loss, detached parts): one forward over all views, and the loss.
 
-    Targets are labels int64 [B] or probabilities float [B, K]; a part is a scalar.
-    It is one module, so that torch.compile sees model and loss as one graph, and DistributedDataParallel all weights.
+    Targets are labels int64 [B] or probabilities float [B, K]; a part is a scalar. One module holds both, so that
+    torch.compile sees model and loss as one graph and DistributedDataParallel sees all weights.
     """
 
     def __init__(self, model: Normalised, method: Method, config: Config) -> None:
@@ -87,38 +92,38 @@ class ForwardLoss(nn.Module):
 
 
 class Piece(NamedTuple):
-    """A step's images, or a part of them, in all their views: float [V*B, 3, H, W], and the batch they were made of."""
+    """The images of a step, or a part of them, in all views float [V*B, 3, H, W], and the batch they were made from."""
 
     views: Tensor
     batch: Batch
     epoch: int
 
     def tensors(self) -> list[Tensor]:
-        """What is on the device."""
+        """The tensors on the device."""
         return [self.views, self.batch.images, self.batch.labels]
 
 
 def make_pieces(run: Run, batch: Batch, epoch: int) -> list[Piece]:
-    """The views of a step's images uint8 [B, 3, H, W], in `train.accumulation_steps` pieces; epoch counts from 0."""
+    """The views of a batch of images uint8 [B, 3, H, W], in `train.accumulation_steps` pieces; epochs count from 0."""
     config, view_spec = run.config, run.stage(epoch).view_spec
     pieces = []
     for part in batch.pieces(config.train.accumulation_steps):
         params = sample_view_params(config.train.seed, epoch, part.indices, view_spec, config.augment, run.image_size)
-        pieces.append(Piece(make_views(part.images, params, config.augment.backend).images, part, epoch))
+        pieces.append(Piece(make_views(part.images, params, config.augment.backend), part, epoch))
     return pieces
 
 
 def train_step(run: Run, pieces: list[Piece], step: int) -> LossParts:
-    """One optimiser step: one fused forward, loss and backward for each piece, update. No host synchronisation.
+    """One optimiser step: a fused forward, loss and backward for each piece, then the update. No host synchronisation.
 
     Args:
         run: The run.
         pieces: From `make_pieces`.
-        step: Step of the whole run, from 0, for the learning rate.
+        step: The step of the whole run, from 0; it decides the learning rate.
 
     Returns:
-        Scalars on the device, of this process's images: the loss, its parts, the accuracy on the first views, which are
-        the clean ones where the method has them.
+        Scalars on the device, for the images of this process: the loss, its parts, and the accuracy on the first views,
+        which are the clean ones if the method has them.
     """
     config = run.config
     lr = learning_rate(step, config.optim, steps_per_epoch=run.source.steps_per_epoch, epochs=config.train.epochs)
@@ -126,12 +131,12 @@ def train_step(run: Run, pieces: list[Piece], step: int) -> LossParts:
     means: LossParts = {}
     for piece in pieces:
         forward_loss = run.stage(piece.epoch).forward_loss
-        with nullcontext() if piece is pieces[-1] else gradients_stay_here(forward_loss):
+        with nullcontext() if piece is pieces[-1] else without_gradient_sync(forward_loss):
             images, targets = prepared(run, piece)
             torch.compiler.cudagraph_mark_step_begin()
             loss, parts = forward_loss(images, targets)
             run.scaler.scale(loss / len(pieces)).backward()
-        # New tensors: a CUDA graph's next replay overwrites what this one has returned.
+        # New tensors, since the next replay of a CUDA graph overwrites what this one returned.
         means = {name: means.get(name, 0.0) + part / len(pieces) for name, part in parts.items()}
     run.scaler.step(run.optimizer)
     run.scaler.update()
@@ -142,7 +147,7 @@ def train_step(run: Run, pieces: list[Piece], step: int) -> LossParts:
 
 
 def prepared(run: Run, piece: Piece) -> tuple[Tensor, Tensor]:
-    """What the method forwards of a piece's views, and its targets: attacks and mixing come in here."""
+    """The views that the model is given, and their targets: here attacks and mixing change them."""
     views, batch, method = piece.views, piece.batch, run.stage(piece.epoch).method
     if method.prepare is None:
         return views, batch.labels
@@ -152,8 +157,8 @@ def prepared(run: Run, piece: Piece) -> tuple[Tensor, Tensor]:
     return method.prepare(views, batch.labels, context)
 
 
-def gradients_stay_here(forward_loss: nn.Module) -> Any:
-    """A context in which backward does not share gradients with the other processes: not yet the step's last piece."""
+def without_gradient_sync(forward_loss: nn.Module) -> Any:
+    """A context in which backward does not share gradients with other processes; for every piece but the last."""
     return forward_loss.no_sync() if isinstance(forward_loss, DistributedDataParallel) else nullcontext()
 
 

@@ -1,10 +1,8 @@
-"""RUN/views.png: what the model sees at a run's start, a row for each image and a column for each view."""
+"""RUN/views.png: the first views that the method trains on, one row per image and one column per view."""
 
 import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
-
-from fastmagn.methods.method import Layout, Method
 
 NUM_IMAGES = 8
 _CELL_PX = 96  # smaller images are enlarged to about this
@@ -12,11 +10,11 @@ _GAP_PX, _TITLE_PX = 4, 18
 
 
 def view_grid(views: Tensor, titles: list[str]) -> Image.Image:
-    """The grid of a batch's first images.
+    """The grid of the first images of a batch.
 
     Args:
-        views: float [V*B, 3, H, W], as the model gets them; pixels are clipped to [0, 1] to be shown.
-        titles: Of the V views.
+        views: float [V*B, 3, H, W], as the model is given them; pixels are clipped to [0, 1] for the picture.
+        titles: The titles of the V views.
     """
     columns = [view[:NUM_IMAGES] for view in views.chunk(len(titles))]
     return draw_grid([to_u8(column) for column in columns], titles)
@@ -29,7 +27,7 @@ def to_u8(view: Tensor) -> np.ndarray:
 
 
 def draw_grid(columns: list[np.ndarray], titles: list[str]) -> Image.Image:
-    """Columns of uint8 [N, H, W, 3] images under their titles; small images enlarged without smoothing."""
+    """Columns of uint8 [N, H, W, 3] images under their titles. Small images are enlarged without smoothing."""
     rows, height, width, _ = columns[0].shape
     scale = max(1, _CELL_PX // max(height, width))
     cell_x, cell_y = width * scale + _GAP_PX, height * scale + _GAP_PX
@@ -42,11 +40,3 @@ def draw_grid(columns: list[np.ndarray], titles: list[str]) -> Image.Image:
             enlarged = Image.fromarray(image).resize((width * scale, height * scale), Image.Resampling.NEAREST)
             grid.paste(enlarged, (left, _TITLE_PX + row * cell_y))
     return grid
-
-
-def view_titles(method: Method, layout: Layout, name: str) -> list[str]:
-    """The forwarded views' names, in order; `name` is the method's, for those that change their one clean view."""
-    if method.prepare is not None and layout == Layout():
-        return [name]
-    kinds = {"clean": layout.clean, "AugMix": layout.augmix, "noisy": layout.noisy, "adversarial": layout.adversarial}
-    return [kind if count == 1 else f"{kind} {number + 1}" for kind, count in kinds.items() for number in range(count)]

@@ -15,6 +15,7 @@ from fastmagn.config.schema import AugmentConfig
 from fastmagn.errors import InputError
 
 
+@pytest.mark.slow
 def test_json_and_pictures(tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark, "TURN_S", 0.0)
     result_path, pictures_path = tmp_path / "results" / "augment.json", tmp_path / "pictures.png"
@@ -49,7 +50,7 @@ def test_the_reference_makes_the_backends_views():
     pixels = np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     augment = AugmentConfig()
     params = identity_base(sample_view_params(0, 0, [9], TWO_VIEWS, augment, (32, 32)))
-    expected = make_views(torch.from_numpy(pixels)[None].permute(0, 3, 1, 2), params, "numba").images[1:]
+    expected = make_views(torch.from_numpy(pixels)[None].permute(0, 3, 1, 2), params, "numba")[1:]
     made = PER_IMAGE["Pillow reference"](augment)(pixels, 9)
     torch.testing.assert_close(made.permute(0, 3, 1, 2), expected, rtol=0, atol=1e-6)
 

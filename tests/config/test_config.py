@@ -75,6 +75,11 @@ def test_no_argument_is_the_quickstart():
     assert parse("--config", str(ROOT / "configs" / "digits_quickstart.yaml")) == Config()
 
 
+def test_the_quickstart_file_holds_every_field_with_its_default():
+    given = yaml.safe_load((ROOT / "configs" / "digits_quickstart.yaml").read_text())
+    assert given == plain(Config())
+
+
 @pytest.mark.parametrize(("name", "num_classes"), [("cifar10", 10), ("cifar100", 100)])
 def test_the_papers_recipe(name, num_classes):
     """Section 4 of the paper, and the design's decisions where the paper is silent."""
@@ -328,7 +333,10 @@ def test_a_base_is_what_a_file_starts_from(name, expected, tmp_path):
             },
             "c.yaml: base: got './a.yaml', which leads back to itself; expected a file without this one.",
         ),
-        ({"a.yaml": "base: no.yaml\n"}, "a.yaml: base: got 'no.yaml'; expected a YAML file, but no.yaml is not a file."),
+        (
+            {"a.yaml": "base: no.yaml\n"},
+            "a.yaml: base: got 'no.yaml'; expected a YAML file, but no.yaml is not a file.",
+        ),
         ({"a.yaml": "base:\n"}, "a.yaml: base: got ''; expected a YAML file, but . is not a file."),
         ({"a.yaml": "base: b.yaml\n", "b.yaml": "metod: at\n"}, "Did you mean 'method'?"),
         ({"a.yaml": "base: b.yaml\nmetod: at\n", "b.yaml": "method: at\n"}, "Did you mean 'method'?"),

@@ -5,6 +5,7 @@ import os
 import resource
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -17,8 +18,8 @@ from fastmagn.corruptions import available_corruptions
 from fastmagn.errors import InputError
 from fastmagn.evaluation.corrupt_command import main
 from fastmagn.evaluation.corrupted_set import CorruptConfig, make_corrupted_set
-
-ROOT = Path(__file__).parent.parent.parent
+from tests.helpers.processes import ROOT, command_environment
+from tests.helpers.tiers import slow
 
 pytestmark = pytest.mark.skipif("frost" not in available_corruptions(), reason="the frost pictures are not installed")
 
@@ -91,6 +92,22 @@ def test_a_disk_that_fills_up_leaves_nothing(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
+def test_a_set_is_made_where_folders_cannot_be_flushed(tmp_path, monkeypatch):
+    fsync, refused = os.fsync, []
+
+    def refuse_folders(descriptor: int) -> None:  # as some network file systems do
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            refused.append(descriptor)
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse_folders)
+    make_corrupted_set(small(tmp_path / "c"))
+    assert refused
+    assert verify(tmp_path / "c") == 0
+    assert os.listdir(tmp_path) == ["c"]
+
+
 def test_a_folder_that_appears_meanwhile_is_not_replaced(tmp_path):
     def appear(line: str) -> None:
         if line.startswith("fog"):
@@ -106,11 +123,11 @@ def test_a_folder_that_appears_meanwhile_is_not_replaced(tmp_path):
 def start(arguments: list[str], prepare) -> subprocess.Popen:
     """The command in a process of its own; `prepare` runs in it first."""
     command = [sys.executable, "-m", "fastmagn.corrupt", *arguments]
-    return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=prepare
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=ROOT, env=command_environment(), text=True, preexec_fn=prepare, **pipes)
 
 
+@pytest.mark.process
 def test_a_write_that_fails_is_one_line_and_leaves_nothing(tmp_path):
     def limit() -> None:  # files of 599 digits have 9 MB
         resource.setrlimit(resource.RLIMIT_FSIZE, (4_000_000, 4_000_000))
@@ -123,7 +140,8 @@ def test_a_write_that_fails_is_one_line_and_leaves_nothing(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.process
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL, *slow(signal.SIGTERM)])
 def test_interruptions_leave_no_set(tmp_path, number):
     (tmp_path / "c.partial-old").mkdir()
     (tmp_path / "c.partial-old" / "fog.npy").write_text("another run's")

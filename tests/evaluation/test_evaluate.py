@@ -2,20 +2,24 @@
 
 import json
 import math
+import os
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-import fastmagn.evaluate as evaluate_module
 import fastmagn.evaluation.cells as cells
+import fastmagn.evaluation.corruption_cache as corruption_cache
+import fastmagn.evaluation.measure as measure
 from fastmagn.config.command_line import parse_config
 from fastmagn.config.schema import EvalConfig
 from fastmagn.corruptions import CORRUPTION_SETS, corrupt
 from fastmagn.data import load_images
 from fastmagn.errors import InputError
 from fastmagn.evaluate import main
+from fastmagn.evaluation.logits import read_logits
 from fastmagn.evaluation.measure import evaluate
 from fastmagn.machine.processes import World
 from fastmagn.training.run import train
@@ -112,6 +116,37 @@ def test_a_stored_set_gives_what_the_fly_gives(digits, measured, tmp_path):
         evaluate(MeanColour(), digits.test_images_u8, digits.test_labels, stored, device=CPU)
 
 
+class FailsInTheMiddle(MeanColour):
+    """Raises at its tenth batch, when two cells of 23 images in batches of 7 are done."""
+
+    batches = 0
+
+    def forward(self, images):
+        self.batches += 1
+        if self.batches == 10:
+            raise RuntimeError("out of memory")
+        return super().forward(images)
+
+
+@pytest.mark.parametrize("failing", ["model", "measures"])
+def test_an_evaluation_that_fails_leaves_only_the_older_logits(digits, tmp_path, monkeypatch, failing):
+    images, labels = digits.test_images_u8, digits.test_labels
+    options = {"device": CPU, "logits_dir": tmp_path / "logits"}
+    evaluate(MeanColour(), images, labels, EvalConfig(num_images=5, corruption_set="c15"), **options)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "logits").iterdir()}
+    model = FailsInTheMiddle() if failing == "model" else MeanColour()
+    if failing == "measures":
+        monkeypatch.setattr(measure, "measure_logits", Mock(side_effect=RuntimeError("out of memory")))
+    with pytest.raises(RuntimeError, match="out of memory") as caught:
+        evaluate(model, images, labels, SMALL, **options)
+    assert os.listdir(tmp_path) == ["logits"], caught.tb  # the traceback keeps the generators alive
+    assert {path.name: path.read_bytes() for path in (tmp_path / "logits").iterdir()} == before
+    monkeypatch.undo()
+    evaluate(MeanColour(), images, labels, SMALL, **options)
+    assert os.listdir(tmp_path) == ["logits"]
+    assert len(read_logits(tmp_path / "logits")[0]) == 23
+
+
 def test_the_model_is_left_in_its_mode(digits):
     model = MeanColour().train()
     evaluate(model, digits.test_images_u8, digits.test_labels, SMALL, device=CPU)
@@ -197,6 +232,6 @@ def test_a_cache_gives_what_the_fly_gives_and_is_made_once(tmp_path, run_dir, mo
         assert first[name] == trained[name], name
     (folder,) = (tmp_path / "cache").iterdir()
     assert (folder / "manifest.json").exists()
-    monkeypatch.setattr(evaluate_module, "make_corrupted_set", lambda *_, **__: pytest.fail("made again"))
+    monkeypatch.setattr(corruption_cache, "make_corrupted_set", lambda *_, **__: pytest.fail("made again"))
     assert main(arguments) == 0
     assert json.loads(out.read_text())["corruption_accuracy"] == first["corruption_accuracy"]

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-import fastmagn.evaluate as evaluate_module
+import fastmagn.evaluation.measure as measure_module
 from fastmagn.config.schema import EvalConfig
 from fastmagn.corruptions import CORRUPTION_SETS
 from fastmagn.data.corrupted.image_tree import GROUPS
@@ -171,7 +171,8 @@ def test_an_unreadable_file_is_left_out_of_its_corruption(own_tree, tmp_path, ca
     assert measured["corruption_accuracy"]["fog"] == pytest.approx(accuracies)
     cell = plain_outcomes(own_tree / "brightness" / "2")
     assert measured["corruption_accuracy"]["brightness"][1] == pytest.approx(accuracy_of(cell))
-    assert "warning: 1 images of fog left out, at all severities" in " ".join(capsys.readouterr().out.split())
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "warning: image files cannot be read: 1 of fog. They are left out at all severities" in printed
 
 
 def test_logits_are_kept_unless_a_file_is_unreadable(own_tree, tmp_path):
@@ -195,7 +196,7 @@ def remove(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda tree: remove(tree / "fog" / "4"), "fog/4: no such folder; expected a folder with a subfolder for each"),
+        (lambda tree: remove(tree / "fog" / "4"), "fog/4: no such folder; expected one with CLASS/IMAGE in it"),
         (
             lambda tree: remove(tree / "fog" / "4" / CLASSES[1]),
             "fog/4: lacks class folders n01443537; expected the 3 classes of",
@@ -254,8 +255,8 @@ def test_mce_is_the_mean_of_the_errors_ratios():
 
 
 def test_sets_of_as_many_classes_as_imagenet_get_the_mce(tree, own_tree, monkeypatch):
-    assert evaluate_module.IMAGENET_CLASSES == 1000
-    monkeypatch.setattr(evaluate_module, "IMAGENET_CLASSES", 3)
+    assert measure_module.IMAGENET_CLASSES == 1000
+    monkeypatch.setattr(measure_module, "IMAGENET_CLASSES", 3)
     measured = measure(tree, corruption_set="c15")
     errors = {name: 1 - sum(measured["corruption_accuracy"][name]) / 5 for name in CORRUPTION_SETS["c15"]}
     expected = sum(errors[name] / ALEXNET_ERROR[name] for name in errors) / 15

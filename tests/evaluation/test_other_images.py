@@ -12,8 +12,8 @@ from fastmagn.config.command_line import parse_config
 from fastmagn.data import load_images
 from fastmagn.errors import InputError
 from fastmagn.evaluate import main
-from fastmagn.evaluation.other_images import read_mapping
-from fastmagn.runs.trained import load_trained
+from fastmagn.evaluation.class_mapping import read_mapping
+from fastmagn.evaluation.trained import load_run
 from fastmagn.training.run import train
 
 BINS = 4
@@ -61,7 +61,7 @@ def classes(tmp_path):
 def plain_measures(run_dir, folder) -> dict[str, tuple[float, float]]:
     """Accuracy and RMS calibration error among all ten classes, and among 2, 4 and 7, image by image in float64."""
     config = parse_config(["--config", str(run_dir / "config.yaml")], "test", "A test.")
-    model = load_trained(run_dir, config, load_images("digits", "data"), torch.device("cpu")).double().eval()
+    model = load_run(run_dir, config=config, image_set=load_images("digits", "data")).network.double().eval()
     outcomes = {"all_classes": [], "own_classes": []}
     for path in sorted(folder.glob("[a-z0-9]*/*.png")):
         label = int(CLASSES.get(path.parent.name, path.parent.name))
@@ -121,7 +121,7 @@ def test_unreadable_files_are_left_out_and_counted(run_dir, folder, classes, tmp
     assert main([*arguments, "--eval.num_bins", str(BINS)]) == 0
     entry = json.loads(out.read_text())["image_folders"][str(folder)]
     assert (entry["num_images"], entry["num_unreadable"]) == (46, 2)
-    assert "warning: 2 images left out" in capsys.readouterr().out
+    assert "warning: 2 image files cannot be read; they are left out." in capsys.readouterr().out
     for path in (first, second):
         path.unlink()
     expected = plain_measures(run_dir, folder)["own_classes"]
@@ -149,9 +149,9 @@ def test_mappings_of_each_kind(file, text, tmp_path):
         ("classes.txt", "a 7", "classes.txt; expected a file named *.json, *.yaml, *.yml, *.csv."),
         ("classes.json", '{"a": "7"', "classes.json: cannot be read as JSON ("),
         ("classes.json", "[" * 100_000, "classes.json: cannot be read as JSON ("),
-        ("classes.json", '["a"]', "classes.json: holds a list; expected the name of a class for each folder's."),
-        ("classes.json", '{"a": ["7"]}', "got 'a': ['7']; expected the name of a folder: the name of a class."),
-        ("classes.yaml", "a: true", "got 'a': True; expected the name of a folder"),
+        ("classes.json", '["a"]', "classes.json: holds a list; expected a class name for each folder name."),
+        ("classes.json", '{"a": ["7"]}', "got 'a': ['7']; expected a folder name and a class name."),
+        ("classes.yaml", "a: true", "got 'a': True; expected a folder name"),
         ("classes.yaml", "a: [", "classes.yaml: cannot be read as YAML ("),
         ("classes.yaml", "!!python/object/apply:os.system ['true']", "classes.yaml: line 1 has the tag"),
         ("classes.csv", "a,7\nb", "classes.csv: cannot be read as CSV (line 2 has 1 columns, not 2)."),
@@ -179,9 +179,9 @@ def test_a_mapping_that_is_none_is_one_clear_line(file, text, message, tmp_path)
             "3 of 4 class folders are none of the run's 10 classes: deux, seven, two; expect",
         ),
         (["--images", "FOLDER", "--classes", "OTHER"], "Did you mean '7'?"),
-        (["--images", "nowhere"], "nowhere: no such folder; expected a folder with a subfolder for each class."),
-        (["--images", "FOLDER/seven"], "seven: has no subfolders; expected one for each class, with its images in it."),
-        (["--images", "EMPTY"], "1 class folders hold no image: 3. Remove them."),
+        (["--images", "nowhere"], "nowhere: no such folder; expected one with CLASS/IMAGE in it, IMAGE one of *.jpg"),
+        (["--images", "FOLDER/seven"], "seven: has no class folders; expected CLASS/IMAGE in it, IMAGE one of *.jpg"),
+        (["--images", "EMPTY"], "1 of 1 class folders hold no image: 3; expected CLASS/IMAGE in it"),
         (["--classes", "OTHER"], "expected none without --images DIR"),
         (
             ["--images", "FOLDER", "--corrupted", "set"],

@@ -13,14 +13,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from run_folders import CLASS_NAMES, make_run, plain_probabilities
 from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 
 import fastmagn
 from fastmagn.errors import InputError
+from fastmagn.evaluation.trained import load_run
 from fastmagn.export import main
 from fastmagn.exporting.info import ModelInfo, info_from_json
-from fastmagn.runs.trained import load_run
+from tests.helpers.run_folders import CLASS_NAMES, make_run, plain_probabilities
 
 
 @pytest.fixture(scope="module")
@@ -108,8 +108,8 @@ def test_files_are_decoded_upright_as_rgb_and_resized_only_when_asked(files, tmp
         with pytest.raises(InputError) as error:
             classifier.predict([path])
         assert str(error.value) == (
-            f"image {path}: got 70 x 48 px; expected 32 x 32, as the model was trained on. Say resize=True to have its "
-            "shorter side resized and its centre cut out."
+            f"image {path}: got 70 x 48 px; expected 32 x 32, as the model was trained on. With resize=True its "
+            "shorter side is resized and its centre is cut out."
         )
         resized = CenterCrop(32)(Resize(32, InterpolationMode.BICUBIC)(rgb))
         wanted = classifier.predict(np.asarray(resized)[None])
@@ -128,13 +128,13 @@ def test_files_are_decoded_upright_as_rgb_and_resized_only_when_asked(files, tmp
     [
         (
             np.zeros((1, 28, 28, 3), np.uint8),
-            "images: got uint8 [1, 28, 28, 3]; expected [B, 32, 32, 3] or [B, 3, 32, 32], the images that the model "
+            "images: got uint8 [1, 28, 28, 3]; expected [B, 32, 32, 3] or [B, 3, 32, 32], the size that the model "
             "was trained on. Resize them first.",
         ),
         (
             np.zeros((32, 32, 3), np.uint8),
-            "images: got uint8 [32, 32, 3]; expected a batch, [B, H, W, 3] or [B, 3, H, W]. Say images[None] for a "
-            "single one.",
+            "images: got uint8 [32, 32, 3]; expected a batch, [B, H, W, 3] or [B, 3, H, W]. For a single image, "
+            "give images[None].",
         ),
         (
             np.full((1, 32, 32, 3), 7.5),

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from fastmagn import evaluate, report, train
-from fastmagn.evaluation import corrupted_set
+from fastmagn.evaluation import corrupt_command
 from fastmagn.reporting.runs import read_run
+from tests.helpers.report_folders import write_run
 from tests.hostile.files import npy, npy_header, write_run_folder
-from tests.reporting.report_folders import write_run
 
 MEMORY_MIB = 400  # what an attack may add to the process's peak
 
@@ -113,7 +113,7 @@ def test_png(attack, width, height):
     (images / "bomb.png").write_bytes(png_bomb(width, height))
     arguments = ["--dataset", "folder", "--data_dir", images.parent, "--image_size", "32", "--out", "set"]
     line = attack.refused(
-        "image folder", f"PNG {width} x {height}", corrupted_set.main, *arguments, says="cannot be read"
+        "image folder", f"PNG {width} x {height}", corrupt_command.main, *arguments, says="cannot be read"
     )
     assert "exceeds limit" in line
 

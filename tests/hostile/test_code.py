@@ -16,7 +16,7 @@ import yaml
 from fastmagn import evaluate, train
 from fastmagn.data.cifar import CIFAR10
 from fastmagn.errors import EXIT_INPUT_ERROR
-from fastmagn.evaluation import corrupted_set
+from fastmagn.evaluation import corrupt_command
 from fastmagn.runs.checkpoint import FORMAT_VERSION
 from fastmagn.theory import __main__ as theory
 from tests.hostile.files import RUN_YAML, Call, npy, sealed, write_corrupted_set, write_run_folder
@@ -151,8 +151,8 @@ def test_arrays_of_objects_in_a_corrupted_set(attack, file):
     np.save(buffer, np.array([Call(os.system, f"touch {attack.marker}")], object), allow_pickle=True)
     fires(attack, lambda: np.load(io.BytesIO(buffer.getvalue()), allow_pickle=True))
     folder = write_corrupted_set(attack.folder / "set", {file: buffer.getvalue()})
-    status, errors = attack.run(corrupted_set.main, "--verify", "--out", folder)
-    assert status == corrupted_set.EXIT_DIFFERENT
+    status, errors = attack.run(corrupt_command.main, "--verify", "--out", folder)
+    assert status == corrupt_command.EXIT_DIFFERENT
     assert "not a whole .npy array of plain numbers" in errors
     attack.note(f"-C set {file}", "array of objects", f"refused: {errors.splitlines()[0]}")
 
@@ -185,7 +185,7 @@ def read_by(command: str, attack, text: str, attack_name: str, says: str) -> Non
     main, arguments = {
         "train --config": (train.main, ["--config", config]),
         "train base:": (train.main, [f"--config={based}"]),
-        "corrupt --config": (corrupted_set.main, ["--config", config]),
+        "corrupt --config": (corrupt_command.main, ["--config", config]),
         "evaluate --run": (evaluate.main, ["--run", run]),
         "theory RUN": (theory.main, [run, "--out", attack.folder / "out"]),
     }[command]

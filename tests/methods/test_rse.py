@@ -12,13 +12,13 @@ from fastmagn.augment.params import ViewSpec, sample_view_params
 from fastmagn.augment.views import make_views
 from fastmagn.evaluation.logits import read_logits
 from fastmagn.evaluation.measure import predict
-from fastmagn.evaluation.trained_run import evaluate_run
+from fastmagn.evaluation.run import evaluate_run
 from fastmagn.methods.rse import add_noise, noise_ensemble
 from fastmagn.methods.table import METHODS
 from fastmagn.methods.test_time import model_for_test
 from fastmagn.training.run import train
-from tests.steps import make_context, random_images
-from tests.training.test_train import small
+from tests.helpers.small_runs import small_default as small
+from tests.helpers.steps import make_context, random_images
 
 INDICES = [5, 0, 49_999]
 
@@ -28,7 +28,7 @@ def test_noise_is_the_first_noisy_views_at_a_fixed_sigma():
     images_u8 = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     spec = ViewSpec(num_augmix_views=0, num_noise_views=1)
     params = sample_view_params(0, 2, np.array(INDICES), spec, context.config.augment, (32, 32))
-    clean, noisy = make_views(images_u8, params, "pil").images.chunk(2)
+    clean, noisy = make_views(images_u8, params, "pil").chunk(2)
     normals = (noisy - clean) / torch.from_numpy(params.sigma[0])[:, None, None, None]
     out, _ = add_noise(clean, torch.zeros(3), context)
     torch.testing.assert_close((out - clean) / 0.3, normals, atol=2e-4, rtol=1e-4)

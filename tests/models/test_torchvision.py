@@ -28,7 +28,10 @@ def test_the_published_number_of_parameters(build, name):
 
 @pytest.mark.parametrize(
     ("name", "side"),
-    [("resnet18", 32), ("squeezenet1_0", 64), ("googlenet", 64), ("inception_v3", 96), ("vit_b_32", 32)],
+    [
+        *(("resnet18", 32), ("squeezenet1_0", 64), pytest.param("googlenet", 64, marks=pytest.mark.slow)),
+        *(pytest.param(name, side, marks=pytest.mark.slow) for name, side in (("inception_v3", 96), ("vit_b_32", 32))),
+    ],
 )
 def test_networks_train(build, name, side):
     model = build(f"torchvision:{name}", image_size=(side, side))
@@ -74,7 +77,7 @@ def test_nothing_is_drawn_in_training(build, name):
 
 
 def test_what_cannot_be_built_says_so(build):
-    text = r"got 'torchvision:resnet51'; expected a name of torchvision\.models\.list_models.* torchvision:resnet\d"
+    text = r"got 'torchvision:resnet51'; expected a name of torchvision\.models\.list_models.* 'torchvision:resnet\d"
     with pytest.raises(InputError, match=text):
         build("torchvision:resnet51")
     with pytest.raises(InputError, match=r"got 'torchvision:fasterrcnn_resnet50_fpn'; expected"):

@@ -6,7 +6,6 @@ import shutil
 
 import numpy as np
 import pytest
-from report_folders import C19, rewrite
 
 from fastmagn.config.command_line import parse_config
 from fastmagn.config.text import plain
@@ -14,6 +13,7 @@ from fastmagn.errors import InputError
 from fastmagn.reporting.document import command
 from fastmagn.reporting.experiments import common_set, group_experiments
 from fastmagn.reporting.runs import read_run, read_runs
+from tests.helpers.report_folders import C19, rewrite
 
 
 def broken(change):

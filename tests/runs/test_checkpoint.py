@@ -21,21 +21,16 @@ from fastmagn.config.text import flatten
 from fastmagn.data import DATASETS, ImageSet, load_images
 from fastmagn.data.digits import load_digits
 from fastmagn.errors import InputError
-from fastmagn.evaluation.trained_run import evaluate_run
-from fastmagn.runs.checkpoint import (
-    damage,
-    last_checkpoint,
-    load_model,
-    read_checkpoint,
-    save_checkpoint,
-    seal,
-    sealed_step,
-)
+from fastmagn.evaluation.run import evaluate_run
+from fastmagn.machine.files import replace_file, replace_folder
+from fastmagn.runs.checkpoint import load_model, read_checkpoint, save_checkpoint
 from fastmagn.runs.checkpoint_folder import newest_whole_checkpoint, put_checkpoint, remove_partial_files
+from fastmagn.runs.checksum import add_checksum, find_damage, stored_step
+from fastmagn.runs.paths import CHECKPOINTS, LOGITS, RESULTS, last_checkpoint
 from fastmagn.runs.progress import Progress
 from fastmagn.training.run import train
-from tests.small_runs import assert_ends_alike, knows_the_network, rows, small, state, without_times
-from tests.smooth_network import smooth_network
+from tests.helpers.small_runs import assert_ends_alike, knows_the_network, rows, small, state, without_times
+from tests.helpers.smooth_network import smooth_network
 
 CPU = torch.device("cpu")
 
@@ -73,7 +68,7 @@ def two(tmp_path) -> Path:
 def tiny_archive() -> bytes:
     file = io.BytesIO()
     torch.save({"step": 5}, file)
-    seal(file, 5)
+    add_checksum(file, 5)
     return file.getvalue()
 
 
@@ -86,28 +81,28 @@ def test_the_checksum_is_sha256_of_all_before_it_and_the_file_stays_an_archive(t
         assert archive.comment == content[-98:]
         assert archive.comment.startswith(b"fastmagn step 000000000007 sha256 ")
     assert torch.load(path, weights_only=True)["step"] == 7
-    assert sealed_step(path) == 7
+    assert stored_step(path) == 7
 
 
 def test_every_bit_flipped_every_length_and_every_byte_more_shows():
     whole = tiny_archive()
-    assert damage(io.BytesIO(whole)) is None
+    assert find_damage(io.BytesIO(whole)) is None
     for position in range(len(whole)):
         for bit in range(8):
             flipped = bytearray(whole)
             flipped[position] ^= 1 << bit
-            assert damage(io.BytesIO(flipped)) is not None, (position, bit)
+            assert find_damage(io.BytesIO(flipped)) is not None, (position, bit)
     for length in range(len(whole)):
-        assert damage(io.BytesIO(whole[:length])) is not None, length
-    assert damage(io.BytesIO(whole + b"\0")) is not None
-    assert damage(io.BytesIO(whole + whole)) is not None
-    assert damage(io.BytesIO(whole[:-100] + whole[-98:])) is not None
+        assert find_damage(io.BytesIO(whole[:length])) is not None, length
+    assert find_damage(io.BytesIO(whole + b"\0")) is not None
+    assert find_damage(io.BytesIO(whole + whole)) is not None
+    assert find_damage(io.BytesIO(whole[:-100] + whole[-98:])) is not None
 
 
 @given(st.binary(max_size=300))
 def test_no_other_bytes_are_a_sealed_file(content):
-    assert damage(io.BytesIO(content)) is not None
-    assert damage(io.BytesIO(content + tiny_archive()[-98:])) is not None
+    assert find_damage(io.BytesIO(content)) is not None
+    assert find_damage(io.BytesIO(content + tiny_archive()[-98:])) is not None
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -136,7 +131,7 @@ def test_damage_at_random_places_gives_way_to_the_checkpoint_before(seed, two, c
         warning = " ".join(capsys.readouterr().out.split())
         assert warning.count("warning:") == 1
         assert "last.pt is empty" in warning or "last.pt does not" in warning
-        assert "going on from the checkpoint before, step-00000003.pt." in warning
+        assert "resuming from the checkpoint before, step-00000003.pt." in warning
     assert first_weight(last) == 3
 
 
@@ -163,7 +158,7 @@ def test_two_damaged_ones_give_way_to_the_third(tmp_path):
 def test_a_missing_last_one_gives_way_too(two, capsys):
     last_checkpoint(two).unlink()
     assert first_weight(newest_whole_checkpoint(two)) == 3
-    assert "last.pt is missing; going on from the checkpoint before" in " ".join(capsys.readouterr().out.split())
+    assert "last.pt is missing; resuming from the checkpoint before" in " ".join(capsys.readouterr().out.split())
 
 
 def test_no_whole_checkpoint_is_an_error_and_changes_nothing(two):
@@ -179,7 +174,7 @@ def test_no_whole_checkpoint_is_an_error_and_changes_nothing(two):
     cut = "does not end with a checksum: it is cut short, or of another version of fastmagn"
     assert str(error.value) == (
         f"{folder}/last.pt: {cut}, and there is no whole checkpoint before it; so step-00000003.pt, which {cut}. Put a"
-        f" whole copy in its place, or remove {folder} or name another --run_dir to train anew."
+        f" intact copy in its place, or remove {folder} or name another --run_dir to train from scratch."
     )
     assert before == {name: (two / "checkpoints" / name).read_bytes() for name in names(two)}
     assert newest_whole_checkpoint(two.parent / "another") is None
@@ -194,7 +189,7 @@ def test_the_last_few_are_kept_and_at_no_instant_is_there_no_last_one(keep, tmp_
         def watched(*arguments, honest=honest, **options):
             result = honest(*arguments, **options)
             if step > 10:
-                assert damage(io.BytesIO(last.read_bytes())) is None
+                assert find_damage(io.BytesIO(last.read_bytes())) is None
             return result
 
         monkeypatch.setattr(os, name, watched)
@@ -224,15 +219,6 @@ def test_without_hard_links_the_one_before_is_copied(two, monkeypatch):
     assert first_weight(newest_whole_checkpoint(two)) == 7
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> Path:
-    run_dir = tmp_path_factory.mktemp("undisturbed") / "run"
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        knows_the_network(monkeypatch)
-        train(small(run_dir))
-    return run_dir
-
-
 CALLS = ("open", "link", "replace", "rename", "unlink", "fsync")
 
 
@@ -257,6 +243,7 @@ def killed_at(call: int, work) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("work", ["put", "give way"])
 def test_a_process_killed_at_any_call_leaves_a_whole_last_checkpoint(work, two, tmp_path):
     """Also one without the chance to tidy up: a fork that ends there and then."""
@@ -277,6 +264,25 @@ def test_a_process_killed_at_any_call_leaves_a_whole_last_checkpoint(work, two, 
         if not killed:
             break
     assert 4 < call < 99
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path, monkeypatch):
+    """Killed at the worst moment: the old logits are renamed, the new ones not yet."""
+    run_dir, killed, rename = tmp_path / "run", tmp_path / "killed", os.rename
+    (run_dir / LOGITS).mkdir(parents=True)
+
+    def rename_and_look(source: Path, target: Path) -> None:
+        rename(source, target)
+        if not killed.exists():
+            shutil.copytree(run_dir, killed)
+
+    monkeypatch.setattr(os, "rename", rename_and_look)
+    with replace_file(run_dir / RESULTS), replace_file(last_checkpoint(run_dir)), replace_folder(run_dir / LOGITS):
+        pass
+    left = sorted(path.name.rsplit("-", 2)[0] for path in killed.rglob("*") if path != killed / CHECKPOINTS)
+    assert left == ["last.pt.partial", "logits.old", "logits.partial", "results.json.partial"]
+    remove_partial_files(killed)
+    assert list(killed.rglob("*")) == [killed / CHECKPOINTS]
 
 
 class Attack:
@@ -303,7 +309,7 @@ def test_a_checksum_makes_no_checkpoint_of_something_else(content, message, tmp_
     path = tmp_path / "last.pt"
     with path.open("w+b") as file:
         torch.save(Attack(tmp_path / "pwned") if content == "attack" else content, file)
-        seal(file, 1)
+        add_checksum(file, 1)
     with pytest.raises(InputError) as error:
         read_checkpoint(path, CPU)
     assert str(error.value).startswith(f"{path}: {message}")
@@ -319,7 +325,7 @@ def test_only_training_goes_on_from_the_checkpoint_before(undisturbed, tmp_path,
         evaluate_run(run_dir, small(run_dir))
     assert str(error.value) == (
         f"{last_checkpoint(run_dir)}: does not end with a checksum: it is cut short, or of another version of fastmagn."
-        " python -m fastmagn.train with this --run_dir goes on from the checkpoint before it; or put a whole copy in"
+        " python -m fastmagn.train with this --run_dir resumes from the checkpoint before it; or put an intact copy in"
         " its place."
     )
 
@@ -350,7 +356,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(undisturbed, tmp
     last_checkpoint(run_dir).write_bytes(damaged)
     train(small(run_dir, *arguments))
     output = " ".join(capsys.readouterr().out.split())
-    assert "last.pt does not match its checksum: it is damaged; going on from the checkpoint before, step-" in output
+    assert "last.pt does not match its checksum: it is damaged; resuming from the checkpoint before, step-" in output
     assert_ends_alike(run_dir, undisturbed)
     assert (run_dir / "checkpoints" / "last.pt.damaged").read_bytes() == damaged
     assert {path.name for path in (run_dir / "checkpoints").iterdir()} == {

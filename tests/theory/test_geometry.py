@@ -17,7 +17,8 @@ from fastmagn.config.text import to_yaml
 from fastmagn.data import load_images
 from fastmagn.errors import InputError
 from fastmagn.models import build_model
-from fastmagn.runs.checkpoint import last_checkpoint, save_checkpoint
+from fastmagn.runs.checkpoint import save_checkpoint
+from fastmagn.runs.paths import last_checkpoint
 from fastmagn.runs.progress import Progress
 from fastmagn.theory import GeometryConfig, measure_geometry
 from fastmagn.theory.curvature import fisher_matrix, hessian_matrix

@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,35 +13,26 @@ import torch
 
 from fastmagn import train as train_module
 from fastmagn.errors import InputError, Interrupted
-from fastmagn.machine.files import underlying
+from fastmagn.machine.files import os_error_behind
 from fastmagn.machine.processes import World
 from fastmagn.machine.signals import interrupted_at_once, interruptible
 from fastmagn.runs import lock as lock_module
-from fastmagn.runs.checkpoint import last_checkpoint
 from fastmagn.runs.lock import run_lock
+from fastmagn.runs.paths import last_checkpoint
 from fastmagn.runs.records import RunFiles
 from fastmagn.training import saving
 from fastmagn.training.run import train
-from tests.small_runs import (
-    COMMAND,
-    ROOT,
+from tests.helpers import processes, smooth_network
+from tests.helpers.processes import LIMIT_S, ROOT, wait_until
+from tests.helpers.small_runs import (
+    SMOOTH,
     assert_ends_alike,
-    command_environment,
     knows_the_network,
     rows,
     small,
     state,
     without_times,
 )
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> Path:
-    run_dir = tmp_path_factory.mktemp("undisturbed") / "run"
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        knows_the_network(monkeypatch)
-        train(small(run_dir))
-    return run_dir
 
 
 @pytest.fixture(autouse=True)
@@ -114,36 +104,22 @@ def test_clock_jumps_change_no_measured_time(tmp_path, monkeypatch):
 # Signals
 
 
-def start(run_dir: Path, *arguments: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [*COMMAND, "--run_dir", str(run_dir), *arguments],
-        env=command_environment(),
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def start(run_dir: Path, *arguments: str) -> subprocess.Popen[str]:
+    return processes.start([smooth_network.__name__, *SMOOTH, "--run_dir", str(run_dir), *arguments], ROOT)
 
 
-def wait_until(condition, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 300
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
+@pytest.mark.process
 def test_sigterm_finishes_the_step_saves_and_exits_with_143(undisturbed, tmp_path):
     run_dir = tmp_path / "run"
     process = start(run_dir, "--train.checkpoint_every_steps", "1")
     wait_until(last_checkpoint(run_dir).exists, process)
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGTERM)  # as SLURM and torchrun do between them
-    output, errors = process.communicate(timeout=300)
+    output, errors = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 143, (output, errors)
-    assert "interrupted; the same command goes on from the last checkpoint" in output
+    assert "interrupted; the same command resumes from the last checkpoint" in output
     assert errors.splitlines() == [
-        "finishing the step, then saving; Ctrl-C leaves at once",
+        "finishing the step, then saving; press Ctrl-C again to exit at once",
         "interrupted by SIGTERM",
     ]
     assert not (run_dir / "results.json").exists()
@@ -151,7 +127,11 @@ def test_sigterm_finishes_the_step_saves_and_exits_with_143(undisturbed, tmp_pat
     assert_ends_alike(run_dir, undisturbed)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+)
 def test_a_signal_while_measuring_leaves_at_once_and_the_next_run_only_measures(number, status, undisturbed, tmp_path):
     run_dir = shutil.copytree(undisturbed, tmp_path / "run")
     (run_dir / "results.json").unlink()
@@ -159,7 +139,7 @@ def test_a_signal_while_measuring_leaves_at_once_and_the_next_run_only_measures(
     process = start(run_dir, *slowly)
     wait_until(lambda: list(run_dir.rglob("clean*")), process)  # the first of the logits
     process.send_signal(number)
-    output, errors = process.communicate(timeout=300)
+    output, errors = process.communicate(timeout=LIMIT_S)
     assert process.returncode == status, (output, errors)
     assert errors == f"interrupted by {number.name}\n"
     assert not (run_dir / "results.json").exists()
@@ -182,6 +162,7 @@ def test_a_second_ctrl_c_leaves_at_once_a_second_sigterm_does_not():
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+@pytest.mark.process
 def test_a_forked_worker_ends_at_sigterm_and_leaves_ctrl_c_to_its_parent():
     with interruptible() as received:
         for number, status in ((signal.SIGTERM, 143), (signal.SIGINT, 7)):
@@ -212,7 +193,7 @@ def test_ctrl_c_inside_pytorchs_writing_is_still_ctrl_c():
     """PyTorch closes its archive, fails at that, and raises a RuntimeError instead."""
     with pytest.raises(RuntimeError, match="unexpected pos") as error:
         torch.save({"weights": torch.zeros(100_000)}, Interrupting())
-    assert isinstance(underlying(error.value), Interrupted)
+    assert isinstance(os_error_behind(error.value), Interrupted)
 
 
 # Two runs in one folder
@@ -231,11 +212,11 @@ with run_lock(Path(sys.argv[1]), World()):
 """
 
 
+@pytest.mark.process
 def test_one_run_at_a_time_in_a_folder_and_a_killed_one_leaves_no_lock(tmp_path, monkeypatch):
     """The holder has forked a worker, which outlives it."""
     run_dir = tmp_path / "run"
-    command = [sys.executable, "-c", HOLDER, str(run_dir)]
-    holder = subprocess.Popen(command, env=command_environment(), stdout=subprocess.PIPE, text=True)
+    holder = processes.start(["-c", HOLDER, str(run_dir)], tmp_path)
     assert holder.stdout.readline() == "held\n"
     monkeypatch.setattr(lock_module, "PATIENCE_S", 0.2)
     with pytest.raises(InputError) as error:
@@ -313,9 +294,9 @@ def test_a_full_disk_is_survived_and_everything_is_written_once_there_is_room(
         assert f"warning: checkpoint of step 4 NOT SAVED in {small_disk / 'run' / 'checkpoints'}: " in output
         assert "checkpoint of step 8 saved" in output
     if looked_ahead:
-        assert f"it needs 1.1 MB, and the disk has {leave / 1e6:.1f} MB. The run goes on" in output
+        assert f"it needs 1.1 MB, and the disk has {leave / 1e6:.1f} MB. The run continues" in output
     elif leave == 0:
-        assert "No space left on device. The run goes on" in output
+        assert "No space left on device. The run continues" in output
         assert "metrics.jsonl not written (No space left on device)" in output
         assert "config.yaml not written (No space left on device)" in output
     assert_ends_alike(small_disk / "run", undisturbed)
@@ -333,7 +314,7 @@ def test_a_disk_that_stays_full_ends_the_run_with_a_line_and_the_checkpoint_befo
         train(small(run_dir))
     assert str(error.value) == (
         f"run_dir: the weights of step 8 could not be saved in {run_dir / 'checkpoints'}, and are lost; the same"
-        f" command goes on from {last_checkpoint(run_dir)}, which is older. Make room first."
+        f" command resumes from {last_checkpoint(run_dir)}, which is older. Make room first."
     )
     assert last_checkpoint(run_dir).read_bytes() == before
     assert not list(run_dir.rglob("*.partial-*"))
@@ -373,7 +354,7 @@ def test_results_that_cannot_be_written_are_a_line(undisturbed, small_disk, monk
     fill(small_disk, 0)
     with pytest.raises(InputError) as error:
         train(small(run_dir))
-    assert "cannot be written (No space left on device); make room, then the same command goes on from" in str(
+    assert "cannot be written (No space left on device); make room, then the same command resumes from" in str(
         error.value
     )
 

@@ -1,35 +1,26 @@
 """RUN/views.png: the views that the trainer makes, and no effect on the run."""
 
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from fastmagn import train as trainer
-from fastmagn.config.command_line import parse_config
 from fastmagn.config.schema import Config
-from fastmagn.data import load_images, split_validation
-from fastmagn.machine.hardware import settle_hardware
 from fastmagn.methods.table import METHODS, get_method
-from fastmagn.runs.checkpoint import last_checkpoint, read_checkpoint
-from fastmagn.training.build import build_run
+from fastmagn.training import loop
 from fastmagn.training.run import train
 from fastmagn.training.step import make_pieces
-from fastmagn.training.view_grid import draw_grid, view_titles
+from fastmagn.training.view_grid import draw_grid
+from tests.helpers.small_runs import assert_same_weights, config_for, weights
+from tests.helpers.steps import start_run
 
 GAP_PX, TITLE_PX = 4, 18
 
 
-def small(run_dir: Path, *arguments: str) -> Config:
-    fixed = ["--train.batch_size", "32", "--train.max_steps", "2", "--device", "cpu", "--train.amp", "float32"]
-    fixed += ["--eval.num_images", "4", "--eval.corruption_set", "c15", "--run_dir", str(run_dir)]
-    return parse_config([*fixed, *arguments], "test", "A test.")
-
-
-def weights(run_dir: Path) -> dict[str, torch.Tensor]:
-    return read_checkpoint(last_checkpoint(run_dir), torch.device("cpu"))["model"]
+SMALL = ["--train.batch_size", "32", "--train.max_steps", "2", "--device", "cpu", "--train.amp", "float32"]
+SMALL += ["--eval.num_images", "4", "--eval.corruption_set", "c15"]
+small = partial(config_for, SMALL)
 
 
 def cell(grid: np.ndarray, row: int, column: int, side_px: int) -> np.ndarray:
@@ -42,9 +33,7 @@ def test_the_picture_shows_the_first_steps_views(accumulation, tmp_path):
     """Each cell is the view's pixel, clipped, three times enlarged without smoothing."""
     config = small(tmp_path / "run", "--train.accumulation_steps", accumulation)
     train(config)
-    config = settle_hardware(config)
-    image_set = load_images("digits", Path("unused"))
-    run = build_run(config, image_set, split_validation(image_set, 0, 0)[0])
+    run = start_run(config)
     views = make_pieces(run, next(run.source.batches(0)), 0)[0].views.reshape(4, -1, 3, 32, 32)
     assert views[3].min() < 0, "noise leaves [0, 1], the picture does not"
     grid = np.asarray(Image.open(tmp_path / "run" / "views.png"))
@@ -58,12 +47,11 @@ def test_the_picture_shows_the_first_steps_views(accumulation, tmp_path):
 @pytest.mark.parametrize("method", ["magn_augmix", "at", "mixup"])
 def test_the_picture_changes_no_weight(method, tmp_path, monkeypatch):
     train(small(tmp_path / "with", "--method", method))
-    monkeypatch.setattr(trainer, "show_views", lambda *arguments: None)
+    monkeypatch.setattr(loop, "show_views", lambda *arguments: None)
     train(small(tmp_path / "without", "--method", method))
     assert (tmp_path / "with" / "views.png").exists()
     assert not (tmp_path / "without" / "views.png").exists()
-    first, second = weights(tmp_path / "with"), weights(tmp_path / "without")
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert_same_weights(weights(tmp_path / "with"), weights(tmp_path / "without"))
 
 
 def test_a_resumed_run_keeps_its_picture(tmp_path):
@@ -82,20 +70,18 @@ def test_a_resumed_run_keeps_its_picture(tmp_path):
         ("trades", ["clean", "adversarial"]),
         ("at", ["adversarial"]),
         ("rse", ["noisy"]),
-        ("cutmix", ["cutmix"]),
+        ("cutmix", ["CutMix"]),
         ("standard", ["clean"]),
     ],
 )
 def test_titles(method, expected):
-    chosen = get_method(method)
-    assert view_titles(chosen, chosen.layout(Config().augment), method) == expected
+    assert get_method(method).view_titles(Config().augment) == expected
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_view_has_a_title(method):
     chosen = get_method(method)
-    layout = chosen.layout(Config().augment)
-    assert len(view_titles(chosen, layout, method)) == layout.num_views
+    assert len(chosen.view_titles(Config().augment)) == chosen.layout(Config().augment).num_views
 
 
 def test_large_images_are_not_enlarged():

@@ -1,25 +1,25 @@
-"""The DALI backend: NVIDIA DALI pipelines on the CPU or on a CUDA device, fed with the drawn parameters.
+"""The DALI engine: NVIDIA DALI pipelines on the CPU or on a CUDA device, fed with the drawn parameters.
 
 Two pipelines make the uint8 part. In the first a sample is an image: crop, flip, colour jitter, rotation. In the second
-a sample is a chain, so its batch has J W B images and its graph D steps; W chains of J views side by side in one graph
-would be J W times as many operators. Each step picks a sample's operation by conditionals, which split a batch by
-operation and merge it again. torch mixes the chains and adds the noise.
+a sample is a chain, so its batch has J W B images and its graph has D steps; a graph with the chains of all views side
+by side would have J W times as many operators. Conditionals choose a sample's operation in each step: they split a
+batch by operation and merge it again. torch mixes the chains and adds the noise.
 
-Nothing is drawn here: operations, magnitudes and weights are the samples' (`params`), as for every backend. The noise
-is the same stream too, made on the host by numba and copied where the views are.
+Nothing is drawn here: operations, magnitudes and weights come from `params`, as for every engine. The noise is the same
+stream too; numba draws it on the host, and it is copied to the views' device.
 
 Against Pillow (measured on the CPU; the table is tests/augment/engines/tolerances_dali.py):
 
-- rotate (the base transform's too), shear_x, shear_y: at most 1 level off, in under 1 % of the values. `warp_affine`
-  has coordinates in float32, Pillow in float64. It would blend the border with black; here it repeats the border, as
-  Pillow does, and a second, nearest-neighbour warp of ones tells which centres fall outside. A centre that falls on the
-  very border may be black in one only.
-- all else: equal. It is DALI arithmetic in float32 (autocontrast: float64), rounded toward zero as Pillow does.
-- DALI's own `equalize` follows OpenCV and differs by up to 65 levels. Here it is a numba function within the pipeline.
-  DALI 2.4 refuses those on CUDA 13, so on a CUDA device it is a Python function of torch operations, for which the host
-  waits.
+- rotate (also in the base transform), shear_x, shear_y: at most 1 level off, in under 1 % of the values. The
+  coordinates of `warp_affine` are float32, Pillow's are float64. By default `warp_affine` would blend the border with
+  black; here it repeats the border, as Pillow does, and a second, nearest-neighbour warp of ones tells which centres
+  fall outside. A centre exactly on the border may be black in one of the two engines only.
+- everything else: equal. It is DALI arithmetic in float32 (autocontrast: float64), rounded toward zero as in Pillow.
+- DALI's own `equalize` follows OpenCV and differs by up to 65 levels. Here a numba function in the pipeline replaces
+  it. DALI 2.4 refuses numba functions on CUDA 13, so on a CUDA device a Python function of torch operations does it,
+  and the host waits for it.
 
-On a CPU this takes over ten times the numba engine's time: every step of the arithmetic passes over the batch.
+On a CPU this takes over ten times as long as the numba engine: every arithmetic step passes over the whole batch.
 
 Legend: V views, B batch, J AugMix views, W chains, D operations of a chain, H W image.
 """
@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 
 from fastmagn.augment.operations import NUM_AUGMIX_OPERATIONS
-from fastmagn.augment.params import JITTER_ORDERS, ViewParams, num_operations
+from fastmagn.augment.params import JITTER_PARTS, ViewParams, jitter_steps, num_operations
 from fastmagn.errors import InputError
 from fastmagn_kernels import draws, rng
 from fastmagn_kernels.draws import ANGLE_UNITS_PER_DEGREE
@@ -49,23 +49,21 @@ except ImportError as error:
         "augment.backend: got dali, which needs NVIDIA DALI; install 'fastmagn[dali]', or use auto."
     ) from error
 
-_BRIGHTNESS, _CONTRAST, _SATURATION = range(3)
-_PARTS = ("brightness", "contrast", "saturation")
-_JITTER_ORDERS = np.array([[_PARTS.index(part) for part in order] for order in JITTER_ORDERS], np.int32)
+_BRIGHTNESS, _CONTRAST = map(JITTER_PARTS.index, ("brightness", "contrast"))
 
-# Luma times 2^16 stays below 2^24: exact in float32, in whatever order it is summed.
+# Luma times 2^16 stays below 2^24: it is exact in float32, in any order of summation.
 _LUMA_WEIGHTS = np.array([[[19595, 38470, 7471]]], np.float32)
 _SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / np.float32(13)
-# Levels. Interpolation between equal pixels may come out a hair below them, and is truncated next.
+# In levels. Interpolation between equal pixels may give slightly less than their level, and truncation follows.
 _TRUNCATION_SLACK = 2.0**-14
-# Pipelines of each kind that are kept: a run needs one, and another where its last batch is much smaller.
+# How many pipelines of each kind are kept: a run needs one, and a second one if its last batch is much smaller.
 _PIPELINES_KEPT = 4
 
 
 def fill_views(images: Tensor, params: ViewParams, out: Tensor) -> None:
     """Fill `out`, float [V*B, H, W, 3], with the views of `images`, uint8 [B, H, W, 3], as `make_views` describes.
 
-    Both contiguous, on the host (`out` float32) or on one CUDA device (`out` of any float dtype).
+    Both are contiguous, on the host (`out` float32) or on one CUDA device (`out` of any float dtype).
     """
     spec = params.view_spec
     views = out if out.dtype == torch.float32 else torch.empty_like(out, dtype=torch.float32)
@@ -88,15 +86,14 @@ def _make_clean(images: Tensor, params: ViewParams) -> Tensor:
     """The clean views, uint8 [B, H, W, 3]."""
     base = params.base
     corner = np.stack([base.crop_y_px, base.crop_x_px], axis=1) - params.augment.crop_padding_px
-    parts = _JITTER_ORDERS[base.jitter_order]
-    factors = np.take_along_axis(np.stack([getattr(base, part) for part in _PARTS], axis=1), parts, axis=1)
+    parts, factors = jitter_steps(base)
     inputs = {
         "corner": corner.astype(np.int32),
         "flip": base.flip.astype(np.int32),
         "matrix": _rotations(base.angle, params.image_size).astype(np.float32),
     }
-    for step in range(len(_PARTS)):
-        inputs[f"part_{step}"] = parts[:, step].copy()
+    for step in range(len(JITTER_PARTS)):
+        inputs[f"part_{step}"] = parts[:, step].astype(np.int32)
         inputs[f"factor_{step}"] = factors[:, step].copy()
     pipeline = _base_pipeline(_room_for(len(images)), params.image_size, images.device, numba.get_num_threads())
     return _run(pipeline, images, inputs)
@@ -146,7 +143,7 @@ def _for_each_image(values: np.ndarray, like: Tensor) -> Tensor:
 
 
 def _matrices(ops: np.ndarray, magnitudes: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    """Pillow's matrices, target to source, float64 [N, 2, 3]; the identity for what is no geometric operation."""
+    """Pillow's matrices, target to source, float64 [N, 2, 3]; the identity for operations that are not geometric."""
     matrices = np.tile(np.eye(2, 3), (len(ops), 1, 1))
     rotated = ops == draws.ROTATE
     angles = ANGLE_UNITS_PER_DEGREE * magnitudes[rotated].astype(np.int64)
@@ -165,12 +162,12 @@ def _rotations(angles: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
 
 
 def _room_for(batch: int) -> int:
-    """How many images a pipeline takes at most: the next power of two, so that similar batches share one."""
+    """The largest batch of a pipeline: the next power of two, so that batches of similar size share a pipeline."""
     return 1 << (batch - 1).bit_length()
 
 
 def _run(pipeline: Pipeline, images: Tensor, inputs: dict[str, np.ndarray]) -> Tensor:
-    """uint8 [N, H, W, 3] through a pipeline. The result is DALI's memory, without a copy."""
+    """Run uint8 [N, H, W, 3] through a pipeline. The result is in DALI's memory, without a copy."""
     if images.is_cuda:
         (made,) = pipeline.run(torch.cuda.current_stream(images.device), images=images, **inputs)
     else:
@@ -200,19 +197,19 @@ def _kind(device: torch.device) -> str:
 
 
 def _settings(max_batch: int, device: torch.device, num_threads: int) -> dict[str, Any]:
-    # A queue of one: what is fed is what the same call to `run` returns.
+    # A queue of one: each call to `run` returns what that call was given.
     device_id = device.index if device.type == "cuda" else None
     return {"batch_size": max_batch, "device_id": device_id, "num_threads": num_threads, "prefetch_queue_depth": 1}
 
 
 @pipeline_def(enable_conditionals=True)
 def _base_graph(size: tuple[int, int], device: str) -> DataNode:
-    """Crop with zero padding, flip, jitter in the drawn order, rotate."""
+    """Crop with black padding, flip, jitter in the drawn order, rotate."""
     images = _images_input(device)
     corner, flip = _input("corner", types.INT32, 1), _input("flip", types.INT32, 0)
     images = fn.slice(images, start=corner, shape=size, axes=(0, 1), out_of_bounds_policy="pad", fill_values=0)
     images = fn.flip(images, horizontal=flip)
-    for step in range(len(_PARTS)):
+    for step in range(len(JITTER_PARTS)):
         part = _input(f"part_{step}", types.INT32, 0)
         factor = _at(device, _input(f"factor_{step}", types.FLOAT, 0))
         if part == _BRIGHTNESS:
@@ -226,7 +223,7 @@ def _base_graph(size: tuple[int, int], device: str) -> DataNode:
 
 @pipeline_def(enable_conditionals=True)
 def _chain_graph(size: tuple[int, int], depth: int, has_enhancements: bool, device: str) -> DataNode:
-    """The steps of a chain, each one operation: `value` is its factor, threshold or mask of bits."""
+    """The steps of a chain, one operation each; `value` is the operation's factor, threshold or bit mask."""
     images = _images_input(device)
     for step in range(depth):
         op = _input(f"op_{step}", types.INT32, 0)
@@ -267,7 +264,7 @@ def _images_input(device: str) -> DataNode:
 
 
 def _input(name: str, dtype: types.DALIDataType, ndim: int) -> DataNode:
-    """A parameter of each sample, on the host: conditionals and arguments of operators have to be there."""
+    """A parameter of each sample, on the host, where conditionals and operators' arguments must be."""
     return fn.external_source(name=name, dtype=dtype, ndim=ndim)
 
 
@@ -289,7 +286,7 @@ def _brighten(images: DataNode, factor: DataNode) -> DataNode:
 
 
 def _blend(degenerate: DataNode, images: DataNode, factor: DataNode) -> DataNode:
-    """Image.blend of a float32 image of integers and a uint8 one."""
+    """Image.blend of a float32 image of whole numbers and a uint8 image."""
     return _truncate(degenerate + factor * (images - degenerate))
 
 
@@ -308,7 +305,7 @@ def _mean_luma(images: DataNode, size: tuple[int, int], device: str) -> DataNode
 
 
 def _smooth(images: DataNode, size: tuple[int, int], device: str) -> DataNode:
-    """ImageFilter.SMOOTH, whose border is the image's own, float32 [H, W, 3]."""
+    """ImageFilter.SMOOTH, which keeps the image's border, float32 [H, W, 3]."""
     inside = np.zeros((*size, 1), np.float32)
     inside[1:-1, 1:-1] = 1
     kernel = _constant(_SMOOTH, device, layout="HW")
@@ -317,7 +314,7 @@ def _smooth(images: DataNode, size: tuple[int, int], device: str) -> DataNode:
 
 
 def _autocontrast(images: DataNode) -> DataNode:
-    """ImageOps.autocontrast, in float64 as there; a channel of one value is kept."""
+    """ImageOps.autocontrast, in float64 as in Pillow; a channel with one value only is unchanged."""
     low = fn.cast(fn.reductions.min(images, axes=(0, 1), keep_dims=True), dtype=types.FLOAT64)
     high = fn.cast(fn.reductions.max(images, axes=(0, 1), keep_dims=True), dtype=types.FLOAT64)
     is_flat = fn.cast(low == high, dtype=types.FLOAT64)
@@ -344,7 +341,7 @@ def _equalize(images: DataNode, device: str) -> DataNode:
 
 @cache
 def _numba_equalize() -> Any:
-    """One operator for all pipelines: each one made compiles its function anew, for 2 s."""
+    """One operator for all pipelines: creating one compiles its function anew, which takes 2 s."""
     from nvidia.dali.plugin.numba import NumbaFunction
 
     return NumbaFunction(
@@ -375,7 +372,7 @@ def equalize_batch(capsules: list[Any]) -> list[Any]:
         capsules: DLPack capsules of uint8 [H, W, C] images of one size, on one device.
 
     Returns:
-        Capsules of the equalised images, complete: DALI's stream knows nothing of torch's.
+        Capsules of the equalised images, complete, because DALI's stream does not wait for torch's.
     """
     images = torch.stack([torch.from_dlpack(capsule) for capsule in capsules])
     batch, height, width, channels = images.shape

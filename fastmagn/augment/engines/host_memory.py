@@ -1,7 +1,7 @@
-"""Memory for views on the host, used again once nothing holds it.
+"""Memory for views on the host, reused as soon as nothing refers to it.
 
-A batch of views is tens of MB. Above 32 MB the C library gives such memory back to the system each time, and it returns
-as zeroed pages, with a fault for each: at 224 pixels that was two thirds of the time of `make_views`.
+A batch of views takes tens of MB. The C library returns blocks above 32 MB to the system when they are freed, and gets
+them back as zeroed pages with a page fault each: at 224 pixels that took two thirds of the time of `make_views`.
 """
 
 import math
@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-NUM_KEPT = 2  # of free buffers: this step's and the last one's
+NUM_KEPT = 2  # free buffers: this step's and the last step's
 _free: list[np.ndarray] = []
-_lock = threading.RLock()  # a buffer may come back while its thread is in here, by garbage collection
+_lock = threading.RLock()  # reentrant: garbage collection may return a buffer while its thread holds the lock
 
 
 def empty(shape: tuple[int, ...]) -> Tensor:
-    """An uninitialised float32 tensor on the host, contiguous; its memory is kept for the next one of its size."""
+    """An uninitialised, contiguous float32 tensor on the host; its memory is kept for the next tensor of its size."""
     buffer = _take(math.prod(shape))
-    lease = buffer[:]  # an object of its own: it lives as long as any tensor has this memory
+    lease = buffer[:]  # a separate object, which lives as long as any tensor uses this memory
     weakref.finalize(lease, _give_back, buffer).atexit = False
     return torch.from_numpy(lease).view(shape)
 

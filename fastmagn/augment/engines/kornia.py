@@ -1,14 +1,16 @@
-"""Views in torch and Kornia, on any device: an engine to compare with, and for devices without a kernel of our own.
+"""The Kornia engine: torch and Kornia on any device, for comparison and for devices without a kernel of our own.
 
-Every operation is per sample: all chains of a batch take a step together, grouped by operation. The groups are known on
-the host, so nothing waits for the device. Images stay uint8 between operations, as Pillow's do. The crop, the flip, the
-colour jitter and every operation but rotation and shears equal Pillow's to the bit. Those are Kornia's `remap`, in
-float32: one level off for one value in 1,000 or fewer, one in 400 at 224 px (the table:
-tests/augment/engines/tolerances.py). Noise is the same stream, to 1e-6.
+Each sample has its own operation: all chains of a batch take a step together, grouped by operation. The host knows the
+groups, so nothing waits for the device. Images stay uint8 between operations, as Pillow's do.
 
-Kornia's functions are used where they work per sample and can be brought to Pillow's arithmetic. Left aside: contrast,
-brightness and saturation (other definitions), sharpness, posterize and solarize (the same in more passes), and
-`warp_affine` (it inverts matrices, and waits for the device to do so).
+Against Pillow: the crop, the flip, the colour jitter and every operation except rotation and shears are equal to the
+bit. Rotation and shears use Kornia's `remap` in float32: one level off for one value in 1,000 or fewer, one in 400 at
+224 px (the table is tests/augment/engines/tolerances.py). The noise comes from the same stream and differs by less than
+1e-6.
+
+The engine uses Kornia's functions where they work per sample and where Pillow's arithmetic can be reached. It does not
+use Kornia's contrast, brightness and saturation (defined differently), sharpness, posterize and solarize (the same, in
+more passes), or `warp_affine` (it inverts matrices and waits for the device to do so).
 
 Legend: V views, B batch, J AugMix views, N noise views, W chains or width, D operations of a chain, H height, n images
 of a group, A = 6 arguments of an operation.
@@ -19,33 +21,39 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from kornia.enhance import equalize
-from kornia.geometry import remap
 from torch import Tensor
 
 from fastmagn.augment.engines.philox_torch import standard_normal
-from fastmagn.augment.params import JITTER_ORDERS, AugMixParams, BaseParams, ViewParams
+from fastmagn.augment.params import JITTER_PARTS, AugMixParams, BaseParams, ViewParams, jitter_steps
+from fastmagn.errors import InputError
 from fastmagn_kernels import draws
 from fastmagn_kernels.pixel import MAX_ANGLE_UNITS, rotation_offset, rotation_table
 from fastmagn_kernels.rng import STREAM_NOISE
+
+try:
+    from kornia.enhance import equalize
+    from kornia.geometry import remap
+except ImportError as error:
+    raise InputError(
+        "augment.backend: got kornia, which needs Kornia; install 'fastmagn[kornia]', or use auto."
+    ) from error
 
 # Images uint8 [n, 3, H, W], arguments float64 [n, A] (`_arguments`) -> uint8 [n, 3, H, W].
 GroupFunction = Callable[[Tensor, Tensor], Tensor]
 
 _NUM_ARGUMENTS = 6
-_PARTS = ("brightness", "contrast", "saturation")
-# Values of all chains that are worked on at once; their temporaries take about 24 bytes each, 50 MB. More at once is
-# slower on a CPU. 512 CIFAR images have 2^23.
+# How many values of all chains are processed at once. Their temporaries take about 24 bytes each, 50 MB in all; more
+# at once is slower on a CPU. 512 CIFAR images have 2^23.
 _SLAB_VALUES = 2**21
-# Bilinear weights in float32 may sum to less than 1 (255 levels then lack 5e-5), and an integer must not be truncated
-# to the level below. The price: a level too much for the same share of values.
+# Bilinear weights in float32 may sum to less than 1 (255 levels then lack 5e-5); without this slack, truncation would
+# turn an integer into the level below. The price: the same share of values comes out a level too high.
 _TRUNCATION_SLACK = 2.0**-12
 
 
 def fill_views(images: Tensor, params: ViewParams, out: Tensor) -> None:
     """Fill `out`, float [V*B, H, W, 3], with the views of `images`, uint8 [B, H, W, 3], as `make_views` describes.
 
-    Both contiguous and on one device. Computed in float32; `out` may have any of VIEW_DTYPES.
+    Both are contiguous and on one device. The views are computed in float32; `out` may have any of VIEW_DTYPES.
     """
     views = out.view(params.view_spec.num_views, *images.shape)
     num_augmix, num_noise = params.view_spec.num_augmix_views, params.view_spec.num_noise_views
@@ -63,22 +71,20 @@ def fill_views(images: Tensor, params: ViewParams, out: Tensor) -> None:
 
 
 def _upload(array: np.ndarray, device: torch.device) -> Tensor:
-    # Without waiting: CUDA stages pageable memory before the call returns.
+    # Nothing waits: CUDA copies pageable memory to a staging buffer before the call returns.
     return torch.from_numpy(array).to(device, non_blocking=True)
 
 
 def _base_transform(images: Tensor, params: ViewParams, rows: slice) -> Tensor:
-    """Crop, flip, jitter, rotate the samples `rows`, uint8 [n, 3, H, W]."""
+    """Crop, flip, jitter and rotate the samples `rows`: uint8 [n, 3, H, W]."""
     padding, device = params.augment.crop_padding_px, images.device
     base = BaseParams(**{name: array[rows] for name, array in vars(params.base).items()})
     window = np.stack([base.crop_x_px - padding, base.crop_y_px - padding, base.flip], 1)
     images = _shift(images, *_upload(window, device).unbind(1))
-    factors = np.stack([getattr(base, part) for part in _PARTS], 1)
+    parts, factors = jitter_steps(base)
     if (factors != 1).any():
-        orders = np.array([[_PARTS.index(part) for part in order] for order in JITTER_ORDERS])
-        parts = orders[base.jitter_order]
-        jitter = _upload(np.stack([np.take_along_axis(factors, parts, 1), parts], -1, dtype=np.float64), device)
-        for step in range(len(_PARTS)):
+        jitter = _upload(np.stack([factors, parts], -1, dtype=np.float64), device)
+        for step in range(len(JITTER_PARTS)):
             images = _enhance(images, jitter[:, step])
     rotated = np.flatnonzero(base.angle)
     if rotated.size:
@@ -89,7 +95,10 @@ def _base_transform(images: Tensor, params: ViewParams, rows: slice) -> Tensor:
 
 
 def _augmix_views(clean_u8: Tensor, clean: Tensor, params: ViewParams, rows: slice) -> Tensor:
-    """The AugMix views of `rows`, float32 [J, n, H, W, 3]; clean_u8 uint8 [n, 3, H, W] is float32 [n, H, W, 3] too."""
+    """The AugMix views of `rows`, float32 [J, n, H, W, 3].
+
+    `clean_u8`, uint8 [n, 3, H, W], and `clean`, float32 [n, H, W, 3] in [0, 1], are the same images.
+    """
     augmix = AugMixParams(**{name: array[:, rows] for name, array in vars(params.augmix).items()})
     chains = _chains(clean_u8, augmix)
     weights = _upload(augmix.chain_weights / np.float32(255), chains.device)[..., None, None, None]
@@ -101,7 +110,7 @@ def _augmix_views(clean_u8: Tensor, clean: Tensor, params: ViewParams, rows: sli
 
 
 def _chains(clean_u8: Tensor, augmix: AugMixParams) -> Tensor:
-    """Every chain's end: uint8 [J, B, W, 3, H, W]."""
+    """The result of every chain: uint8 [J, B, W, 3, H, W]."""
     shape = (*augmix.chain_weights.shape, *clean_u8.shape[1:])
     chains = clean_u8[None, :, None].repeat(shape[0], 1, shape[2], 1, 1, 1).flatten(0, 2)
     for function, rows, arguments in _groups(augmix, *clean_u8.shape[2:], clean_u8.device):
@@ -112,7 +121,7 @@ def _chains(clean_u8: Tensor, augmix: AugMixParams) -> Tensor:
 def _groups(
     augmix: AugMixParams, height: int, width: int, device: torch.device
 ) -> Iterator[tuple[GroupFunction, Tensor, Tensor]]:
-    """Step by step, what is to be done: a function, the chains it is for (int64 [n], of J*B*W), their arguments."""
+    """The work, step by step: a function, the chains it is for (int64 [n], of J*B*W), and their arguments."""
     depth = augmix.ops.shape[-1]
     ops = np.moveaxis(augmix.ops, -1, 0).reshape(depth, -1)
     steps, rows = np.nonzero(ops != draws.NO_OPERATION)
@@ -128,7 +137,7 @@ def _groups(
 
 
 def _arguments(ops: np.ndarray, magnitudes: np.ndarray, height: int, width: int) -> np.ndarray:
-    """What `_FUNCTIONS` take, float64 [n, A]: see each. The first is the magnitude where nothing else is said."""
+    """The arguments of `_FUNCTIONS`, float64 [n, A]; each function says what it takes, by default the magnitude."""
     arguments = np.zeros((len(ops), _NUM_ARGUMENTS))
     arguments[:, 0] = magnitudes
     arguments[ops == draws.TRANSLATE_Y, 0] = 0
@@ -165,7 +174,10 @@ def _per_image(values: Tensor) -> Tensor:
 
 
 def _shift(images: Tensor, dx: Tensor, dy: Tensor, mirror: Tensor) -> Tensor:
-    """target(x, y) = source(x + dx, y + dy), black outside; then left to right where `mirror`. All int64 [n]."""
+    """target(x, y) = source(x + dx, y + dy), black outside; then flipped left to right where `mirror` is 1.
+
+    dx, dy and mirror are int64 [n].
+    """
     height, width = images.shape[2:]
     x = torch.arange(width, device=images.device)
     source_x = dx[:, None] + torch.where(mirror[:, None] == 1, width - 1 - x, x)
@@ -184,12 +196,12 @@ def _translate(images: Tensor, arguments: Tensor) -> Tensor:
 
 
 def _affine(images: Tensor, arguments: Tensor) -> Tensor:
-    """Image.transform by (a, b, c, d, e, f), bilinear, black where the centre falls outside. Arguments: these six."""
+    """Image.transform by (a, b, c, d, e, f), bilinear; black where the centre falls outside. Arguments: these six."""
     height, width = images.shape[2:]
     a, b, c, d, e, f = arguments[:, :, None, None].unbind(1)
     x = torch.arange(width, dtype=torch.float64, device=images.device) + 0.5
     y = torch.arange(height, dtype=torch.float64, device=images.device)[:, None] + 0.5
-    # float64, in Pillow's order: whether a centre on the border is inside hangs on the last bit.
+    # In float64 and in Pillow's order: the last bit decides whether a centre on the border is inside.
     source_x, source_y = a * x + b * y + c, d * x + e * y + f
     inside = (source_x >= 0) & (source_x < width) & (source_y >= 0) & (source_y < height)
     sampled = remap(
@@ -206,7 +218,7 @@ def _affine(images: Tensor, arguments: Tensor) -> Tensor:
 def _autocontrast(images: Tensor, _arguments: Tensor) -> Tensor:
     """ImageOps.autocontrast. Arguments: none."""
     low, high = (extreme.double() for extreme in torch.aminmax(images.flatten(2), dim=2, keepdim=True))
-    # No `255 / tensor`, which is a product with the reciprocal and rounds twice.
+    # Not `255 / tensor`: that multiplies by the reciprocal and rounds twice.
     scale = torch.where(high > low, torch.full_like(high, 255) / (high - low), 1.0)
     offset = torch.where(high > low, -low * scale, 0.0)
     return (images.flatten(2) * scale + offset).clamp_(0, 255).to(torch.uint8).view(images.shape)
@@ -229,7 +241,7 @@ def _solarize(images: Tensor, arguments: Tensor) -> Tensor:
 
 
 def _enhance(images: Tensor, arguments: Tensor) -> Tensor:
-    """ImageEnhance.Brightness, Contrast and Color. Arguments: the factor, and which: an index of _PARTS."""
+    """ImageEnhance.Brightness, Contrast and Color. Arguments: the factor, and an index into JITTER_PARTS."""
     red, green, blue = images.int().unbind(1)
     luma = (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16
     mean = (luma.sum((1, 2), dtype=torch.int64) / luma[0].numel() + 0.5).floor()
@@ -241,7 +253,8 @@ def _enhance(images: Tensor, arguments: Tensor) -> Tensor:
 def _sharpness(images: Tensor, arguments: Tensor) -> Tensor:
     """ImageEnhance.Sharpness. Arguments: the factor.
 
-    ImageFilter.SMOOTH is (the 3x3 box + 4 centre) / 13, rounded; 13 is odd, so there are no ties and any float will do.
+    ImageFilter.SMOOTH is (the 3x3 box + 4 centre) / 13, rounded. 13 is odd, so there are no ties, and any float type is
+    exact enough.
     """
     smooth = images.float()
     if min(images.shape[2:]) >= 3:  # the border is the image's own

@@ -1,4 +1,4 @@
-"""The CPU engine: fastmagn_kernels.augmix_cpu, parallel over the images of a batch."""
+"""The CPU engine: numba kernels (fastmagn_kernels.augmix_cpu), parallel over the images of a batch."""
 
 import numpy as np
 from torch import Tensor
@@ -12,8 +12,8 @@ from fastmagn_kernels.rotate_cpu import make_rotations
 def fill_views(images: Tensor, params: ViewParams, out: Tensor) -> None:
     """Fill `out`, float32 [V*B, H, W, 3], with the views of `images`, uint8 [B, H, W, 3], as `make_views` describes.
 
-    Both contiguous. The uint8 part equals Pillow's to the bit (on x86-64, where Pillow is built without fused
-    multiply-add); mixing rounds differently from the reference by less than 1e-6.
+    Both are contiguous. The uint8 part equals Pillow's to the bit (on x86-64, where Pillow is built without fused
+    multiply-add); the mixture differs from the reference engine's by less than 1e-6.
     """
     batch, height, width, _ = images.shape
     base, drawn = params.base, "augmix" in vars(params)

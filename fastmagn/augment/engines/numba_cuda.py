@@ -24,8 +24,8 @@ _ELEMENTS = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16:
 def fill_views(images: Tensor, params: ViewParams, out: Tensor) -> None:
     """Fill `out`, [V*B, H, W, 3] of VIEW_DTYPES, with the views of `images`, uint8 [B, H, W, 3], as `make_views` says.
 
-    Both contiguous, on one CUDA device. Float32 views equal the CPU engine's to the bit; other dtypes are these,
-    rounded to nearest. Takes no more than 64 MiB beside them.
+    Both are contiguous and on one CUDA device. Float32 views equal the CPU engine's to the bit; other dtypes are these
+    values, rounded to nearest. The engine takes at most 64 MiB of other memory.
 
     Raises:
         InputError: An image has more than 2^23 pixels.
@@ -36,14 +36,16 @@ def fill_views(images: Tensor, params: ViewParams, out: Tensor) -> None:
     launch = plan_launch(
         batch, params.view_spec.num_views, height, width, params.augment.mixture_width, _num_sms(device.index)
     )
-    with torch.cuda.device(device):  # numba works on the device that is current
+    with torch.cuda.device(device):  # numba works on the current device
         indices = torch.from_numpy(params.indices).pin_memory().to(device, non_blocking=True)
         scratch = torch.empty(launch.scratch_shape, dtype=torch.uint8, device=device)
-        elements = out.view(torch.uint16) if out.dtype == torch.bfloat16 else out  # the interface has no bfloat16
+        elements = (
+            out.view(torch.uint16) if out.dtype == torch.bfloat16 else out
+        )  # the CUDA array interface has no bfloat16
         kernel = views_kernel(_ELEMENTS[out.dtype], launch.in_shared, device.index)
         stream = _stream(device.index, torch.cuda.current_stream(device).cuda_stream)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NumbaPerformanceWarning)  # small batches have small grids
+            warnings.simplefilter("ignore", NumbaPerformanceWarning)  # on the small grids of small batches
             configured = kernel[launch.blocks, BLOCK, stream, launch.shared_bytes]
         configured(
             cuda.as_cuda_array(images.view(batch, -1), sync=False),

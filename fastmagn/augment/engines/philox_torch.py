@@ -1,4 +1,4 @@
-"""The normals of `fastmagn_kernels.rng` in torch operations, on any device: engines in torch draw the same noise.
+"""The normals of `fastmagn_kernels.rng`, computed with torch on any device, so that torch engines draw the same noise.
 
 Legend: N noise views, B batch, E elements of an image, Q blocks of four, ceil(E / 4).
 """
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastmagn_kernels import rng
 
-# Salmon et al., SC 2011 (Random123): philox4x32's two multipliers, and the Weyl steps of its key.
+# The two multipliers of philox4x32 and the Weyl steps of its key. Source: J. Salmon et al., SC 2011 (Random123).
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
@@ -22,12 +22,13 @@ def standard_normal(
 ) -> Tensor:  # fmt: skip
     """Standard normals, float32 [N, B, E]: row (n, b) is `rng.standard_normal`'s for view n and sample `indices[b]`.
 
-    The words are the same; float64 functions stand for its float32 polynomials, so normals differ by less than 1e-6.
+    The random words are the same. Float64 functions replace the float32 polynomials of `rng`, so normals differ by less
+    than 1e-6.
 
     Args:
         stream: rng.STREAM_*.
         num_views: N.
-        indices: int64 [B] in 0..2^32 - 1; its device is the result's.
+        indices: int64 [B] in 0..2^32 - 1; the result is on the same device.
         epoch: 0..2^32 - 1.
         seed: The run's, 0..2^64 - 1.
         num_elements: E.
@@ -38,7 +39,7 @@ def standard_normal(
     words = philox4x32(slots, stream_views, indices[:, None], epoch, seed)
     normals = torch.empty((num_views, len(indices), 4, quarter), device=indices.device)
     for pair in range(2):
-        uniform = ((words[2 * pair] >> 8).float() + 0.5) * 2.0**-24  # in float32, since rng's rounds here
+        uniform = ((words[2 * pair] >> 8).float() + 0.5) * 2.0**-24  # in float32, because `rng` rounds here too
         angle = words[2 * pair + 1].double() * (2 * math.pi / 2**32)
         radius = (-2 * uniform.double().log()).sqrt()
         normals[:, :, 2 * pair] = radius * angle.cos()
@@ -49,8 +50,9 @@ def standard_normal(
 def philox4x32(slot: Tensor, stream_view: Tensor, index: Tensor, epoch: int, seed: int) -> tuple[Tensor, ...]:
     """One Philox 4x32-10 block for each counter: the four words, int64 in 0..2^32 - 1.
 
-    `slot`, `stream_view` and `index` are int64 in that range too, of shapes that broadcast. torch has no unsigned
-    64-bit product, but int64's wraps: its bits are the same, and those the shift fills with the sign are masked.
+    `slot`, `stream_view` and `index` are int64 in the same range, with shapes that broadcast. torch has no unsigned
+    64-bit product, but its int64 product wraps and has the same bits; the mask removes the bits that the shift fills
+    with the sign.
     """
     c0, c1, c2, c3 = slot, stream_view, index, epoch
     key = [int(word) for word in rng.key_words(seed)]

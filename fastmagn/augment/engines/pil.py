@@ -1,4 +1,4 @@
-"""The reference backend: Pillow itself, image by image. Slow and obviously right; every other backend is held to it.
+"""The reference engine: Pillow itself, image by image. Slow and obviously right; tests hold every other engine to it.
 
 Legend: V views, B batch, J AugMix views, N noise views, H W C image.
 """
@@ -39,24 +39,6 @@ _FUNCTIONS: dict[str, Callable[[Image.Image, float], Image.Image]] = {
 }
 
 
-def apply_operation(image: Image.Image, op: int, magnitude: float) -> Image.Image:
-    """One operation of `ops.OPERATIONS`, by its id, on an RGB image."""
-    return _FUNCTIONS[OPERATIONS[op].name](image, magnitude)
-
-
-def base_transform(image: Image.Image, params: ViewParams, i: int) -> Image.Image:
-    """Zero pad and crop, flip, colour jitter in the drawn order, rotate: sample `i`'s clean view, RGB uint8."""
-    width, height = image.size
-    base = params.base
-    x, y = int(base.crop_x_px[i]), int(base.crop_y_px[i])
-    image = ImageOps.expand(image, params.augment.crop_padding_px, 0).crop((x, y, x + width, y + height))
-    if base.flip[i]:
-        image = ImageOps.mirror(image)
-    for part in JITTER_ORDERS[base.jitter_order[i]]:
-        image = _JITTER[part](image).enhance(float(getattr(base, part)[i]))
-    return image.rotate(float(base.angle[i]) / ANGLE_UNITS_PER_DEGREE, _BILINEAR)
-
-
 def fill_views(images: Tensor, params: ViewParams, out: Tensor) -> None:
     """Fill `out`, float32 [V*B, H, W, C], with the views of `images`, uint8 [B, H, W, C], as `make_views` describes."""
     views, augmix = out.numpy().reshape(params.view_spec.num_views, *images.shape), params.augmix
@@ -80,6 +62,24 @@ def fill_views(images: Tensor, params: ViewParams, out: Tensor) -> None:
             views[1 + params.view_spec.num_augmix_views + n, i] = clean + params.sigma[n, i] * _noise(
                 params, n, i, clean
             )
+
+
+def apply_operation(image: Image.Image, op: int, magnitude: float) -> Image.Image:
+    """Apply one operation of `operations.OPERATIONS`, by its id, to an RGB image."""
+    return _FUNCTIONS[OPERATIONS[op].name](image, magnitude)
+
+
+def base_transform(image: Image.Image, params: ViewParams, i: int) -> Image.Image:
+    """Sample `i`'s clean view, RGB uint8: padded with black, cropped, flipped, jittered in the drawn order, rotated."""
+    width, height = image.size
+    base = params.base
+    x, y = int(base.crop_x_px[i]), int(base.crop_y_px[i])
+    image = ImageOps.expand(image, params.augment.crop_padding_px, 0).crop((x, y, x + width, y + height))
+    if base.flip[i]:
+        image = ImageOps.mirror(image)
+    for part in JITTER_ORDERS[base.jitter_order[i]]:
+        image = _JITTER[part](image).enhance(float(getattr(base, part)[i]))
+    return image.rotate(float(base.angle[i]) / ANGLE_UNITS_PER_DEGREE, _BILINEAR)
 
 
 def _to_float(image: Image.Image) -> np.ndarray:

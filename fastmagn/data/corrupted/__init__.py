@@ -1,1 +1,1 @@
-"""Readers of -C sets."""
+"""Readers of corrupted (-C) sets."""

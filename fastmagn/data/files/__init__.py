@@ -1,1 +1,1 @@
-"""Image files: which there are, what their headers say, how they are decoded."""
+"""Image files: how they are found, what their headers say, and how they are decoded."""

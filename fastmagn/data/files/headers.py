@@ -1,24 +1,21 @@
-"""Image files in a folder for each class: found, looked into once, and decoded by Pillow. Nothing is decoded twice."""
+"""What the headers of image files say: sizes, and which decoders may decode a file. Read once, when a run starts."""
 
 import hashlib
 import os
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from fastmagn.data.files.decoding import _FORMATS, or_reason
-from fastmagn.data.files.listing import report_unreadable
+from fastmagn.data.files.decoding import Unreadable, open_image, quiet_pillow, tried, warn_left_out
 
-_ORIENTATION = 0x0112
+_ORIENTATION = 0x0112  # EXIF's tag
 _JPEG_END = b"\xff\xd9"
-# What the network's disk takes to answer, not the cores, bounds how fast headers are read.
+# A network disk's answering time limits how fast headers are read, not the cores.
 _SCAN_THREADS = 16
-_SCANNED_AT_A_TIME = 256  # a header takes 30 us, handing one file to a thread as long again
+_FILES_PER_TASK = 256  # reading a header takes 30 us, and handing one file to a thread takes as long
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,7 +28,7 @@ class ImageFiles:
         labels: int64 [N].
         num_bytes: Sizes of the files, int64 [N].
         sizes: Height and width in px, upright, int64 [N, 2].
-        is_plain: Whether it is a whole JPEG, grey or colour, upright: what every decoder decodes alike. bool [N].
+        is_plain: Whether the file is a whole JPEG, grey or colour, upright; every decoder decodes these alike. bool [N]
     """
 
     root: Path
@@ -49,6 +46,7 @@ class ImageFiles:
         return ImageFiles(root=self.root, **{name: getattr(self, name)[rows] for name in columns})
 
     def path(self, row: int) -> str:
+        """The path of a row's file."""
         return os.path.join(self.root, self.names[row])
 
     @property
@@ -61,7 +59,7 @@ class ImageFiles:
 
 
 class Header(NamedTuple):
-    """What is known of an image file before it is decoded; the size is upright, in px."""
+    """What is known of an image file before it is decoded; height and width are upright, in px."""
 
     num_bytes: int
     height: int
@@ -70,9 +68,9 @@ class Header(NamedTuple):
 
 
 def scan(root: Path, names: list[str], labels: np.ndarray) -> ImageFiles:
-    """Look into each file's header; what cannot be read is left out, and one warning counts it.
+    """Read each file's header. Files that cannot be read are left out, and one warning counts them.
 
-    A file that does not end as a JPEG does is decoded here once: it may be truncated.
+    A file that does not end as a JPEG does is decoded here once, because it may be truncated.
 
     Args:
         root: The folder.
@@ -80,49 +78,46 @@ def scan(root: Path, names: list[str], labels: np.ndarray) -> ImageFiles:
         labels: int64 [N].
 
     Raises:
-        InputError: None can be read.
+        InputError: No file can be read.
     """
-    with warnings.catch_warnings(), ThreadPoolExecutor(_SCAN_THREADS) as pool:
-        warnings.simplefilter("ignore", UserWarning)  # Pillow's, on palettes and broken EXIF
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        paths = [os.path.join(root, name) for name in names]
-        chunks = (paths[first : first + _SCANNED_AT_A_TIME] for first in range(0, len(paths), _SCANNED_AT_A_TIME))
-        found = [header for headers in pool.map(_read_headers, chunks) for header in headers]
-    unreadable = [f"{path} ({header})" for path, header in zip(paths, found, strict=True) if isinstance(header, str)]
-    report_unreadable(unreadable, len(names), root)
-    kept = np.array([not isinstance(header, str) for header in found])
-    columns = list(zip(*(header for header in found if not isinstance(header, str)), strict=True))
+    paths = [os.path.join(root, name) for name in names]
+    tasks = (paths[first : first + _FILES_PER_TASK] for first in range(0, len(paths), _FILES_PER_TASK))
+    with quiet_pillow(), ThreadPoolExecutor(_SCAN_THREADS) as pool:
+        found = [header for headers in pool.map(_read_headers, tasks) for header in headers]
+    warn_left_out([header for header in found if isinstance(header, Unreadable)], len(names), root)
+    is_read = np.array([isinstance(header, Header) for header in found])
+    columns = Header(*zip(*(header for header in found if isinstance(header, Header)), strict=True))
     return ImageFiles(
         root=root,
-        names=np.array(names, object)[kept],
-        labels=labels[kept],
-        num_bytes=np.array(columns[0], np.int64),
-        sizes=np.stack([np.array(columns[1], np.int64), np.array(columns[2], np.int64)], axis=1),
-        is_plain=np.array(columns[3], bool),
+        names=np.array(names, object)[is_read],
+        labels=labels[is_read],
+        num_bytes=np.array(columns.num_bytes, np.int64),
+        sizes=np.stack([np.array(columns.height, np.int64), np.array(columns.width, np.int64)], axis=1),
+        is_plain=np.array(columns.is_plain, bool),
     )
 
 
-def _read_headers(paths: list[str]) -> list[Header | str]:
-    return [or_reason(read_header)(path) for path in paths]
-
-
 def read_header(path: str) -> Header:
-    """One file's header; raises whatever Pillow raises."""
+    """One file's header; raises what `open_image` and Pillow raise."""
     with open(path, "rb") as file:
-        with Image.open(file, formats=_FORMATS) as image:
+        with open_image(file) as image:
             width, height = image.size
             orientation = image.getexif().get(_ORIENTATION, 1)
             is_jpeg = image.format == "JPEG"
-            # Without Adobe's marker of another colour space, or with the one of the usual YCbCr.
-            usual = image.mode in ("L", "RGB") and image.info.get("adobe_transform", 1) == 1
+            # Adobe's marker is absent, or says that the colour space is the usual YCbCr.
+            is_usual = image.mode in ("L", "RGB") and image.info.get("adobe_transform", 1) == 1
             file.seek(0, os.SEEK_END)
             num_bytes = file.tell()
             file.seek(max(0, num_bytes - len(_JPEG_END)))
             is_whole = is_jpeg and file.read() == _JPEG_END
         if not is_whole:
             file.seek(0)
-            with Image.open(file, formats=_FORMATS) as image:
+            with open_image(file) as image:
                 image.load()
     if orientation in (5, 6, 7, 8):
         height, width = width, height
-    return Header(num_bytes, height, width, is_whole and usual and orientation in (0, 1))
+    return Header(num_bytes, height, width, is_whole and is_usual and orientation in (0, 1))
+
+
+def _read_headers(paths: list[str]) -> list[Header | Unreadable]:
+    return [tried(read_header, path) for path in paths]

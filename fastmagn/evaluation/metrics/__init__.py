@@ -1,4 +1,4 @@
-"""What the paper reports, accuracy under corruption and the RMS calibration error, and what others ask for."""
+"""The paper's measures, accuracy under corruption and RMS calibration error, and other common ones."""
 
 from fastmagn.evaluation.metrics.accuracy import corruption_accuracy, mean_corruption_accuracy
 from fastmagn.evaluation.metrics.calibration import (

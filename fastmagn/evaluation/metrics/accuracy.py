@@ -6,7 +6,7 @@ import numpy as np
 
 from fastmagn.errors import check
 
-# AlexNet's error for each corruption of ImageNet-C, averaged over the five severities, as published with the set
+# AlexNet's error under each corruption of ImageNet-C, averaged over the five severities, as published with the set
 # (github.com/hendrycks/robustness; to three digits in table 1 of Hendrycks and Dietterich, ICLR 2019).
 ALEXNET_ERROR = {
     "gaussian_noise": 0.886428,
@@ -31,10 +31,10 @@ def corruption_accuracy(correct: Mapping[str, np.ndarray]) -> dict[str, list[flo
     """The table that results.json holds: for each corruption, the accuracy at severities 1..5.
 
     Args:
-        correct: corruption -> bool [5, N]: whether image i was classified rightly at severity s + 1.
+        correct: corruption -> bool [5, N]; [s, i] says whether image i was classified correctly at severity s + 1.
 
     Raises:
-        InputError: A corruption without images, or with other than 5 severities.
+        InputError: A corruption has no images, or not 5 severities.
     """
     table = {}
     for name, is_correct in correct.items():
@@ -50,7 +50,7 @@ def mean_corruption_accuracy(corruption_accuracy: Mapping[str, Sequence[float]],
 
     Args:
         corruption_accuracy: corruption -> accuracies at severities 1..5.
-        names: The corruption set, such as c15, c18 or c19; not empty, no name twice.
+        names: The corruptions of the set, such as c15, c18 or c19; at least one, and none twice.
     """
     names = tuple(names)
     assert len(set(names)) == len(names) > 0
@@ -63,12 +63,12 @@ def mean_corruption_accuracy(corruption_accuracy: Mapping[str, Sequence[float]],
 def alexnet_normalised_error(corruption_accuracy: Mapping[str, Sequence[float]]) -> float | None:
     """ImageNet-C's mCE: the mean over the 15 corruptions of (error / AlexNet's error), 1 for AlexNet itself.
 
-    It may exceed 1, and is no mean error: that is 1 - mCA. None if the table lacks one of the 15.
+    It may exceed 1. It is not the mean error, which is 1 - mCA. None if the table lacks one of the 15.
 
     Args:
         corruption_accuracy: corruption -> accuracies at severities 1..5, on ImageNet-C.
 
-    Source: D. Hendrycks and T. Dietterich, ICLR 2019, section 4.1, in per cent there.
+    Source: D. Hendrycks and T. Dietterich, ICLR 2019, section 4.1, where it is in per cent.
     """
     if any(name not in corruption_accuracy for name in ALEXNET_ERROR):
         return None

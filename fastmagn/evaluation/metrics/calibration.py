@@ -1,7 +1,7 @@
 """Calibration errors of confidences, in float64 on the host.
 
-Not torchmetrics': its bins are those of `width`, but it opens one more for confidences of exactly 1, which a float32
-softmax gives often, and sums in the precision of its input.
+torchmetrics is not used: it has the bins of `width`, but one more for confidences of exactly 1, which a float32 softmax
+often gives, and it sums in the precision of its input.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ Pooling = Literal["pooled", "per_corruption"]
 
 
 class Bins(NamedTuple):
-    """Predictions by confidence, float64 [n_B] each: how many, how many of them right, the sum of their confidences."""
+    """Predictions in n_B bins: their number, how many are correct, and the sum of confidences, float64 [n_B] each."""
 
     counts: np.ndarray
     correct: np.ndarray
@@ -24,18 +24,18 @@ class Bins(NamedTuple):
 
     @property
     def gaps(self) -> np.ndarray:
-        """|accuracy - mean confidence| of each bin times its count; 0 where it is empty."""
+        """|accuracy - mean confidence| of each bin times its count; 0 for an empty bin."""
         return np.abs(self.correct - self.confidence)
 
 
 def bin_predictions(
     confidences: np.ndarray, correct: np.ndarray, num_bins: int = 15, binning: Binning = "width"
 ) -> Bins:
-    """Share n predictions out over n_B bins of rising confidence.
+    """Distribute n predictions over n_B bins of increasing confidence.
 
-    `width`: bin i holds the confidences in [i / n_B, (i + 1) / n_B), and the last bin holds 1 too. `adaptive`: the
-    predictions in order of confidence are cut into n_B bins whose counts differ by at most one, the larger ones first;
-    predictions of one confidence share their accuracy, so the result does not depend on the order they came in.
+    `width`: bin i holds the confidences in [i / n_B, (i + 1) / n_B), and the last bin also holds 1. `adaptive`: the
+    predictions, sorted by confidence, are cut into n_B bins whose counts differ by at most one, the larger ones first.
+    Predictions of equal confidence share their accuracy, so the result does not depend on the order of the input.
 
     Args:
         confidences: [n], the largest class probability of each prediction, 0..1.
@@ -44,7 +44,8 @@ def bin_predictions(
         binning: width or adaptive.
 
     Raises:
-        InputError: No predictions, lengths that differ, a confidence outside 0..1 or not a number, an unknown option.
+        InputError: There are no predictions; the lengths differ; a confidence is outside 0..1 or not a number; an
+            option is unknown.
     """
     confidences = np.asarray(confidences, dtype=np.float64).reshape(-1)
     correct = np.asarray(correct).reshape(-1).astype(np.float64)
@@ -67,7 +68,7 @@ def bin_predictions(
 
 
 def _in_order_of_confidence(confidences: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both sorted by confidence; predictions of one confidence all get their mean correctness."""
+    """Both arrays sorted by confidence; predictions of equal confidence all get their mean correctness."""
     values, which, counts = np.unique(confidences, return_inverse=True, return_counts=True)
     accuracy = np.bincount(which, correct) / counts
     return np.repeat(values, counts), np.repeat(accuracy, counts)
@@ -80,9 +81,9 @@ def rms_calibration_error(
 
     Arguments and errors are those of `bin_predictions`.
 
-    Source: the paper, section 4 (E_c), which leaves n_B and the bins open. `adaptive` is Nguyen and O'Connor, EMNLP
-    2015; AugMix's code, after Hendrycks, Mazeika and Dietterich, ICLR 2019, fixes 100 predictions a bin where this
-    fixes the number of bins.
+    Source: the paper, section 4 (E_c), which does not say n_B or the bins. `adaptive` is by Nguyen and O'Connor, EMNLP
+    2015. AugMix's code, after Hendrycks, Mazeika and Dietterich, ICLR 2019, fixes 100 predictions per bin; here the
+    number of bins is fixed.
     """
     bins = bin_predictions(confidences, correct, num_bins, binning)
     filled = bins.counts > 0
@@ -105,7 +106,7 @@ def expected_calibration_error(
 def reliability_diagram(
     confidences: np.ndarray, correct: np.ndarray, num_bins: int = 15, binning: Binning = "width"
 ) -> dict[str, list[float | None]]:
-    """What a reliability diagram shows: for each bin its `count`, `accuracy` and mean `confidence`, None if empty.
+    """The data of a reliability diagram: each bin's `count`, `accuracy` and mean `confidence`, None for an empty bin.
 
     Arguments and errors are those of `bin_predictions`.
     """
@@ -130,18 +131,19 @@ def corrupt_rms_calibration_error(
 ) -> float:
     """The RMS calibration error under corruption, a fraction in 0..1.
 
-    `pooled` bins all predictions together; `per_corruption` is the mean over corruptions of the error of each one's
-    five severities together.
+    `pooled` bins all predictions together. `per_corruption` is the mean over corruptions, each with its five severities
+    binned together.
 
     Args:
         confidences: corruption -> [5, N], 0..1.
         correct: corruption -> bool [5, N], the same corruptions.
-        num_bins: As of `rms_calibration_error`.
-        binning: As of `rms_calibration_error`.
+        num_bins: As in `rms_calibration_error`.
+        binning: As in `rms_calibration_error`.
         pooling: pooled or per_corruption.
 
     Raises:
-        InputError: No corruption, corruptions that differ, an unknown pooling, or as `rms_calibration_error`.
+        InputError: There is no corruption, the corruptions differ, the pooling is unknown, or as in
+            `rms_calibration_error`.
     """
     check(len(confidences) > 0, "calibration error", "no corruptions", "at least one")
     check(set(confidences) == set(correct), "calibration error", sorted(correct), f"outcomes of {sorted(confidences)}")

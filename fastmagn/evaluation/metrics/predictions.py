@@ -1,4 +1,7 @@
-"""From logits to what the measures need of each prediction, in float64."""
+"""What the measures need of each prediction, computed from logits in float64.
+
+Shape letters: M images, K classes.
+"""
 
 from typing import NamedTuple
 
@@ -8,7 +11,7 @@ from torch import Tensor
 
 
 class Predictions(NamedTuple):
-    """Measures of M predictions (or of [5, M], a corruption's), one entry each.
+    """Four numbers of each prediction, arrays [M]; those of a corruption are [5, M].
 
     Args:
         confidences: Largest class probability, float64 in [0, 1].
@@ -47,12 +50,12 @@ def measure_logits(logits: Tensor, labels: Tensor) -> Predictions:
 
 
 def stack(parts: list[Predictions]) -> Predictions:
-    """Predictions of several severities as one, each entry [len(parts), M]."""
+    """The predictions of several severities as one, arrays [len(parts), M]."""
     return Predictions(*map(np.stack, zip(*parts, strict=True)))
 
 
 def concatenate(parts: list[Predictions]) -> Predictions:
-    """All predictions of several groups as one flat group."""
+    """The predictions of several groups as one flat group."""
     return Predictions(
         *(np.concatenate([np.ravel(entry) for entry in entries]) for entries in zip(*parts, strict=True))
     )

@@ -1,4 +1,4 @@
-"""The measured part of a run's results.json."""
+"""The measured part of results.json. Shape letter: M images."""
 
 from typing import Any
 
@@ -13,29 +13,28 @@ from fastmagn.evaluation.metrics.calibration import (
 )
 from fastmagn.evaluation.metrics.predictions import Predictions, concatenate
 
-CALIBRATION_SET = "c18"  # the paper's, wherever it was measured whole
+CALIBRATION_SET = "c18"  # the paper's
 
 
 def summarise(clean: Predictions, corrupted: dict[str, Predictions], config: EvalConfig) -> dict[str, Any]:
     """Accuracies, mCA and calibration, as fractions in 0..1 (nll in nats), with the settings that they depend on.
 
     Args:
-        clean: Predictions for the M clean images.
-        corrupted: For each corruption measured, predictions [5, M] at severities 1 to 5; not empty.
+        clean: Predictions for the clean images, [M].
+        corrupted: Predictions under each measured corruption at severities 1 to 5, [5, M]; at least one corruption.
         config: `num_bins`, `binning` and `pooling`.
 
     Returns:
-        `clean_accuracy`, `mca` (None for a set that was not measured whole), `corruption_accuracy`,
-        `rms_calibration_error`, `calibration` (ECE, NLL, Brier score) and `reliability`, all of which are of c18 where
-        they are corrupt, or of what was measured where that is not all of c18: `corruption_set` says it.
+        `num_images`, `clean_accuracy`, `mca` (None for a set that is not measured completely), `corruption_accuracy`,
+        `rms_calibration_error`, `calibration` (ECE, NLL, Brier score) and `reliability`. The last three are over c18
+        under corruption, or over all measured corruptions if these do not include c18; `corruption_set` says which.
     """
-    accuracy = corruption_accuracy({name: cells.correct for name, cells in corrupted.items()})
-    whole = all(name in corrupted for name in CORRUPTION_SETS[CALIBRATION_SET])
-    names = CORRUPTION_SETS[CALIBRATION_SET] if whole else tuple(corrupted)
+    accuracy = corruption_accuracy({name: predictions.correct for name, predictions in corrupted.items()})
+    is_complete = all(name in corrupted for name in CORRUPTION_SETS[CALIBRATION_SET])
+    names = CORRUPTION_SETS[CALIBRATION_SET] if is_complete else tuple(corrupted)
     bins = {"num_bins": config.num_bins, "binning": config.binning}
-    known = {frozenset(members): name for name, members in CORRUPTION_SETS.items()}
-    measured_set = known.get(frozenset(names), "+".join(names))
-    settings = {"corruption_set": measured_set, **bins, "pooling": config.pooling}
+    set_names = {frozenset(members): name for name, members in CORRUPTION_SETS.items()}
+    settings = {"corruption_set": set_names.get(frozenset(names), "+".join(names)), **bins, "pooling": config.pooling}
     pooled = {"clean": clean, "corrupt": concatenate([corrupted[name] for name in names])}
     corrupt_rms = corrupt_rms_calibration_error(
         {name: corrupted[name].confidences for name in names},

@@ -6,10 +6,7 @@ process of their own, which `test_engine_in_the_simulator` starts.
 
 import dataclasses
 import itertools
-import os
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -23,7 +20,9 @@ from fastmagn.augment.params import JITTER_ORDERS, ViewParams, ViewSpec, sample_
 from fastmagn.augment.views import VIEW_DTYPES, make_views
 from fastmagn.config.schema import AugmentConfig
 from fastmagn.errors import InputError
-from tests.augment.test_operations import magnitudes
+from tests.helpers.operations import magnitudes
+from tests.helpers.processes import ROOT, run
+from tests.helpers.tiers import slow, slow_but
 
 pytest.importorskip("numba_cuda", reason="needs numba-cuda: install 'fastmagn[test]'")
 from fastmagn_kernels import augmix_cuda
@@ -66,20 +65,23 @@ def assert_equal(made: torch.Tensor, expected: torch.Tensor) -> None:
 
 @on_host
 @pytest.mark.skipif(ON_DEVICE, reason="the tests ran on the device")
-def test_engine_in_the_simulator():
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
-    run = subprocess.run(
-        command, env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}, capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 0, run.stdout[-8000:] + run.stderr[-2000:]
-    ran = int(re.search(r"(\d+) passed", run.stdout).group(1))
-    assert ran >= len(OPERATIONS) + len(SIZES) * len(CONFIGS)
+@pytest.mark.process
+@pytest.mark.parametrize("tier", ["not slow", *slow("slow")])
+def test_engine_in_the_simulator(tier):
+    command = ["pytest", "-q", "-p", "no:cacheprovider", "-m", tier, __file__]
+    shown = run(command, ROOT, NUMBA_ENABLE_CUDASIM="1").stdout
+    ran = int(re.search(r"(\d+) passed", shown).group(1))
+    assert ran >= (len(OPERATIONS) + len(CONFIGS) if tier == "not slow" else 2 * len(CONFIGS))
+
+
+TINY = [((1, 1), 4), ((2, 5), 40), ((3, 3), 12), ((9, 8), 40)]  # size, number of magnitudes
 
 
 @engine
+@pytest.mark.parametrize("sizes", [TINY, *slow([((20, 33), 3), ((32, 32), 3)])], ids=["tiny", "small"])
 @pytest.mark.parametrize("op", OPERATIONS, ids=lambda op: op.name)
-def test_operation_equals_pillow(op, pictures):
-    for size, count in (((1, 1), 4), ((2, 5), 40), ((3, 3), 12), ((9, 8), 40), ((20, 33), 3), ((32, 32), 3)):
+def test_operation_equals_pillow(op, sizes, pictures):
+    for size, count in sizes:
         chosen = magnitudes(op, *size)
         chosen = np.array(chosen)[np.linspace(0, len(chosen) - 1, min(count, len(chosen))).round().astype(int)]
         images = np.resize(pictures(*size), (max(len(chosen), 4 if min(size) < 9 else 3), *size, 3))
@@ -94,7 +96,7 @@ def test_operation_equals_pillow(op, pictures):
 
 @engine
 @pytest.mark.parametrize("config", CONFIGS)
-@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("size", slow_but(SIZES, (1, 1), (2, 5)), ids=lambda size: f"{size[0]}x{size[1]}")
 def test_views_equal_the_cpu_engines_to_the_bit(size, config, pictures):
     images = pictures(*size)[PICTURES[:2] if min(size) > 5 else PICTURES]
     params = params_for(images, CONFIGS[config])
@@ -129,7 +131,7 @@ def test_every_jitter_order_is_that_of_the_table(pictures):
 
 @engine
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("size", [(9, 8), (3, 3)], ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("size", slow_but([(9, 8), (3, 3)], (3, 3)), ids=lambda size: f"{size[0]}x{size[1]}")
 def test_half_precision_views_are_rounded_float32(size, dtype, pictures):
     images = pictures(*size)[PICTURES]
     params = params_for(images)
@@ -137,7 +139,7 @@ def test_half_precision_views_are_rounded_float32(size, dtype, pictures):
 
 
 @engine
-@pytest.mark.parametrize("dtype", VIEW_DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", slow_but(VIEW_DTYPES, torch.float32), ids=str)
 def test_scratch_in_global_memory_gives_the_same_views(dtype, pictures):
     images = pictures(3, 5)[PICTURES]
     params = params_for(images, CONFIGS["all_operations"])
@@ -149,6 +151,7 @@ def test_scratch_in_global_memory_gives_the_same_views(dtype, pictures):
         assert_equal(run_views(images, params, dtype, launch._replace(blocks=blocks)), expected)
 
 
+@pytest.mark.slow
 @engine
 def test_views_do_not_depend_on_how_blocks_share_them(pictures):
     images = pictures(9, 8)[PICTURES]
@@ -180,8 +183,8 @@ def test_views_on_the_device(size, dtype, pictures):
     images = np.tile(pictures(*size), (1 if max(size) > 100 else 40, 1, 1, 1))
     params = params_for(images, CONFIGS["all_operations"])
     tensor = torch.from_numpy(images).permute(0, 3, 1, 2)
-    expected = make_views(tensor, params, "numba", dtype).images
-    made = make_views(tensor.cuda(), params, "numba", dtype).images
+    expected = make_views(tensor, params, "numba", dtype)
+    made = make_views(tensor.cuda(), params, "numba", dtype)
     assert made.is_cuda
     assert made.is_contiguous(memory_format=torch.channels_last)
     assert_equal(made.cpu(), expected)
@@ -191,7 +194,7 @@ def test_views_on_the_device(size, dtype, pictures):
 def test_views_are_made_on_the_current_stream_without_waiting(pictures):
     images = torch.from_numpy(np.tile(pictures(32, 32), (40, 1, 1, 1))).permute(0, 3, 1, 2)
     params = params_for(images.permute(0, 2, 3, 1).numpy())
-    expected = make_views(images, params, "numba").images
+    expected = make_views(images, params, "numba")
     on_cuda = images.cuda()
     make_views(on_cuda, params, "numba")  # compiles
     torch.cuda.synchronize()
@@ -201,7 +204,7 @@ def test_views_are_made_on_the_current_stream_without_waiting(pictures):
         changed = on_cuda.clone()  # not before the stream comes to it
         torch.cuda.set_sync_debug_mode("error")
         try:
-            made = make_views(changed, params, "numba").images
+            made = make_views(changed, params, "numba")
         finally:
             torch.cuda.set_sync_debug_mode("default")
         still_busy = not stream.query()
@@ -216,7 +219,7 @@ def test_memory_stays_within_64_mib_beside_the_views(pictures):
     params = params_for(images.permute(0, 2, 3, 1).cpu().numpy())
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    made = make_views(images, params, "numba").images
+    made = make_views(images, params, "numba")
     images_copy = images.numel()  # channels last
     assert torch.cuda.max_memory_allocated() - before <= made.numel() * 4 + images_copy + 64 * 2**20
 
@@ -277,9 +280,10 @@ def test_launches_cover_the_batch_within_their_memory():
 
 
 @on_host
-def test_the_package_does_not_import_numba_cuda():
+@pytest.mark.process
+def test_the_package_does_not_import_numba_cuda(tmp_path):
     code = "import sys, fastmagn, fastmagn.augment.views, fastmagn.train; print('numba.cuda' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+    assert run(["-c", code], tmp_path).stdout == "False\n"
 
 
 @on_host

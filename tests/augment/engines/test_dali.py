@@ -22,9 +22,11 @@ from fastmagn.errors import InputError
 from fastmagn_kernels import draws
 from tests.augment.drawn import with_draws
 from tests.augment.engines.tolerances_dali import TOLERANCES
-from tests.augment.test_operations import magnitudes, run_pillow
-from tests.augment.test_views import CLEAN_ONLY, PAPER, SPEC, as_tensor, clean_views, params_for
-from tests.training.test_step import start, take_steps
+from tests.helpers.operations import magnitudes, run_pillow
+from tests.helpers.processes import ROOT, run
+from tests.helpers.small_runs import config_for
+from tests.helpers.steps import start_run, take_steps
+from tests.helpers.views import CLEAN_ONLY, PAPER, SPEC, as_tensor, clean_views, params_for
 
 ONE_CHAIN = ViewSpec(num_augmix_views=1, num_noise_views=0)
 ONE_OPERATION = AugmentConfig(mixture_width=1, mixture_depth=1, all_operations=True)
@@ -95,6 +97,7 @@ def test_operation_is_near_pillow_on_large_images(op, pictures, capsys):
     assert_operation_is_near_pillow(op, np.repeat(images, len(values), axis=0), np.tile(values, 3), capsys)
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize("op", OPERATIONS, ids=lambda op: op.name)
 def test_operation_is_near_pillow_on_cifar(op, cifar_images, capsys):
@@ -133,7 +136,7 @@ def test_base_rotation_is_near_pillow_at_every_64th_degree(pictures, capsys):
 
 def whole_views(backend: str, images: np.ndarray, params: ViewParams) -> torch.Tensor:
     """In levels, [V, B, 3, H, W]."""
-    return make_views(as_tensor(images), params, backend).images.unflatten(0, (-1, len(images))) * 255
+    return make_views(as_tensor(images), params, backend).unflatten(0, (-1, len(images))) * 255
 
 
 def assert_views_are_near_pillow(images: np.ndarray, params: ViewParams, capsys) -> None:
@@ -162,6 +165,7 @@ def test_views_are_near_pillow(size, augment, pictures, capsys):
     assert_views_are_near_pillow(images, params_for(images, augment=augment), capsys)
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_views_are_near_pillow_on_cifar(cifar_images, capsys):
     assert_views_are_near_pillow(cifar_images, params_for(cifar_images), capsys)
@@ -192,25 +196,25 @@ def test_equalize_on_a_cuda_device_is_pillows(pictures):
         np.testing.assert_array_equal(np.asarray(made.as_tensor()), run_pillow(draws.EQUALIZE, 0.0, images))
 
 
-def test_views_do_not_depend_on_batch_order_or_threads(pictures):
+def test_views_do_not_depend_on_batch_or_order(pictures):
     images = pictures(32, 32)
     indices = np.array([7, 0, 1, 2, 3, 49_999, 60_000, 4, 5, 6, 8, 9, 10, 11])
 
-    def run(rows: list[int]) -> torch.Tensor:
+    def views_of(rows: list[int]) -> torch.Tensor:
         params = sample_view_params(5, 2, indices[rows], SPEC, PAPER, (32, 32))
         return whole_views("dali", images[rows], params)
 
-    whole = run(list(range(14)))
+    whole = views_of(list(range(14)))
     order = np.random.default_rng(0).permutation(14).tolist()
-    torch.testing.assert_close(run(order), whole[:, order], rtol=0, atol=0)
+    torch.testing.assert_close(views_of(order), whole[:, order], rtol=0, atol=0)
     for part in ([3], [0, 13], [5, 4, 3, 2, 1]):
-        torch.testing.assert_close(run(part), whole[:, part], rtol=0, atol=0)
-    threads = numba.get_num_threads()
-    numba.set_num_threads(1)
-    try:
-        torch.testing.assert_close(run(list(range(14))), whole, rtol=0, atol=0)
-    finally:
-        numba.set_num_threads(threads)
+        torch.testing.assert_close(views_of(part), whole[:, part], rtol=0, atol=0)
+
+
+@pytest.mark.process
+def test_views_do_not_depend_on_the_number_of_threads():
+    shown = run(["tests.augment.views_on_threads", "dali"], ROOT, NUMBA_NUM_THREADS="3").stdout
+    assert shown == "equal on 1 to 3 threads\n"
 
 
 def test_a_smaller_last_batch_uses_the_same_pipelines(pictures):
@@ -250,8 +254,8 @@ def test_without_dali_the_extra_is_named(pictures, monkeypatch):
 
 
 def test_three_training_steps(tmp_path):
-    run = start(tmp_path / "run", "--data.name", "digits", "--augment.backend", "dali", "--model.name", "resnet_small")
-    steps = take_steps(run, 3)
+    arguments = ["--train.batch_size", "32", "--device", "cpu", "--train.amp", "float32", "--augment.backend", "dali"]
+    steps = take_steps(start_run(config_for(arguments, tmp_path / "run")), 3)
     assert len(steps) == 3
     assert all(np.isfinite(part) for parts in steps for part in parts.values())
 
@@ -262,7 +266,7 @@ def test_views_of_cuda_images_are_near_pillow(dtype, pictures):
     images = np.tile(pictures(20, 33), (4, 1, 1, 1))
     params = params_for(images, augment=dataclasses.replace(PAPER, all_operations=True))
     expected = whole_views("pil", images, params)
-    made = make_views(as_tensor(images).cuda(), params, "dali", dtype).images
+    made = make_views(as_tensor(images).cuda(), params, "dali", dtype)
     assert made.is_cuda
     assert made.dtype == dtype
     difference = (made.float().cpu().view_as(expected) * 255 - expected).abs()

@@ -1,5 +1,7 @@
 """The Kornia engine against Pillow, within the table of tolerances; its noise; determinism; that nothing waits."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+pytest.importorskip("kornia", reason="needs Kornia: pip install 'fastmagn[kornia]'")
+
 from fastmagn.augment.engines import kornia as kornia_backend
 from fastmagn.augment.engines import pil
 from fastmagn.augment.engines.philox_torch import philox4x32, standard_normal
@@ -15,10 +19,11 @@ from fastmagn.augment.operations import OPERATIONS
 from fastmagn.augment.params import ViewParams, ViewSpec, identity_base, sample_view_params
 from fastmagn.augment.views import VIEW_DTYPES, FillViews, choose_engine, make_views
 from fastmagn.config.schema import AugmentConfig
+from fastmagn.errors import InputError
 from fastmagn_kernels import rng
 from tests.augment.drawn import with_draws
 from tests.augment.engines.tolerances import check_table, differences, drawable_magnitudes, measured
-from tests.kernels.test_rng import philox_reference
+from tests.helpers.philox import philox_reference
 
 SPEC = ViewSpec(num_augmix_views=2, num_noise_views=2)
 CLEAN_ONLY = ViewSpec(num_augmix_views=0, num_noise_views=0)
@@ -82,6 +87,7 @@ def test_large_images_are_within_the_tolerances(pictures):
     check_table("kornia", "large", measurements)
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_cifar_is_within_the_tolerances(cifar_images):
     """1,000 images, each with one magnitude; all magnitudes in turn."""
@@ -213,3 +219,13 @@ def test_cuda_makes_the_same_views_without_waiting(pictures):
     levels = (out.view(3, *images.shape).cpu() - fill(images, params)).abs() * 255
     assert levels.max() < 1.001
     assert levels.mean() < 1e-3
+
+
+def test_without_kornia_the_extra_is_named(pictures, monkeypatch):
+    monkeypatch.setitem(sys.modules, "kornia.enhance", None)
+    monkeypatch.delitem(sys.modules, "fastmagn.augment.engines.kornia")
+    images = pictures(32, 32)
+    with pytest.raises(InputError) as error:
+        make_views(torch.from_numpy(images).permute(0, 3, 1, 2), params_for(images), "kornia")
+    message = "augment.backend: got kornia, which needs Kornia; install 'fastmagn[kornia]', or use auto."
+    assert str(error.value) == message

@@ -13,7 +13,7 @@ from fastmagn.augment.params import ViewSpec, identity_base, sample_view_params
 from fastmagn.augment.views import make_views
 from fastmagn.config.schema import AugmentConfig
 from tests.augment.drawn import with_draws
-from tests.augment.test_operations import magnitudes
+from tests.helpers.operations import magnitudes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,7 @@ def differences(backend: str, op: Operation, images: np.ndarray, magnitude: np.n
         chain_weights=only,
         mix_weight=only[..., 0],
     )
-    views = make_views(torch.from_numpy(images.copy()).permute(0, 3, 1, 2), params, backend).images[batch:]
+    views = make_views(torch.from_numpy(images.copy()).permute(0, 3, 1, 2), params, backend)[batch:]
     made = (views.permute(0, 2, 3, 1) * 255).round().int().numpy()
     pairs = zip(images, magnitude, strict=True)
     expected = np.stack([np.asarray(apply_operation(Image.fromarray(image), op.id, value)) for image, value in pairs])

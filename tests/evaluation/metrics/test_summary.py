@@ -8,7 +8,7 @@ import pytest
 from fastmagn.config.schema import EvalConfig
 from fastmagn.corruptions import CORRUPTION_SETS
 from fastmagn.errors import InputError
-from fastmagn.evaluation.logits import LogitsWriter
+from fastmagn.evaluation.logits import write_logits
 from fastmagn.evaluation.measure import summarise_logits
 
 NUM_IMAGES, NUM_CLASSES, NUM_BINS = 37, 6, 5
@@ -21,11 +21,10 @@ def store(folder, names) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     cells = {"clean": [4 * rng.standard_normal(shape, dtype=np.float32)]}
     cells |= {name: [(k + 1) * rng.standard_normal(shape, dtype=np.float32) for k in range(5)] for name in names}
     cells["clean"][0][0, 2] = 1000.0  # a confidence of exactly 1
-    writer = LogitsWriter(folder, labels)
-    for name, logits in cells.items():
-        for severity, cell in enumerate(logits, start=name != "clean"):
-            writer.write(name, severity, cell)
-    writer.finish()
+    with write_logits(folder, labels) as writer:
+        for name, logits in cells.items():
+            for severity, cell in enumerate(logits, start=name != "clean"):
+                writer.write(name, severity, cell)
     return labels, cells
 
 

@@ -10,7 +10,8 @@ from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten, plain, to_yaml
 from fastmagn.machine.files import write_json, write_text
 from fastmagn.models import Normalised, build_model
-from fastmagn.runs.checkpoint import last_checkpoint, save_checkpoint
+from fastmagn.runs.checkpoint import save_checkpoint
+from fastmagn.runs.paths import last_checkpoint
 from fastmagn.runs.progress import Progress
 
 CLASS_NAMES = tuple(str(digit) for digit in range(10))

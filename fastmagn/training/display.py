@@ -1,4 +1,4 @@
-"""What a terminal shows while a run trains; nothing where the output is none: there, a line an epoch is all."""
+"""What the terminal shows during training. Without a terminal, only one line per epoch is printed."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -15,16 +15,16 @@ from fastmagn.machine.console import console
 from fastmagn.runs.progress import Progress
 from fastmagn.training.step import Run
 
-STATUS_EVERY_S = 1.0  # reading the running loss waits for the device: seldom
-SPEED_OVER_S = 300.0  # the time left is of the whole run: steadier than the last seconds
+STATUS_EVERY_S = 1.0  # reading the running loss waits for the device, so it is rare
+SPEED_OVER_S = 300.0  # the speed behind the time left; a longer window is steadier
 
 
 @contextmanager
-def live_display(run: Run, progress: Progress) -> Iterator[Callable[[], None]]:
-    """Yields a function to call after each step, which shows where `progress` stands.
+def progress_display(run: Run, progress: Progress) -> Iterator[Callable[[], None]]:
+    """Yields a function to call after each step; it shows `progress`.
 
-    One display for the whole run: the epoch, steps done of all, the time left to train; below it images/s in this
-    epoch, and the means of the loss, its parts and the training accuracy over the epoch's steps so far.
+    There is one display for the whole run: the epoch, the steps done and their total, and the time left to train. The
+    line below it has images/s in this epoch and the means of the loss, its parts and the training accuracy so far.
     """
     if console.quiet or not console.is_terminal:
         yield lambda: None
@@ -37,15 +37,13 @@ def live_display(run: Run, progress: Progress) -> Iterator[Callable[[], None]]:
         TextColumn("left"),
     )
     bar = Bar(*columns, console=console, speed_estimate_period=SPEED_OVER_S)
-    steps_per_epoch = run.source.steps_per_epoch
-    task = bar.add_task("", total=run.last_step, completed=progress.epoch * steps_per_epoch + progress.step_in_epoch)
+    task = bar.add_task("", total=run.last_step, completed=run.steps_done(progress))
     status, shown = Text(no_wrap=True, overflow="ellipsis"), 0.0
 
     def show() -> None:
         nonlocal shown
-        step = progress.epoch * steps_per_epoch + progress.step_in_epoch
         epochs = run.config.train.epochs
-        bar.update(task, completed=step, description=f"epoch {progress.epoch + 1}/{epochs}, steps")
+        bar.update(task, completed=run.steps_done(progress), description=f"epoch {progress.epoch + 1}/{epochs}, steps")
         if time.perf_counter() - shown > STATUS_EVERY_S:
             status.plain = describe(progress, run.config.train.batch_size)
             shown = time.perf_counter()
@@ -55,7 +53,7 @@ def live_display(run: Run, progress: Progress) -> Iterator[Callable[[], None]]:
 
 
 def describe(progress: Progress, batch_size: int) -> str:
-    """The epoch so far: images/s of the run, means over its steps. Waits for the device."""
+    """The epoch so far: images/s and the means over its steps. Waits for the device."""
     means = dict(zip(progress.names, (progress.sums / progress.step_in_epoch).tolist(), strict=True))
     accuracy = means.pop("train_accuracy")
     parts = "  ".join(f"{name} {value:.4f}" for name, value in means.items())
