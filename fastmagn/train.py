@@ -10,9 +10,11 @@ from typing import Any
 
 from fastmagn.config.command_line import parse_config
 from fastmagn.config.schema import Config
+from fastmagn.errors import EXIT_CODES
 from fastmagn.evaluation.shown import print_results
 from fastmagn.machine.command import run_command
 from fastmagn.machine.console import console
+from fastmagn.methods.table import METHODS
 
 
 def train(config: Config) -> dict[str, Any]:
@@ -29,7 +31,12 @@ def train(config: Config) -> dict[str, Any]:
 
 
 def main(arguments: list[str]) -> int:
-    config = parse_config(arguments, "python -m fastmagn.train", "Train a classifier, then measure its robustness.")
+    config = parse_config(
+        arguments,
+        "python -m fastmagn.train",
+        "Train a classifier, then measure its robustness.",
+        f"Methods: {', '.join(METHODS)}. {EXIT_CODES}",
+    )
     results = train(config)
     print_results(results, title=f"{results['config']['method']} on {results['config']['data']['name']}")
     run_dir = results["config"]["run_dir"]

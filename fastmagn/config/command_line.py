@@ -12,6 +12,7 @@ from jsonargparse import ArgumentParser
 
 from fastmagn.config.plain_yaml import read_plain_yaml
 from fastmagn.config.schema import Config
+from fastmagn.config.text import flatten
 from fastmagn.errors import EXIT_CODES, InputError, nearest, one_line
 
 T = TypeVar("T")
@@ -107,9 +108,9 @@ def parse_own(parser: OwnOptions, arguments: list[str]) -> tuple[argparse.Namesp
     return own, left
 
 
-def config_parser(prog: str, description: str) -> ArgumentParser:
+def config_parser(prog: str, description: str, epilog: str = EXIT_CODES) -> ArgumentParser:
     """The command line of Config: `--config FILE`, `--section.field value`, `--print_config`, `--help`."""
-    parser = make_parser(prog, description)
+    parser = make_parser(prog, description, epilog=epilog)
     parser.add_argument(
         "--config",
         action="config",
@@ -120,22 +121,23 @@ def config_parser(prog: str, description: str) -> ArgumentParser:
     return parser
 
 
-def parse_config(arguments: list[str], prog: str, description: str) -> Config:
+def parse_config(arguments: list[str], prog: str, description: str, epilog: str = EXIT_CODES) -> Config:
     """A Config from command-line arguments.
 
     Raises:
         InputError: A field is unknown (the nearest known one is named), a value has the wrong type or range, a YAML
             file cannot be read, or a `base` is not a file or leads back to itself.
     """
-    return of_kind(Config, parse(config_parser(prog, description), with_bases(arguments)))
+    return of_kind(Config, parse(config_parser(prog, description, epilog), with_bases(arguments)))
 
 
 def config_of(values: dict[str, Any]) -> Config:
-    """A Config from nested values, such as the `config` of a results.json. Absent fields have their defaults.
+    """A Config from nested values of unknown origin: the `config` of a results.json. Absent fields have their defaults.
 
     Raises:
         InputError: This version does not know a field or a value.
     """
+    _check_fields(values)
     parser = make_parser("config", "", Config)
     try:
         return of_kind(Config, vars(parser.instantiate(parser.parse_object(values))))
@@ -143,6 +145,18 @@ def config_of(values: dict[str, Any]) -> Config:
         raise
     except Exception as error:  # the parser raises many kinds of errors for values that no version has written
         raise InputError(f"config: this version cannot read it ({one_line(error)}).") from error
+
+
+def _check_fields(values: dict[str, Any]) -> None:
+    """Raise InputError for a name that is not a field: the parser would import the module of a `class_path`."""
+    known = flatten(Config())
+    for name, value in values.items():
+        is_section = name in _SECTIONS
+        if is_section and not isinstance(value, dict):
+            raise InputError(f"config: {name}: is not a mapping of its fields.")
+        for field in [f"{name}.{inner}" for inner in value] if is_section else [name]:
+            if field not in known:
+                raise InputError(f"config: {field}: is not a field of this version.{nearest(field, known)}")
 
 
 def shipped_configs() -> Path:

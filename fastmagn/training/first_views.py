@@ -11,7 +11,7 @@ from fastmagn.data import ImageSet, split_validation
 from fastmagn.methods.table import get_method
 from fastmagn.training.build import build_run
 from fastmagn.training.step import Run, make_pieces, prepared
-from fastmagn.training.view_grid import to_u8, view_titles
+from fastmagn.training.view_grid import to_u8
 
 
 class FirstViews(NamedTuple):
@@ -32,8 +32,7 @@ def first_views(config: Config, image_set: ImageSet, num_images: int) -> FirstVi
     run, epoch = _cpu_run(config, image_set, num_images), config.train.clean_epochs
     batch = next(run.source.batches(epoch))
     (piece,) = make_pieces(run, batch, epoch)
-    method = run.main_stage.method
-    titles = view_titles(method, method.layout(config.augment), config.method)
+    titles = run.main_stage.method.view_titles(config.augment)
     views = prepared(run, piece)[0].chunk(len(titles))
     return FirstViews(
         images_u8=batch.images.permute(0, 2, 3, 1).contiguous().numpy(),
