@@ -1,4 +1,4 @@
-"""Runs that differ only in their seed are one experiment: a column of a table, a line of a figure."""
+"""Runs that differ only in their seed form one experiment: a column of a table, a line of a figure."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from fastmagn.reporting.names import DATA_TITLES, NETWORK_TITLES, method_title, 
 from fastmagn.reporting.paper import WEIGHTS, has_paper_settings, paper_value
 from fastmagn.reporting.runs import FinishedRun
 
-# Where a run lies and how it was computed: these change no number, or its last digits only.
+# Fields that say where a run lies and how it was computed. They change no number, or only its last digits.
 _BOOKKEEPING = frozenset(
     {"run_dir", "resume", "device", "data.dir", "data.download", "train.compile", "train.channels_last"}
     | {
@@ -33,7 +33,7 @@ CALIBRATION_SET = "c18"
 
 
 class Statistic(NamedTuple):
-    """Of n runs: their mean and, from two on, the sample standard deviation (n - 1), as fractions."""
+    """The mean over n runs and, for n >= 2, their sample standard deviation (n - 1); fractions."""
 
     mean: float
     sd: float | None
@@ -45,10 +45,10 @@ class Experiment:
     """Runs of one configuration.
 
     Args:
-        label: The method's title and, in parentheses, what differs from variant 0 of that method.
+        label: The method's title and, in parentheses, the differences from variant 0 of that method.
         variant: 0 for a method's first configuration on this data set and network, then 1, 2, ...
-        config: The runs' flat config (dotted names).
-        runs: By ascending seed, at least one.
+        config: The flat configuration (dotted names) of the first run.
+        runs: At least one run, by ascending seed.
     """
 
     data: str
@@ -61,11 +61,11 @@ class Experiment:
 
     @property
     def rank(self) -> tuple:
-        """Sorts columns: by method, then by variant."""
+        """The sort key of columns: method, then variant."""
         return (order(METHODS, self.method), self.variant, self.label)
 
     def statistic(self, measure: Callable[[FinishedRun], float | None]) -> Statistic | None:
-        """Mean and spread of a measure over the runs; None where a run lacks it."""
+        """The mean and the spread of a measure over the runs; None if a run lacks it."""
         values = [measure(run) for run in self.runs]
         if any(value is None for value in values):
             return None
@@ -73,15 +73,16 @@ class Experiment:
         return Statistic(statistics.fmean(values), sd, len(values))
 
     def paper(self, measure: str) -> float | None:
-        """The paper's number, see `paper_value`."""
+        """The paper's number for a measure; see `paper_value`."""
         return paper_value(self.data, self.network, self.method, self.config, measure)
 
 
 def group_experiments(runs: Iterable[FinishedRun]) -> tuple[list[Experiment], list[str]]:
-    """The runs as experiments, ordered by data set, network, method and variant whatever the order they came in.
+    """Group runs into experiments, in order of data set, network, method and variant.
 
     Returns:
-        The experiments, and a line for every run left out because another with its seed and configuration is there.
+        The experiments, and a warning for each run that is left out because it repeats the seed and the configuration
+        of another run.
     """
     by_method: dict[tuple, dict[str, list[FinishedRun]]] = {}
     warnings = []
@@ -90,8 +91,8 @@ def group_experiments(runs: Iterable[FinishedRun]) -> tuple[list[Experiment], li
         if any(other.seed == run.seed for other in same):
             first = next(other for other in same if other.seed == run.seed)
             warnings.append(
-                f"{run.path}: the same configuration and seed {run.seed} as {first.path}; a copy would make the spread"
-                " too small. Left out."
+                f"{run.path}: has the same configuration and seed {run.seed} as {first.path}; a copy would make the"
+                " spread too small. Left out."
             )
         else:
             same.append(run)
@@ -105,14 +106,14 @@ def _place(run: FinishedRun) -> tuple:
 
 
 def recipe(run: FinishedRun, but: Iterable[str] = ()) -> str:
-    """A key that is equal for runs that differ only in the seed and in the fields `but` (dotted names)."""
+    """A key that is the same for runs that differ only in their seed and in the fields `but` (dotted names)."""
     ignored = _BOOKKEEPING | {"train.seed"} | set(but)
     config = {field: value for field, value in flatten(run.config).items() if field not in ignored}
     return json.dumps([config, run.num_images], sort_keys=True)
 
 
 def _variants(groups: list[list[FinishedRun]]) -> list[Experiment]:
-    """One method's experiments on one data set and network: the paper's settings first, then those with most runs."""
+    """The experiments of one method on one data set and network: the paper's settings first, then by number of runs."""
 
     def rank(runs: list[FinishedRun]) -> tuple:
         return (not has_paper_settings(runs[0].method, flatten(runs[0].config)), -len(runs), recipe(runs[0]))
@@ -138,7 +139,7 @@ def _variants(groups: list[list[FinishedRun]]) -> list[Experiment]:
 
 
 def _changes(base: FinishedRun, other: FinishedRun) -> str:
-    """What `other` has that `base` has not: its fields, or its folder's name where they are many."""
+    """The fields in which `other` differs from `base`; the name of its folder if there are many."""
     before, after = flatten(base.config), flatten(other.config)
     fields = [name for name in after if name not in _BOOKKEEPING | {"train.seed"} and after[name] != before.get(name)]
     if 0 < len(fields) <= _MAX_CHANGES_SHOWN:
@@ -147,7 +148,7 @@ def _changes(base: FinishedRun, other: FinishedRun) -> str:
 
 
 def sensitivity_families(experiments: Iterable[Experiment]) -> list[list[Experiment]]:
-    """Experiments on one data set that differ in nothing but their `WEIGHTS`, where there are two or more of them."""
+    """Groups of two or more experiments on one data set that differ only in their `WEIGHTS`."""
     families: dict[tuple[str, str], list[Experiment]] = {}
     for experiment in experiments:
         if WEIGHTS.keys() <= experiment.config.keys():
@@ -157,7 +158,7 @@ def sensitivity_families(experiments: Iterable[Experiment]) -> list[list[Experim
 
 
 def without_sensitivity(experiments: Iterable[Experiment]) -> list[Experiment]:
-    """The experiments, of each family that differs in `WEIGHTS` only the first."""
+    """The experiments, with only the first one of each group that differs in its `WEIGHTS`."""
     experiments = list(experiments)
     others = {id(experiment) for family in sensitivity_families(experiments) for experiment in family[1:]}
     return [experiment for experiment in experiments if id(experiment) not in others]
@@ -168,7 +169,7 @@ def _short(value: Any) -> str:
 
 
 def common_set(experiments: Iterable[Experiment]) -> tuple[str, tuple[str, ...]]:
-    """The corruption set that all runs measured and its title: c18 if they can, else c15, else what they share."""
+    """The title and the corruptions that all runs have measured: c18 if all have it, else c15, else what they share."""
     shared = set(CORRUPTIONS)
     for experiment in experiments:
         for run in experiment.runs:
@@ -181,5 +182,5 @@ def common_set(experiments: Iterable[Experiment]) -> tuple[str, tuple[str, ...]]
 
 
 def corrupt_rms(run: FinishedRun, corruption_set: str) -> float | None:
-    """The corrupt RMS calibration error, if it is of this set."""
+    """The RMS calibration error on this set of corruptions; None if it was measured on another set."""
     return run.rms["corrupt"] if run.rms["corruption_set"] == corruption_set else None

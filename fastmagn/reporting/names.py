@@ -1,4 +1,4 @@
-"""How networks, data sets and corruptions are called and ordered in tables and figures. One place."""
+"""The titles and the order of methods, networks, data sets and corruptions in tables and figures."""
 
 import re
 from collections.abc import Sequence
@@ -49,13 +49,13 @@ def corruption_title(name: str) -> str:
 
 
 def order(names: Sequence[str] | dict[str, str], name: str) -> tuple[int, str]:
-    """A key that sorts by the place in `names`, unknown names last and by themselves."""
+    """A sort key: the place in `names`. Unknown names come last, in alphabetical order."""
     known = tuple(names)
     return (known.index(name) if name in known else len(known), name)
 
 
 def set_title(names: Sequence[str]) -> str:
-    """The shortest true name of a set of corruptions: "c18", "c18 without frost", "fog + snow", "7 corruptions"."""
+    """The shortest exact name of a set of corruptions: "c18", "c18 without frost", "fog + snow", "7 corruptions"."""
     chosen = set(names)
     if not chosen:
         return "no corruption"
@@ -72,5 +72,5 @@ def set_title(names: Sequence[str]) -> str:
 
 
 def file_name(*parts: str) -> str:
-    """A lower-case name that any file system and LaTeX label takes: letters, digits, underscores."""
+    """A name of lower-case letters, digits and underscores, for any file system and for LaTeX labels."""
     return re.sub(r"[^a-z0-9]+", "_", "_".join(parts).lower()).strip("_")

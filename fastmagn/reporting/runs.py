@@ -1,4 +1,4 @@
-"""Reading run folders: what is whole is a FinishedRun, what is not is one line that says why."""
+"""Reads run folders for a report. A run that cannot be reported becomes a line that says why."""
 
 import math
 import os
@@ -20,18 +20,18 @@ _MAX_NAME = 100  # characters of a method's, network's or data set's name
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedRun:
-    """What a report uses of one measured run. Accuracies and errors are fractions in 0..1.
+    """What a report needs of one measured run. Accuracies and errors are fractions in 0..1.
 
     Args:
-        path: As it was given: the run folder, or a results file in it.
-        config: The run's whole configuration, nested as in config.yaml.
-        data: Data set; for `folder` the name and the folder, as two folders are two sets.
+        path: The path that was given: the run folder, or a results file in it.
+        config: The whole configuration, nested as in config.yaml.
+        data: The data set. For `folder` it is the name and the folder, since two folders are two sets.
         corruption_accuracy: corruption -> accuracies at severities 1..5.
         rms: `clean`, `corrupt`, and the settings they depend on (`corruption_set`, `num_bins`, `binning`, `pooling`).
-        reliability: `clean` and `corrupt`, each with `count`, `accuracy` and `confidence` of every bin; None where the
-            results are older than these.
-        epochs: The rows of metrics.jsonl; empty where there are none.
-        images_per_s: Training speed, None where it was not measured (an evaluation).
+        reliability: `clean` and `corrupt`, each with `count`, `accuracy` and `confidence` of every bin; None in older
+            results.
+        epochs: The rows of metrics.jsonl; empty if there are none.
+        images_per_s: The training speed; None if it was not measured, as in an evaluation.
     """
 
     path: Path
@@ -54,19 +54,19 @@ class FinishedRun:
         return self.path if self.path.is_dir() else self.path.parent
 
     def mca(self, names: Iterable[str]) -> float | None:
-        """Mean accuracy over the corruptions `names` and their severities; None where one was not measured."""
+        """The mean accuracy over the corruptions `names` and their severities; None if one was not measured."""
         return mean_corruption_accuracy(self.corruption_accuracy, names)
 
 
 def read_runs(paths: Iterable[Path]) -> tuple[list[FinishedRun], list[str]]:
-    """The runs that can be reported, and for every other path, or part of a run, a line that says what is wrong.
+    """The runs that can be reported, and a warning for every run, or part of a run, that cannot.
 
     Raises:
-        InputError: None of them can be reported.
+        InputError: No run can be reported.
     """
     runs, warnings, seen = [], [], {}
     for path in paths:
-        resolved = os.path.realpath(_results_file(path))  # unlike resolve, takes a loop of links
+        resolved = os.path.realpath(_results_file(path))  # Path.resolve raises an error in a loop of links
         if resolved in seen:
             warnings.append(f"{path}: given twice, first as {seen[resolved]}; counted once.")
             continue
@@ -84,7 +84,10 @@ def read_runs(paths: Iterable[Path]) -> tuple[list[FinishedRun], list[str]]:
 
 
 def read_run(path: Path) -> tuple[FinishedRun, list[str]]:
-    """A run folder with its results.json, or a results file such as RUN/evaluation.json; and what is wrong beside it.
+    """Read a run folder with a results.json, or a results file such as RUN/evaluation.json.
+
+    Returns:
+        The run, and warnings about parts of it that cannot be read.
 
     Raises:
         InputError: There are no results, or they are damaged.
@@ -140,7 +143,7 @@ def _name(config: dict[str, Any], field: str, file: Path) -> str:
 
 
 def _get(values: dict[str, Any], name: str, kind: type, file: Path, prefix: str = "") -> Any:
-    """The entry with a dotted name, of this type (a whole number counts as a float, a bool as neither)."""
+    """The entry with a dotted name, which must have this type. An integer counts as a float, a bool as neither."""
     value: Any = values
     for part in name.split("."):
         if not isinstance(value, dict) or part not in value:
@@ -167,7 +170,7 @@ def _fraction(value: Any, name: str, file: Path) -> float:
 
 
 def _corruption_accuracy(results: dict[str, Any], file: Path) -> dict[str, tuple[float, ...]]:
-    """The table, in the registry's order; it must give the mCA that is written beside it."""
+    """The accuracies by corruption, in the registry's order. They must agree with the results' mCA."""
     table = {}
     for name, values in _get(results, "corruption_accuracy", dict, file).items():
         field = f"corruption_accuracy.{name}"
@@ -217,7 +220,7 @@ def _reliability(results: dict[str, Any], file: Path) -> dict[str, Any] | None:
 
 
 def _read_epochs(file: Path) -> tuple[tuple[dict[str, Any], ...], list[str]]:
-    """The rows of metrics.jsonl; if a row is damaged, none, and a line that says so."""
+    """The rows of metrics.jsonl. If one is damaged: no rows, and a warning."""
     if not file.exists():
         return (), []
     rows = []

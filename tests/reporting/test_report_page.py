@@ -313,7 +313,7 @@ def test_logits_that_are_absent_or_of_another_evaluation(fake_run):
 
     rewrite(other, change)
     note = mistakes(read_run(other)[0], images_loader()).note
-    assert "of another evaluation than these results (fog differs)" in note
+    assert "comes from another evaluation than these results (fog differs)" in note
     gone = fake_run("c", data="cifar10")
     write_logits(gone)
     assert "data.dir: looked for CIFAR-10" in mistakes(read_run(gone)[0], images_loader()).note
@@ -361,9 +361,9 @@ def test_views_that_the_run_has_left(fake_run):
     assert size == (30, 20)
     assert np.array_equal(pixels_of(address), picture)
     (folder / "views.png").write_bytes((folder / "views.png").read_bytes()[:200])
-    assert "views.png: not a whole PNG picture" in gallery(read_run(folder)[0], images_loader()).note
+    assert "views.png: is not a complete PNG picture" in gallery(read_run(folder)[0], images_loader()).note
     (folder / "views.png").write_text("<svg onload='alert(1)'/>")
-    assert "views.png: not a whole PNG picture" in gallery(read_run(folder)[0], images_loader()).note
+    assert "views.png: is not a complete PNG picture" in gallery(read_run(folder)[0], images_loader()).note
 
 
 def test_views_that_cannot_be_made(fake_run):

@@ -122,7 +122,7 @@ def test_a_copied_run_counts_once(fake_run):
     runs, _ = read_runs([fake_run("a"), fake_run("b"), fake_run("c", seed=1)])
     (experiment,), warnings = group_experiments(runs)
     assert [run.path.name for run in experiment.runs] == ["a", "c"]
-    assert "b: the same configuration and seed 0 as " in warnings[0]
+    assert "b: has the same configuration and seed 0 as " in warnings[0]
 
 
 @pytest.mark.parametrize("line", ["{", "[]", '{"epoch": 1, "loss": NaN, "train_accuracy": 0}', '{"epoch": 1}', "null"])
