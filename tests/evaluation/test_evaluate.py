@@ -209,7 +209,7 @@ def test_the_command_takes_other_settings_and_another_file(run_dir, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--run", "nowhere"], "nowhere/config.yaml"),
+        (["--run", "nowhere"], "nowhere: no such folder; expected the folder of a run."),
         (["--run", "RUN", "--eval.num_imges", "3"], "Did you mean 'eval.num_images'"),
         (["--run", "RUN", "--corrupted", "nowhere"], "nowhere"),
         (["--run", "RUN", "--model.name", "resnet18"], "its weights do not fit this model"),
