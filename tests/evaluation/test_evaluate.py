@@ -10,7 +10,6 @@ from torch import nn
 
 import fastmagn.evaluate as evaluate_module
 import fastmagn.evaluation.cells as cells
-from fastmagn.config.command_line import parse_config
 from fastmagn.config.schema import EvalConfig
 from fastmagn.corruptions import CORRUPTION_SETS, corrupt
 from fastmagn.data import load_images
@@ -19,6 +18,7 @@ from fastmagn.evaluate import main
 from fastmagn.evaluation.measure import evaluate
 from fastmagn.machine.processes import World
 from fastmagn.training.run import train
+from tests.helpers.small_runs import config_for
 
 CPU = torch.device("cpu")
 SMALL = EvalConfig(num_images=23, batch_size=7, num_bins=4)
@@ -144,8 +144,7 @@ def test_a_corruption_that_cannot_be_made_leaves_its_sets_unmeasured(digits, mon
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("evaluate") / "run"
-    arguments = ["--train.max_steps", "2", "--eval.num_images", "10", "--device", "cpu", "--run_dir", str(run_dir)]
-    train(parse_config(arguments, "test", "A test."))
+    train(config_for(["--train.max_steps", "2", "--eval.num_images", "10", "--device", "cpu"], run_dir))
     return run_dir
 
 
