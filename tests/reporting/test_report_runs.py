@@ -45,7 +45,10 @@ DAMAGE = {
     ),
     "not text": (lambda folder: (folder / "results.json").write_bytes(b"\xff\xfe\x00"), "results.json: is damaged ("),
     "not an object": (lambda folder: (folder / "results.json").write_text("[]"), "is damaged (it holds a list"),
-    "NaN": (set_value("clean_accuracy", value=float("nan")), "is damaged (it holds NaN). To measure the run again: `python -m fastmagn.train --config "),
+    "NaN": (
+        set_value("clean_accuracy", value=float("nan")),
+        "is damaged (it holds NaN). To measure the run again: `python -m fastmagn.train --config ",
+    ),
     "no method": (broken(lambda results: results["config"].pop("method")), "lacks config.method; expected what"),
     "no section": (broken(lambda results: results["config"].pop("data")), "lacks config.data.name; expected what"),
     "no accuracy": (broken(lambda results: results.pop("clean_accuracy")), "lacks clean_accuracy;"),
