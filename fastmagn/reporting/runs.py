@@ -132,7 +132,7 @@ def _read_results(path: Path, file: Path) -> dict[str, Any]:
         return read_results(file)
     except FileNotFoundError:
         command = shlex.join(["python", "-m", "fastmagn.train", "--config", str(path / CONFIG), "--run_dir", str(path)])
-        raise InputError(f"{path}: has no {RESULTS}: training has not ended. To resume it: {command}") from None
+        raise InputError(f"{path}: has no {RESULTS}: training has not ended. To resume it: `{command}`.") from None
 
 
 def _name(config: dict[str, Any], field: str, file: Path) -> str:

@@ -274,7 +274,7 @@ def test_a_set_of_other_images_is_refused(made, copy, digits, capsys):
         ),
         (
             ["--out", "c", "--dataset", "cifar100", "--data_dir", "/none"],
-            "data_dir: looked for CIFAR-100 in /none/cifar-100-python; .* by --data_dir, let it be fetched by"
+            "data_dir: looked for CIFAR-100 in /none/cifar-100-python; .* with --data_dir, fetch it with"
             " --download true, or use --dataset digits",
         ),
     ],
