@@ -99,19 +99,19 @@ def test_what_is_not_a_report_stays(fake_run, tmp_path, no_drawing):
     out, run = tmp_path / "report", str(fake_run("a"))
     out.mkdir()
     (out / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"out: .*report is not empty and holds no report\.json of an older report;"):
+    with pytest.raises(InputError, match=r"report is not empty, and it holds no older report \(report\.json\)\."):
         main([run, "--out", str(out)])
     (out / "report.json").write_text("[]")
-    with pytest.raises(InputError, match=r"is not empty and holds no report\.json"):
+    with pytest.raises(InputError, match=r"is not empty, and it holds no older report"):
         main([run, "--out", str(out)])
     (out / "report.json").unlink()
     (out / "notes.txt").unlink()
     main([run, "--out", str(out)])
     (out / "tables" / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"out: .*report holds tables/notes\.txt, which is not of the report there"):
+    with pytest.raises(InputError, match=r"report holds tables/notes\.txt, which does not belong to the report there"):
         main([run, "--out", str(out)])
     assert (out / "tables" / "notes.txt").read_text() == "mine"
-    with pytest.raises(InputError, match=r"out: .*notes\.txt is a file; expected a folder"):
+    with pytest.raises(InputError, match=r"out: .*notes\.txt is a file; expected a new folder"):
         main([run, "--out", str(out / "tables" / "notes.txt")])
 
 
@@ -125,7 +125,7 @@ def test_a_report_is_never_half_there(fake_run, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(document, "to_files", fail)
-    with pytest.raises(InputError, match=r"report cannot be written \(No space left on device\); it is as it was"):
+    with pytest.raises(InputError, match=r"cannot be written \(No space left on device\); nothing there has changed"):
         write_report(make_report([run, fake_run("b", method="magn")]), out)
     assert files_below(out) == before
     assert os.listdir(out.parent) == ["report"]

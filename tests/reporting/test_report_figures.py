@@ -121,8 +121,8 @@ def test_older_results_have_no_reliability_diagram_but_a_line_that_says_how(fake
     made, notes = figures_of([old, new])
     assert [series["label"] for series in made["cifar10_resnet18_reliability_clean"].series] == ["MAGN"]
     assert notes == [
-        f"{old}: its results hold no reliability bins, so it is not in the reliability diagrams; report the "
-        f"{old / 'evaluation.json'} that python -m fastmagn.evaluate --run {old} makes."
+        f"{old}: its results have no reliability bins, so the reliability diagrams do not show it. Run python -m "
+        f"fastmagn.evaluate --run {old}, then report {old / 'evaluation.json'}."
     ]
     made, _ = figures_of([old])
     assert not any("reliability" in name for name in made)
@@ -136,7 +136,7 @@ def test_training_curves(fake_run):
     assert loss.lines[0].get_xdata() == pytest.approx([1, 2, 3])
     assert loss.lines[0].get_ydata() == pytest.approx([2, 1.5, 1])
     assert accuracy.lines[0].get_ydata() == pytest.approx([30, 50, 70])
-    assert notes == [f"{silent}: no metrics.jsonl beside its results, so it is not in the training curves."]
+    assert notes == [f"{silent}: has no metrics.jsonl beside its results, so the training curves do not show it."]
 
 
 def test_a_method_has_its_own_colour_everywhere():
