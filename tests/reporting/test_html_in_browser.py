@@ -234,7 +234,7 @@ def test_one_run_has_no_pickers(pages, browser):
     browser.get(pages["one"])
     assert not browser.find_element("css selector", ".pickers").is_displayed()
     assert not browser.find_elements("css selector", "[data-difference]")
-    assert "give the command two or more" in browser.find_element("tag name", "body").text
+    assert "Give the command two or more" in browser.find_element("tag name", "body").text
 
 
 def test_errors_and_views_are_there(pages, browser):

@@ -157,7 +157,7 @@ def test_seeds_are_a_mean_with_its_spread(fake_run, page_of):
     assert cell.text == "79.0"
     assert cell.attributes["title"] == f"± {100 * 0.1 / math.sqrt(2):.1f} over 2 seeds"
     assert not [element for element in tree.all("table") if "data-difference" in element.attributes]
-    assert "give the command two or more" in tree.text
+    assert "Give the command two or more" in tree.text
 
 
 def test_the_summary_stands_beside_the_papers_numbers(fake_run, page_of):
