@@ -211,7 +211,7 @@ def test_a_missing_package_names_the_extra(run_dir, tmp_path, monkeypatch, packa
         ),
         (
             ["--run", "R", "--format", "safetensors", "--out", "m.safetensors"],
-            "R: is not a run folder: it has no config",
+            "R: no such folder; expected the folder of a run.",
         ),
         (["--run", "R", "--format", "torchscript", "--out", "m.pt"], "torchscript"),
         (["--run", "R", "--format", "onnx"], "out"),

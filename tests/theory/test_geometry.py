@@ -291,7 +291,7 @@ def test_runs_of_one_name_are_told_apart_by_their_paths(runs, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere", "--out", "out"], "nowhere/config.yaml: no such file; expected the folder of a trained run."),
+        (["nowhere", "--out", "out"], "nowhere: no such folder; expected the folder of a run."),
         (["first", "untrained", "--out", "out"], "last.pt: no such checkpoint; expected a run folder with a trained"),
         (["first", "damaged", "--out", "out"], "last.pt: does not end with a checksum"),
         (["first", "misnamed", "--out", "out"], "its weights do not fit this model"),
