@@ -106,7 +106,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def available_backends(names: list[str], device: torch.device) -> list[str]:
-    """Return the installed backends and print a line for each other one. Pillow is left out: the workers time it."""
+    """Return the installed backends except Pillow, which the workers time; print one line for each that is missing."""
     available = []
     for name in names:
         try:

@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dataset", default="digits", help="image set (default: digits)")
     parser.add_argument("--data_dir", type=Path, default=Path("data"), help="folder of a CIFAR set (default: data)")
     parser.add_argument("--corrupted", type=Path, help="folder of its -C set (default: made in a temporary folder)")
-    parser.add_argument("--num_images", type=int, default=0, help="test images to use, 0 for all (default: 0)")
+    parser.add_argument("--num_images", type=int, default=0, help="use the first N test images, 0 for all (default: 0)")
     parser.add_argument("--batch_size", type=int, default=1000, help="images per forward pass (default: 1000)")
     parser.add_argument("--amp", default="auto", choices=["auto", "bf16", "float32"], help="precision (default: auto)")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="device (default: auto)")

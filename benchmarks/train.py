@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument("--data", choices=["folder"], help="time only the views, from JPEGs that it creates")
     parser.add_argument("--folder_images", type=int, default=256, help="number of JPEGs to create (default: 256)")
-    parser.add_argument("--memory_steps", type=int, default=0, help="with --data folder: steps to measure memory over")
+    parser.add_argument("--memory_steps", type=int, default=0, help="with --data folder: steps to check for a leak")
     options, fields = parser.parse_known_args(arguments)
     for name in ("steps", "turns", "workers", "folder_images"):
         check(getattr(options, name) >= 1, name, getattr(options, name), "1 or more")

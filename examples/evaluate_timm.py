@@ -25,7 +25,9 @@ parser.add_argument("--model", default="resnet18", help="a name from timm.list_m
 parser.add_argument("--checkpoint", type=Path, help="weights, .safetensors or .pt (default: random)")
 parser.add_argument("--corrupted", type=Path, help="folder of a -C set of these images (default: made on the fly)")
 parser.add_argument("--corruption_set", default="c15", choices=("c15", "c18", "c19"))
-parser.add_argument("--num_images", type=int, default=1000, help="test images to use, 0 for all (default: 1000)")
+parser.add_argument(
+    "--num_images", type=int, default=1000, help="use the first N test images, 0 for all (default: 1000)"
+)
 parser.add_argument("--side_px", type=int, default=32, help="side that images are resized to (default: 32)")
 arguments = parser.parse_args()
 

@@ -45,7 +45,9 @@ class RobustClassifier(lightning.LightningModule):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=5, help="training epochs (default: 5)")
-    parser.add_argument("--num_test_images", type=int, default=599, help="test images to use (default: 599, all)")
+    parser.add_argument(
+        "--num_test_images", type=int, default=599, help="use the first N test images (default: 599, all)"
+    )
     arguments = parser.parse_args()
     lightning.seed_everything(0)
     digits = load_images("digits", ".")

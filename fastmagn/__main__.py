@@ -4,7 +4,7 @@ import runpy
 import sys
 
 from fastmagn import __version__
-from fastmagn.errors import EXIT_INPUT_ERROR
+from fastmagn.errors import EXIT_INPUT_ERROR, nearest
 
 VERBS = {
     "train": "train a classifier, then measure its robustness",
@@ -29,7 +29,7 @@ def main() -> None:
         del sys.argv[1]
         runpy.run_module(f"fastmagn.{verb}", run_name="__main__", alter_sys=True)
     else:
-        print(f"error: VERB: got {verb!r}; expected one of {', '.join(VERBS)}.", file=sys.stderr)
+        print(f"error: VERB: got {verb!r}; expected one of {', '.join(VERBS)}.{nearest(verb, VERBS)}", file=sys.stderr)
         raise SystemExit(EXIT_INPUT_ERROR)
 
 

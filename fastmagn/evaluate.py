@@ -7,16 +7,16 @@ torchrun --nproc_per_node 2 -m fastmagn.evaluate --run_dir runs/NAME ...
 """
 
 import argparse
-import os
 from pathlib import Path
 
-from fastmagn.config.command_line import parse_config
+from fastmagn.config.command_line import OwnOptions, parse_config, parse_own
 from fastmagn.config.schema import Config
 from fastmagn.config.text import plain
 from fastmagn.errors import EXIT_CODES, InputError
 from fastmagn.machine.command import run_command
 from fastmagn.machine.console import console
 from fastmagn.machine.files import write_json
+from fastmagn.machine.torchrun import rank
 from fastmagn.runs.paths import EVALUATION
 from fastmagn.runs.reading import read_config
 
@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
     from fastmagn.evaluation.run import evaluate_images, evaluate_run
     from fastmagn.evaluation.shown import print_results
 
-    is_first_process = int(os.environ.get("RANK", "0")) == 0
+    is_first_process = rank() == 0
     out = own.out or (own.run or own.logits) / EVALUATION
     if own.images is not None:
         entries = evaluate_images(own.run, config, own.images, own.classes)
@@ -57,7 +57,7 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, Config]:
     Raises:
         InputError: Arguments that do not go together; an unknown field; a run that cannot be read.
     """
-    own, fields = _parser().parse_known_args(arguments)
+    own, fields = parse_own(_parser(), arguments)
     if own.classes is not None and own.images is None:
         raise InputError(f"classes: got {own.classes}; expected none without --images DIR, whose folders it explains.")
     has_run_only = own.run is not None and own.corrupted is None and not own.save_logits
@@ -71,11 +71,11 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, Config]:
     return own, config
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=_PROG,
-        description=_DESCRIPTION,
-        epilog="Any field of the run's configuration may follow, such as --data.dir DIR, --eval.num_images N, "
+def _parser() -> OwnOptions:
+    parser = OwnOptions(
+        _PROG,
+        _DESCRIPTION,
+        "Any field of the run's configuration may follow, such as --data.dir DIR, --eval.num_images N, "
         "--eval.corruption_set c15, --device cpu; python -m fastmagn.train --help lists them. " + EXIT_CODES,
     )
     what = parser.add_mutually_exclusive_group(required=True)

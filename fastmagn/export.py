@@ -4,11 +4,7 @@ python -m fastmagn.export --run RUN --format onnx --out FILE.onnx [--input uint8
 python -m fastmagn.export --run RUN --format safetensors --out FILE.safetensors
 """
 
-from argparse import ArgumentError
-
-from jsonargparse import ArgumentParser
-
-from fastmagn.errors import EXIT_CODES, InputError
+from fastmagn.config.command_line import make_parser, of_kind, parse
 from fastmagn.exporting.config import ExportConfig
 from fastmagn.machine.command import run_command
 
@@ -19,18 +15,9 @@ def parse_arguments(arguments: list[str]) -> ExportConfig:
     Raises:
         InputError: An unknown or missing argument, or a value that is not allowed.
     """
-    parser = ArgumentParser(
-        prog="python -m fastmagn.export",
-        description="A run as one file, ONNX or safetensors, and its model card; fastmagn.load(FILE) reads both.",
-        epilog=EXIT_CODES,
-        exit_on_error=False,
-    )
-    parser.add_class_arguments(ExportConfig)
-    try:
-        values = vars(parser.instantiate(parser.parse_args(arguments)))
-    except ArgumentError as error:
-        raise InputError(" ".join(str(error).split())) from error
-    return ExportConfig(**{name: values[name] for name in ExportConfig.__dataclass_fields__})
+    description = "Export a run as one file, ONNX or safetensors, with its model card. fastmagn.load(FILE) reads both."
+    parser = make_parser("python -m fastmagn.export", description, ExportConfig)
+    return of_kind(ExportConfig, parse(parser, arguments))
 
 
 def main(arguments: list[str]) -> int:

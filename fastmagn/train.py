@@ -1,21 +1,42 @@
-"""python -m fastmagn.train: train, then evaluate, then RUN/results.json. Also under torchrun, with the same arguments.
+"""python -m fastmagn.train: train, then evaluate, then write RUN/results.json. torchrun takes the same arguments.
 
-A batch's way: data.DeviceSource -> augment.sample_view_params -> augment.make_views (`make_pieces`) -> model and loss
-(`run.ForwardLoss`) -> optimiser (`train_step`). Ctrl-C or SIGTERM finishes the step, saves a checkpoint and leaves; the
-same command goes on from there.
+training/step.py has the path of a batch on one page: views (`make_pieces`), model and loss (`ForwardLoss`), update
+(`train_step`). At Ctrl-C or SIGTERM the run finishes its step, saves a checkpoint and exits. The same command resumes
+it.
 """
 
 import shlex
+from typing import Any
 
 from fastmagn.config.command_line import parse_config
+from fastmagn.config.schema import Config
+from fastmagn.errors import EXIT_CODES
 from fastmagn.evaluation.shown import print_results
 from fastmagn.machine.command import run_command
 from fastmagn.machine.console import console
-from fastmagn.training.run import train
+from fastmagn.methods.table import METHODS
+
+
+def train(config: Config) -> dict[str, Any]:
+    """Train (or resume) a run, evaluate it and write results.json. Returns what results.json holds.
+
+    Raises:
+        InputError: The configuration, the data or the run folder cannot be used; memory or the disk is too small; a
+            device is lost.
+        Interrupted: SIGINT or SIGTERM came during training. The checkpoint is saved.
+    """
+    from fastmagn.training.run import train as train_run  # here, as it imports PyTorch
+
+    return train_run(config)
 
 
 def main(arguments: list[str]) -> int:
-    config = parse_config(arguments, "python -m fastmagn.train", "Train a classifier, then measure its robustness.")
+    config = parse_config(
+        arguments,
+        "python -m fastmagn.train",
+        "Train a classifier, then measure its robustness.",
+        f"Methods: {', '.join(METHODS)}. {EXIT_CODES}",
+    )
     results = train(config)
     print_results(results, title=f"{results['config']['method']} on {results['config']['data']['name']}")
     run_dir = results["config"]["run_dir"]

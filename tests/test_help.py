@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from fastmagn.__main__ import VERBS
+
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("command", ["corrupt", "evaluate", "export", "theory"])
+@pytest.mark.process
+@pytest.mark.parametrize("command", sorted(VERBS))
 def test_help_imports_neither_torch_nor_numba(command):
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", f"fastmagn.{command}", "--help"],

@@ -16,8 +16,8 @@ class AugMix(nn.Module):
     """AugMix (D. Hendrycks et al., ICLR 2020) of a batch, on the batch's device; every image gets its own chains.
 
     Chains work on uint8 and equal Pillow's to the bit (`fastmagn.augment.operations`); the mixture is computed in
-    float32 and rounded to the images' dtype. Each call draws anew. The same seed gives the same sequence of draws on
-    every device.
+    float32 and rounded to the images' dtype. Each call draws anew; the same seed draws the same sequence on every
+    device.
 
     >>> import torch
     >>> from fastmagn import AugMix

@@ -1,7 +1,8 @@
-"""The one schema: frozen, keyword-only dataclasses. cli.py makes the command line of them and reads the YAML.
+"""The schema of a run's configuration: frozen, keyword-only dataclasses.
 
-The defaults are configs/digits_quickstart.yaml. A field's docstring is its help text, with its unit and range;
-`__post_init__` checks the range and names the field as the user wrote it.
+config/command_line.py makes the command line from them and reads the YAML. The defaults are those of
+configs/digits_quickstart.yaml. A field's docstring is its help text, with unit and range. `__post_init__` checks the
+range; its message names the field as the user wrote it.
 """
 
 from dataclasses import dataclass, field
@@ -16,21 +17,21 @@ class DataConfig:
     """Which images to train and test on.
 
     Args:
-        name: Image set: cifar10, cifar100, digits (scikit-learn's, embedded, needs no folder), or folder (your own).
-        dir: Folder that holds the published layout: DIR/cifar-10-batches-py or DIR/cifar-100-python; for folder,
-            DIR/train/CLASS/IMAGE and DIR/val/CLASS/IMAGE.
-        download: Fetch a CIFAR set that is absent into dir; off means no network access at all.
-        num_validation_images: Training images held out and measured after each epoch, 0 for none; use these to select.
-        image_size: For name folder: side of the square that the network sees, 8..4096 px.
-        eval_resize_px: For name folder: the length to which the shorter side of a validation image is resized before
-            its central square is cut out, image_size..4096 px; 0 means image_size * 256 / 224, as torchvision does for
-            224 (the option resize_px of fastmagn.corrupt has another default).
-        min_crop_area: For name folder: a random resized crop keeps at least this share of a training image's area, in
+        name: Image set: cifar10, cifar100, digits (scikit-learn's, which needs no folder), or folder (your own images).
+        dir: Folder of the image set in its published layout, DIR/cifar-10-batches-py or DIR/cifar-100-python. For your
+            own images: DIR/train/CLASS/IMAGE and DIR/val/CLASS/IMAGE.
+        download: Download a missing CIFAR set into dir. If off, the network is never used.
+        num_validation_images: Number of training images to hold out. The model is measured on them after each epoch;
+            use them to choose between runs. 0 holds out none.
+        image_size: For data.name folder: side of the square images that the network is given, 8..4096 px.
+        eval_resize_px: For data.name folder: a validation image is resized so that its shorter side has this length,
+            then its central square is cut out. image_size..4096 px; 0 means image_size * 256 / 224, as torchvision
+            does for 224 (the option resize_px of fastmagn.corrupt has another default).
+        min_crop_area: For data.name folder: smallest share of a training image's area that a random crop keeps, in
             (0, 1].
-        source: For name folder: what decodes the training images: dali (NVIDIA DALI; on the GPU where there is one),
-            pillow (Pillow on worker threads; torchvision is its older name), or auto (dali where it is installed).
-        num_workers: For name folder: threads that decode images for a process, 0..256; 0 means one for each of its
-            cores.
+        source: For data.name folder: decoder of the training images: dali (NVIDIA DALI; on the GPU if there is one),
+            pillow (Pillow on worker threads; torchvision is its older name), or auto (dali if it is installed).
+        num_workers: For data.name folder: decoding threads of each process, 0..256; 0 means one per core.
     """
 
     name: str = "digits"
@@ -50,24 +51,25 @@ class DataConfig:
         resize_ok = resize == 0 or size <= resize <= 4096
         check(resize_ok, "data.eval_resize_px", resize, f"0 (image_size * 256 / 224) or {size}..4096 px")
         check(0 < self.min_crop_area <= 1, "data.min_crop_area", self.min_crop_area, "a share of the area in (0, 1]")
-        check(0 <= self.num_workers <= 256, "data.num_workers", self.num_workers, "0 (one a core) or 1..256")
+        check(0 <= self.num_workers <= 256, "data.num_workers", self.num_workers, "0 (one per core) or 1..256")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The network; it normalises its images itself, with the data set's mean and standard deviation.
+    """The network. It normalises its images itself, by the data set's mean and standard deviation.
 
     Args:
-        name: Network for 32x32 images: resnet18, densenet121, densenet121_k12, inception_v3, wideresnet28_10,
-            wideresnet40_2, resnext29_32x4d, resnext29_4x32d (AugMix's), resnet_small (for CPUs); for photographs:
-            resnet50; or any network of torchvision, torchvision:NAME, or of timm, timm:NAME (needs the extra timm).
-        bn_views: Batch normalisation over all views together (joint, AugMix's) or each view by itself (per_view,
-            what separate forward passes would compute; no difference in a network without any).
-        sync_bn: With several processes, normalise over the images of all of them, not of each by itself. The numbers
-            then do not depend on how many processes there are.
-        weights: File that the first weights come from, .safetensors or .pt/.pth: of a run's checkpoints/last.pt, of
-            timm or torchvision; none draws them from train.seed. A classifier of other classes stays new; images are
-            normalised as always. A run that goes on from its checkpoint does not read it again.
+        name: Name of the network. For 32x32 images: resnet18, densenet121, densenet121_k12, inception_v3,
+            wideresnet28_10, wideresnet40_2, resnext29_32x4d, resnext29_4x32d (as in AugMix), resnet_small (for CPUs).
+            For photographs: resnet50. Also torchvision:NAME for any network of torchvision, and timm:NAME for any
+            network of timm (needs the extra timm).
+        bn_views: Batch normalisation over all views together (joint, as AugMix does), or over each view by itself
+            (per_view, as in separate forward passes). A network without batch normalisation is the same with both.
+        sync_bn: With several processes, compute the batch statistics over the images of all processes. The result then
+            does not depend on the number of processes.
+        weights: File of initial weights, .safetensors or .pt/.pth: a run's checkpoints/last.pt, or weights of timm or
+            torchvision. If none, train.seed draws them. If the number of classes differs, the last layer is
+            initialised anew. The normalisation stays the data set's. A resumed run does not read the file again.
     """
 
     name: str = "resnet_small"
@@ -81,27 +83,28 @@ class TrainConfig:
     """How long and how to train.
 
     Args:
-        epochs: Passes over the training images, 1 or more.
-        clean_epochs: First epochs that train on the clean views only, by cross-entropy, before the method's own; 0 or
-            more, below epochs. They cost a fraction of the others.
-        batch_size: Images a step (each in all its views), 1 or more; the last incomplete batch is dropped.
-        seed: Seed of the weights and of the whole random stream, 0..2^64 - 1.
-        max_steps: Stop after this many steps, then evaluate; 0 means all of them.
-        accumulation_steps: Forward and backward passes that a step is cut into, for less memory; with the number of
-            processes it divides batch_size.
-        amp: Precision of the forward pass: bf16 or fp16 (autocast; fp16 with a loss scaler), float32, or auto (bf16
-            where the hardware has it).
-        compile: torch.compile model and loss; auto means on CUDA only.
-        compile_mode: torch.compile's mode; reduce-overhead and max-autotune use CUDA graphs.
-        channels_last: Keep weights and activations channels last.
-        deterministic: Use only operations whose results do not vary from run to run on a GPU; slower.
-        ema_decay: Decay of a moving average of the weights, updated every step, 0 <= ema_decay < 1; 0 keeps none.
-            `eval.weights ema` measures it.
-        checkpoint_every_steps: Also save a checkpoint every so many steps, 0 or more; 0 means at epoch ends only.
-        keep_checkpoints: Checkpoints that RUN/checkpoints holds, 1 or more: last.pt and the ones before it.
-        profile: Trace so many steps with torch.profiler into RUN/profile, after a few to warm up; 0 means none.
-        wandb_project: Project of Weights & Biases that gets the run's rows and results (the extra wandb); none sends
-            nothing.
+        epochs: Number of passes over the training images, 1 or more.
+        clean_epochs: Number of first epochs that train by cross-entropy on the clean views only; the method starts
+            after them. 0 or more, below epochs. Such an epoch costs a fraction of the others.
+        batch_size: Images per step, each in all its views, 1 or more. The last incomplete batch of an epoch is dropped.
+        seed: Seed of the weights and of all other random draws, 0..2^64 - 1.
+        max_steps: Stop training after this many steps, then evaluate; 0 means no limit.
+        accumulation_steps: Number of forward and backward passes per step, to save memory. Its product with the number
+            of processes must divide batch_size.
+        amp: Precision of the forward pass: bf16 or fp16 (autocast; fp16 uses a loss scaler), float32, or auto (bf16 if
+            the hardware has it).
+        compile: Whether to torch.compile model and loss; auto means on CUDA only.
+        compile_mode: Mode of torch.compile; reduce-overhead and max-autotune use CUDA graphs.
+        channels_last: Store weights and activations with channels last.
+        deterministic: Use only operations that give the same result in every run on a GPU. This is slower.
+        ema_decay: Decay of a moving average of the weights, updated after every step, 0 <= ema_decay < 1; 0 keeps no
+            average. `eval.weights ema` measures the average.
+        checkpoint_every_steps: Number of steps between checkpoints within an epoch, 0 or more; 0 means only at the end
+            of each epoch.
+        keep_checkpoints: Number of checkpoints kept in RUN/checkpoints, 1 or more: last.pt and those before it.
+        profile: Number of steps to trace with torch.profiler into RUN/profile, after a few warm-up steps; 0 means none.
+        wandb_project: Project of Weights & Biases that the run's rows and results are sent to (needs the extra wandb).
+            If none, nothing is sent.
     """
 
     epochs: int = 30
@@ -142,15 +145,15 @@ class OptimConfig:
     """The optimiser and its learning-rate schedule.
 
     Args:
-        name: sgd (with Nesterov momentum), or muon (orthogonal updates of filters, and sgd for all else).
-        lr: Learning rate: the first one of the step schedule, the peak of one_cycle; above 0.
+        name: sgd (with Nesterov momentum), or muon (orthogonal updates of filters; sgd for all other parameters).
+        lr: Learning rate, above 0: the first one of the step schedule, the peak of the other schedules.
         momentum: Nesterov momentum, 0 <= momentum < 1; 0 is plain SGD.
         weight_decay: L2 penalty on all parameters, 0 or more.
-        schedule: step (lr * step_factor every step_epochs), one_cycle (cosine up over 30 % of the steps, then down), or
-            triangular (straight up over 20 %, then straight down to 0).
-        step_epochs: Epochs between two steps of the step schedule, 1 or more.
-        step_factor: Factor of each step of the step schedule, in (0, 1].
-        filter_lr_ratio: With muon, the filters' learning rate over lr, above 0.
+        schedule: step (the rate is multiplied by step_factor every step_epochs epochs), one_cycle (cosine: up over 30 %
+            of the steps, then down), or triangular (linear: up over 20 % of the steps, then down to 0).
+        step_epochs: For the step schedule: epochs between two steps, 1 or more.
+        step_factor: For the step schedule: factor of each step, in (0, 1].
+        filter_lr_ratio: For muon: the filters' learning rate divided by lr, above 0.
     """
 
     name: Literal["sgd", "muon"] = "sgd"
@@ -176,22 +179,23 @@ class AugmentConfig:
     """How views are made: the base transform of the clean view, AugMix, Gaussian noise.
 
     Args:
-        backend: Engine that makes the views: auto (the fastest exact one for the device), numba, kornia, dali, pil.
-        aug_severity: AugMix's strength, 1..10: an operation's level is uniform in [0.1, aug_severity].
+        backend: Engine that makes the views: auto (the fastest exact engine for the device), numba, kornia, dali, pil.
+        aug_severity: Strength of AugMix, 1..10. The level of an operation is uniform in [0.1, aug_severity].
         random_aug_severity: Draw the strength uniformly from 1..aug_severity for each image and view.
         mixture_width: Number of chains that an AugMix view mixes, 1..8.
-        mixture_depth: Operations in a chain, 1..8; -1 draws it uniformly from 1, 2, 3 for each chain.
-        all_operations: Add colour, contrast, brightness and sharpness to AugMix's nine operations; these overlap
-            the test corruptions.
-        num_noise_samples: Noisy views of each image for magn, magn_augmix and dign, 1..8; MAGN averages their
-            divergences.
-        sigma_max: Largest standard deviation of the Gaussian noise, pixels in [0, 1]; one sigma an image and draw.
-        rse_sigma: Standard deviation of the noise of rse, pixels in [0, 1], at training and at test time, 0..10.
-        crop_padding_px: Black border from which the random crop is taken, 0..64 px; 0 turns the crop off.
+        mixture_depth: Number of operations in a chain, 1..8; -1 draws it uniformly from 1, 2, 3 for each chain.
+        all_operations: Add colour, contrast, brightness and sharpness to AugMix's nine operations. These four overlap
+            with the test corruptions.
+        num_noise_samples: Number of noisy views of each image for magn, magn_augmix and dign, 1..8. MAGN averages
+            their divergences.
+        sigma_max: Largest standard deviation of the Gaussian noise, for pixels in [0, 1], 0..10. Each noisy view of
+            each image draws its own standard deviation.
+        rse_sigma: Standard deviation of rse's noise in training and testing, for pixels in [0, 1], 0..10.
+        crop_padding_px: Width of the black border that is added before the random crop, 0..64 px; 0 turns the crop off.
         horizontal_flip: Flip an image left to right with probability 1/2.
-        color_jitter: Brightness, contrast and saturation factors are uniform in [1 - color_jitter, 1 + color_jitter],
-            0..1.
-        rotation_deg: The clean view is rotated uniformly within +-rotation_deg, 0..30 degrees.
+        color_jitter: Strength of the colour jitter, 0..1: factors of brightness, contrast and saturation are uniform in
+            [1 - color_jitter, 1 + color_jitter].
+        rotation_deg: Largest rotation of the clean view, 0..30 degrees. The angle is uniform in +-rotation_deg.
     """
 
     backend: Literal["auto", "numba", "kornia", "dali", "pil"] = "auto"
@@ -226,10 +230,11 @@ class MixingConfig:
     """The rivals that cover or mix images: cutout, mixup, cutmix.
 
     Args:
-        cutout_px: Side of cutout's square, 2..256 px and even; its authors take 16 on CIFAR-10, 8 on CIFAR-100.
-        mixup_alpha: mixup's share of an image is from Beta(mixup_alpha, mixup_alpha); above 0, to 100.
-        cutmix_alpha: CutMix's box leaves a share of the image from Beta(cutmix_alpha, cutmix_alpha); above 0, to 100.
-        cutmix_probability: Probability that an image gets a box, 0..1.
+        cutout_px: Side of cutout's square, 2..256 px, even. Its authors use 16 for CIFAR-10 and 8 for CIFAR-100.
+        mixup_alpha: mixup draws an image's share from Beta(mixup_alpha, mixup_alpha); above 0, up to 100.
+        cutmix_alpha: CutMix draws the share of an image outside the box from Beta(cutmix_alpha, cutmix_alpha); above 0,
+            up to 100.
+        cutmix_probability: Probability that CutMix pastes a box into an image, 0..1.
     """
 
     cutout_px: int = 16
@@ -248,14 +253,14 @@ class MixingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AttackConfig:
-    """The l_inf attack inside at and trades.
+    """The l_inf attack of at and trades.
 
     Args:
-        epsilon: Largest change of a pixel value, pixels in [0, 1], 0..1; the paper's is 8/255.
-        steps: Steps of projected gradient descent, 1 or more.
-        step_scale: A step changes a pixel value by step_scale * epsilon / steps, above 0.
-        random_start: at starts at a uniformly random point within epsilon (Madry et al.), not at the image itself;
-            trades always starts at normals of standard deviation 0.001.
+        epsilon: Largest change of a pixel value, for pixels in [0, 1], 0..1. The paper uses 8/255.
+        steps: Number of steps of projected gradient descent, 1 or more.
+        step_scale: Size of a step, above 0: it changes a pixel value by step_scale * epsilon / steps.
+        random_start: For at: start at a uniformly random point within epsilon (Madry et al.) instead of the image.
+            trades always starts at the image plus normal noise of standard deviation 0.001.
     """
 
     epsilon: float = 8 / 255
@@ -271,16 +276,16 @@ class AttackConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """Weights of equation (6), of TRADES' (3), of DiGN.
+    """The weights of the losses: the paper's equation (6), TRADES' equation (3), DiGN's loss.
 
     Args:
-        consistency_weight: lambda_1, weight of the misclassification-aware Gaussian consistency, and of dign's
-            Jensen-Shannon divergence of the noisy views, 0 or more.
-        jsd_weight: lambda_2, weight of the Jensen-Shannon divergence of the AugMix views, 0 or more.
-        trades_weight: lambda of equation (3), weight of TRADES' divergence of the adversarial view, 0 or more.
+        consistency_weight: lambda_1: weight of MAGN's misclassification-aware Gaussian consistency, and of the
+            Jensen-Shannon divergence of dign's noisy views, 0 or more.
+        jsd_weight: lambda_2: weight of the Jensen-Shannon divergence of the AugMix views, 0 or more.
+        trades_weight: lambda of equation (3): weight of the divergence of TRADES' adversarial view, 0 or more.
         label_smoothing: Share of the clean view's target that is spread over all classes, 0 <= label_smoothing < 1.
-        detach_weight: Stop the gradient through the confidence p_y that weighs the consistency.
-        detach_target: Stop the gradient through p(x) as the consistency's target.
+        detach_weight: Stop the gradient through the confidence p_y that weights the consistency.
+        detach_target: Stop the gradient through p(x), the target of the consistency.
     """
 
     consistency_weight: float = 3.0
@@ -303,20 +308,24 @@ class EvalConfig:
     """What is measured after training.
 
     Args:
-        corruption_set: c19 (all), c18 (without gaussian_noise, the paper's), c15 (the usual benchmark's).
-        num_images: First so many test images, 0 for all.
-        corrupted_dir: Folder of a published or made -C set; none means the corruptions are made on the fly.
-        corruption_seed: Seed of the corruptions made on the fly, 0..2^64 - 1.
-        cache_dir: Folder that keeps the corruptions made here, for later evaluations of the same images to read (2.9 GB
-            for 10,000 CIFAR images); none makes them anew each time.
-        batch_size: Images a forward pass, 1 or more.
-        test_time_flip: Measure the mean of the logits of an image and of its mirror image.
-        weights: The last step's weights (last), or their moving average (ema, where train.ema_decay keeps one).
-        num_bins: Bins of the RMS calibration error, 1 or more.
-        binning: Bins of equal width (width) or of equal numbers of predictions (adaptive).
-        pooling: All corrupt predictions pooled (pooled), or the mean of each corruption's error (per_corruption).
-        save_logits: Keep all logits in RUN/logits, from which evaluate --logits measures again without the model.
-        rse_draws: Noisy copies of a test image whose probabilities rse averages, 1 or more.
+        corruption_set: Corruptions to measure on: c19 (all), c18 (the paper's, without gaussian_noise), or c15 (those
+            of the usual benchmark).
+        num_images: Number of test images to measure on, the first ones; 0 means all.
+        corrupted_dir: Folder of a -C set, published or made by fastmagn.corrupt. If none, the images are corrupted
+            during the evaluation.
+        corruption_seed: Seed of the corruptions that are made during the evaluation, 0..2^64 - 1.
+        cache_dir: Folder to store these corrupted images in, for later evaluations of the same images (2.9 GB for
+            10,000 CIFAR images). If none, each evaluation makes them anew.
+        batch_size: Images per forward pass, 1 or more.
+        test_time_flip: Average the logits of an image and of its mirror image.
+        weights: Weights to measure: those of the last step (last), or their moving average (ema; needs train.ema_decay
+            above 0).
+        num_bins: Number of bins of the RMS calibration error, 1 or more.
+        binning: Bins of equal width (width), or of equal numbers of predictions (adaptive).
+        pooling: Calibration error of all corrupt predictions together (pooled), or the mean of the corruptions' errors
+            (per_corruption).
+        save_logits: Store all logits in RUN/logits. fastmagn.evaluate --logits measures from them without the model.
+        rse_draws: Number of noisy copies of a test image over whose probabilities rse averages, 1 or more.
     """
 
     corruption_set: Literal["c15", "c18", "c19"] = "c19"
@@ -347,9 +356,9 @@ class Config:
 
     Args:
         method: Name of the training method; the end of this help lists them.
-        run_dir: The run's folder; none means runs/DATA-METHOD-MODEL-seedSEED.
-        resume: auto goes on from the run folder's last checkpoint if it has one; never refuses a folder with one.
-        device: auto (CUDA where there is one), cpu or cuda.
+        run_dir: Folder of the run. If none, runs/DATA-METHOD-MODEL-seedSEED.
+        resume: With auto, a run whose folder has a checkpoint resumes from it. With never, such a folder is an error.
+        device: auto (CUDA if there is a GPU), cpu or cuda.
     """
 
     method: str = "magn_augmix"

@@ -10,7 +10,7 @@ from fastmagn.config.schema import Config
 
 
 def plain(config: Any) -> Any:
-    """A (part of a) Config as what YAML and JSON can hold: dicts, lists, strings, numbers, None."""
+    """A Config, or a part of one, as values of YAML and JSON: dicts, lists, strings, numbers, None."""
     if is_dataclass(config) and not isinstance(config, type):
         config = asdict(config)
     if isinstance(config, dict):
@@ -19,12 +19,12 @@ def plain(config: Any) -> Any:
 
 
 def to_yaml(config: Config) -> str:
-    """The YAML that `--config` reads back to an equal Config."""
+    """A Config as YAML. `--config` reads it back to an equal Config."""
     return yaml.safe_dump(plain(config), sort_keys=False)
 
 
 def flatten(config: Config) -> dict[str, Any]:
-    """Every field of a Config by its dotted name, such as `train.epochs`."""
+    """The value of every field of a Config by its dotted name, such as `train.epochs`."""
     flat = {}
     for name, value in plain(config).items():
         if isinstance(value, dict):

@@ -1,16 +1,12 @@
 """The command `python -m fastmagn.corrupt`: its arguments and what it prints."""
 
-import dataclasses
 import sys
 import time
 import warnings
-from argparse import ArgumentError
 
-from jsonargparse import ArgumentParser
-
-from fastmagn.config.command_line import with_bases
+from fastmagn.config.command_line import make_parser, of_kind, parse, with_bases
 from fastmagn.corruptions import SEVERITIES
-from fastmagn.errors import EXIT_CODES, InputError
+from fastmagn.errors import EXIT_CODES
 from fastmagn.evaluation.corrupt_config import CorruptConfig
 from fastmagn.machine.console import console
 
@@ -23,11 +19,10 @@ def parse_arguments(arguments: list[str]) -> tuple[CorruptConfig, bool]:
     Raises:
         InputError: An unknown or missing argument, a value of another type or out of its range.
     """
-    parser = ArgumentParser(
-        prog="python -m fastmagn.corrupt",
-        description="Make a -C set (the 19 common corruptions at 5 severities) of any test images.",
-        epilog=EXIT_CODES + f" --verify: {EXIT_DIFFERENT} where the set is not as it was made.",
-        exit_on_error=False,
+    parser = make_parser(
+        "python -m fastmagn.corrupt",
+        "Make a -C set (the 19 common corruptions at 5 severities) of any test images.",
+        epilog=EXIT_CODES + f" With --verify, {EXIT_DIFFERENT}: the set is not as it was made.",
     )
     parser.add_argument("--config", action="config", help="YAML file of these fields; later arguments override it.")
     parser.add_argument(
@@ -36,12 +31,8 @@ def parse_arguments(arguments: list[str]) -> tuple[CorruptConfig, bool]:
         help="Make nothing; check out against its manifest and, if dataset or data_dir is given, its test images.",
     )
     parser.add_class_arguments(CorruptConfig)
-    try:
-        values = vars(parser.instantiate(parser.parse_args(with_bases(arguments))))
-    except ArgumentError as error:
-        raise InputError(" ".join(str(error).split())) from error
-    config = CorruptConfig(**{field.name: values[field.name] for field in dataclasses.fields(CorruptConfig)})
-    return config, values["verify"]
+    values = parse(parser, with_bases(arguments))
+    return of_kind(CorruptConfig, values), values["verify"]
 
 
 def main(arguments: list[str]) -> int:

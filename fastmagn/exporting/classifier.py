@@ -92,7 +92,7 @@ def load(file: str | Path, device: str = "auto") -> Classifier:
     """
     path = Path(file)
     check(device in ("auto", "cpu", "cuda"), "device", device, "auto, cpu or cuda")
-    if path.is_dir():
+    if path.is_dir() or not (path.exists() or path.suffix):
         trained = load_run(path)
         return Classifier(_in_torch(trained.measured, device), model_info(trained))
     if path.suffix not in (".safetensors", ".onnx"):

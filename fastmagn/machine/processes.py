@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fastmagn.errors import InputError
 from fastmagn.machine.console import console
+from fastmagn.machine.torchrun import world_size
 
 _MEETING_TIMEOUT_S = 600.0
 
@@ -58,16 +59,6 @@ class World(NamedTuple):
         if self.size > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, src=0)
-
-
-def world_size() -> int:
-    """The number of processes that torchrun started; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def restart_count() -> int:
-    """How often torchrun has restarted the processes after a failure (`--max-restarts`)."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def fresh_store(store: dist.Store, rank: int, size: int) -> dist.Store:

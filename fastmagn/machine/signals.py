@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 
 from fastmagn.errors import Interrupted
 from fastmagn.machine.console import console
-from fastmagn.machine.processes import world_size
+from fastmagn.machine.torchrun import world_size
 
 BOTH = (signal.SIGINT, signal.SIGTERM)
 

@@ -13,7 +13,7 @@ from fastmagn.corruptions import CORRUPTION_SETS, CORRUPTIONS
 from fastmagn.methods.table import METHODS
 from fastmagn.reporting.names import DATA_TITLES, NETWORK_TITLES, method_title, order, set_title
 from fastmagn.reporting.paper import WEIGHTS, has_paper_settings, paper_value
-from fastmagn.reporting.runs import Run
+from fastmagn.reporting.runs import FinishedRun
 
 # Where a run lies and how it was computed: these change no number, or its last digits only.
 _BOOKKEEPING = frozenset(
@@ -57,14 +57,14 @@ class Experiment:
     label: str
     variant: int
     config: dict[str, Any]
-    runs: tuple[Run, ...]
+    runs: tuple[FinishedRun, ...]
 
     @property
     def rank(self) -> tuple:
         """Sorts columns: by method, then by variant."""
         return (order(METHODS, self.method), self.variant, self.label)
 
-    def statistic(self, measure: Callable[[Run], float | None]) -> Statistic | None:
+    def statistic(self, measure: Callable[[FinishedRun], float | None]) -> Statistic | None:
         """Mean and spread of a measure over the runs; None where a run lacks it."""
         values = [measure(run) for run in self.runs]
         if any(value is None for value in values):
@@ -77,13 +77,13 @@ class Experiment:
         return paper_value(self.data, self.network, self.method, self.config, measure)
 
 
-def group_experiments(runs: Iterable[Run]) -> tuple[list[Experiment], list[str]]:
+def group_experiments(runs: Iterable[FinishedRun]) -> tuple[list[Experiment], list[str]]:
     """The runs as experiments, ordered by data set, network, method and variant whatever the order they came in.
 
     Returns:
         The experiments, and a line for every run left out because another with its seed and configuration is there.
     """
-    by_method: dict[tuple, dict[str, list[Run]]] = {}
+    by_method: dict[tuple, dict[str, list[FinishedRun]]] = {}
     warnings = []
     for run in sorted(runs, key=_place):
         same = by_method.setdefault(_place(run)[:3], {}).setdefault(recipe(run), [])
@@ -99,22 +99,22 @@ def group_experiments(runs: Iterable[Run]) -> tuple[list[Experiment], list[str]]
     return experiments, warnings
 
 
-def _place(run: Run) -> tuple:
+def _place(run: FinishedRun) -> tuple:
     names = (order(DATA_TITLES, run.data), order(NETWORK_TITLES, run.network), order(METHODS, run.method))
     return (*names, recipe(run), run.seed, str(run.path))
 
 
-def recipe(run: Run, but: Iterable[str] = ()) -> str:
+def recipe(run: FinishedRun, but: Iterable[str] = ()) -> str:
     """A key that is equal for runs that differ only in the seed and in the fields `but` (dotted names)."""
     ignored = _BOOKKEEPING | {"train.seed"} | set(but)
     config = {field: value for field, value in flatten(run.config).items() if field not in ignored}
     return json.dumps([config, run.num_images], sort_keys=True)
 
 
-def _variants(groups: list[list[Run]]) -> list[Experiment]:
+def _variants(groups: list[list[FinishedRun]]) -> list[Experiment]:
     """One method's experiments on one data set and network: the paper's settings first, then those with most runs."""
 
-    def rank(runs: list[Run]) -> tuple:
+    def rank(runs: list[FinishedRun]) -> tuple:
         return (not has_paper_settings(runs[0].method, flatten(runs[0].config)), -len(runs), recipe(runs[0]))
 
     groups = sorted(groups, key=rank)
@@ -137,7 +137,7 @@ def _variants(groups: list[list[Run]]) -> list[Experiment]:
     ]
 
 
-def _changes(base: Run, other: Run) -> str:
+def _changes(base: FinishedRun, other: FinishedRun) -> str:
     """What `other` has that `base` has not: its fields, or its folder's name where they are many."""
     before, after = flatten(base.config), flatten(other.config)
     fields = [name for name in after if name not in _BOOKKEEPING | {"train.seed"} and after[name] != before.get(name)]
@@ -180,6 +180,6 @@ def common_set(experiments: Iterable[Experiment]) -> tuple[str, tuple[str, ...]]
     return set_title(names), names
 
 
-def corrupt_rms(run: Run, corruption_set: str) -> float | None:
+def corrupt_rms(run: FinishedRun, corruption_set: str) -> float | None:
     """The corrupt RMS calibration error, if it is of this set."""
     return run.rms["corrupt"] if run.rms["corruption_set"] == corruption_set else None

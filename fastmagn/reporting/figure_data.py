@@ -8,7 +8,7 @@ from fastmagn.corruptions import CORRUPTIONS, SEVERITIES
 from fastmagn.reporting.experiments import CALIBRATION_SET, Experiment, common_set, corrupt_rms, without_sensitivity
 from fastmagn.reporting.names import data_title, file_name, network_title, set_title
 from fastmagn.reporting.paper import paper_counterpart
-from fastmagn.reporting.runs import METRICS, Run
+from fastmagn.reporting.runs import METRICS, FinishedRun
 from fastmagn.reporting.tables import by_network, make_cell
 
 Series = dict[str, Any]
@@ -249,7 +249,7 @@ def _pooled_bins(experiment: Experiment, part: str) -> Series:
     return pooled | {"rms": experiment.statistic(lambda run: run.rms[part]).mean}
 
 
-def _at_severity(run: Run, names: Sequence[str], severity: int) -> float | None:
+def _at_severity(run: FinishedRun, names: Sequence[str], severity: int) -> float | None:
     """A run's mean accuracy over the corruptions `names` at a severity 1..5; 0 is clean."""
     if any(name not in run.corruption_accuracy for name in names):
         return None

@@ -14,7 +14,7 @@ from fastmagn.evaluation.logits import read_logits
 from fastmagn.reporting.gallery import ImagesOf, read_config
 from fastmagn.reporting.names import corruption_title
 from fastmagn.reporting.pictures import png_address
-from fastmagn.reporting.runs import Run
+from fastmagn.reporting.runs import FinishedRun
 from fastmagn.runs.paths import LOGITS
 
 NUM_MISTAKES = 12
@@ -74,7 +74,7 @@ class Mistakes(NamedTuple):
     note: str = ""
 
 
-def mistakes(run: Run, images_of: ImagesOf) -> Mistakes:
+def mistakes(run: FinishedRun, images_of: ImagesOf) -> Mistakes:
     """The run's most confident errors on corrupt images, and its most frequent confusions."""
     folder = run.folder / LOGITS
     if not folder.is_dir():
@@ -170,7 +170,7 @@ def confusions(labels: np.ndarray, logits: dict[str, np.ndarray], number: int) -
     return found
 
 
-def _check_same(run: Run, labels: np.ndarray, logits: dict[str, np.ndarray]) -> None:
+def _check_same(run: FinishedRun, labels: np.ndarray, logits: dict[str, np.ndarray]) -> None:
     """Refuse logits of another evaluation than the results': their accuracies would differ."""
     for name, accuracies in run.corruption_accuracy.items():
         same = name in logits and len(labels) == run.num_images

@@ -12,7 +12,7 @@ from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten, plain
 from fastmagn.reporting.experiments import Experiment
 from fastmagn.reporting.names import network_title
-from fastmagn.reporting.runs import Run
+from fastmagn.reporting.runs import FinishedRun
 
 
 class Environment(NamedTuple):
@@ -22,7 +22,7 @@ class Environment(NamedTuple):
     values: tuple[tuple[str, str], ...]
 
 
-def command(run: Run) -> str:
+def command(run: FinishedRun) -> str:
     """The command that makes the run again: what it is, and every field that is not the default."""
     defaults, always = flatten(Config()), ("method", "data.name", "model.name", "train.seed")
     fields = [
@@ -92,6 +92,6 @@ def environments(experiments: Sequence[Experiment]) -> list[Environment]:
     return [Environment(tuple(runs), values) for values, runs in runs_of.items()]
 
 
-def whole_config(run: Run) -> str:
+def whole_config(run: FinishedRun) -> str:
     """The run's configuration, as its config.yaml has it."""
     return yaml.safe_dump(run.config, sort_keys=False)

@@ -1,4 +1,4 @@
-"""Reading run folders: what is whole is a Run, what is not is one line that says why."""
+"""Reading run folders: what is whole is a FinishedRun, what is not is one line that says why."""
 
 import math
 import os
@@ -19,7 +19,7 @@ _MAX_NAME = 100  # characters of a method's, network's or data set's name
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class FinishedRun:
     """What a report uses of one measured run. Accuracies and errors are fractions in 0..1.
 
     Args:
@@ -58,7 +58,7 @@ class Run:
         return mean_corruption_accuracy(self.corruption_accuracy, names)
 
 
-def read_runs(paths: Iterable[Path]) -> tuple[list[Run], list[str]]:
+def read_runs(paths: Iterable[Path]) -> tuple[list[FinishedRun], list[str]]:
     """The runs that can be reported, and for every other path, or part of a run, a line that says what is wrong.
 
     Raises:
@@ -83,7 +83,7 @@ def read_runs(paths: Iterable[Path]) -> tuple[list[Run], list[str]]:
     return runs, warnings
 
 
-def read_run(path: Path) -> tuple[Run, list[str]]:
+def read_run(path: Path) -> tuple[FinishedRun, list[str]]:
     """A run folder with its results.json, or a results file such as RUN/evaluation.json; and what is wrong beside it.
 
     Raises:
@@ -97,7 +97,7 @@ def read_run(path: Path) -> tuple[Run, list[str]]:
     accuracy = _corruption_accuracy(results, file)
     epochs, faults = _read_epochs(file.parent / METRICS)
     speed = results.get("images_per_s")
-    run = Run(
+    run = FinishedRun(
         path=path,
         config=config,
         method=_name(config, "method", file),
@@ -129,7 +129,7 @@ def _read_results(path: Path, file: Path) -> dict[str, Any]:
         return read_results(file)
     except FileNotFoundError:
         command = shlex.join(["python", "-m", "fastmagn.train", "--config", str(path / CONFIG), "--run_dir", str(path)])
-        raise InputError(f"{path}: has no {RESULTS}: training has not ended. To resume it: {command}") from None
+        raise InputError(f"{path}: has no {RESULTS}: training has not ended. To resume it: `{command}`.") from None
 
 
 def _name(config: dict[str, Any], field: str, file: Path) -> str:

@@ -17,7 +17,7 @@ from fastmagn.reporting.experiments import (
 )
 from fastmagn.reporting.names import corruption_title, data_title, file_name, network_title, set_title
 from fastmagn.reporting.paper import WEIGHTS, paper_counterpart
-from fastmagn.reporting.runs import Run
+from fastmagn.reporting.runs import FinishedRun
 
 ACCURACY_DECIMALS, CALIBRATION_DECIMALS = 2, 1  # what the paper prints, in per cent
 _BEST = "The best of each row is bold."
@@ -107,7 +107,7 @@ def summary_table(experiments: Sequence[Experiment]) -> Table:
         for name, members in CORRUPTION_SETS.items()
         if any(run.mca(members) is not None for item in experiments for run in item.runs)
     }
-    measures: list[tuple[Column, Callable[[Run], float | None], str, bool]] = [
+    measures: list[tuple[Column, Callable[[FinishedRun], float | None], str, bool]] = [
         (Column("Clean"), lambda run: run.clean_accuracy, "clean", False),
         *(
             (Column(f"mCA {name}"), _mca_of(sets[name]), "mca" if name == CALIBRATION_SET else "", False)
@@ -268,7 +268,7 @@ def _sensitivity_table(family: Sequence[Experiment], suffix: str) -> Table:
 def _best_row(
     labels: tuple[str, ...],
     experiments: Sequence[Experiment | None],
-    measure: Callable[[Run], float | None],
+    measure: Callable[[FinishedRun], float | None],
     paper: str,
     lower: bool = False,
 ) -> Row:
@@ -281,7 +281,7 @@ def _best_row(
     return Row(labels, tuple(cells))
 
 
-def make_cell(experiment: Experiment | None, measure: Callable[[Run], float | None], paper: str) -> Cell | None:
+def make_cell(experiment: Experiment | None, measure: Callable[[FinishedRun], float | None], paper: str) -> Cell | None:
     """An experiment's mean and spread of a measure; `paper` names the paper's number beside it, or is empty."""
     statistic: Statistic | None = experiment.statistic(measure) if experiment is not None else None
     if statistic is None:
@@ -289,15 +289,15 @@ def make_cell(experiment: Experiment | None, measure: Callable[[Run], float | No
     return Cell(*statistic, paper=experiment.paper(paper) if paper else None)
 
 
-def _mean_of(corruption: str) -> Callable[[Run], float | None]:
+def _mean_of(corruption: str) -> Callable[[FinishedRun], float | None]:
     return lambda run: run.mca((corruption,))
 
 
-def _mca_of(names: Sequence[str]) -> Callable[[Run], float | None]:
+def _mca_of(names: Sequence[str]) -> Callable[[FinishedRun], float | None]:
     return lambda run: run.mca(names) if names else None
 
 
-def _corrupt_rms_of(corruption_set: str) -> Callable[[Run], float | None]:
+def _corrupt_rms_of(corruption_set: str) -> Callable[[FinishedRun], float | None]:
     return lambda run: corrupt_rms(run, corruption_set)
 
 

@@ -67,7 +67,7 @@ def damaged(file: Path, reason: str) -> InputError:
     command = ["python", "-m", "fastmagn.train", "--config", str(run_dir / CONFIG), "--run_dir", str(run_dir)]
     if file.name != RESULTS:
         command = ["python", "-m", "fastmagn.evaluate", "--run", str(run_dir), "--out", str(file)]
-    return InputError(f"{file}: is damaged ({reason}). To measure the run again: {shlex.join(command)}")
+    return InputError(f"{file}: is damaged ({reason}). To measure the run again: `{shlex.join(command)}`.")
 
 
 def strict_json(text: str) -> Any:

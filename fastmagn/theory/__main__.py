@@ -3,18 +3,12 @@
 python -m fastmagn.theory RUN [RUN ...] --out DIR [--num_images N] [--seed S] ...
 """
 
-import dataclasses
-from argparse import ArgumentError
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
-from fastmagn.errors import EXIT_CODES, InputError
+from fastmagn.config.command_line import make_parser, of_kind, parse
 from fastmagn.machine.command import run_command
 from fastmagn.machine.console import console
 from fastmagn.theory.config import GeometryConfig, TheoryConfig
-
-_PROG = "python -m fastmagn.theory"
 
 
 def parse_arguments(arguments: list[str]) -> tuple[list[Path], TheoryConfig, GeometryConfig]:
@@ -23,24 +17,15 @@ def parse_arguments(arguments: list[str]) -> tuple[list[Path], TheoryConfig, Geo
     Raises:
         InputError: An unknown or missing argument, a value of another type or out of its range.
     """
-    parser = ArgumentParser(
-        prog=_PROG,
-        description="Measure Fisher information, loss gradient, curvature and local loss deviation of trained runs.",
-        epilog=EXIT_CODES,
-        exit_on_error=False,
+    parser = make_parser(
+        "python -m fastmagn.theory",
+        "Measure Fisher information, loss gradient, curvature and local loss deviation of trained runs.",
+        TheoryConfig,
+        GeometryConfig,
     )
     parser.add_argument("runs", nargs="+", type=Path, help="Folders of runs of one data set.")
-    parser.add_class_arguments(TheoryConfig)
-    parser.add_class_arguments(GeometryConfig)
-    try:
-        values = vars(parser.instantiate(parser.parse_args(arguments)))
-    except ArgumentError as error:
-        raise InputError(" ".join(str(error).split())) from error
-    configs = [
-        kind(**{field.name: values[field.name] for field in dataclasses.fields(kind)})
-        for kind in (TheoryConfig, GeometryConfig)
-    ]
-    return [Path(run) for run in values["runs"]], *configs
+    values = parse(parser, arguments)
+    return values["runs"], of_kind(TheoryConfig, values), of_kind(GeometryConfig, values)
 
 
 def main(arguments: list[str]) -> int:

@@ -11,7 +11,7 @@ from fastmagn.config.text import flatten
 from fastmagn.errors import InputError
 from fastmagn.machine.console import console, warn
 from fastmagn.machine.files import os_error_behind
-from fastmagn.machine.processes import restart_count
+from fastmagn.machine.torchrun import restart_count
 from fastmagn.runs.checkpoint import check_same_run, load_model, read_checkpoint, save_checkpoint
 from fastmagn.runs.checkpoint_folder import newest_whole_checkpoint, put_checkpoint, remove_partial_files
 from fastmagn.runs.paths import last_checkpoint

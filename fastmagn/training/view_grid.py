@@ -16,11 +16,14 @@ def view_grid(views: Tensor, titles: list[str]) -> Image.Image:
         views: float [V*B, 3, H, W], as the model is given them; pixels are clipped to [0, 1] for the picture.
         titles: The titles of the V views.
     """
-    columns = [view[:NUM_IMAGES] for view in views.detach().chunk(len(titles))]
-    return draw_grid(
-        [column.float().clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy() for column in columns],
-        titles,
-    )
+    columns = [view[:NUM_IMAGES] for view in views.chunk(len(titles))]
+    return draw_grid([to_u8(column) for column in columns], titles)
+
+
+def to_u8(view: Tensor) -> np.ndarray:
+    """A view float [N, 3, H, W] as pictures uint8 [N, H, W, 3]; pixels are clipped to [0, 1]."""
+    pixels = view.detach().float().clamp(0, 1).mul(255).round().byte()
+    return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
 def draw_grid(columns: list[np.ndarray], titles: list[str]) -> Image.Image:

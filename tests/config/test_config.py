@@ -250,8 +250,8 @@ def test_a_value_out_of_range_is_one_line_with_the_fields_name(arguments, messag
         (["--train.compile", "maybe"], ['"train.compile"', "maybe"]),
         (["stray"], ["stray"]),
         (["--config", "nowhere.yaml"], ["nowhere.yaml", "does not exist"]),
-        (["--config", "paper/table1/magm"], ["paper/table1/magm does not exist", "Did you mean paper/table1/magn, "]),
-        (["--config", "configs/digits_quikstart.yaml"], ["Did you mean digits_quickstart?"]),
+        (["--config", "paper/table1/magm"], ["paper/table1/magm does not exist", "Did you mean 'paper/table1/magn', "]),
+        (["--config", "configs/digits_quikstart.yaml"], ["Did you mean 'digits_quickstart'?"]),
     ],
 )
 def test_a_typo_on_the_command_line_is_named(arguments, fragments):
@@ -333,8 +333,11 @@ def test_a_base_is_what_a_file_starts_from(name, expected, tmp_path):
             },
             "c.yaml: base: got './a.yaml', which leads back to itself; expected a file without this one.",
         ),
-        ({"a.yaml": "base: no.yaml\n"}, "a.yaml: base: got 'no.yaml'; expected a YAML file, but there is no no.yaml."),
-        ({"a.yaml": "base:\n"}, "a.yaml: base: got ''; expected a YAML file, but there is no ."),
+        (
+            {"a.yaml": "base: no.yaml\n"},
+            "a.yaml: base: got 'no.yaml'; expected a YAML file, but no.yaml is not a file.",
+        ),
+        ({"a.yaml": "base:\n"}, "a.yaml: base: got ''; expected a YAML file, but . is not a file."),
         ({"a.yaml": "base: b.yaml\n", "b.yaml": "metod: at\n"}, "Did you mean 'method'?"),
         ({"a.yaml": "base: b.yaml\nmetod: at\n", "b.yaml": "method: at\n"}, "Did you mean 'method'?"),
         ({"a.yaml": "train:\n  base: b.yaml\n", "b.yaml": "method: at\n"}, "'train' does not accept option 'base'"),

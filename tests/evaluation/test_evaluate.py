@@ -13,7 +13,6 @@ from torch import nn
 import fastmagn.evaluation.cells as cells
 import fastmagn.evaluation.corruption_cache as corruption_cache
 import fastmagn.evaluation.measure as measure
-from fastmagn.config.command_line import parse_config
 from fastmagn.config.schema import EvalConfig
 from fastmagn.corruptions import CORRUPTION_SETS, corrupt
 from fastmagn.data import load_images
@@ -23,6 +22,7 @@ from fastmagn.evaluation.logits import read_logits
 from fastmagn.evaluation.measure import evaluate
 from fastmagn.machine.processes import World
 from fastmagn.training.run import train
+from tests.helpers.small_runs import config_for
 
 CPU = torch.device("cpu")
 SMALL = EvalConfig(num_images=23, batch_size=7, num_bins=4)
@@ -179,8 +179,7 @@ def test_a_corruption_that_cannot_be_made_leaves_its_sets_unmeasured(digits, mon
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("evaluate") / "run"
-    arguments = ["--train.max_steps", "2", "--eval.num_images", "10", "--device", "cpu", "--run_dir", str(run_dir)]
-    train(parse_config(arguments, "test", "A test."))
+    train(config_for(["--train.max_steps", "2", "--eval.num_images", "10", "--device", "cpu"], run_dir))
     return run_dir
 
 

@@ -15,6 +15,7 @@ from fastmagn.evaluate import main
 from fastmagn.evaluation.class_mapping import read_mapping
 from fastmagn.evaluation.trained import load_run
 from fastmagn.training.run import train
+from tests.helpers.small_runs import config_for
 
 BINS = 4
 
@@ -22,17 +23,8 @@ BINS = 4
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("other_images") / "run"
-    arguments = [
-        "--train.max_steps",
-        "12",
-        "--train.amp",
-        "float32",
-        "--eval.num_images",
-        "4",
-        "--eval.corruption_set",
-        "c15",
-    ]
-    train(parse_config([*arguments, "--device", "cpu", "--run_dir", str(run_dir)], "test", "A test."))
+    arguments = ["--train.max_steps", "12", "--train.amp", "float32", "--device", "cpu"]
+    train(config_for(arguments, run_dir, "--eval.num_images", "4", "--eval.corruption_set", "c15"))
     return run_dir
 
 

@@ -208,7 +208,7 @@ def test_yaml_tags(attack, name, command):
     ("form", "says"),
     [
         ("data: {{class_path: {module}.X}}\n", "class_path, which names code"),
-        ("data: '{{class_path: {module}.X}}'\n", "data is no mapping of its fields"),
+        ("data: '{{class_path: {module}.X}}'\n", "data is not a mapping of its fields"),
     ],
     ids=["mapping", "text"],
 )
@@ -225,7 +225,7 @@ def test_a_class_path_imports_nothing(attack, command, form, says, monkeypatch):
 def test_a_section_names_no_further_file(attack, key):
     (attack.folder / "other.yaml").write_text("name: cifar10\n")
     text = f"{key}: other.yaml\n"
-    read_by("evaluate --run", attack, text, f"{key}: names a further file", "is no mapping of its fields")
+    read_by("evaluate --run", attack, text, f"{key}: names a further file", "is not a mapping of its fields")
 
 
 def test_a_run_yaml_as_it_is_passes(tmp_path):

@@ -134,7 +134,9 @@ def test_a_report_is_never_half_there(fake_run, tmp_path, monkeypatch):
 def test_no_good_run_is_an_error_and_writes_nothing(tmp_path, fake_run):
     bad = fake_run("a")
     rewrite(bad, lambda results: results.pop("mca"))
-    with pytest.raises(InputError, match=r"^RUN: nowhere: no such folder\. Left out\. .*lacks mca; .*Nothing is left"):
+    with pytest.raises(
+        InputError, match=r"^RUN: nowhere: no such folder; .* Left out\. .*lacks mca; .*Nothing is left"
+    ):
         main(["nowhere", str(bad), "--out", str(tmp_path / "report")])
     assert not (tmp_path / "report").exists()
 
@@ -165,4 +167,5 @@ def test_names_that_would_break_markdown(fake_run):
 
 def test_the_exit_status(tmp_path, capsys):
     shown = call(["fastmagn.report", "nowhere", "--out", tmp_path / "x"], capsys, expect=2)
-    assert shown.stderr == "error: RUN: nowhere: no such folder. Left out. Nothing is left to report.\n"
+    expected = "nowhere: no such folder; expected the folder of a run. Left out. Nothing is left to report."
+    assert shown.stderr == f"error: RUN: {expected}\n"

@@ -330,8 +330,8 @@ def test_views_made_again_are_those_of_the_first_batch(method, fake_run):
     built = build_run(config, image_set, part)
     batch = next(built.source.batches(0))
     (piece,) = make_pieces(built, batch, 0)
-    titles = {"magn_augmix": ["Clean view", "AugMix 1", "AugMix 2", "Noisy"], "cutout": ["Mixed or covered"]}
-    assert [caption for caption, *_ in shown.pictures][1:] == titles.get(method, ["Adversarial"])
+    titles = {"magn_augmix": ["clean", "AugMix 1", "AugMix 2", "noisy"], "cutout": ["Cutout"], "at": ["adversarial"]}
+    assert [caption for caption, *_ in shown.pictures][1:] == titles[method]
     first = batch.images[:8].permute(0, 2, 3, 1).numpy()
     assert np.array_equal(images_of_strip(shown.pictures[0][1]), first)
     views = piece.views.chunk(len(piece.views) // len(batch.labels))
@@ -372,4 +372,4 @@ def test_views_that_cannot_be_made(fake_run):
     assert "method: got 'my_method'" in gallery(read_run(unknown)[0], images_loader()).note
     foreign = fake_run("c", data="digits")
     rewrite(foreign, lambda results: results["config"]["augment"].update(colour="red"))
-    assert "its configuration is not this version's" in gallery(read_run(foreign)[0], images_loader()).note
+    assert "augment.colour: is not a field of this version." in gallery(read_run(foreign)[0], images_loader()).note

@@ -30,22 +30,25 @@ def set_value(*keys, value):
 
 
 DAMAGE = {
-    "no folder": (shutil.rmtree, "run: no such folder. Left out."),
+    "no folder": (shutil.rmtree, "run: no such folder; expected the folder of a run. Left out."),
     "unfinished": (
         lambda folder: (folder / "results.json").unlink(),
-        "run: has no results.json: the run is unfinished; python -m fastmagn.train --config ",
+        "run: has no results.json: training has not ended. To resume it: `python -m fastmagn.train --config ",
     ),
     "not a run": (
         lambda folder: [(folder / name).unlink() for name in ("results.json", "config.yaml")],
-        "run: is not a run folder: it has neither results.json nor config.yaml.",
+        "run: is not a run folder: it has no config.yaml. Give one that fastmagn.train made.",
     ),
     "half a file": (
         lambda folder: (folder / "results.json").write_text((folder / "results.json").read_text()[:200]),
         "results.json: is damaged (",
     ),
     "not text": (lambda folder: (folder / "results.json").write_bytes(b"\xff\xfe\x00"), "results.json: is damaged ("),
-    "not an object": (lambda folder: (folder / "results.json").write_text("[]"), "is damaged (holds a list"),
-    "NaN": (set_value("clean_accuracy", value=float("nan")), "is damaged (it holds NaN); measure the run again."),
+    "not an object": (lambda folder: (folder / "results.json").write_text("[]"), "is damaged (it holds a list"),
+    "NaN": (
+        set_value("clean_accuracy", value=float("nan")),
+        "is damaged (it holds NaN). To measure the run again: `python -m fastmagn.train --config ",
+    ),
     "no method": (broken(lambda results: results["config"].pop("method")), "lacks config.method; expected what"),
     "no section": (broken(lambda results: results["config"].pop("data")), "lacks config.data.name; expected what"),
     "no accuracy": (broken(lambda results: results.pop("clean_accuracy")), "lacks clean_accuracy;"),

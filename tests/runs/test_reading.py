@@ -29,13 +29,14 @@ def run_dir(tmp_path, monkeypatch) -> Path:
 def errors(run_dir: Path) -> dict[str, str]:
     """What each reader says of a run folder, without the report's own words around it."""
     out = run_dir.parent / "out"
+    shutil.rmtree(out, ignore_errors=True)
     commands = {
         "export": lambda: export.main(
             ["--run", str(run_dir), "--format", "safetensors", "--out", f"{out}/file.safetensors"]
         ),
         "evaluate": lambda: evaluate.main(["--run", str(run_dir), "--eval.num_images", "1"]),
-        "theory": lambda: theory.main([str(run_dir), "--out", str(out), "--num_images", "1"]),
-        "report": lambda: report.main([str(run_dir), "--out", str(out)]),
+        "theory": lambda: theory.main([str(run_dir), "--out", f"{out}/theory", "--num_images", "1"]),
+        "report": lambda: report.main([str(run_dir), "--out", f"{out}/report"]),
         "load": lambda: fastmagn.load(run_dir),
     }
     said = {}
@@ -77,7 +78,7 @@ def test_damaged_results_and_the_remedy(text, run_dir):
     said = errors(run_dir)
     assert said.keys() == {"export", "report", "load"}
     assert said["export"] == said["load"]
-    line, remedy = said["export"].split(" To measure the run again: ")
+    line, remedy = said["export"].removesuffix("`.").split(" To measure the run again: `")
     assert line.startswith(f"{run_dir / RESULTS}: is damaged (")
     if text != "{}":
         assert said["report"] == said["export"]
@@ -94,7 +95,7 @@ def test_a_damaged_evaluation_names_the_command_that_writes_it(run_dir):
     file.write_text("{")
     with pytest.raises(InputError, match="is damaged") as caught:
         read_runs([file])
-    remedy = shlex.split(str(caught.value).split("To measure the run again: ")[1].split(" Left out.")[0])
+    remedy = shlex.split(str(caught.value).split("`")[1])
     assert evaluate.main([*remedy[3:], "--eval.num_images", "20"]) == 0
     assert read_runs([file])[0][0].num_images == 20
 

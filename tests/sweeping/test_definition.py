@@ -100,8 +100,8 @@ def test_a_sweeps_folder_is_an_ordinary_run_dir(tmp_path):
 
 
 REFUSED = [
-    (["--grid", "loss.jsd_weigth=1,2"], r"--grid: got 'loss.jsd_weigth', which is no field .*Did you mean 'loss.jsd_w"),
-    (["--grid", "loss=1,2"], r"--grid: got 'loss', which is no field"),
+    (["--grid", "loss.jsd_weigth=1,2"], r"got 'loss.jsd_weigth', which is not a field .*Did you mean 'loss.jsd_w"),
+    (["--grid", "loss=1,2"], r"--grid: got 'loss', which is not a field"),
     (["--grid", "loss.jsd_weight=1,much"], r"loss\.jsd_weight.*Got value: much"),
     (["--grid", "loss.jsd_weight=-1,1"], r"loss\.jsd_weight: got -1\.0; expected 0 or more"),
     (["--grid", "method=magn,magnn"], r"method: got 'magnn'; .*Did you mean 'magn'"),
@@ -111,21 +111,21 @@ REFUSED = [
     (["--grid", "train.seed=0,,1"], r"--grid: got 'train\.seed=0,,1'"),
     (["--grid", "train.seed=0,0"], r"trials 1 and 2 are the same: train\.seed 0"),
     (["--grid", "optim.lr=0.1,1e-1"], r"trials 1 and 2 are the same: optim\.lr 0\.1"),
-    (["--grid", "run_dir=a,b"], r"--grid: got 'run_dir'; a sweep sets it: --out"),
-    (["--grid", "train.seed=0,1", "--run_dir", "x"], r"got 'run_dir'; a sweep sets it"),
+    (["--grid", "run_dir=a,b"], r"--grid: got 'run_dir'; the sweep itself sets it. --out"),
+    (["--grid", "train.seed=0,1", "--run_dir", "x"], r"got 'run_dir'; the sweep itself sets it"),
     (["--grid", "train.seed=0,1", "--train.epohcs", "3"], r"train\.epohcs.*Did you mean 'train\.epochs'"),
     (["--random", "optim.lr=0.1..0.01", "--num_trials", "2"], r"--random: optim\.lr: .*expected low below high"),
     (["--random", "optim.lr=0..1:log", "--num_trials", "2"], r"expected a range above 0 for :log"),
     (["--random", "optim.lr=0.1", "--num_trials", "2"], r"expected low\.\.high or low\.\.high:log"),
     (["--random", "train.epochs=1.5..3", "--num_trials", "2"], r"expected whole numbers"),
-    (["--random", "method=0..1", "--num_trials", "2"], r"--random: method: takes no numbers; .*--grid method=a,b"),
+    (["--random", "method=0..1", "--num_trials", "2"], r"--random: method: is not a number; .*--grid method=a,b"),
     (["--random", "optim.lr=0.1..0.2"], r"--num_trials: got 0; expected 1 or more with --random"),
     (["--grid", "train.seed=0,1", "--num_trials", "2"], r"--num_trials: got 2; expected none without --random"),
     (
         ["--grid", "train.seed=0,1", "--random", "train.seed=0..9", "--num_trials", "2"],
         r"train\.seed varies in two ways",
     ),
-    ([], r"sweep: nothing varies"),
+    ([], r"sweep: no field varies"),
     (
         ["--grid", "train.seed=0,1", "--gpus_per_trial", "1.5"],
         r"--gpus_per_trial: got 1\.5; expected 0\.\.1, or a whole",
@@ -176,12 +176,12 @@ def test_the_yaml_form_and_the_command_line_make_the_same_trials(tmp_path):
     ("text", "message"),
     [
         ("grid: {train.seed: [0, 1]}\nnum_trails: 3\n", r"got 'num_trails'; .*Did you mean 'num_trials'"),
-        ("grid: {train.sed: [0, 1]}\n", r"got 'train\.sed', which is no field .*Did you mean 'train\.seed'"),
+        ("grid: {train.sed: [0, 1]}\n", r"got 'train\.sed', which is not a field .*Did you mean 'train\.seed'"),
         ("base: absent.yaml\ngrid: {train.seed: [0, 1]}\n", r"base: got 'absent\.yaml'; expected a YAML file"),
         ("grid: [0, 1]\n", r"cannot be read as a sweep; expected fields"),
         ("grid: {train.seed: 3}\n", r"cannot be read as a sweep"),
         ("trials: []\n", r"trials: got \[\]; expected at least one"),
-        ("trials: [{loss: {jsd_weight: 1}}]\n", r"got 'loss', which is no field"),
+        ("trials: [{loss: {jsd_weight: 1}}]\n", r"got 'loss', which is not a field"),
     ],
 )
 def test_a_sweeps_file_that_cannot_be_used_is_one_line(text, message, tmp_path):

@@ -68,12 +68,12 @@ def test_a_trial_that_ends_is_one_line(trials, terminal):
 
 
 def test_a_terminal_gets_the_table_and_a_pipe_does_not(trials, terminal, monkeypatch):
-    with Board(trials, set()).live():
+    with Board(trials, set()).live_table():
         pass
     assert "0 of 3 trials finished" in terminal.export_text()
     pipe = Console(width=120, record=True, force_terminal=False)
     monkeypatch.setattr(shown, "console", pipe)
-    with Board(trials, set()).live():
+    with Board(trials, set()).live_table():
         pass
     assert pipe.export_text() == ""
 

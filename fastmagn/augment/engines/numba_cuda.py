@@ -39,9 +39,8 @@ def fill_views(images: Tensor, params: ViewParams, out: Tensor) -> None:
     with torch.cuda.device(device):  # numba works on the current device
         indices = torch.from_numpy(params.indices).pin_memory().to(device, non_blocking=True)
         scratch = torch.empty(launch.scratch_shape, dtype=torch.uint8, device=device)
-        elements = (
-            out.view(torch.uint16) if out.dtype == torch.bfloat16 else out
-        )  # the CUDA array interface has no bfloat16
+        # The CUDA array interface has no bfloat16.
+        elements = out.view(torch.uint16) if out.dtype == torch.bfloat16 else out
         kernel = views_kernel(_ELEMENTS[out.dtype], launch.in_shared, device.index)
         stream = _stream(device.index, torch.cuda.current_stream(device).cuda_stream)
         with warnings.catch_warnings():
