@@ -81,6 +81,8 @@ def test_each_method_has_its_page():
     assert pages == set(METHODS)
     index = (ROOT / "docs" / "methods" / "index.md").read_text()
     assert all(f"[{name}]({name}.md)" in index for name in METHODS)
+    assert all(f"methods/{name}.md\n" in (ROOT / "mkdocs.yml").read_text() for name in METHODS)
+    assert all(f"`{name}`" in (ROOT / "README.md").read_text() for name in METHODS)
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ class Operation:
     """One AugMix operation.
 
     Args:
-        id: Its number in `ViewParams.ops`.
+        id: Its number in `AugMixParams.ops`.
         name: Its name.
         unit: The magnitude's unit; "none" if the operation has no magnitude.
         magnitude: (level in [0.1, 10), height, width) -> unsigned magnitude.

@@ -13,7 +13,7 @@ _CIFAR_LICENCE = (
     "It was published without an explicit licence; its authors ask to cite A. Krizhevsky, *Learning multiple layers of "
     "features from tiny images*, 2009."
 )
-_DATA = {
+ABOUT_DATA = {
     "cifar10": ("CIFAR-10: 50,000 training and 10,000 test images of 32x32 px in 10 classes. " + _CIFAR_LICENCE),
     "cifar100": ("CIFAR-100: 50,000 training and 10,000 test images of 32x32 px in 100 classes. " + _CIFAR_LICENCE),
     "digits": (
@@ -22,7 +22,7 @@ _DATA = {
     ),
 }
 _OWN_DATA = "Images of your own. **Fill in**: where they are from, who is in them, and their licence."
-# The sections that decide the weights. Paths are left out: they say something of the machine, not of the weights.
+# The sections that decide the weights. Paths are left out: they describe the machine, not the weights.
 _SECTIONS = ("method", "data", "model", "train", "optim", "augment", "mixing", "attack", "loss")
 _PATHS = ("dir", "download")
 
@@ -50,7 +50,7 @@ def model_card(trained: Trained, file: str, format: str, input: str | None) -> s
             _usage(file, format, input, height, width),
             "Classes, in order: " + ", ".join(info.class_names) + ".",
             "## Data",
-            _DATA.get(info.data, _OWN_DATA),
+            ABOUT_DATA.get(info.data, _OWN_DATA),
             "## Numbers",
             _numbers(trained.results),
             "## How it was trained",

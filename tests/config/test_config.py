@@ -1,6 +1,7 @@
 """The command line, the YAML files and their errors."""
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from fastmagn.config.schema import (
     AttackConfig,
     AugmentConfig,
     Config,
+    DataConfig,
     EvalConfig,
     LossConfig,
     MixingConfig,
@@ -20,8 +22,11 @@ from fastmagn.config.schema import (
 from fastmagn.config.text import flatten, plain, to_yaml
 from fastmagn.data import DATASETS
 from fastmagn.errors import InputError
+from fastmagn.evaluation.corrupt_config import CorruptConfig
+from fastmagn.exporting.card import ABOUT_DATA
 from fastmagn.methods.table import METHODS
 from fastmagn.models import MODELS
+from fastmagn.reporting.names import DATA_TITLES
 
 ROOT = Path(__file__).parent.parent.parent
 CONFIGS = sorted(  # a sweep's file is of another kind: tests/sweeping/test_definition.py
@@ -208,6 +213,12 @@ def test_help_describes_every_field(capsys):
             if dataclasses.is_dataclass(field.type):
                 continue
             assert f"{field.name}:" in section.__doc__, f"{section.__name__}.{field.name} has no sentence"
+
+
+def test_every_data_set_is_in_the_help_of_both_commands_in_reports_and_in_model_cards():
+    for section in (DataConfig, CorruptConfig):
+        assert all(re.search(rf"\b{name}\b", section.__doc__) for name in DATASETS), section
+    assert DATA_TITLES.keys() == ABOUT_DATA.keys() == DATASETS.keys() - {"folder"}
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from fastmagn.evaluation.logits import read_logits
 from fastmagn.evaluation.measure import predict
 from fastmagn.evaluation.run import evaluate_run
 from fastmagn.methods.rse import add_noise, noise_ensemble
-from fastmagn.methods.table import METHODS
+from fastmagn.methods.table import METHODS, get_method
 from fastmagn.methods.test_time import model_for_test
 from fastmagn.training.run import train
 from tests.helpers.small_runs import small_default as small
@@ -74,8 +74,12 @@ def test_the_ensemble_is_in_its_models_mode(training):
     assert context.model.training == training
 
 
-def test_other_methods_are_measured_as_they_are():
-    for method in METHODS.keys() - {"rse"}:
+def test_only_a_method_with_a_test_time_is_not_measured_as_it_is():
+    as_they_are = {method for method in METHODS if get_method(method).test_time is None}
+    assert (
+        {"standard", "at", "trades", "augmix", "magn", "magn_augmix", "dign"} <= as_they_are <= METHODS.keys() - {"rse"}
+    )
+    for method in as_they_are:
         context = make_context("--method", method, indices=INDICES)
         assert model_for_test(context.model, context.config, (32, 32)) is context.model
 

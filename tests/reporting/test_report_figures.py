@@ -142,7 +142,7 @@ def test_training_curves(fake_run):
 def test_a_method_has_its_own_colour_everywhere():
     assert METHOD_STYLES.keys() <= METHODS.keys()
     assert NETWORK_TITLES.keys() == MODELS.keys()
-    assert len(set(METHOD_STYLES.values())) == len({color for color, _ in METHOD_STYLES.values()}) == 13
+    assert len({color for color, _ in METHOD_STYLES.values()}) == len(METHOD_STYLES) >= 13
     of = [style({"method": "magn", "variant": variant}) for variant in range(5)]
     assert len({look.color for look in of}) == 1
     assert len({str(look.line) for look in of}) == len({look.hatch for look in of}) == 5
