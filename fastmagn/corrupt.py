@@ -16,5 +16,5 @@ if __name__ == "__main__":
 elif __name__ == "fastmagn.corrupt":
     from fastmagn.corruptions import corrupt
 
-    # An import sets the package's attribute `corrupt` to what stands here, and that must stay the function.
+    # An import sets the package's attribute `corrupt` to this entry, and `fastmagn.corrupt` must stay the function.
     sys.modules[__name__] = corrupt

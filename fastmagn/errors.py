@@ -1,4 +1,4 @@
-"""Errors meant for people: one line that says what came, what is allowed and what to do."""
+"""Errors meant for people: one line that says what was given, what is allowed and what to do."""
 
 import difflib
 import signal
@@ -22,7 +22,7 @@ def check(holds: bool, field: str, got: object, expected: str) -> None:
 
 
 class Interrupted(KeyboardInterrupt):
-    """SIGINT (Ctrl-C) or SIGTERM arrived, and the work was left in order.
+    """SIGINT (Ctrl-C) or SIGTERM arrived, and the work was stopped cleanly.
 
     Args:
         signal_number: Which of the two.
@@ -39,7 +39,7 @@ def printable(text: str) -> str:
 
 
 def one_line(error: Exception, max_chars: int | None = 200) -> str:
-    """An exception's message on one line, cut at `max_chars` (None: whole); its type's name where it has no message."""
+    """An exception's message on one line, cut at `max_chars` (None: not cut); its type's name if it has no message."""
     return " ".join(str(error).split())[:max_chars] or type(error).__name__
 
 
@@ -51,11 +51,11 @@ def some(names: Iterable[str], shown: int = 3) -> str:
 
 
 def nearest(name: str, known: Iterable[str], how_many: int = 1, cutoff: float = 0.6, prefix: str = "") -> str:
-    """What ends a message about an unknown name: ` Did you mean 'x'?`; empty where no known name is near.
+    """The end of a message about an unknown name: ` Did you mean 'x'?`; empty if no known name is near.
 
     Args:
         name: The unknown name.
-        known: The names there are.
+        known: The known names.
         how_many: At most this many of them are suggested, the nearest first.
         cutoff: How near a name must be, 0..1, as in difflib.get_close_matches.
         prefix: Put before the suggested names; it does not count as a part of them.

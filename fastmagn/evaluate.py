@@ -52,10 +52,10 @@ def main(arguments: list[str]) -> int:
 
 
 def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, Config]:
-    """The command's own arguments, and the configuration that the others and the run make.
+    """The command's own arguments, and the configuration: the run's, changed by the other arguments.
 
     Raises:
-        InputError: Arguments that do not go together; an unknown field; a run that cannot be read.
+        InputError: Arguments exclude each other, a field is unknown, or the run cannot be read.
     """
     own, fields = parse_own(_parser(), arguments)
     if own.classes is not None and own.images is None:

@@ -1,6 +1,7 @@
 """All randomness of the views: a pure function of (seed, epoch, sample index, view), the same for every engine.
 
-Legend: B batch, J AugMix views, N noise views, W chains (mixture_width), D operations of a chain, H W image size.
+Shape letters: B batch, J AugMix views, N noise views, W chains (mixture_width), D operations of a chain, H W image
+size.
 """
 
 import dataclasses
@@ -63,7 +64,7 @@ class AugMixParams:
     """What makes the AugMix views of an image.
 
     Args:
-        ops: Operations, ids of `ops.OPERATIONS`, int8 [J, B, W, D]; -1 beyond a chain's drawn depth.
+        ops: Operations, ids of `operations.OPERATIONS`, int8 [J, B, W, D]; -1 beyond a chain's drawn depth.
         magnitudes: Their signed magnitudes in the operation's unit, float64 [J, B, W, D].
         chain_weights: Dirichlet(1), float32 [J, B, W].
         mix_weight: Beta(1, 1), the share of the chains, float32 [J, B].
@@ -217,7 +218,7 @@ def empty_augmix(params: ViewParams) -> AugMixParams:
 
 
 def augmix_distributions(augment: AugmentConfig) -> tuple[int, bool, int, int]:
-    """What `draws.draw_augmix` has to know of the configuration."""
+    """The fields of the configuration that `draws.draw_augmix` needs."""
     return augment.aug_severity, augment.random_aug_severity, augment.mixture_depth, num_operations(augment)
 
 

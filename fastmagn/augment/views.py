@@ -1,6 +1,6 @@
 """uint8 images and their drawn parameters -> the float views that the model sees.
 
-Legend: V views, B batch, J AugMix views, N noise views, C H W image.
+Shape letters: V views, B batch, J AugMix views, N noise views, C H W image.
 """
 
 from collections.abc import Callable

@@ -17,7 +17,7 @@ from fastmagn.errors import EXIT_CODES, InputError, nearest, one_line
 
 T = TypeVar("T")
 
-# The parser would read a text in their place as the name of a file.
+# If one of these were given a string, the parser would read it as the name of a file.
 _SECTIONS = frozenset({"config", *(field.name for field in fields(Config) if is_dataclass(field.type))})
 _NEAR = 0.75  # how similar to a YAML file's unknown field a suggestion must be, 0..1
 
@@ -71,7 +71,7 @@ def check_options(arguments: list[str], known: Iterable[str], prog: str) -> None
 
 
 def _nearest_field(line: str, known: list[str]) -> str:
-    """The hint that ends a message about a YAML file's unknown field; empty where no known field is near."""
+    """The hint that ends a message about a YAML file's unknown field; empty if no known field is near."""
     group = re.search(r"Group '(\w+)'", line)
     for word in re.findall(r"'([\w.]+)", line):
         name = f"{group[1]}.{word}" if group else word

@@ -1,4 +1,4 @@
-"""Reads YAML of unknown origin: plain mappings, lists and short texts. Anything else is an error in one line.
+"""Reads YAML of unknown origin: plain mappings, lists and short strings. Anything else is an error in one line.
 
 The parser of the command line is safe against tags. It is not safe against an alias that expands into a billion values,
 a `class_path` that makes it import a module, or a section that names another file.
@@ -21,13 +21,13 @@ def read_plain_yaml(path: Path, sections: frozenset[str] = frozenset(), max_byte
 
     Args:
         path: The file.
-        sections: Keys of the top level whose value must be a mapping: the parser would read a text as a file's name.
+        sections: Keys of the top level whose value must be a mapping: the parser would read a string as a file's name.
         max_bytes: A larger file is not read.
 
     Raises:
         InputError: The file is larger, not a regular file, not UTF-8 or not YAML; or it has an anchor, an alias, a tag,
             a `class_path`, a character that cannot be printed, a value of more than 4096 characters, more than 16
-            levels, or a text in place of a section.
+            levels, or a string in place of a section.
     """
     try:
         if not path.is_file() or path.stat().st_size > max_bytes:
@@ -95,7 +95,7 @@ def _section_fault(text: str, sections: frozenset[str]) -> str | None:
         return None  # the parser of the fields reports it
     for key, value in root.value:
         if not isinstance(key, yaml.ScalarNode):
-            return f"line {key.start_mark.line + 1}: a key is not a text"
+            return f"line {key.start_mark.line + 1}: a key is not a string"
         if key.value in sections and not isinstance(value, yaml.MappingNode):
             return f"line {key.start_mark.line + 1}: {key.value} is not a mapping of its fields"
     return None

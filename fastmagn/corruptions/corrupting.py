@@ -72,7 +72,7 @@ def corrupt(
 def over_chunks(work: Callable[[slice], None], num_images: int, pixels_per_image: int) -> None:
     """Call `work` on slices that cover 0..num_images - 1, on NUMBA_NUM_THREADS threads (all cores by default).
 
-    Threads help only if `work` releases Python's lock, as kernels compiled with `nogil` do.
+    Threads help only if `work` releases the GIL, as kernels compiled with `nogil` do.
     """
     step = max(1, _CHUNK_PIXELS // pixels_per_image)
     chunks = [slice(first, min(first + step, num_images)) for first in range(0, num_images, step)]

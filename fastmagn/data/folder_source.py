@@ -5,7 +5,7 @@ decoder. So neither the batch size, the number of processes, the decoder nor an 
 resumed run needs no state except its position. For this reason DALI decodes the crops it is given (`image_slice`) and
 neither shuffles nor shards: its `readers.file` shuffles within a buffer, whose state the other decoder does not have.
 
-Legend: N images of the set, B batch, S image_size.
+Shape letters: N images of the set, B batch, S image_size.
 """
 
 from collections import deque
@@ -27,7 +27,7 @@ from fastmagn.errors import InputError
 from fastmagn_kernels import crops, rng
 
 PILLOW = ("pillow", "torchvision")  # `data.source`: today's name, and that of older configurations
-STALL_S = 300.0  # a disk that has not answered by then will not answer
+STALL_S = 300.0  # a disk that has not answered by then is taken for dead
 
 
 class FolderSource:

@@ -42,7 +42,7 @@ class ImageSet:
         std: Per-channel standard deviation of the training images, pixels in [0, 1].
         train_images_u8: uint8 [N, H, W, 3]; arrays are contiguous.
         train_labels: int64 [N], 0..K-1.
-        test_images_u8: uint8 [M, H, W, 3], likewise.
+        test_images_u8: uint8 [M, H, W, 3], likewise contiguous.
         test_labels: int64 [M], 0..K-1.
     """
 

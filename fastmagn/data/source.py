@@ -1,6 +1,6 @@
 """Training batches from a set that is in the device's memory: only an epoch's order is copied from the host.
 
-Legend: N images of the set, B batch, C H W image.
+Shape letters: N images of the set, B batch, C H W image.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A file that says which of a run's classes each class folder is of: JSON, YAML or CSV."""
+"""A file that maps class folders to a run's classes: JSON, YAML or CSV."""
 
 import csv
 import json

@@ -14,7 +14,7 @@ from fastmagn.machine.processes import World
 def use_cache(config: Config, world: World) -> EvalConfig:
     """The eval section of `config`, with `corrupted_dir` set to the -C set in `cache_dir`.
 
-    Rank 0 makes a set that is absent, and the other processes wait for it. Without a `cache_dir`, or with a
+    Rank 0 makes a missing set, and the other processes wait for it. Without a `cache_dir`, or with a
     `corrupted_dir` already given, the section is returned unchanged.
     """
     section, data = config.eval, config.data

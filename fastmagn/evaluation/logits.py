@@ -39,7 +39,7 @@ class LogitsWriter:
             self._severities.clear()
 
     def discard(self) -> None:
-        """Keep nothing of this folder in the end."""
+        """Discard the folder when the block ends."""
         self.is_discarded = True
 
 

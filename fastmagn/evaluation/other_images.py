@@ -45,14 +45,14 @@ def find_images(
     Args:
         folder: Holds CLASS/IMAGE.
         class_names: The K classes of the run; label k is class_names[k].
-        mapping: Folder name -> class name. A folder without an entry is named like its class. Two folders may be of
+        mapping: Folder name -> class name. A folder without an entry is named like its class. Two folders may belong to
             one class.
         image_size: Side of the square that the network sees, px.
         resize_px: The shorter side before the centre is cut out, px.
 
     Raises:
-        InputError: There is no folder, it has no class folders, or one of them holds no image or is of none of the
-            run's classes.
+        InputError: There is no folder, it has no class folders, or one of them holds no image or belongs to none of
+            the run's classes.
     """
     label_of = {name: label for label, name in enumerate(class_names)}
     files = list_classes(folder)

@@ -61,7 +61,7 @@ def evaluate_robustness(
         labels: N integers in 0..K-1.
         corruption_set: c15 (the usual benchmark's), c18 (without gaussian_noise), c19 (all).
         corrupted_dir: Folder of a -C set of these images: <corruption>.npy and labels.npy.
-        num_images: Measure only the first so many test images; 0 measures all.
+        num_images: Number of test images to measure on, the first ones; 0 means all.
         num_bins: Bins of the calibration errors, 1 or more.
         batch_size: Images per forward pass, 1 or more.
         device: Where to run; the model is moved there. By default it stays where its parameters are.
@@ -69,8 +69,8 @@ def evaluate_robustness(
 
     Returns:
         The measured part of results.json, fractions in 0..1: `num_images`, `clean_accuracy`, `mca` {c15, c18, c19; None
-        for a set that was not measured whole}, `corruption_accuracy` {name: [5, by severity]}, `rms_calibration_error`,
-        `calibration` and `reliability`.
+        for a set that was not measured completely}, `corruption_accuracy` {name: [5, by severity]},
+        `rms_calibration_error`, `calibration` and `reliability`.
 
     Raises:
         InputError: An argument is not as described here, or the -C set does not fit the images.

@@ -1,4 +1,4 @@
-"""What an exported file says of its model, besides the weights: a line of JSON in its metadata."""
+"""What an exported file says about its model besides the weights: a line of JSON in its metadata."""
 
 import dataclasses
 import json
@@ -92,7 +92,7 @@ def info_from_json(text: str | None, file: str) -> ModelInfo:
     """The ModelInfo of a file's metadata.
 
     Args:
-        text: What stands under METADATA_KEY, from anyone; None where nothing does.
+        text: The value under METADATA_KEY, from anyone; None if there is none.
         file: Name of the file, for the errors.
 
     Raises:

@@ -38,7 +38,7 @@ def replace_file(path: Path) -> Iterator[IO[bytes]]:
 def replace_folder(path: Path, overwrite: bool = True) -> Iterator[Path]:
     """Make an empty folder beside `path`, to be filled; on success it is renamed to `path`, else removed.
 
-    A reader sees the old folder or the new one, or none for an instant. The files are flushed by whoever writes them.
+    A reader sees the old folder or the new one, or none for an instant. The caller flushes the files.
 
     Args:
         path: The folder; links are followed.

@@ -1,4 +1,4 @@
-"""The processes of torchrun: the rank of this one, its share of the rows, what the others have."""
+"""The processes of torchrun: the rank of this one, its share of the rows, and values gathered from all."""
 
 import os
 import time
@@ -65,8 +65,8 @@ def fresh_store(store: dist.Store, rank: int, size: int) -> dist.Store:
     """A part of torchrun's store that holds nothing from before a restart. Waits for all processes.
 
     The store outlives the processes, and so do the addresses that they left there: a restarted process that reads an
-    old address calls a port on which nobody listens. The restart count does not identify the attempt: each host counts
-    its own. So rank 0 draws a name for the attempt. Each other process asks for it under a random name of its
+    old address connects to a port on which nothing listens. The restart count does not identify the attempt: each host
+    counts its own. So rank 0 draws a name for the attempt. Each other process asks for it under a random name of its
     own, which no earlier answer can have, and confirms that it has it.
 
     Raises:
@@ -82,9 +82,8 @@ def fresh_store(store: dist.Store, rank: int, size: int) -> dist.Store:
     deadline = time.monotonic() + _MEETING_TIMEOUT_S
     while missing:
         for other in missing:
-            if store.check(
-                [f"meeting/asks/{other}"]
-            ):  # an earlier process may have left it: asked again until confirmed
+            # An earlier process may have left this key, so each answer is repeated until it is confirmed.
+            if store.check([f"meeting/asks/{other}"]):
                 store.set(f"meeting/answers/{store.get(f'meeting/asks/{other}').decode()}", own_name)
         missing -= {other for other in missing if store.check([f"meeting/{own_name}/{other}"])}
         if time.monotonic() > deadline:

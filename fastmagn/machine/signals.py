@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: during training they act between steps, so that a run ends with a checkpoint; else at once."""
+"""Ctrl-C and SIGTERM: in training they act between steps, so that a run ends with a checkpoint; otherwise at once."""
 
 import os
 import signal

@@ -1,7 +1,7 @@
 """Checkpoints: all that a run needs to resume bit for bit.
 
 Neither the random stream nor the learning rate has state: every draw is a function of seed, epoch and sample index. So
-the weights, the optimiser, the loss scaler, the position and the running sums of the epoch are everything.
+a checkpoint holds the weights, the optimiser, the loss scaler, the position and the running sums of the epoch.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""RUN/checkpoints. The newest is last.pt, there at every instant after the first; older ones: step-00001234.pt."""
+"""RUN/checkpoints. The newest is last.pt, which exists at every instant once written; older ones: step-00001234.pt."""
 
 import os
 import shutil

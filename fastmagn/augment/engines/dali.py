@@ -21,7 +21,7 @@ Against Pillow (measured on the CPU; the table is tests/augment/engines/toleranc
 
 On a CPU this takes over ten times as long as the numba engine: every arithmetic step passes over the whole batch.
 
-Legend: V views, B batch, J AugMix views, W chains, D operations of a chain, H W image.
+Shape letters: V views, B batch, J AugMix views, W chains, D operations of a chain, H W image.
 """
 
 import atexit

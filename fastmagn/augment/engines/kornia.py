@@ -12,8 +12,8 @@ The engine uses Kornia's functions where they work per sample and where Pillow's
 use Kornia's contrast, brightness and saturation (defined differently), sharpness, posterize and solarize (the same, in
 more passes), or `warp_affine` (it inverts matrices and waits for the device to do so).
 
-Legend: V views, B batch, J AugMix views, N noise views, W chains or width, D operations of a chain, H height, n images
-of a group, A = 6 arguments of an operation.
+Shape letters: V views, B batch, J AugMix views, N noise views, W chains or width, D operations of a chain, H height, n
+images of a group, A = 6 arguments of an operation.
 """
 
 from collections.abc import Callable, Iterator

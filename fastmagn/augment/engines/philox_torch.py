@@ -1,6 +1,6 @@
 """The normals of `fastmagn_kernels.rng`, computed with torch on any device, so that torch engines draw the same noise.
 
-Legend: N noise views, B batch, E elements of an image, Q blocks of four, ceil(E / 4).
+Shape letters: N noise views, B batch, E elements of an image, Q blocks of four, ceil(E / 4).
 """
 
 import math

@@ -1,6 +1,6 @@
 """The reference engine: Pillow itself, image by image. Slow and obviously right; tests hold every other engine to it.
 
-Legend: V views, B batch, J AugMix views, N noise views, H W C image.
+Shape letters: V views, B batch, J AugMix views, N noise views, H W C image.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """Crops of image files, decoded ahead on threads. Pillow decodes here; `dali_crops` does it with NVIDIA DALI.
 
-Legend: B batch, S image_size.
+Shape letters: B batch, S image_size.
 """
 
 from collections.abc import Callable
@@ -47,7 +47,7 @@ class Decoder(Protocol):
 
 
 class PillowDecoder:
-    """Decodes each image with Pillow on one of `data.num_workers` threads; Pillow releases Python's lock meanwhile."""
+    """Decodes each image with Pillow on one of `data.num_workers` threads; Pillow releases the GIL meanwhile."""
 
     def __init__(self, files: ImageFiles, config: DataConfig, device: torch.device) -> None:
         self.files, self.image_size, self.device = files, config.image_size, device

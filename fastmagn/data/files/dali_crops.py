@@ -5,10 +5,10 @@ DALI would decode differently from Pillow (EXIF orientation, CMYK, formats other
 JPEG does) go to Pillow, image by image within a batch.
 
 On a CPU the crops equal Pillow's bit for bit (tests/data/test_folder_source.py): both decode with libjpeg-turbo, its
-accurate transform and its smooth upsampling of the colours. On a GPU nvJPEG decodes and DALI resizes, some levels off;
-how many is not measured.
+accurate transform and its smooth upsampling of the colours. On a GPU nvJPEG decodes and DALI resizes; their crops
+differ from Pillow's by some levels, how many has not been measured.
 
-Legend: B batch, S image_size.
+Shape letters: B batch, S image_size.
 """
 
 import atexit
@@ -87,7 +87,7 @@ class _Lane:
         if encoded:
             try:
                 made = self._run(list(encoded.values()), boxes[list(encoded)], len(rows))
-            except RuntimeError as error:  # one image makes DALI give up the whole batch, and the pipeline with it
+            except RuntimeError as error:  # one bad image fails the whole batch in DALI, and breaks the pipeline
                 self.pipeline = None
                 message = f"DALI cannot decode a batch ({one_line(error)}); Pillow decodes it."
                 warnings.warn(f"{decoder.files.root}: {message}", stacklevel=2)

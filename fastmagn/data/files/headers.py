@@ -13,7 +13,7 @@ from fastmagn.data.files.decoding import Unreadable, open_image, quiet_pillow, t
 
 _ORIENTATION = 0x0112  # EXIF's tag
 _JPEG_END = b"\xff\xd9"
-# A network disk's answering time limits how fast headers are read, not the cores.
+# The latency of network storage limits how fast headers are read, not the number of cores.
 _SCAN_THREADS = 16
 _FILES_PER_TASK = 256  # reading a header takes 30 us, and handing one file to a thread takes as long
 
