@@ -12,7 +12,7 @@ import numpy as np
 from fastmagn.augment.operations import NUM_AUGMIX_OPERATIONS, OPERATIONS
 from fastmagn.config.schema import AugmentConfig
 from fastmagn.errors import check
-from fastmagn_kernels import draws, rng
+from fastmagn_kernels.random import draws, rng
 
 # jitter_order -> the order in which the colour jitter applies its three parts.
 JITTER_ORDERS = (
@@ -164,7 +164,7 @@ def sample_view_params(
 def identity_base(params: ViewParams) -> ViewParams:
     """The same AugMix and noise draws on the images as they are: no crop, flip, jitter or rotation.
 
-    A quantity that is turned off moves no other (`fastmagn_kernels.draws`).
+    A quantity that is turned off moves no other (`fastmagn_kernels.random.draws`).
     """
     as_they_are = dataclasses.replace(
         params.augment, crop_padding_px=0, horizontal_flip=False, color_jitter=0.0, rotation_deg=0.0

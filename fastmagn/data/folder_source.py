@@ -23,7 +23,7 @@ from fastmagn.data.files.on_demand import FolderImages, warn_of_grey
 from fastmagn.data.image_set import ImagePart
 from fastmagn.data.source import Batch, check_batch_size
 from fastmagn.errors import InputError
-from fastmagn_kernels import crops, rng
+from fastmagn_kernels.random import crops, rng
 
 STALL_S = 300.0  # a disk that has not answered by then does not
 

@@ -1,6 +1,6 @@
 """Random directions of the estimators, from the counter-based stream: each a function of (seed, purpose, draw, sample).
 
-They take the words of the training noise of an epoch that no run reaches (`fastmagn_kernels.draws`), view
+They take the words of the training noise of an epoch that no run reaches (`fastmagn_kernels.random.draws`), view
 `purpose * 2^16 + draw`. So nothing depends on the batch size, and every model meets the same directions.
 """
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fastmagn.errors import check
-from fastmagn_kernels import draws, rng
+from fastmagn_kernels.random import draws, rng
 
 MAX_DRAWS = 1 << 16
 _EPOCH = 2**32 - 2

@@ -16,7 +16,7 @@ from fastmagn.config.schema import DataConfig
 from fastmagn.data import FolderSource, folder_source, load_data, make_source, split_validation
 from fastmagn.data.files.crops import has_dali
 from fastmagn.errors import InputError
-from fastmagn_kernels import rng
+from fastmagn_kernels.random import rng
 from tests.data.photo_folders import SIZES, enlarged, small_pictures
 
 SIDE, BATCH, SEED = 48, 12, 7

@@ -25,9 +25,9 @@ from torch import Tensor
 
 from fastmagn.augment.engines.philox_torch import standard_normal
 from fastmagn.augment.params import JITTER_ORDERS, AugMixParams, BaseParams, ViewParams
-from fastmagn_kernels import draws
 from fastmagn_kernels.pixel import MAX_ANGLE_UNITS, rotation_offset, rotation_table
-from fastmagn_kernels.rng import STREAM_NOISE
+from fastmagn_kernels.random import draws
+from fastmagn_kernels.random.rng import STREAM_NOISE
 
 # Images uint8 [n, 3, H, W], arguments float64 [n, A] (`_arguments`) -> uint8 [n, 3, H, W].
 GroupFunction = Callable[[Tensor, Tensor], Tensor]

@@ -1,4 +1,4 @@
-"""The normals of `fastmagn_kernels.rng` in torch operations, on any device: engines in torch draw the same noise.
+"""The normals of `fastmagn_kernels.random` in torch operations, on any device: engines in torch draw the same noise.
 
 Legend: N noise views, B batch, E elements of an image, Q blocks of four, ceil(E / 4).
 """
@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from fastmagn_kernels import rng
+from fastmagn_kernels.random import rng
 
 # Salmon et al., SC 2011 (Random123): philox4x32's two multipliers, and the Weyl steps of its key.
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)

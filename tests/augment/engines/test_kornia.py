@@ -15,7 +15,7 @@ from fastmagn.augment.operations import OPERATIONS
 from fastmagn.augment.params import ViewParams, ViewSpec, identity_base, sample_view_params
 from fastmagn.augment.views import VIEW_DTYPES, FillViews, choose_engine, make_views
 from fastmagn.config.schema import AugmentConfig
-from fastmagn_kernels import rng
+from fastmagn_kernels.random import rng
 from tests.augment.drawn import with_draws
 from tests.augment.engines.tolerances import check_table, differences, drawable_magnitudes, measured
 from tests.kernels.test_rng import philox_reference
