@@ -13,7 +13,7 @@ import numpy as np
 from fastmagn.augment.operations import NUM_AUGMIX_OPERATIONS, OPERATIONS
 from fastmagn.config.schema import AugmentConfig
 from fastmagn.errors import check
-from fastmagn_kernels import draws, rng
+from fastmagn_kernels.random import draws, rng
 
 JITTER_PARTS = ("brightness", "contrast", "saturation")
 # jitter_order -> the order in which the colour jitter applies its three parts.

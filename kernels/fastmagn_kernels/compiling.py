@@ -61,8 +61,8 @@ def jit_uncounted(function: Callable) -> Any:
 def cache_folder() -> str:
     """Where compiled kernels are kept: NUMBA_CACHE_DIR, else beside the sources, else the user's cache folder."""
     digest = hashlib.sha256()
-    for path in sorted(_SOURCES.glob("*.py")):
-        digest.update(path.name.encode() + path.read_bytes())
+    for path in sorted(_SOURCES.rglob("*.py")):
+        digest.update(path.relative_to(_SOURCES).as_posix().encode() + path.read_bytes())
     if config.CACHE_DIR:
         base = Path(config.CACHE_DIR)
     elif os.access(_SOURCES, os.W_OK):

@@ -14,7 +14,7 @@ import math
 import numpy as np
 
 from fastmagn_kernels.compiling import jit
-from fastmagn_kernels.draws import ANGLE_UNITS_PER_DEGREE
+from fastmagn_kernels.random.draws import ANGLE_UNITS_PER_DEGREE
 
 MAX_ANGLE_UNITS = 30 * ANGLE_UNITS_PER_DEGREE
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fastmagn.data import DeviceSource, ImagePart, ImageSet, split_validation
 from fastmagn.errors import InputError
-from fastmagn_kernels import rng
+from fastmagn_kernels.random import rng
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
 

@@ -26,9 +26,9 @@ from torch import Tensor
 from fastmagn.augment.engines.philox_torch import standard_normal
 from fastmagn.augment.params import JITTER_PARTS, AugMixParams, BaseParams, ViewParams, jitter_steps
 from fastmagn.errors import InputError
-from fastmagn_kernels import draws
 from fastmagn_kernels.pixel import MAX_ANGLE_UNITS, rotation_offset, rotation_table
-from fastmagn_kernels.rng import STREAM_NOISE
+from fastmagn_kernels.random import draws
+from fastmagn_kernels.random.rng import STREAM_NOISE
 
 try:
     from kornia.enhance import equalize

@@ -4,9 +4,9 @@ import numpy as np
 from torch import Tensor
 
 from fastmagn.augment.params import ViewParams, augmix_distributions, empty_augmix
-from fastmagn_kernels import rng
-from fastmagn_kernels.augmix_cpu import make_scratch, make_views_batch
-from fastmagn_kernels.rotate_cpu import make_rotations
+from fastmagn_kernels.augmix_cpu.rotate import make_rotations
+from fastmagn_kernels.augmix_cpu.views import make_scratch, make_views_batch
+from fastmagn_kernels.random import rng
 
 
 def fill_views(images: Tensor, params: ViewParams, out: Tensor) -> None:

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from fastmagn.augment.params import ViewParams, max_angle_units, max_depth, num_operations
 from fastmagn.errors import check
-from fastmagn_kernels import rng
-from fastmagn_kernels.augmix_cuda import BLOCK, MAX_PIXELS, Launch, Settings, plan_launch, views_kernel
+from fastmagn_kernels.augmix_cuda.views import BLOCK, MAX_PIXELS, Launch, Settings, plan_launch, views_kernel
 from fastmagn_kernels.pixel import rotation_table
+from fastmagn_kernels.random import rng
 
 _ELEMENTS = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 

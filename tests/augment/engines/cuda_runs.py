@@ -12,9 +12,9 @@ from numba.core.errors import NumbaPerformanceWarning
 
 from fastmagn.augment.engines.numba_cuda import settings_of
 from fastmagn.augment.params import ViewParams
-from fastmagn_kernels.augmix_cuda import BLOCK, Launch, plan_launch, views_kernel
-from fastmagn_kernels.compiling_cuda import jit_kernel
-from fastmagn_kernels.operations_cuda import BINS, SEGMENTS, apply_operation
+from fastmagn_kernels.augmix_cuda.compiling import jit_kernel
+from fastmagn_kernels.augmix_cuda.operations import BINS, SEGMENTS, apply_operation
+from fastmagn_kernels.augmix_cuda.views import BLOCK, Launch, plan_launch, views_kernel
 from fastmagn_kernels.pixel import rotation_table
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"

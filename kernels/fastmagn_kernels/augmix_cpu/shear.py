@@ -23,8 +23,8 @@ A neighbour beyond the border counts as the border's pixel.
 
 import numpy as np
 
+from fastmagn_kernels.augmix_cpu.geometry import copy, transform_pixels
 from fastmagn_kernels.compiling import jit_uncounted
-from fastmagn_kernels.geometry_cpu import copy, transform_pixels
 
 _BITS = 23
 _DOUBTFUL = 2.0**-28

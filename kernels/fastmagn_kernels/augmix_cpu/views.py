@@ -10,34 +10,35 @@ import functools
 
 import numba
 import numpy as np
-from numba import prange
+from numba import prange, types
+from numba.extending import intrinsic
 
-from fastmagn_kernels import draws, operations_cpu
-from fastmagn_kernels.compiling import jit, jit_uncounted
-from fastmagn_kernels.geometry_cpu import BLOCK, copy, rotate, translate
-from fastmagn_kernels.layout_cpu import mirror, pixels_to_planes, planes_to_pixels, stream
-from fastmagn_kernels.operations_cpu import (
+from fastmagn_kernels.augmix_cpu import operations
+from fastmagn_kernels.augmix_cpu.geometry import BLOCK, copy, rotate, translate
+from fastmagn_kernels.augmix_cpu.layout import mirror, pixels_to_planes, planes_to_pixels, stream
+from fastmagn_kernels.augmix_cpu.operations import (
     apply_operation,
     enhance_brightness,
     enhance_color,
     enhance_contrast,
     thread_scratch,
 )
+from fastmagn_kernels.compiling import jit, jit_uncounted
 from fastmagn_kernels.pixel import unit
-from fastmagn_kernels.rng import STREAM_NOISE, standard_normal
-from fastmagn_kernels.sharing import claim
+from fastmagn_kernels.random import draws
+from fastmagn_kernels.random.rng import STREAM_NOISE, standard_normal
 
 _BRIGHTNESS, _CONTRAST, _SATURATION = range(3)
 # jitter_order -> its three parts; the order of fastmagn.augment.params.JITTER_ORDERS.
 _JITTER_ORDERS = np.array([[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]], np.int64)
 _FIRST_CHAIN_ROW = 2  # after the clean view's and the spare one
-_CHAINS_AT_ONCE = operations_cpu.NUM_ROWS - _FIRST_CHAIN_ROW  # the usual width; their sum stays in registers
+_CHAINS_AT_ONCE = operations.NUM_ROWS - _FIRST_CHAIN_ROW  # the usual width; their sum stays in registers
 
 
 @functools.lru_cache(maxsize=1)
-def make_scratch(height: int, width: int) -> operations_cpu.Scratch:
+def make_scratch(height: int, width: int) -> operations.Scratch:
     """The memory of all threads, for images of one size; kept, since kernels hold the GIL: no two use it at once."""
-    return operations_cpu.make_scratch(numba.config.NUMBA_NUM_THREADS, height, width)
+    return operations.make_scratch(numba.config.NUMBA_NUM_THREADS, height, width)
 
 
 @jit_uncounted
@@ -200,6 +201,21 @@ def image_views(
             chain_weights[j, i], mix_weight[j, i], rotations, own,
         )  # fmt: skip
     return clean
+
+
+@intrinsic
+def claim(typingctx, counter):
+    """Return `counter[0]`, int64, and add one to it, atomically.
+
+    So threads share a batch as they become free. numba's `prange` gives each thread its part beforehand, and all wait
+    for the slowest core.
+    """
+
+    def generate(context, builder, signature, args):
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        return builder.atomic_rmw("add", data, context.get_constant(types.int64, 1), "monotonic")
+
+    return types.int64(counter), generate
 
 
 @jit(parallel=True)

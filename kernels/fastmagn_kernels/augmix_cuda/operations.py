@@ -14,8 +14,6 @@ import math
 import numpy as np
 from numba import cuda
 
-from fastmagn_kernels import draws
-from fastmagn_kernels.draws import ANGLE_UNITS_PER_DEGREE
 from fastmagn_kernels.pixel import (
     MAX_ANGLE_UNITS,
     autocontrast_entry,
@@ -31,6 +29,8 @@ from fastmagn_kernels.pixel import (
     smooth,
     solarize_entry,
 )
+from fastmagn_kernels.random import draws
+from fastmagn_kernels.random.draws import ANGLE_UNITS_PER_DEGREE
 
 BINS = 3 * 256  # of the three channels' histograms or tables, one after another
 _SEGMENT = 16  # bins that one thread sums up

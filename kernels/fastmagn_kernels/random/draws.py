@@ -21,7 +21,7 @@ Legend: B batch, J AugMix views, N noise views, W chains (mixture_width), D oper
 import numpy as np
 
 from fastmagn_kernels.compiling import jit
-from fastmagn_kernels.rng import (
+from fastmagn_kernels.random.rng import (
     STREAM_AUGMIX,
     STREAM_BASE,
     STREAM_SIGMA,
@@ -32,7 +32,7 @@ from fastmagn_kernels.rng import (
     uniform,
 )
 
-# Operations' ids: the table is fastmagn/augment/ops.py. An id is never given to another operation: runs must replay.
+# The operations' ids, whose table is fastmagn/augment/ops.py. An id is never reused: runs must replay.
 AUTOCONTRAST = 0
 EQUALIZE = 1
 POSTERIZE = 2
@@ -47,6 +47,9 @@ CONTRAST = 10
 BRIGHTNESS = 11
 SHARPNESS = 12
 NO_OPERATION = -1  # beyond a chain's drawn depth
+
+# Raise it when an id, a magnitude rule or a slot changes, because old runs then no longer replay.
+OPS_VERSION = 1
 
 ANGLE_UNITS_PER_DEGREE = 64
 RANDOM_DEPTH = 3  # a depth that is drawn is uniform in 1..3

@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastmagn_kernels import draws
+from fastmagn_kernels.augmix_cpu.geometry import BLOCK, block_shape, copy, translate
+from fastmagn_kernels.augmix_cpu.layout import CACHE_LINE
+from fastmagn_kernels.augmix_cpu.lookup import look_up, look_up_vectors
+from fastmagn_kernels.augmix_cpu.rotate import rotate_degrees
+from fastmagn_kernels.augmix_cpu.shear import block_size, padding, shear_x, shear_y
 from fastmagn_kernels.compiling import jit_uncounted
-from fastmagn_kernels.geometry_cpu import BLOCK, block_shape, copy, translate
-from fastmagn_kernels.layout_cpu import CACHE_LINE
-from fastmagn_kernels.lookup_cpu import look_up, look_up_vectors
 from fastmagn_kernels.pixel import (
     autocontrast_line,
     blend,
@@ -25,8 +26,7 @@ from fastmagn_kernels.pixel import (
     solarize_entry,
     stretch,
 )
-from fastmagn_kernels.rotate_cpu import rotate_degrees
-from fastmagn_kernels.shear_cpu import block_size, padding, shear_x, shear_y
+from fastmagn_kernels.random import draws
 
 NUM_ROWS = 5  # the clean view's row, a spare one, and one for each of the three chains that are mixed at once
 

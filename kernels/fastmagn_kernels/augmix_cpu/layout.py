@@ -10,8 +10,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from fastmagn_kernels.augmix_cpu.lookup import LANES, VECTOR, pointer_at
 from fastmagn_kernels.compiling import jit_uncounted
-from fastmagn_kernels.lookup_cpu import LANES, VECTOR, pointer_at
 
 _ROW_LANES = 16  # of what a row is mirrored in
 _FLOAT_LANES = 16

@@ -22,11 +22,11 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from fastmagn_kernels.augmix_cpu.geometry import copy, rotate, rotation_matrix, transform_pixels
+from fastmagn_kernels.augmix_cpu.lookup import LANES, cpu_has, load_quarters, look_up_lanes, pointer_at
 from fastmagn_kernels.compiling import jit, jit_uncounted
-from fastmagn_kernels.draws import ANGLE_UNITS_PER_DEGREE
-from fastmagn_kernels.geometry_cpu import copy, rotate, rotation_matrix, transform_pixels
-from fastmagn_kernels.lookup_cpu import LANES, cpu_has, load_quarters, look_up_lanes, pointer_at
 from fastmagn_kernels.pixel import MAX_ANGLE_UNITS, rotation_table
+from fastmagn_kernels.random.draws import ANGLE_UNITS_PER_DEGREE
 
 MAX_DEGREES = MAX_ANGLE_UNITS // ANGLE_UNITS_PER_DEGREE
 _FEATURES = ("avx512vbmi", "avx512vnni")

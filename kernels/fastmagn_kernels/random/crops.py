@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from fastmagn_kernels.compiling import jit
-from fastmagn_kernels.rng import STREAM_CROP, below, philox4x32, stream_view_word, uniform
+from fastmagn_kernels.random.rng import STREAM_CROP, below, philox4x32, stream_view_word, uniform
 
 _TRIES = 10
 _MIN_RATIO = 3.0 / 4.0

@@ -24,11 +24,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import cuda, types
 
-from fastmagn_kernels import draws
-from fastmagn_kernels.compiling import jit
-from fastmagn_kernels.compiling_cuda import jit_kernel
-from fastmagn_kernels.draws import MAX_DEPTH, MAX_WIDTH, NO_OPERATION
-from fastmagn_kernels.operations_cuda import (
+from fastmagn_kernels.augmix_cuda.compiling import jit_kernel
+from fastmagn_kernels.augmix_cuda.operations import (
     BINS,
     SEGMENTS,
     apply_operation,
@@ -40,7 +37,10 @@ from fastmagn_kernels.operations_cuda import (
     shift,
     thread_number,
 )
-from fastmagn_kernels.rng import STREAM_NOISE, normal_pair, philox4x32, stream_view_word
+from fastmagn_kernels.compiling import jit
+from fastmagn_kernels.random import draws
+from fastmagn_kernels.random.draws import MAX_DEPTH, MAX_WIDTH, NO_OPERATION
+from fastmagn_kernels.random.rng import STREAM_NOISE, normal_pair, philox4x32, stream_view_word
 
 BLOCK = (32, 8)  # a warp for a row of CIFAR's images
 SCRATCH_BYTES = 60 * 2**20
