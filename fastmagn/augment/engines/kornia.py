@@ -70,7 +70,7 @@ def _upload(array: np.ndarray, device: torch.device) -> Tensor:
 def _base_transform(images: Tensor, params: ViewParams, rows: slice) -> Tensor:
     """Crop, flip, jitter, rotate the samples `rows`, uint8 [n, 3, H, W]."""
     padding, device = params.augment.crop_padding_px, images.device
-    base = BaseParams(**{name: array[rows] for name, array in vars(params.base).items()})
+    base = BaseParams(**{name: array[rows] for name, array in params.base._asdict().items()})
     window = np.stack([base.crop_x_px - padding, base.crop_y_px - padding, base.flip], 1)
     images = _shift(images, *_upload(window, device).unbind(1))
     factors = np.stack([getattr(base, part) for part in _PARTS], 1)
@@ -90,7 +90,7 @@ def _base_transform(images: Tensor, params: ViewParams, rows: slice) -> Tensor:
 
 def _augmix_views(clean_u8: Tensor, clean: Tensor, params: ViewParams, rows: slice) -> Tensor:
     """The AugMix views of `rows`, float32 [J, n, H, W, 3]; clean_u8 uint8 [n, 3, H, W] is float32 [n, H, W, 3] too."""
-    augmix = AugMixParams(**{name: array[:, rows] for name, array in vars(params.augmix).items()})
+    augmix = AugMixParams(**{name: array[:, rows] for name, array in params.augmix._asdict().items()})
     chains = _chains(clean_u8, augmix)
     weights = _upload(augmix.chain_weights / np.float32(255), chains.device)[..., None, None, None]
     mixture = weights[:, :, 0] * chains[:, :, 0]
