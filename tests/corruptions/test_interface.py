@@ -6,8 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastmagn import corruptions as threads
-from fastmagn.corruptions import CORRUPTION_SETS, CORRUPTIONS, available_corruptions, corrupt, frost_pictures
+from fastmagn.corruptions import (
+    CORRUPTION_SETS,
+    CORRUPTIONS,
+    available_corruptions,
+    corrupt,
+    corrupting,
+    frost_pictures,
+)
 from fastmagn.errors import InputError
 from tests.helpers.processes import run
 
@@ -29,7 +35,7 @@ def test_sets():
 
 @pytest.mark.parametrize("name", HERE)
 def test_any_subset_order_split_and_thread_count_gives_the_same_pixels(name, pictures, monkeypatch):
-    monkeypatch.setattr(threads, "_CHUNK_PIXELS", 16 * 32 * 32)
+    monkeypatch.setattr(corrupting, "_CHUNK_PIXELS", 16 * 32 * 32)
     images = pictures[:40]
     whole = corrupt(images, name, 3, seed=11)
     order = np.random.default_rng(0).permutation(40)[:25]
