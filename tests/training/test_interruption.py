@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastmagn import train as train_module
 from fastmagn.errors import InputError, Interrupted
 from fastmagn.machine.files import os_error_behind
 from fastmagn.machine.processes import World
@@ -20,7 +19,8 @@ from fastmagn.runs import lock as lock_module
 from fastmagn.runs.lock import run_lock
 from fastmagn.runs.paths import last_checkpoint
 from fastmagn.runs.records import RunFiles
-from fastmagn.training import saving
+from fastmagn.training import loop, saving
+from fastmagn.training import run as run_module
 from fastmagn.training.run import train
 from tests.helpers import processes, smooth_network
 from tests.helpers.processes import LIMIT_S, ROOT, wait_until
@@ -61,7 +61,7 @@ def test_killed_between_any_two_writes_of_an_epochs_end(place, epoch, undisturbe
     where, name = {
         "before the row": (RunFiles, "_write_metrics"),
         "after the row": (RunFiles, "_log_scalars"),
-        "after TensorBoard": (train_module, "print_epoch"),
+        "after TensorBoard": (loop, "print_epoch"),
         "before the checkpoint": (saving, "put_checkpoint"),
         "after the checkpoint": (saving, "put_checkpoint"),
     }[place]
@@ -201,8 +201,8 @@ def test_ctrl_c_inside_pytorchs_writing_is_still_ctrl_c():
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from fastmagn.distributed import World
-from fastmagn.run_lock import run_lock
+from fastmagn.machine.processes import World
+from fastmagn.runs.lock import run_lock
 with run_lock(Path(sys.argv[1]), World()):
     if os.fork() == 0:
         time.sleep(20)
@@ -280,14 +280,14 @@ def test_a_full_disk_is_survived_and_everything_is_written_once_there_is_room(
         monkeypatch.setattr("fastmagn.runs.checkpoint_folder.check_room", lambda *arguments: None)
     (small_disk / "run").mkdir()
     filler = fill(small_disk, leave)
-    honest = train_module.print_epoch
+    honest = loop.print_epoch
 
     def making_room(row, epochs):
         honest(row, epochs)
         if row["epoch"] == 1:
             filler.unlink()
 
-    monkeypatch.setattr(train_module, "print_epoch", making_room)
+    monkeypatch.setattr(loop, "print_epoch", making_room)
     train(small(small_disk / "run"))
     output = " ".join(capsys.readouterr().out.split())
     if looked_ahead or leave == 0:
@@ -365,7 +365,7 @@ def test_results_that_cannot_be_written_are_a_line(undisturbed, small_disk, monk
 @pytest.mark.parametrize("poisoned", [0, 2, 5])
 def test_a_gradient_that_is_not_finite_is_named_and_never_saved(poisoned, tmp_path, monkeypatch):
     """The losses up to that step are finite: without a look at the weights its checkpoint would be saved as good."""
-    honest = train_module.build_run
+    honest = run_module.build_run
     backward_passes = iter(range(100))
 
     def build(*arguments):
@@ -376,7 +376,7 @@ def test_a_gradient_that_is_not_finite_is_named_and_never_saved(poisoned, tmp_pa
         )
         return run
 
-    monkeypatch.setattr(train_module, "build_run", build)
+    monkeypatch.setattr(run_module, "build_run", build)
     with pytest.raises(InputError) as error:
         train(small(tmp_path / "run", "--train.checkpoint_every_steps", "1"))
     last = last_checkpoint(tmp_path / "run")
@@ -393,7 +393,7 @@ def test_a_gradient_that_is_not_finite_is_named_and_never_saved(poisoned, tmp_pa
 
 
 def test_an_average_or_a_statistic_that_is_not_finite_is_named_too(tmp_path, monkeypatch):
-    honest = train_module.train_step
+    honest = loop.train_step
     for spoil, name in (
         (lambda run: run.average.network[1].running_var, "average of network.1.running_var"),
         (lambda run: run.model.network[1].running_mean, "network.1.running_mean"),
@@ -406,7 +406,7 @@ def test_an_average_or_a_statistic_that_is_not_finite_is_named_too(tmp_path, mon
                 spoil(run)[0] = float("inf")
             return parts
 
-        monkeypatch.setattr(train_module, "train_step", spoiled)
+        monkeypatch.setattr(loop, "train_step", spoiled)
         with pytest.raises(InputError) as error:
             train(small(tmp_path / name, "--train.ema_decay", "0.9", "--train.checkpoint_every_steps", "1"))
         assert str(error.value).startswith(f"{name}: got a value that is not finite at step 0 (epoch 1)")

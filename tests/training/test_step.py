@@ -18,6 +18,7 @@ from fastmagn.runs.checkpoint import config_sha256, read_checkpoint
 from fastmagn.runs.checksum import add_checksum
 from fastmagn.runs.failures import explain_failures
 from fastmagn.runs.paths import last_checkpoint
+from fastmagn.training import loop
 from fastmagn.training.ema import make_average, update_average
 from fastmagn.training.run import train
 from fastmagn.training.step import Run
@@ -185,15 +186,13 @@ def test_other_failures_stay_as_they_are(tmp_path):
 @pytest.mark.parametrize(("part", "step"), [("consistency", 3), ("loss", 0)])
 def test_what_is_not_finite_stops_with_its_part_step_and_checkpoint(part, step, tmp_path, monkeypatch):
     """From some step on one part is NaN, and with it the loss."""
-    from fastmagn import train as module
-
-    honest = module.train_step
+    honest = loop.train_step
 
     def poisoned(run: Run, pieces: list, number: int) -> dict[str, torch.Tensor]:
         parts = honest(run, pieces, number)
         return parts | dict.fromkeys({part, "loss"}, torch.tensor(float("nan"))) if number >= step else parts
 
-    monkeypatch.setattr(module, "train_step", poisoned)
+    monkeypatch.setattr(loop, "train_step", poisoned)
     arguments = ["--train.max_steps", "6", "--train.checkpoint_every_steps", "2"]
     with pytest.raises(InputError) as error:
         train(small(tmp_path / "run", *arguments))
