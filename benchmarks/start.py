@@ -1,6 +1,6 @@
 """python -m benchmarks.start: measure the time and the memory that each command needs to answer `--help`.
 
-    python -m benchmarks.start [--repeats 5] [--out FILE.json]
+    python -m benchmarks.start [--repeats 5] [--checkout DIR] [--out FILE.json]
 
 This is what every call of a command pays before it does anything: Python, the command's imports, its parser. Each
 `--help` is a new process, in turn for all commands. The CPU seconds are its user and system time; the memory is its
@@ -9,6 +9,7 @@ peak resident size. The files are in the disk cache, since one round is not coun
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -45,24 +46,34 @@ def main(arguments: list[str]) -> int:
     """Measure, print the table, and write the JSON if requested."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.start", description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5, help="counted calls of each command (default: 5)")
+    parser.add_argument(
+        "--checkout", type=Path, help="measure the commands of another checkout, such as an older commit"
+    )
     parser.add_argument("--out", type=Path, help="JSON file to write")
     options = parser.parse_args(arguments)
     check(options.repeats >= 1, "repeats", options.repeats, "1 or more")
-    rounds = [{name: start(f"fastmagn.{name}") for name in COMMANDS} for _ in range(1 + options.repeats)][1:]
+    rounds = [
+        {name: start(f"fastmagn.{name}", options.checkout) for name in COMMANDS} for _ in range(1 + options.repeats)
+    ][1:]
     measured = {
         name: {field: spread([getattr(one[name], field) for one in rounds]) for field in Start._fields}
         for name in COMMANDS
     }
     print_table(measured)
     if options.out:
-        write_result(options.out, "start", {"repeats": options.repeats}, {"help": measured})
+        settings = {"repeats": options.repeats, "checkout": str(options.checkout) if options.checkout else None}
+        write_result(options.out, "start", settings, {"help": measured})
     return 0
 
 
-def start(module: str) -> Start:
-    """Run `python -m MODULE --help` in a new process, in this process's environment and folder."""
+def start(module: str, checkout: Path | None = None) -> Start:
+    """Run `python -m MODULE --help` in a new process: from `checkout`, or with the packages that this process has."""
+    environment = dict(os.environ)
+    if checkout is not None:
+        environment["PYTHONPATH"] = os.pathsep.join(str(checkout.absolute() / name) for name in (".", "kernels"))
+    command = [sys.executable, "-I", "-S", "-c", _STARTER, module]
     begin = time.perf_counter()
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", _STARTER, module], stdout=subprocess.PIPE, check=True)
+    done = subprocess.run(command, cwd=checkout, env=environment, stdout=subprocess.PIPE, check=True)
     wall_s = time.perf_counter() - begin
     status, cpu_s, peak_mib = json.loads(done.stdout)
     check(status == 0, f"python -m {module} --help", status, "exit status 0")

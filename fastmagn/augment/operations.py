@@ -1,14 +1,11 @@
 """The versioned table of AugMix's operations: what each id in `AugMixParams.ops` does, and what its magnitude means.
 
 The operations are google-research/augmix's on Pillow (augmentations.py): bilinear, black fill, uint8. The ids and the
-same level -> magnitude rule, compiled, are in `fastmagn_kernels.draws`; a test holds the two together.
+same level -> magnitude rule, compiled, are in `fastmagn_kernels.random.draws`; a test holds the two together.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-
-# Raise it when an id, a magnitude rule or a slot of `fastmagn_kernels.draws` changes: old runs then no longer replay.
-OPS_VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)

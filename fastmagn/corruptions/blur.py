@@ -11,14 +11,14 @@ from itertools import groupby
 import numpy as np
 
 from fastmagn.corruptions import BySize, is_large, parameters, random_view
-from fastmagn_kernels.corrupt_blur import (
+from fastmagn_kernels.corruptions.blur import (
     filter_batch,
     gaussian_blur_batch,
     glass_blur_batch,
     motion_blur_batch,
     zoom_blur_batch,
 )
-from fastmagn_kernels.rng import key_words
+from fastmagn_kernels.random.rng import key_words
 
 GAUSSIAN_SIGMA_PX = BySize(small=(0.4, 0.6, 0.7, 0.8, 1.0), large=(1.0, 2.0, 3.0, 4.0, 6.0))
 # The disk's radius, and the sigma of the blur of the disk itself.

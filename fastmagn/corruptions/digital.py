@@ -11,10 +11,10 @@ import numpy as np
 
 from fastmagn.corruptions import BySize, is_large, parameters, random_view
 from fastmagn.corruptions.blur import as_rows, gaussian_weights
-from fastmagn_kernels.corrupt_colour import contrast_batch, hsv_batch, pixelate_batch
-from fastmagn_kernels.corrupt_elastic import elastic_batch
-from fastmagn_kernels.corrupt_jpeg import jpeg_batch
-from fastmagn_kernels.rng import key_words
+from fastmagn_kernels.corruptions.colour import contrast_batch, hsv_batch, pixelate_batch
+from fastmagn_kernels.corruptions.elastic import elastic_batch
+from fastmagn_kernels.corruptions.jpeg import jpeg_batch
+from fastmagn_kernels.random.rng import key_words
 
 # Shift of the value in [0, 1].
 BRIGHTNESS_SHIFT = BySize(small=(0.05, 0.1, 0.15, 0.2, 0.3), large=(0.1, 0.2, 0.3, 0.4, 0.5))

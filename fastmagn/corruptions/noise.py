@@ -10,8 +10,8 @@ import numpy as np
 from scipy.special import pdtr
 
 from fastmagn.corruptions import BySize, parameters, random_view
-from fastmagn_kernels.corrupt_noise import impulse_noise_batch, normal_noise_batch, shot_noise_batch
-from fastmagn_kernels.rng import key_words
+from fastmagn_kernels.corruptions.noise import impulse_noise_batch, normal_noise_batch, shot_noise_batch
+from fastmagn_kernels.random.rng import key_words
 
 # Standard deviation, pixels in [0, 1].
 GAUSSIAN_STD = BySize(small=(0.04, 0.06, 0.08, 0.09, 0.10), large=(0.08, 0.12, 0.18, 0.26, 0.38))

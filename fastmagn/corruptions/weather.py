@@ -12,9 +12,9 @@ import numpy as np
 from fastmagn.corruptions import BySize, is_large, parameters, random_view
 from fastmagn.corruptions.blur import gaussian_weights, motion_weights, whole_zoom_samples, zoom_samples
 from fastmagn.corruptions.frost_pictures import frost_sizes, load_frost_pictures
-from fastmagn_kernels.corrupt_spatter import spatter_batch
-from fastmagn_kernels.corrupt_weather import fog_batch, frost_batch, snow_batch
-from fastmagn_kernels.rng import key_words
+from fastmagn_kernels.corruptions.spatter import spatter_batch
+from fastmagn_kernels.corruptions.weather import fog_batch, frost_batch, snow_batch
+from fastmagn_kernels.random.rng import key_words
 
 
 class Snow(NamedTuple):

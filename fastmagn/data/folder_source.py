@@ -24,7 +24,7 @@ from fastmagn.data.files.on_demand import FolderImages
 from fastmagn.data.image_set import ImagePart
 from fastmagn.data.source import Batch, DeviceSource, check_batch_size
 from fastmagn.errors import InputError
-from fastmagn_kernels import crops, rng
+from fastmagn_kernels.random import crops, rng
 
 PILLOW = ("pillow", "torchvision")  # `data.source`: today's name, and that of older configurations
 STALL_S = 300.0  # a disk that has not answered by then is taken for dead

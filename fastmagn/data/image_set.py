@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from fastmagn.errors import check
-from fastmagn_kernels import rng
+from fastmagn_kernels.random import rng
 
 # Training epochs count from 0 and never reach this one, so the split shares no draw with an epoch's order.
 _SPLIT_EPOCH = 2**32 - 1

@@ -11,7 +11,7 @@ import torch
 
 from fastmagn.data.image_set import ImagePart
 from fastmagn.errors import InputError, check
-from fastmagn_kernels import rng
+from fastmagn_kernels.random import rng
 
 
 class Batch(NamedTuple):

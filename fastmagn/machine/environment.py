@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from fastmagn.augment.operations import OPS_VERSION
+from fastmagn_kernels.random.draws import OPS_VERSION
 
 
 def environment(device: torch.device) -> dict[str, Any]:

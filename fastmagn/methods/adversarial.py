@@ -18,7 +18,7 @@ from fastmagn.methods.context import StepContext
 from fastmagn.methods.method import Layout, LogitViews, LossParts, Method
 from fastmagn.methods.standard import standard_loss
 from fastmagn.models import evaluation_mode
-from fastmagn_kernels.rng import STREAM_ATTACK
+from fastmagn_kernels.random.rng import STREAM_ATTACK
 
 TRADES_START_STD = 1e-3  # at the clean image itself, the gradient of TRADES is 0
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fastmagn.config.schema import Config
 from fastmagn.models import Normalised
-from fastmagn_kernels import rng
+from fastmagn_kernels.random import rng
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from torch import Tensor
 from fastmagn.methods.context import StepContext, on_device
 from fastmagn.methods.method import Method
 from fastmagn.methods.standard import standard_loss
-from fastmagn_kernels.rng import STREAM_MIXING
+from fastmagn_kernels.random.rng import STREAM_MIXING
 
 _TWO_TO_MINUS_32 = 2.0**-32
 

@@ -13,7 +13,7 @@ from torchvision.transforms import v2
 from fastmagn.methods.context import StepContext
 from fastmagn.methods.method import Method
 from fastmagn.methods.standard import standard_loss
-from fastmagn_kernels.rng import STREAM_POLICY
+from fastmagn_kernels.random.rng import STREAM_POLICY
 
 _AUTOAUGMENT = v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10)
 _TRIVIALAUGMENT = v2.TrivialAugmentWide()

@@ -20,7 +20,7 @@ from fastmagn.config.schema import Config, LossConfig
 from fastmagn.losses.divergences import log_softmax
 from fastmagn.methods.context import StepContext
 from fastmagn.methods.method import Layout, LogitViews, LossParts, Method
-from fastmagn_kernels import rng
+from fastmagn_kernels.random import rng
 
 
 def add_noise(images: Tensor, labels: Tensor, context: StepContext) -> tuple[Tensor, Tensor]:

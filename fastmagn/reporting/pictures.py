@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fastmagn.errors import InputError
+from fastmagn.errors import InputError, one_line
 
 MAX_PICTURE_BYTES = 8 << 20
 _MAX_SIDE_PX = 128
@@ -68,5 +68,5 @@ def stored_png(path: Path) -> tuple[str, tuple[int, int]]:
     except InputError:
         raise
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: is not a complete PNG picture ({' '.join(str(error).split())[:100]}).") from error
+        raise InputError(f"{path}: is not a complete PNG picture ({one_line(error, 100)}).") from error
     return "data:image/png;base64," + base64.b64encode(content).decode(), size

@@ -1,7 +1,7 @@
 """Random directions for the estimators. Each is a function of (seed, purpose, draw, sample), of nothing else.
 
-They are drawn from the counter-based stream of the training noise (`fastmagn_kernels.draws`), in an epoch that no run
-reaches, as view `purpose * 2^16 + draw`. So no result depends on the batch size, and all models get the same ones.
+They are drawn from the counter-based stream of the training noise (`fastmagn_kernels.random.draws`), in an epoch that
+no run reaches, as view `purpose * 2^16 + draw`. So no result depends on the batch size, and all models get the same.
 """
 
 from enum import IntEnum
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fastmagn.errors import check
 from fastmagn.theory.config import MAX_DRAWS
-from fastmagn_kernels import draws, rng
+from fastmagn_kernels.random import draws, rng
 
 _EPOCH = 2**32 - 2
 

@@ -17,7 +17,7 @@ from fastmagn.data import FolderSource, folder_source, load_data, make_source, s
 from fastmagn.data.files import crops
 from fastmagn.data.files.crops import has_dali
 from fastmagn.errors import InputError
-from fastmagn_kernels import rng
+from fastmagn_kernels.random import rng
 from tests.helpers.photo_folders import SIZES, enlarged, small_pictures
 
 SIDE, BATCH, SEED = 48, 12, 7

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from fastmagn_kernels.lookup_cpu import look_up, look_up_vectors
+from fastmagn_kernels.augmix_cpu.lookup import look_up, look_up_vectors
 from tests.helpers.processes import run
 
 PLAIN = """
 import numpy as np
-from fastmagn_kernels.lookup_cpu import look_up, look_up_vectors
+from fastmagn_kernels.augmix_cpu.lookup import look_up, look_up_vectors
 rng = np.random.default_rng(0)
 source, table = rng.integers(0, 256, 300, dtype=np.uint8), rng.permutation(256).astype(np.uint8)
 target = np.full(300, 7, np.uint8)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from fastmagn_kernels import rng
+from fastmagn_kernels.random import rng
 from tests.helpers.philox import philox_reference
 
 WORDS = st.integers(0, 2**32 - 1)

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastmagn_kernels import draws
-from fastmagn_kernels.shear_cpu import fixed_point, interpolate_fixed
+from fastmagn_kernels.augmix_cpu.shear import fixed_point, interpolate_fixed
+from fastmagn_kernels.random import draws
 from tests.helpers.operations import run_kernel, run_pillow
 
 # Distances to the hard fractions: none, Pillow's own rounding, the engine's limit of doubt, its last bit.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fastmagn.config.schema import AttackConfig
 from fastmagn.methods.adversarial import attack_labels, attack_predictions, pgd
 from fastmagn.methods.context import StepContext
-from fastmagn_kernels.rng import STREAM_ATTACK
+from fastmagn_kernels.random.rng import STREAM_ATTACK
 from tests.helpers.steps import make_context, random_images, reference_words
 
 LABELS = torch.tensor([0, 3, 9, 1])

@@ -11,7 +11,7 @@ from scipy import stats
 
 from fastmagn.methods.context import StepContext
 from fastmagn.methods.mixing import cutmix, cutout, draw_boxes, draw_lambda, mixup
-from fastmagn_kernels.rng import STREAM_MIXING
+from fastmagn_kernels.random.rng import STREAM_MIXING
 from tests.helpers.steps import MEAN, make_context, random_images, reference_words
 
 INDICES = [5, 0, 49_999, 17, 3, 2**32 - 1]

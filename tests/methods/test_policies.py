@@ -5,7 +5,7 @@ import torch
 from torchvision.transforms import v2
 
 from fastmagn.methods.policies import autoaugment, trivialaugment
-from fastmagn_kernels.rng import STREAM_POLICY
+from fastmagn_kernels.random.rng import STREAM_POLICY
 from tests.helpers.steps import make_context, random_images, reference_words
 
 INDICES = [*range(20), 2**32 - 1]

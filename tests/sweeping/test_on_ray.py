@@ -83,7 +83,7 @@ def test_interrupted_and_killed_sweeps_go_on_bit_for_bit(tmp_path):
     process.send_signal(signal.SIGINT)
     output = finish(process)
     assert process.returncode == 130, output
-    assert "the same command goes on" in output
+    assert "the same command resumes the sweep" in output
     assert "Traceback" not in output
     assert not trial_processes(tmp_path)
     before = [steps(run) for run in runs]

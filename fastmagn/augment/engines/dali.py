@@ -36,9 +36,9 @@ from torch import Tensor
 from fastmagn.augment.operations import NUM_AUGMIX_OPERATIONS
 from fastmagn.augment.params import JITTER_PARTS, ViewParams, jitter_steps, num_operations
 from fastmagn.errors import InputError
-from fastmagn_kernels import draws, rng
-from fastmagn_kernels.draws import ANGLE_UNITS_PER_DEGREE
 from fastmagn_kernels.pixel import MAX_ANGLE_UNITS, fill_equalize_table, rotation_offset, rotation_table
+from fastmagn_kernels.random import draws, rng
+from fastmagn_kernels.random.draws import ANGLE_UNITS_PER_DEGREE
 
 try:
     import nvidia.dali.math as dali_math

@@ -26,9 +26,9 @@ from torch import Tensor
 from fastmagn.augment.engines.philox_torch import standard_normal
 from fastmagn.augment.params import JITTER_PARTS, AugMixParams, BaseParams, ViewParams, jitter_steps
 from fastmagn.errors import InputError
-from fastmagn_kernels import draws
 from fastmagn_kernels.pixel import MAX_ANGLE_UNITS, rotation_offset, rotation_table
-from fastmagn_kernels.rng import STREAM_NOISE
+from fastmagn_kernels.random import draws
+from fastmagn_kernels.random.rng import STREAM_NOISE
 
 try:
     from kornia.enhance import equalize
@@ -78,7 +78,7 @@ def _upload(array: np.ndarray, device: torch.device) -> Tensor:
 def _base_transform(images: Tensor, params: ViewParams, rows: slice) -> Tensor:
     """Crop, flip, jitter and rotate the samples `rows`: uint8 [n, 3, H, W]."""
     padding, device = params.augment.crop_padding_px, images.device
-    base = BaseParams(**{name: array[rows] for name, array in vars(params.base).items()})
+    base = BaseParams(**{name: array[rows] for name, array in params.base._asdict().items()})
     window = np.stack([base.crop_x_px - padding, base.crop_y_px - padding, base.flip], 1)
     images = _shift(images, *_upload(window, device).unbind(1))
     parts, factors = jitter_steps(base)
@@ -99,7 +99,7 @@ def _augmix_views(clean_u8: Tensor, clean: Tensor, params: ViewParams, rows: sli
 
     `clean_u8`, uint8 [n, 3, H, W], and `clean`, float32 [n, H, W, 3] in [0, 1], are the same images.
     """
-    augmix = AugMixParams(**{name: array[:, rows] for name, array in vars(params.augmix).items()})
+    augmix = AugMixParams(**{name: array[:, rows] for name, array in params.augmix._asdict().items()})
     chains = _chains(clean_u8, augmix)
     weights = _upload(augmix.chain_weights / np.float32(255), chains.device)[..., None, None, None]
     mixture = weights[:, :, 0] * chains[:, :, 0]

@@ -12,10 +12,9 @@ from numba import cuda
 from numba.core.errors import NumbaPerformanceWarning
 from torch import Tensor
 
-from fastmagn.augment.params import ViewParams, max_angle_units, max_depth, num_operations
+from fastmagn.augment.params import ViewParams
 from fastmagn.errors import check
-from fastmagn_kernels import rng
-from fastmagn_kernels.augmix_cuda import BLOCK, MAX_PIXELS, Launch, Settings, plan_launch, views_kernel
+from fastmagn_kernels.augmix_cuda.views import BLOCK, MAX_PIXELS, plan_launch, views_kernel
 from fastmagn_kernels.pixel import rotation_table
 
 _ELEMENTS = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
@@ -49,39 +48,12 @@ def fill_views(images: Tensor, params: ViewParams, out: Tensor) -> None:
         configured(
             cuda.as_cuda_array(images.view(batch, -1), sync=False),
             cuda.as_cuda_array(indices, sync=False),
-            settings_of(params, launch),
+            params.settings,
+            launch.groups,
             _rotation_table(device.index),
             cuda.as_cuda_array(scratch, sync=False),
             cuda.as_cuda_array(elements.view(len(out), -1), sync=False),
         )
-
-
-def settings_of(params: ViewParams, launch: Launch) -> Settings:
-    """What the kernel needs of `params`."""
-    augment = params.augment
-    height, width = params.image_size
-    key_0, key_1 = rng.key_words(params.seed)
-    return Settings(
-        height=height,
-        width=width,
-        num_augmix=params.view_spec.num_augmix_views,
-        num_noise=params.view_spec.num_noise_views,
-        groups=launch.groups,
-        epoch=params.epoch,
-        key_0=key_0,
-        key_1=key_1,
-        padding_px=augment.crop_padding_px,
-        horizontal_flip=augment.horizontal_flip,
-        color_jitter=float(augment.color_jitter),
-        max_angle=max_angle_units(augment),
-        aug_severity=augment.aug_severity,
-        random_aug_severity=augment.random_aug_severity,
-        mixture_width=augment.mixture_width,
-        mixture_depth=augment.mixture_depth,
-        max_depth=max_depth(augment),
-        num_ops=num_operations(augment),
-        sigma_max=float(augment.sigma_max),
-    )
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""The normals of `fastmagn_kernels.rng`, computed with torch on any device, so that torch engines draw the same noise.
+"""The normals of `fastmagn_kernels.random.rng`, computed in torch on any device: torch engines draw the same noise.
 
 Shape letters: N noise views, B batch, E elements of an image, Q blocks of four, ceil(E / 4).
 """
@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from fastmagn_kernels import rng
+from fastmagn_kernels.random import rng
 
 # The two multipliers of philox4x32 and the Weyl steps of its key. Source: J. Salmon et al., SC 2011 (Random123).
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)

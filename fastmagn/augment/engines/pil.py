@@ -11,8 +11,8 @@ from torch import Tensor
 
 from fastmagn.augment.operations import OPERATIONS
 from fastmagn.augment.params import JITTER_ORDERS, ViewParams
-from fastmagn_kernels import rng
-from fastmagn_kernels.draws import ANGLE_UNITS_PER_DEGREE, NO_OPERATION
+from fastmagn_kernels.random import rng
+from fastmagn_kernels.random.draws import ANGLE_UNITS_PER_DEGREE, NO_OPERATION
 
 _BILINEAR = Image.Resampling.BILINEAR
 _JITTER = {"brightness": ImageEnhance.Brightness, "contrast": ImageEnhance.Contrast, "saturation": ImageEnhance.Color}

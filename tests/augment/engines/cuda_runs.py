@@ -10,11 +10,10 @@ import torch
 from numba import cuda, types
 from numba.core.errors import NumbaPerformanceWarning
 
-from fastmagn.augment.engines.numba_cuda import settings_of
 from fastmagn.augment.params import ViewParams
-from fastmagn_kernels.augmix_cuda import BLOCK, Launch, plan_launch, views_kernel
-from fastmagn_kernels.compiling_cuda import jit_kernel
-from fastmagn_kernels.operations_cuda import BINS, SEGMENTS, apply_operation
+from fastmagn_kernels.augmix_cuda.compiling import jit_kernel
+from fastmagn_kernels.augmix_cuda.operations import BINS, SEGMENTS, Scratch, apply_operation
+from fastmagn_kernels.augmix_cuda.views import BLOCK, Launch, plan_launch, views_kernel
 from fastmagn_kernels.pixel import rotation_table
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
@@ -48,7 +47,8 @@ def run_views(
         kernel[launch.blocks, _BLOCK, 0, launch.shared_bytes](
             np.ascontiguousarray(images).reshape(batch, -1),
             params.indices,
-            settings_of(params, launch),
+            params.settings,
+            launch.groups,
             rotation_table(),
             np.full(launch.scratch_shape, 99, np.uint8),
             out,
@@ -69,14 +69,14 @@ def run_operations(ops: np.ndarray, magnitudes: np.ndarray, images: np.ndarray) 
 
 
 def _operations(ops, magnitudes, images, out, height, width, rotation_table):
-    tables = cuda.shared.array(BINS, types.uint8)
-    histograms = cuda.shared.array(BINS, types.int32)
-    segments = cuda.shared.array((3, SEGMENTS), types.int32)
-    luma_sum = cuda.shared.array(1, types.int32)
-    i = cuda.blockIdx.x
-    apply_operation(
-        ops[i], magnitudes[i], images[i], out[i], height, width, rotation_table, tables, histograms, segments, luma_sum
+    scratch = Scratch(
+        cuda.shared.array(BINS, types.uint8),
+        cuda.shared.array(BINS, types.int32),
+        cuda.shared.array((3, SEGMENTS), types.int32),
+        cuda.shared.array(1, types.int32),
     )
+    i = cuda.blockIdx.x
+    apply_operation(ops[i], magnitudes[i], images[i], out[i], height, width, scratch, rotation_table)
 
 
 @functools.cache

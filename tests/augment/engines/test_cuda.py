@@ -25,9 +25,8 @@ from tests.helpers.processes import ROOT, run
 from tests.helpers.tiers import slow, slow_but
 
 pytest.importorskip("numba_cuda", reason="needs numba-cuda: install 'fastmagn[test]'")
-from fastmagn_kernels import augmix_cuda
-from fastmagn_kernels.augmix_cuda import ELEMENTS, kernel_source, plan_launch
-from fastmagn_kernels.compiling_cuda import compile_ptx
+from fastmagn_kernels.augmix_cuda.compiling import compile_ptx
+from fastmagn_kernels.augmix_cuda.views import ELEMENTS, bfloat16_bits, kernel_source, plan_launch, unit
 from tests.augment.engines.cuda_runs import SIMULATED, plan, run_operations, run_views
 
 ON_DEVICE = torch.cuda.is_available()
@@ -246,7 +245,7 @@ def test_kernel_compiles_for_hopper_and_rounds_as_the_cpu_does(element, in_share
 @on_host
 def test_unit_is_the_rounded_quotient_for_every_value():
     values = np.arange(256, dtype=np.uint8)
-    made = np.array([augmix_cuda.unit(value) for value in values], np.float32)
+    made = np.array([unit(value) for value in values], np.float32)
     np.testing.assert_array_equal(made, (values / 255.0).astype(np.float32))
 
 
@@ -258,7 +257,7 @@ def test_bfloat16_bits_are_torchs():
     )  # ties, and just below
     values = words.view(np.float32)
     values = values[np.isfinite(values)]
-    bits = np.array([augmix_cuda.bfloat16_bits(value) for value in values])
+    bits = np.array([bfloat16_bits(value) for value in values])
     np.testing.assert_array_equal(bits, torch.from_numpy(values).bfloat16().view(torch.uint16).numpy())
 
 

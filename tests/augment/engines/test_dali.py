@@ -19,7 +19,7 @@ from fastmagn.augment.params import ViewParams, ViewSpec, identity_base, sample_
 from fastmagn.augment.views import make_views
 from fastmagn.config.schema import AugmentConfig
 from fastmagn.errors import InputError
-from fastmagn_kernels import draws
+from fastmagn_kernels.random import draws
 from tests.augment.drawn import with_draws
 from tests.augment.engines.tolerances_dali import TOLERANCES
 from tests.helpers.operations import magnitudes, run_pillow

@@ -20,7 +20,7 @@ from fastmagn.augment.params import ViewParams, ViewSpec, identity_base, sample_
 from fastmagn.augment.views import VIEW_DTYPES, FillViews, choose_engine, make_views
 from fastmagn.config.schema import AugmentConfig
 from fastmagn.errors import InputError
-from fastmagn_kernels import rng
+from fastmagn_kernels.random import rng
 from tests.augment.drawn import with_draws
 from tests.augment.engines.tolerances import check_table, differences, drawable_magnitudes, measured
 from tests.helpers.philox import philox_reference

@@ -1,7 +1,7 @@
-"""Tables of 256 bytes, looked up for 64 pixels at once where the CPU can (AVX-512 VBMI).
+"""Look-ups in tables of 256 bytes, for 64 pixels at once if the CPU has AVX-512 VBMI.
 
-LLVM has no operation for this and finds none in a loop: a pixel takes two loads and a store, 0.63 us for an image of
-32 x 32, not 0.05.
+LLVM has no operation for this and does not find it in a loop. Its loop takes two loads and a store per pixel: 0.63 us
+instead of 0.05 for an image of 32 x 32.
 """
 
 from typing import Any
@@ -18,25 +18,25 @@ VECTOR = ir.VectorType(ir.IntType(8), LANES)
 
 
 def cpu_has(context: Any, *features: str) -> bool:
-    """Whether the CPU that numba compiles for has all these of LLVM's features."""
+    """Return whether the CPU that numba compiles for has all these features, by LLVM's names."""
     return {f"+{feature}" for feature in features} <= set(context.codegen().magic_tuple()[2].split(","))
 
 
 def pointer_at(context: Any, builder: Any, array_type: Any, array: Any, position: Any, what: ir.Type) -> Any:
-    """The address of an array's element, as a pointer to `what`."""
+    """Return the address of an array's element, as a pointer to `what`."""
     data = context.make_array(array_type)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [position]), what.as_pointer())
 
 
 def load_quarters(context: Any, builder: Any, array_type: Any, array: Any, start: Any) -> list[Any]:
-    """256 bytes from `start`, as four vectors of 64."""
+    """Load 256 bytes from `start` on, as four vectors of 64."""
     positions = [builder.add(start, context.get_constant(types.intp, LANES * quarter)) for quarter in range(4)]
     pointers = [pointer_at(context, builder, array_type, array, position, VECTOR) for position in positions]
     return [builder.load(pointer, align=1) for pointer in pointers]
 
 
 def look_up_lanes(builder: Any, quarters: list[Any], where: Any) -> Any:
-    """The bytes of `quarters` at 64 positions in 0..255."""
+    """Return the bytes of `quarters` at 64 positions in 0..255."""
     permute = builder.module.declare_intrinsic(
         "llvm.x86.avx512.vpermi2var.qi.512", fnty=ir.FunctionType(VECTOR, [VECTOR] * 3)
     )
@@ -47,7 +47,7 @@ def look_up_lanes(builder: Any, quarters: list[Any], where: Any) -> Any:
 
 @intrinsic
 def _look_up_vectors(typingctx, source, table, target, count):
-    """The first elements, as many as fill whole vectors, and their number: int64, 0 where the CPU cannot."""
+    """Look up as many elements as fill whole vectors; return how many, int64, 0 if the CPU cannot."""
 
     def generate(context, builder, signature, args):
         zero, step = context.get_constant(types.intp, 0), context.get_constant(types.intp, LANES)
@@ -68,12 +68,12 @@ def _look_up_vectors(typingctx, source, table, target, count):
 
 @jit_uncounted
 def look_up_vectors(source, table, target):
-    """`target[k] = table[source[k]]`, all uint8, for the first k; returns how many, 0 where the CPU cannot."""
+    """Set `target[k] = table[source[k]]`, uint8, for the first k; return how many, 0 if the CPU cannot."""
     return _look_up_vectors(source, table, target, source.size)
 
 
 @jit_uncounted
 def look_up(source, table, target):
-    """`target[:] = table[source]`, all uint8."""
+    """Set `target[:] = table[source]`, all uint8."""
     for k in range(look_up_vectors(source, table, target), source.size):
         target[k] = table[source[k]]

@@ -1,6 +1,6 @@
-"""The same data in another order or place: pixels [H W 3] to planes [3 H W] and back, rows mirrored, floats stored.
+"""Moves of data: pixels [H W 3] to planes [3 H W] and back, mirrored rows, floats past the caches.
 
-Written for whole vectors: what LLVM makes of such loops of bytes takes five to ten times as long.
+They are written for whole vectors: LLVM's own code for such loops of bytes takes five to ten times as long.
 """
 
 from typing import Any
@@ -10,17 +10,17 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from fastmagn_kernels.augmix_cpu.lookup import LANES, VECTOR, pointer_at
 from fastmagn_kernels.compiling import jit_uncounted
-from fastmagn_kernels.lookup_cpu import LANES, VECTOR, pointer_at
 
-_ROW_LANES = 16  # of what a row is mirrored in
+_ROW_LANES = 16  # bytes of the vectors in which a row is mirrored
 _FLOAT_LANES = 16
 CACHE_LINE = 64  # bytes
-_Index = tuple[int, int]  # of a byte: which of three vectors, and where in it
+_Index = tuple[int, int]  # a byte's vector, of three, and its place there
 
 
 def _gather(builder: Any, vectors: list[Any], indices: list[_Index]) -> Any:
-    """A vector of the bytes at `indices` in three `vectors`; two shuffles."""
+    """Return a vector of the bytes at `indices` in three `vectors`, by two shuffles."""
     mask = ir.VectorType(ir.IntType(32), LANES)
     of_two = [LANES * vector + k if vector < 2 else 0 for vector, k in indices]
     of_all = [LANES + k if vector == 2 else lane for lane, (vector, k) in enumerate(indices)]
@@ -29,7 +29,7 @@ def _gather(builder: Any, vectors: list[Any], indices: list[_Index]) -> Any:
 
 
 def _move(context: Any, builder: Any, signature: Any, args: Any, to_planes: bool) -> Any:
-    """All whole vectors of `count` pixels; returns how many pixels that are."""
+    """Move all whole vectors of `count` pixels; return how many pixels they hold."""
     source, source_at, target, target_at, size, count = args
     source_type, _, target_type, *_ = signature.args
 
@@ -50,8 +50,8 @@ def _move(context: Any, builder: Any, signature: Any, args: Any, to_planes: bool
         vectors = [builder.load(pointer, align=1) for pointer in sources]
         for v, pointer in enumerate(targets):
             positions = range(LANES * v, LANES * (v + 1))
-            planar = [(p % 3, p // 3) for p in positions]  # where in planes the bytes of pixels lie
-            in_pixels = [divmod(3 * k + v, LANES) for k in range(LANES)]  # where in pixels those of plane v
+            planar = [(p % 3, p // 3) for p in positions]  # places in planes of the pixels' bytes
+            in_pixels = [divmod(3 * k + v, LANES) for k in range(LANES)]  # places in pixels of plane v's bytes
             builder.store(_gather(builder, vectors, in_pixels if to_planes else planar), pointer, align=1)
     return stop
 
@@ -74,7 +74,7 @@ def _vectors_to_pixels(typingctx, source, source_at, target, target_at, size, co
 
 @intrinsic
 def _mirror_vectors(typingctx, source, target, count, width):
-    """`count` rows of `width`, whole vectors of them from the left; returns how many columns that are."""
+    """Mirror `count` rows of `width` bytes, as many whole vectors as fit; return how many columns they fill."""
 
     def generate(context, builder, signature, args):
         source, target, count, width = args
@@ -99,7 +99,7 @@ def _mirror_vectors(typingctx, source, target, count, width):
 
 @jit_uncounted
 def mirror(source, target, width):
-    """Rows of `width` elements, uint8, left to right."""
+    """Exchange left and right in rows of `width` elements, uint8."""
     count = source.size // width
     done = _mirror_vectors(source, target, count, width)
     for y in range(count):
@@ -109,7 +109,7 @@ def mirror(source, target, width):
 
 @jit_uncounted
 def pixels_to_planes(pixels, planes):
-    """An image, uint8 [H W 3], to uint8 [3 H W]."""
+    """Convert an image from uint8 [H W 3] to uint8 [3 H W]."""
     size = planes.size // 3
     done = _vectors_to_planes(pixels, 0, planes, 0, size, size)
     for k in range(done, size):
@@ -119,7 +119,7 @@ def pixels_to_planes(pixels, planes):
 
 @jit_uncounted
 def planes_to_pixels(planes, start, count, pixels, at):
-    """The pixels start..start + count - 1 of an image, uint8 [3 H W], to `pixels`, uint8 [count 3], from `at`."""
+    """Copy pixels start..start + count - 1 of an image, uint8 [3 H W], to `pixels`, channels last, from `at` on."""
     size = planes.size // 3
     done = _vectors_to_pixels(planes, start, pixels, at, size, count)
     for k in range(done, count):
@@ -129,7 +129,7 @@ def planes_to_pixels(planes, start, count, pixels, at):
 
 @intrinsic
 def _stream_vectors(typingctx, source, target, count):
-    """The first floats, as many as fill whole cache lines; returns how many, 0 where `target` begins within one."""
+    """Store as many floats as fill whole cache lines; return how many, 0 if `target` starts within a cache line."""
 
     def generate(context, builder, signature, args):
         source, target, count = args
@@ -152,9 +152,9 @@ def _stream_vectors(typingctx, source, target, count):
 
 @jit_uncounted
 def stream(source, target, count):
-    """The first `count` floats of `source` to `target`, past the caches.
+    """Store the first `count` floats of `source` in `target`, past the caches.
 
-    A batch of views does not fit into them, and an ordinary store first reads from memory what it is to replace.
+    A batch of views does not fit into the caches, and an ordinary store first reads the memory that it will replace.
     """
     for k in range(_stream_vectors(source, target, count), count):
         target[k] = source[k]

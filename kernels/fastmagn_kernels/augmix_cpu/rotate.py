@@ -1,17 +1,18 @@
-"""The CPU engine's rotations by whole degrees, AugMix's, of one small image, exact against Pillow (see `pixel`).
+"""The CPU engine's rotations by whole degrees, AugMix's, of small images, exact against Pillow (see `pixel`).
 
-Where the pixels of a rotated image come from depends on the angle only, and AugMix has few: 17 at severity 3. A plan
-holds, for sixteen pixels at a time, where in 256 bytes of a plane their four neighbours lie, and the neighbours'
-weights in fixed point. AVX-512 finds 64 neighbours in one step (see `lookup_cpu`), and its VNNI multiplies and adds
-them. Other angles, larger images and other CPUs have no plan: `geometry_cpu.rotate` takes 1.6 us for an image of
-32 x 32, not 0.6.
+The source of a rotated pixel depends on the angle only, and AugMix has few angles: 17 at severity 3. For each angle
+there is a plan: for sixteen pixels at a time, it holds the places of their four neighbours in 256 bytes of a plane,
+and the neighbours' weights in fixed point. AVX-512 finds 64 neighbours in one step (see `lookup`), and its VNNI
+multiplies and adds them. Other angles, larger images and other CPUs have no plan: for an image of 32 x 32,
+`geometry.rotate` takes 1.6 us instead of 0.6.
 
-Why this is exact. Let p be a pixel's neighbours, w their weights (1 - dx) (1 - dy) and so on, of sum 1, v = sum p w
-what Pillow truncates, and S = 2^22. A plan's weights W are S w, rounded, but the largest, which makes their sum S; it
-is off by at most 3/2 and the others by 1/2. These errors e have the sum 0, so V = sum p W is off S v by
-|sum p e| <= 255 / 2 sum |e| < 383. Where V lies at least 384 from all multiples of S, trunc(v) is V >> 22, and
-Pillow's float64, whose error is below 2^-40, has it too. Where all p of a weight w above 0 are the same, V = S p and
-Pillow has p: its differences are 0. All other pixels are in doubt, one in 5,000, and left to Pillow's arithmetic.
+Why this is exact. Let p be a pixel's neighbours, w their weights (1 - dx) (1 - dy) and so on, whose sum is 1,
+v = sum p w the value that Pillow truncates, and S = 2^22. The plan's weights W are S w rounded, except the largest,
+which makes their sum S; it is off by at most 3/2, the others by at most 1/2. The sum of these errors e is 0, so
+V = sum p W differs from S v by |sum p e| <= 255 / 2 sum |e| < 383. If V is at least 384 away from all multiples of S,
+then trunc(v) is V >> 22, and Pillow's float64, whose error is below 2^-40, gives it too. If all p with a weight w above
+0 are the same, then V = S p, and Pillow gives p because its differences are 0. All other pixels, one in 5,000, are in
+doubt and are left to Pillow's arithmetic.
 """
 
 import functools
@@ -22,31 +23,31 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from fastmagn_kernels.augmix_cpu.geometry import copy, rotate, rotation_matrix, transform_pixels
+from fastmagn_kernels.augmix_cpu.lookup import LANES, cpu_has, load_quarters, look_up_lanes, pointer_at
 from fastmagn_kernels.compiling import jit, jit_uncounted
-from fastmagn_kernels.draws import ANGLE_UNITS_PER_DEGREE
-from fastmagn_kernels.geometry_cpu import copy, rotate, rotation_matrix, transform_pixels
-from fastmagn_kernels.lookup_cpu import LANES, cpu_has, load_quarters, look_up_lanes, pointer_at
 from fastmagn_kernels.pixel import MAX_ANGLE_UNITS, rotation_table
+from fastmagn_kernels.random.draws import ANGLE_UNITS_PER_DEGREE
 
 MAX_DEGREES = MAX_ANGLE_UNITS // ANGLE_UNITS_PER_DEGREE
 _FEATURES = ("avx512vbmi", "avx512vnni")
 _BITS = 22
 _DOUBTFUL = 384
 _GROUP = 16  # pixels, with four neighbours each
-_WINDOW = 256  # bytes of a plane where a group's neighbours must lie
-_LARGEST = 4096  # pixels; beyond, a group's neighbours seldom lie so close, and plans take too much memory
+_WINDOW = 256  # bytes of a plane that must contain a group's neighbours
+_LARGEST = 4096  # pixels; in larger images a group's neighbours are seldom so close, and plans take too much memory
 _DIGITS = 3  # of a weight, base 256
 
 
 class Rotations(NamedTuple):
-    """What rotations need to know of the angle and the size of images.
+    """The plans for the A angles, and the G groups of images of one size; without plans, the last three are empty.
 
     Args:
         matrices: `pixel.rotation_table()`.
         planned: Which whole degrees, from -MAX_DEGREES on, have a plan: bool [A].
-        starts: Of each group, the window's first byte in a plane: int32 [A G], or empty where nothing is planned.
-        neighbours: Of each pixel of a group, its four neighbours in the window: uint8 [A G x 64].
-        weights: The weights' digits, signed, highest first, as `neighbours` has their pixels: int8 [A G x 3 x 64].
+        starts: The first byte, in a plane, of each group's window: int32 [A G].
+        neighbours: The places, in the window, of the four neighbours of each pixel of a group: uint8 [A G x 64].
+        weights: The weights' signed digits, highest first, in the order of `neighbours`: int8 [A G x 3 x 64].
     """
 
     matrices: np.ndarray
@@ -58,7 +59,7 @@ class Rotations(NamedTuple):
 
 @functools.lru_cache(maxsize=2)
 def make_rotations(height: int, width: int) -> Rotations:
-    """The plans for images of one size, 1 MB at 32 x 32; of other sizes than small ones and without AVX-512, none."""
+    """Return the plans for images of one size, 1 MB at 32 x 32; large images and CPUs without AVX-512 have none."""
     size, num_angles = height * width, 2 * MAX_DEGREES + 1
     planned = np.zeros(num_angles, np.bool_)
     if not _WINDOW <= size <= _LARGEST or size % _GROUP or not has_vectors():
@@ -82,11 +83,11 @@ def make_rotations(height: int, width: int) -> Rotations:
 
 
 def fixed_weights(degrees: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """The four neighbours of each pixel, int64 [H W, 4], and their weights times 2^22, int64 [H W, 4].
+    """Return the four neighbours of each pixel, int64 [H W, 4], and their weights times 2^22, int64 [H W, 4].
 
-    The weights' sum is 2^22, or 0 for a pixel from outside the image. A neighbour whose exact weight is 0 (not one that
-    rounds to 0) is the heaviest one again, so that it does not matter to whether all are the same. Positions are
-    computed in Pillow's order.
+    The sum of the weights is 2^22, or 0 for a pixel from outside the image. A neighbour whose exact weight is 0 (not
+    one that rounds to 0) is replaced by the heaviest one, because it must not decide whether all are the same.
+    Positions are computed in Pillow's order of operations.
     """
     xx, xy, offset_x, yx, yy, offset_y = rotation_matrix(
         ANGLE_UNITS_PER_DEGREE * degrees, rotation_table(), height, width
@@ -107,7 +108,7 @@ def fixed_weights(degrees: int, height: int, width: int) -> tuple[np.ndarray, np
 
 
 def digits(numbers: np.ndarray) -> np.ndarray:
-    """Numbers in 0..2^22 as three digits, base 256, in -128..127, highest first: int8, one more dimension."""
+    """Split numbers in 0..2^22 into three digits, base 256, in -128..127, highest first: int8, one more dimension."""
     low = (numbers + 128) % 256 - 128
     numbers = (numbers - low) // 256
     middle = (numbers + 128) % 256 - 128
@@ -124,13 +125,13 @@ def _has_vectors(typingctx):
 
 @jit
 def has_vectors():
-    """Whether this CPU can follow plans."""
+    """Return whether this CPU can follow plans."""
     return _has_vectors()
 
 
 @intrinsic
 def _rotate_group(typingctx, source, target, size, group, start, neighbours, weights, entry):
-    """A group of all three planes. Returns which of its pixels are in doubt, an int64 of 16 bits."""
+    """Rotate a group in all three planes; return an int64 whose low 16 bits say which pixels are in doubt."""
 
     def generate(context, builder, signature, args):
         if not cpu_has(context, *_FEATURES):
@@ -182,7 +183,7 @@ def _rotate_group(typingctx, source, target, size, group, start, neighbours, wei
 
 @jit_uncounted
 def rotate_degrees(source, target, height, width, degrees, rotations, scratch):
-    """Image.rotate by whole degrees counter-clockwise, bilinear."""
+    """Rotate as Image.rotate does, by whole degrees counter-clockwise, bilinear."""
     angle = ANGLE_UNITS_PER_DEGREE * degrees
     plan = degrees + MAX_DEGREES
     if not rotations.planned[plan]:

@@ -10,8 +10,8 @@ import math
 import numpy as np
 
 from fastmagn_kernels.compiling import jit
-from fastmagn_kernels.corrupt_noise import fill_words, first_word
-from fastmagn_kernels.rng import uniform
+from fastmagn_kernels.corruptions.noise import fill_words, first_word
+from fastmagn_kernels.random.rng import uniform
 
 _CHANNELS = 3
 

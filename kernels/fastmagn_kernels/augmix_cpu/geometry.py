@@ -1,18 +1,18 @@
 """The CPU engine's geometric operations on one image, exact against Pillow (see `pixel`).
 
-An image is planar, a flat uint8 row [3 H W]: loops over its planes are contiguous, and vectorise. An operation reads
-`source` and writes `target`, two different rows; `scratch` is a thread's `operations_cpu.Scratch`.
+An image is planar, a flat uint8 row [3 H W], so that loops over its planes are contiguous and vectorise. An operation
+reads `source` and writes `target`, two different rows; `scratch` is a thread's `operations.Scratch`.
 
-Shears are in `shear_cpu`, rotations by whole degrees in `rotate_cpu`. Other rotations work in blocks of pixels, in four
-loops: where each comes from, what lies there, what lies between, and its channels back to the planes. Only the second,
-which loads from anywhere, cannot be vectorised.
-LLVM vectorises a loop only where at most 8 comparisons at run time can prove that no array overlaps another. Parts at
-constant offsets of one array need none: hence the channels of a block lie BLOCK elements apart in one array.
+Shears are in `shear`, rotations by whole degrees in `rotate`. Other rotations work on blocks of pixels, in four loops:
+find the position that each pixel comes from, load the pixels there, interpolate between them, store the channels in
+their planes. Only the second one does not vectorise, because it loads from anywhere.
+LLVM vectorises a loop only if at most 8 comparisons at run time can prove that no two arrays overlap. Parts of one
+array at constant offsets need no comparison: that is why the channels of a block are BLOCK elements apart in one array.
 """
 
 import numpy as np
 
-from fastmagn_kernels.compiling import jit, jit_uncounted
+from fastmagn_kernels.compiling import jit, jit_inlined, jit_uncounted
 from fastmagn_kernels.pixel import MAX_ANGLE_UNITS, bilinear, interpolate, rotation_offset
 
 BLOCK = 512  # pixels; the arrays of a block take 37 KB
@@ -20,20 +20,20 @@ BLOCK = 512  # pixels; the arrays of a block take 37 KB
 
 @jit_uncounted
 def block_shape(width):
-    """Columns and rows of a block: whole rows, or a part of one; either way its pixels follow each other."""
+    """Return the columns and rows of a block: whole rows or a part of one, so its pixels are contiguous."""
     return min(width, BLOCK), max(1, BLOCK // width)
 
 
 @jit_uncounted
 def copy(source, target):
-    """`target[:] = source` for arrays that do not overlap, without numpy's checks."""
+    """Copy `source` to `target`, which must not overlap it, without numpy's checks."""
     for k in range(target.size):
         target[k] = source[k]
 
 
 @jit_uncounted
 def translate(source, target, height, width, dx, dy):
-    """target(x, y) = source(x + dx, y + dy), black outside."""
+    """Shift an image: target(x, y) = source(x + dx, y + dy), and black outside."""
     size = height * width
     if abs(dx) >= width or abs(dy) >= height:
         target[:] = 0
@@ -41,7 +41,7 @@ def translate(source, target, height, width, dx, dy):
     offset = dy * width + dx
     for c in range(3):
         plane, out = source[c * size : (c + 1) * size], target[c * size : (c + 1) * size]
-        # One flat copy, then black for what it leaves and for the columns that it carries over to the next row.
+        # One flat copy, then black for the pixels that it leaves and for the columns that it moves to the next row.
         if offset >= 0:
             copy(plane[offset:], out[: size - offset])
             out[size - offset :] = 0
@@ -57,15 +57,15 @@ def translate(source, target, height, width, dx, dy):
 
 @jit_uncounted
 def packed(red, green, blue):
-    """A pixel in 24 bits, red lowest: uint64."""
+    """Pack a pixel into the low 24 bits of a uint64, red lowest."""
     return np.uint64(red) | np.uint64(green) << np.uint64(8) | np.uint64(blue) << np.uint64(16)
 
 
 @jit_uncounted
 def pack_pairs(source, pairs):
-    """Planes -> each pixel and the next one in 32 bits each, so that one load finds both.
+    """Pack each pixel and the next one, in 32 bits each, into `pairs`, so that one load finds both.
 
-    The second may lie beyond the row; beyond the image it is black. Its fraction is then 0 (see `first_neighbour`).
+    The second pixel can be beyond the row; beyond the image it is black. Its fraction is then 0 (`first_neighbour`).
     """
     size = source.size // 3
     red, green, blue = source[:size], source[size : 2 * size], source[2 * size :]
@@ -78,10 +78,10 @@ def pack_pairs(source, pairs):
 
 @jit_uncounted
 def first_neighbour(position, size):
-    """A position in source pixels -> its first neighbour's index and the fraction towards the second, both float64.
+    """Return the index of a position's first neighbour and the fraction towards the second, both float64.
 
-    Where Pillow repeats a border pixel, the position is that pixel's and the fraction 0: the value is the same to the
-    bit, and no border or clipped second index is needed.
+    Where Pillow repeats a border pixel, the position becomes that pixel's and the fraction 0: the value is the same to
+    the bit, and the loops need no border and no clipped second index.
     """
     position = min(max(position - 0.5, 0.0), size - 1.0)
     first = np.floor(position)
@@ -90,7 +90,10 @@ def first_neighbour(position, size):
 
 @jit_uncounted
 def transform_pixels(source, target, height, width, matrix, first, last):
-    """Image.transform by an affine matrix, bilinear, of pixels first..last - 1: one by one, in Pillow's arithmetic."""
+    """Transform the pixels first..last - 1 as Image.transform does, by an affine matrix and bilinear.
+
+    They are computed one by one, in Pillow's arithmetic.
+    """
     size = height * width
     xx, xy, offset_x, yx, yy, offset_y = matrix
     for p in range(first, last):
@@ -109,9 +112,10 @@ def transform_pixels(source, target, height, width, matrix, first, last):
             target[c * size + p] = np.uint8(value) if inside else np.uint8(0)
 
 
-@jit_uncounted
-def locate_rotated(corners, fractions, centres, matrix, height, width, x0, y0, count):
-    """Where the pixels of the block at (x0, y0) come from, in Pillow's order of operations."""
+@jit_inlined
+def locate_rotated(scratch, matrix, height, width, x0, y0, count):
+    """Find where the pixels of the block at (x0, y0) come from, in Pillow's order of operations."""
+    corners, fractions, centres = scratch.corners, scratch.fractions, scratch.centres
     xx, xy, offset_x, yx, yy, offset_y = matrix
     black, stride = np.float64(height * width), np.float64(width)
     left_edge, upper_edge = np.float64(x0), np.float64(y0)
@@ -127,7 +131,7 @@ def locate_rotated(corners, fractions, centres, matrix, height, width, x0, y0, c
 
 @jit_uncounted
 def find_two(pairs, corners, found, stride, count):
-    """The pairs at the corners, and those a row below."""
+    """Load the pairs at the corners, and those one row below."""
     below = np.uint64(stride)
     for p in range(count):
         corner = np.uint64(np.uint32(corners[p]))
@@ -137,13 +141,13 @@ def find_two(pairs, corners, found, stride, count):
 
 @jit_uncounted
 def channel(pair, shift):
-    """Eight bits of a pair of pixels as float64; 64-bit integers convert without being narrowed first."""
+    """Return eight bits of a pair of pixels as float64; a 64-bit integer converts without being narrowed first."""
     return np.float64(np.int64((pair >> np.uint64(shift)) & np.uint64(255)))
 
 
 @jit_uncounted
 def interpolate_bilinear(found, fractions, channels, count):
-    """Between the four pixels of two pairs."""
+    """Interpolate between the four pixels of two pairs."""
     for p in range(count):
         top, bottom = found[p], found[BLOCK + p]
         dx, dy = fractions[p], fractions[BLOCK + p]
@@ -155,7 +159,7 @@ def interpolate_bilinear(found, fractions, channels, count):
 
 @jit_uncounted
 def store_block(channels, target, start, count):
-    """A block's channels into the planes of `target`, from pixel `start`."""
+    """Store a block's channels in the planes of `target`, from pixel `start` on."""
     size = target.size // 3
     for c in range(3):
         copy(channels[c * BLOCK :], target[c * size + start : c * size + start + count])
@@ -163,7 +167,7 @@ def store_block(channels, target, start, count):
 
 @jit
 def rotation_matrix(angle, rotation_table, height, width):
-    """Image.rotate's matrix for `angle` / 64 degrees counter-clockwise: six float64."""
+    """Return Image.rotate's matrix for `angle` / 64 degrees counter-clockwise: six float64."""
     cosine, sine = rotation_table[angle + MAX_ANGLE_UNITS]
     offset_x, offset_y = rotation_offset(cosine, sine, height, width)
     return cosine, sine, offset_x, -sine, cosine, offset_y
@@ -171,19 +175,18 @@ def rotation_matrix(angle, rotation_table, height, width):
 
 @jit_uncounted
 def rotate(source, target, height, width, angle, rotation_table, scratch):
-    """Image.rotate by `angle` / 64 degrees counter-clockwise, bilinear."""
+    """Rotate as Image.rotate does, by `angle` / 64 degrees counter-clockwise, bilinear."""
     if angle == 0:
         copy(source, target)
         return
     matrix = rotation_matrix(angle, rotation_table, height, width)
-    pairs, centres, corners = scratch.pairs, scratch.centres, scratch.corners
-    fractions, found, channels = scratch.fractions, scratch.found, scratch.channels
-    pack_pairs(source, pairs)
+    found, channels = scratch.found, scratch.channels
+    pack_pairs(source, scratch.pairs)
     columns, rows = block_shape(width)
     for y0 in range(0, height, rows):
         for x0 in range(0, width, columns):
             count = min(columns, width - x0) * min(rows, height - y0)
-            locate_rotated(corners, fractions, centres, matrix, height, width, x0, y0, count)
-            find_two(pairs, corners, found, width, count)
-            interpolate_bilinear(found, fractions, channels, count)
+            locate_rotated(scratch, matrix, height, width, x0, y0, count)
+            find_two(scratch.pairs, scratch.corners, found, width, count)
+            interpolate_bilinear(found, scratch.fractions, channels, count)
             store_block(channels, target, y0 * width + x0, count)

@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from fastmagn_kernels.compiling import jit
-from fastmagn_kernels.corrupt_blur import unit_to_level
+from fastmagn_kernels.corruptions.blur import unit_to_level
 
 _PRECISION_BITS = 22
 _HALF = 1 << (_PRECISION_BITS - 1)

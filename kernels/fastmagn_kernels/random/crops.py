@@ -1,9 +1,9 @@
-"""Random resized crops, drawn from Philox counters.
+"""Random resized crops, drawn from the random stream.
 
     STREAM_CROP, view 0
         slot t, 0..9         words of try t: area, ratio, top, left
 
-Legend: B batch.
+Shape letters: B batch.
 """
 
 import math
@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from fastmagn_kernels.compiling import jit
-from fastmagn_kernels.rng import STREAM_CROP, below, philox4x32, stream_view_word, uniform
+from fastmagn_kernels.random.rng import STREAM_CROP, below, philox4x32, stream_view_word, uniform
 
 _TRIES = 10
 _MIN_RATIO = 3.0 / 4.0
@@ -20,11 +20,12 @@ _MAX_RATIO = 4.0 / 3.0
 
 @jit
 def draw_crop(index, epoch, key_0, key_1, height, width, min_area):
-    """One sample's box in its image of `height` x `width` px: top, left, height, width, int64 px.
+    """Draw the crop of one sample from its image of `height` x `width` px: top, left, height, width, int64, px.
 
-    Its area is uniform in [min_area, 1] of the image's and its ratio log-uniform in [3/4, 4/3], width over height; ten
-    tries that may not fit, then the largest central box of an allowed ratio. The distribution is that of torchvision's
-    RandomResizedCrop, after C. Szegedy et al., "Going deeper with convolutions", CVPR 2015.
+    The crop's share of the image's area is uniform in [min_area, 1]; its ratio, width over height, is log-uniform in
+    [3/4, 4/3]. If none of ten tries fits into the image, the crop is the largest central box with an allowed ratio.
+    The distribution is that of torchvision's RandomResizedCrop, after C. Szegedy et al., "Going deeper with
+    convolutions", CVPR 2015.
     """
     word = stream_view_word(STREAM_CROP, 0)
     log_ratio = math.log(_MAX_RATIO)
@@ -46,7 +47,10 @@ def draw_crop(index, epoch, key_0, key_1, height, width, min_area):
 
 @jit
 def fill_crops(indices, epoch, key_0, key_1, sizes, min_area, boxes):
-    """`draw_crop` for int64 [B] samples of `sizes` (height, width) int64 [B, 2] into boxes int64 [B, 4]."""
+    """Fill `boxes`, int64 [B, 4], with the draws of `draw_crop` for the samples `indices`, int64 [B].
+
+    `sizes`, int64 [B, 2], are the heights and widths of their images, px.
+    """
     for i in range(indices.size):
         boxes[i, 0], boxes[i, 1], boxes[i, 2], boxes[i, 3] = draw_crop(
             indices[i], epoch, key_0, key_1, sizes[i, 0], sizes[i, 1], min_area

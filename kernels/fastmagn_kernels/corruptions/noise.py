@@ -11,7 +11,7 @@ process when two Python threads enter such kernels under its default threading l
 import numpy as np
 
 from fastmagn_kernels.compiling import jit
-from fastmagn_kernels.rng import STREAM_CORRUPTION, philox4x32, standard_normal, stream_view_word
+from fastmagn_kernels.random.rng import STREAM_CORRUPTION, philox4x32, standard_normal, stream_view_word
 
 _ZERO = np.float32(0)
 _WHITE = np.float32(255)

@@ -7,8 +7,8 @@ step, without OpenCV. Random stream: the liquid layer's normals, from slot 0.
 import numpy as np
 
 from fastmagn_kernels.compiling import jit
-from fastmagn_kernels.corrupt_blur import gaussian_filter, mirror_index, unit_to_level
-from fastmagn_kernels.rng import STREAM_CORRUPTION, standard_normal
+from fastmagn_kernels.corruptions.blur import gaussian_filter, mirror_index, unit_to_level
+from fastmagn_kernels.random.rng import STREAM_CORRUPTION, standard_normal
 
 _CANNY_LOW, _CANNY_HIGH = 50, 150
 _TAN_22_5 = 13573  # in 2^-15

@@ -1,21 +1,20 @@
-"""Base transform's and AugMix's operations, each by all threads of one CUDA block; exact against Pillow (see `pixel`).
+"""The CUDA engine's operations on one image, each by all threads of a block, exact against Pillow (see `pixel`).
 
 An image is a flat uint8 row [H W 3], channels last. Every operation reads `source` and writes all of `target`, another
-row. It returns unsynchronised: the caller waits for the block before `target` is read or `source` written. Conditions
-on operations and sizes are the same for all threads of a block, so that all come to every barrier.
+row. It returns without a barrier: the caller synchronises the block before `target` is read or `source` is written.
+Conditions on operations and sizes are the same for all threads of a block, so that all reach every barrier.
 
-A block is two-dimensional: geometric operations give threads x to columns and y to rows, and so divide nothing. Loops
-are `while` loops because numba divides to count a range's steps, which costs more than a pixel; indices are uint32
-because a signed one may count from the end, which costs three instructions an access.
+A block is two-dimensional: geometric operations use a thread's x for columns and its y for rows, and need no division.
+Loops are `while` loops because numba divides to count the steps of a range, which costs more than a pixel. Indices are
+uint32 because a signed index can count from the end, which costs three instructions per access.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import cuda
 
-from fastmagn_kernels import draws
-from fastmagn_kernels.draws import ANGLE_UNITS_PER_DEGREE
 from fastmagn_kernels.pixel import (
     MAX_ANGLE_UNITS,
     autocontrast_entry,
@@ -31,28 +30,46 @@ from fastmagn_kernels.pixel import (
     smooth,
     solarize_entry,
 )
+from fastmagn_kernels.random import draws
+from fastmagn_kernels.random.draws import ANGLE_UNITS_PER_DEGREE
 
-BINS = 3 * 256  # of the three channels' histograms or tables, one after another
-_SEGMENT = 16  # bins that one thread sums up
+BINS = 3 * 256  # of the histograms or tables of the three channels, one after another
+_SEGMENT = 16  # bins that one thread adds up
 SEGMENTS = BINS // _SEGMENT
 _SEGMENTS_OF_CHANNEL = SEGMENTS // 3
 
 
+class Scratch(NamedTuple):
+    """The shared memory of a block for its operations.
+
+    Args:
+        tables: The tables of the channels, uint8 [BINS].
+        histograms: The histograms of the channels, int32 [BINS].
+        segments: For each segment of the histograms, its sum, lowest and highest value: int32 [3, SEGMENTS].
+        luma_sum: The sum of an image's luma, int32 [1].
+    """
+
+    tables: np.ndarray
+    histograms: np.ndarray
+    segments: np.ndarray
+    luma_sum: np.ndarray
+
+
 @cuda.jit(device=True)
 def thread_number():
-    """This thread's number in its block."""
+    """Return the number of this thread in its block."""
     return cuda.threadIdx.x + cuda.blockDim.x * cuda.threadIdx.y
 
 
 @cuda.jit(device=True)
 def num_threads():
-    """How many threads the block has."""
+    """Return the number of threads in the block."""
     return cuda.blockDim.x * cuda.blockDim.y
 
 
 @cuda.jit(device=True)
 def shift(source, target, height, width, dx, dy, mirror):
-    """target(x, y) = source(x + dx, y + dy), black outside; `mirror` flips the result left to right."""
+    """Shift an image: target(x, y) = source(x + dx, y + dy), and black outside. `mirror` then flips the result."""
     y = cuda.threadIdx.y
     while y < height:
         x = cuda.threadIdx.x
@@ -69,8 +86,9 @@ def shift(source, target, height, width, dx, dy, mirror):
 
 
 @cuda.jit(device=True)
-def affine(source, target, height, width, xx, xy, x1, yx, yy, y1):
-    """Image.transform by (xx, xy, x1, yx, yy, y1), bilinear: float64, and in Pillow's order of operations."""
+def affine(source, target, height, width, matrix):
+    """Transform as Image.transform does, by a matrix of six float64 and bilinear, in Pillow's order of operations."""
+    xx, xy, x1, yx, yy, y1 = matrix
     y = cuda.threadIdx.y
     while y < height:
         x = cuda.threadIdx.x
@@ -105,18 +123,16 @@ def affine(source, target, height, width, xx, xy, x1, yx, yy, y1):
 
 @cuda.jit(device=True)
 def rotate(source, target, height, width, angle, rotation_table):
-    """Image.rotate by `angle` / 64 degrees counter-clockwise, bilinear."""
+    """Rotate as Image.rotate does, by `angle` / 64 degrees counter-clockwise, bilinear."""
     cosine, sine = rotation_table[angle + MAX_ANGLE_UNITS, 0], rotation_table[angle + MAX_ANGLE_UNITS, 1]
     offset_x, offset_y = rotation_offset(cosine, sine, height, width)
-    affine(source, target, height, width, cosine, sine, offset_x, -sine, cosine, offset_y)
+    affine(source, target, height, width, (cosine, sine, offset_x, -sine, cosine, offset_y))
 
 
 @cuda.jit(device=True)
-def change_by_tables(op, source, target, tables, histograms, segments):
-    """Autocontrast and equalize: a table for each channel, of its histogram.
-
-    `tables` uint8 and `histograms` int32, both [BINS], and `segments` int32 [3, SEGMENTS] are the block's scratch.
-    """
+def change_by_tables(op, source, target, scratch):
+    """Apply autocontrast or equalize, by a table for each channel that its histogram gives."""
+    tables, histograms, segments = scratch.tables, scratch.histograms, scratch.segments
     size = np.uint32(source.size)
     k = thread_number()
     while k < BINS:
@@ -142,7 +158,7 @@ def change_by_tables(op, source, target, tables, histograms, segments):
 
 @cuda.jit(device=True)
 def _sum_up_segments(histograms, segments):
-    """For each segment of a histogram its pixels, and its lowest and its highest value that occur."""
+    """Find the pixels of each segment of a histogram, and the lowest and the highest value that occur there."""
     item = thread_number()
     while item < SEGMENTS:
         first = item * _SEGMENT
@@ -160,7 +176,7 @@ def _sum_up_segments(histograms, segments):
 
 @cuda.jit(device=True)
 def _fill_tables(op, tables, histograms, segments):
-    """Each segment's entries, from what its channel's other segments sum up to."""
+    """Fill the entries of each segment, from the sums of all segments of its channel."""
     item = thread_number()
     while item < SEGMENTS:
         first = item * _SEGMENT
@@ -185,7 +201,7 @@ def _fill_tables(op, tables, histograms, segments):
 
 @cuda.jit(device=True)
 def change_values(op, source, target, amount):
-    """Posterize to `amount` bits, or solarize from `amount` on."""
+    """Posterize to `amount` bits, or solarize from the level `amount` on."""
     k = thread_number()
     while k < source.size:
         value = np.int32(source[np.uint32(k)])
@@ -196,7 +212,7 @@ def change_values(op, source, target, amount):
 
 @cuda.jit(device=True)
 def enhance_color(source, target, factor):
-    """ImageEnhance.Color: blend with the pixel's luma."""
+    """Apply ImageEnhance.Color: blend each pixel with its luma."""
     k = 3 * thread_number()
     while k < source.size:
         grey = luma(source[np.uint32(k)], source[np.uint32(k + 1)], source[np.uint32(k + 2)])
@@ -207,7 +223,7 @@ def enhance_color(source, target, factor):
 
 @cuda.jit(device=True)
 def enhance_contrast(source, target, factor, luma_sum):
-    """ImageEnhance.Contrast: blend with the image's mean luma. `luma_sum`, int32 [1], is the block's scratch."""
+    """Apply ImageEnhance.Contrast: blend with the image's mean luma. `luma_sum`, int32 [1], is scratch."""
     if thread_number() == 0:
         luma_sum[0] = 0
     cuda.syncthreads()
@@ -223,7 +239,7 @@ def enhance_contrast(source, target, factor, luma_sum):
 
 @cuda.jit(device=True)
 def blend_with(grey, source, target, factor):
-    """Blend with one grey; black is ImageEnhance.Brightness."""
+    """Blend with one grey; with black, this is ImageEnhance.Brightness."""
     k = thread_number()
     while k < source.size:
         target[np.uint32(k)] = blend(grey, source[np.uint32(k)], factor)
@@ -232,7 +248,7 @@ def blend_with(grey, source, target, factor):
 
 @cuda.jit(device=True)
 def enhance_sharpness(source, target, height, width, factor):
-    """ImageEnhance.Sharpness: blend with the smoothed image, whose border is the image's own."""
+    """Apply ImageEnhance.Sharpness: blend with the smoothed image, whose border is the image's own."""
     row = 3 * width
     y = cuda.threadIdx.y
     while y < height:
@@ -257,16 +273,14 @@ def enhance_sharpness(source, target, height, width, factor):
 
 
 @cuda.jit(device=True)
-def apply_operation(
-    op, magnitude, source, target, height, width, rotation_table, tables, histograms, segments, luma_sum
-):  # fmt: skip
-    """One AugMix operation, by its id; `tables` to `luma_sum` are the block's scratch."""
+def apply_operation(op, magnitude, source, target, height, width, scratch, rotation_table):
+    """Apply one AugMix operation, by its id."""
     if op == draws.ROTATE:
         rotate(source, target, height, width, ANGLE_UNITS_PER_DEGREE * np.int64(magnitude), rotation_table)
     elif op == draws.SHEAR_X:
-        affine(source, target, height, width, 1.0, magnitude, 0.0, 0.0, 1.0, 0.0)
+        affine(source, target, height, width, (1.0, magnitude, 0.0, 0.0, 1.0, 0.0))
     elif op == draws.SHEAR_Y:
-        affine(source, target, height, width, 1.0, 0.0, 0.0, magnitude, 1.0, 0.0)
+        affine(source, target, height, width, (1.0, 0.0, 0.0, magnitude, 1.0, 0.0))
     elif op == draws.TRANSLATE_X:
         shift(source, target, height, width, np.int64(magnitude), 0, False)
     elif op == draws.TRANSLATE_Y:
@@ -276,10 +290,10 @@ def apply_operation(
     elif op == draws.COLOR:
         enhance_color(source, target, np.float32(magnitude))
     elif op == draws.CONTRAST:
-        enhance_contrast(source, target, np.float32(magnitude), luma_sum)
+        enhance_contrast(source, target, np.float32(magnitude), scratch.luma_sum)
     elif op == draws.BRIGHTNESS:
         blend_with(0, source, target, np.float32(magnitude))
     elif op == draws.SHARPNESS:
         enhance_sharpness(source, target, height, width, np.float32(magnitude))
     else:
-        change_by_tables(op, source, target, tables, histograms, segments)
+        change_by_tables(op, source, target, scratch)

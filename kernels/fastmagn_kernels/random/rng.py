@@ -1,12 +1,12 @@
-"""The random stream: Philox 4x32-10, counter based, so that no draw depends on another.
+"""The random stream: Philox 4x32-10. It is counter based, so no draw depends on another.
 
 Every random number of a run is a pure function of (seed, stream, view, epoch, sample index, slot):
 
     key     = the seed's low and high 32 bits
     counter = (slot, stream << 24 | view, sample index, epoch)
 
-One block gives four words of 32 bits. What each slot of a stream means is written where it is drawn (`draws.py`,
-the corruption kernels). The scalar functions are compiled by numba for whatever calls them: the CPU, or a CUDA kernel.
+One block gives four words of 32 bits. The modules that draw from a stream say what its slots mean (`draws.py`, the
+corruption kernels). numba compiles the scalar functions for their caller, the CPU or a CUDA kernel.
 
 Source: J. K. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011 (Random123).
 """
@@ -18,7 +18,7 @@ from numba import prange
 
 from fastmagn_kernels.compiling import jit
 
-# Streams: the high byte of the second counter word. A number is never given to another stream: runs must replay.
+# A stream's number is the high byte of the second counter word. It is never reused: runs must replay.
 STREAM_BASE = 0
 STREAM_AUGMIX = 1
 STREAM_NOISE = 2
@@ -42,7 +42,7 @@ _TWO_TO_MINUS_32 = 2.0**-32
 _HALF = np.float32(0.5)
 _LN_2 = np.float32(math.log(2))
 _SQRT_HALF = np.float32(math.sqrt(0.5))
-# Chebyshev fits. ln(1 + f) = f - f^2/2 + f^3 P(f) for 1 + f in [sqrt(1/2), sqrt(2)]: P's error is below 3e-8.
+# Chebyshev fits. ln(1 + f) = f - f^2/2 + f^3 P(f) for 1 + f in [sqrt(1/2), sqrt(2)]; the error of P is below 3e-8.
 _LOG = tuple(
     np.float32(c)
     for c in (
@@ -50,14 +50,14 @@ _LOG = tuple(
         *(-0.124110507, 0.116615111, -0.115712007, 0.0714975389),
     )
 )
-# sin(2 pi r) = r S(r^2) and cos(2 pi r) = C(r^2) for |r| <= 1/8: errors below 2e-8.
+# sin(2 pi r) = r S(r^2) and cos(2 pi r) = C(r^2) for |r| <= 1/8; the errors are below 2e-8.
 _SIN = tuple(np.float32(c) for c in (6.28318529, -41.3416626, 81.5925482, -75.4018403))
 _COS = tuple(np.float32(c) for c in (1.0, -19.7392087, 64.9393162, -85.4428484, 59.2202882))
 
 
 @jit
 def philox4x32(slot, stream_view, index, epoch, key_0, key_1):
-    """One Philox 4x32-10 block: counter and key as six uint32, four uint32 out."""
+    """Compute one Philox 4x32-10 block: four uint32 from the counter and the key, six uint32."""
     c0, c1, c2, c3 = np.uint32(slot), np.uint32(stream_view), np.uint32(index), np.uint32(epoch)
     k0, k1 = np.uint32(key_0), np.uint32(key_1)
     for _ in range(10):
@@ -74,27 +74,27 @@ def philox4x32(slot, stream_view, index, epoch, key_0, key_1):
 
 @jit
 def stream_view_word(stream, view):
-    """The counter word that tells streams and views apart: uint32, view in 0..2^24 - 1."""
+    """Return the counter word of a stream and a view in 0..2^24 - 1: uint32."""
     return np.uint32((np.uint32(stream) << np.uint32(24)) | np.uint32(view))
 
 
 @jit
 def uniform(word):
-    """uint32 -> float64 uniform in [0, 1)."""
+    """Map a uint32 to a float64, uniform in [0, 1)."""
     return np.float64(word) * _TWO_TO_MINUS_32
 
 
 @jit
 def below(word, n):
-    """uint32 -> integer uniform in 0..n - 1 (each probability off by less than 2^-32)."""
+    """Map a uint32 to an int64, uniform in 0..n - 1; each probability is off by less than 2^-32."""
     return np.int64((np.uint64(word) * np.uint64(n)) >> _SHIFT_32)
 
 
 @jit
 def log_uniform(word):
-    """uint32 -> float32 ln(u) for u uniform in (0, 1] in steps of 2^-24, never 0.
+    """Map a uint32 to ln(u), float32, where u is uniform in (0, 1] in steps of 2^-24 and never 0.
 
-    Polynomial instead of libm: it vectorises (noise is 3,072 draws an image), and rounds alike everywhere.
+    A polynomial replaces libm: it vectorises (noise takes 3,072 draws per image) and rounds alike everywhere.
     """
     u = (np.float32(np.uint32(word) >> np.uint32(8)) + _HALF) * _TWO_TO_MINUS_24
     bits = np.float32(u).view(np.int32)
@@ -113,9 +113,9 @@ def log_uniform(word):
 
 @jit
 def sin_cos_turn(word):
-    """uint32 -> float32 (sin, cos) of an angle uniform in one turn."""
+    """Map a uint32 to the sine and cosine, float32, of an angle that is uniform in one turn."""
     eighth = np.uint32(word) >> np.uint32(29)
-    quarter = np.int32((eighth + np.uint32(1)) >> np.uint32(1))  # nearest quarter turn, 0..4
+    quarter = np.int32((eighth + np.uint32(1)) >> np.uint32(1))  # the nearest quarter turn, 0..4
     r = np.float32(np.int32(np.uint32(word) - (np.uint32(quarter) << np.uint32(30)))) * np.float32(_TWO_TO_MINUS_32)
     z = r * r
     sine = r * (_SIN[0] + z * (_SIN[1] + z * (_SIN[2] + z * _SIN[3])))
@@ -130,7 +130,7 @@ def sin_cos_turn(word):
 
 @jit
 def normal_pair(word_0, word_1):
-    """Two uint32 -> two independent float32 standard normals (Box-Muller); |z| stays below 5.9."""
+    """Map two uint32 to two independent standard normals z, float32 (Box-Muller); |z| is below 5.9."""
     radius = math.sqrt(np.float32(-2) * log_uniform(word_0))
     sine, cosine = sin_cos_turn(word_1)
     return radius * cosine, radius * sine
@@ -140,8 +140,9 @@ def normal_pair(word_0, word_1):
 def standard_normal(out, stream, view, index, epoch, key_0, key_1):
     """Fill `out`, float32 [N] contiguous, with standard normals.
 
-    Block b of the stream gives elements b, b + Q, b + 2Q and b + 3Q, Q = ceil(N / 4): stores are contiguous over b.
-    All words come before the first normal, since the two loops vectorise only apart (10 us an image of 32x32, not 22).
+    Block b of the stream gives the elements b, b + Q, b + 2Q and b + 3Q, where Q = ceil(N / 4), so that the stores are
+    contiguous over b. A first loop draws all words and a second one makes the normals: only apart do they vectorise
+    (10 us instead of 22 for an image of 32x32).
     """
     quarter = (out.size + 3) // 4
     stream_view = stream_view_word(stream, view)
@@ -159,16 +160,16 @@ def standard_normal(out, stream, view, index, epoch, key_0, key_1):
 
 @jit(parallel=True)
 def standard_normal_batch(out, stream, view, indices, epoch, key_0, key_1):
-    """Fill `out`, float32 [B, N] contiguous, row i with the normals of sample `indices[i]` (int64 [B])."""
+    """Fill row i of `out`, float32 [B, N] contiguous, with the normals of sample `indices[i]`, int64 [B]."""
     for i in prange(out.shape[0]):
         standard_normal(out[i], stream, view, indices[i], epoch, key_0, key_1)
 
 
 @jit(parallel=True)
 def uniform_batch(out, stream, view, indices, epoch, key_0, key_1):
-    """Fill `out`, float32 [B, N] contiguous, row i with uniforms in [0, 1), steps of 2^-24, of sample `indices[i]`.
+    """Fill row i of `out`, float32 [B, N] contiguous, with uniforms of sample `indices[i]`, int64 [B].
 
-    Element n comes from word n % 4 of the stream's block n // 4.
+    They are in [0, 1), in steps of 2^-24. Element n comes from word n % 4 of the stream's block n // 4.
     """
     stream_view = stream_view_word(stream, view)
     for i in prange(out.shape[0]):
@@ -181,7 +182,7 @@ def uniform_batch(out, stream, view, indices, epoch, key_0, key_1):
 
 @jit
 def words_batch(out, slot, stream, view, indices, epoch, key_0, key_1):
-    """Fill `out`, uint32 [B, 4], row i with the words of block `slot` of sample `indices[i]` (int64 [B])."""
+    """Fill row i of `out`, uint32 [B, 4], with the words of block `slot` of sample `indices[i]`, int64 [B]."""
     stream_view = stream_view_word(stream, view)
     for i in range(out.shape[0]):
         out[i, 0], out[i, 1], out[i, 2], out[i, 3] = philox4x32(slot, stream_view, indices[i], epoch, key_0, key_1)
@@ -197,14 +198,18 @@ def permutation_words(out, epoch, key_0, key_1):
 
 
 def key_words(seed: int) -> tuple[np.uint32, np.uint32]:
-    """A run's seed, 0..2^64 - 1, as the two words of the Philox key."""
+    """Split a run's seed, 0..2^64 - 1, into the low and the high word of the Philox key.
+
+    Raises:
+        ValueError: The seed is out of range.
+    """
     if not 0 <= seed < 2**64:
         raise ValueError(f"seed: got {seed}; expected 0..2^64 - 1.")
     return np.uint32(seed & 0xFFFFFFFF), np.uint32(seed >> 32)
 
 
 def permutation(n: int, seed: int, epoch: int) -> np.ndarray:
-    """The order in which an epoch visits n samples: int64 [n], a permutation of 0..n - 1."""
+    """Return the order in which an epoch visits n samples: int64 [n], a permutation of 0..n - 1."""
     sort_keys = np.empty(n, np.uint64)
     permutation_words(sort_keys, epoch, *key_words(seed))
     return np.argsort(sort_keys, kind="stable")

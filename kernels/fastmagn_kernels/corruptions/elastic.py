@@ -9,9 +9,9 @@ import math
 import numpy as np
 
 from fastmagn_kernels.compiling import jit
-from fastmagn_kernels.corrupt_blur import gaussian_filter, mirror_index, reflect_index, to_unit, unit_to_level
-from fastmagn_kernels.corrupt_noise import fill_words
-from fastmagn_kernels.rng import uniform
+from fastmagn_kernels.corruptions.blur import gaussian_filter, mirror_index, reflect_index, to_unit, unit_to_level
+from fastmagn_kernels.corruptions.noise import fill_words
+from fastmagn_kernels.random.rng import uniform
 
 
 @jit

@@ -1,8 +1,8 @@
-"""numba-cuda's compiler, rounding as the CPU does, and with the cache on disk of `compiling`.
+"""numba-cuda's compiler, with the CPU's rounding, and with the cache on disk of `fastmagn_kernels.compiling`.
 
-NVVM contracts a * b + c to a fused multiply-add unless it is told not to, and `cuda.jit` has no option that tells it
-(numba-cuda issue 118, to 0.30.4). Pillow's arithmetic is not fused, so NVVM's option is set here while a kernel is
-compiled. Linking at the level of LLVM (`lto`) is off, since it would choose the instructions again.
+By default NVVM contracts a * b + c to a fused multiply-add, and `cuda.jit` has no option against it (numba-cuda issue
+118, to 0.30.4). Pillow's arithmetic is not fused, so NVVM's option is set here while a kernel is compiled. Linking at
+the level of LLVM (`lto`) is off, because it would choose the instructions again.
 """
 
 import functools
@@ -37,9 +37,10 @@ def _unfused() -> Iterator[None]:
 
 
 def jit_kernel(function: Callable, signature: Any, launch_bounds: tuple[int, int] | None = None) -> Any:
-    """A kernel compiled for the current device and one signature; in numba's simulator the function, simulated.
+    """Compile a kernel for the current device and one signature; in numba's simulator, simulate the function.
 
-    `launch_bounds`: the most threads of a block, and how many such blocks a multiprocessor must have registers for.
+    `launch_bounds`: the largest number of threads in a block, and the number of such blocks for which a multiprocessor
+    must have registers.
     """
     if config.ENABLE_CUDASIM:
         return cuda.jit(function)
@@ -54,8 +55,8 @@ def compile_ptx(
     *,
     compute_capability: tuple[int, int],
 ) -> str:
-    """The PTX of what `jit_kernel` compiles, for a capability such as (9, 0); needs no GPU and no driver."""
-    device = SimpleNamespace(compute_capability=compute_capability)  # asked for when a device function is compiled
+    """Return the PTX of what `jit_kernel` compiles, for a capability such as (9, 0). It needs no GPU and no driver."""
+    device = SimpleNamespace(compute_capability=compute_capability)  # the compiler of device functions asks for it
     with _unfused(), _replaced(dispatcher, "get_current_device", lambda: device):
         ptx, _ = cuda.compile(
             function, signature, device=False, abi="numba", cc=compute_capability, launch_bounds=launch_bounds

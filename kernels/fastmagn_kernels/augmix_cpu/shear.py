@@ -1,52 +1,54 @@
 """The CPU engine's shears of one image, exact against Pillow (see `pixel`), without its float64 for each pixel.
 
-Along a sheared line (a row of shear x, a column of shear y) every pixel moves by the same shift, a whole number of
-pixels and a fraction. Lines of the same whole shift are read as they lie in memory; between a pixel and its neighbour
-the engine interpolates in 32-bit integers of 23 fractional bits, and returns to Pillow's arithmetic where these cannot
-tell what it gives.
+All pixels of a sheared line (a row of shear x, a column of shear y) move by the same shift, a whole number of pixels
+and a fraction. Lines with the same whole shift are read as they are in memory. Between a pixel and its neighbour the
+engine interpolates in 32-bit integers with 23 fractional bits; where these cannot decide Pillow's value, it uses
+Pillow's arithmetic.
 
-Why this is exact. Let a and b be the neighbours, s = b - a, f the fraction of Pillow's position, v its a + s f in
-float64, and u = 2^-23. With F = trunc(f / u - 1/2), f / u lies in (F, F + 2): `low` = a / u + s F and `high` =
-low + 2 s are integers, exact in 32 bits (255 2^23 + 2 255 < 2^31), and a + s f lies strictly between their multiples
-by u if s is not 0. Where both have the same whole part, that is Pillow's value. Its roundings change nothing:
+Why this is exact. Let a and b be the neighbours, s = b - a, f the fraction of Pillow's position, v Pillow's a + s f in
+float64, and u = 2^-23. With F = trunc(f / u - 1/2), f / u is in (F, F + 2): `low` = a / u + s F and `high` =
+low + 2 s are integers, exact in 32 bits (255 2^23 + 2 255 < 2^31), and if s is not 0, a + s f is strictly between their
+multiples by u. If both have the same whole part, it is Pillow's value. Pillow's roundings change nothing:
 
-- Positions below 2^20 px are rounded by less than 2^-33 each time, so its f is off ours by less than 2^-31, and a line
-  whose fraction lies within 2^-28 of 0 or 1 is left to Pillow's arithmetic. Hence f / u - F stays above 2^-5 - 2^-8 (at
-  the lower end, F = 0) and F + 2 - f / u above 1/2 - 2^-8, and the whole part of the shift is Pillow's.
-- a + s f is thus further than |s| 2^-29 from either bound, and v off it by less than 2^-44: its whole part is theirs.
-- For s = 0, v = a whatever the fraction.
-- The nearest pixel, the shift rounded, tells whether a position lies inside the image; a line whose fraction lies
-  within 2^-28 of 1/2 is left to Pillow's arithmetic, too.
+- Each rounding of a position below 2^20 px is less than 2^-33, so Pillow's f differs from ours by less than 2^-31. A
+  line whose fraction is within 2^-28 of 0 or 1 is left to Pillow's arithmetic. Hence f / u - F is above 2^-5 - 2^-8 (at
+  the lower end, F = 0), F + 2 - f / u is above 1/2 - 2^-8, and the whole part of the shift is Pillow's.
+- So a + s f is more than |s| 2^-29 away from either bound, and v differs from it by less than 2^-44: v has the same
+  whole part as the bounds.
+- If s = 0, v = a for any fraction.
+- The nearest pixel, the shift rounded, decides whether a position is inside the image. A line whose fraction is within
+  2^-28 of 1/2 is left to Pillow's arithmetic, too.
 
-A neighbour beyond the border counts as the border's pixel.
+A neighbour beyond the border is the border's pixel.
 """
 
 import numpy as np
 
+from fastmagn_kernels.augmix_cpu.geometry import copy, transform_pixels
 from fastmagn_kernels.compiling import jit_uncounted
-from fastmagn_kernels.geometry_cpu import copy, transform_pixels
 
 _BITS = 23
 _DOUBTFUL = 2.0**-28
-BLOCK = 1024  # pixels, in whole rows (one at least): an image of 32 x 32 is one block
-_LINES_AT_ONCE = 4  # whole shifts that one loop tells apart; an image of 32 x 32 has no more at severity 3
+BLOCK = 1024  # pixels, in whole rows, at least one; an image of 32 x 32 is one block
+_LINES_AT_ONCE = 4  # whole shifts that one loop can handle; at severity 3, an image of 32 x 32 has no more
 
 
 def block_size(width: int) -> int:
-    """The most pixels of a block."""
+    """Return the largest number of pixels in a block."""
     return max(BLOCK, width)
 
 
 def padding(height: int, width: int) -> int:
-    """How many pixels before and after an image `shear_x` or `shear_y` may read, whatever the shear."""
+    """Return how many pixels before and after an image `shear_x` and `shear_y` can read, at any shear."""
     return (height + _LINES_AT_ONCE + 1) * width
 
 
 @jit_uncounted
 def split_shifts(amount, count, limit, wholes, nearests):
-    """The shifts of all lines: their whole part and the nearest integer, int32 [count]. True if one is in doubt.
+    """Split the shifts of all lines into the whole part and the nearest integer, int32 [count].
 
-    Beyond `limit`, the image's size along the shift, everything is black, and one shift as good as another.
+    Return whether any is in doubt. Shifts are clipped beyond `limit`, the image's size along the shift, where
+    everything is black.
     """
     doubt = False
     for i in range(count):
@@ -61,15 +63,16 @@ def split_shifts(amount, count, limit, wholes, nearests):
 
 @jit_uncounted
 def fixed_point(shift):
-    """F of a shift's fraction (see above): int32."""
+    """Return F, int32, for the fraction of a shift (see above)."""
     return np.int32((shift - np.floor(shift)) * (1 << _BITS) - 0.5)
 
 
 @jit_uncounted
 def interpolate_fixed(first, second, fractions, inside, out, count):
-    """Between uint8 neighbours, by fractions F, to `out`, black where `inside` is not 255. True if one is in doubt.
+    """Interpolate between uint8 neighbours by fractions F; `out` is black where `inside` is 0 instead of 255.
 
-    Each step is cast, since numba computes in 64 bits what it can, in half as many lanes.
+    Return whether any value is in doubt. Each step is cast because numba widens to 64 bits wherever it can, which
+    halves the lanes.
     """
     doubt = np.int32(0)
     for k in range(count):
@@ -83,7 +86,7 @@ def interpolate_fixed(first, second, fractions, inside, out, count):
 
 @jit_uncounted
 def fill_fractions_x(fractions, inside, centres_x, centres_y, y0, amount, width, count):
-    """The fractions F of a block's pixels from row `y0`, and 255 for those that come from inside the image."""
+    """Fill the fractions F of a block's pixels from row `y0` on, and `inside`: 255 for those from inside the image."""
     top = np.float64(y0)
     for k in range(count):
         shift = amount * (top + centres_y[k])
@@ -94,7 +97,7 @@ def fill_fractions_x(fractions, inside, centres_x, centres_y, y0, amount, width,
 
 @jit_uncounted
 def repeat_borders_x(source, target, height, width, wholes, nearests, y0, y1):
-    """Pixels with one neighbour only, at most one a row: the border's."""
+    """Give the pixels with only one neighbour, at most one per row, the border's value."""
     size = height * width
     for y in range(y0, y1):
         border = 0 if wholes[y] < 0 else width - 1
@@ -106,7 +109,7 @@ def repeat_borders_x(source, target, height, width, wholes, nearests, y0, y1):
 
 @jit_uncounted
 def shear_x(source, target, height, width, amount, scratch):
-    """Image.transform by (1, amount, 0, 0, 1, 0), bilinear."""
+    """Transform as Image.transform does, by (1, amount, 0, 0, 1, 0), bilinear."""
     matrix = (1.0, amount, 0.0, 0.0, 1.0, 0.0)
     wholes, nearests, fractions, inside = scratch.wholes, scratch.nearests, scratch.fixed_fractions, scratch.inside
     if split_shifts(amount, height, width, wholes, nearests):
@@ -141,7 +144,7 @@ def shear_x(source, target, height, width, amount, scratch):
 
 @jit_uncounted
 def repeat(row, width, count):
-    """The first `width` elements over and over, `count` in all; each copy doubles what is there."""
+    """Repeat the first `width` elements up to `count` in all; each copy doubles them."""
     done = width
     while done < count:
         step = min(done, count - done)
@@ -151,11 +154,14 @@ def repeat(row, width, count):
 
 @jit_uncounted
 def gather_lines(source, lines, line, out, width, count):
-    """`out`, where it comes from line `line` or one of the next three: from `source`, a row further down for each."""
+    """Fill the elements of `out` that come from line `line` or one of the next three.
+
+    `source` is the row of the first; each next line is one row further down.
+    """
     second, third, fourth = source[width:], source[2 * width :], source[3 * width :]
     for k in range(count):
         of = lines[k]
-        a, b, c, d, value = source[k], second[k], third[k], fourth[k], out[k]  # all loaded, or it does not vectorise
+        a, b, c, d, value = source[k], second[k], third[k], fourth[k], out[k]  # it vectorises only if all are loaded
         value = a if of == line else value
         value = b if of == np.uint8(line + 1) else value
         value = c if of == np.uint8(line + 2) else value
@@ -165,7 +171,7 @@ def gather_lines(source, lines, line, out, width, count):
 
 @jit_uncounted
 def finish_borders_y(source, target, height, width, wholes, nearests):
-    """Rows with pixels from beyond the image, black, or with one neighbour only, the border's."""
+    """Finish the rows with pixels from outside the image, which become black, or with one neighbour, the border's."""
     size = height * width
     lowest = min(wholes[0], wholes[width - 1])
     highest = max(wholes[0], wholes[width - 1]) + 1
@@ -185,12 +191,12 @@ def finish_borders_y(source, target, height, width, wholes, nearests):
 
 @jit_uncounted
 def shear_y(source, target, height, width, amount, scratch):
-    """Image.transform by (1, 0, 0, amount, 1, 0), bilinear."""
+    """Transform as Image.transform does, by (1, 0, 0, amount, 1, 0), bilinear."""
     matrix = (1.0, 0.0, 0.0, amount, 1.0, 0.0)
     wholes, nearests, fractions, inside = scratch.wholes, scratch.nearests, scratch.fixed_fractions, scratch.inside
     in_doubt = split_shifts(amount, width, height, wholes, nearests)
     lowest, highest = min(wholes[0], wholes[width - 1]), max(wholes[0], wholes[width - 1])
-    if in_doubt or highest - lowest > 255 - _LINES_AT_ONCE:  # `lines` are of 8 bits
+    if in_doubt or highest - lowest > 255 - _LINES_AT_ONCE:  # `lines` have 8 bits
         transform_pixels(source, target, height, width, matrix, 0, height * width)
         return
     size, origin = height * width, (scratch.padded.size - source.size) // 2
@@ -208,7 +214,7 @@ def shear_y(source, target, height, width, amount, scratch):
         count = (y1 - y0) * width
         for c in range(3):
             k = c * size + y0 * width
-            for whole in range(lowest, highest + 1, _LINES_AT_ONCE):  # a row more than the block has: the neighbours
+            for whole in range(lowest, highest + 1, _LINES_AT_ONCE):  # one row beyond the block: the neighbours
                 line = np.uint8(whole - lowest)
                 gather_lines(padded[origin + k + whole * width :], lines, line, shifted, width, count + width)
             doubt |= interpolate_fixed(shifted, shifted[width:], fractions, inside, target[k:], count)

@@ -1,18 +1,19 @@
-"""The CPU engine's operations on one image: Pillow's that map values, here, and the choice among all of them.
+"""The CPU engine's operations on one image: those that map values, and the choice among all of them.
 
-An image is planar, a flat uint8 row [3 H W], as for `geometry_cpu`. An operation reads `source` and writes `target`,
-two different rows; the rest is a thread's `Scratch`, so that nothing is allocated for an image.
+An image is planar, a flat uint8 row [3 H W], as in `geometry`. An operation reads `source` and writes `target`, two
+different rows. All else is a thread's `Scratch`, so that nothing is allocated for an image.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from fastmagn_kernels import draws
-from fastmagn_kernels.compiling import jit_uncounted
-from fastmagn_kernels.geometry_cpu import BLOCK, block_shape, copy, translate
-from fastmagn_kernels.layout_cpu import CACHE_LINE
-from fastmagn_kernels.lookup_cpu import look_up, look_up_vectors
+from fastmagn_kernels.augmix_cpu.geometry import BLOCK, block_shape, copy, translate
+from fastmagn_kernels.augmix_cpu.layout import CACHE_LINE
+from fastmagn_kernels.augmix_cpu.lookup import look_up, look_up_vectors
+from fastmagn_kernels.augmix_cpu.rotate import rotate_degrees
+from fastmagn_kernels.augmix_cpu.shear import block_size, padding, shear_x, shear_y
+from fastmagn_kernels.compiling import jit_inlined, jit_uncounted
 from fastmagn_kernels.pixel import (
     autocontrast_line,
     blend,
@@ -25,36 +26,37 @@ from fastmagn_kernels.pixel import (
     solarize_entry,
     stretch,
 )
-from fastmagn_kernels.rotate_cpu import rotate_degrees
-from fastmagn_kernels.shear_cpu import block_size, padding, shear_x, shear_y
+from fastmagn_kernels.random import draws
 
-NUM_ROWS = 5  # the clean view's row, a spare one, and one for each of the three chains that are mixed at once
+NUM_ROWS = 5  # the clean view, a spare row, and one for each of the three chains that are mixed at once
 
 
 class Scratch(NamedTuple):
-    """A thread's own memory. In what `make_scratch` makes, every array has a leading dimension, the thread, and all
-    but `rows` may be a little longer, to fill cache lines.
+    """The memory of one thread.
+
+    `make_scratch` makes that of all threads: there, every array has a leading dimension, the thread, and all but `rows`
+    can be a little longer, to fill cache lines. S is `shear.block_size`.
 
     Args:
         rows: Images, uint8 [NUM_ROWS, 3 H W].
-        pairs: The pixels of an image, each with a neighbour, and a black row: uint64 [(H + 1) W + 1].
+        pairs: The pixels of an image, each with its neighbour, and a black row: uint64 [(H + 1) W + 1].
         centres: The centres x and y of a block's pixels, in the block: float64 [2 BLOCK].
-        corners: Where in `pairs` to find the pixels of a block, int32 [BLOCK].
+        corners: The places in `pairs` of a block's pixels, int32 [BLOCK].
         fractions: Their dx and dy, float64 [2 BLOCK].
-        found: The pairs found there, and those a row below, uint64 [2 BLOCK].
-        channels: A block's result, uint8 [3 BLOCK].
-        pixels: A block of the four images that are mixed, pixel by pixel: uint8 [4 x 3 BLOCK].
-        mixed: A block's mix, float32 [3 BLOCK].
-        histograms: The planes', int32 [3 x 256].
-        table: uint8 [256].
-        padded: An image and what a shear may read before and after it, uint8.
-        wholes: The shifts of a shear's lines, whole pixels, int32 [max(H, W)].
-        nearests: The same rounded, int32 [max(H, W)].
+        found: The pairs at these places, and those one row below, uint64 [2 BLOCK].
+        channels: The result of a block, uint8 [3 BLOCK].
+        pixels: A block of the four images that are mixed, channels last: uint8 [4 x 3 BLOCK].
+        mixed: The mix of a block, float32 [3 BLOCK].
+        histograms: The histograms of the planes, int32 [3 x 256].
+        table: A table of values, uint8 [256].
+        padded: An image and the pixels before and after it that a shear can read, uint8.
+        wholes: The whole pixels of the shifts of a shear's lines, int32 [max(H, W)].
+        nearests: These shifts rounded, int32 [max(H, W)].
         centres_x: The centres x of the pixels of a shear's block, in the block, float64 [S].
-        centres_y: Likewise.
+        centres_y: Their centres y, float64 [S].
         fixed_fractions: Their fractions in fixed point, int32 [S].
         inside: 255 for those that come from inside the image, uint8 [S].
-        lines: Where their columns come from, lines counted from the uppermost, uint8 [S + W].
+        lines: The lines that their columns come from, counted from the uppermost, uint8 [S + W].
         shifted: A plane of the block after whole shifts, uint8 [S + W].
     """
 
@@ -81,7 +83,7 @@ class Scratch(NamedTuple):
 
 
 def aligned(threads: int, count: int, dtype: type) -> np.ndarray:
-    """Zeros [threads, count or a little more], each thread's in cache lines of its own."""
+    """Return zeros [threads, count or a little more]; no two threads share a cache line."""
     padded_bytes = -(-count * np.dtype(dtype).itemsize // CACHE_LINE) * CACHE_LINE
     memory = np.zeros(threads * padded_bytes + CACHE_LINE, np.uint8)
     start = -memory.ctypes.data % CACHE_LINE
@@ -89,7 +91,7 @@ def aligned(threads: int, count: int, dtype: type) -> np.ndarray:
 
 
 def make_scratch(threads: int, height: int, width: int) -> Scratch:
-    """The memory of so many threads, for images of one size."""
+    """Return the memory of so many threads for images of one size."""
     size, sheared = height * width, block_size(width)
     columns, _ = block_shape(width)
     y, x = np.divmod(np.arange(BLOCK), columns)
@@ -123,9 +125,9 @@ def make_scratch(threads: int, height: int, width: int) -> Scratch:
     return scratch
 
 
-@jit_uncounted
+@jit_inlined
 def thread_scratch(scratch, thread):
-    """One thread's part of what `make_scratch` made. Not for Python: the arrays it returns are not counted."""
+    """Return one thread's part of the memory of all. Never call it from Python, where its arrays would be counted."""
     return Scratch(
         scratch.rows[thread],
         scratch.pairs[thread],
@@ -152,7 +154,7 @@ def thread_scratch(scratch, thread):
 
 @jit_uncounted
 def autocontrast(source, target, table):
-    """ImageOps.autocontrast, each plane by itself: by a table or, where that is slower, each pixel."""
+    """Apply ImageOps.autocontrast to each plane: by a table or, where that is slower, by arithmetic for each pixel."""
     size = source.size // 3
     for c in range(3):
         plane, out = source[c * size : (c + 1) * size], target[c * size : (c + 1) * size]
@@ -172,7 +174,7 @@ def autocontrast(source, target, table):
 
 @jit_uncounted
 def fill_histograms(source, histograms):
-    """The planes' histograms, int32 [3 x 256]; in step, since counts of one plane often wait for each other."""
+    """Fill the planes' histograms, int32 [3 x 256], in one loop: counts of one plane often wait for each other."""
     size = source.size // 3
     green, blue = source[size:], source[2 * size :]
     histograms[:] = 0
@@ -184,7 +186,7 @@ def fill_histograms(source, histograms):
 
 @jit_uncounted
 def last_count(histogram):
-    """The pixels of a plane's highest value."""
+    """Return how many pixels have a plane's highest value."""
     last = 255
     while histogram[last] == 0:
         last -= 1
@@ -193,7 +195,7 @@ def last_count(histogram):
 
 @jit_uncounted
 def equalize(source, target, histograms, table):
-    """ImageOps.equalize, each plane by itself."""
+    """Apply ImageOps.equalize to each plane."""
     size = source.size // 3
     fill_histograms(source, histograms)
     steps = (
@@ -202,7 +204,7 @@ def equalize(source, target, histograms, table):
         np.int32(equalize_step(size, last_count(histograms[512:]))),
     )
     red, green, blue = steps[0] >> 1, steps[1] >> 1, steps[2] >> 1
-    for v in range(256):  # counts -> half a step and the counts of lower values; again in step
+    for v in range(256):  # a count becomes half a step and all lower values' counts; again all planes in one loop
         count_red, count_green, count_blue = histograms[v], histograms[256 + v], histograms[512 + v]
         histograms[v], histograms[256 + v], histograms[512 + v] = red, green, blue
         red += count_red
@@ -221,7 +223,7 @@ def equalize(source, target, histograms, table):
 
 @jit_uncounted
 def posterize(source, target, bits):
-    """ImageOps.posterize."""
+    """Apply ImageOps.posterize."""
     kept = np.uint8(posterize_entry(255, bits))
     for k in range(source.size):
         target[k] = source[k] & kept
@@ -229,7 +231,7 @@ def posterize(source, target, bits):
 
 @jit_uncounted
 def solarize(source, target, threshold):
-    """ImageOps.solarize."""
+    """Apply ImageOps.solarize."""
     threshold = np.int16(threshold)
     for k in range(source.size):
         target[k] = np.uint8(solarize_entry(np.int16(source[k]), threshold))
@@ -237,7 +239,7 @@ def solarize(source, target, threshold):
 
 @jit_uncounted
 def enhance_color(source, target, factor, grey):
-    """ImageEnhance.Color: blend with the pixel's luma; `grey`, uint8 [BLOCK], is scratch."""
+    """Apply ImageEnhance.Color: blend each pixel with its luma. `grey`, uint8 [BLOCK], is scratch."""
     size = source.size // 3
     for start in range(0, size, BLOCK):
         count = min(BLOCK, size - start)
@@ -252,7 +254,7 @@ def enhance_color(source, target, factor, grey):
 
 @jit_uncounted
 def enhance_contrast(source, target, factor):
-    """ImageEnhance.Contrast: blend with the image's mean luma."""
+    """Apply ImageEnhance.Contrast: blend with the image's mean luma."""
     size = source.size // 3
     red, green, blue = source[:size], source[size : 2 * size], source[2 * size :]
     total = np.int64(0)
@@ -265,14 +267,14 @@ def enhance_contrast(source, target, factor):
 
 @jit_uncounted
 def enhance_brightness(source, target, factor):
-    """ImageEnhance.Brightness: blend with black."""
+    """Apply ImageEnhance.Brightness: blend with black."""
     for k in range(source.size):
         target[k] = np.uint8(blend(0, source[k], factor))
 
 
 @jit_uncounted
 def enhance_sharpness(source, target, height, width, factor):
-    """ImageEnhance.Sharpness: blend with the smoothed image, whose border is the image's own."""
+    """Apply ImageEnhance.Sharpness: blend with the smoothed image, whose border is the image's own."""
     size = height * width
     copy(source, target)
     if min(height, width) < 3:
@@ -280,7 +282,7 @@ def enhance_sharpness(source, target, height, width, factor):
     for c in range(3):
         above, here = source[c * size :], source[c * size + width :]
         below, out = source[c * size + 2 * width :], target[c * size + width :]
-        # All inner rows as one, over their first and last pixels, which are then restored.
+        # All inner rows are treated as one row; then their first and last pixels are restored.
         for k in range(1, (height - 2) * width - 1):
             smoothed = smooth(
                 below[k - 1], below[k], below[k + 1],
@@ -293,9 +295,9 @@ def enhance_sharpness(source, target, height, width, factor):
             out[(y + 1) * width - 1] = here[(y + 1) * width - 1]
 
 
-@jit_uncounted
+@jit_inlined
 def apply_operation(op, magnitude, source, target, height, width, rotations, scratch):
-    """One AugMix operation, by its id."""
+    """Apply one AugMix operation, by its id."""
     if op == draws.ROTATE:
         rotate_degrees(source, target, height, width, np.int64(magnitude), rotations, scratch)
     elif op == draws.SHEAR_X:

@@ -9,9 +9,9 @@ import math
 import numpy as np
 
 from fastmagn_kernels.compiling import jit
-from fastmagn_kernels.corrupt_blur import motion_filter, unit_to_level
-from fastmagn_kernels.corrupt_noise import fill_words, first_word
-from fastmagn_kernels.rng import STREAM_CORRUPTION, below, philox4x32, standard_normal, stream_view_word, uniform
+from fastmagn_kernels.corruptions.blur import motion_filter, unit_to_level
+from fastmagn_kernels.corruptions.noise import fill_words, first_word
+from fastmagn_kernels.random.rng import STREAM_CORRUPTION, below, philox4x32, standard_normal, stream_view_word, uniform
 
 _MEAN_WIND_DEG, _WIND_SPREAD_DEG = -90.0, 45.0
 # Luma weights of ITU-R BT.601, as OpenCV's RGB to grey has them.
