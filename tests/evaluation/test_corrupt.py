@@ -262,10 +262,7 @@ def test_a_set_of_other_images_is_refused(made, copy, digits, capsys):
         (["--out", "c", "--dataset", "digits", "--num_images", "600"], r"num_images: got 600; expected 0\.\.599, the"),
         (["--out", "c", "--dataset", "digits", "--image_size", "64"], "image_size: got 64; expected none: digits has"),
         (["--out", "c", "--dataset", "digits", "--corruption_set", "c12"], "corruption_set.*c15.*Got value: c12"),
-        (
-            ["--out", "c", "--dataset", "digits", "--severity", "3"],
-            "--severity: is not an option of python -m fastmagn.corrupt",
-        ),
+        (["--out", "c", "--dataset", "digits", "--severity", "3"], "--severity: is not an option of python -m"),
         (["--out", "c", "--dataset", "folder", "--data_dir", "x"], r"image_size: got None; expected 8\.\.4096 px for"),
         (
             ["--out", "c", "--dataset", "folder", "--data_dir", "x", "--image_size", "7"],
