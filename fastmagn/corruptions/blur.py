@@ -12,12 +12,14 @@ import numpy as np
 
 from fastmagn.corruptions import BySize, is_large, parameters, random_view
 from fastmagn_kernels.corruptions.blur import (
+    Zooms,
     filter_batch,
     gaussian_blur_batch,
     glass_blur_batch,
     motion_blur_batch,
     zoom_blur_batch,
 )
+from fastmagn_kernels.corruptions.stream import Stream
 from fastmagn_kernels.random.rng import key_words
 
 GAUSSIAN_SIGMA_PX = BySize(small=(0.4, 0.6, 0.7, 0.8, 1.0), large=(1.0, 2.0, 3.0, 4.0, 6.0))
@@ -67,8 +69,8 @@ def zoom_blur(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarr
     Departs from the 32x32 sets' script for images that are not square: the crop of each side depends on its own length.
     """
     out = np.empty_like(images_u8)
-    tables = zoom_tables(*images_u8.shape[1:3], *parameters(ZOOM_END_STEP, images_u8, severity))
-    zoom_blur_batch(as_rows(out), as_rows(images_u8), *tables)
+    zooms = make_zooms(*images_u8.shape[1:3], *parameters(ZOOM_END_STEP, images_u8, severity))
+    zoom_blur_batch(as_rows(out), as_rows(images_u8), zooms)
     return out
 
 
@@ -77,8 +79,8 @@ def glass_blur(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndar
     out = np.empty_like(images_u8)
     sigma_px, reach_px, passes = parameters(GLASS_SIGMA_REACH_PASSES, images_u8, severity)
     weights = gaussian_weights(sigma_px, truncate=4)
-    view = random_view("glass_blur", severity)
-    glass_blur_batch(as_rows(out), as_rows(images_u8), weights, reach_px, passes, view, indices, *key_words(seed))
+    stream = Stream(random_view("glass_blur", severity), *key_words(seed))
+    glass_blur_batch(as_rows(out), as_rows(images_u8), weights, reach_px, passes, stream, indices)
     return out
 
 
@@ -92,8 +94,8 @@ def motion_blur(images_u8: np.ndarray, severity: int, seed: int, indices: np.nda
     large = is_large(images_u8)
     weights = motion_weights(*parameters(MOTION_RADIUS_SIGMA_PX, images_u8, severity), large)
     rounding = weights.dtype.type(0.0 if large else 0.5)
-    keys = (random_view("motion_blur", severity), indices, *key_words(seed))
-    motion_blur_batch(as_rows(out), as_rows(images_u8), weights, rounding, MOTION_MAX_ANGLE_DEG, *keys)
+    stream = Stream(random_view("motion_blur", severity), *key_words(seed))
+    motion_blur_batch(as_rows(out), as_rows(images_u8), weights, rounding, MOTION_MAX_ANGLE_DEG, stream, indices)
     return out
 
 
@@ -166,14 +168,9 @@ def whole_zoom_samples(side_px: int, factor: float) -> tuple[np.ndarray, np.ndar
 
 
 @lru_cache(maxsize=16)
-def zoom_tables(height_px: int, width_px: int, end: float, step: float) -> tuple[np.ndarray, ...]:
-    """The zooms from 1 to `end` by `step`; consecutive zooms with the same samples are merged.
-
-    Returns:
-        repeats, int64 [K]: how many consecutive zooms are the same;
-        rows, int64 [K, H], and their weights, float64 [K, H]; columns and weights [K, W]: as in `zoom_samples`.
-    """
+def make_zooms(height_px: int, width_px: int, end: float, step: float) -> Zooms:
+    """The zooms from 1 to `end` by `step`; consecutive zooms with the same samples are merged."""
     zooms = [(*zoom_samples(height_px, z), *zoom_samples(width_px, z)) for z in np.arange(1, end, step)]
     runs = [list(run) for _, run in groupby(zooms, key=lambda zoom: tuple(part.tobytes() for part in zoom))]
     repeats = np.array([len(run) for run in runs], np.int64)
-    return repeats, *(np.stack([run[0][part] for run in runs]) for part in range(4))
+    return Zooms(repeats, *(np.stack([run[0][part] for run in runs]) for part in range(4)))

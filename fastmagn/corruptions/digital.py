@@ -12,8 +12,9 @@ import numpy as np
 from fastmagn.corruptions import BySize, is_large, parameters, random_view
 from fastmagn.corruptions.blur import as_rows, gaussian_weights
 from fastmagn_kernels.corruptions.colour import contrast_batch, hsv_batch, pixelate_batch
-from fastmagn_kernels.corruptions.elastic import elastic_batch
+from fastmagn_kernels.corruptions.elastic import Deformation, elastic_batch
 from fastmagn_kernels.corruptions.jpeg import jpeg_batch
+from fastmagn_kernels.corruptions.stream import Stream
 from fastmagn_kernels.random.rng import key_words
 
 # Shift of the value in [0, 1].
@@ -110,8 +111,9 @@ def elastic_transform(images_u8: np.ndarray, severity: int, seed: int, indices: 
     sides_px = (height, height, width) if is_large(images_u8) else (min(height, width),) * 3
     displacement_px, jitter_px = shares[0] * sides_px[0], shares[2] * sides_px[0]
     smoothing = [gaussian_weights(shares[1] * side, truncate=3) if shares[1] else np.ones(1) for side in sides_px[1:]]
-    keys = (random_view("elastic_transform", severity), indices, *key_words(seed))
-    elastic_batch(out, images_u8, displacement_px, *smoothing, jitter_px, *keys)
+    deformation = Deformation(displacement_px, *smoothing, jitter_px)
+    stream = Stream(random_view("elastic_transform", severity), *key_words(seed))
+    elastic_batch(out, images_u8, deformation, stream, indices)
     return out
 
 

@@ -12,8 +12,10 @@ import numpy as np
 from fastmagn.corruptions import BySize, is_large, parameters, random_view
 from fastmagn.corruptions.blur import gaussian_weights, motion_weights, whole_zoom_samples, zoom_samples
 from fastmagn.corruptions.frost_pictures import frost_sizes, load_frost_pictures
-from fastmagn_kernels.corruptions.spatter import spatter_batch
-from fastmagn_kernels.corruptions.weather import fog_batch, frost_batch, snow_batch
+from fastmagn_kernels.corruptions.blur import Zoom
+from fastmagn_kernels.corruptions.spatter import Liquid, spatter_batch
+from fastmagn_kernels.corruptions.stream import Stream
+from fastmagn_kernels.corruptions.weather import FrostPictures, Snowfall, fog_batch, frost_batch, snow_batch
 from fastmagn_kernels.random.rng import key_words
 
 
@@ -95,11 +97,11 @@ def snow(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -
     s, large = parameters(SNOW, images_u8, severity), is_large(images_u8)
     _, height, width, _ = images_u8.shape
     samples = whole_zoom_samples if large else zoom_samples
-    zoom = (*samples(height, s.magnification), *samples(width, s.magnification))
+    zoom = Zoom(*samples(height, s.magnification), *samples(width, s.magnification))
     weights = motion_weights(s.blur_radius_px, s.blur_sigma_px, large)
-    flakes = (s.mean, s.std, s.threshold)
-    keys = (random_view("snow", severity), indices, *key_words(seed))
-    snow_batch(out, images_u8, flakes, s.keep, zoom, not large, weights, *keys)
+    snowfall = Snowfall(s.mean, s.std, s.threshold, s.keep, zoom, whole_levels=not large, weights=weights)
+    stream = Stream(random_view("snow", severity), *key_words(seed))
+    snow_batch(out, images_u8, snowfall, stream, indices)
     return out
 
 
@@ -111,8 +113,9 @@ def frost(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) 
     """
     out = np.empty_like(images_u8)
     pictures = _frost_arrays(frost_sizes(*images_u8.shape[1:3], is_large(images_u8)))
-    shares, view = parameters(FROST_SHARES, images_u8, severity), random_view("frost", severity)
-    frost_batch(out, images_u8, *pictures, *shares, view, indices, *key_words(seed))
+    shares = parameters(FROST_SHARES, images_u8, severity)
+    stream = Stream(random_view("frost", severity), *key_words(seed))
+    frost_batch(out, images_u8, pictures, *shares, stream, indices)
     return out
 
 
@@ -121,8 +124,8 @@ def fog(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) ->
     out = np.empty_like(images_u8)
     amount, decay = parameters(FOG_AMOUNT_DECAY, images_u8, severity)
     map_side = 1 << (max(images_u8.shape[1:3]) - 1).bit_length()
-    view = random_view("fog", severity)
-    fog_batch(out, images_u8, amount, decay, map_side, view, indices, *key_words(seed))
+    stream = Stream(random_view("fog", severity), *key_words(seed))
+    fog_batch(out, images_u8, amount, decay, map_side, stream, indices)
     return out
 
 
@@ -134,23 +137,25 @@ def spatter(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray
     out = np.empty_like(images_u8)
     s = parameters(SPATTER, images_u8, severity)
     mud = s.mud_sigma_px > 0
-    colour = np.array(MUD_COLOUR if mud else WATER_COLOUR)
-    weights = gaussian_weights(s.sigma_px, truncate=4)
-    mud_weights = gaussian_weights(s.mud_sigma_px, truncate=4) if mud else np.ones(1)
-    liquid = (s.mean, s.std, s.threshold)
-    keys = (random_view("spatter", severity), indices, *key_words(seed))
-    spatter_batch(out, images_u8, liquid, weights, mud, mud_weights, s.water_opacity, colour, *keys)
+    liquid = Liquid(
+        mean=s.mean,
+        std=s.std,
+        threshold=s.threshold,
+        weights=gaussian_weights(s.sigma_px, truncate=4),
+        mud=mud,
+        mud_weights=gaussian_weights(s.mud_sigma_px, truncate=4) if mud else np.ones(1),
+        opacity=s.water_opacity,
+        colour=np.array(MUD_COLOUR if mud else WATER_COLOUR),
+    )
+    spatter_batch(out, images_u8, liquid, Stream(random_view("spatter", severity), *key_words(seed)), indices)
     return out
 
 
 @lru_cache(maxsize=4)
-def _frost_arrays(sizes: tuple[tuple[int, int], ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The pictures at these sizes (height, width), in the form that the kernel takes.
-
-    Returns:
-        All pixels, uint8 [P, 3]; the first pixel, the height and the width of each picture, int64 [5 or 6].
-    """
+def _frost_arrays(sizes: tuple[tuple[int, int], ...]) -> FrostPictures:
+    """The pictures at these sizes (height, width), in the form that the kernel takes."""
     pictures = load_frost_pictures(sizes)
     heights, widths = np.array([picture.shape[:2] for picture in pictures], np.int64).T.copy()
     starts = np.cumsum(heights * widths) - heights * widths
-    return np.concatenate([picture.reshape(-1, 3) for picture in pictures]), starts, heights, widths
+    pixels = np.concatenate([picture.reshape(-1, 3) for picture in pictures])
+    return FrostPictures(pixels, starts, heights, widths)

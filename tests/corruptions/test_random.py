@@ -9,7 +9,7 @@ from benchmarks.plain_corruptions import PLAIN, RANDOM, motion_blurred, read_fro
 from fastmagn.corruptions import available_corruptions, corrupt, random_view
 from fastmagn.corruptions.noise import SHOT_PHOTONS, shot_tables
 from fastmagn_kernels.corruptions.blur import shift_pixels
-from fastmagn_kernels.corruptions.noise import first_word
+from fastmagn_kernels.corruptions.stream import Stream, first_word
 from fastmagn_kernels.random.rng import key_words
 from tests.helpers.tiers import slow_but
 
@@ -123,7 +123,7 @@ def test_motion_blur_of_large_images_is_the_plain_one_at_its_angle(severity, pho
     images = photographs[96, 128]
     got = corrupt(images, "motion_blur", severity, seed=SEED)
     for i, image in enumerate(images):
-        word = first_word(random_view("motion_blur", severity), i, 0, *key_words(SEED))
+        word = first_word(Stream(random_view("motion_blur", severity), *key_words(SEED)), i, 0)
         expected = motion_blurred(image, severity, 90 * (word / 2**32) - 45)
         difference = abs(got[i].astype(int) - expected)
         assert difference.max() <= 1

@@ -1,31 +1,69 @@
-"""Blurs of the corruption sets, Gaussian, defocus, zoom, glass, motion: uint8 in, uint8 out.
+"""Blurs of the corruption sets: Gaussian, defocus, zoom, glass, motion. uint8 in, uint8 out.
 
-Arithmetic is in the precision and order of the computation that made the published sets (SciPy's, float64; zoom's sum
-float32): results are truncated to uint8, so on flat areas the last bit of a sum decides a whole level.
-Rows are kept as W * 3 interleaved values: a step to the next pixel is then a contiguous shift, which vectorises.
+The arithmetic has the precision and the order of the computation that made the published sets (SciPy's, float64; the
+sum of the zooms, float32). Results are truncated to uint8, so on flat areas the last bit of a sum decides a level.
+A row is W * 3 interleaved values: a step to the next pixel is then a contiguous shift, which vectorises.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
 from fastmagn_kernels.compiling import jit
-from fastmagn_kernels.corruptions.noise import fill_words, first_word
+from fastmagn_kernels.corruptions.stream import fill_words, first_word
 from fastmagn_kernels.random.rng import uniform
 
 _CHANNELS = 3
 
 
+class Zoom(NamedTuple):
+    """How a central zoom resamples an image, bilinearly.
+
+    Output line y is (1 - w) * line r + w * line r + 1, where r = rows[y], w = row_weights[y], and r + 1 is clipped to
+    the last line; the columns alike.
+
+    Args:
+        rows: int64 [H].
+        row_weights: float64 [H].
+        columns: int64 [W].
+        column_weights: float64 [W].
+    """
+
+    rows: np.ndarray
+    row_weights: np.ndarray
+    columns: np.ndarray
+    column_weights: np.ndarray
+
+
+class Zooms(NamedTuple):
+    """K zooms, of which zoom k counts `repeats[k]` times.
+
+    Args:
+        repeats: int64 [K].
+        rows: As in `Zoom`, int64 [K, H].
+        row_weights: float64 [K, H].
+        columns: int64 [K, W].
+        column_weights: float64 [K, W].
+    """
+
+    repeats: np.ndarray
+    rows: np.ndarray
+    row_weights: np.ndarray
+    columns: np.ndarray
+    column_weights: np.ndarray
+
+
 @jit
 def unit_to_level(x):
-    """float in about [0, 1] -> uint8: clipped, times 255, truncated as the published sets are."""
+    """Convert a float to a uint8, as the published sets do: clipped to [0, 1], times 255, truncated."""
     return np.uint8(min(max(x, 0.0), 1.0) * 255.0)
 
 
 @jit
 def reflect_index(i, n):
-    """The index of 0..n - 1 that i stands for when the border repeats its edge: c b a | a b c | c b a."""
-    if 0 <= i < n:  # nearly always, and a division costs as much as ten of these tests
+    """Map i to an index in 0..n - 1, where the border mirrors and repeats its edge: c b a | a b c | c b a."""
+    if 0 <= i < n:  # nearly always; a division costs as much as ten of these tests
         return i
     i = i % (2 * n)
     return i if i < n else 2 * n - 1 - i
@@ -33,7 +71,7 @@ def reflect_index(i, n):
 
 @jit
 def mirror_index(i, n):
-    """The index of 0..n - 1 that i stands for when the border does not repeat its edge: c b | a b c | b a."""
+    """Map i to an index in 0..n - 1, where the border mirrors without repeating its edge: c b | a b c | b a."""
     if 0 <= i < n:
         return i
     i = i % (2 * n - 2)
@@ -44,8 +82,8 @@ def mirror_index(i, n):
 def gaussian_filter(image, row_weights, column_weights, channels, reflect):
     """Filter `image`, float64 [H, W * channels], in place with symmetric weights, each float64 [2r + 1] with its own r.
 
-    Vertical pass (`row_weights`) first, the outermost pair of taps first: SciPy's order. The border repeats the edge
-    value (SciPy's "nearest") or, where `reflect`, the edge's mirror image (SciPy's "reflect").
+    SciPy's order is kept: first the vertical pass (`row_weights`), and in each pass first the outermost pair of taps.
+    The border repeats the edge value (SciPy's "nearest") or, if `reflect`, mirrors the image (SciPy's "reflect").
     """
     height, length = image.shape
     radius = row_weights.size // 2
@@ -79,7 +117,7 @@ def gaussian_filter(image, row_weights, column_weights, channels, reflect):
 
 @jit
 def to_unit(levels):
-    """uint8 [H, L] -> float64 [H, L] in [0, 1]."""
+    """Convert uint8 [H, L] to float64 [H, L] in [0, 1]."""
     unit = np.empty(levels.shape, np.float64)
     for y in range(levels.shape[0]):
         for j in range(levels.shape[1]):
@@ -89,7 +127,7 @@ def to_unit(levels):
 
 @jit
 def gaussian_blur_image(out, image, weights):
-    """Blur one image, uint8 [H, W * 3], with `weights` (float64 [2r + 1]); `out` alike, or the image itself."""
+    """Blur one image, uint8 [H, W * 3], with `weights`, float64 [2r + 1]; `out` is like the image, or the image."""
     unit = to_unit(image)
     gaussian_filter(unit, weights, weights, _CHANNELS, False)
     for y in range(unit.shape[0]):
@@ -99,14 +137,14 @@ def gaussian_blur_image(out, image, weights):
 
 @jit(nogil=True)
 def gaussian_blur_batch(out, images, weights):
-    """Blur `images`, uint8 [N, H, W * 3], with `weights` (float64 [2r + 1]); `out` alike."""
+    """Blur `images`, uint8 [N, H, W * 3], with `weights`, float64 [2r + 1]; `out` is like `images`."""
     for i in range(images.shape[0]):
         gaussian_blur_image(out[i], images[i], weights)
 
 
 @jit
 def filter_image(out, image, tap_dy, tap_dx, tap_weights):
-    """One image of `filter_batch`."""
+    """Filter one image of `filter_batch`."""
     height, length = image.shape
     width = length // _CHANNELS
     reach = max(-tap_dx.min(), tap_dx.max())
@@ -130,20 +168,18 @@ def filter_image(out, image, tap_dy, tap_dx, tap_weights):
 
 @jit(nogil=True)
 def filter_batch(out, images, tap_dy, tap_dx, tap_weights):
-    """Correlate `images`, uint8 [N, H, W * 3], with the taps (int64 [T], int64 [T], float64 [T]); the border mirrors
-    without repeating the edge. Products are added in the taps' order. `out` is like `images`.
+    """Correlate `images`, uint8 [N, H, W * 3], with the taps, int64 [T], int64 [T] and float64 [T].
+
+    The border mirrors without repeating its edge. Products are added in the order of the taps. `out` is like `images`.
     """
     for i in range(images.shape[0]):
         filter_image(out[i], images[i], tap_dy, tap_dx, tap_weights)
 
 
 @jit
-def add_zoomed(total, unit, repeats, rows, row_weights, columns, column_weights):
-    """Add `unit` (float32 [H, W * 3]), bilinearly resampled, `repeats` times to `total`, float32 alike.
-
-    Output line y is (1 - w) * line r + w * line r + 1 with r = rows[y] (int64 [H]) and w = row_weights[y] (float64
-    [H]), r + 1 kept inside; columns alike.
-    """
+def add_zoomed(total, unit, repeats, zoom):
+    """Resample `unit`, float32 [H, W * 3], by a `Zoom`, and add it `repeats` times to `total`, float32 [H, W * 3]."""
+    rows, row_weights, columns, column_weights = zoom
     height, length = unit.shape
     width = length // _CHANNELS
     line, row = np.empty(length, np.float64), np.empty(length, np.float32)
@@ -161,13 +197,14 @@ def add_zoomed(total, unit, repeats, rows, row_weights, columns, column_weights)
 
 
 @jit
-def zoom_blur_image(out, image, repeats, rows, row_weights, columns, column_weights):
-    """One image of `zoom_blur_batch`."""
+def zoom_blur_image(out, image, zooms):
+    """Blur one image of `zoom_blur_batch`."""
     unit = to_unit(image).astype(np.float32)
     total = np.zeros_like(unit)
-    for k in range(repeats.size):
-        add_zoomed(total, unit, repeats[k], rows[k], row_weights[k], columns[k], column_weights[k])
-    count = np.float32(repeats.sum() + 1)
+    for k in range(zooms.repeats.size):
+        zoom = Zoom(zooms.rows[k], zooms.row_weights[k], zooms.columns[k], zooms.column_weights[k])
+        add_zoomed(total, unit, zooms.repeats[k], zoom)
+    count = np.float32(zooms.repeats.sum() + 1)
     for y in range(unit.shape[0]):
         for j in range(unit.shape[1]):
             mean = (unit[y, j] + total[y, j]) / count
@@ -175,18 +212,15 @@ def zoom_blur_image(out, image, repeats, rows, row_weights, columns, column_weig
 
 
 @jit(nogil=True)
-def zoom_blur_batch(out, images, repeats, rows, row_weights, columns, column_weights):
-    """Mean of `images` (uint8 [N, H, W * 3]) and its zooms; `out` alike.
-
-    Zoom k of K counts `repeats[k]` times (int64 [K]) and samples by `rows[k]` ... as in `add_zoomed`.
-    """
+def zoom_blur_batch(out, images, zooms):
+    """Average each of `images`, uint8 [N, H, W * 3], and its `Zooms`; `out` is like `images`."""
     for i in range(images.shape[0]):
-        zoom_blur_image(out[i], images[i], repeats, rows, row_weights, columns, column_weights)
+        zoom_blur_image(out[i], images[i], zooms)
 
 
 @jit
 def copy_levels(out, image):
-    """Copy uint8 [H, L]. Numba compiles the assignment of a whole array to seconds of overlap and broadcast checks."""
+    """Copy uint8 [H, L]. The assignment of a whole array would take numba seconds to compile, for its checks."""
     for y in range(image.shape[0]):
         for j in range(image.shape[1]):
             out[y, j] = image[y, j]
@@ -194,18 +228,19 @@ def copy_levels(out, image):
 
 @jit
 def offset_bits(reach):
-    """How many random bits a pixel's row or column takes: exact for 2 offsets, else shares of 1/N to 2^-16."""
+    """Return how many random bits a pixel's row or column takes: exact for 2 offsets, else shares of 1/N to 2^-16."""
     return 1 if reach == 1 else 16
 
 
 @jit
 def shift_pixels(image, reach, words, first_word_of_pass):
-    """Glass blur's pass, in place: each pixel takes the value of one at -reach..reach - 1 px in each direction.
+    """Shift pixels in place, one pass of glass blur: each takes the value of another, -reach..reach - 1 px away.
 
-    The source scans from the bottom right and "swaps" array views, which swaps nothing: a pixel is overwritten, and
-    the other stays. With a reach of 1 px it comes from one not yet visited, so that a pass is a gather. Rows and
-    columns up to `reach` and the last `reach` - 1 stay. `image` is uint8 [H, W * 3]; pixel q reads the q-th 2 or 32
-    bits (row's, column's) of the pass (`words`, uint32).
+    The offset is drawn for each direction. The source scans from the bottom right and "swaps" array views, which swaps
+    nothing: one pixel is overwritten, and the other keeps its value. With a reach of 1 px the value comes from a pixel
+    that has not been visited yet, so a pass is a gather. Rows and columns up to `reach`, and the last `reach` - 1, do
+    not change. `image` is uint8 [H, W * 3]; pixel q reads the q-th 2 or 32 bits (first the row's) of the pass from
+    `words`, uint32.
     """
     height, length = image.shape
     width = length // _CHANNELS
@@ -225,14 +260,14 @@ def shift_pixels(image, reach, words, first_word_of_pass):
 
 
 @jit
-def glass_blur_image(out, image, weights, reach, passes, view, index, key_0, key_1):
-    """One image of `glass_blur_batch`."""
+def glass_blur_image(out, image, weights, reach, passes, stream, index):
+    """Blur one image of `glass_blur_batch`."""
     height, length = image.shape
     words_in_pass = (height * (length // _CHANNELS) * 2 * offset_bits(reach) + 127) // 128 * 4  # whole blocks
     words = np.empty(passes * words_in_pass, np.uint32)
-    fill_words(words, view, index, 0, key_0, key_1)
+    fill_words(words, stream, index)
     copy_levels(out, image)
-    for stage in range(2):  # a loop, because two calls would be compiled twice: 4 s
+    for stage in range(2):  # a loop, because LLVM would compile two calls twice: 4 s
         gaussian_blur_image(out, out, weights)
         if stage == 0:
             for k in range(passes):
@@ -240,20 +275,22 @@ def glass_blur_image(out, image, weights, reach, passes, view, index, key_0, key
 
 
 @jit(nogil=True)
-def glass_blur_batch(out, images, weights, reach, passes, view, indices, key_0, key_1):
-    """Blur, shift pixels by up to `reach` px `passes` times, blur again: `images`, `out` uint8 [N, H, W * 3],
-    `weights` as in `gaussian_filter`.
+def glass_blur_batch(out, images, weights, reach, passes, stream, indices):
+    """Blur, shift pixels by up to `reach` px `passes` times, and blur again.
+
+    `images` and `out` are uint8 [N, H, W * 3], `weights` as in `gaussian_filter`.
     """
     for i in range(images.shape[0]):
-        glass_blur_image(out[i], images[i], weights, reach, passes, view, indices[i], key_0, key_1)
+        glass_blur_image(out[i], images[i], weights, reach, passes, stream, indices[i])
 
 
 @jit
 def motion_filter(out, image, weights, rounding, angle_deg, channels):
-    """ImageMagick's motion blur: tap t reads the pixel at t steps in the direction `angle_deg`, edges replicated.
+    """Apply ImageMagick's motion blur: tap t reads the pixel t steps away in the direction `angle_deg`.
 
-    `image` has levels, [H, W * channels]; `out`, uint8, takes as much of the top left as it holds, each sum plus
-    `rounding` truncated to a level; `weights` is float32 or float64 [T], in whose precision the sum is, `rounding` too.
+    Beyond the border, the edge is repeated. `image` contains levels, [H, W * channels]; `out`, uint8, is as much of the
+    top left as it can hold. Each sum plus `rounding` is truncated to a level. `weights` is float32 or float64 [T]; the
+    sum and `rounding` have the same precision.
     """
     height, length = image.shape
     width = length // channels
@@ -278,11 +315,11 @@ def motion_filter(out, image, weights, rounding, angle_deg, channels):
 
 
 @jit(nogil=True)
-def motion_blur_batch(out, images, weights, rounding, max_angle_deg, view, indices, key_0, key_1):
-    """Blur `images`, uint8 [N, H, W * 3], each in a direction uniform within +-`max_angle_deg`; `out` alike.
+def motion_blur_batch(out, images, weights, rounding, max_angle_deg, stream, indices):
+    """Blur each of `images`, uint8 [N, H, W * 3], in a direction uniform within +-`max_angle_deg`.
 
-    `weights` and `rounding` as in `motion_filter`.
+    `out` is like `images`; `weights` and `rounding` are as in `motion_filter`.
     """
     for i in range(images.shape[0]):
-        u = uniform(first_word(view, indices[i], 0, key_0, key_1))
+        u = uniform(first_word(stream, indices[i], 0))
         motion_filter(out[i], images[i], weights, rounding, (2.0 * u - 1.0) * max_angle_deg, _CHANNELS)

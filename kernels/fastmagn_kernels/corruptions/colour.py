@@ -1,7 +1,7 @@
-"""Colour and resolution corruptions, brightness, saturation, contrast, pixelation: uint8 in, uint8 out.
+"""Corruptions of colour and resolution: brightness, saturation, contrast, pixelation. uint8 in, uint8 out.
 
-Float64 in the order of scikit-image's colour conversions and NumPy's broadcasting, because results are truncated; the
-pixelation is Pillow's own fixed-point resampling.
+Float64 keeps the order of scikit-image's colour conversions and of NumPy's broadcasting, because results are truncated.
+Pixelation is Pillow's own fixed-point resampling.
 """
 
 import math
@@ -17,7 +17,7 @@ _HALF = 1 << (_PRECISION_BITS - 1)
 
 @jit
 def rgb_to_hsv(red, green, blue):
-    """RGB -> hue, saturation, value, float64, all in [0, 1]; at a tie of maxima blue goes before green before red."""
+    """Convert RGB to hue, saturation, value, float64 in [0, 1]. Equal maxima count as blue, then green, then red."""
     value = max(red, green, blue)
     delta = value - min(red, green, blue)
     if delta == 0.0:
@@ -34,7 +34,7 @@ def rgb_to_hsv(red, green, blue):
 
 @jit
 def hsv_to_rgb(hue, saturation, value):
-    """Hue, saturation, value -> RGB, float64, all in [0, 1]."""
+    """Convert hue, saturation, value to RGB, float64 in [0, 1]."""
     sector = math.floor(hue * 6.0)
     f = hue * 6.0 - sector
     p = value * (1.0 - saturation)
@@ -56,7 +56,7 @@ def hsv_to_rgb(hue, saturation, value):
 
 @jit(nogil=True)
 def hsv_batch(out, images, saturation_factor, saturation_shift, value_shift):
-    """Scale and shift the saturation, shift the value, clip both: `images`, `out` uint8 [N, P, 3]."""
+    """Scale and shift the saturation, shift the value, and clip both; `images` and `out` are uint8 [N, P, 3]."""
     for i in range(images.shape[0]):
         for j in range(images.shape[1]):
             red, green, blue = images[i, j, 0] / 255.0, images[i, j, 1] / 255.0, images[i, j, 2] / 255.0
@@ -71,7 +71,7 @@ def hsv_batch(out, images, saturation_factor, saturation_shift, value_shift):
 
 @jit(nogil=True)
 def contrast_batch(out, images, factor):
-    """Scale each channel's distance from its mean over the image: `images`, `out` uint8 [N, P, 3]."""
+    """Scale each channel's distance from its mean over the image; `images` and `out` are uint8 [N, P, 3]."""
     for i in range(images.shape[0]):
         levels = np.empty(256, np.uint8)
         for c in range(3):
@@ -87,10 +87,10 @@ def contrast_batch(out, images, factor):
 
 @jit
 def resample_columns(out, image, starts, weights, channels):
-    """Pillow's horizontal pass: `image` uint8 [H, W * channels] -> `out` uint8 [H, W' * channels].
+    """Resample `image`, uint8 [H, W * channels], to `out`, uint8 [H, W' * channels]: Pillow's horizontal pass.
 
-    Output column x is the sum of weights[x] (int64 [W', K], in 2^-22, zero beyond its window) times the pixels from
-    starts[x] (int64 [W']) on, rounded to uint8.
+    Output column x is the sum of weights[x] times the pixels from starts[x] on, rounded to uint8. `starts` is int64
+    [W']; `weights` is int64 [W', K], in 2^-22, zero beyond a column's window.
     """
     width = image.shape[1] // channels
     for y in range(out.shape[0]):
@@ -104,7 +104,7 @@ def resample_columns(out, image, starts, weights, channels):
 
 @jit
 def resample_rows(out, image, starts, weights):
-    """Pillow's vertical pass: `image` uint8 [H, L] -> `out` uint8 [H', L]; weights as in `resample_columns`."""
+    """Resample `image`, uint8 [H, L], to `out`, uint8 [H', L]: Pillow's vertical pass, as in `resample_columns`."""
     total = np.empty(image.shape[1], np.int64)
     for y in range(starts.size):
         total[:] = _HALF
@@ -119,7 +119,7 @@ def resample_rows(out, image, starts, weights):
 
 @jit
 def pixelate_image(out, image, down_x, down_y, up_x, up_y):
-    """One image of `pixelate_batch`."""
+    """Pixelate one image of `pixelate_batch`."""
     height, length = image.shape
     small_width, small_height = down_x[0].size, down_y[0].size
     narrow = np.empty((height, small_width * 3), np.uint8)
@@ -133,8 +133,9 @@ def pixelate_image(out, image, down_x, down_y, up_x, up_y):
 
 @jit(nogil=True)
 def pixelate_batch(out, images, down_x, down_y, up_x, up_y):
-    """Resample `images`, uint8 [N, H, W * 3], down and up again; `out` alike. Each of the last four is a pair
-    (starts, weights) of `resample_columns`.
+    """Resample `images`, uint8 [N, H, W * 3], down and up again; `out` is like `images`.
+
+    Each of the last four arguments is a pair (starts, weights) of `resample_columns`.
     """
     for i in range(images.shape[0]):
         pixelate_image(out[i], images[i], down_x, down_y, up_x, up_y)

@@ -1,37 +1,54 @@
 """Elastic deformation of the corruption sets: a random affine warp, then a smooth random displacement.
 
-Slots of the random stream: 0 and 1, the moves of the warp's three points (x, y of each); from 2 on, word 2 q is the
-x displacement of pixel q before smoothing and word 2 q + 1 its y displacement.
+Slots of the random stream: 0 and 1 move the three points of the warp (x, y of each). From slot 2 on, word 2 q is the
+x displacement of pixel q before it is smoothed, and word 2 q + 1 its y displacement.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
 from fastmagn_kernels.compiling import jit
 from fastmagn_kernels.corruptions.blur import gaussian_filter, mirror_index, reflect_index, to_unit, unit_to_level
-from fastmagn_kernels.corruptions.noise import fill_words
+from fastmagn_kernels.corruptions.stream import fill_words
 from fastmagn_kernels.random.rng import uniform
+
+
+class Deformation(NamedTuple):
+    """The size of an elastic deformation.
+
+    Args:
+        displacement_px: Factor of the smoothed displacements, which are uniform in [-1, 1) before they are smoothed.
+        row_weights: Weights that smooth them down the rows, float64 [2r + 1].
+        column_weights: Weights that smooth them along the rows, float64 [2r + 1], with its own r.
+        jitter_px: How far the points of the warp can move; at 0 there is no warp.
+    """
+
+    displacement_px: float
+    row_weights: np.ndarray
+    column_weights: np.ndarray
+    jitter_px: float
 
 
 @jit
 def signed_uniform(word):
-    """uint32 -> float64 uniform in [-1, 1)."""
+    """Map a uint32 to a float64, uniform in [-1, 1)."""
     return 2.0 * uniform(word) - 1.0
 
 
 @jit
 def inverse_affine(out, words, height, width, jitter_px):
-    """The map from output to input pixels, float64 [6] (a, b, c, d, e, f): x' = a x + b y + c, y' = d x + e y + f.
+    """Fill `out`, float64 [6], with the map from output to input pixels: x' = a x + b y + c, y' = d x + e y + f.
 
-    The forward map takes three corners of a central square, s = min(H, W) // 3 from the centre, to where six draws of
-    +-jitter_px (`words`, uint32 [6]) move them.
+    The forward map moves three corners of a central square, s = min(H, W) // 3 from the centre, by six draws of
+    +-jitter_px (`words`, uint32 [6]).
     """
     centre_x, centre_y, s = width // 2, height // 2, min(height, width) // 3
     x0, y0 = centre_x + s + jitter_px * signed_uniform(words[0]), centre_y + s + jitter_px * signed_uniform(words[1])
     x1, y1 = centre_x + s + jitter_px * signed_uniform(words[2]), centre_y - s + jitter_px * signed_uniform(words[3])
     x2, y2 = centre_x - s + jitter_px * signed_uniform(words[4]), centre_y - s + jitter_px * signed_uniform(words[5])
-    # Edges after the move; before it the first is (0, 2 s) and the second (2 s, 0).
+    # The edges after the move; before it, the first is (0, 2 s) and the second (2 s, 0).
     down_x, down_y, across_x, across_y = x0 - x1, y0 - y1, x1 - x2, y1 - y2
     scale = 2.0 * s / (across_x * down_y - across_y * down_x)
     out[0], out[1] = scale * down_y, -scale * down_x
@@ -42,8 +59,9 @@ def inverse_affine(out, words, height, width, jitter_px):
 
 @jit
 def bilinear(image, y, x, mirror):
-    """The three channels of `image` (float32 [H, W, 3]) at (y, x), bilinear; the border mirrors without (`mirror`) or
-    with its edge repeated.
+    """Return the three channels of `image`, float32 [H, W, 3], at (y, x), bilinear.
+
+    The border mirrors, with `mirror` without repeating its edge.
     """
     height, width, _ = image.shape
     top, left = math.floor(y), math.floor(x)
@@ -62,11 +80,12 @@ def bilinear(image, y, x, mirror):
 
 
 @jit
-def elastic_image(out, image, displacement_px, row_weights, column_weights, jitter_px, view, index, key_0, key_1):
-    """One image of `elastic_batch`."""
+def elastic_image(out, image, deformation, stream, index):
+    """Deform one image of `elastic_batch`."""
+    displacement_px, row_weights, column_weights, jitter_px = deformation
     height, width, _ = image.shape
     words = np.empty(8 + 2 * height * width, np.uint32)
-    fill_words(words, view, index, 0, key_0, key_1)
+    fill_words(words, stream, index)
     move = np.zeros((height, 2 * width), np.float64)
     if displacement_px > 0.0:
         for y in range(height):
@@ -93,11 +112,7 @@ def elastic_image(out, image, displacement_px, row_weights, column_weights, jitt
 
 
 @jit(nogil=True)
-def elastic_batch(out, images, displacement_px, row_weights, column_weights, jitter_px, view, indices, key_0, key_1):
-    """Warp `images` (uint8 [N, H, W, 3]) by points moved within +-`jitter_px` (not where 0), then displace each pixel
-    by `displacement_px` times uniform draws in [-1, 1] smoothed with `row_weights` (float64 [2r + 1]) down the rows
-    and `column_weights` (alike, with its own r) along them; `out` alike.
-    """
-    lengths = (displacement_px, row_weights, column_weights, jitter_px)
+def elastic_batch(out, images, deformation, stream, indices):
+    """Warp `images`, uint8 [N, H, W, 3], and displace their pixels, by a `Deformation`; `out` is like `images`."""
     for i in range(images.shape[0]):
-        elastic_image(out[i], images[i], *lengths, view, indices[i], key_0, key_1)
+        elastic_image(out[i], images[i], deformation, stream, indices[i])

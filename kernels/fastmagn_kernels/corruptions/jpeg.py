@@ -1,9 +1,9 @@
-"""JPEG of the corruption sets, written and read back: uint8 in, uint8 out, with no file in between.
+"""JPEG of the corruption sets, written and read back: uint8 in, uint8 out, without a file in between.
 
-Entropy coding loses nothing, so what is left is colour conversion, chroma at half the size, and each 8 x 8 block's
-cosine transform, rounded to its quantisation table, and back: libjpeg-turbo's integer arithmetic (its defaults, 4:2:0,
-which are Pillow's), to the bit. Integers are kept as float64, exact far beyond what occurs here, because numba widens
-every integer product to 64 bits, which AVX2 cannot multiply.
+Entropy coding loses nothing. What remains is the conversion of colours, chroma at half the size, and the cosine
+transform of each 8 x 8 block, rounded to its quantisation table, and back. It is libjpeg-turbo's integer arithmetic
+(with its defaults, 4:2:0, which are Pillow's), to the bit. Integers are float64, which is exact far beyond the values
+that occur here: numba widens every integer product to 64 bits, which AVX2 cannot multiply.
 
 Sources: ITU-T T.81; C. Loeffler, A. Ligtenberg, G. Moschytz, "Practical fast 1-D DCT algorithms with 11
 multiplications", ICASSP 1989.
@@ -30,13 +30,13 @@ _CENTRE = 128
 
 @jit
 def descale(x, scale):
-    """x * scale (a power of two), rounded, halves up: whole float64 in and out."""
+    """Return x * scale, rounded, halves up: whole float64 in and out; `scale` is a power of two."""
     return np.floor(x * scale + 0.5)
 
 
 @jit
 def odd_part(a, b, c, d):
-    """The odd half of both transforms: four whole float64 in, four out in fixed point."""
+    """Compute the odd half of both transforms: four whole float64 in, four out in fixed point."""
     z1, z2, z3, z4 = a + d, b + c, a + c, b + d
     z5 = (z3 + z4) * _C[5]
     z1, z2, z3, z4 = -z1 * _C[4], -z2 * _C[10], z5 - z3 * _C[8], z5 - z4 * _C[1]
@@ -45,9 +45,9 @@ def odd_part(a, b, c, d):
 
 @jit
 def transform(out, block, plain_scale, scale):
-    """A cosine transform down each column of `block` (float64 [8, 8]), into the rows of `out`: transposed.
+    """Transform each column of `block`, float64 [8, 8], into a row of `out`, so the result is transposed.
 
-    Terms 0 and 4 are multiplied by `plain_scale`, the others, which carry fixed-point factors, by `scale`.
+    Terms 0 and 4 are multiplied by `plain_scale`, the others, which contain fixed-point factors, by `scale`.
     """
     for x in range(8):
         t0, t7 = block[0, x] + block[7, x], block[0, x] - block[7, x]
@@ -69,7 +69,7 @@ def transform(out, block, plain_scale, scale):
 
 @jit
 def transform_back(out, block, scale):
-    """The inverse transform down each column of `block` (float64 [8, 8]), into the rows of `out`, times `scale`."""
+    """Transform each column of `block`, float64 [8, 8], back into a row of `out`, times `scale`."""
     for x in range(8):
         z = (block[2, x] + block[6, x]) * _C[2]
         t2, t3 = z - block[6, x] * _C[7], z + block[2, x] * _C[3]
@@ -84,7 +84,7 @@ def transform_back(out, block, scale):
 
 @jit
 def code_plane(plane, table):
-    """Round every 8 x 8 block of `plane` (whole float64 levels [8 m, 8 n]) in place to `table`, float64 [8, 8]."""
+    """Quantise every 8 x 8 block of `plane`, whole float64 levels [8 m, 8 n], in place by `table`, float64 [8, 8]."""
     block, terms = np.empty((8, 8), np.float64), np.empty((8, 8), np.float64)
     for top in range(0, plane.shape[0], 8):
         for left in range(0, plane.shape[1], 8):
@@ -95,7 +95,7 @@ def code_plane(plane, table):
             transform(block, terms, 1 / _EXTRA, 1 / _EXTRA / _ONE)
             for u in range(8):
                 for v in range(8):
-                    # The forward transform is 8 times too large; halves round away from zero.
+                    # The forward transform is 8 times too large. Halves are rounded away from zero.
                     size = np.floor((abs(block[u, v]) + 4.0 * table[v, u]) / (8.0 * table[v, u]))
                     terms[v, u] = math.copysign(size * table[v, u], block[u, v])
             transform_back(block, terms, _EXTRA / _ONE)
@@ -107,8 +107,9 @@ def code_plane(plane, table):
 
 @jit
 def fill_planes(luma, blue, red, image):
-    """Luma and the two chroma planes, at half the size, of `image` (uint8 [H, W, 3]), the edges repeated to the planes'
-    own sizes (float64, a multiple of 8 each).
+    """Fill luma, and chroma at half the size, from `image`, uint8 [H, W, 3].
+
+    The planes are float64, their sides multiples of 8; beyond the image its edges are repeated.
     """
     height, width, _ = image.shape
     full_blue = np.empty((2, 2 * blue.shape[1]), np.int64)
@@ -119,7 +120,7 @@ def fill_planes(luma, blue, red, image):
             luma[y, x] = (
                 19595 * np.int64(pixel[0]) + 38470 * np.int64(pixel[1]) + 7471 * np.int64(pixel[2]) + _ROUND
             ) >> 16
-    last = (height + 1) // 2 - 1  # below the last pair of rows it is that pair's mean that repeats
+    last = (height + 1) // 2 - 1  # below the last pair of rows, the mean of that pair is repeated
     for y in range(blue.shape[0]):
         for row in range(2):
             for x in range(full_blue.shape[1]):
@@ -137,8 +138,10 @@ def fill_planes(luma, blue, red, image):
 
 @jit
 def enlarge_row(out, plane, y, height, width):
-    """Row y of the image's size from a chroma plane of half of it, whose levels are the first ceil(H / 2) x
-    ceil(W / 2): three parts the nearest, one part the next, in both directions; `out` int64 [W].
+    """Enlarge a chroma plane to row y of the image: `out`, int64 [W].
+
+    The plane's levels are its first ceil(H / 2) x ceil(W / 2). In both directions, the nearest has three parts of four
+    and the next one part.
     """
     rows, columns = (height + 1) // 2, (width + 1) // 2
     near = y // 2
@@ -153,7 +156,7 @@ def enlarge_row(out, plane, y, height, width):
 
 @jit
 def jpeg_image(out, image, luma_table, chroma_table):
-    """One image of `jpeg_batch`."""
+    """Compress one image of `jpeg_batch`."""
     height, width, _ = image.shape
     luma = np.empty(((height + 7) // 8 * 8, (width + 7) // 8 * 8), np.float64)
     blue = np.empty(((height + 15) // 16 * 8, (width + 15) // 16 * 8), np.float64)
@@ -174,8 +177,9 @@ def jpeg_image(out, image, luma_table, chroma_table):
 
 @jit(nogil=True)
 def jpeg_batch(out, images, luma_table, chroma_table):
-    """Write `images` (uint8 [N, H, W, 3]) as JPEG and read them; `out` alike. Tables are float64 [8, 8], row by row of
-    the vertical frequency.
+    """Write `images`, uint8 [N, H, W, 3], as JPEG and read them back; `out` is like `images`.
+
+    The quantisation tables are float64 [8, 8], one row for each vertical frequency.
     """
     for i in range(images.shape[0]):
         jpeg_image(out[i], images[i], luma_table, chroma_table)

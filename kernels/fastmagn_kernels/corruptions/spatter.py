@@ -1,26 +1,55 @@
-"""Spatter of the corruption sets, water or mud splashed on the lens: uint8 in, uint8 out.
+"""Spatter of the corruption sets: water or mud on the lens. uint8 in, uint8 out.
 
-The water's relief follows OpenCV's integer pipeline (Canny, chamfer distance, histogram equalisation, filters) step by
-step, without OpenCV. Random stream: the liquid layer's normals, from slot 0.
+The relief of the water follows OpenCV's integer pipeline (Canny, chamfer distance, histogram equalisation, filters)
+step by step, without OpenCV. The random stream gives the normals of the liquid's layer, from slot 0 on.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
 from fastmagn_kernels.compiling import jit
 from fastmagn_kernels.corruptions.blur import gaussian_filter, mirror_index, unit_to_level
-from fastmagn_kernels.random.rng import STREAM_CORRUPTION, standard_normal
+from fastmagn_kernels.corruptions.stream import fill_normals
 
 _CANNY_LOW, _CANNY_HIGH = 50, 150
 _TAN_22_5 = 13573  # in 2^-15
-# Chamfer steps of OpenCV's 5 x 5 mask in 2^-16: to a side, a corner, a knight's move.
+# The chamfer steps of OpenCV's 5 x 5 mask in 2^-16: to a side, to a corner, a knight's move.
 _SIDE, _CORNER, _KNIGHT = 65536, 91750, 143976
 _FAR = 1 << 28
 _MAX_DISTANCE = np.float32(20)
 
 
+class Liquid(NamedTuple):
+    """The liquid of a spatter: smoothed normal draws, where they reach a threshold.
+
+    Args:
+        mean: Mean of the draws.
+        std: Standard deviation of the draws, before they are smoothed.
+        threshold: Where the layer is lower, the image is dry.
+        weights: Weights that smooth the layer, float64 [2r + 1].
+        mud: Whether the liquid is mud, which covers the image; water is added to it.
+        mud_weights: Weights that smooth the mud's share, float64 [2r + 1].
+        opacity: The largest share of water.
+        colour: The colour of the liquid, float64 [3] in [0, 1].
+    """
+
+    mean: float
+    std: float
+    threshold: float
+    weights: np.ndarray
+    mud: bool
+    mud_weights: np.ndarray
+    opacity: float
+    colour: np.ndarray
+
+
 @jit
 def gradient_sums(gx, gy, image):
-    """Sobel derivatives of `image` (uint8 [H, W]) into `gx`, `gy` (int64 [H, W]); the border repeats its edge."""
+    """Fill `gx` and `gy`, int64 [H, W], with Sobel derivatives of `image`, uint8 [H, W].
+
+    The border repeats its edge.
+    """
     height, width = image.shape
     sums, differences = np.empty(width + 2, np.int64), np.empty(width + 2, np.int64)
     for y in range(height):
@@ -38,7 +67,10 @@ def gradient_sums(gx, gy, image):
 
 @jit
 def is_ridge(size, gx, gy, y, x):
-    """Whether the gradient's `size` (int64 [H + 2, W + 2], zero border) peaks at pixel (y, x) along its direction."""
+    """Return whether the gradient's `size`, int64 [H + 2, W + 2], peaks at pixel (y, x) along its direction.
+
+    The border of `size` is zero.
+    """
     centre = size[y + 1, x + 1]
     run, rise = abs(gx[y, x]), abs(gy[y, x]) << 15
     flat = run * _TAN_22_5
@@ -52,7 +84,10 @@ def is_ridge(size, gx, gy, y, x):
 
 @jit
 def find_edges(edges, image):
-    """Canny edges (thresholds 50 and 150, |gx| + |gy|) of `image`, uint8 [H, W], as 1 in `edges`, uint8 [H, W]."""
+    """Set the Canny edges of `image`, uint8 [H, W], to 1 in `edges`, uint8 [H, W].
+
+    The thresholds are 50 and 150, the size of a gradient is |gx| + |gy|.
+    """
     height, width = image.shape
     gx, gy = np.empty((height, width), np.int64), np.empty((height, width), np.int64)
     gradient_sums(gx, gy, image)
@@ -87,7 +122,7 @@ def find_edges(edges, image):
 
 @jit
 def nearest_behind(far, y, x, step):
-    """Least distance at (y, x) of `far` (int64, padded by 2) through the eight cells that a scan has passed."""
+    """Return the least distance at (y, x) of `far`, int64 padded by 2, through the eight cells before it in a scan."""
     best = far[y, x - step] + _SIDE
     best = min(best, far[y - step, x] + _SIDE)
     best = min(best, far[y - step, x - 1] + _CORNER)
@@ -100,7 +135,7 @@ def nearest_behind(far, y, x, step):
 
 @jit
 def distance_to_edges(out, edges):
-    """Chamfer distance to the nearest edge in pixels, at most 20: `edges` uint8 [H, W] -> `out` float32 [H, W]."""
+    """Fill `out`, float32 [H, W], with the chamfer distance to the nearest of `edges`, uint8 [H, W], at most 20 px."""
     height, width = edges.shape
     far = np.full((height + 4, width + 4), _FAR, np.int64)
     for y in range(2, height + 2):
@@ -114,8 +149,10 @@ def distance_to_edges(out, edges):
 
 @jit
 def box_sums(out, image):
-    """Sums of each 3 x 3 pixels of `image`, [H, W], into `out`, float64 [H, W]; the border mirrors without repeating
-    its edge. Here all values are whole multiples of 2^-16, so that the order of adding does not matter.
+    """Fill `out`, float64 [H, W], with the sums of each 3 x 3 pixels of `image`, [H, W].
+
+    The border mirrors without repeating its edge. All values here are multiples of 2^-16, so the order of the additions
+    does not matter.
     """
     height, width = image.shape
     line = np.empty(width + 2, np.float64)
@@ -130,7 +167,7 @@ def box_sums(out, image):
 
 @jit
 def equalize(image):
-    """OpenCV's histogram equalisation of `image`, uint8 [H, W], in place."""
+    """Equalise the histogram of `image`, uint8 [H, W], in place, as OpenCV does."""
     histogram = np.zeros(256, np.int64)
     for level in image.ravel():
         histogram[level] += 1
@@ -152,7 +189,7 @@ def equalize(image):
 
 @jit
 def emboss(image, y, x):
-    """Filter with (-2 -1 0; -1 1 1; 0 1 2) at (y, x) of `image` (uint8 [H, W]), clipped to 0..255; mirrored border."""
+    """Filter `image`, uint8 [H, W], at (y, x) with (-2 -1 0; -1 1 1; 0 1 2), clipped to 0..255; its border mirrors."""
     height, width = image.shape
     up, down = mirror_index(y - 1, height), mirror_index(y + 1, height)
     left, right = mirror_index(x - 1, width), mirror_index(x + 1, width)
@@ -164,7 +201,7 @@ def emboss(image, y, x):
 
 @jit
 def water_opacity(layer, opacity):
-    """Replace the liquid `layer` (float64 [H, W], 0 where dry) by the water's share, 0..opacity."""
+    """Replace the liquid `layer`, float64 [H, W], 0 where dry, by the share of water, 0..opacity."""
     height, width = layer.shape
     levels = np.empty((height, width), np.uint8)
     for y in range(height):
@@ -195,7 +232,7 @@ def water_opacity(layer, opacity):
 
 @jit
 def mud_opacity(layer, weights):
-    """Replace the liquid `layer` (float64 [H, W], 0 where dry) by the mud's share: smoothed, and none below 0.8."""
+    """Replace the liquid `layer`, float64 [H, W], 0 where dry, by the smoothed share of mud; below 0.8 it is 0."""
     for y in range(layer.shape[0]):
         for x in range(layer.shape[1]):
             layer[y, x] = 1.0 if layer[y, x] > 0.0 else 0.0
@@ -206,12 +243,12 @@ def mud_opacity(layer, weights):
 
 
 @jit
-def spatter_image(out, image, liquid, weights, mud, mud_weights, opacity, colour, view, index, key_0, key_1):
-    """One image of `spatter_batch`."""
+def spatter_image(out, image, liquid, stream, index):
+    """Spatter one image of `spatter_batch`."""
     height, width, _ = image.shape
-    mean, std, threshold = liquid
+    mean, std, threshold, weights, mud, mud_weights, opacity, colour = liquid
     z = np.empty(height * width, np.float32)
-    standard_normal(z, STREAM_CORRUPTION, view, index, 0, key_0, key_1)
+    fill_normals(z, stream, index)
     layer = np.empty((height, width), np.float64)
     for q in range(z.size):
         layer[q // width, q % width] = mean + std * z[q]
@@ -232,12 +269,7 @@ def spatter_image(out, image, liquid, weights, mud, mud_weights, opacity, colour
 
 
 @jit(nogil=True)
-def spatter_batch(out, images, liquid, weights, mud, mud_weights, opacity, colour, view, indices, key_0, key_1):
-    """Splash `images` (uint8 [N, H, W, 3]); `out` alike.
-
-    `liquid` is (mean, std, threshold) of the layer, smoothed with `weights` (float64 [2r + 1]). `mud` covers with
-    shares smoothed by `mud_weights`; water (not `mud`) adds up to `opacity` of the `colour`, float64 [3] in [0, 1].
-    """
+def spatter_batch(out, images, liquid, stream, indices):
+    """Spatter `images`, uint8 [N, H, W, 3], with a `Liquid`; `out` is like `images`."""
     for i in range(images.shape[0]):
-        image, index = images[i], indices[i]
-        spatter_image(out[i], image, liquid, weights, mud, mud_weights, opacity, colour, view, index, key_0, key_1)
+        spatter_image(out[i], images[i], liquid, stream, indices[i])

@@ -1,33 +1,68 @@
 """Snow, frost and fog of the corruption sets: uint8 in, uint8 out.
 
-Slots of the random stream: snow, the layer's normals from 0 and the wind's angle after them; frost, slot 0 (picture,
-row, column); fog, word q for point q of the plasma map, row by row.
+Slots of the random stream. Snow: the normals of the layer from slot 0 on, then the wind's angle. Frost: the picture,
+the row and the column in slot 0. Fog: word q is point q of the plasma map, row by row.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
 from fastmagn_kernels.compiling import jit
-from fastmagn_kernels.corruptions.blur import motion_filter, unit_to_level
-from fastmagn_kernels.corruptions.noise import fill_words, first_word
-from fastmagn_kernels.random.rng import STREAM_CORRUPTION, below, philox4x32, standard_normal, stream_view_word, uniform
+from fastmagn_kernels.corruptions.blur import Zoom, motion_filter, unit_to_level
+from fastmagn_kernels.corruptions.stream import fill_normals, fill_words, first_word, slot_words
+from fastmagn_kernels.random.rng import below, uniform
 
 _MEAN_WIND_DEG, _WIND_SPREAD_DEG = -90.0, 45.0
-# Luma weights of ITU-R BT.601, as OpenCV's RGB to grey has them.
+# The luma weights of ITU-R BT.601, which OpenCV's RGB to grey uses.
 _RED, _GREEN, _BLUE = np.float32(0.299), np.float32(0.587), np.float32(0.114)
 
 
-@jit
-def flake_layer(out, z, flakes, zoom, whole_levels):
-    """Snow before the wind: normals `z` (float32 [H, W]) magnified, those below the threshold black.
+class Snowfall(NamedTuple):
+    """A layer of flakes, which are normal draws, magnified, above a threshold, and blown by a motion blur.
 
-    `out` has levels, float64 [Zh, Zw], truncated where `whole_levels`; `flakes` and `zoom` as in `snow_batch`, sample
-    positions as in the blur's `add_zoomed`.
+    Args:
+        mean: Mean of the draws.
+        std: Standard deviation of the draws.
+        threshold: Lower values are black.
+        keep: Share of the image that is not whitened.
+        zoom: The magnification, of which the wind takes the top left.
+        whole_levels: Whether flakes are truncated to levels before the wind blows.
+        weights: The taps of the motion blur, [T], as in `motion_filter`.
     """
+
+    mean: float
+    std: float
+    threshold: float
+    keep: float
+    zoom: Zoom
+    whole_levels: bool
+    weights: np.ndarray
+
+
+class FrostPictures(NamedTuple):
+    """The pictures of frost. Picture k has heights[k] rows of widths[k] pixels; all are larger than H x W.
+
+    Args:
+        pixels: The pictures one after another, row by row, uint8 [P, 3].
+        starts: The first pixel of each picture, int64 [K].
+        heights: int64 [K].
+        widths: int64 [K].
+    """
+
+    pixels: np.ndarray
+    starts: np.ndarray
+    heights: np.ndarray
+    widths: np.ndarray
+
+
+@jit
+def flake_layer(out, z, snowfall):
+    """Fill `out`, levels, float64 [Zh, Zw], with the snow before the wind, from normals `z`, float32 [H, W]."""
     height, width = z.shape
-    mean, std, threshold = flakes
-    rows, row_weights, columns, column_weights = zoom
+    mean, std, threshold, whole_levels = snowfall.mean, snowfall.std, snowfall.threshold, snowfall.whole_levels
+    rows, row_weights, columns, column_weights = snowfall.zoom
     for y in range(rows.size):
         upper, lower, v = rows[y], min(rows[y] + 1, height - 1), row_weights[y]
         for x in range(columns.size):
@@ -41,7 +76,7 @@ def flake_layer(out, z, flakes, zoom, whole_levels):
 
 @jit
 def snow_pixel(red, green, blue, keep, flakes):
-    """One snowy pixel: levels in, levels out; whitened by 1 - `keep`, `flakes` (in [0, 2]) added."""
+    """Whiten a pixel by 1 - `keep`, and add `flakes`, in [0, 2]: levels in, levels out."""
     r, g, b = np.float32(red / 255.0), np.float32(green / 255.0), np.float32(blue / 255.0)
     white = (_RED * r + _GREEN * g + _BLUE * b) * np.float32(1.5) + np.float32(0.5)
     fade = np.float32(1.0 - keep)
@@ -53,14 +88,15 @@ def snow_pixel(red, green, blue, keep, flakes):
 
 
 @jit
-def snow_image(out, image, flakes, keep, zoom, whole_levels, weights, view, index, key_0, key_1):
-    """One image of `snow_batch`."""
+def snow_image(out, image, snowfall, stream, index):
+    """Let snow fall on one image of `snow_batch`."""
     height, width, _ = image.shape
+    keep, zoom, weights = snowfall.keep, snowfall.zoom, snowfall.weights
     z = np.empty(height * width, np.float32)
-    standard_normal(z, STREAM_CORRUPTION, view, index, 0, key_0, key_1)
-    u = uniform(first_word(view, index, (z.size + 3) // 4, key_0, key_1))
-    still = np.empty((zoom[0].size, zoom[2].size), np.float64)
-    flake_layer(still, z.reshape(height, width), flakes, zoom, whole_levels)
+    fill_normals(z, stream, index)
+    u = uniform(first_word(stream, index, (z.size + 3) // 4))
+    still = np.empty((zoom.rows.size, zoom.columns.size), np.float64)
+    flake_layer(still, z.reshape(height, width), snowfall)
     blown = np.empty((height, width), np.uint8)
     half = weights.dtype.type(0.5)
     motion_filter(blown, still, weights, half, _MEAN_WIND_DEG + (2.0 * u - 1.0) * _WIND_SPREAD_DEG, 1)
@@ -72,44 +108,35 @@ def snow_image(out, image, flakes, keep, zoom, whole_levels, weights, view, inde
 
 
 @jit(nogil=True)
-def snow_batch(out, images, flakes, keep, zoom, whole_levels, weights, view, indices, key_0, key_1):
-    """Snow on `images`, uint8 [N, H, W, 3]; `out` alike.
-
-    `flakes` is (mean, std, threshold) of the layer, `zoom` (rows, row weights, columns, column weights) of its
-    magnification, from which the wind takes the top left; `whole_levels` whether flakes are truncated before the wind
-    blows; `weights` [T] the motion blur's taps as in `motion_filter`.
-    """
+def snow_batch(out, images, snowfall, stream, indices):
+    """Let a `Snowfall` fall on `images`, uint8 [N, H, W, 3]; `out` is like `images`."""
     for i in range(images.shape[0]):
-        snow_image(out[i], images[i], flakes, keep, zoom, whole_levels, weights, view, indices[i], key_0, key_1)
+        snow_image(out[i], images[i], snowfall, stream, indices[i])
 
 
 @jit(nogil=True)
-def frost_batch(out, images, pictures, starts, heights, widths, image_share, frost_share, view, indices, key_0, key_1):
-    """Weighted sum of `images` (uint8 [N, H, W, 3]) and crops of random pictures; `out` alike.
-
-    `pictures` is uint8 [P, 3], the pictures' pixels one after another, row by row; picture k has `heights[k]` rows of
-    `widths[k]` pixels from `starts[k]` on (int64 [K] each), larger than H x W.
-    """
-    stream = stream_view_word(STREAM_CORRUPTION, view)
+def frost_batch(out, images, pictures, image_share, frost_share, stream, indices):
+    """Add `images`, uint8 [N, H, W, 3], and crops of random `FrostPictures` by their shares; `out` is like `images`."""
+    pixels, starts, heights, widths = pictures
     for i in range(images.shape[0]):
         _, height, width, _ = images.shape
-        w0, w1, w2, _ = philox4x32(0, stream, indices[i], 0, key_0, key_1)
+        w0, w1, w2, _ = slot_words(stream, indices[i], 0)
         k = below(w0, heights.size)
         top, left = below(w1, heights[k] - height), below(w2, widths[k] - width)
         for y in range(height):
             first = starts[k] + (top + y) * widths[k] + left
             for x in range(width):
                 for c in range(3):
-                    level = image_share * images[i, y, x, c] + frost_share * pictures[first + x, c]
+                    level = image_share * images[i, y, x, c] + frost_share * pixels[first + x, c]
                     out[i, y, x, c] = np.uint8(min(max(level, 0.0), 255.0))
 
 
 @jit
 def fill_plasma(plasma, words, decay):
-    """Diamond-square heights on a torus, scaled to [0, 1]: `plasma` float64 [M, M], M a power of two.
+    """Fill `plasma`, float64 [M, M], with diamond-square heights on a torus, scaled to [0, 1]; M is a power of two.
 
-    Each point is the mean of four neighbours plus a uniform draw (`words`, uint32 [M * M], its own by position), whose
-    range shrinks by `decay` squared at each halving of the grid.
+    Each point is the mean of four neighbours plus a uniform draw, from the word of `words`, uint32 [M * M], at the
+    point's position. Each halving of the grid divides the range of the draws by `decay` squared.
     """
     side = plasma.shape[0]
     last = side - 1
@@ -138,10 +165,10 @@ def fill_plasma(plasma, words, decay):
 
 
 @jit
-def fog_image(out, image, amount, decay, map_side, view, index, key_0, key_1):
-    """One image of `fog_batch`."""
+def fog_image(out, image, amount, decay, map_side, stream, index):
+    """Add fog to one image of `fog_batch`."""
     words = np.empty(map_side * map_side, np.uint32)
-    fill_words(words, view, index, 0, key_0, key_1)
+    fill_words(words, stream, index)
     plasma = np.empty((map_side, map_side), np.float64)
     fill_plasma(plasma, words, decay)
     brightest = image.max() / 255.0
@@ -153,10 +180,10 @@ def fog_image(out, image, amount, decay, map_side, view, index, key_0, key_1):
 
 
 @jit(nogil=True)
-def fog_batch(out, images, amount, decay, map_side, view, indices, key_0, key_1):
-    """Add `amount` times a plasma to `images` (uint8 [N, H, W, 3]) and bring each back to its own maximum.
+def fog_batch(out, images, amount, decay, map_side, stream, indices):
+    """Add `amount` times a plasma to `images`, uint8 [N, H, W, 3], and scale each back to its own maximum.
 
-    `out` is like `images`; the plasma's side `map_side` is a power of two, at least H and W.
+    `out` is like `images`. `map_side`, the side of the plasma, is a power of two, at least H and W.
     """
     for i in range(images.shape[0]):
-        fog_image(out[i], images[i], amount, decay, map_side, view, indices[i], key_0, key_1)
+        fog_image(out[i], images[i], amount, decay, map_side, stream, indices[i])
