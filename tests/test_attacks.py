@@ -14,7 +14,7 @@ from fastmagn.attacks import attack_labels, attack_predictions, pgd
 from fastmagn.config import AttackConfig
 from fastmagn.context import StepContext
 from fastmagn_kernels.rng import STREAM_ATTACK
-from tests.steps import make_context, random_images, reference_words
+from tests.helpers.steps import make_context, random_images, reference_words
 
 LABELS = torch.tensor([0, 3, 9, 1])
 INDICES = [5, 0, 49_999, 17]

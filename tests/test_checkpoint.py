@@ -27,8 +27,8 @@ from fastmagn.evaluate import evaluate_run
 from fastmagn.progress import Progress
 from fastmagn.sealed import damage, seal, sealed_step
 from fastmagn.train import train
-from tests.small_runs import assert_ends_alike, knows_the_network, rows, small, state, without_times
-from tests.smooth_network import smooth_network
+from tests.helpers.small_runs import assert_ends_alike, knows_the_network, rows, small, state, without_times
+from tests.helpers.smooth_network import smooth_network
 
 CPU = torch.device("cpu")
 
@@ -217,15 +217,6 @@ def test_without_hard_links_the_one_before_is_copied(two, monkeypatch):
     assert first_weight(newest_whole_checkpoint(two)) == 7
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> Path:
-    run_dir = tmp_path_factory.mktemp("undisturbed") / "run"
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        knows_the_network(monkeypatch)
-        train(small(run_dir))
-    return run_dir
-
-
 CALLS = ("open", "link", "replace", "rename", "unlink", "fsync")
 
 
@@ -250,6 +241,7 @@ def killed_at(call: int, work) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("work", ["put", "give way"])
 def test_a_process_killed_at_any_call_leaves_a_whole_last_checkpoint(work, two, tmp_path):
     """Also one without the chance to tidy up: a fork that ends there and then."""

@@ -16,8 +16,8 @@ import pytest
 from fastmagn.corrupted_set import CorruptConfig, main, make_corrupted_set
 from fastmagn.corruptions import available_corruptions
 from fastmagn.errors import InputError
-
-ROOT = Path(__file__).parent.parent
+from tests.helpers.processes import ROOT, command_environment
+from tests.helpers.tiers import slow
 
 pytestmark = pytest.mark.skipif("frost" not in available_corruptions(), reason="the frost pictures are not installed")
 
@@ -105,11 +105,11 @@ def test_a_folder_that_appears_meanwhile_is_not_replaced(tmp_path):
 def start(arguments: list[str], prepare) -> subprocess.Popen:
     """The command in a process of its own; `prepare` runs in it first."""
     command = [sys.executable, "-m", "fastmagn.corrupt", *arguments]
-    return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=prepare
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=ROOT, env=command_environment(), text=True, preexec_fn=prepare, **pipes)
 
 
+@pytest.mark.process
 def test_a_write_that_fails_is_one_line_and_leaves_nothing(tmp_path):
     def limit() -> None:  # files of 599 digits have 9 MB
         resource.setrlimit(resource.RLIMIT_FSIZE, (4_000_000, 4_000_000))
@@ -122,7 +122,8 @@ def test_a_write_that_fails_is_one_line_and_leaves_nothing(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.process
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL, *slow(signal.SIGTERM)])
 def test_interruptions_leave_no_set(tmp_path, number):
     (tmp_path / "c.partial-old").mkdir()
     (tmp_path / "c.partial-old" / "fog.npy").write_text("another run's")

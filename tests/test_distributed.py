@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,15 +13,16 @@ import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastmagn import models
-from fastmagn.checkpoint import last_checkpoint, read_checkpoint
-from fastmagn.cli import parse_config
+from fastmagn.checkpoint import last_checkpoint
 from fastmagn.data import DeviceSource, load_images, split_validation
 from fastmagn.distributed import World, fresh_store
+from fastmagn.evaluate import evaluate_run
 from fastmagn.train import train
-from tests import smooth_network
-
-ROOT = Path(__file__).parent.parent
+from tests.helpers import smooth_network
+from tests.helpers.commands import call
+from tests.helpers.processes import LIMIT_S, ROOT, TWO_PROCESSES, run, start, wait_until
+from tests.helpers.small_runs import config_for, knows_the_network, results, rows, state, weights
+from tests.helpers.tiers import slow_but
 
 
 @given(st.integers(0, 1000), st.integers(1, 16))
@@ -58,16 +57,17 @@ def test_processes_started_anew_share_a_store_without_what_was_left_in_it(order)
     assert second[1].get("address") == second[2].get("address") == b"new"
 
 
-def test_two_processes_measure_what_one_does(tmp_path):
+SHORT = ["--train.batch_size", "64", "--device", "cpu", "--train.amp", "float32", "--eval.num_images", "20"]
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_two_processes_measure_what_one_does(tmp_path, monkeypatch, capsys):
     run_dir = tmp_path / "run"
-    arguments = ["--train.max_steps", "20", "--device", "cpu", "--train.amp", "float32", "--run_dir", str(run_dir)]
-    alone = train(parse_config([*arguments, "--eval.num_images", "31"], "test", "A test."))
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")])}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [*launcher, "-m", "fastmagn.evaluate", "--run_dir", str(run_dir), "--save_logits"]
-    environment["OMP_NUM_THREADS"] = "1"
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    arguments = ["--train.max_steps", "20", "--device", "cpu", "--train.amp", "float32"]
+    alone = train(config_for(arguments, run_dir, "--eval.num_images", "31"))
+    command = [*TWO_PROCESSES, "-m", "fastmagn.evaluate", "--run_dir", str(run_dir), "--save_logits"]
+    done = run(command, tmp_path)
     assert done.stdout.count("clean accuracy") == 1  # rank 0 alone prints
     together = json.loads((run_dir / "evaluation.json").read_text())
     assert together["num_images"] == 31
@@ -76,104 +76,73 @@ def test_two_processes_measure_what_one_does(tmp_path):
     assert together["reliability"]["corrupt"]["count"] == alone["reliability"]["corrupt"]["count"]
     for name in ("clean", "corrupt"):
         assert together["rms_calibration_error"][name] == pytest.approx(alone["rms_calibration_error"][name], abs=1e-6)
-    command = [sys.executable, "-m", "fastmagn.evaluate", "--logits", str(run_dir / "logits")]
-    again = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert again.returncode == 0, again.stderr
+    monkeypatch.chdir(tmp_path)
+    call(["fastmagn.evaluate", "--logits", run_dir / "logits"], capsys)
     from_logits = json.loads((run_dir / "logits" / "evaluation.json").read_text())
     for name in ("clean_accuracy", "corruption_accuracy", "mca", "rms_calibration_error", "calibration", "reliability"):
         assert from_logits[name] == together[name], name
 
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-SHORT = ["--train.batch_size", "64", "--device", "cpu", "--train.amp", "float32", "--eval.num_images", "20"]
-
-
-def command_environment() -> dict[str, str]:
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
-    return {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-
-
-def torchrun(*arguments: str, module: str = "fastmagn.train") -> subprocess.CompletedProcess:
-    command = [*TORCHRUN, "-m", module, *SHORT, *arguments]
-    return subprocess.run(command, env=command_environment(), capture_output=True, text=True, check=False, timeout=500)
-
-
-def checkpoint_of(run_dir: Path) -> dict:
-    return read_checkpoint(last_checkpoint(run_dir), torch.device("cpu"))
-
-
-def rows(run_dir: Path) -> list[dict]:
-    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-
-
-@pytest.mark.parametrize("bn_views", ["joint", "per_view"])
+@pytest.mark.process
+@pytest.mark.parametrize("bn_views", slow_but(["joint", "per_view"], "joint"))
 def test_two_processes_train_what_one_does(bn_views, tmp_path, monkeypatch):
-    """Twenty steps at the same global batch; batch normalisation over both processes' images."""
-    monkeypatch.setitem(models.MODELS, smooth_network.NAME, smooth_network.WHERE)
-    arguments = ["--train.max_steps", "20", "--model.name", "smooth", "--model.bn_views", bn_views]
+    """Twenty steps at the same global batch; batch normalisation over both processes' images; and the evaluation."""
+    knows_the_network(monkeypatch)
+    arguments = [*SHORT, "--train.max_steps", "20", "--model.name", "smooth", "--model.bn_views", bn_views]
     arguments += ["--model.sync_bn", "true", "--optim.schedule", "step", "--optim.lr", "0.05"]
-    alone = train(parse_config([*SHORT, *arguments, "--run_dir", str(tmp_path / "alone")], "test", "A test."))
-    done = torchrun(*arguments, "--run_dir", str(tmp_path / "two"), module="tests.smooth_network")
-    assert done.returncode == 0, done.stderr
+    alone = train(config_for(arguments, tmp_path / "alone"))
+    command = [*TWO_PROCESSES, "-m", smooth_network.__name__, *arguments, "--run_dir", str(tmp_path / "two")]
+    done = run(command, ROOT)
     assert "by 2 processes" in done.stdout
     assert done.stdout.count("clean accuracy") == 1  # rank 0 alone prints
-    first, second = checkpoint_of(tmp_path / "alone")["model"], checkpoint_of(tmp_path / "two")["model"]
+    first, second = weights(tmp_path / "alone"), weights(tmp_path / "two")
     for name, value in first.items():
         difference = (second[name].double() - value.double()).abs().max().item()
         assert difference < 1e-5, name
     for one, two in zip(rows(tmp_path / "alone"), rows(tmp_path / "two"), strict=True):
         for name in ("loss", "cross_entropy", "consistency", "jensen_shannon", "train_accuracy"):
             assert two[name] == pytest.approx(one[name], rel=1e-4), name
-    together = json.loads((tmp_path / "two" / "results.json").read_text())
+    together = results(tmp_path / "two")
     assert together["num_processes"] == 2
     assert together["num_images"] == alone["num_images"] == 20
+    measured = evaluate_run(tmp_path / "two", config_for(arguments, tmp_path / "two"))
+    for name in ("clean_accuracy", "corruption_accuracy", "mca"):
+        assert together[name] == measured[name], name
 
 
+@pytest.mark.slow
+@pytest.mark.process
 def test_a_killed_worker_is_restarted_and_the_run_goes_on(tmp_path):
     run_dir = tmp_path / "run"
     options = ("--max-restarts", "1", "--monitor-interval", "0.1")
     arguments = ["--train.epochs", "2", "--train.checkpoint_every_steps", "3", "--resume", "never"]
-    command = [*TORCHRUN, *options, "-m", "fastmagn.train", *SHORT, *arguments, "--run_dir", str(run_dir)]
-    process = subprocess.Popen(
-        command, env=command_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 400
-    while not last_checkpoint(run_dir).exists():
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    command = [*TWO_PROCESSES, *options, "-m", "fastmagn.train", *SHORT, *arguments, "--run_dir", str(run_dir)]
+    process = start(command, tmp_path)
+    wait_until(last_checkpoint(run_dir).exists, process)
     os.kill(children_of(process.pid)[-1], signal.SIGKILL)
-    output, errors = process.communicate(timeout=400)
+    output, errors = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 0, errors
     assert "going on at epoch" in output
     assert [row["epoch"] for row in rows(run_dir)] == [0, 1]
-    assert json.loads((run_dir / "results.json").read_text())["steps"] == 2 * (
-        len(load_images("digits", Path()).train_labels) // 64
-    )
+    assert results(run_dir)["steps"] == 2 * (len(load_images("digits", Path()).train_labels) // 64)
 
 
+@pytest.mark.slow
+@pytest.mark.process
 def test_sigterm_stops_all_processes_at_one_step_with_a_checkpoint(tmp_path):
     run_dir = tmp_path / "run"
-    command = [*TORCHRUN, "-m", "tests.smooth_network", *SHORT, "--model.name", "smooth", "--train.epochs", "500"]
+    command = [*TWO_PROCESSES, "-m", smooth_network.__name__, *SHORT, "--model.name", "smooth", "--train.epochs", "500"]
     command += ["--run_dir", str(run_dir), "--train.checkpoint_every_steps", "3"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen(command, env=command_environment(), cwd=ROOT, text=True, **pipes)
-    deadline = time.monotonic() + 400
-    while not last_checkpoint(run_dir).exists():
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    process = start(command, ROOT)
+    wait_until(last_checkpoint(run_dir).exists, process)
     process.terminate()
-    output, errors = process.communicate(timeout=400)
+    output, errors = process.communicate(timeout=LIMIT_S)
     assert "interrupted; the same command goes on from the last checkpoint" in output, errors
     assert errors.count("interrupted by SIGTERM") == 2
-    step = checkpoint_of(run_dir)["step"]
-    done = subprocess.run(
-        [*command, "--train.max_steps", str(step + 2)], env=command_environment(), cwd=ROOT, text=True, **pipes
-    )
-    assert done.returncode == 0, done.stderr
+    step = state(run_dir)["step"]
+    done = run([*command, "--train.max_steps", str(step + 2)], ROOT)
     assert "going on at epoch" in done.stdout
-    assert checkpoint_of(run_dir)["step"] == step + 2
+    assert state(run_dir)["step"] == step + 2
 
 
 def children_of(pid: int) -> list[int]:
@@ -181,9 +150,11 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for child in children]
 
 
+@pytest.mark.slow
+@pytest.mark.process
 def test_a_batch_that_the_processes_do_not_divide_is_refused(tmp_path):
-    done = torchrun("--train.batch_size", "33", "--run_dir", str(tmp_path / "run"))
-    assert done.returncode != 0
+    arguments = [*SHORT, "--train.batch_size", "33", "--run_dir", str(tmp_path / "run")]
+    done = run([*TWO_PROCESSES, "-m", "fastmagn.train", *arguments], tmp_path, expect=1)
     message = "train.batch_size: got 33; expected a multiple of 2, for 2 processes with 1 accumulation steps each."
     assert f"error: {message}" in done.stderr
     assert not last_checkpoint(tmp_path / "run").exists()

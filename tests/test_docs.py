@@ -1,12 +1,9 @@
 """The documentation builds, without a warning; every command and every block of code in it is run, shortened."""
 
-import importlib
-import os
 import re
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +11,13 @@ import pytest
 from PIL import Image
 
 from fastmagn.methods import METHODS
+from tests.helpers.commands import call
+from tests.helpers.processes import ROOT, run
 
-ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 # In an order in which later commands find what earlier ones have made.
 ORDER = ("train", "evaluate", "report", "theory", "export", "corrupt")
-MAINS = {"fastmagn.corrupt": "fastmagn.corrupted_set", "fastmagn.theory": "fastmagn.theory.__main__"}
 SHORT = ["--train.max_steps", "2", "--train.batch_size", "8", "--eval.num_images", "4", "--device", "cpu"]
 QUICK = [*SHORT, "--model.name", "resnet_small", "--train.compile", "false"]
 
@@ -37,7 +34,7 @@ def module_of(command: str) -> str:
     return shlex.split(command)[2].removeprefix("fastmagn.") if command.startswith("python -m fastmagn.") else ""
 
 
-def run_here(command: str, places: dict[str, str]) -> None:
+def run_here(command: str, places: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     """A command of the package, in this process, with the page's placeholders replaced."""
     module, *arguments = shlex.split(command)[2:]
     arguments = [places.get(argument, argument) for argument in arguments]
@@ -50,8 +47,7 @@ def run_here(command: str, places: dict[str, str]) -> None:
         shutil.copytree("run", "second", dirs_exist_ok=True)
         arguments[arguments.index("run")] = "second"  # it compares two runs
         arguments += ["--num_images", "4", "--num_noise", "2", "--num_probes", "2"]
-    main = importlib.import_module(MAINS.get(module, module)).main
-    assert main(arguments) in (0, None), command
+    call([module, *arguments], capsys)
 
 
 @pytest.fixture
@@ -69,12 +65,10 @@ def photos(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.process
 def test_the_documentation_builds(tmp_path):
     pytest.importorskip("mkdocs")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")])}
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-d", str(tmp_path / "site")]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    run(["mkdocs", "build", "--strict", "-q", "-d", str(tmp_path / "site")], ROOT)
     pages = {path.relative_to(ROOT / "docs").with_suffix(".html").as_posix() for path in PAGES}
     assert all((tmp_path / "site" / page).exists() for page in pages)
     api = (tmp_path / "site" / "api.html").read_text()
@@ -91,14 +85,14 @@ def test_each_method_has_its_page():
 
 @pytest.mark.data
 @pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name == "methods"], ids=lambda page: page.stem)
-def test_commands_of_the_methods(page, data_dir, tmp_path, monkeypatch):
+def test_commands_of_the_methods(page, data_dir, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for command in commands(page):
-        run_here(command, {"DIR": str(data_dir)})
+        run_here(command, {"DIR": str(data_dir)}, capsys)
 
 
 @pytest.mark.data
-def test_commands_of_the_other_pages(data_dir, tmp_path, monkeypatch):
+def test_commands_of_the_other_pages(data_dir, tmp_path, monkeypatch, capsys):
     """Those of single processes; benchmarks, torchrun and sweeps have tests of their own."""
     monkeypatch.chdir(tmp_path)
     places = {"DIR": str(data_dir), "RUN": "run", "CIFAR10C": "set", "runs/*": "run", "SET": "set"}
@@ -110,24 +104,23 @@ def test_commands_of_the_other_pages(data_dir, tmp_path, monkeypatch):
         if module_of(command) in ORDER
     ]
     assert found
-    importlib.import_module("fastmagn.corrupted_set").main(
-        ["--dataset", "cifar10", "--data_dir", str(data_dir), "--num_images", "4", "--out", "set"]
-    )
+    made = ["--dataset", "cifar10", "--data_dir", str(data_dir), "--num_images", "4", "--out", "set"]
+    call(["fastmagn.corrupt", *made], capsys)
     for _, command in sorted(found, key=lambda entry: ORDER.index(module_of(entry[1]))):
         shutil.rmtree("run" if module_of(command) == "train" else "nothing", ignore_errors=True)
-        run_here(command, places)
+        run_here(command, places, capsys)
 
 
-def test_the_tutorial(photos):
+def test_the_tutorial(photos, capsys):
     """In its order, as a reader would."""
     page = ROOT / "docs" / "tutorial.md"
     for command in commands(page):
         if "--model.weights" in command:
             weights = shlex.split(command)[shlex.split(command).index("--model.weights") + 1]
             export = f"python -m fastmagn.export --run RUN --format safetensors --out {weights}"
-            run_here(export, {})
+            run_here(export, {}, capsys)
             command += " --data.image_size 64"
-        run_here(command, {})
+        run_here(command, {}, capsys)
     for example in blocks(page, "python"):
         exec(compile(example, str(page), "exec"), {})
     assert (photos / "report" / "report.html").exists()
@@ -148,13 +141,11 @@ def test_scripts_are_shell(page):
         assert done.returncode == 0, done.stderr
 
 
-def test_benchmarks_are_there():
+def test_benchmarks_are_there(capsys):
     for page in PAGES:
         for command in commands(page):
             if command.startswith("python -m benchmarks."):
                 module, *arguments = shlex.split(command)[2:]
-                done = subprocess.run(
-                    [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, check=False
-                )
+                shown = call([module, "--help"], capsys).stdout
                 options = [argument for argument in arguments if argument.startswith("--") and "." not in argument]
-                assert all(option in done.stdout or option == "--config" for option in options), command
+                assert all(option in shown or option == "--config" for option in options), command

@@ -2,12 +2,11 @@
 
 import doctest
 import importlib
-import subprocess
-import sys
 
 import pytest
 
 import fastmagn
+from tests.helpers.processes import run
 
 
 @pytest.mark.parametrize("module", ["fastmagn.augment.augmix", "fastmagn.losses.magn", "fastmagn.robustness"])
@@ -24,20 +23,30 @@ def test_public_names_are_there():
         _ = fastmagn.AugMax
 
 
-@pytest.mark.parametrize(
-    "imports",
-    [
+FRESH = """
+import os, sys
+import numba, torch  # once for all; nothing of fastmagn
+for program in sys.argv[1:]:
+    pid = os.fork()
+    if pid == 0:
+        exec(program, {"__name__": "__main__"})
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, program
+"""
+
+
+@pytest.mark.process
+def test_corrupt_is_the_function_whatever_is_imported(tmp_path):
+    """Each in a process that has imported nothing of fastmagn."""
+    orders = [
         "from fastmagn import corrupt",
         "import fastmagn.corrupt; from fastmagn import corrupt",
         "from fastmagn import corrupt; import fastmagn.corrupt; corrupt = fastmagn.corrupt",
         "import fastmagn.evaluate; from fastmagn import corrupt",
         "import importlib; importlib.import_module('fastmagn.corrupt'); from fastmagn import corrupt",
-    ],
-)
-def test_corrupt_is_the_function_whatever_is_imported(imports):
-    program = f"{imports}; from fastmagn.corruptions import corrupt as it; assert corrupt is it, corrupt"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    ]
+    check = "; from fastmagn.corruptions import corrupt as it; assert corrupt is it, corrupt"
+    run(["-c", FRESH, *(order + check for order in orders)], tmp_path)
 
 
 def test_names_are_listed_before_they_are_imported():

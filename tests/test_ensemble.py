@@ -15,8 +15,8 @@ from fastmagn.evaluate import evaluate_run, predict
 from fastmagn.logits import read_logits
 from fastmagn.methods import METHODS, model_for_test
 from fastmagn.train import train
-from tests.steps import make_context, random_images
-from tests.test_train import small
+from tests.helpers.small_runs import small_default as small
+from tests.helpers.steps import make_context, random_images
 
 INDICES = [5, 0, 49_999]
 

@@ -1,10 +1,7 @@
 """Every file of examples/ runs as its first lines say, shortened, and does what it is there for."""
 
 import importlib.util
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,17 +11,14 @@ from safetensors.torch import save_file
 
 from fastmagn.corrupted_set import CorruptConfig, make_corrupted_set
 from fastmagn.corruptions import available_corruptions
+from tests.helpers import processes
+from tests.helpers.processes import ROOT
 
-ROOT = Path(__file__).parent.parent
 EXAMPLES = ("evaluate_timm", "lightning_module", "plain_pytorch")
 
 
 def run(name: str, folder: Path, *arguments: str) -> str:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")])}
-    command = [sys.executable, str(ROOT / "examples" / f"{name}.py"), *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return processes.run([ROOT / "examples" / f"{name}.py", *arguments], folder).stdout
 
 
 def clean_accuracy(shown: str) -> float:

@@ -2,10 +2,7 @@
 
 import dataclasses
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +16,8 @@ from fastmagn.corruptions import CORRUPTION_SETS
 from fastmagn.evaluate import main
 from fastmagn.models import build_model
 from fastmagn.train import train
+from tests.helpers.processes import ROOT, TWO_PROCESSES, run
 
-ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
 METHODS = ("standard", "augmix", "magn_augmix")
 CLASSES = ("n01440764", "n01443537", "n01484850")
@@ -118,6 +115,8 @@ def test_fine_tuning_then_imagenet_c_and_other_images(photographs, tmp_path, cap
     assert entry["own_classes"] == entry["all_classes"]  # the folder has all classes
 
 
+@pytest.mark.slow
+@pytest.mark.process
 def test_two_processes_measure_image_files_as_one_does(photographs, tmp_path):
     """Also where one of them meets a file that cannot be read."""
     run_dir = tmp_path / "run"
@@ -129,17 +128,12 @@ def test_two_processes_measure_image_files_as_one_does(photographs, tmp_path):
     save_images(tmp_path / "others", 5, generator)
     for damaged in (tmp_path / "set" / "fog" / "2" / CLASSES[2], tmp_path / "others" / CLASSES[0]):
         (damaged / "0003.JPEG").write_bytes(b"not a picture")
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
-    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
     for what in (["--corrupted", "set", "--eval.num_images", "0"], ["--images", "others"]):
         together, alone = tmp_path / "together.json", tmp_path / "alone.json"
         folders = [str(tmp_path / word) if word in ("set", "others") else word for word in what]
         arguments = ["--run_dir", str(run_dir), *folders, "--out"]
         assert main([*arguments, str(alone)]) == 0
-        command = [*launcher, "fastmagn.evaluate", *arguments, str(together)]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+        done = run([*TWO_PROCESSES, "-m", "fastmagn.evaluate", *arguments, str(together)], tmp_path)
         assert done.stdout.count("left out") == 1 + ("--corrupted" in what)  # rank 0 alone prints; frost and others
         one, two = json.loads(alone.read_text()), json.loads(together.read_text())
         assert accuracies_of(one) == accuracies_of(two)

@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,26 +22,18 @@ from fastmagn.run_files import RunFiles
 from fastmagn.run_lock import run_lock
 from fastmagn.signals import interrupted_at_once, interruptible
 from fastmagn.train import train
-from tests.small_runs import (
-    COMMAND,
-    ROOT,
+from tests.helpers import processes, smooth_network
+from tests.helpers.processes import LIMIT_S, ROOT, wait_until
+from tests.helpers.small_runs import (
+    SMOOTH,
     assert_ends_alike,
-    command_environment,
     knows_the_network,
     rows,
     small,
     state,
     without_times,
 )
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> Path:
-    run_dir = tmp_path_factory.mktemp("undisturbed") / "run"
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        knows_the_network(monkeypatch)
-        train(small(run_dir))
-    return run_dir
+from tests.helpers.tiers import slow
 
 
 @pytest.fixture(autouse=True)
@@ -114,32 +105,18 @@ def test_clock_jumps_change_no_measured_time(tmp_path, monkeypatch):
 # Signals
 
 
-def start(run_dir: Path, *arguments: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [*COMMAND, "--run_dir", str(run_dir), *arguments],
-        env=command_environment(),
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def start(run_dir: Path, *arguments: str) -> subprocess.Popen[str]:
+    return processes.start([smooth_network.__name__, *SMOOTH, "--run_dir", str(run_dir), *arguments], ROOT)
 
 
-def wait_until(condition, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 300
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
+@pytest.mark.process
 def test_sigterm_finishes_the_step_saves_and_exits_with_143(undisturbed, tmp_path):
     run_dir = tmp_path / "run"
     process = start(run_dir, "--train.checkpoint_every_steps", "1")
     wait_until(last_checkpoint(run_dir).exists, process)
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGTERM)  # as SLURM and torchrun do between them
-    output, errors = process.communicate(timeout=300)
+    output, errors = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 143, (output, errors)
     assert "interrupted; the same command goes on from the last checkpoint" in output
     assert errors.splitlines() == [
@@ -151,7 +128,11 @@ def test_sigterm_finishes_the_step_saves_and_exits_with_143(undisturbed, tmp_pat
     assert_ends_alike(run_dir, undisturbed)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, 130), *slow((signal.SIGTERM, 143))],
+)
 def test_a_signal_while_measuring_leaves_at_once_and_the_next_run_only_measures(number, status, undisturbed, tmp_path):
     run_dir = shutil.copytree(undisturbed, tmp_path / "run")
     (run_dir / "results.json").unlink()
@@ -159,7 +140,7 @@ def test_a_signal_while_measuring_leaves_at_once_and_the_next_run_only_measures(
     process = start(run_dir, *slowly)
     wait_until(lambda: list(run_dir.rglob("clean*")), process)  # the first of the logits
     process.send_signal(number)
-    output, errors = process.communicate(timeout=300)
+    output, errors = process.communicate(timeout=LIMIT_S)
     assert process.returncode == status, (output, errors)
     assert errors == f"interrupted by {number.name}\n"
     assert not (run_dir / "results.json").exists()
@@ -182,6 +163,7 @@ def test_a_second_ctrl_c_leaves_at_once_a_second_sigterm_does_not():
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+@pytest.mark.process
 def test_a_forked_worker_ends_at_sigterm_and_leaves_ctrl_c_to_its_parent():
     with interruptible() as received:
         for number, status in ((signal.SIGTERM, 143), (signal.SIGINT, 7)):
@@ -231,11 +213,11 @@ with run_lock(Path(sys.argv[1]), World()):
 """
 
 
+@pytest.mark.process
 def test_one_run_at_a_time_in_a_folder_and_a_killed_one_leaves_no_lock(tmp_path, monkeypatch):
     """The holder has forked a worker, which outlives it."""
     run_dir = tmp_path / "run"
-    command = [sys.executable, "-c", HOLDER, str(run_dir)]
-    holder = subprocess.Popen(command, env=command_environment(), stdout=subprocess.PIPE, text=True)
+    holder = processes.start(["-c", HOLDER, str(run_dir)], tmp_path)
     assert holder.stdout.readline() == "held\n"
     monkeypatch.setattr(lock_module, "PATIENCE_S", 0.2)
     with pytest.raises(InputError) as error:

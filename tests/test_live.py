@@ -7,28 +7,26 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from fastmagn.live import describe
 from fastmagn.progress import Progress
+from tests.helpers.commands import call
+from tests.helpers.processes import command_environment
 
-ROOT = Path(__file__).parent.parent
 STEPS_PER_EPOCH = 1198 // 128
 COMMAND = [
-    *(sys.executable, "-m", "fastmagn.train", "--device", "cpu", "--train.batch_size", "128", "--train.epochs", "2"),
+    *("fastmagn.train", "--device", "cpu", "--train.batch_size", "128", "--train.epochs", "2"),
     *("--method", "magn", "--eval.num_images", "4", "--eval.corruption_set", "c15", "--run_dir", "run"),
 ]
-
-
-def environment() -> dict[str, str]:
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
-    return os.environ | {"PYTHONPATH": paths, "TERM": "xterm", "COLUMNS": "160", "LINES": "40"}
 
 
 def at_a_terminal(command: list[str], folder: Path) -> str:
     """What a terminal gets from a command, escape sequences removed."""
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(command, cwd=folder, env=environment(), stdin=theirs, stdout=theirs, stderr=theirs)
+    environment = command_environment(TERM="xterm", COLUMNS="160", LINES="40")
+    process = subprocess.Popen(command, cwd=folder, env=environment, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
     output = b""
     try:
@@ -42,14 +40,16 @@ def at_a_terminal(command: list[str], folder: Path) -> str:
     return text
 
 
-def test_a_pipe_gets_a_line_an_epoch_and_a_terminal_one_display_for_the_whole_run(tmp_path):
+@pytest.mark.process
+def test_a_pipe_gets_a_line_an_epoch_and_a_terminal_one_display_for_the_whole_run(tmp_path, monkeypatch, capsys):
     """The first epoch into a pipe; the second, gone on with, at a terminal."""
     first = [*COMMAND, "--train.max_steps", str(STEPS_PER_EPOCH)]
-    piped = subprocess.run(first, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True).stdout
+    monkeypatch.chdir(tmp_path)
+    piped = call(first, capsys).stdout
     assert len([line for line in piped.splitlines() if line.startswith("epoch ")]) == 1
     assert not any(sign in piped for sign in ("\x1b", "\r", ", steps", " left"))
 
-    shown = at_a_terminal(COMMAND, tmp_path)
+    shown = at_a_terminal([sys.executable, "-m", *COMMAND], tmp_path)
     assert "epoch 1/2, steps" not in shown
     assert re.search(rf"epoch 2/2, steps .* 1\d/{2 * STEPS_PER_EPOCH} .*left", shown)
     status = r"\d+ images/s  loss \d\.\d{4}  cross_entropy \d\.\d{4}  consistency \d\.\d{4}"

@@ -13,16 +13,7 @@ from fastmagn.config import AugmentConfig, LossConfig
 from fastmagn.losses import MAGNLoss, jensen_shannon, kl_divergence, magn_consistency
 from fastmagn.losses.divergences import log_softmax
 from fastmagn.methods import LogitViews, get_method, split_logits
-
-
-def softmax_row(row: list[float]) -> list[float]:
-    top = max(row)
-    exponentials = [math.exp(value - top) for value in row]
-    return [value / sum(exponentials) for value in exponentials]
-
-
-def kl_row(p: list[float], q: list[float]) -> float:
-    return sum(a * math.log(a / b) for a, b in zip(p, q, strict=True) if a > 0)
+from tests.helpers.plain_losses import LABELS, kl_row, softmax_row
 
 
 def equation_6(logits: LogitViews, labels: torch.Tensor, weights: LossConfig) -> dict[str, float]:
@@ -49,9 +40,6 @@ def random_views(num_augmix: int, num_noisy: int, seed: int = 0, dtype: torch.dt
     generator = torch.Generator().manual_seed(seed)
     views = [3 * torch.randn(7, 10, generator=generator, dtype=dtype) for _ in range(1 + num_augmix + num_noisy)]
     return LogitViews(views[0], tuple(views[1 : 1 + num_augmix]), tuple(views[1 + num_augmix :]))
-
-
-LABELS = torch.tensor([0, 3, 9, 1, 1, 5, 7])
 
 
 @pytest.mark.parametrize("method", ["standard", "augmix", "magn", "magn_augmix"])

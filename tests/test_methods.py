@@ -7,16 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from fastmagn.checkpoint import last_checkpoint, read_checkpoint
-from fastmagn.config import AugmentConfig, Config, LossConfig
-from fastmagn.data import ImageSet, load_images, split_validation
-from fastmagn.hardware import settle_hardware
+from fastmagn.config import AugmentConfig, LossConfig
+from fastmagn.data import ImageSet, load_images
 from fastmagn.methods import METHODS, LogitViews, get_method, split_logits
-from fastmagn.run import Run, build_run
 from fastmagn.train import make_pieces, train, train_step
-from tests.test_losses import LABELS, kl_row, softmax_row
-from tests.test_train import rows as metrics_rows
-from tests.test_train import small, without_times
+from tests.helpers.plain_losses import LABELS, kl_row, softmax_row
+from tests.helpers.small_runs import assert_same_weights, rows, weights, without_times
+from tests.helpers.small_runs import small_default as small
+from tests.helpers.steps import start_run
+from tests.helpers.tiers import slow_but
 
 FAST = ["--train.amp", "float32", "--train.batch_size", "16"]
 
@@ -107,13 +106,6 @@ def test_what_a_method_forwards_is_split_in_its_order(method, kinds):
     assert all(view.shape == (4, 10) for views in split for view in views)
 
 
-def start_run(config: Config, image_set: ImageSet | None = None) -> Run:
-    config = settle_hardware(config)
-    image_set = image_set or load_images(config.data.name, config.data.dir)
-    part, _ = split_validation(image_set, 0, 0)
-    return build_run(config, image_set, part)
-
-
 @pytest.fixture(scope="module")
 def cifar10(data_dir) -> ImageSet:
     return load_images("cifar10", data_dir)
@@ -144,7 +136,7 @@ def test_two_steps_on_real_images_have_finite_losses_and_gradients(method, bn_vi
     assert run.model.training
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", slow_but(METHODS, "magn_augmix", "at"))
 def test_compiled_equals_eager(method, tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     torch._dynamo.reset()  # it counts compilations of one function over all runs of a process
@@ -159,20 +151,18 @@ def test_compiled_equals_eager(method, tmp_path, monkeypatch):
         torch.testing.assert_close(value, after_eager[name], rtol=1e-3, atol=1e-5, msg=name)
 
 
-@pytest.mark.parametrize("method", ["at", "cutmix"])
+@pytest.mark.parametrize("method", slow_but(["at", "cutmix"], "cutmix"))
 def test_a_stopped_run_of_a_method_with_draws_goes_on_bit_for_bit(method, tmp_path):
     def run(folder: str, max_steps: int) -> tuple[dict[str, torch.Tensor], list[dict]]:
         arguments = ["--method", method, "--train.epochs", "1", "--train.max_steps", str(max_steps)]
         train(small(tmp_path / folder, *arguments))
-        state = read_checkpoint(last_checkpoint(tmp_path / folder), torch.device("cpu"))
-        return state["model"], without_times(metrics_rows(tmp_path / folder))
+        return weights(tmp_path / folder), without_times(rows(tmp_path / folder))
 
     whole, whole_rows = run("whole", 4)
     run("parts", 2)
     parts, parts_rows = run("parts", 4)
     assert parts_rows == whole_rows
-    for name, value in whole.items():
-        assert torch.equal(parts[name], value), name
+    assert_same_weights(parts, whole)
 
 
 @pytest.mark.parametrize("method", ["at", "mixup"])

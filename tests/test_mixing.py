@@ -12,7 +12,7 @@ from scipy import stats
 from fastmagn.context import StepContext
 from fastmagn.mixing import cutmix, cutout, draw_boxes, draw_lambda, mixup
 from fastmagn_kernels.rng import STREAM_MIXING
-from tests.steps import MEAN, make_context, random_images, reference_words
+from tests.helpers.steps import MEAN, make_context, random_images, reference_words
 
 INDICES = [5, 0, 49_999, 17, 3, 2**32 - 1]
 LABELS = torch.tensor([0, 3, 9, 1, 3, 2])

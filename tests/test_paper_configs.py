@@ -50,6 +50,7 @@ def test_methods(path, data_dir):
     two_steps(configured(path, data_dir, "--model.name", "resnet_small", "--train.batch_size", "8"))
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize("path", [PAPER / "table1" / "magn_augmix.yaml", *NETWORK_FILES], ids=lambda path: path.stem)
 def test_networks(path, data_dir):

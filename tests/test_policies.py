@@ -6,7 +6,7 @@ from torchvision.transforms import v2
 
 from fastmagn.policies import autoaugment, trivialaugment
 from fastmagn_kernels.rng import STREAM_POLICY
-from tests.steps import make_context, random_images, reference_words
+from tests.helpers.steps import make_context, random_images, reference_words
 
 INDICES = [*range(20), 2**32 - 1]
 LABELS = torch.arange(len(INDICES)) % 10

@@ -1,7 +1,6 @@
 """What the fast recipes are made of, each against what it stands for."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,15 +9,14 @@ from torch import nn
 
 from fastmagn.cli import parse_config
 from fastmagn.config import LossConfig, OptimConfig
-from fastmagn.data import load_images, split_validation
 from fastmagn.ensemble import MirrorEnsemble
 from fastmagn.errors import InputError
-from fastmagn.hardware import settle_hardware
 from fastmagn.methods import LogitViews, get_method
 from fastmagn.muon import Muon, orthogonalise
 from fastmagn.optim import learning_rate, make_optimizer
-from fastmagn.run import build_run
 from fastmagn.train import make_pieces, train, train_step
+from tests.helpers.small_runs import assert_same_weights, config_for, weights
+from tests.helpers.steps import start_run
 
 SHORT = ["--train.batch_size", "32", "--device", "cpu", "--train.amp", "float32", "--eval.num_images", "8"]
 
@@ -61,12 +59,10 @@ def test_a_stopped_run_with_muon_goes_on_bit_for_bit(tmp_path):
     def finish(folder: str, *max_steps: int) -> dict[str, torch.Tensor]:
         for steps in max_steps:
             arguments = ["--optim.name", "muon", "--train.max_steps", str(steps), "--eval.corruption_set", "c15"]
-            train(parse_config([*SHORT, *arguments, "--run_dir", str(tmp_path / folder)], "test", "A test."))
-        state = torch.load(tmp_path / folder / "checkpoints" / "last.pt", weights_only=True)
-        return state["model"]
+            train(config_for(SHORT, tmp_path / folder, *arguments))
+        return weights(tmp_path / folder)
 
-    whole, parts = finish("whole", 4), finish("parts", 2, 4)
-    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    assert_same_weights(finish("parts", 2, 4), finish("whole", 4))
 
 
 def test_the_optimizer_is_chosen_by_name():
@@ -114,9 +110,7 @@ def test_a_mirror_ensemble_is_the_mean_of_both_logits():
 
 def test_clean_epochs_see_clean_views_by_cross_entropy_and_then_the_method(tmp_path):
     arguments = ["--train.clean_epochs", "1", "--train.epochs", "2"]
-    config = settle_hardware(parse_config([*SHORT, *arguments, "--run_dir", str(tmp_path)], "test", "A test."))
-    image_set = load_images("digits", Path())
-    run = build_run(config, image_set, split_validation(image_set, 0, 0)[0])
+    run = start_run(config_for(SHORT, tmp_path, *arguments))
     parts = {}
     for epoch in range(2):
         pieces = make_pieces(run, next(run.source.batches(epoch)), epoch)

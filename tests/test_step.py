@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,38 +13,23 @@ from torch._dynamo.utils import counters
 
 from fastmagn import models
 from fastmagn.checkpoint import config_sha256, last_checkpoint, read_checkpoint
-from fastmagn.cli import parse_config
-from fastmagn.config import Config
-from fastmagn.data import load_images, split_validation
 from fastmagn.ema import make_average, update_average
 from fastmagn.errors import InputError
 from fastmagn.evaluate import evaluate_run
 from fastmagn.failures import explained
-from fastmagn.hardware import settle_hardware
-from fastmagn.run import Run, build_run
+from fastmagn.run import Run
 from fastmagn.sealed import seal
-from fastmagn.train import make_pieces, train, train_step
-from tests import smooth_network
+from fastmagn.train import train
+from tests.helpers.small_runs import config_for, knows_the_network
+from tests.helpers.steps import start_run, take_steps
+from tests.helpers.tiers import slow_but
 
 SMALL = ["--train.batch_size", "32", "--device", "cpu", "--train.amp", "float32", "--eval.num_images", "20"]
-
-
-def small(run_dir: Path, *arguments: str) -> Config:
-    return parse_config([*SMALL, "--run_dir", str(run_dir), *arguments], "test", "A test.")
+small = partial(config_for, SMALL)
 
 
 def start(run_dir: Path, *arguments: str) -> Run:
-    config = settle_hardware(small(run_dir, *arguments))
-    image_set = load_images(config.data.name, config.data.dir)
-    return build_run(config, image_set, split_validation(image_set, 0, 0)[0])
-
-
-def take_steps(run: Run, num_steps: int) -> list[dict[str, float]]:
-    run.model.train()
-    parts = []
-    for step, batch in zip(range(num_steps), run.source.batches(0), strict=False):
-        parts.append({name: float(part) for name, part in train_step(run, make_pieces(run, batch, 0), step).items()})
-    return parts
+    return start_run(small(run_dir, *arguments))
 
 
 def plain_network(num_classes: int) -> nn.Module:
@@ -123,7 +109,7 @@ def test_float16_trains_with_a_scaler(tmp_path):
 
 
 def test_twenty_compiled_steps_equal_eager(tmp_path, monkeypatch):
-    monkeypatch.setitem(models.MODELS, smooth_network.NAME, smooth_network.WHERE)
+    knows_the_network(monkeypatch)
     arguments = ["--model.name", "smooth", "--optim.schedule", "step", "--optim.lr", "0.05"]
     expected = take_steps(start(tmp_path, *arguments), 20)
     made = take_steps(start(tmp_path, *arguments, "--train.compile", "true"), 20)
@@ -133,7 +119,9 @@ def test_twenty_compiled_steps_equal_eager(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("bn_views", ["joint", "per_view"])
-def test_a_compiled_step_is_one_graph_that_is_never_compiled_again(bn_views, tmp_path):
+@pytest.mark.parametrize("backend", slow_but(["aot_eager", "inductor"], "aot_eager"))
+def test_a_compiled_step_is_one_graph_that_is_never_compiled_again(backend, bn_views, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
     torch._dynamo.reset()
     counters.clear()
     run = start(tmp_path, "--train.compile", "true", "--model.bn_views", bn_views)

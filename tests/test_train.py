@@ -2,67 +2,46 @@
 
 import dataclasses
 import json
-import os
+import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from fastmagn.checkpoint import last_checkpoint, read_checkpoint
+from fastmagn.checkpoint import last_checkpoint
 from fastmagn.cli import parse_config, plain
 from fastmagn.config import Config
-from fastmagn.data import load_images, split_validation
 from fastmagn.errors import InputError
-from fastmagn.hardware import settle_hardware
 from fastmagn.methods import METHODS
-from fastmagn.run import build_run
-from fastmagn.train import make_pieces, train, train_step
-
-ROOT = Path(__file__).parent.parent
-STEPS_PER_EPOCH = 4
-SMALL = [
-    *("--train.epochs", "2", "--train.batch_size", "256", "--device", "cpu"),
-    *("--eval.num_images", "20", "--eval.corruption_set", "c15", "--eval.num_bins", "3"),
-]
-
-
-def small(run_dir: Path, *arguments: str) -> Config:
-    return parse_config([*SMALL, "--run_dir", str(run_dir), *arguments], "test", "A test.")
-
-
-def weights(run_dir: Path) -> dict[str, torch.Tensor]:
-    return read_checkpoint(last_checkpoint(run_dir), torch.device("cpu"))["model"]
-
-
-def assert_same_weights(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
-    assert first.keys() == second.keys()
-    for name in first:
-        assert torch.equal(first[name], second[name]), name
+from fastmagn.train import train
+from tests.helpers.commands import call
+from tests.helpers.processes import LIMIT_S, ROOT, run, start, wait_until
+from tests.helpers.small_runs import (
+    DEFAULT,
+    STEPS_PER_EPOCH,
+    assert_same_weights,
+    rows,
+    state,
+    weights,
+    without_times,
+)
+from tests.helpers.small_runs import results as results_of
+from tests.helpers.small_runs import (
+    small_default as small,
+)
+from tests.helpers.steps import start_run, take_steps
+from tests.helpers.tiers import slow_but
 
 
-def rows(run_dir: Path) -> list[dict]:
-    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+@pytest.fixture
+def own_copy(undisturbed_default, tmp_path) -> Path:
+    return shutil.copytree(undisturbed_default, tmp_path / "copy")
 
 
-def without_times(rows: list[dict]) -> list[dict]:
-    return [{name: value for name, value in row.items() if name not in ("epoch_s", "images_per_s")} for row in rows]
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> Path:
-    """The run folder of a run that nothing interrupts."""
-    run_dir = tmp_path_factory.mktemp("undisturbed") / "run"
-    train(small(run_dir))
-    return run_dir
-
-
-def test_a_run_folder_holds_what_the_contract_says(undisturbed):
-    results = json.loads((undisturbed / "results.json").read_text())
+def test_a_run_folder_holds_what_the_contract_says(undisturbed_default):
+    results = results_of(undisturbed_default)
     assert {
         *("clean_accuracy", "mca", "corruption_accuracy", "rms_calibration_error"),
         *("images_per_s", "environment", "config"),
@@ -78,73 +57,66 @@ def test_a_run_folder_holds_what_the_contract_says(undisturbed):
     assert rms["num_bins"] == 3
     assert results["images_per_s"] > 0
     assert results["environment"]["torch"] == torch.__version__
-    replay = parse_config(["--config", str(undisturbed / "config.yaml")], "test", "A test.")
+    replay = parse_config(["--config", str(undisturbed_default / "config.yaml")], "test", "A test.")
     assert plain(replay) == results["config"]
     assert "auto" not in (replay.device, replay.train.amp, replay.train.compile)
-    assert [row["epoch"] for row in rows(undisturbed)] == [0, 1]
-    assert {"loss", "cross_entropy", "consistency", "jensen_shannon", "lr", "train_accuracy"} <= rows(undisturbed)[
-        0
-    ].keys()
-    assert not list(undisturbed.rglob("*.partial*"))
+    assert [row["epoch"] for row in rows(undisturbed_default)] == [0, 1]
+    assert {"loss", "cross_entropy", "consistency", "jensen_shannon", "lr", "train_accuracy"} <= rows(
+        undisturbed_default
+    )[0].keys()
+    assert not list(undisturbed_default.rglob("*.partial*"))
 
 
-def test_the_same_seed_gives_the_same_losses_and_another_seed_others(undisturbed, tmp_path):
+def test_the_same_seed_gives_the_same_losses_and_another_seed_others(undisturbed_default, tmp_path):
     train(small(tmp_path / "again"))
-    assert without_times(rows(tmp_path / "again")) == without_times(rows(undisturbed))
-    assert_same_weights(weights(tmp_path / "again"), weights(undisturbed))
+    assert without_times(rows(tmp_path / "again")) == without_times(rows(undisturbed_default))
+    assert_same_weights(weights(tmp_path / "again"), weights(undisturbed_default))
     train(small(tmp_path / "other", "--train.seed", "1"))
-    assert rows(tmp_path / "other")[0]["loss"] != rows(undisturbed)[0]["loss"]
+    assert rows(tmp_path / "other")[0]["loss"] != rows(undisturbed_default)[0]["loss"]
 
 
-@pytest.mark.parametrize("stop_after", [1, 3, 4, 5, 7])
-def test_a_run_stopped_at_any_step_goes_on_bit_for_bit(stop_after, undisturbed, tmp_path):
+@pytest.mark.parametrize("stop_after", slow_but([1, 3, 4, 5, 7], 5))
+def test_a_run_stopped_at_any_step_goes_on_bit_for_bit(stop_after, undisturbed_default, tmp_path):
     train(small(tmp_path / "run", "--train.max_steps", str(stop_after)))
     epoch, step = divmod(stop_after, STEPS_PER_EPOCH)
-    progress = read_checkpoint(last_checkpoint(tmp_path / "run"), torch.device("cpu"))["progress"]
+    progress = state(tmp_path / "run")["progress"]
     assert (progress["epoch"], progress["step_in_epoch"]) == (epoch, step)
     train(small(tmp_path / "run"))
-    assert_same_weights(weights(tmp_path / "run"), weights(undisturbed))
-    assert without_times(rows(tmp_path / "run")) == without_times(rows(undisturbed))
+    assert_same_weights(weights(tmp_path / "run"), weights(undisturbed_default))
+    assert without_times(rows(tmp_path / "run")) == without_times(rows(undisturbed_default))
 
 
-def test_sigint_finishes_the_step_saves_and_the_same_command_goes_on(undisturbed, tmp_path):
-    command = [sys.executable, "-m", "fastmagn.train", *SMALL, "--run_dir", "run"]
-    command += ["--train.checkpoint_every_steps", "1"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")])}
-    process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    deadline = time.monotonic() + 300
-    while not last_checkpoint(tmp_path / "run").exists():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+@pytest.mark.process
+def test_sigint_finishes_the_step_saves_and_the_same_command_goes_on(
+    undisturbed_default, tmp_path, monkeypatch, capsys
+):
+    command = ["fastmagn.train", *DEFAULT, "--run_dir", "run", "--train.checkpoint_every_steps", "1"]
+    process = start(command, tmp_path)
+    wait_until(last_checkpoint(tmp_path / "run").exists, process)
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 130, output
+    output, errors = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 130, (output, errors)
     assert "goes on from the last checkpoint" in output
-    assert "Traceback" not in output
+    assert "Traceback" not in output + errors
     assert not (tmp_path / "run" / "results.json").exists()
-    finished = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stderr
-    assert "going on at epoch" in finished.stdout
-    assert_same_weights(weights(tmp_path / "run"), weights(undisturbed))
-    assert without_times(rows(tmp_path / "run")) == without_times(rows(undisturbed))
+    monkeypatch.chdir(tmp_path)
+    assert "going on at epoch" in call(command, capsys).stdout
+    assert_same_weights(weights(tmp_path / "run"), weights(undisturbed_default))
+    assert without_times(rows(tmp_path / "run")) == without_times(rows(undisturbed_default))
 
 
-def test_a_finished_run_is_not_trained_again(undisturbed, capsys):
-    before = (undisturbed / "results.json").read_text()
-    results = train(small(undisturbed))
+def test_a_finished_run_is_not_trained_again(own_copy, capsys):
+    before = (own_copy / "results.json").read_text()
+    results = train(small(own_copy))
     assert results == json.loads(before)
-    assert (undisturbed / "results.json").read_text() == before
+    assert (own_copy / "results.json").read_text() == before
     assert "is finished" in " ".join(capsys.readouterr().out.split())
 
 
-def test_other_evaluation_settings_measure_a_finished_run_again(undisturbed, tmp_path):
-    results = train(small(undisturbed, "--eval.num_images", "21"))
+def test_other_evaluation_settings_measure_a_finished_run_again(own_copy):
+    results = train(small(own_copy, "--eval.num_images", "21"))
     assert results["num_images"] == 21
-    assert rows(undisturbed)[-1]["epoch"] == 1
-    train(small(undisturbed))  # as the other tests expect it
+    assert rows(own_copy)[-1]["epoch"] == 1
 
 
 @pytest.mark.parametrize(
@@ -155,19 +127,19 @@ def test_other_evaluation_settings_measure_a_finished_run_again(undisturbed, tmp
         (["--resume", "never"], "resume: got 'never', but"),
     ],
 )
-def test_a_run_folder_of_another_run_is_refused(arguments, message, undisturbed):
-    before = last_checkpoint(undisturbed).read_bytes()
+def test_a_run_folder_of_another_run_is_refused(arguments, message, own_copy):
+    before = last_checkpoint(own_copy).read_bytes()
     with pytest.raises(InputError, match=r"[Nn]ame another --run_dir") as error:
-        train(small(undisturbed, *arguments))
+        train(small(own_copy, *arguments))
     assert str(error.value).startswith(message)
-    assert last_checkpoint(undisturbed).read_bytes() == before
+    assert last_checkpoint(own_copy).read_bytes() == before
 
 
 @pytest.mark.parametrize("damage", ["empty", "truncated", "foreign"])
-def test_a_damaged_checkpoint_is_one_clear_error(damage, undisturbed, tmp_path):
+def test_a_damaged_checkpoint_is_one_clear_error(damage, undisturbed_default, tmp_path):
     path = last_checkpoint(tmp_path / "run")
     path.parent.mkdir(parents=True)
-    whole = last_checkpoint(undisturbed).read_bytes()
+    whole = last_checkpoint(undisturbed_default).read_bytes()
     path.write_bytes({"empty": b"", "truncated": whole[: len(whole) // 2], "foreign": b"not a checkpoint" * 99}[damage])
     with pytest.raises(InputError, match=r"last\.pt") as error:
         train(small(tmp_path / "run"))
@@ -206,20 +178,16 @@ def test_validation_images_are_held_out_and_measured(tmp_path):
     assert results["steps"] == 4
 
 
+@pytest.mark.process
 def test_command_prints_one_line_for_bad_input(tmp_path):
-    command = [sys.executable, "-m", "fastmagn.train", "--augment.aug_severity", "12"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
+    done = run(["fastmagn.train", "--augment.aug_severity", "12"], tmp_path, expect=2)
     assert done.stderr == "error: augment.aug_severity: got 12; expected 1..10.\n"
 
 
 def one_step(config: Config) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
-    config = settle_hardware(config)
-    image_set = load_images(config.data.name, config.data.dir)
-    part, _ = split_validation(image_set, 0, 0)
-    run = build_run(config, image_set, part)
-    parts = train_step(run, make_pieces(run, next(run.source.batches(0)), epoch=0), step=0)
-    return {name: float(part) for name, part in parts.items()}, run.model.state_dict()
+    run = start_run(config)
+    (parts,) = take_steps(run, 1)
+    return parts, run.model.state_dict()
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -234,6 +202,7 @@ def test_every_method_takes_a_step_alike_with_every_engine(method, tmp_path):
         torch.testing.assert_close(value, after_reference[name], rtol=1e-3, atol=1e-5, msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_the_paper_recipe_steps_on_real_cifar(data_dir, tmp_path):
     for name in ("cifar10", "cifar100"):
@@ -254,6 +223,7 @@ def test_the_paper_recipe_steps_on_real_cifar(data_dir, tmp_path):
         assert all(torch.isfinite(value).all() for value in after.values())
 
 
+@pytest.mark.slow
 def test_compiled_equals_eager(tmp_path):
     arguments = ["--train.amp", "float32", "--train.batch_size", "32"]
     eager, after_eager = one_step(small(tmp_path, *arguments))

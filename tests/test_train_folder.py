@@ -10,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-from fastmagn.checkpoint import last_checkpoint, read_checkpoint
 from fastmagn.cli import parse_config
 from fastmagn.config import Config, DataConfig, EvalConfig
 from fastmagn.data import load_data
@@ -20,7 +19,8 @@ from fastmagn.distributed import World
 from fastmagn.errors import InputError
 from fastmagn.evaluate import use_cache
 from fastmagn.train import train
-from tests.data.photo_folders import make_photo_folder
+from tests.helpers.photo_folders import make_photo_folder
+from tests.helpers.small_runs import assert_same_weights, rows, weights
 
 SIDE = 32
 needs_dali = pytest.mark.skipif(not has_dali(), reason="NVIDIA DALI is not installed")
@@ -45,30 +45,25 @@ def run(folder: Path, run_dir: Path, *arguments: str) -> dict:
         return train(parse_config([*own, *arguments], "test", "A test."))
 
 
-def weights(run_dir: Path) -> dict[str, torch.Tensor]:
-    return read_checkpoint(last_checkpoint(run_dir), torch.device("cpu"))["model"]
-
-
 @pytest.fixture(scope="module")
-def undisturbed(folder, tmp_path_factory) -> Path:
-    run_dir = tmp_path_factory.mktemp("undisturbed") / "run"
+def trained(folder, tmp_path_factory) -> Path:
+    run_dir = tmp_path_factory.mktemp("trained") / "run"
     run(folder, run_dir, "--data.source", "torchvision")
     return run_dir
 
 
-def test_it_trains_and_measures_every_image_once(undisturbed, folder):
-    results = json.loads((undisturbed / "results.json").read_text())
+def test_it_trains_and_measures_every_image_once(trained, folder):
+    results = json.loads((trained / "results.json").read_text())
     assert results["steps"] == 20
-    rows = [json.loads(line) for line in (undisturbed / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == [8, 16, 20]
+    assert [row["step"] for row in rows(trained)] == [8, 16, 20]
     assert len(list((folder / "val").glob("*/*.jpg"))) == 20
-    logits = np.load(undisturbed / "logits" / "clean.npy")
+    logits = np.load(trained / "logits" / "clean.npy")
     assert logits.reshape(-1, 3).shape == (20, 3)
     labels = [("ape", "bee", "cat").index(path.parent.name) for path in sorted((folder / "val").glob("*/*.jpg"))]
     assert results["clean_accuracy"] == np.mean(logits.reshape(-1, 3).argmax(axis=1) == labels)
 
 
-def test_the_network_sees_the_central_squares(undisturbed, folder):
+def test_the_network_sees_the_central_squares(trained, folder):
     """Independent of the evaluation: Pillow's images, in a batch of their own."""
     from torchvision import transforms
 
@@ -77,13 +72,13 @@ def test_the_network_sees_the_central_squares(undisturbed, folder):
     model = build_model(
         "resnet_small", num_classes=3, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), image_size=(SIDE, SIDE)
     )
-    model.load_state_dict(weights(undisturbed))
+    model.load_state_dict(weights(trained))
     steps = [transforms.Resize(37, transforms.InterpolationMode.BICUBIC), transforms.CenterCrop(SIDE)]
     transform = transforms.Compose([*steps, transforms.PILToTensor()])
     images = [transform(Image.open(path)) for path in sorted((folder / "val").glob("*/*.jpg"))]
     with torch.inference_mode():
         logits = model.eval()(torch.stack(images).float() / 255)
-    stored = np.load(undisturbed / "logits" / "clean.npy").reshape(-1, 3)
+    stored = np.load(trained / "logits" / "clean.npy").reshape(-1, 3)
     np.testing.assert_allclose(logits.numpy(), stored, rtol=1e-4, atol=1e-4)
 
 
@@ -99,17 +94,15 @@ def test_kept_corruptions_are_of_the_images_that_are_measured(folder, tmp_path):
 
 
 @pytest.mark.parametrize("source", ["torchvision", pytest.param("dali", marks=needs_dali)])
-def test_a_run_goes_on_in_the_middle_of_an_epoch_bit_for_bit(undisturbed, folder, tmp_path, source):
+def test_a_run_goes_on_in_the_middle_of_an_epoch_bit_for_bit(trained, folder, tmp_path, source):
     """Stopped after 5 steps of the first epoch's 8 and after 4 of the second's; with DALI it is the same run too."""
     arguments = ["--data.source", source, "--data.num_workers", "1", "--eval.num_images", "4"]
     for steps in ("5", "12"):
         assert run(folder, tmp_path, *arguments, "--train.max_steps", steps)["steps"] == int(steps)
     run(folder, tmp_path, "--data.source", source)
-    expected = weights(undisturbed)
-    for name, value in weights(tmp_path).items():
-        assert torch.equal(value, expected[name]), name
+    assert_same_weights(weights(tmp_path), weights(trained))
     measured = {
         run_dir: json.loads((run_dir / "results.json").read_text())["corruption_accuracy"]
-        for run_dir in (undisturbed, tmp_path)
+        for run_dir in (trained, tmp_path)
     }
-    assert measured[undisturbed] == measured[tmp_path]
+    assert measured[trained] == measured[tmp_path]

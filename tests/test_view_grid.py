@@ -1,34 +1,25 @@
 """RUN/views.png: the views that the trainer makes, and no effect on the run."""
 
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from fastmagn import train as trainer
-from fastmagn.checkpoint import last_checkpoint, read_checkpoint
-from fastmagn.cli import parse_config
 from fastmagn.config import Config
-from fastmagn.data import load_images, split_validation
-from fastmagn.hardware import settle_hardware
 from fastmagn.methods import METHODS, get_method
-from fastmagn.run import build_run
 from fastmagn.train import make_pieces, train
 from fastmagn.view_grid import draw_grid, view_titles
+from tests.helpers.small_runs import assert_same_weights, config_for, weights
+from tests.helpers.steps import start_run
 
 GAP_PX, TITLE_PX = 4, 18
 
 
-def small(run_dir: Path, *arguments: str) -> Config:
-    fixed = ["--train.batch_size", "32", "--train.max_steps", "2", "--device", "cpu", "--train.amp", "float32"]
-    fixed += ["--eval.num_images", "4", "--eval.corruption_set", "c15", "--run_dir", str(run_dir)]
-    return parse_config([*fixed, *arguments], "test", "A test.")
-
-
-def weights(run_dir: Path) -> dict[str, torch.Tensor]:
-    return read_checkpoint(last_checkpoint(run_dir), torch.device("cpu"))["model"]
+SMALL = ["--train.batch_size", "32", "--train.max_steps", "2", "--device", "cpu", "--train.amp", "float32"]
+SMALL += ["--eval.num_images", "4", "--eval.corruption_set", "c15"]
+small = partial(config_for, SMALL)
 
 
 def cell(grid: np.ndarray, row: int, column: int, side_px: int) -> np.ndarray:
@@ -41,9 +32,7 @@ def test_the_picture_shows_the_first_steps_views(accumulation, tmp_path):
     """Each cell is the view's pixel, clipped, three times enlarged without smoothing."""
     config = small(tmp_path / "run", "--train.accumulation_steps", accumulation)
     train(config)
-    config = settle_hardware(config)
-    image_set = load_images("digits", Path("unused"))
-    run = build_run(config, image_set, split_validation(image_set, 0, 0)[0])
+    run = start_run(config)
     views = make_pieces(run, next(run.source.batches(0)), 0)[0].views.reshape(4, -1, 3, 32, 32)
     assert views[3].min() < 0, "noise leaves [0, 1], the picture does not"
     grid = np.asarray(Image.open(tmp_path / "run" / "views.png"))
@@ -61,8 +50,7 @@ def test_the_picture_changes_no_weight(method, tmp_path, monkeypatch):
     train(small(tmp_path / "without", "--method", method))
     assert (tmp_path / "with" / "views.png").exists()
     assert not (tmp_path / "without" / "views.png").exists()
-    first, second = weights(tmp_path / "with"), weights(tmp_path / "without")
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert_same_weights(weights(tmp_path / "with"), weights(tmp_path / "without"))
 
 
 def test_a_resumed_run_keeps_its_picture(tmp_path):

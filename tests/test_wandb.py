@@ -1,31 +1,24 @@
 """Weights & Biases: what it is told, that a resumed run keeps its name there, and that nothing happens unasked."""
 
 import importlib.util
-import json
-import os
-import subprocess
 import sys
 import types
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import pytest
 
-from fastmagn.cli import parse_config
-from fastmagn.config import Config
 from fastmagn.errors import InputError
 from fastmagn.train import train
 from fastmagn.wandb_log import run_id
+from tests.helpers.processes import run
+from tests.helpers.small_runs import config_for, rows
 
-ROOT = Path(__file__).parent.parent
 SMALL = [
     *("--method", "standard", "--train.batch_size", "512", "--train.epochs", "2", "--device", "cpu"),
     *("--eval.num_images", "4", "--eval.corruption_set", "c15"),
 ]
-
-
-def small(run_dir: Path, *arguments: str) -> Config:
-    return parse_config([*SMALL, "--run_dir", str(run_dir), *arguments], "test", "A test.")
+small = partial(config_for, SMALL)
 
 
 class FakeRun:
@@ -62,14 +55,15 @@ def package(monkeypatch) -> types.ModuleType:
 
 def test_it_is_told_the_config_every_epoch_and_the_results(package, tmp_path):
     results = train(small(tmp_path / "run", "--train.wandb_project", "robust"))
-    (run,) = package.runs
-    assert (run.begun_with["project"], run.begun_with["name"], run.begun_with["resume"]) == ("robust", "run", "allow")
-    assert run.begun_with["config"]["train.batch_size"] == 512
-    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert run.rows == [(0, rows[0]), (1, rows[1])]
-    assert run.summary["mca"] == results["mca"]
-    assert run.summary["clean_accuracy"] == results["clean_accuracy"]
-    assert run.finished
+    (told,) = package.runs
+    assert (told.begun_with["project"], told.begun_with["name"]) == ("robust", "run")
+    assert told.begun_with["resume"] == "allow"
+    assert told.begun_with["config"]["train.batch_size"] == 512
+    assert told.rows == list(enumerate(rows(tmp_path / "run")))
+    assert [epoch for epoch, _ in told.rows] == [0, 1]
+    assert told.summary["mca"] == results["mca"]
+    assert told.summary["clean_accuracy"] == results["clean_accuracy"]
+    assert told.finished
 
 
 def test_a_resumed_run_goes_on_under_its_own_name(package, tmp_path):
@@ -95,14 +89,12 @@ def test_its_absence_is_one_line_before_training(monkeypatch, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.process
 @pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="the package wandb is not installed")
 def test_the_package_itself_without_a_network(tmp_path):
     """Offline, W&B keeps the run in RUN/wandb, to be sent later by `wandb sync`."""
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "kernels"), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-m", "fastmagn.train", *SMALL, "--run_dir", "run", "--train.wandb_project", "robust"]
-    environment = os.environ | {"PYTHONPATH": paths, "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    command = ["fastmagn.train", *SMALL, "--run_dir", "run", "--train.wandb_project", "robust"]
+    run(command, tmp_path, WANDB_MODE="offline", WANDB_SILENT="true")
     (kept,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
     assert kept.name.endswith(run_id(tmp_path / "run"))
     assert list(kept.glob("*.wandb"))

@@ -38,7 +38,7 @@ def installed(tmp_path_factory) -> Path:
     return target
 
 
-def run(installed: Path, folder: Path, *arguments: str) -> str:
+def run_installed(installed: Path, folder: Path, *arguments: str) -> str:
     environment = {**os.environ, "PYTHONPATH": str(installed)}
     command = [sys.executable, *arguments]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
@@ -59,7 +59,7 @@ def test_everything_that_is_no_code_is_in_it(installed):
 
 def test_every_command_explains_itself(installed, tmp_path):
     assert {"train", "evaluate", "corrupt", "report", "export"} <= set(COMMANDS)
-    run(installed, tmp_path, "-c", HELP, *COMMANDS)
+    run_installed(installed, tmp_path, "-c", HELP, *COMMANDS)
 
 
 def test_a_shipped_configuration_is_trained_reported_exported_and_loaded(installed, tmp_path):
@@ -71,21 +71,21 @@ def test_a_shipped_configuration_is_trained_reported_exported_and_loaded(install
     short = ["--augment.backend", "pil", "--train.max_steps", "2", "--train.batch_size", "8", "--device", "cpu"]
     short += ["--eval.corrupted_dir", "set", "--eval.corruption_set", "c15", "--eval.num_images", "4"]
     train = ["-m", "fastmagn.train", "--config", "configs/digits_quickstart.yaml", "--run_dir", "run", *short]
-    assert "clean accuracy" in run(installed, tmp_path, *train, "--method", "standard")
+    assert "clean accuracy" in run_installed(installed, tmp_path, *train, "--method", "standard")
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["environment"]["commit"] is None
-    run(installed, tmp_path, "-m", "fastmagn.report", "run", "--out", "report")
+    run_installed(installed, tmp_path, "-m", "fastmagn.report", "run", "--out", "report")
     assert (tmp_path / "report" / "report.md").exists()
     out = ["--format", "safetensors", "--out", "model.safetensors"]
-    run(installed, tmp_path, "-m", "fastmagn.export", "--run", "run", *out)
+    run_installed(installed, tmp_path, "-m", "fastmagn.export", "--run", "run", *out)
     program = "import fastmagn; print(fastmagn.__file__, fastmagn.load('model.safetensors').class_names)"
-    shown = run(installed, tmp_path, "-c", program)
+    shown = run_installed(installed, tmp_path, "-c", program)
     assert shown.startswith(str(installed))
     assert "('0', '1'" in shown
 
 
 def test_a_configuration_with_a_base_is_found_by_name(installed, tmp_path):
     arguments = ["-m", "fastmagn.train", "--config", "paper/table1/magn", "--print_config"]
-    shown = run(installed, tmp_path, *arguments)
+    shown = run_installed(installed, tmp_path, *arguments)
     assert "method: magn\n" in shown
     assert "epochs: 150" in shown, "the base is not read"

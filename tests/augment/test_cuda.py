@@ -6,10 +6,7 @@ process of their own, which `test_engine_in_the_simulator` starts.
 
 import dataclasses
 import itertools
-import os
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -22,7 +19,9 @@ from fastmagn.augment.params import JITTER_ORDERS, ViewParams, ViewSpec, sample_
 from fastmagn.augment.views import VIEW_DTYPES, make_views
 from fastmagn.config import AugmentConfig
 from fastmagn.errors import InputError
-from tests.augment.test_operations import magnitudes
+from tests.helpers.operations import magnitudes
+from tests.helpers.processes import ROOT, run
+from tests.helpers.tiers import slow
 
 pytest.importorskip("numba_cuda", reason="needs numba-cuda: install 'fastmagn[test]'")
 from fastmagn_kernels import augmix_cuda
@@ -65,14 +64,13 @@ def assert_equal(made: torch.Tensor, expected: torch.Tensor) -> None:
 
 @on_host
 @pytest.mark.skipif(ON_DEVICE, reason="the tests ran on the device")
-def test_engine_in_the_simulator():
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
-    run = subprocess.run(
-        command, env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}, capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 0, run.stdout[-8000:] + run.stderr[-2000:]
-    ran = int(re.search(r"(\d+) passed", run.stdout).group(1))
-    assert ran >= len(OPERATIONS) + len(SIZES) * len(CONFIGS)
+@pytest.mark.process
+@pytest.mark.parametrize("tier", ["not slow", *slow("slow")])
+def test_engine_in_the_simulator(tier):
+    command = ["pytest", "-q", "-p", "no:cacheprovider", "-m", tier, __file__]
+    shown = run(command, ROOT, NUMBA_ENABLE_CUDASIM="1").stdout
+    ran = int(re.search(r"(\d+) passed", shown).group(1))
+    assert ran >= (len(OPERATIONS) + len(CONFIGS) if tier == "not slow" else 2 * len(CONFIGS))
 
 
 @engine
@@ -276,9 +274,10 @@ def test_launches_cover_the_batch_within_their_memory():
 
 
 @on_host
-def test_the_package_does_not_import_numba_cuda():
+@pytest.mark.process
+def test_the_package_does_not_import_numba_cuda(tmp_path):
     code = "import sys, fastmagn, fastmagn.augment.views, fastmagn.train; print('numba.cuda' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+    assert run(["-c", code], tmp_path).stdout == "False\n"
 
 
 @on_host

@@ -20,10 +20,11 @@ from fastmagn.config import AugmentConfig
 from fastmagn.errors import InputError
 from fastmagn_kernels import draws
 from tests.augment.drawn import with_draws
-from tests.augment.test_operations import magnitudes, run_pillow
-from tests.augment.test_views import CLEAN_ONLY, PAPER, SPEC, as_tensor, clean_views, params_for
 from tests.augment.tolerances_dali import TOLERANCES
-from tests.test_step import start, take_steps
+from tests.helpers.operations import magnitudes, run_pillow
+from tests.helpers.small_runs import config_for
+from tests.helpers.steps import start_run, take_steps
+from tests.helpers.views import CLEAN_ONLY, PAPER, SPEC, as_tensor, clean_views, params_for
 
 ONE_CHAIN = ViewSpec(num_augmix_views=1, num_noise_views=0)
 ONE_OPERATION = AugmentConfig(mixture_width=1, mixture_depth=1, all_operations=True)
@@ -94,6 +95,7 @@ def test_operation_is_near_pillow_on_large_images(op, pictures, capsys):
     assert_operation_is_near_pillow(op, np.repeat(images, len(values), axis=0), np.tile(values, 3), capsys)
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize("op", OPERATIONS, ids=lambda op: op.name)
 def test_operation_is_near_pillow_on_cifar(op, cifar_images, capsys):
@@ -161,6 +163,7 @@ def test_views_are_near_pillow(size, augment, pictures, capsys):
     assert_views_are_near_pillow(images, params_for(images, augment=augment), capsys)
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_views_are_near_pillow_on_cifar(cifar_images, capsys):
     assert_views_are_near_pillow(cifar_images, params_for(cifar_images), capsys)
@@ -249,8 +252,8 @@ def test_without_dali_the_extra_is_named(pictures, monkeypatch):
 
 
 def test_three_training_steps(tmp_path):
-    run = start(tmp_path / "run", "--data.name", "digits", "--augment.backend", "dali", "--model.name", "resnet_small")
-    steps = take_steps(run, 3)
+    arguments = ["--train.batch_size", "32", "--device", "cpu", "--train.amp", "float32", "--augment.backend", "dali"]
+    steps = take_steps(start_run(config_for(arguments, tmp_path / "run")), 3)
     assert len(steps) == 3
     assert all(np.isfinite(part) for parts in steps for part in parts.values())
 

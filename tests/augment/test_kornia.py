@@ -16,8 +16,8 @@ from fastmagn.augment.views import VIEW_DTYPES, FillViews, choose_engine, make_v
 from fastmagn.config import AugmentConfig
 from fastmagn_kernels import rng
 from tests.augment.drawn import with_draws
-from tests.augment.test_rng import philox_reference
 from tests.augment.tolerances import check_table, differences, drawable_magnitudes, measured
+from tests.helpers.philox import philox_reference
 
 SPEC = ViewSpec(num_augmix_views=2, num_noise_views=2)
 CLEAN_ONLY = ViewSpec(num_augmix_views=0, num_noise_views=0)
@@ -81,6 +81,7 @@ def test_large_images_are_within_the_tolerances(pictures):
     check_table("kornia", "large", measurements)
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_cifar_is_within_the_tolerances(cifar_images):
     """1,000 images, each with one magnitude; all magnitudes in turn."""

@@ -1,12 +1,10 @@
 """The CPU engine's table look-up: every length, and both of its ways."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
+import pytest
 
 from fastmagn_kernels.lookup_cpu import look_up, look_up_vectors
+from tests.helpers.processes import run
 
 PLAIN = """
 import numpy as np
@@ -47,6 +45,6 @@ def test_vectors_are_whole():
     assert (target[done:] == 7).all()
 
 
-def test_look_up_without_the_instruction():
-    environment = {**os.environ, "NUMBA_CPU_NAME": "generic"}
-    subprocess.run([sys.executable, "-c", PLAIN], env=environment, check=True)
+@pytest.mark.process
+def test_look_up_without_the_instruction(tmp_path):
+    run(["-c", PLAIN], tmp_path, NUMBA_CPU_NAME="generic")

@@ -1,54 +1,20 @@
 """Every operation of the compiled engine against Pillow, to the bit, at every magnitude that can be drawn."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 from fastmagn.augment.ops import NUM_AUGMIX_OPERATIONS, OPERATIONS
-from fastmagn.augment.pil import apply_operation
-from fastmagn_kernels import draws, geometry_cpu, operations_cpu
+from fastmagn_kernels import draws, geometry_cpu
 from fastmagn_kernels.pixel import equalize_quotient, rotation_table, unit
 from fastmagn_kernels.rotate_cpu import MAX_DEGREES, digits, fixed_weights, has_vectors, make_rotations
+from tests.helpers.operations import magnitudes, one_threads_scratch, run_kernel, run_pillow
+from tests.helpers.processes import run
 
 # 1 to 3 px: borders only; 20 x 33: no multiple of anything; 224 x 180: coordinates beyond 8 bits.
 SIZES = [(32, 32), (20, 33), (33, 20), (1, 1), (1, 7), (2, 5), (3, 3)]
 IDS = {op.name: op.id for op in OPERATIONS}
-
-
-def magnitudes(op, height: int, width: int) -> list[float]:
-    """All that `op` can be given: every integer, or a fine grid with the fractions where rounding is hard."""
-    levels = np.concatenate([np.linspace(0.1, 9.9999, 1500), np.arange(1, 40) / 4])
-    values = {float(op.magnitude(level, height, width)) for level in levels}
-    if op.unit == "deg":
-        values.add(30.0)
-    if op.unit in ("px per px", "factor"):
-        values = sorted(values)[::25]
-        values += [0.0, 1e-17, 1e-9, 0.125, 0.25, 0.3, 1 / 7] if op.unit == "px per px" else [0.0, 0.5, 1.0, 1.5, 2.0]
-    return sorted({sign * value for value in values for sign in ((1, -1) if op.signed else (1,))})
-
-
-def one_threads_scratch(height: int, width: int) -> operations_cpu.Scratch:
-    return operations_cpu.Scratch(*(part[0] for part in operations_cpu.make_scratch(1, height, width)))
-
-
-def run_kernel(op: int, magnitude: float, images: np.ndarray) -> np.ndarray:
-    batch, height, width, _ = images.shape
-    rotations, scratch = make_rotations(height, width), one_threads_scratch(height, width)
-    sources = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).reshape(batch, -1)
-    targets = np.full_like(sources, 173)  # an element that is not written shows
-    for source, target in zip(sources, targets, strict=True):
-        operations_cpu.apply_operation(op, float(magnitude), source, target, height, width, rotations, scratch)
-    return targets.reshape(batch, 3, height, width).transpose(0, 2, 3, 1)
-
-
-def run_pillow(op: int, magnitude: float, images: np.ndarray) -> np.ndarray:
-    return np.stack([np.asarray(apply_operation(Image.fromarray(image), op, magnitude)) for image in images])
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
@@ -111,7 +77,8 @@ def test_plans_are_made_where_the_cpu_can_follow_them():
     assert not make_rotations(20, 33).planned.any()
 
 
-def test_a_cpu_without_the_instructions_rotates_without_plans():
+@pytest.mark.process
+def test_a_cpu_without_the_instructions_rotates_without_plans(tmp_path):
     code = """
 import numpy as np
 from PIL import Image
@@ -126,7 +93,7 @@ rotate_cpu.rotate_degrees(source, target, 16, 16, 7, rotations, scratch)
 expected = np.asarray(Image.fromarray(image).rotate(7, resample=Image.Resampling.BILINEAR))
 assert (target.reshape(3, 16, 16).transpose(1, 2, 0) == expected).all()
 """
-    subprocess.run([sys.executable, "-c", code], env={**os.environ, "NUMBA_CPU_NAME": "generic"}, check=True)
+    run(["-c", code], tmp_path, NUMBA_CPU_NAME="generic")
 
 
 @pytest.mark.parametrize("degrees", [-29, -8, -1, 0, 1, 7, 30])
@@ -170,6 +137,7 @@ def test_equalize_quotient_is_the_integer_division(cumulative, step):
         assert equalize_quotient(count, 1.0 / step) == min(count // step, 255)
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize("op", OPERATIONS, ids=lambda op: op.name)
 def test_operation_equals_pillow_on_cifar(op, cifar_images):

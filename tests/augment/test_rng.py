@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fastmagn_kernels import rng
+from tests.helpers.philox import philox_reference
 
 WORDS = st.integers(0, 2**32 - 1)
 
@@ -22,15 +23,6 @@ KNOWN_ANSWERS = [
 
 def words(text: str) -> list[int]:
     return [int(word, 16) for word in text.split()]
-
-
-def philox_reference(counter: list[int], key: list[int]) -> list[int]:
-    c, k = list(counter), list(key)
-    for _ in range(10):
-        p0, p1 = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]
-        c = [(p1 >> 32) ^ c[1] ^ k[0], p1 % 2**32, (p0 >> 32) ^ c[3] ^ k[1], p0 % 2**32]
-        k = [(k[0] + 0x9E3779B9) % 2**32, (k[1] + 0xBB67AE85) % 2**32]
-    return c
 
 
 @pytest.mark.parametrize(("counter", "key", "expected"), KNOWN_ANSWERS)

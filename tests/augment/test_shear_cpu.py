@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from fastmagn_kernels import draws
 from fastmagn_kernels.shear_cpu import fixed_point, interpolate_fixed
-from tests.augment.test_operations import run_kernel, run_pillow
+from tests.helpers.operations import run_kernel, run_pillow
 
 # Distances to the hard fractions: none, Pillow's own rounding, the engine's limit of doubt, its last bit.
 NEAR = [0.0, *(sign * 2.0**-bits for bits in (53, 50, 44, 33, 31, 29, 28, 27, 26, 24, 23, 22) for sign in (1, -1))]

@@ -16,26 +16,9 @@ from fastmagn.augment.views import BACKENDS, make_views
 from fastmagn.config import AugmentConfig
 from fastmagn.errors import InputError
 from tests.augment.drawn import with_draws
+from tests.helpers.views import CLEAN_ONLY, PAPER, SPEC, as_tensor, clean_views, params_for
 
-SPEC = ViewSpec(num_augmix_views=2, num_noise_views=1)
-CLEAN_ONLY = ViewSpec(num_augmix_views=0, num_noise_views=0)
-PAPER = AugmentConfig(aug_severity=10, random_aug_severity=True, horizontal_flip=True, color_jitter=0.25)
 SIZES = [(32, 32), (20, 33), (33, 20), (1, 1), (2, 5)]
-
-
-def as_tensor(images: np.ndarray) -> torch.Tensor:
-    """uint8 [B, H, W, C] -> [B, C, H, W], channels last in memory."""
-    return torch.from_numpy(images.copy()).permute(0, 3, 1, 2)
-
-
-def params_for(images: np.ndarray, spec: ViewSpec = SPEC, augment: AugmentConfig = PAPER, seed: int = 0) -> ViewParams:
-    return sample_view_params(seed, 0, np.arange(len(images)), spec, augment, images.shape[1:3])
-
-
-def clean_views(fill_views, images: np.ndarray, params: ViewParams) -> np.ndarray:
-    out = torch.full(images.shape, torch.nan)
-    fill_views(torch.from_numpy(images.copy()), params, out)
-    return out.numpy()
 
 
 def base_params(images: np.ndarray, **arrays) -> ViewParams:

@@ -13,7 +13,7 @@ from fastmagn.augment.pil import apply_operation
 from fastmagn.augment.views import make_views
 from fastmagn.config import AugmentConfig
 from tests.augment.drawn import with_draws
-from tests.augment.test_operations import magnitudes
+from tests.helpers.operations import magnitudes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from fastmagn.config import AugmentConfig
 from fastmagn.errors import InputError
 
 
+@pytest.mark.slow
 def test_json_and_pictures(tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark, "TURN_S", 0.0)
     result_path, pictures_path = tmp_path / "results" / "augment.json", tmp_path / "pictures.png"

@@ -22,6 +22,7 @@ def check_spread(spread: dict) -> None:
     assert 0 < spread["lowest"] <= spread["median"] <= spread["highest"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("has_library", [False, True])
 def test_json(tmp_path, capsys, monkeypatch, has_library):
     class Library:

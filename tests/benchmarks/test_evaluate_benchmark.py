@@ -7,6 +7,7 @@ import pytest
 from benchmarks.evaluate import main
 
 
+@pytest.mark.slow
 def test_result_has_its_schema(tmp_path, capsys):
     out = tmp_path / "result.json"
     main(["--num_images", "6", "--repeats", "2", "--device", "cpu", "--out", str(out)])

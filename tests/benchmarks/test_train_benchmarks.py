@@ -10,7 +10,7 @@ from benchmarks import scaling, time_to_mca
 from benchmarks import train as benchmark
 from fastmagn.data.folder_source import has_dali
 from fastmagn.errors import InputError
-from tests.data.photo_folders import make_photo_folder
+from tests.helpers.photo_folders import make_photo_folder
 
 TINY = ["--train.batch_size", "16", "--device", "cpu", "--train.amp", "float32"]
 
@@ -28,6 +28,7 @@ def check_spread(value: dict) -> None:
     assert value["lowest"] <= value["median"] <= value["highest"]
 
 
+@pytest.mark.slow
 def test_train(tmp_path, capsys):
     out = tmp_path / "train.json"
     own = ["--steps", "1", "--turns", "2", "--conventional_steps", "1", "--workers", "1", "--out", str(out)]
@@ -48,6 +49,7 @@ def test_train(tmp_path, capsys):
     assert "conventional" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_train_on_files(tmp_path, capsys):
     out = tmp_path / "folder.json"
     own = ["--data", "folder", "--folder_images", "32", "--turns", "2", "--workers", "1", "--memory_steps", "6"]
@@ -65,6 +67,7 @@ def test_train_on_files(tmp_path, capsys):
     assert "times the usual loop" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_step_on_a_folder_of_files_has_its_parts_and_its_usual_loop(photo_folder, tmp_path):
     out = tmp_path / "train.json"
     own = ["--steps", "1", "--turns", "1", "--conventional_steps", "1", "--workers", "1", "--out", str(out)]
@@ -75,6 +78,7 @@ def test_the_step_on_a_folder_of_files_has_its_parts_and_its_usual_loop(photo_fo
     assert result["conventional_step_s"]["median"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["standard", "augmix", "magn"])
 def test_the_usual_loop_trains_each_of_its_methods(method, tmp_path):
     out = tmp_path / "train.json"
@@ -83,6 +87,8 @@ def test_the_usual_loop_trains_each_of_its_methods(method, tmp_path):
     assert read_strict(out)["conventional_step_s"]["median"] > 0
 
 
+@pytest.mark.slow
+@pytest.mark.process
 def test_time_to_mca(tmp_path):
     runs_dir, out = tmp_path / "runs", tmp_path / "time.json"
     done = runs_dir / "done" / "seed3"
@@ -132,6 +138,8 @@ def test_scaling(tmp_path, monkeypatch):
     assert rows["2"]["efficiency_pct"] == pytest.approx(100 * 176 / 220)
 
 
+@pytest.mark.slow
+@pytest.mark.process
 def test_a_run_on_one_process_has_a_rate():
     fields = ["--train.batch_size", "512", "--device", "cpu", "--train.amp", "float32", "--method", "standard"]
     assert scaling.images_per_s(1, 2, fields) > 0
@@ -165,6 +173,8 @@ def test_unusable_arguments_are_refused(main, arguments, message):
     assert str(error.value) == message
 
 
+@pytest.mark.slow
+@pytest.mark.process
 def test_a_run_that_fails_says_why(tmp_path):
     with pytest.raises(InputError, match=r"ended with status 2: error: augment\.aug_severity: got 12"):
         time_to_mca.main(["--run", "bad", "--augment.aug_severity 12", "--runs_dir", str(tmp_path)])

@@ -5,13 +5,14 @@ import pytest
 
 from benchmarks.plain_corruptions import DETERMINISTIC, PLAIN
 from fastmagn.corruptions import corrupt
+from tests.helpers.tiers import slow_but
 
 
 def plain(images: np.ndarray, name: str, severity: int) -> np.ndarray:
     return np.stack([PLAIN[name](image, severity, None) for image in images])
 
 
-@pytest.mark.parametrize("severity", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("severity", slow_but([1, 2, 3, 4, 5], 1, 5))
 @pytest.mark.parametrize("name", DETERMINISTIC)
 def test_is_the_plain_computation(name, severity, pictures):
     difference = np.abs(corrupt(pictures, name, severity).astype(int) - plain(pictures, name, severity))

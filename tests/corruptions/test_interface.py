@@ -1,8 +1,5 @@
 """The corruptions' contract: names, sets, keys of the random stream, sizes, errors."""
 
-import subprocess
-import sys
-
 import numba
 import numpy as np
 import pytest
@@ -11,6 +8,7 @@ from hypothesis import strategies as st
 
 from fastmagn.corruptions import CORRUPTION_SETS, CORRUPTIONS, available_corruptions, corrupt, frost_pictures, threads
 from fastmagn.errors import InputError
+from tests.helpers.processes import run
 
 HERE = available_corruptions()
 GROWING = (
@@ -165,11 +163,12 @@ def test_large_images_in_any_split(name, photographs):
     assert (whole != images).any((1, 2, 3)).all()
 
 
-def test_frost_imports_no_code_of_the_package_and_no_opencv():
+@pytest.mark.process
+def test_frost_imports_no_code_of_the_package_and_no_opencv(tmp_path):
     """OpenCV's wheels need display libraries that servers lack; the pictures are read as data."""
     code = (
         "import sys, numpy as np; from fastmagn.corruptions import corrupt, available_corruptions;"
         "'frost' in available_corruptions() and corrupt(np.zeros((1, 32, 32, 3), np.uint8), 'frost', 1);"
         "assert not {'cv2', 'skimage', 'imagecorruptions', 'torch'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    run(["-c", code], tmp_path)

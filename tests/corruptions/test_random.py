@@ -11,6 +11,7 @@ from fastmagn.corruptions.noise import SHOT_PHOTONS, shot_tables
 from fastmagn_kernels.corrupt_blur import shift_pixels
 from fastmagn_kernels.corrupt_noise import first_word
 from fastmagn_kernels.rng import key_words
+from tests.helpers.tiers import slow_but
 
 NUM_IMAGES = 1000
 # Not 7: its draw for gaussian_noise at severity 3 is a rare one (mean |z| of 3 million normals 3.5 sigma off), which
@@ -32,7 +33,7 @@ def statistics(corrupted: np.ndarray, images: np.ndarray) -> dict[str, np.ndarra
     }
 
 
-@pytest.mark.parametrize("severity", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("severity", slow_but([1, 2, 3, 4, 5], 3))
 @pytest.mark.parametrize("name", RANDOM)
 @pytest.mark.parametrize("large", [False, True], ids=["32x32", "96x128"])
 def test_is_distributed_as_the_plain_one(name, severity, large, pictures, photographs):

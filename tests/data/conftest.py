@@ -1,5 +1,5 @@
 """Fixtures of the tests of data."""
 
-from tests.data.photo_folders import photo_folder
+from tests.helpers.photo_folders import photo_folder
 
 __all__ = ["photo_folder"]

@@ -11,7 +11,7 @@ from scipy.stats import ks_2samp
 from torchvision.transforms import RandomResizedCrop
 
 from fastmagn_kernels import crops, rng
-from tests.augment.test_rng import philox_reference
+from tests.helpers.philox import philox_reference
 
 RATIO = (3 / 4, 4 / 3)
 

@@ -17,7 +17,7 @@ from fastmagn.data import FolderSource, folder_source, load_data, make_source, s
 from fastmagn.data.folder_source import has_dali
 from fastmagn.errors import InputError
 from fastmagn_kernels import rng
-from tests.data.photo_folders import SIZES, enlarged, small_pictures
+from tests.helpers.photo_folders import SIZES, enlarged, small_pictures
 
 SIDE, BATCH, SEED = 48, 12, 7
 needs_dali = pytest.mark.skipif(not has_dali(), reason="NVIDIA DALI is not installed")

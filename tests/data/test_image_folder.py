@@ -17,7 +17,7 @@ from fastmagn import evaluate as evaluation
 from fastmagn.config import DataConfig, EvalConfig
 from fastmagn.data import FolderImages, load_data, load_folder_images, split_validation
 from fastmagn.errors import InputError
-from tests.data.photo_folders import CLASSES, enlarged, small_pictures
+from tests.helpers.photo_folders import CLASSES, enlarged, small_pictures
 
 
 def config(folder: Path, **fields) -> DataConfig:

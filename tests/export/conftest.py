@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from run_folders import make_run
 
 from fastmagn.export import main
+from tests.helpers.run_folders import make_run
 
 
 @pytest.fixture(scope="session")

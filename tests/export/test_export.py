@@ -11,7 +11,6 @@ import onnxruntime
 import pytest
 import torch
 import yaml
-from run_folders import CLASS_NAMES, MEAN, STD, made_results, make_run, plain_probabilities
 from safetensors import safe_open
 
 from fastmagn.cli import flatten, parse_config
@@ -21,6 +20,7 @@ from fastmagn.exporting import onnx_file
 from fastmagn.exporting.trained import load_run
 from fastmagn.files import write_json
 from fastmagn.methods import model_for_test
+from tests.helpers.run_folders import CLASS_NAMES, MEAN, STD, made_results, make_run, plain_probabilities
 
 ROOT = Path(__file__).parent.parent.parent
 

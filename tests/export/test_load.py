@@ -13,7 +13,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from run_folders import CLASS_NAMES, make_run, plain_probabilities
 from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 
 import fastmagn
@@ -21,6 +20,7 @@ from fastmagn.errors import InputError
 from fastmagn.export import main
 from fastmagn.exporting.info import ModelInfo, info_from_json
 from fastmagn.exporting.trained import load_run
+from tests.helpers.run_folders import CLASS_NAMES, make_run, plain_probabilities
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import pytest
 
 from fastmagn import corrupted_set, evaluate, report, train
 from fastmagn.reporting.runs import read_run
+from tests.helpers.report_folders import write_run
 from tests.hostile.files import npy, npy_header, write_run_folder
-from tests.report.report_folders import write_run
 
 MEMORY_MIB = 400  # what an attack may add to the process's peak
 

@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 
 from fastmagn import report
 from fastmagn.reporting.runs import read_runs
-from tests.report.report_folders import rewrite, write_run
+from tests.helpers.report_folders import rewrite, write_run
 
 SCRIPT = "<script>alert(1)</script>"
 NAMES = {

@@ -18,8 +18,8 @@ from fastmagn.data import load_images
 from fastmagn.data.cifar import CIFAR10
 from fastmagn.errors import InputError
 from fastmagn.theory import __main__ as theory
+from tests.helpers.report_folders import write_run
 from tests.hostile.files import npy, write_corrupted_set, write_run_folder
-from tests.report.report_folders import write_run
 
 SHORT = ["--device", "cpu", "--train.max_steps", "1", "--train.batch_size", "64", "--eval.num_images", "20"]
 

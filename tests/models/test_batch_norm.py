@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fastmagn.models import MODELS
 from fastmagn.models.batchnorm import PerViewBatchNorm, split_batch_norm
+from tests.helpers.tiers import slow_but
 
 
 def one_view_at_a_time(fused: nn.Module) -> nn.Module:
@@ -27,7 +28,7 @@ def random_views(num_views: int, batch_size: int, size: int = 32) -> list[Tensor
     return [torch.rand(batch_size, 3, size, size, dtype=torch.float64) * scale for scale in scales]
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", slow_but(MODELS, "resnet_small", "densenet121_k12"))
 def test_per_view_equals_separate_forwards(build, name):
     fused = build(name, num_views=2, bn_views="per_view").double()
     separate = one_view_at_a_time(fused)

@@ -8,6 +8,9 @@ from fastmagn.config import ModelConfig
 from fastmagn.errors import InputError
 from fastmagn.models import MODELS
 from fastmagn.models.resnext import resnext29
+from tests.helpers.tiers import slow_but
+
+SMALL = ("resnet_small", "resnet18", "wideresnet40_2", "densenet121_k12")  # each kind of block, in seconds
 
 
 def count(network: nn.Module) -> int:
@@ -123,7 +126,7 @@ def test_feature_maps_at_32_pixels(build, name, sizes):
     assert seen == {stage: (size, size) for stage, size in sizes.items()}
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", slow_but(MODELS, *SMALL))
 def test_every_network_gives_finite_logits_and_gradients(build, name):
     model = build(name).to(memory_format=torch.channels_last)
     images = torch.rand(2, 3, 32, 32).to(memory_format=torch.channels_last)
@@ -135,7 +138,7 @@ def test_every_network_gives_finite_logits_and_gradients(build, name):
         assert parameter.grad.abs().sum() > 0, parameter_name
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", slow_but(MODELS, *SMALL))
 def test_every_network_evaluates_an_image_by_itself_in_either_memory_format(build, name):
     model = build(name, num_classes=100)
     images = torch.rand(2, 3, 32, 32)
@@ -161,6 +164,7 @@ def assert_one_graph(network: nn.Module, images: torch.Tensor) -> None:
     torch.testing.assert_close(torch.compile(network, fullgraph=True, backend="eager")(images), network(images))
 
 
+@pytest.mark.slow
 def test_torchvisions_networks_compile_into_one_graph(build):
     """Their code is marked up for torch.jit; a dense block and the whole of Inception-V3 have all those marks."""
     assert_one_graph(build("densenet121_k12").network.features.denseblock1, torch.rand(2, 24, 8, 8))
@@ -179,7 +183,9 @@ def test_the_model_normalises_its_images_itself(build):
     torch.testing.assert_close(model(images), model.network(by_hand))
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name not in {"wideresnet28_10", "inception_v3"}])
+@pytest.mark.parametrize(
+    "name", slow_but([name for name in MODELS if name not in {"wideresnet28_10", "inception_v3"}], *SMALL)
+)
 def test_weights_depend_on_the_seed_alone(build, name):
     state = torch.random.get_rng_state()
     first, second, other = build(name, seed=3), build(name, seed=3), build(name, seed=4)

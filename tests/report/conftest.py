@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_folders import write_run
+
+from tests.helpers.report_folders import write_run
 
 
 @pytest.fixture

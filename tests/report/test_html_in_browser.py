@@ -10,11 +10,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from report_folders import C19, write_logits, write_run
 
 import fastmagn.reporting.document as document
 from fastmagn.reporting.document import make_report, write_report
 from fastmagn.reporting.figures import to_svg
+from tests.helpers.report_folders import C19, write_logits, write_run
 
 selenium = pytest.importorskip("selenium", reason="needs selenium, of the extra test")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

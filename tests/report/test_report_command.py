@@ -4,16 +4,15 @@ import csv
 import json
 import os
 import re
-import subprocess
-import sys
 
 import pytest
-from report_folders import C19, rewrite
 
 import fastmagn.reporting.document as document
 from fastmagn.errors import InputError
 from fastmagn.report import main
 from fastmagn.reporting.document import make_report, to_data, to_text, write_report
+from tests.helpers.commands import call
+from tests.helpers.report_folders import C19, rewrite
 
 
 def files_below(folder):
@@ -164,8 +163,6 @@ def test_names_that_would_break_markdown(fake_run):
         assert len(widths) == 1
 
 
-def test_the_exit_status(tmp_path):
-    command = [sys.executable, "-m", "fastmagn.report", "nowhere", "--out", str(tmp_path / "x")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stderr == "error: RUN: nowhere: no such folder. Left out. Nothing is left to report.\n"
+def test_the_exit_status(tmp_path, capsys):
+    shown = call(["fastmagn.report", "nowhere", "--out", tmp_path / "x"], capsys, expect=2)
+    assert shown.stderr == "error: RUN: nowhere: no such folder. Left out. Nothing is left to report.\n"

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
-from report_folders import C19, SLOPE, rewrite
 
 from fastmagn.methods import METHODS
 from fastmagn.models import MODELS
@@ -15,6 +14,7 @@ from fastmagn.reporting.figure_data import make_figures
 from fastmagn.reporting.figures import DRAWINGS, METHOD_STYLES, draw, style, to_files
 from fastmagn.reporting.names import METHOD_TITLES, NETWORK_TITLES
 from fastmagn.reporting.runs import read_runs
+from tests.helpers.report_folders import C19, SLOPE, rewrite
 
 
 def figures_of(paths):

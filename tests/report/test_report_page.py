@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from report_folders import C19, SLOPE, rewrite, write_logits
 
 import fastmagn.reporting.document as document
 import fastmagn.reporting.page as page
@@ -26,6 +25,7 @@ from fastmagn.reporting.mistakes import confusions, log_doubt, mistakes, worst
 from fastmagn.reporting.runs import read_run
 from fastmagn.run import build_run
 from fastmagn.train import make_pieces
+from tests.helpers.report_folders import C19, SLOPE, rewrite, write_logits
 
 SECTIONS = ("summary", "corruptions", "severity", "reliability", "training", "views", "errors")
 SECTIONS += ("configuration", "environment", "again")

@@ -6,13 +6,13 @@ import shutil
 
 import numpy as np
 import pytest
-from report_folders import C19, rewrite
 
 from fastmagn.cli import parse_config, plain
 from fastmagn.errors import InputError
 from fastmagn.reporting.document import command
 from fastmagn.reporting.experiments import common_set, group_experiments
 from fastmagn.reporting.runs import read_run, read_runs
+from tests.helpers.report_folders import C19, rewrite
 
 
 def broken(change):

@@ -5,7 +5,6 @@ import io
 import re
 
 import pytest
-from report_folders import C19
 from rich.console import Console
 
 from fastmagn.reporting.experiments import group_experiments
@@ -21,6 +20,7 @@ from fastmagn.reporting.formats import (
 from fastmagn.reporting.paper import paper_value
 from fastmagn.reporting.runs import read_runs
 from fastmagn.reporting.tables import Cell, Column, Row, Table, make_tables
+from tests.helpers.report_folders import C19
 
 PAPER_WEIGHTS = {"loss.consistency_weight": 3.0, "loss.jsd_weight": 12.0, "augment.sigma_max": 0.2}
 ATTACK = {"attack.epsilon": 8 / 255, "attack.steps": 7, "attack.step_scale": 2.5}

@@ -3,59 +3,42 @@
 import contextlib
 import importlib.util
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-import torch
 
-from fastmagn.checkpoint import last_checkpoint, read_checkpoint
+from fastmagn.checkpoint import last_checkpoint
 from fastmagn.sweep import is_finished
 from fastmagn.sweeping.arguments import parse_arguments
 from fastmagn.sweeping.definition import make_trials
-from tests.small_runs import command_environment
+from tests.helpers import processes
+from tests.helpers.processes import LIMIT_S, run, wait_until
+from tests.helpers.small_runs import assert_same_weights, state, weights
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
-ROOT = Path(__file__).parent.parent.parent
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.process,
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed"),
+]
 FIELDS = [
     *("--method", "standard", "--train.batch_size", "64", "--device", "cpu", "--train.amp", "float32"),
     *("--eval.num_images", "8", "--eval.corruption_set", "c15"),
 ]
-LIMIT_S = 600.0  # a guard, for machines that do much else
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen:
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
-    command = [sys.executable, "-m", "fastmagn.sweep", *FIELDS, *arguments, "--out", "sweep"]
-    return subprocess.Popen(
-        command,
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": paths},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    return processes.start(["fastmagn.sweep", *FIELDS, *arguments, "--out", "sweep"], folder)
 
 
-def finish(process: subprocess.Popen) -> str:
+def finish(process: subprocess.Popen[str]) -> str:
     try:
-        return process.communicate(timeout=LIMIT_S)[0]
+        return "".join(process.communicate(timeout=LIMIT_S))
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
-
-
-def wait_for(condition, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + LIMIT_S
-    while not condition():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def trial_processes(folder: Path) -> list[int]:
@@ -67,10 +50,6 @@ def trial_processes(folder: Path) -> list[int]:
             if "fastmagn.sweeping.trial" in words and str(folder) in words:
                 found.append(int(path.name))
     return found
-
-
-def weights(run_dir: Path) -> dict[str, torch.Tensor]:
-    return read_checkpoint(last_checkpoint(run_dir), torch.device("cpu"))["model"]
 
 
 def test_a_failed_trial_is_named_the_others_go_on_and_a_report_ends_it(tmp_path):
@@ -95,12 +74,12 @@ def test_interrupted_and_killed_sweeps_go_on_bit_for_bit(tmp_path):
 
     def steps(run_dir: Path) -> int:
         with contextlib.suppress(Exception):
-            progress = read_checkpoint(last_checkpoint(run_dir), torch.device("cpu"))["progress"]
+            progress = state(run_dir)["progress"]
             return 18 * progress["epoch"] + progress["step_in_epoch"]
         return 0
 
     process = start(tmp_path, *arguments)
-    wait_for(lambda: any(last_checkpoint(run).exists() for run in runs), process)
+    wait_until(lambda: any(last_checkpoint(run).exists() for run in runs), process)
     process.send_signal(signal.SIGINT)
     output = finish(process)
     assert process.returncode == 130, output
@@ -110,7 +89,7 @@ def test_interrupted_and_killed_sweeps_go_on_bit_for_bit(tmp_path):
     before = [steps(run) for run in runs]
 
     process = start(tmp_path, *arguments)
-    wait_for(lambda: any(steps(run) > was for run, was in zip(runs, before, strict=True)), process)
+    wait_until(lambda: any(steps(run) > was for run, was in zip(runs, before, strict=True)), process)
     process.kill()
     finish(process)
     deadline = time.monotonic() + LIMIT_S
@@ -123,13 +102,8 @@ def test_interrupted_and_killed_sweeps_go_on_bit_for_bit(tmp_path):
     assert process.returncode == 0, output
     for seed, run_dir in enumerate(runs):
         alone = [*FIELDS, *arguments[2:], "--train.seed", str(seed), "--run_dir", f"alone-{seed}"]
-        command = [sys.executable, "-m", "fastmagn.train", *alone]
-        done = subprocess.run(
-            command, cwd=tmp_path, env=command_environment(threads=1), capture_output=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        first, second = weights(run_dir), weights(tmp_path / f"alone-{seed}")
-        assert all(torch.equal(first[name], second[name]) for name in first)
+        run(["fastmagn.train", *alone], tmp_path, OMP_NUM_THREADS="1", NUMBA_NUM_THREADS="1")  # as a trial of one CPU
+        assert_same_weights(weights(run_dir), weights(tmp_path / f"alone-{seed}"))
 
     request = parse_arguments([*FIELDS, *arguments, "--out", str(tmp_path / "sweep")])
     assert all(is_finished(trial) for trial in make_trials(request.arguments, request.search, request.out)[1])

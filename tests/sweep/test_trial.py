@@ -1,15 +1,14 @@
 """A trial's process, without Ray: it trains, says why it failed, and saves when it is asked to stop."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import torch
 
-from fastmagn.checkpoint import last_checkpoint, read_checkpoint
-from fastmagn.cli import parse_config, to_yaml
+from fastmagn.checkpoint import last_checkpoint
+from fastmagn.cli import to_yaml
 from fastmagn.sweeping.trial import LOG, Outcome, error_line, run_trial
+from tests.helpers.processes import run
+from tests.helpers.small_runs import config_for, state
 
 SMALL = [
     *("--method", "standard", "--train.batch_size", "32", "--train.epochs", "2", "--device", "cpu"),
@@ -18,21 +17,22 @@ SMALL = [
 
 
 def make_folder(run_dir: Path, *arguments: str) -> Path:
-    config = parse_config([*SMALL, *arguments, "--run_dir", str(run_dir)], "test", "A test.")
+    config = config_for(SMALL, run_dir, *arguments)
     run_dir.mkdir(parents=True)
     (run_dir / "config.yaml").write_text(to_yaml(config))
     return run_dir
 
 
+@pytest.mark.process
 def test_a_trial_asked_to_stop_saves_and_is_interrupted(tmp_path):
     run_dir = make_folder(tmp_path / "run", "--train.checkpoint_every_steps", "1", "--train.epochs", "2000")
     outcome = run_trial(run_dir, tmp_path, 1, lambda: last_checkpoint(run_dir).exists())
     assert outcome == Outcome("run", "interrupted")
     assert "goes on from the last checkpoint" in (run_dir / LOG).read_text()
-    progress = read_checkpoint(last_checkpoint(run_dir), torch.device("cpu"))["progress"]
-    assert progress["epoch"] < 2000
+    assert state(run_dir)["progress"]["epoch"] < 2000
 
 
+@pytest.mark.process
 def test_a_trial_that_fails_says_why_in_one_line(tmp_path):
     run_dir = make_folder(tmp_path / "run", "--data.name", "cifar10", "--data.dir", str(tmp_path / "nowhere"))
     outcome = run_trial(run_dir, tmp_path, 1, lambda: False)
@@ -57,8 +57,7 @@ def test_the_line_of_a_failure(log, status, expected, tmp_path):
     assert error_line(path, len("error: of an earlier attempt\n"), status) == expected
 
 
-def test_a_trial_whose_parent_is_gone_leaves_at_once():
-    command = [sys.executable, "-m", "fastmagn.sweeping.trial", "1", "--config", "absent.yaml"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 143
+@pytest.mark.process
+def test_a_trial_whose_parent_is_gone_leaves_at_once(tmp_path):
+    done = run(["fastmagn.sweeping.trial", "1", "--config", "absent.yaml"], tmp_path, expect=143)
     assert "absent" not in done.stderr

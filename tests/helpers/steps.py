@@ -1,16 +1,36 @@
-"""Training steps for the tests of methods: their context, and the random stream in plain integers."""
+"""Training steps without a command: a run that is built but not trained, its steps, and what a method gets of one."""
 
 import numpy as np
 import torch
 from torch import nn
 
 from fastmagn.cli import parse_config
+from fastmagn.config import Config
 from fastmagn.context import StepContext
+from fastmagn.data import ImageSet, load_images, split_validation
 from fastmagn.hardware import settle_hardware
 from fastmagn.models import Normalised, build_model
-from tests.augment.test_rng import philox_reference
+from fastmagn.run import Run, build_run
+from fastmagn.train import make_pieces, train_step
+from tests.helpers.philox import philox_reference
 
 MEAN, STD = (0.49, 0.48, 0.44), (0.25, 0.24, 0.26)
+
+
+def start_run(config: Config, image_set: ImageSet | None = None) -> Run:
+    """The run that `config` names, on its own images or the given ones, before its first step."""
+    config = settle_hardware(config)
+    image_set = image_set or load_images(config.data.name, config.data.dir)
+    return build_run(config, image_set, split_validation(image_set, 0, 0)[0])
+
+
+def take_steps(run: Run, num_steps: int) -> list[dict[str, float]]:
+    """The parts of the loss in each of the first steps of epoch 0."""
+    run.model.train()
+    parts = []
+    for step, batch in zip(range(num_steps), run.source.batches(0), strict=False):
+        parts.append({name: float(part) for name, part in train_step(run, make_pieces(run, batch, 0), step).items()})
+    return parts
 
 
 def make_context(

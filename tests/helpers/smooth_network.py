@@ -13,7 +13,7 @@ from fastmagn import models
 from fastmagn.cli import run_command
 from fastmagn.train import main
 
-NAME, WHERE = "smooth", "tests.smooth_network:smooth_network"
+NAME, WHERE = "smooth", "tests.helpers.smooth_network:smooth_network"
 
 
 def smooth_network(num_classes: int) -> nn.Module:
