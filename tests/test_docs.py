@@ -83,6 +83,7 @@ def test_each_method_has_its_page():
     assert all(f"[{name}]({name}.md)" in index for name in METHODS)
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name == "methods"], ids=lambda page: page.stem)
 def test_commands_of_the_methods(page, data_dir, tmp_path, monkeypatch, capsys):
@@ -91,6 +92,7 @@ def test_commands_of_the_methods(page, data_dir, tmp_path, monkeypatch, capsys):
         run_here(command, {"DIR": str(data_dir)}, capsys)
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_commands_of_the_other_pages(data_dir, tmp_path, monkeypatch, capsys):
     """Those of single processes; benchmarks, torchrun and sweeps have tests of their own."""
@@ -141,11 +143,26 @@ def test_scripts_are_shell(page):
         assert done.returncode == 0, done.stderr
 
 
-def test_benchmarks_are_there(capsys):
+def test_training_commands_are_understood(tmp_path, monkeypatch, capsys):
+    """Their fields, values and files."""
+    monkeypatch.chdir(tmp_path)
+    found = [command for page in PAGES for command in commands(page) if " fastmagn.train " in command]
+    assert len(found) > len(METHODS)
+    for command in found:
+        words = shlex.split(command)
+        words = [str(ROOT / word) if word.startswith("configs/") else word for word in words[words.index("-m") + 1 :]]
+        assert "run_dir:" in call([*words, "--print_config"], capsys).stdout
+
+
+def test_modules_and_their_options_are_there(capsys):
+    """Of all other commands. `section.field` options are those of a training command."""
+    shown = {}
     for page in PAGES:
         for command in commands(page):
-            if command.startswith("python -m benchmarks."):
-                module, *arguments = shlex.split(command)[2:]
-                shown = call([module, "--help"], capsys).stdout
+            words = shlex.split(command)
+            module, *arguments = words[words.index("-m") + 1 :]
+            if module != "fastmagn.train":
+                if module not in shown:
+                    shown[module] = call([module, "--help"], capsys).stdout
                 options = [argument for argument in arguments if argument.startswith("--") and "." not in argument]
-                assert all(option in shown or option == "--config" for option in options), command
+                assert all(option in shown[module] or option == "--config" for option in options), command

@@ -2,7 +2,7 @@
 
 import importlib.util
 import re
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 import timm
@@ -11,14 +11,17 @@ from safetensors.torch import save_file
 
 from fastmagn.corrupted_set import CorruptConfig, make_corrupted_set
 from fastmagn.corruptions import available_corruptions
-from tests.helpers import processes
+from tests.helpers.commands import call
 from tests.helpers.processes import ROOT
 
 EXAMPLES = ("evaluate_timm", "lightning_module", "plain_pytorch")
 
 
-def run(name: str, folder: Path, *arguments: str) -> str:
-    return processes.run([ROOT / "examples" / f"{name}.py", *arguments], folder).stdout
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys) -> Callable[..., str]:
+    """What an example prints, run in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return lambda name, *arguments: call([ROOT / "examples" / f"{name}.py", *arguments], capsys).stdout
 
 
 def clean_accuracy(shown: str) -> float:
@@ -31,18 +34,18 @@ def test_every_example_is_named_and_run_here():
     assert all(f"`{name}.py`" in text for name in EXAMPLES)
 
 
-def test_the_plain_loop_learns(tmp_path):
-    shown = run("plain_pytorch", tmp_path, "--epochs", "2", "--num_test_images", "100")
+def test_the_plain_loop_learns(run):
+    shown = run("plain_pytorch", "--epochs", "2", "--num_test_images", "100")
     assert clean_accuracy(shown) > 50, "ten classes by chance are 10"
 
 
 @pytest.mark.skipif(importlib.util.find_spec("lightning") is None, reason="Lightning is not installed (extra examples)")
-def test_the_lightning_module_learns(tmp_path):
-    shown = run("lightning_module", tmp_path, "--epochs", "2", "--num_test_images", "100")
+def test_the_lightning_module_learns(run):
+    shown = run("lightning_module", "--epochs", "2", "--num_test_images", "100")
     assert clean_accuracy(shown) > 50
 
 
-def test_a_timm_network_on_a_made_set(tmp_path):
+def test_a_timm_network_on_a_made_set(run, tmp_path):
     """With weights from both kinds of file: the numbers are the same."""
     if "frost" not in available_corruptions():
         pytest.skip("the frost pictures are not installed")
@@ -51,12 +54,13 @@ def test_a_timm_network_on_a_made_set(tmp_path):
     save_file(state, tmp_path / "weights.safetensors")
     torch.save(state, tmp_path / "weights.pt")
     arguments = ["--model", "test_resnet", "--corrupted", "set", "--num_images", "10", "--checkpoint"]
-    first, second = (run("evaluate_timm", tmp_path, *arguments, f"weights.{kind}") for kind in ("safetensors", "pt"))
+    first, second = (run("evaluate_timm", *arguments, f"weights.{kind}") for kind in ("safetensors", "pt"))
     assert first == second
     assert re.search(r"mCA c15 [\d.]+%", first)
 
 
+@pytest.mark.slow
 @pytest.mark.data
-def test_a_timm_network_on_cifar(data_dir, tmp_path):
+def test_a_timm_network_on_cifar(run, data_dir):
     arguments = ["--model", "test_vit", "--side_px", "160", "--data_dir", str(data_dir), "--num_images", "4"]
-    assert "RMS calibration error, corrupt" in run("evaluate_timm", tmp_path, *arguments)
+    assert "RMS calibration error, corrupt" in run("evaluate_timm", *arguments)

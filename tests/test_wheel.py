@@ -1,7 +1,6 @@
 """The wheel, built and installed outside the repository, has the commands, configurations and files of the checkout."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +9,8 @@ import pytest
 
 from fastmagn.corrupted_set import CorruptConfig, make_corrupted_set
 from fastmagn.corruptions import available_corruptions
+from tests.helpers.processes import ROOT, run
 
-ROOT = Path(__file__).parent.parent
 COMMANDS = sorted(
     path.stem for path in (ROOT / "fastmagn").glob("*.py") if 'if __name__ == "__main__":' in path.read_text()
 )
@@ -23,6 +22,9 @@ for name in sys.argv[1:]:
         runpy.run_module(f"fastmagn.{name}", run_name="__main__")
     assert f"python -m fastmagn.{name}" in shown.getvalue(), name
 """
+
+
+pytestmark = pytest.mark.process
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +40,8 @@ def installed(tmp_path_factory) -> Path:
     return target
 
 
-def run_installed(installed: Path, folder: Path, *arguments: str) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(installed)}
-    command = [sys.executable, *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def run_installed(installed: Path, folder: Path, *words: str) -> str:
+    return run(words, folder, PYTHONPATH=str(installed)).stdout
 
 
 def test_everything_that_is_no_code_is_in_it(installed):
@@ -62,6 +60,7 @@ def test_every_command_explains_itself(installed, tmp_path):
     run_installed(installed, tmp_path, "-c", HELP, *COMMANDS)
 
 
+@pytest.mark.slow
 def test_a_shipped_configuration_is_trained_reported_exported_and_loaded(installed, tmp_path):
     """With Pillow's views and a made -C set: compiling all kernels anew takes more than a minute."""
     if "frost" not in available_corruptions():
@@ -70,14 +69,14 @@ def test_a_shipped_configuration_is_trained_reported_exported_and_loaded(install
     make_corrupted_set(made)
     short = ["--augment.backend", "pil", "--train.max_steps", "2", "--train.batch_size", "8", "--device", "cpu"]
     short += ["--eval.corrupted_dir", "set", "--eval.corruption_set", "c15", "--eval.num_images", "4"]
-    train = ["-m", "fastmagn.train", "--config", "configs/digits_quickstart.yaml", "--run_dir", "run", *short]
+    train = ["fastmagn.train", "--config", "configs/digits_quickstart.yaml", "--run_dir", "run", *short]
     assert "clean accuracy" in run_installed(installed, tmp_path, *train, "--method", "standard")
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["environment"]["commit"] is None
-    run_installed(installed, tmp_path, "-m", "fastmagn.report", "run", "--out", "report")
+    run_installed(installed, tmp_path, "fastmagn.report", "run", "--out", "report")
     assert (tmp_path / "report" / "report.md").exists()
     out = ["--format", "safetensors", "--out", "model.safetensors"]
-    run_installed(installed, tmp_path, "-m", "fastmagn.export", "--run", "run", *out)
+    run_installed(installed, tmp_path, "fastmagn.export", "--run", "run", *out)
     program = "import fastmagn; print(fastmagn.__file__, fastmagn.load('model.safetensors').class_names)"
     shown = run_installed(installed, tmp_path, "-c", program)
     assert shown.startswith(str(installed))
@@ -85,7 +84,7 @@ def test_a_shipped_configuration_is_trained_reported_exported_and_loaded(install
 
 
 def test_a_configuration_with_a_base_is_found_by_name(installed, tmp_path):
-    arguments = ["-m", "fastmagn.train", "--config", "paper/table1/magn", "--print_config"]
+    arguments = ["fastmagn.train", "--config", "paper/table1/magn", "--print_config"]
     shown = run_installed(installed, tmp_path, *arguments)
     assert "method: magn\n" in shown
     assert "epochs: 150" in shown, "the base is not read"

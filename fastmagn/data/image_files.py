@@ -87,7 +87,8 @@ def list_classes(root: Path) -> dict[str, list[str]]:
     Raises:
         InputError: No class folders, or one without images.
     """
-    classes = _visible(entry.name for entry in os.scandir(root) if entry.is_dir())
+    with os.scandir(root) as entries:
+        classes = _visible(entry.name for entry in entries if entry.is_dir())
     if not classes:
         raise InputError(f"{root}: has no class folders; expected {LAYOUT}.")
     files = {name: _visible(_image_names(root / name)) for name in classes}

@@ -18,14 +18,24 @@ class Shown(NamedTuple):
 
 
 def call(command: Sequence[str | Path], capsys: pytest.CaptureFixture[str], *, expect: int = 0) -> Shown:
-    """Do what `python -m` does with a module and its arguments; the exit status is `expect`."""
-    module, *arguments = map(str, command)
+    """Do what Python does with a module (`-m`) or a script, and arguments; the exit status is `expect`."""
+    name, *arguments = map(str, command)
     capsys.readouterr()
     with pytest.MonkeyPatch.context() as patched, warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*found in sys.modules", RuntimeWarning)  # it may have been imported
-        patched.setattr(sys, "argv", [module, *arguments])
-        with pytest.raises(SystemExit) as left:
-            runpy.run_module(module, run_name="__main__")
+        patched.setattr(sys, "argv", [name, *arguments])
+        status = _status(name)
     shown = Shown(*capsys.readouterr())
-    assert (left.value.code or 0) == expect, (command, shown)
+    assert status == expect, (command, shown)
     return shown
+
+
+def _status(name: str) -> int:
+    try:
+        if name.endswith(".py"):
+            runpy.run_path(name, run_name="__main__")
+        else:
+            runpy.run_module(name, run_name="__main__")
+    except SystemExit as left:
+        return left.code or 0
+    return 0
