@@ -33,7 +33,6 @@ from tests.helpers.small_runs import (
     state,
     without_times,
 )
-from tests.helpers.tiers import slow
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +130,7 @@ def test_sigterm_finishes_the_step_saves_and_exits_with_143(undisturbed, tmp_pat
 @pytest.mark.process
 @pytest.mark.parametrize(
     ("number", "status"),
-    [(signal.SIGINT, 130), *slow((signal.SIGTERM, 143))],
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
 )
 def test_a_signal_while_measuring_leaves_at_once_and_the_next_run_only_measures(number, status, undisturbed, tmp_path):
     run_dir = shutil.copytree(undisturbed, tmp_path / "run")

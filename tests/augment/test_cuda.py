@@ -21,7 +21,7 @@ from fastmagn.config import AugmentConfig
 from fastmagn.errors import InputError
 from tests.helpers.operations import magnitudes
 from tests.helpers.processes import ROOT, run
-from tests.helpers.tiers import slow
+from tests.helpers.tiers import slow, slow_but
 
 pytest.importorskip("numba_cuda", reason="needs numba-cuda: install 'fastmagn[test]'")
 from fastmagn_kernels import augmix_cuda
@@ -73,10 +73,14 @@ def test_engine_in_the_simulator(tier):
     assert ran >= (len(OPERATIONS) + len(CONFIGS) if tier == "not slow" else 2 * len(CONFIGS))
 
 
+TINY = [((1, 1), 4), ((2, 5), 40), ((3, 3), 12), ((9, 8), 40)]  # size, number of magnitudes
+
+
 @engine
+@pytest.mark.parametrize("sizes", [TINY, *slow([((20, 33), 3), ((32, 32), 3)])], ids=["tiny", "small"])
 @pytest.mark.parametrize("op", OPERATIONS, ids=lambda op: op.name)
-def test_operation_equals_pillow(op, pictures):
-    for size, count in (((1, 1), 4), ((2, 5), 40), ((3, 3), 12), ((9, 8), 40), ((20, 33), 3), ((32, 32), 3)):
+def test_operation_equals_pillow(op, sizes, pictures):
+    for size, count in sizes:
         chosen = magnitudes(op, *size)
         chosen = np.array(chosen)[np.linspace(0, len(chosen) - 1, min(count, len(chosen))).round().astype(int)]
         images = np.resize(pictures(*size), (max(len(chosen), 4 if min(size) < 9 else 3), *size, 3))
@@ -91,7 +95,7 @@ def test_operation_equals_pillow(op, pictures):
 
 @engine
 @pytest.mark.parametrize("config", CONFIGS)
-@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("size", slow_but(SIZES, (1, 1), (2, 5)), ids=lambda size: f"{size[0]}x{size[1]}")
 def test_views_equal_the_cpu_engines_to_the_bit(size, config, pictures):
     images = pictures(*size)[PICTURES[:2] if min(size) > 5 else PICTURES]
     params = params_for(images, CONFIGS[config])
@@ -126,7 +130,7 @@ def test_every_jitter_order_is_that_of_the_table(pictures):
 
 @engine
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("size", [(9, 8), (3, 3)], ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("size", slow_but([(9, 8), (3, 3)], (3, 3)), ids=lambda size: f"{size[0]}x{size[1]}")
 def test_half_precision_views_are_rounded_float32(size, dtype, pictures):
     images = pictures(*size)[PICTURES]
     params = params_for(images)
@@ -134,7 +138,7 @@ def test_half_precision_views_are_rounded_float32(size, dtype, pictures):
 
 
 @engine
-@pytest.mark.parametrize("dtype", VIEW_DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", slow_but(VIEW_DTYPES, torch.float32), ids=str)
 def test_scratch_in_global_memory_gives_the_same_views(dtype, pictures):
     images = pictures(3, 5)[PICTURES]
     params = params_for(images, CONFIGS["all_operations"])
@@ -146,6 +150,7 @@ def test_scratch_in_global_memory_gives_the_same_views(dtype, pictures):
         assert_equal(run_views(images, params, dtype, launch._replace(blocks=blocks)), expected)
 
 
+@pytest.mark.slow
 @engine
 def test_views_do_not_depend_on_how_blocks_share_them(pictures):
     images = pictures(9, 8)[PICTURES]

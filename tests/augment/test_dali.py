@@ -22,6 +22,7 @@ from fastmagn_kernels import draws
 from tests.augment.drawn import with_draws
 from tests.augment.tolerances_dali import TOLERANCES
 from tests.helpers.operations import magnitudes, run_pillow
+from tests.helpers.processes import ROOT, run
 from tests.helpers.small_runs import config_for
 from tests.helpers.steps import start_run, take_steps
 from tests.helpers.views import CLEAN_ONLY, PAPER, SPEC, as_tensor, clean_views, params_for
@@ -194,25 +195,25 @@ def test_equalize_on_a_cuda_device_is_pillows(pictures):
         np.testing.assert_array_equal(np.asarray(made.as_tensor()), run_pillow(draws.EQUALIZE, 0.0, images))
 
 
-def test_views_do_not_depend_on_batch_order_or_threads(pictures):
+def test_views_do_not_depend_on_batch_or_order(pictures):
     images = pictures(32, 32)
     indices = np.array([7, 0, 1, 2, 3, 49_999, 60_000, 4, 5, 6, 8, 9, 10, 11])
 
-    def run(rows: list[int]) -> torch.Tensor:
+    def views_of(rows: list[int]) -> torch.Tensor:
         params = sample_view_params(5, 2, indices[rows], SPEC, PAPER, (32, 32))
         return whole_views("dali", images[rows], params)
 
-    whole = run(list(range(14)))
+    whole = views_of(list(range(14)))
     order = np.random.default_rng(0).permutation(14).tolist()
-    torch.testing.assert_close(run(order), whole[:, order], rtol=0, atol=0)
+    torch.testing.assert_close(views_of(order), whole[:, order], rtol=0, atol=0)
     for part in ([3], [0, 13], [5, 4, 3, 2, 1]):
-        torch.testing.assert_close(run(part), whole[:, part], rtol=0, atol=0)
-    threads = numba.get_num_threads()
-    numba.set_num_threads(1)
-    try:
-        torch.testing.assert_close(run(list(range(14))), whole, rtol=0, atol=0)
-    finally:
-        numba.set_num_threads(threads)
+        torch.testing.assert_close(views_of(part), whole[:, part], rtol=0, atol=0)
+
+
+@pytest.mark.process
+def test_views_do_not_depend_on_the_number_of_threads():
+    shown = run(["tests.augment.views_on_threads", "dali"], ROOT, NUMBA_NUM_THREADS="3").stdout
+    assert shown == "equal on 1 to 3 threads\n"
 
 
 def test_a_smaller_last_batch_uses_the_same_pipelines(pictures):

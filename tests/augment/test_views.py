@@ -2,7 +2,6 @@
 
 import itertools
 
-import numba
 import numpy as np
 import pytest
 import torch
@@ -16,6 +15,7 @@ from fastmagn.augment.views import BACKENDS, make_views
 from fastmagn.config import AugmentConfig
 from fastmagn.errors import InputError
 from tests.augment.drawn import with_draws
+from tests.helpers.processes import ROOT, run
 from tests.helpers.views import CLEAN_ONLY, PAPER, SPEC, as_tensor, clean_views, params_for
 
 SIZES = [(32, 32), (20, 33), (33, 20), (1, 1), (2, 5)]
@@ -163,25 +163,25 @@ def test_views_are_the_same_whoever_draws(pictures):
     torch.testing.assert_close(made[0], made[1], rtol=0, atol=0)
 
 
-def test_views_do_not_depend_on_batch_order_or_threads(pictures):
+def test_views_do_not_depend_on_batch_or_order(pictures):
     images = pictures(32, 32)
     indices = np.array([7, 0, 1, 2, 3, 49_999, 60_000, 4, 5, 6, 8, 9, 10, 11])
 
-    def run(rows: list[int]) -> torch.Tensor:
+    def views_of(rows: list[int]) -> torch.Tensor:
         params = sample_view_params(5, 2, indices[rows], SPEC, PAPER, (32, 32))
         return make_views(as_tensor(images[rows]), params).images.reshape(4, len(rows), 3, 32, 32)
 
-    whole = run(list(range(14)))
+    whole = views_of(list(range(14)))
     order = np.random.default_rng(0).permutation(14).tolist()
-    torch.testing.assert_close(run(order), whole[:, order], rtol=0, atol=0)
+    torch.testing.assert_close(views_of(order), whole[:, order], rtol=0, atol=0)
     for row in range(14):
-        torch.testing.assert_close(run([row]), whole[:, [row]], rtol=0, atol=0)
-    threads = numba.get_num_threads()
-    numba.set_num_threads(1)
-    try:
-        torch.testing.assert_close(run(list(range(14))), whole, rtol=0, atol=0)
-    finally:
-        numba.set_num_threads(threads)
+        torch.testing.assert_close(views_of([row]), whole[:, [row]], rtol=0, atol=0)
+
+
+@pytest.mark.process
+def test_views_do_not_depend_on_the_number_of_threads():
+    shown = run(["tests.augment.views_on_threads", "numba"], ROOT, NUMBA_NUM_THREADS="3").stdout
+    assert shown == "equal on 1 to 3 threads\n"
 
 
 def test_methods_with_and_without_noise_get_the_same_augmix_views(pictures):

@@ -8,16 +8,11 @@ import pytest
 
 def slow(*values: Any) -> list[Any]:
     """Each of these parameters, for the slow tier."""
-    return [pytest.param(*_listed(value), marks=pytest.mark.slow) for value in values]
+    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
 def slow_but(values: Iterable[Any], *kept: Any) -> list[Any]:
     """All parameters in their order; all but `kept` are for the slow tier."""
     values = list(values)
     assert all(value in values for value in kept)
-    return [value if value in kept else pytest.param(*_listed(value), marks=pytest.mark.slow) for value in values]
-
-
-def _listed(value: Any) -> tuple[Any, ...]:
-    """The values of a row of several parameters, or of one."""
-    return value if isinstance(value, tuple) else (value,)
+    return [value if value in kept else pytest.param(value, marks=pytest.mark.slow) for value in values]

@@ -7,7 +7,6 @@ from torchvision import models
 
 from fastmagn.errors import InputError
 from fastmagn.models.batchnorm import PerViewBatchNorm
-from tests.helpers.tiers import slow_but
 
 # Parameters at 1000 classes, from torchvision's documentation of its weights (num_params).
 PUBLISHED = {
@@ -29,10 +28,10 @@ def test_the_published_number_of_parameters(build, name):
 
 @pytest.mark.parametrize(
     ("name", "side"),
-    slow_but(
-        [("resnet18", 32), ("squeezenet1_0", 64), ("googlenet", 64), ("inception_v3", 96), ("vit_b_32", 32)],
-        *(("resnet18", 32), ("squeezenet1_0", 64)),
-    ),
+    [
+        *(("resnet18", 32), ("squeezenet1_0", 64), pytest.param("googlenet", 64, marks=pytest.mark.slow)),
+        *(pytest.param(name, side, marks=pytest.mark.slow) for name, side in (("inception_v3", 96), ("vit_b_32", 32))),
+    ],
 )
 def test_networks_train(build, name, side):
     model = build(f"torchvision:{name}", image_size=(side, side))
