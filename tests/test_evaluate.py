@@ -10,7 +10,6 @@ from torch import nn
 
 import fastmagn.cells as cells
 import fastmagn.evaluate as evaluate_module
-from fastmagn.cli import parse_config
 from fastmagn.config import EvalConfig
 from fastmagn.corruptions import CORRUPTION_SETS, corrupt
 from fastmagn.data import load_images
@@ -18,6 +17,7 @@ from fastmagn.distributed import World
 from fastmagn.errors import InputError
 from fastmagn.evaluate import evaluate, main
 from fastmagn.train import train
+from tests.helpers.small_runs import config_for
 
 CPU = torch.device("cpu")
 SMALL = EvalConfig(num_images=23, batch_size=7, num_bins=4)
@@ -143,8 +143,7 @@ def test_a_corruption_that_cannot_be_made_leaves_its_sets_unmeasured(digits, mon
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("evaluate") / "run"
-    arguments = ["--train.max_steps", "2", "--eval.num_images", "10", "--device", "cpu", "--run_dir", str(run_dir)]
-    train(parse_config(arguments, "test", "A test."))
+    train(config_for(["--train.max_steps", "2", "--eval.num_images", "10", "--device", "cpu"], run_dir))
     return run_dir
 
 

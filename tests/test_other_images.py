@@ -14,6 +14,7 @@ from fastmagn.errors import InputError
 from fastmagn.evaluate import load_trained, main
 from fastmagn.other_images import read_mapping
 from fastmagn.train import train
+from tests.helpers.small_runs import config_for
 
 BINS = 4
 
@@ -21,17 +22,8 @@ BINS = 4
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("other_images") / "run"
-    arguments = [
-        "--train.max_steps",
-        "12",
-        "--train.amp",
-        "float32",
-        "--eval.num_images",
-        "4",
-        "--eval.corruption_set",
-        "c15",
-    ]
-    train(parse_config([*arguments, "--device", "cpu", "--run_dir", str(run_dir)], "test", "A test."))
+    arguments = ["--train.max_steps", "12", "--train.amp", "float32", "--device", "cpu"]
+    train(config_for(arguments, run_dir, "--eval.num_images", "4", "--eval.corruption_set", "c15"))
     return run_dir
 
 

@@ -4,20 +4,15 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 
 from tests.faults.harms import Bench, Outcome, arguments_for
 from tests.faults.judge import differences
+from tests.helpers.processes import ROOT, TWO_PROCESSES, start
 
 TIMEOUT_S = 300
-ROOT = Path(__file__).parent.parent.parent
-_LAUNCHER = [
-    *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
-    *("--max-restarts", "1", "--monitor-interval", "0.1", "-m", "fastmagn.train"),
-]
 
 
 def killed_worker(bench: Bench, draw: random.Random) -> Outcome:
@@ -25,7 +20,7 @@ def killed_worker(bench: Bench, draw: random.Random) -> Outcome:
     undisturbed = bench.folder.parent / "undisturbed-torchrun"
     if not undisturbed.exists():
         process = _launch(undisturbed)
-        output, _ = process.communicate(timeout=TIMEOUT_S)
+        output = _ended(process)
         assert process.returncode == 0, output
     process = _launch(bench.run_dir)
     deadline = time.monotonic() + TIMEOUT_S
@@ -40,10 +35,10 @@ def killed_worker(bench: Bench, draw: random.Random) -> Outcome:
         os.kill(workers[rank], signal.SIGKILL)
     where = f"worker {rank} of {len(workers)}"
     try:
-        output, _ = process.communicate(timeout=TIMEOUT_S)
+        output = _ended(process)
     except subprocess.TimeoutExpired:
         process.terminate()
-        output, _ = process.communicate()
+        output = "".join(process.communicate())
         return Outcome(where, "hung", [f"no end within {TIMEOUT_S} s: {output[-300:]}"])
     if process.returncode:
         return Outcome(where, "failed", [f"exit status {process.returncode}: {output[-1000:]}"])
@@ -52,10 +47,13 @@ def killed_worker(bench: Bench, draw: random.Random) -> Outcome:
 
 
 def _launch(run_dir: Path) -> subprocess.Popen[str]:
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
-    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    command = [*_LAUNCHER, *arguments_for(run_dir)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    options = ("--max-restarts", "1", "--monitor-interval", "0.1", "-m", "fastmagn.train")
+    return start([*TWO_PROCESSES, *options, *arguments_for(run_dir)], ROOT)
+
+
+def _ended(process: subprocess.Popen[str]) -> str:
+    """All that it printed; it ends within the limit, or subprocess.TimeoutExpired is raised."""
+    return "".join(process.communicate(timeout=TIMEOUT_S))
 
 
 def _children(pid: int) -> list[int]:
