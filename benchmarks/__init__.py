@@ -1,1 +1,1 @@
-"""Measurements of fastmagn against its alternatives: `python -m benchmarks.NAME`."""
+"""Measure fastmagn against its alternatives: `python -m benchmarks.NAME`."""

@@ -1,15 +1,16 @@
-"""python -m benchmarks.augment: AugMix views/s of every backend beside Pillow's, timm's and torchvision's, in one run.
+"""python -m benchmarks.augment: compare AugMix views/s of every backend with Pillow, timm and torchvision, in one run.
 
     python -m benchmarks.augment [--device cuda] [--size 32|224] [--data_dir DIR] [--out FILE.json] [--pictures FILE]
 
 Every contender gets the same images and the same strength. `views/s` counts AugMix views only, two of each image:
 
-- a backend makes them of the images as they are; its clean views, the images as floats, come with them;
-- a backend `in a step` makes all that a training step needs: crop, flip, jitter and rotation, two AugMix views, noise;
-- per-image codes (`per_image_augmix`) run in `--workers` data-loading processes; their views arrive in this one.
+- A backend makes them from the images as they are. It also makes the clean views, the images as floats.
+- A backend `in a step` makes everything that a training step needs: crop, flip, jitter and rotation, two AugMix views
+  and noise.
+- Per-image code (`per_image_augmix`) runs in `--workers` data-loading processes, which send their views to this one.
 
-Contenders take turns, round after round; a ratio is to the Pillow reference of the same round, so that a drift of the
-machine's speed meets both. Extra memory is what a call needs beside its output.
+The contenders take turns in every round. A ratio compares with the Pillow reference of the same round, so a drift of
+the machine's speed affects both. Extra memory is what a call needs in addition to its output.
 """
 
 import argparse
@@ -29,20 +30,20 @@ from benchmarks.measure import console, extra_memory_mib, seconds, spread, write
 from benchmarks.per_image_augmix import PER_IMAGE, TWO_VIEWS, views_by_whole_batch, views_by_workers
 from fastmagn.augment.params import ViewSpec, identity_base, sample_view_params
 from fastmagn.augment.views import BACKENDS, choose_engine, make_views
-from fastmagn.cli import run_command
-from fastmagn.config import AugmentConfig
+from fastmagn.config.schema import AugmentConfig
 from fastmagn.errors import InputError, check
+from fastmagn.machine.command import run_command
 
 REFERENCE = "Pillow reference"
 SIZES = {32: {"batch": 512, "per_image": 2048}, 224: {"batch": 32, "per_image": 64}}
-TURN_S = 0.3  # a backend's turn is as many calls as last about so long
+TURN_S = 0.3  # a backend's turn consists of as many calls as take about this long
 STEP_VIEWS = ViewSpec(num_augmix_views=2, num_noise_views=1)
 
-MakeViews = Callable[[], int]  # returns how many AugMix views it has made
+MakeViews = Callable[[], int]  # returns the number of AugMix views it made
 
 
 def main(arguments: list[str]) -> int:
-    """Measure, print the table, write the JSON and the pictures that were asked for."""
+    """Measure, print the table, and write the JSON and the pictures if requested."""
     options = _parse(arguments)
     augment = AugmentConfig(aug_severity=options.aug_severity, horizontal_flip=True, color_jitter=0.25)
     images = load_test_images(options.data_dir, max(options.batch_size, options.num_per_image), options.size)
@@ -56,7 +57,7 @@ def main(arguments: list[str]) -> int:
         contenders[f"{backend}, in a step"] = lambda backend=backend: step_views(batch, augment, backend)
     for name in PER_IMAGE:
         if name.startswith("timm") and find_spec("timm") is None:
-            console.print("timm is left out: it is not installed")
+            console.print("timm is left out because it is not installed")
             continue
         per_image = images[: options.num_per_image]
         contenders[name] = views_by_workers(name, per_image, augment, options.workers, batch.device)
@@ -83,17 +84,17 @@ def main(arguments: list[str]) -> int:
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.augment", description=__doc__.splitlines()[0])
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where the batch is (default: cpu)")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="device of the batch (default: cpu)")
     parser.add_argument("--size", type=int, choices=sorted(SIZES), default=32, help="side of the images in px")
-    parser.add_argument("--data_dir", type=Path, help="folder that holds cifar-10-batches-py; without it, digits")
+    parser.add_argument("--data_dir", type=Path, help="folder that holds cifar-10-batches-py (default: use digits)")
     parser.add_argument("--aug_severity", type=int, default=3, help="AugMix's strength, 1..10 (default: 3)")
-    parser.add_argument("--backends", nargs="+", choices=[*BACKENDS], default=[*BACKENDS], help="ours to measure")
+    parser.add_argument("--backends", nargs="+", choices=[*BACKENDS], default=[*BACKENDS], help="backends to measure")
     parser.add_argument("--batch_size", type=int, help="images in a backend's batch (default: 512, or 32 at 224 px)")
-    parser.add_argument("--num_per_image", type=int, help="images for per-image codes (default: 2048, or 64)")
-    parser.add_argument("--workers", type=int, default=2, help="data-loading processes of per-image codes (default: 2)")
+    parser.add_argument("--num_per_image", type=int, help="images for per-image code (default: 2048, or 64 at 224 px)")
+    parser.add_argument("--workers", type=int, default=2, help="data-loading processes of per-image code (default: 2)")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each contender (default: 7)")
     parser.add_argument("--out", type=Path, help="JSON file to write")
-    parser.add_argument("--pictures", type=Path, help="PNG file: originals, views of each backend, differences")
+    parser.add_argument("--pictures", type=Path, help="PNG file of originals, views of each backend and differences")
     options = parser.parse_args(arguments)
     options.batch_size = SIZES[options.size]["batch"] if options.batch_size is None else options.batch_size
     options.num_per_image = SIZES[options.size]["per_image"] if options.num_per_image is None else options.num_per_image
@@ -105,7 +106,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def available_backends(names: list[str], device: torch.device) -> list[str]:
-    """Those of the backends that are installed; one line for each that is not. Pillow's own is timed by workers."""
+    """Return the installed backends except Pillow, which the workers time; print one line for each that is missing."""
     available = []
     for name in names:
         try:
@@ -118,14 +119,14 @@ def available_backends(names: list[str], device: torch.device) -> list[str]:
 
 
 def augmix_views(batch: Tensor, augment: AugmentConfig, backend: str) -> int:
-    """Two AugMix views of the images uint8 [B, 3, H, W] as they are."""
+    """Make two AugMix views of the images uint8 [B, 3, H, W] as they are; return the number of views."""
     params = sample_view_params(0, 0, torch.arange(len(batch)), TWO_VIEWS, augment, tuple(batch.shape[2:]))
     make_views(batch, identity_base(params), backend)
     return 2 * len(batch)
 
 
 def step_views(batch: Tensor, augment: AugmentConfig, backend: str) -> int:
-    """A training step's views of the images uint8 [B, 3, H, W]; the two AugMix views count."""
+    """Make a training step's views of the images uint8 [B, 3, H, W]; return the number of AugMix views."""
     params = sample_view_params(0, 0, torch.arange(len(batch)), STEP_VIEWS, augment, tuple(batch.shape[2:]))
     make_views(batch, params, backend)
     return 2 * len(batch)
@@ -154,7 +155,7 @@ def _views_per_s(make: MakeViews, calls: int, device: torch.device) -> float:
 
 
 def summarise(rounds: list[dict[str, float]], extra_mib: dict[str, float]) -> dict[str, dict[str, Any]]:
-    """Views/s and the ratio to the Pillow reference of the same round, with their spread, for each contender."""
+    """Return each contender's views/s and its ratio to the Pillow reference of the same round, with their spread."""
     measured = {}
     for name in rounds[0]:
         measured[name] = {
@@ -167,7 +168,7 @@ def summarise(rounds: list[dict[str, float]], extra_mib: dict[str, float]) -> di
 
 
 def print_table(measured: dict[str, dict[str, Any]], title: str) -> None:
-    """The fastest first."""
+    """Print the contenders, the fastest first."""
     table = Table(title=f"AugMix views/s, {title}")
     for column in ("", "views/s", "times Pillow", "lowest..highest", "extra MiB"):
         table.add_column(column, justify="left" if not column else "right")

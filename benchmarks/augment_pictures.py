@@ -1,4 +1,4 @@
-"""A page of pictures for `benchmarks.augment`: what each backend makes of the same parameters, and where it differs."""
+"""A page of pictures for `benchmarks.augment`: each backend's view for the same parameters, and where it differs."""
 
 from pathlib import Path
 
@@ -9,18 +9,18 @@ from torch import Tensor
 from benchmarks.per_image_augmix import TWO_VIEWS
 from fastmagn.augment.params import identity_base, sample_view_params
 from fastmagn.augment.views import make_views
-from fastmagn.config import AugmentConfig
+from fastmagn.config.schema import AugmentConfig
 
-GAIN = 8  # differences are small: a level of 1/255 would not be seen
+GAIN = 8  # differences are small: one level of 255 would be invisible
 
 
 def save_pictures(path: Path, images_u8: Tensor, augment: AugmentConfig, backends: list[str]) -> None:
-    """Write a PNG: a row for each image; columns: original, Pillow's view, then each backend's view and its difference.
+    """Write a PNG with one row per image. Columns: original, Pillow's view, each backend's view and its difference.
 
     Args:
-        path: The file; its folder is made.
+        path: The file; its folder is created.
         images_u8: uint8 [B, 3, H, W].
-        augment: The strength.
+        augment: Settings, such as AugMix's strength.
         backends: Names in `augment.views.BACKENDS`.
     """
     params = sample_view_params(0, 0, np.arange(len(images_u8)), TWO_VIEWS, augment, tuple(images_u8.shape[2:]))
@@ -28,7 +28,7 @@ def save_pictures(path: Path, images_u8: Tensor, augment: AugmentConfig, backend
 
     def first_augmix_view(backend: str) -> np.ndarray:
         views = make_views(images_u8, params, backend)
-        return views.split(views.images)[1].permute(0, 2, 3, 1).cpu().numpy()
+        return views.chunk(params.view_spec.num_views)[1].permute(0, 2, 3, 1).cpu().numpy()
 
     reference = first_augmix_view("pil")
     columns = {"original": images_u8.permute(0, 2, 3, 1).cpu().numpy() / 255, "Pillow reference": reference}

@@ -1,7 +1,7 @@
-"""The loop that people run today, for `benchmarks.train` to compare with; nothing of it is in the package.
+"""The usual training loop, for `benchmarks.train` to compare with; it is not part of the package.
 
-DataLoader workers make AugMix views image by image with Pillow; the model runs eagerly, once for each view, with the
-optimiser and the loss that the trainer has. It trains: the numbers it gives are those of equation (6) too.
+DataLoader workers make AugMix views image by image with Pillow. The model runs eagerly, once per view, with the
+trainer's optimiser and loss. The loop really trains: it minimises equation (6), as the trainer does.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,18 +14,18 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from fastmagn.augment import pil
+from fastmagn.augment.engines import pil
 from fastmagn.augment.params import ViewSpec, identity_base, sample_view_params
-from fastmagn.config import AugmentConfig, Config
+from fastmagn.config.schema import AugmentConfig, Config
 from fastmagn.data import FolderImages
 from fastmagn.data.image_set import Images
-from fastmagn.hardware import precision
 from fastmagn.losses import MAGNLoss
+from fastmagn.machine.hardware import precision
 from fastmagn.models import Normalised
 
 
 class PillowViews(Dataset):
-    """Image i as (views float32 [1 + J, 3, H, W], label): crop, flip and jitter, then J AugMix views, all by Pillow."""
+    """Image i as (views float32 [1 + J, 3, H, W], label): crop, flip and jitter, then J AugMix views, by Pillow."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, augment: AugmentConfig, num_augmix_views: int) -> None:
         self.images, self.labels, self.augment = images, labels, augment
@@ -46,7 +46,7 @@ class PillowViews(Dataset):
 
 
 class PillowFiles(Dataset):
-    """File i as (views float32 [1 + J, 3, S, S], label): decode, crop, flip, J AugMix views, all by Pillow."""
+    """File i as (views float32 [1 + J, 3, S, S], label): decode, crop and flip, then J AugMix views, by Pillow."""
 
     def __init__(self, images: FolderImages, labels: np.ndarray, augment: AugmentConfig, num_augmix_views: int) -> None:
         self.files, self.labels, self.augment = images.files, labels, augment
@@ -65,7 +65,7 @@ class PillowFiles(Dataset):
 
 
 def augmix_views(pixels: np.ndarray, spec: ViewSpec, augment: AugmentConfig) -> Tensor:
-    """Pillow's views of one image uint8 [H, W, 3], with draws of its own: float32 [1 + J, 3, H, W]."""
+    """Make Pillow's views of one image uint8 [H, W, 3], newly drawn on each call: float32 [1 + J, 3, H, W]."""
     seed = int(torch.randint(2**62, ()))
     params = identity_base(sample_view_params(seed, 0, [0], spec, augment, pixels.shape[:2]))
     views = torch.empty(spec.num_views, *pixels.shape)
@@ -76,15 +76,15 @@ def augmix_views(pixels: np.ndarray, spec: ViewSpec, augment: AugmentConfig) -> 
 def conventional_steps(
     config: Config, model: Normalised, images: Images, labels: np.ndarray, workers: int, device: torch.device
 ) -> Iterator[Callable[[], None]]:
-    """One function for each step of an epoch; calling it trains on the next batch.
+    """Yield one function per step of an epoch; calling it trains on the next batch.
 
     Args:
-        config: The run's; of its methods MAGN, AugMix, both or neither.
-        model: Trained in place, eagerly.
-        images: uint8 [N, H, W, 3], or those of a folder.
+        config: The run's configuration, with method standard, augmix, magn or magn_augmix.
+        model: The network; it is trained in place, eagerly.
+        images: uint8 [N, H, W, 3], or the images of a folder.
         labels: int64 [N].
-        workers: Data-loading processes.
-        device: Where the model is.
+        workers: Number of data-loading processes.
+        device: The model's device.
     """
     uses_augmix, uses_noise = "augmix" in config.method, "magn" in config.method
     kind = PillowFiles if isinstance(images, FolderImages) else PillowViews

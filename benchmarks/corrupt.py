@@ -1,11 +1,11 @@
-"""python -m benchmarks.corrupt: images/s of every corruption, ours against plain per-image code, in one run.
+"""python -m benchmarks.corrupt: compare images/s of every corruption with plain per-image code, in one run.
 
 python -m benchmarks.corrupt [--out FILE.json] [--num_images N] [--size 32|224] [--data_dir DIR] [--repeats R]
 
-The plain code (`plain_corruptions`) computes the same with NumPy, SciPy, scikit-image and Pillow, one image after
-another on one core; ours uses every core. Where OpenCV can be imported, imagecorruptions-imaug itself is timed too,
-which has ImageNet-C's severities at every size and reads frost's picture anew for each image. All get the same images,
-the per-image codes the first few of them. Reading images and writing results is not counted.
+The plain code (`plain_corruptions`) computes the same with NumPy, SciPy, scikit-image and Pillow, image by image on one
+core; ours uses every core. If OpenCV can be imported, imagecorruptions-imaug itself is timed too. It uses ImageNet-C's
+severities at every size, and reads frost's picture again for each image. All code gets the same images, but per-image
+code only the first few of them. Reading images and writing results are not timed.
 """
 
 import argparse
@@ -24,29 +24,29 @@ from rich.table import Table
 
 from benchmarks.measure import console, seconds, spread, write_result
 from benchmarks.plain_corruptions import PLAIN
-from fastmagn.cli import run_command
 from fastmagn.corruptions import SEVERITIES, available_corruptions, corrupt
 from fastmagn.data import load_images
 from fastmagn.errors import check
+from fastmagn.machine.command import run_command
 
-SET_IMAGES = 10_000  # of a published set
+SET_IMAGES = 10_000  # in a published set
 DEFAULT_IMAGES = {32: 1000, 224: 24}
 PLAIN_IMAGES = {32: 50, 224: 2}
 
 Times = dict[str, list[float]]  # corruption -> seconds at each severity
-Cell = Callable[[np.ndarray, str, int], object]  # corrupts all of the images by a corruption at a severity
+Cell = Callable[[np.ndarray, str, int], object]  # applies a corruption to all images at a severity
 
 
 def main(arguments: list[str]) -> int:
-    """Measure, print the table, write the JSON where `--out` asks for it."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.corrupt")
+    """Measure, print the table, and write the JSON if `--out` is given."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.corrupt", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument(
-        "--num_images", type=int, help="images in each cell, 1,000 or at 224 px 24 (10,000: the real set)"
+        "--num_images", type=int, help="images in each cell (default: 1000, or 24 at 224 px; the real set: 10000)"
     )
     parser.add_argument("--size", type=int, choices=sorted(DEFAULT_IMAGES), default=32, help="side of the images in px")
-    parser.add_argument("--data_dir", type=Path, help="folder that holds cifar-10-batches-py; without it, digits")
-    parser.add_argument("--repeats", type=int, default=3, help="runs of every cell")
+    parser.add_argument("--data_dir", type=Path, help="folder that holds cifar-10-batches-py (default: use digits)")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of every cell (default: 3)")
     options = parser.parse_args(arguments)
     num_images = DEFAULT_IMAGES[options.size] if options.num_images is None else options.num_images
     check(num_images >= 1, "num_images", num_images, "1 or more")
@@ -55,13 +55,13 @@ def main(arguments: list[str]) -> int:
     sample = images[: PLAIN_IMAGES[options.size]]
     names = available_corruptions()
     if "frost" not in names:
-        console.print("frost is left out: its pictures (imagecorruptions-imaug) are not installed")
+        console.print("frost is left out because its pictures (imagecorruptions-imaug) are not installed")
 
     codes: dict[str, Cell] = {"": corrupt, "plain_": plain_cell}
     if (library := find_library()) is not None:
         codes["library_"] = lambda images, name, severity: library_cell(library, images, name, severity)
     passes = {code: [] for code in codes}
-    for code, cell in codes.items():  # compile, and fill what is cached
+    for code, cell in codes.items():  # compile and fill the caches
         time_pass(cell, images[:1] if code else images[:2], names)
     for _ in range(options.repeats):
         for code, cell in codes.items():
@@ -86,10 +86,10 @@ def main(arguments: list[str]) -> int:
 
 
 def load_test_images(data_dir: Path | None, num_images: int, size_px: int) -> np.ndarray:
-    """The first test images of CIFAR-10, or of digits without a folder, again from the start where there are fewer.
+    """Load the first test images of CIFAR-10, or of digits if there is no folder; repeat them if there are too few.
 
     Returns:
-        uint8 [num_images, size, size, 3], enlarged by Pillow's bicubic filter where the size is not the images' own.
+        uint8 [num_images, size, size, 3], resized with Pillow's bicubic filter if the images have another size.
     """
     images = load_images("cifar10" if data_dir else "digits", data_dir or Path()).test_images_u8
     images = images[np.arange(num_images) % len(images)]
@@ -100,7 +100,7 @@ def load_test_images(data_dir: Path | None, num_images: int, size_px: int) -> np
 
 
 def find_library() -> Any | None:
-    """imagecorruptions-imaug, which needs OpenCV; None where either is not installed or cannot be loaded."""
+    """Import imagecorruptions-imaug, which needs OpenCV; return None if either cannot be imported."""
     try:
         return importlib.import_module("imagecorruptions")
     except ImportError:
@@ -108,7 +108,7 @@ def find_library() -> Any | None:
 
 
 def library_versions() -> dict[str, str]:
-    """The versions of what `find_library` has found."""
+    """Return the versions of the packages that `find_library` found."""
     return {
         "imagecorruptions-imaug": metadata.version("imagecorruptions-imaug"),
         "opencv": importlib.import_module("cv2").__version__,
@@ -116,27 +116,27 @@ def library_versions() -> dict[str, str]:
 
 
 def time_pass(cell: Cell, images: np.ndarray, names: tuple[str, ...]) -> Times:
-    """How long every corruption of the images takes at each severity, in seconds."""
+    """Return how long each corruption of the images takes at each severity, in seconds."""
     return {name: [seconds(partial(cell, images, name, severity)) for severity in SEVERITIES] for name in names}
 
 
 def plain_cell(images: np.ndarray, name: str, severity: int) -> np.ndarray:
-    """One corruption at one severity by the plain code: uint8 like `images`."""
+    """Apply one corruption at one severity with the plain code: uint8 like `images`."""
     rng = np.random.default_rng(0)
     return np.stack([PLAIN[name](image, severity, rng) for image in images])
 
 
 def library_cell(library: Any, images: np.ndarray, name: str, severity: int) -> np.ndarray:
-    """The same by imagecorruptions-imaug."""
+    """Apply one corruption at one severity with imagecorruptions-imaug: uint8 like `images`."""
     return np.stack([library.corrupt(image, corruption_name=name, severity=severity) for image in images])
 
 
 def summarise(passes: dict[str, list[Times]], counts: dict[str, int]) -> dict[str, Any]:
-    """Rates, ratios and totals of repeated passes; a corruption's time is the mean over its severities.
+    """Compute rates, ratios and totals of repeated passes; a corruption's time is the mean over its severities.
 
     Args:
-        passes: Code ("" is ours, then "plain_", and "library_" where there is one) -> its passes.
-        counts: Code -> the number of images in a cell.
+        passes: Code ("" is ours, then "plain_", and "library_" if there is one) -> its passes.
+        counts: Code -> number of images in a cell.
     """
     corruptions: dict[str, Any] = {name: {} for name in passes[""][0]}
     for name, row in corruptions.items():
@@ -156,7 +156,7 @@ def summarise(passes: dict[str, list[Times]], counts: dict[str, int]) -> dict[st
 
 
 def print_table(measured: dict[str, Any], num_images: int, size_px: int) -> None:
-    """The rates, and the whole set's time."""
+    """Print the rates, and the time for the whole set."""
     whole = measured["set"]
     others = [code for code in ("plain_", "library_") if f"{code}ratio" in whole]
     table = Table(title=f"images/s, {num_images} images of {size_px} x {size_px}")
@@ -178,7 +178,7 @@ def print_table(measured: dict[str, Any], num_images: int, size_px: int) -> None
     )
     for code in others:
         other_s, ratio = whole[f"{code}10000_images_s"], whole[f"{code}ratio"]
-        console.print(f"{code[:-1]} code, from its sample: {other_s:,.0f} s, {ratio:.1f} times as long")
+        console.print(f"{code[:-1]} code, extrapolated from its sample: {other_s:,.0f} s, {ratio:.1f} times as long")
 
 
 if __name__ == "__main__":

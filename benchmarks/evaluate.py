@@ -1,11 +1,12 @@
-"""python -m benchmarks.evaluate: what the 96-cell evaluation costs over bare forward passes of the same model.
+"""python -m benchmarks.evaluate: measure what the 96-cell evaluation costs beyond the model's bare forward passes.
 
     python -m benchmarks.evaluate [--model resnet18] [--num_images N] [--corrupted DIR] [--out FILE.json] ...
 
-The evaluation is the program's own, `fastmagn.evaluate.evaluate`, on a stored -C set: mapped files, uint8 to the
-device, forward, all measures. The bare passes are `model(images)` on the same number of the same batches, already
-float on the device. The two alternate, so that a drift of the machine's speed meets both. On a CPU the time inside the
-model is also taken within each evaluation: what is outside it is the overhead that no drift can blur.
+The evaluation is the program's own, `fastmagn.evaluation.measure.evaluate`, on a stored -C set: it maps the files,
+copies uint8 images to the device, runs the forward passes and computes all measures. The bare passes are
+`model(images)` on equally many of the same batches, which are already floats on the device. The two alternate, so a
+drift of the machine's speed affects both. On a CPU, the time inside the model is also taken during each evaluation: the
+time outside it is the overhead, which no drift can blur.
 """
 
 import argparse
@@ -21,12 +22,12 @@ from rich.table import Table
 from torch import nn
 
 from benchmarks.measure import console, repeated, seconds, spread, write_result
-from fastmagn.config import Config, EvalConfig, TrainConfig
-from fastmagn.corrupted_set import CorruptConfig, make_corrupted_set
+from fastmagn.config.schema import Config, EvalConfig, TrainConfig
 from fastmagn.corruptions import CORRUPTION_SETS, SEVERITIES
 from fastmagn.data import load_images
-from fastmagn.evaluate import evaluate
-from fastmagn.hardware import precision, settle_hardware
+from fastmagn.evaluation.corrupted_set import CorruptConfig, make_corrupted_set
+from fastmagn.evaluation.measure import evaluate
+from fastmagn.machine.hardware import precision, settle_hardware
 from fastmagn.models import MODELS, build_model
 
 
@@ -48,14 +49,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.evaluate", description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="resnet_small", choices=MODELS, help="network (default: resnet_small)")
     parser.add_argument("--dataset", default="digits", help="image set (default: digits)")
-    parser.add_argument("--data_dir", type=Path, default=Path("data"), help="folder of a CIFAR set")
-    parser.add_argument("--corrupted", type=Path, help="folder of its -C set; made in a temporary folder by default")
-    parser.add_argument("--num_images", type=int, default=0, help="first so many test images, 0 for all (default)")
-    parser.add_argument("--batch_size", type=int, default=1000, help="images a forward pass (default: 1000)")
+    parser.add_argument("--data_dir", type=Path, default=Path("data"), help="folder of a CIFAR set (default: data)")
+    parser.add_argument("--corrupted", type=Path, help="folder of its -C set (default: made in a temporary folder)")
+    parser.add_argument("--num_images", type=int, default=0, help="use the first N test images, 0 for all (default: 0)")
+    parser.add_argument("--batch_size", type=int, default=1000, help="images per forward pass (default: 1000)")
     parser.add_argument("--amp", default="auto", choices=["auto", "bf16", "float32"], help="precision (default: auto)")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="device (default: auto)")
-    parser.add_argument("--repeats", type=int, default=5, help="timed runs of each (default: 5)")
-    parser.add_argument("--out", type=Path, help="JSON file of the result")
+    parser.add_argument("--repeats", type=int, default=5, help="timed runs of both (default: 5)")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
     return parser
 
 
@@ -98,7 +99,7 @@ def _benchmark(options: argparse.Namespace, corrupted: Path) -> None:
 
 
 class Run(NamedTuple):
-    """Seconds of the bare passes, of the evaluation, and of the evaluation's time inside the model."""
+    """Seconds that the bare passes take, that the evaluation takes, and that the evaluation spends in the model."""
 
     bare_s: float
     evaluate_s: float
@@ -107,7 +108,7 @@ class Run(NamedTuple):
 
 @contextmanager
 def _clock(model: nn.Module) -> Iterator[list[float]]:
-    """Collects how long each forward pass takes to return, in seconds; on a CPU that is all of it."""
+    """Collect how long each forward pass takes to return, in seconds; on a CPU this is the whole pass."""
     started: list[float] = []
     spent: list[float] = []
     before = model.register_forward_pre_hook(lambda *_: started.append(time.perf_counter()))

@@ -1,14 +1,14 @@
-"""`benchmarks.train --data folder`: how fast photographs in files become AugMix views, here and as it is done today.
+"""`benchmarks.train --data folder`: measure how fast image files become AugMix views, here and in the usual loop.
 
-A folder of JPEGs of 500 x 375 px is made in a temporary folder: CIFAR's images enlarged, with grain, where `data.dir`
-holds CIFAR-10, else the digits. An epoch of it is fed by
+The benchmark creates JPEGs of 500 x 375 px in a temporary folder. They are enlarged CIFAR-10 images, or digits if
+`data.dir` does not hold CIFAR-10, with added grain. The contenders read them, epoch by epoch:
 
-- `dali`, `torchvision`: our two sources, then our views (clean and two of AugMix), all in this process;
-- `conventional`: a DataLoader whose worker processes decode by Pillow, crop by torchvision's RandomResizedCrop, flip,
-  and make the same views by Pillow's AugMix.
+- `dali`, `torchvision`: our two sources, followed by our views (clean and two AugMix views), all in this process;
+- `conventional`: a DataLoader whose worker processes decode with Pillow, crop with torchvision's RandomResizedCrop,
+  flip, and make the same views with Pillow's AugMix.
 
-No network runs: it is what waits for the views. The contenders take turns, an epoch each, so that a drift of the
-machine's speed meets all; ratios are of one turn.
+No network runs: only the supply of views is timed. The contenders take turns, one epoch each, so a drift of the
+machine's speed affects all of them; a ratio compares epochs of the same turn.
 """
 
 import argparse
@@ -29,22 +29,22 @@ from benchmarks.conventional import PillowFiles
 from benchmarks.measure import console, resident_mib, seconds, spread
 from fastmagn.augment.params import ViewSpec, sample_view_params
 from fastmagn.augment.views import make_views
-from fastmagn.config import Config
+from fastmagn.config.schema import Config
 from fastmagn.data import FolderSource, load_data, load_images, make_source, split_validation
-from fastmagn.data.folder_source import has_dali
+from fastmagn.data.files.crops import has_dali
 from fastmagn.errors import InputError
 
 VIEWS = ViewSpec(num_augmix_views=2, num_noise_views=0)
-PHOTO_PX = (375, 500)  # height, width: usual in ImageNet
+PHOTO_PX = (375, 500)  # height, width; a usual size in ImageNet
 JPEG_QUALITY = 90
-GRAIN = 6.0  # levels: of a photograph's noise, which makes files as large as photographs'
+GRAIN = 6.0  # standard deviation in levels; with it, files are as large as photographs
 NUM_CLASSES = 10
 NUM_VALIDATION = 10
 
 
 @contextmanager
 def made_folder(config: Config, num_images: int) -> Iterator[Config]:
-    """The config with `data` a folder of `num_images` training photographs, which is there as long as the context."""
+    """Yield the config with `data` set to a folder of `num_images` training images; remove the folder on exit."""
     try:
         pictures = load_images("cifar10", config.data.dir).test_images_u8
     except InputError:
@@ -59,19 +59,19 @@ def made_folder(config: Config, num_images: int) -> Iterator[Config]:
             pixels = np.asarray(picture.resize(PHOTO_PX[::-1], Image.Resampling.BICUBIC))
             grainy = pixels + generator.normal(0, GRAIN, (*PHOTO_PX, 1))
             Image.fromarray(grainy.clip(0, 255).astype(np.uint8)).save(path, quality=JPEG_QUALITY)
-        # What the usual loop has no part in: the network's photographs are cropped at random, not moved and turned.
+        # The usual loop crops photographs at random; it does not pad, jitter or rotate them.
         augment = dataclasses.replace(config.augment, crop_padding_px=0, color_jitter=0.0, rotation_deg=0.0)
         data = dataclasses.replace(config.data, name="folder", dir=Path(folder))
         yield dataclasses.replace(config, data=data, augment=augment)
 
 
 def measure_feeding(config: Config, workers: int, turns: int) -> dict[str, Any]:
-    """Images/s of each contender with `workers` threads or processes, and the ratios to the usual loop's.
+    """Measure the images/s of each contender and its ratio to the usual loop.
 
     Args:
-        config: Of `made_folder`.
-        workers: Threads of ours and processes of theirs.
-        turns: Epochs of each.
+        config: The configuration that `made_folder` yields.
+        workers: Number of threads of our sources and of processes of the usual loop.
+        turns: Number of epochs of each.
     """
     device = torch.device(config.device)
     image_set = load_data(config.data)
@@ -106,7 +106,7 @@ def measure_feeding(config: Config, workers: int, turns: int) -> dict[str, Any]:
     for turn in range(turns + 1):
         for name, epoch in contenders.items():
             elapsed_s = seconds(epoch)
-            if turn > 0:  # the first compiles kernels and starts workers
+            if turn > 0:  # the first turn compiles kernels and starts workers
                 rates[name].append(num_images / elapsed_s)
     return {
         name: {
@@ -118,7 +118,7 @@ def measure_feeding(config: Config, workers: int, turns: int) -> dict[str, Any]:
 
 
 def memory_growth_mib(config: Config, steps: int) -> dict[str, float]:
-    """What the process has more of after `steps` batches of each source and their views than after a tenth of them."""
+    """Measure how much the process's memory grows after the first tenth of `steps` batches, in MiB for each source."""
     device, grown = torch.device(config.device), {}
     for name in ("dali", "torchvision") if has_dali() else ("torchvision",):
         part, _ = split_validation(load_data(dataclasses.replace(config.data, source=name)), 0, config.train.seed)
@@ -135,7 +135,7 @@ def memory_growth_mib(config: Config, steps: int) -> dict[str, float]:
 
 
 def feed(source: FolderSource, config: Config, device: torch.device, epoch: int = 0) -> None:
-    """An epoch of a source, every batch made into views; complete when it returns."""
+    """Make views of every batch of one epoch; wait until they are complete."""
     size = (config.data.image_size, config.data.image_size)
     for batch in source.batches(epoch):
         params = sample_view_params(config.train.seed, epoch, batch.indices, VIEWS, config.augment, size)
@@ -144,14 +144,14 @@ def feed(source: FolderSource, config: Config, device: torch.device, epoch: int 
 
 
 def measure_folder(config: Config, options: argparse.Namespace) -> dict[str, Any]:
-    """What `benchmarks.train --data folder` measures; prints its table."""
+    """Measure what `benchmarks.train --data folder` reports, and print its table."""
     with made_folder(config, options.folder_images) as config:
         measured: dict[str, Any] = {"feeding": measure_feeding(config, options.workers, options.turns)}
         if options.memory_steps:
             measured["memory_growth_mib"] = memory_growth_mib(config, options.memory_steps)
     data = config.data
     table = Table(
-        title=f"files to views, {config.train.batch_size} of {data.image_size} px a batch, {options.workers} workers"
+        title=f"files to views, batches of {config.train.batch_size} at {data.image_size} px, {options.workers} workers"
     )
     for column in ("", "images/s", "lowest", "highest", "times the usual loop"):
         table.add_column(column, justify="left" if not column else "right")
@@ -161,7 +161,7 @@ def measure_folder(config: Config, options: argparse.Namespace) -> dict[str, Any
         table.add_row(name, *cells, f"{ratio['median']:.2f} ({ratio['lowest']:.2f}..{ratio['highest']:.2f})")
     console.print(table)
     for name, grown in measured.get("memory_growth_mib", {}).items():
-        console.print(f"memory over {options.memory_steps} steps, {name}: {grown:+.1f} MiB")
+        console.print(f"memory growth over {options.memory_steps} steps, {name}: {grown:+.1f} MiB")
     return measured
 
 

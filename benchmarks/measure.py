@@ -1,4 +1,4 @@
-"""What the benchmarks share: clocks, medians with their spread, and the JSON that holds a result."""
+"""What the benchmarks share: clocks, medians with their spread, and the JSON file of a result."""
 
 import shlex
 import statistics
@@ -11,34 +11,35 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from fastmagn.files import write_json
-from fastmagn.runlog import environment
+from fastmagn.machine.environment import environment
+from fastmagn.machine.files import write_json
 
 console = Console(highlight=False)
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """How long one call takes, by the wall clock. Work on a CUDA device must synchronise before it returns."""
+    """Return how long one call takes, by the wall clock. Work on a CUDA device must synchronise before it returns."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
 def repeated(work: Callable[[], object], repeats: int) -> list[float]:
-    """How long each of `repeats` calls takes, in seconds, after one that is not counted (compilation, caches)."""
+    """Return how long each of `repeats` calls takes, in seconds, after one warm-up call (compilation, caches)."""
     work()
     return [seconds(work) for _ in range(repeats)]
 
 
 def spread(values: list[float]) -> dict[str, float]:
-    """The median of repeated measurements with the lowest and the highest."""
+    """Return the median, the lowest and the highest of repeated measurements."""
     return {"median": statistics.median(values), "lowest": min(values), "highest": max(values)}
 
 
 def extra_memory_mib(work: Callable[[], object], device: torch.device, output_mib: float) -> float:
-    """The peak of the memory that one call needs beside its output, MiB; of the process on a CPU (Linux), else of CUDA.
+    """Return the peak memory that one call needs in addition to its output, in MiB, at least 0.
 
-    On a CPU it is rounded up to pages, and freed memory that is used again does not count: never below 0.
+    On CUDA this is the device's memory. On a CPU (Linux) it is the process's memory: it is rounded up to pages, and
+    memory that was freed earlier and is reused does not count.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -47,7 +48,7 @@ def extra_memory_mib(work: Callable[[], object], device: torch.device, output_mi
         torch.cuda.synchronize(device)
         used_mib = (torch.cuda.max_memory_allocated(device) - before) / 2**20
     else:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is used now
+        Path("/proc/self/clear_refs").write_text("5")  # reset the peak to the current use
         before = _status_mib("VmHWM")
         work()
         used_mib = _status_mib("VmHWM") - before
@@ -55,7 +56,7 @@ def extra_memory_mib(work: Callable[[], object], device: torch.device, output_mi
 
 
 def resident_mib() -> float:
-    """The memory that the process has, MiB (Linux)."""
+    """Return the resident memory of the process, in MiB (Linux)."""
     return _status_mib("VmRSS")
 
 
@@ -71,14 +72,14 @@ def write_result(
     measured: dict[str, Any],
     device: torch.device | None = None,
 ) -> None:
-    """Write a benchmark's result as strict JSON, with the command, the commit and the environment it was measured in.
+    """Write a benchmark's result as strict JSON, with its command, its commit and its environment.
 
     Args:
-        path: The file; replaced where it exists.
-        benchmark: Its name, as in `python -m benchmarks.NAME`.
-        settings: What was asked for: sizes, numbers of images, repeats.
-        measured: What came out, under names that end in their units.
-        device: Where it was measured; the CPU by default.
+        path: The file; an existing one is replaced.
+        benchmark: The benchmark's name, as in `python -m benchmarks.NAME`.
+        settings: The settings: sizes, numbers of images, repeats.
+        measured: The measurements, under names that end in their units.
+        device: The device they were made on; the CPU by default.
     """
     result = {
         "benchmark": benchmark,

@@ -1,7 +1,8 @@
-"""AugMix as it is run today: per-image code on PIL images in data-loading workers. For `benchmarks.augment` only.
+"""AugMix as it is usually run: per-image code on PIL images in data-loading workers. For `benchmarks.augment` only.
 
-Three sources: our own Pillow reference, timm's AugMixAugment and torchvision's v2.AugMix, the last two from their
-packages. Each makes two AugMix views of an image, floats in [0, 1], as a training loop's DataLoader would deliver them.
+There are three implementations: our own Pillow reference, timm's AugMixAugment and torchvision's v2.AugMix, the last
+two from their packages. Each makes two AugMix views of an image, floats in [0, 1], as a training loop's DataLoader
+would.
 """
 
 import importlib
@@ -13,9 +14,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from fastmagn.augment import pil
+from fastmagn.augment.engines import pil
 from fastmagn.augment.params import ViewSpec, identity_base, sample_view_params
-from fastmagn.config import AugmentConfig
+from fastmagn.config.schema import AugmentConfig
 
 TWO_VIEWS = ViewSpec(num_augmix_views=2, num_noise_views=0)
 BATCH = 64
@@ -24,7 +25,7 @@ PerImage = Callable[[np.ndarray, int], Tensor]  # uint8 [H, W, 3] and its index 
 
 
 def pillow_reference(augment: AugmentConfig) -> PerImage:
-    """`fastmagn.augment.pil`, the reference of every backend."""
+    """`fastmagn.augment.engines.pil`, the reference of every backend."""
 
     def views(pixels: np.ndarray, index: int) -> Tensor:
         params = sample_view_params(0, 0, [index], TWO_VIEWS, augment, pixels.shape[:2])
@@ -36,14 +37,14 @@ def pillow_reference(augment: AugmentConfig) -> PerImage:
 
 
 def timm_augmix(augment: AugmentConfig) -> PerImage:
-    """timm's AugMixAugment at the same severity, width and depth."""
+    """timm's AugMixAugment with the same severity, width and depth."""
     auto_augment = importlib.import_module("timm.data.auto_augment")
     name = f"augmix-m{augment.aug_severity}-w{augment.mixture_width}-d{augment.mixture_depth}"
     return _of_images(auto_augment.augment_and_mix_transform(name.replace("-d-1", "")))
 
 
 def torchvision_augmix(augment: AugmentConfig) -> PerImage:
-    """torchvision's v2.AugMix on PIL images, its nine operations."""
+    """torchvision's v2.AugMix on PIL images, with its nine operations."""
     return _of_images(_v2_augmix(augment))
 
 
@@ -74,7 +75,7 @@ PER_IMAGE = {
 
 
 class ImageViews(Dataset):
-    """Image i's two AugMix views by one of PER_IMAGE; made in the worker, so that it may be sent to one."""
+    """Image i's two AugMix views, by one of PER_IMAGE. The worker builds the function, which cannot be pickled."""
 
     def __init__(self, name: str, images: np.ndarray, augment: AugmentConfig) -> None:
         self.name, self.images, self.augment = name, images, augment
@@ -91,13 +92,13 @@ class ImageViews(Dataset):
 def views_by_workers(
     name: str, images: np.ndarray, augment: AugmentConfig, workers: int, device: torch.device
 ) -> Callable[[], int]:
-    """A function that makes two views of each image by `workers` processes and counts the views that arrived."""
+    """Return a function that makes two views of each image in `workers` processes and counts the views that arrive."""
     loader = DataLoader(
         ImageViews(name, images, augment),
-        batch_size=min(BATCH, max(1, len(images) // (2 * workers))),  # every worker has batches to make
+        batch_size=min(BATCH, max(1, len(images) // (2 * workers))),  # every worker gets batches
         num_workers=workers,
         persistent_workers=True,
-        multiprocessing_context="spawn",  # a fork would inherit the compiled engine's threads, which do not survive it
+        multiprocessing_context="spawn",  # the compiled engine's threads do not survive a fork
         pin_memory=device.type == "cuda",
     )
 
@@ -111,9 +112,9 @@ def views_by_workers(
 
 
 def views_by_whole_batch(images_u8: Tensor, augment: AugmentConfig) -> Callable[[], int]:
-    """A function that runs torchvision's v2.AugMix on a whole batch [B, 3, H, W], twice, where the batch is.
+    """Return a function that runs torchvision's v2.AugMix twice on a whole batch [B, 3, H, W], on the batch's device.
 
-    All images of the batch get the same operations and magnitudes, which is not AugMix; it is what is fast there.
+    All images of the batch get the same operations and magnitudes. This is not AugMix, but torchvision's fastest way.
     """
     transform = _v2_augmix(augment)
 

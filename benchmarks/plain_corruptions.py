@@ -1,8 +1,9 @@
-"""The 19 corruptions, written plainly, image by image, with NumPy, SciPy, scikit-image and Pillow.
+"""The 19 corruptions in plain code, image by image, with NumPy, SciPy, scikit-image and Pillow.
 
-What the kernels are tested against and timed against, by other means and with tables of its own. Each function takes
-one image, uint8 [H, W, 3], a severity, 1..5, and a generator, and returns uint8 [H, W, 3]. Pairs of tables are for
-images whose shorter side is below 64 px (CIFAR-10-C's), and of 64 px or more (ImageNet-C's).
+The kernels are tested and timed against this code, which is independent of them and has its own parameter tables. Each
+function takes one image, uint8 [H, W, 3], a severity, 1..5, and a generator, and returns uint8 [H, W, 3]. In a pair of
+tables, the first is for images whose shorter side is below 64 px (CIFAR-10-C's parameters), the second for all others
+(ImageNet-C's).
 """
 
 from functools import cache
@@ -77,7 +78,7 @@ def glass_blur(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     large = [(0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2)]
     sigma, reach, passes = of_size(image, small, large, severity)
     height, width, _ = image.shape
-    origin = list(range(height * width))  # the pixel whose value each one has
+    origin = list(range(height * width))  # for each pixel, the pixel that its value comes from
     for _ in range(passes):
         offsets = rng.integers(-reach, reach, (height, width, 2)) @ [width, 1]
         for y in range(height - reach, reach, -1):
@@ -89,10 +90,10 @@ def glass_blur(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
 
 
 def blown(image: np.ndarray, radius: float, sigma: float, angle_deg: float) -> np.ndarray:
-    """ImageMagick's motion blur of [H, W, C]: a weighted sum of shifted images; float64."""
+    """Apply ImageMagick's motion blur to [H, W, C]: a weighted sum of shifted images; float64."""
     height, width, _ = image.shape
     steps = np.arange(2 * int(np.ceil(radius)) + 1)
-    weights = np.exp(-(steps**2) / (2 * sigma**2)) / (np.sqrt(2 * np.pi) * sigma)  # the last bits decide flat areas
+    weights = np.exp(-(steps**2) / (2 * sigma**2)) / (np.sqrt(2 * np.pi) * sigma)  # the last bits matter in flat areas
     weights /= weights.sum()
     dx = np.ceil(steps * np.cos(np.deg2rad(angle_deg)) - 0.5).astype(int) + len(steps)
     dy = np.ceil(steps * np.sin(np.deg2rad(angle_deg)) - 0.5).astype(int) + len(steps)
@@ -112,7 +113,7 @@ def motion_blur(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
 
 
 def zoomed_centre(image: np.ndarray, factor: float) -> np.ndarray:
-    """The middle of [H, W, C], magnified to the image's size or a little more."""
+    """Magnify the centre of [H, W, C] to the image's size or slightly more."""
     height, width = (int(np.ceil(side / factor)) for side in image.shape[:2])
     top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
     return ndimage.zoom(image[top : top + height, left : left + width], (factor, factor, 1), order=1)
@@ -166,7 +167,7 @@ def read_frost_pictures() -> list[np.ndarray]:
 
 
 def cubic_matrix(side: int, new_side: int) -> np.ndarray:
-    """Cubic interpolation (a = -0.75) from one side to another, the edge repeated: float64 [new_side, side]."""
+    """Return the matrix of cubic interpolation (a = -0.75) with repeated edges: float64 [new_side, side]."""
     centres = (np.arange(new_side) + 0.5) * side / new_side - 0.5
     t = abs(centres[:, None] - np.arange(-3, side + 3))
     near, far = 1 - 2.25 * t**2 + 1.25 * t**3, 3 - 6 * t + 3.75 * t**2 - 0.75 * t**3
@@ -192,14 +193,14 @@ def frost(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     if is_large(image):
         picture = scaled_frost_picture(rng.integers(6), height, width)
     else:
-        picture = read_frost_pictures()[rng.integers(5)][2::5, 2::5]  # bilinear at 1/5 of the size samples there
+        picture = read_frost_pictures()[rng.integers(5)][2::5, 2::5]  # bilinear resizing to 1/5 samples these pixels
     top, left = rng.integers(0, picture.shape[0] - height), rng.integers(0, picture.shape[1] - width)
     crop = picture[top : top + height, left : left + width]
     return np.uint8(np.clip(share * image + frost_share * crop, 0, 255))
 
 
 def plasma(map_side: int, decay: float, rng: Rng) -> np.ndarray:
-    """Diamond-square heights on a torus in [0, 1], a level at a time."""
+    """Return diamond-square heights on a torus, in [0, 1], computed level by level."""
     heights = np.zeros((1, 1))
     reach = 100.0
     while len(heights) < map_side:
@@ -264,7 +265,7 @@ def pixelate(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
 
 
 def warped(image: np.ndarray, jitter_px: float, rng: Rng) -> np.ndarray:
-    """A random affine warp of [H, W, 3] in [0, 1]: three corners of a central square move by up to `jitter_px`."""
+    """Warp [H, W, 3] in [0, 1] by a random affine map: three corners of a central square move by up to `jitter_px`."""
     centre, third = np.array(image.shape[1::-1]) // 2, min(image.shape[:2]) // 3
     corners = centre + third * np.array([(1.0, 1.0), (1.0, -1.0), (-1.0, -1.0)])
     moved = corners + rng.uniform(-jitter_px, jitter_px, (3, 2))

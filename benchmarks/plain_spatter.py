@@ -1,11 +1,11 @@
-"""The relief of spattered water, written plainly with SciPy by OpenCV's conventions, for `plain_corruptions`."""
+"""The relief of spattered water, in plain SciPy code with OpenCV's conventions, for `plain_corruptions`."""
 
 import numpy as np
 from scipy import ndimage
 
 
 def canny(levels: np.ndarray) -> np.ndarray:
-    """Edges of uint8 [H, W]: L1 gradient, thresholds 50 and 150; bool [H, W]."""
+    """Find the edges of uint8 [H, W] with the L1 gradient and thresholds 50 and 150: bool [H, W]."""
     height, width = levels.shape
     signed = levels.astype(int)
     gx, gy = (ndimage.sobel(signed, axis=axis, mode="nearest") for axis in (1, 0))
@@ -27,9 +27,9 @@ def canny(levels: np.ndarray) -> np.ndarray:
 
 
 def chamfer_distance(edges: np.ndarray) -> np.ndarray:
-    """Length of the shortest path of side, corner and knight's moves (1, 1.4, 2.1969) to an edge; at most 20."""
+    """Return the length of the shortest path to an edge in straight, diagonal and knight's moves; at most 20."""
     height, width = edges.shape
-    lengths = {1: 1.0, 2: 1.4, 5: 2.1969}
+    lengths = {1: 1.0, 2: 1.4, 5: 2.1969}  # squared distance of a move -> its length
     moves = [(y, x) for y in range(-2, 3) for x in range(-2, 3) if y * y + x * x in lengths]
     distance = np.where(edges, 0.0, 20.0)
     while True:
@@ -42,7 +42,7 @@ def chamfer_distance(edges: np.ndarray) -> np.ndarray:
 
 
 def equalized(levels: np.ndarray) -> np.ndarray:
-    """The histogram equalisation of uint8 [H, W]: the darkest level to 0, the brightest to 255."""
+    """Equalise the histogram of uint8 [H, W]: the darkest level becomes 0, the brightest 255."""
     counts = np.bincount(levels.ravel(), minlength=256)
     first = np.flatnonzero(counts)[0]
     if counts[first] == levels.size:
@@ -52,7 +52,7 @@ def equalized(levels: np.ndarray) -> np.ndarray:
 
 
 def water(layer: np.ndarray) -> np.ndarray:
-    """The lit relief of a liquid layer, float64 [H, W], 0 where dry: [H, W], scaled to a maximum of 1."""
+    """Return the lit relief [H, W], at most 1, of a liquid layer, float64 [H, W], which is 0 where it is dry."""
     levels = np.uint8(np.int64(layer * 255))  # values above 1 wrap, as NumPy's cast does
     relief = np.uint8(ndimage.uniform_filter(chamfer_distance(canny(levels)), 3, mode="mirror") + 1e-6)
     light = np.array([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]])

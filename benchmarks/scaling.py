@@ -1,10 +1,10 @@
-"""python -m benchmarks.scaling: images/s of the training step on 1..N processes, by torchrun.
+"""python -m benchmarks.scaling: measure images/s of training on 1..N processes with torchrun.
 
     python -m benchmarks.scaling --processes 1 2 4 8 [--epochs 2] [--out FILE.json] [--section.field value ...]
 
-Each number of processes trains a fresh run of `--epochs` epochs at the same global batch (`train.batch_size`): strong
-scaling, by `torchrun --nproc_per_node N -m fastmagn.train`; images/s are its last epoch's, so that compilation does
-not count. On a CPU the processes share the cores: there it shows the cost of sharing.
+For each number of processes, `torchrun --nproc_per_node N -m fastmagn.train` trains a new run of `--epochs` epochs with
+the same global batch (`train.batch_size`). This is strong scaling. The images/s are those of the last epoch, so
+compilation does not count. On a CPU the processes share the cores, so the result shows the cost of sharing.
 """
 
 import argparse
@@ -19,20 +19,20 @@ import torch
 from rich.table import Table
 
 from benchmarks.measure import console, spread, write_result
-from fastmagn.cli import run_command
 from fastmagn.errors import InputError, check
+from fastmagn.machine.command import run_command
 
 
 def main(arguments: list[str]) -> int:
-    """Measure, print the table, write the JSON that was asked for."""
+    """Measure, print the table, and write the JSON if requested."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.scaling",
         description=__doc__.splitlines()[0],
         epilog="Any field of the configuration may follow; python -m fastmagn.train --help lists them.",
     )
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="numbers of processes (default: 1 2)")
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each (default: 3)")
-    parser.add_argument("--epochs", type=int, default=2, help="epochs; the first is not counted (default: 2)")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each number of processes (default: 3)")
+    parser.add_argument("--epochs", type=int, default=2, help="epochs per run; only the last one counts (default: 2)")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     options, fields = parser.parse_known_args(arguments)
     check(options.epochs >= 2, "epochs", options.epochs, "2 or more: the first is not counted")
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> int:
 
 
 def images_per_s(count: int, epochs: int, fields: list[str]) -> float:
-    """Images/s of the last epoch of a fresh run on `count` processes.
+    """Return the images/s of the last epoch of a new run on `count` processes.
 
     Raises:
         InputError: The run failed.
@@ -68,14 +68,14 @@ def images_per_s(count: int, epochs: int, fields: list[str]) -> float:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise InputError(
-                f"torchrun --nproc_per_node {count}: status {done.returncode}: {done.stderr.strip()[-500:]}"
+                f"torchrun --nproc_per_node {count} ended with status {done.returncode}: {done.stderr.strip()[-500:]}"
             )
         rows = (run_dir / "metrics.jsonl").read_text().splitlines()
     return json.loads(rows[-1])["images_per_s"]
 
 
 def print_table(measured: dict[str, dict[str, Any]]) -> None:
-    """A row for each number of processes."""
+    """Print one row per number of processes."""
     table = Table(title="the same global batch on several processes")
     for column in ("processes", "images/s", "lowest..highest", "efficiency, %"):
         table.add_column(column, justify="right")

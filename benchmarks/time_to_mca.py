@@ -1,11 +1,12 @@
-"""python -m benchmarks.time_to_mca: how long recipes take to a target mCA, over seeds, in one table and one plot.
+"""python -m benchmarks.time_to_mca: measure how long recipes take to reach a target mCA, over seeds.
 
     python -m benchmarks.time_to_mca --target 0.9064 --seeds 0 1 2 --out benchmarks/results/NAME.json \\
         --run paper "--config configs/cifar10_magn_augmix.yaml" --run fast "--config configs/fast/cifar10.yaml"
 
-Each `--run NAME ARGUMENTS` is `python -m fastmagn.train ARGUMENTS`, once a seed, in a process of its own; the runs take
-turns. `trained after` is the clock from the start of the process to its last checkpoint: imports, data, compilation and
-training, not the evaluation. Finished run folders are not trained again, so an interrupted benchmark goes on.
+Each `--run NAME ARGUMENTS` runs `python -m fastmagn.train ARGUMENTS` once per seed, in a separate process; the recipes
+take turns. `trained after` is the time from the start of the process to its last checkpoint. It includes imports, data,
+compilation and training, but not the evaluation. Finished runs are not trained again, so the same command resumes an
+interrupted benchmark. The result is one table and one plot.
 """
 
 import argparse
@@ -23,25 +24,27 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from benchmarks.measure import console, write_result
-from fastmagn.checkpoint import last_checkpoint
-from fastmagn.cli import run_command
 from fastmagn.errors import InputError, check
-from fastmagn.files import write_json
+from fastmagn.machine.command import run_command
+from fastmagn.machine.files import write_json
+from fastmagn.runs.paths import last_checkpoint
 
-CLOCK_FILE = "time_to_mca.json"  # in a run folder: how long the process took that trained it
+CLOCK_FILE = "time_to_mca.json"  # in a run folder: how long its training process took
 
 
 def main(arguments: list[str]) -> int:
-    """Train what is missing, print the table, write the JSON and the plot beside it."""
+    """Train the missing runs, print the table, and write the JSON and the plot if requested."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.time_to_mca", description=__doc__.splitlines()[0])
     parser.add_argument("--run", nargs=2, action="append", required=True, metavar=("NAME", "ARGUMENTS"), dest="recipes")
     parser.add_argument(
         "--seeds", type=int, nargs="+", default=[0, 1, 2], help="train.seed of the runs (default: 0 1 2)"
     )
     parser.add_argument("--target", type=float, default=0.9064, help="mCA in 0..1 (default: 0.9064, the paper's)")
-    parser.add_argument("--set", choices=["c15", "c18", "c19"], default="c18", dest="corruption_set", help="of the mCA")
-    parser.add_argument("--runs_dir", type=Path, default=Path("runs/time_to_mca"), help="where the run folders go")
-    parser.add_argument("--out", type=Path, help="JSON file to write; the plot goes beside it")
+    parser.add_argument(
+        "--set", choices=["c15", "c18", "c19"], default="c18", dest="corruption_set", help="for the mCA"
+    )
+    parser.add_argument("--runs_dir", type=Path, default=Path("runs/time_to_mca"), help="folder for the run folders")
+    parser.add_argument("--out", type=Path, help="JSON file to write; the plot is written next to it")
     options = parser.parse_args(arguments)
     check(0 < options.target < 1, "target", options.target, "a fraction in (0, 1)")
     names = [name for name, _ in options.recipes]
@@ -69,10 +72,10 @@ def main(arguments: list[str]) -> int:
 
 
 def train_once(run_dir: Path, recipe: str, seed: int, corruption_set: str) -> dict[str, Any]:
-    """One run's numbers; it is trained where its folder has no results yet.
+    """Return one run's numbers; train it first if it is not finished.
 
     Raises:
-        InputError: The command failed, or its results have no mCA of this set.
+        InputError: The command failed, or its results have no mCA for this set.
     """
     if not (run_dir / CLOCK_FILE).exists():
         command = [sys.executable, "-m", "fastmagn.train", *shlex.split(recipe), "--train.seed", str(seed)]
@@ -98,7 +101,7 @@ def train_once(run_dir: Path, recipe: str, seed: int, corruption_set: str) -> di
 
 
 def summarise(rows: list[dict[str, Any]], target: float) -> dict[str, Any]:
-    """Mean and standard deviation over the seeds of each number, and how many seeds reached the target."""
+    """Return the mean and standard deviation of each number over the seeds, and how many seeds reached the target."""
     numbers = [name for name in rows[0] if name != "seed"]
     means = {name: _mean_sd([row[name] for row in rows]) for name in numbers}
     return means | {"reached": sum(row["mca"] >= target for row in rows), "seeds": rows}
@@ -109,7 +112,7 @@ def _mean_sd(values: list[float]) -> dict[str, float]:
 
 
 def print_table(summary: dict[str, dict[str, Any]], target: float, corruption_set: str) -> None:
-    """Throughput next to accuracy, a row for each recipe."""
+    """Print throughput next to accuracy, one row per recipe."""
     table = Table(title=f"time to mCA {corruption_set} {100 * target:.2f} %; mean and standard deviation over seeds")
     for column in ("recipe", "trained after, s", "images/s", "mCA, %", "clean, %", "RMS error, %", "reached"):
         table.add_column(column, justify="left" if column == "recipe" else "right")
@@ -131,7 +134,7 @@ def _cell(number: dict[str, float], scale: float, digits: int) -> str:
 
 
 def plot(summary: dict[str, dict[str, Any]], target: float, corruption_set: str, path: Path) -> None:
-    """mCA against time, a point for each recipe with bars of one standard deviation, and the target as a line."""
+    """Plot mCA against time: one point per recipe with bars of one standard deviation, and the target as a line."""
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     for name, row in summary.items():

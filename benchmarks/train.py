@@ -1,15 +1,18 @@
-"""python -m benchmarks.train: images/s of the real training step, its parts, its ceiling, and today's usual loop.
+"""python -m benchmarks.train: time the real training step, its parts, its ceiling and the usual loop.
 
     python -m benchmarks.train [--config configs/NAME.yaml] [--section.field value ...] [--steps N] [--out FILE.json]
 
-- `ours` is the program's own step (`fastmagn.train`): data source, views, one fused forward, loss, backward, optimiser.
-- `ceiling` is the same `train_step` on random views that are ready on the device: what no augmentation can beat.
-- With `--data folder`, what feeds the network from files (`benchmarks.folder`): no network is timed.
-- `conventional` is the loop people run today (`benchmarks.conventional`): DataLoader workers, Pillow's AugMix, eager, a
-  forward for each view.
+- `ours` is the program's own step (`fastmagn.train`): data source, views, one fused forward pass, loss, backward pass
+  and optimiser.
+- `ceiling` is the same `train_step` on random views that are already on the device. No augmentation can be faster.
+- `conventional` is the usual loop (`benchmarks.conventional`): DataLoader workers, Pillow's AugMix, eager mode, and one
+  forward pass per view.
 
-Ours and the ceiling take turns of a few steps, so that a drift of the machine's speed meets both, and a ratio is of one
-pair of turns. The parts are timed apart, by more synchronisation than the real step has: they need not sum to it.
+`ours` and `ceiling` take turns of a few steps, so a drift of the machine's speed affects both; a ratio compares one
+pair of turns. The parts are timed separately, with more synchronisation than in the real step, so they need not sum to
+it.
+
+With `--data folder`, the benchmark times only the supply of views from files (`benchmarks.folder`), without a network.
 """
 
 import argparse
@@ -28,35 +31,37 @@ from benchmarks.conventional import conventional_steps
 from benchmarks.folder import measure_folder
 from benchmarks.measure import console, seconds, spread, write_result
 from fastmagn.augment.views import choose_engine
-from fastmagn.cli import flatten, parse_config, run_command
-from fastmagn.config import Config
+from fastmagn.config.command_line import parse_config
+from fastmagn.config.schema import Config
+from fastmagn.config.text import flatten
 from fastmagn.data import load_data, split_validation
 from fastmagn.errors import check
-from fastmagn.hardware import set_backends, settle_hardware
+from fastmagn.machine.command import run_command
+from fastmagn.machine.hardware import set_backends, settle_hardware
 from fastmagn.models import build_model
-from fastmagn.prefetch import made_ahead
-from fastmagn.run import Run, build_run
-from fastmagn.train import Piece, make_pieces, train_step
+from fastmagn.training.build import build_run
+from fastmagn.training.prefetch import made_ahead
+from fastmagn.training.step import Piece, Run, make_pieces, train_step
 
 CONVENTIONAL_METHODS = ("standard", "augmix", "magn", "magn_augmix")
-PEAK_SIDE = {"cpu": 1024, "cuda": 8192}  # of the matrices whose product is the device's measured peak
+PEAK_SIDE = {"cpu": 1024, "cuda": 8192}  # side of the matrices whose product measures the device's peak
 
 
 def main(arguments: list[str]) -> int:
-    """Measure, print the tables, write the JSON that was asked for."""
+    """Measure, print the tables, and write the JSON if requested."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.train",
         description=__doc__.splitlines()[0],
         epilog="Any field of the configuration may follow; python -m fastmagn.train --help lists them.",
     )
-    parser.add_argument("--steps", type=int, default=5, help="steps in a turn (default: 5)")
+    parser.add_argument("--steps", type=int, default=5, help="steps per turn (default: 5)")
     parser.add_argument("--turns", type=int, default=7, help="turns of ours and of the ceiling (default: 7)")
-    parser.add_argument("--conventional_steps", type=int, default=4, help="rounds of its workers; 0 leaves it out")
-    parser.add_argument("--workers", type=int, default=2, help="its data-loading processes (default: 2)")
+    parser.add_argument("--conventional_steps", type=int, default=4, help="rounds of the usual loop; 0 leaves it out")
+    parser.add_argument("--workers", type=int, default=2, help="data-loading processes of the usual loop (default: 2)")
     parser.add_argument("--out", type=Path, help="JSON file to write")
-    parser.add_argument("--data", choices=["folder"], help="time the views of JPEGs, which are made here")
-    parser.add_argument("--folder_images", type=int, default=256, help="with --data folder: how many (default: 256)")
-    parser.add_argument("--memory_steps", type=int, default=0, help="with --data folder: steps to look for a leak in")
+    parser.add_argument("--data", choices=["folder"], help="time only the views, from JPEGs that it creates")
+    parser.add_argument("--folder_images", type=int, default=256, help="number of JPEGs to create (default: 256)")
+    parser.add_argument("--memory_steps", type=int, default=0, help="with --data folder: steps to check for a leak")
     options, fields = parser.parse_known_args(arguments)
     for name in ("steps", "turns", "workers", "folder_images"):
         check(getattr(options, name) >= 1, name, getattr(options, name), "1 or more")
@@ -99,13 +104,13 @@ def main(arguments: list[str]) -> int:
 
 
 def measure_steps(run: Run, steps: int, turns: int) -> dict[str, Any]:
-    """Everything about the real step and its ceiling; see the module's text."""
+    """Measure the real step and its ceiling, as the module's docstring describes."""
     run.model.train()
     batches = _endless(run)
     pieces = make_pieces(run, next(batches), 0)
     ready = [piece._replace(views=torch.rand_like(piece.views)) for piece in pieces]
     ahead = made_ahead(batches, lambda batch: make_pieces(run, batch, 0), _tensors, run.device)
-    for _ in range(3):  # compile; let cuDNN choose
+    for _ in range(3):  # compile; let cuDNN choose its algorithms
         train_step(run, next(ahead), 0)
         train_step(run, ready, 0)
     if run.device.type == "cuda":
@@ -163,7 +168,7 @@ def _timed(run: Run, work: Callable[[], object], times: int) -> float:
 
 
 def parts_ms(run: Run, batches: Iterator[Any], steps: int) -> dict[str, dict[str, float]]:
-    """Milliseconds of a step's parts, synchronised after each: batch, views, forward and loss, backward, optimiser."""
+    """Time a step's parts in ms, synchronised after each: batch, views, forward and loss, backward, optimiser."""
     spent: dict[str, list[float]] = {}
 
     def clock(name: str, work: Callable[[], Any]) -> Any:
@@ -187,7 +192,7 @@ def parts_ms(run: Run, batches: Iterator[Any], steps: int) -> dict[str, dict[str
 
 
 def step_flops(run: Run, ready: list[Piece]) -> float:
-    """Floating-point operations of a step's forward and backward: PyTorch's count of products and convolutions."""
+    """Count a step's floating-point operations, forward and backward: matrix products and convolutions only."""
     with FlopCounterMode(display=False) as counter:
         for piece in ready:
             logits = run.model(piece.views)
@@ -197,7 +202,7 @@ def step_flops(run: Run, ready: list[Piece]) -> float:
 
 
 def peak_flops(run: Run) -> float:
-    """The best rate of a large matrix product here, in the precision that the step runs in; floating operations/s."""
+    """Measure the best rate of a large matrix product, in the step's precision; floating-point operations/s."""
     side = PEAK_SIDE[run.device.type]
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(run.config.train.amp, torch.float32)
     first, second = (torch.randn(side, side, device=run.device, dtype=dtype) for _ in range(2))
@@ -207,10 +212,10 @@ def peak_flops(run: Run) -> float:
 
 
 def time_conventional(steps: Iterator[Callable[[], None]], count: int, workers: int) -> list[float]:
-    """Seconds a step, `count` times, after as many that fill the workers' queues.
+    """Return `count` times of a step in seconds, after as many that fill the workers' queues and are not counted.
 
-    Each is the mean of as many steps as there are workers: these finish their batches together, so that one step waits
-    for all of them and the next ones for none.
+    Each time is the mean over as many steps as there are workers. The workers finish their batches together, so one
+    step waits for all of them and the next ones do not wait.
     """
     measured = []
     for number in range(2 * count):
@@ -221,7 +226,7 @@ def time_conventional(steps: Iterator[Callable[[], None]], count: int, workers: 
 
 
 def print_tables(config: Config, run: Run, measured: dict[str, Any]) -> None:
-    """The step beside its ceiling and the usual loop; then its parts."""
+    """Print the step next to its ceiling and the usual loop, then its parts."""
     batch_size = config.train.batch_size
     num_views = run.main_stage.method.layout(config.augment).num_views
     engine = choose_engine(config.augment.backend, run.device)
@@ -240,8 +245,8 @@ def print_tables(config: Config, run: Run, measured: dict[str, Any]) -> None:
     parts = "  ".join(f"{name} {value['median']:.1f}" for name, value in measured["parts_ms"].items())
     console.print(f"parts, ms: {parts}", soft_wrap=True)
     console.print(
-        f"{measured['gflop_per_s']:,.0f} of {measured['peak_gflop_per_s']:,.0f} Gflop/s of a matrix product: "
-        f"{measured['share_of_peak_pct']:.0f} %"
+        f"{measured['gflop_per_s']:,.0f} Gflop/s, {measured['share_of_peak_pct']:.0f} % of a matrix product's "
+        f"{measured['peak_gflop_per_s']:,.0f} Gflop/s"
     )
     if "peak_memory_mib" in measured:
         console.print(f"peak memory {measured['peak_memory_mib']:,.0f} MiB")

@@ -1,10 +1,10 @@
-"""The robustness of a timm network, on CIFAR-10-C made on the fly, or on a made or published one.
+"""Measure the robustness of a timm network on CIFAR-10-C, made on the fly or read from a folder.
 
 python examples/evaluate_timm.py --data_dir DIR --model resnet18 --checkpoint FILE [--corrupted SET] [--num_images 1000]
 
-DIR holds cifar-10-batches-py; FILE is a state_dict of timm's network with 10 outputs, as .safetensors or .pt. Without
-FILE the weights are random, with which accuracy is about 10 %; without DIR the images are scikit-learn's digits.
-`python -m fastmagn.corrupt --dataset cifar10 --data_dir DIR --out SET` makes SET.
+DIR holds cifar-10-batches-py; without it, the images are scikit-learn's digits. FILE is the state_dict of a timm
+network with 10 outputs, as .safetensors or .pt; without it, the weights are random and the accuracy is about 10 %.
+To make SET, run `python -m fastmagn.corrupt --dataset cifar10 --data_dir DIR --out SET`.
 """
 
 import argparse
@@ -20,13 +20,15 @@ from fastmagn import evaluate_robustness
 from fastmagn.data import load_images
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--data_dir", type=Path, help="folder of cifar-10-batches-py")
-parser.add_argument("--model", default="resnet18", help="a name of timm.list_models()")
-parser.add_argument("--checkpoint", type=Path, help="weights, .safetensors or .pt")
-parser.add_argument("--corrupted", type=Path, help="folder of a -C set of these images")
+parser.add_argument("--data_dir", type=Path, help="folder that holds cifar-10-batches-py (default: use digits)")
+parser.add_argument("--model", default="resnet18", help="a name from timm.list_models() (default: resnet18)")
+parser.add_argument("--checkpoint", type=Path, help="weights, .safetensors or .pt (default: random)")
+parser.add_argument("--corrupted", type=Path, help="folder of a -C set of these images (default: made on the fly)")
 parser.add_argument("--corruption_set", default="c15", choices=("c15", "c18", "c19"))
-parser.add_argument("--num_images", type=int, default=1000, help="first so many test images, 0 for all")
-parser.add_argument("--side_px", type=int, default=32, help="side to which images are resized for the network")
+parser.add_argument(
+    "--num_images", type=int, default=1000, help="use the first N test images, 0 for all (default: 1000)"
+)
+parser.add_argument("--side_px", type=int, default=32, help="side that images are resized to (default: 32)")
 arguments = parser.parse_args()
 
 images = load_images("cifar10", arguments.data_dir) if arguments.data_dir else load_images("digits", ".")
@@ -38,7 +40,7 @@ if arguments.checkpoint is not None:
 
 
 def preprocess(batch: Tensor) -> Tensor:
-    """What the network expects of images in [0, 1]: its size, its normalisation."""
+    """Resize and normalise images in [0, 1] as the network expects."""
     mean, std = (list(model.pretrained_cfg[name]) for name in ("mean", "std"))
     return normalize(resize(batch, [arguments.side_px] * 2, antialias=True), mean, std)
 

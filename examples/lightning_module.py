@@ -1,6 +1,8 @@
-"""MAGN + AugMix as a Lightning module, on scikit-learn's digits: python examples/lightning_module.py [--epochs 5].
+"""Train MAGN + AugMix as a Lightning module on scikit-learn's digits.
 
-Needs Lightning: pip install "fastmagn[examples]".
+python examples/lightning_module.py [--epochs 5]
+
+This needs Lightning: pip install "fastmagn[examples]".
 """
 
 import argparse
@@ -15,7 +17,7 @@ from fastmagn.data import load_images
 
 
 class RobustClassifier(lightning.LightningModule):
-    """Any network of images in [0, 1] -> logits, trained by equation (6) of the paper."""
+    """Trains any network that maps images in [0, 1] to logits, with equation (6) of the paper."""
 
     def __init__(self, network: nn.Module, *, lr: float = 0.05, sigma_max: float = 0.2) -> None:
         super().__init__()
@@ -41,9 +43,11 @@ class RobustClassifier(lightning.LightningModule):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--num_test_images", type=int, default=599)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--epochs", type=int, default=5, help="training epochs (default: 5)")
+    parser.add_argument(
+        "--num_test_images", type=int, default=599, help="use the first N test images (default: 599, all)"
+    )
     arguments = parser.parse_args()
     lightning.seed_everything(0)
     digits = load_images("digits", ".")

@@ -1,4 +1,7 @@
-"""MAGN + AugMix in a plain PyTorch loop, on scikit-learn's digits: python examples/plain_pytorch.py [--epochs 5]."""
+"""Train MAGN + AugMix in a plain PyTorch loop on scikit-learn's digits.
+
+python examples/plain_pytorch.py [--epochs 5]
+"""
 
 import argparse
 
@@ -9,9 +12,9 @@ from torch import nn
 
 from fastmagn import AugMix, MAGNLoss, evaluate_robustness
 
-parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--epochs", type=int, default=5)
-parser.add_argument("--num_test_images", type=int, default=597)
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser.add_argument("--epochs", type=int, default=5, help="training epochs (default: 5)")
+parser.add_argument("--num_test_images", type=int, default=597, help="use the first N test images (default: 597, all)")
 arguments = parser.parse_args()
 
 digits = sklearn.datasets.load_digits()
@@ -32,7 +35,7 @@ optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, nesterov=
 for epoch in range(arguments.epochs):
     for batch in torch.randperm(len(train_images)).split(64):
         clean = train_images[batch]
-        sigma = 0.2 * torch.rand(len(clean), 1, 1, 1)  # one an image, uniform in [0, 0.2]
+        sigma = 0.2 * torch.rand(len(clean), 1, 1, 1)  # one per image, uniform in [0, 0.2]
         noisy = clean + sigma * torch.randn_like(clean)
         views = torch.cat([clean, augmix(clean), augmix(clean), noisy])  # one forward pass for all of them
         logits, first, second, noisy_logits = model(views).chunk(4)

@@ -4,28 +4,21 @@ For other people's code: `AugMix`, `MAGNLoss` and `jensen_shannon` in a training
 `evaluate_robustness` to measure any classifier; `load` to use a trained one.
 """
 
-from typing import Any
-
-from fastmagn.registry import resolve
+from fastmagn.registry import lazy_attributes
 
 __version__ = "0.1.0"
 __all__ = ["AugMix", "MAGNLoss", "corrupt", "evaluate_robustness", "jensen_shannon", "load"]
 
-# Imported when asked for: a command like `python -m fastmagn.report` must not pay for the others.
+# Imported when used: a command such as `python -m fastmagn.report` must not pay for the others.
 _PUBLIC = {
     "AugMix": "fastmagn.augment.augmix:AugMix",
     "MAGNLoss": "fastmagn.losses:MAGNLoss",
     "corrupt": "fastmagn.corruptions:corrupt",
-    "evaluate_robustness": "fastmagn.robustness:evaluate_robustness",
+    "evaluate_robustness": "fastmagn.evaluation.robustness:evaluate_robustness",
     "jensen_shannon": "fastmagn.losses:jensen_shannon",
-    "load": "fastmagn.classifier:load",
+    "load": "fastmagn.exporting.classifier:load",
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
-        return resolve(_PUBLIC, name, "fastmagn")
-    raise AttributeError(f"module 'fastmagn' has no attribute {name!r}")
+__getattr__ = lazy_attributes(__name__, _PUBLIC)
 
 
 def __dir__() -> list[str]:

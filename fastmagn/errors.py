@@ -1,10 +1,15 @@
 """Errors meant for people: one line that says what came, what is allowed and what to do."""
 
+import difflib
 import signal
+from collections.abc import Iterable
+
+EXIT_INPUT_ERROR = 2
+EXIT_CODES = "Exit codes: 0 done; 2 unusable input, as one line says; 130 interrupted (Ctrl-C); 143 stopped (SIGTERM)."
 
 
 class InputError(ValueError):
-    """Something the user gave (a field, a file, a folder) cannot be used; the message is the whole story.
+    """Something that the user gave (a field, a file, a folder) cannot be used. The message says everything.
 
     Commands print it without a traceback and exit with status 2. Broken invariants of our own code are asserts.
     """
@@ -17,10 +22,10 @@ def check(holds: bool, field: str, got: object, expected: str) -> None:
 
 
 class Interrupted(KeyboardInterrupt):
-    """SIGINT (Ctrl-C) or SIGTERM came, and what was under way was left in order.
+    """SIGINT (Ctrl-C) or SIGTERM arrived, and the work was left in order.
 
     Args:
-        signal_number: Which.
+        signal_number: Which of the two.
     """
 
     def __init__(self, signal_number: int) -> None:
@@ -29,5 +34,31 @@ class Interrupted(KeyboardInterrupt):
 
 
 def printable(text: str) -> str:
-    r"""The text with every character that a terminal would act on, or that hides others, as an escape such as \x1b."""
+    r"""The text with every control or invisible character written as an escape such as \x1b."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def one_line(error: Exception, max_chars: int | None = 200) -> str:
+    """An exception's message on one line, cut at `max_chars` (None: whole); its type's name where it has no message."""
+    return " ".join(str(error).split())[:max_chars] or type(error).__name__
+
+
+def some(names: Iterable[str], shown: int = 3) -> str:
+    """The first `shown` names, and how many more there are: `a, b, c and 5 more`."""
+    names = list(names)
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
+
+
+def nearest(name: str, known: Iterable[str], how_many: int = 1, cutoff: float = 0.6, prefix: str = "") -> str:
+    """What ends a message about an unknown name: ` Did you mean 'x'?`; empty where no known name is near.
+
+    Args:
+        name: The unknown name.
+        known: The names there are.
+        how_many: At most this many of them are suggested, the nearest first.
+        cutoff: How near a name must be, 0..1, as in difflib.get_close_matches.
+        prefix: Put before the suggested names; it does not count as a part of them.
+    """
+    matches = [prefix + match for match in difflib.get_close_matches(name, list(known), how_many, cutoff)]
+    return f" Did you mean {', '.join(map(repr, matches))}?" if matches else ""

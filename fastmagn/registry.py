@@ -1,21 +1,40 @@
-"""Registries are plain dicts, name -> "module:attribute", resolved when asked for."""
+"""Registries are plain dicts, name -> "module:attribute", resolved when a name is used."""
 
-import difflib
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from fastmagn.errors import InputError
+from fastmagn.errors import InputError, nearest
 
 
 def resolve(registry: Mapping[str, str], name: str, field: str, also: str = "") -> Any:
-    """The object registered as `name`; the error for an unknown one names `field`, the nearest name and all names.
+    """The object registered as `name`.
 
-    `also` ends the list of names: what the caller takes beside them.
+    Args:
+        registry: The names, and where their objects are.
+        name: A name that a user gave.
+        field: The field in which it was given, for the message.
+        also: Ends the message's list of names: what the caller accepts beside them.
+
+    Raises:
+        InputError: The name is unknown; the message has the nearest name and all names.
     """
     if name not in registry:
-        nearest = difflib.get_close_matches(name, registry, n=1)
-        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-        raise InputError(f"{field}: got {name!r}; expected one of {', '.join(registry)}{also}.{hint}")
+        names = ", ".join(registry)
+        raise InputError(f"{field}: got {name!r}; expected one of {names}{also}.{nearest(name, registry)}")
     module, attribute = registry[name].split(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+def lazy_attributes(module: str, registry: Mapping[str, str]) -> Callable[[str], Any]:
+    """A `__getattr__` for `module`: what `registry` names is imported when it is used, not when the module is.
+
+    So `import fastmagn.data` gives the table of data sets without importing torch.
+    """
+
+    def get_attribute(name: str) -> Any:
+        if name in registry:
+            return resolve(registry, name, module)
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+
+    return get_attribute

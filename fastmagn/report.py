@@ -3,62 +3,43 @@
 python -m fastmagn.report RUN [RUN ...] --out DIR
 """
 
-import sys
-from argparse import ArgumentError
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
-from fastmagn.cli import EXIT_CODES, run_command
-from fastmagn.errors import InputError, printable
-from fastmagn.reporting.document import PAGE_FILE, check_out, make_report, write_report
-from fastmagn.reporting.formats import narrow_tables, to_console
-from fastmagn.reporting.tables import by_network, corruption_tables
-from fastmagn.runlog import console
+from fastmagn.config.command_line import make_parser, parse
+from fastmagn.machine.command import run_command
 
 
 def parse_arguments(arguments: list[str]) -> tuple[list[Path], Path]:
     """The runs and the report's folder.
 
     Raises:
-        InputError: An unknown or missing argument.
+        InputError: An argument is unknown or missing.
     """
-    parser = ArgumentParser(
-        prog="python -m fastmagn.report",
-        description="A page (report.html), tables (Markdown, CSV, LaTeX) and figures (PNG, SVG) of finished runs: "
-        "accuracy by corruption, mCA, calibration and sensitivity, beside the paper's numbers where it has them. Runs "
-        "that differ only in their seed are one column, with their spread; each data set has its own tables.",
-        epilog=EXIT_CODES,
-        exit_on_error=False,
+    parser = make_parser(
+        "python -m fastmagn.report",
+        "Make a report of finished runs: a page (report.html), tables (Markdown, CSV, LaTeX) and figures (PNG, SVG). "
+        "It shows accuracy by corruption, mCA, calibration and sensitivity, beside the paper's numbers where there are "
+        "any. Runs that differ only in their seed share a column, with their spread. Each data set has its own tables.",
     )
     parser.add_argument(
         "run",
         nargs="+",
         type=Path,
-        help="a run folder, or a results file in one, such as RUN/evaluation.json; what cannot be read is left out",
+        help="A run folder, or a results file in one, such as RUN/evaluation.json. A warning names each run that "
+        "cannot be read; it is left out.",
     )
     parser.add_argument(
-        "--out", type=Path, required=True, help="folder of the report; a report that is there is replaced"
+        "--out", type=Path, required=True, help="Folder of the report. An older report there is replaced."
     )
-    try:
-        values = parser.parse_args(arguments)
-    except ArgumentError as error:
-        raise InputError(" ".join(str(error).split())) from error
-    return values.run, values.out
+    values = parse(parser, arguments)
+    return values["run"], values["out"]
 
 
 def main(arguments: list[str]) -> int:
     paths, out = parse_arguments(arguments)
-    check_out(out)  # before the work, and again when writing
-    report = make_report(paths)
-    for warning in report.warnings:
-        print(f"warning: {printable(warning)}", file=sys.stderr)
-    write_report(report, out)
-    for data_set in report.data_sets:
-        for group in by_network(data_set.experiments):
-            for part in narrow_tables(corruption_tables(group)[0], console.width):
-                console.print(to_console(part))
-    console.print(f"written to {out / PAGE_FILE}", soft_wrap=True, markup=False)
+    from fastmagn.reporting.document import report_runs  # here, as it imports PyTorch
+
+    report_runs(paths, out)
     return 0
 
 

@@ -35,7 +35,7 @@ def data_dir() -> Path:
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory, pytestconfig) -> Path:
     """The run folder of `small`, which nothing interrupted. Nobody may write to it, but to a copy."""
-    from fastmagn.train import train  # not before a test wants it: PyTorch takes seconds
+    from fastmagn.training.run import train
     from tests.helpers.small_runs import knows_the_network, made_once, small
 
     def make(run_dir: Path) -> None:
@@ -49,7 +49,7 @@ def undisturbed(tmp_path_factory, pytestconfig) -> Path:
 @pytest.fixture(scope="session")
 def undisturbed_default(tmp_path_factory, pytestconfig) -> Path:
     """The same of `small_default`."""
-    from fastmagn.train import train
+    from fastmagn.training.run import train
     from tests.helpers.small_runs import made_once, small_default
 
     return made_once(tmp_path_factory, pytestconfig, "default", lambda run_dir: train(small_default(run_dir)))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastmagn.methods import METHODS
+from fastmagn.methods.table import METHODS
 from tests.helpers.commands import call
 from tests.helpers.processes import ROOT, run
 

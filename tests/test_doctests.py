@@ -9,7 +9,9 @@ import fastmagn
 from tests.helpers.processes import run
 
 
-@pytest.mark.parametrize("module", ["fastmagn.augment.augmix", "fastmagn.losses.magn", "fastmagn.robustness"])
+@pytest.mark.parametrize(
+    "module", ["fastmagn.augment.augmix", "fastmagn.losses.magn", "fastmagn.evaluation.robustness"]
+)
 def test_examples(module):
     result = doctest.testmod(importlib.import_module(module))
     assert result.attempted > 0

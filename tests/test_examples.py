@@ -9,8 +9,8 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from fastmagn.corrupted_set import CorruptConfig, make_corrupted_set
 from fastmagn.corruptions import available_corruptions
+from fastmagn.evaluation.corrupted_set import CorruptConfig, make_corrupted_set
 from tests.helpers.commands import call
 from tests.helpers.processes import ROOT
 

@@ -17,7 +17,7 @@ from PIL import Image
 from fastmagn.models import build_model
 from fastmagn.sweeping.arguments import parse_arguments
 from fastmagn.sweeping.definition import make_trials
-from fastmagn.train import train
+from fastmagn.training.run import train
 from tests.helpers.commands import call
 from tests.helpers.photo_folders import make_photo_folder
 from tests.helpers.processes import LAUNCHER, ROOT, TWO_PROCESSES, command_environment, run

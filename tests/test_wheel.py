@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fastmagn.corrupted_set import CorruptConfig, make_corrupted_set
 from fastmagn.corruptions import available_corruptions
+from fastmagn.evaluation.corrupted_set import CorruptConfig, make_corrupted_set
 from tests.helpers.processes import ROOT, run
 
 COMMANDS = sorted(
@@ -45,7 +45,8 @@ def run_installed(installed: Path, folder: Path, *words: str) -> str:
 
 
 def test_everything_that_is_no_code_is_in_it(installed):
-    for folder, place in ((ROOT / "fastmagn", "fastmagn"), (ROOT / "configs", "fastmagn/configs")):
+    places = {"fastmagn": "fastmagn", "configs": "fastmagn/configs", "kernels/fastmagn_kernels": "fastmagn_kernels"}
+    for folder, place in ((ROOT / name, place) for name, place in places.items()):
         for path in folder.rglob("*"):
             if path.is_file() and path.suffix not in (".pyc", ".nbi", ".nbc"):
                 copy = installed / place / path.relative_to(folder)

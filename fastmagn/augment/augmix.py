@@ -1,11 +1,11 @@
-"""AugMix for anyone's training loop."""
+"""AugMix for any training loop."""
 
 import torch
 from torch import Tensor, nn
 
 from fastmagn.augment.params import ViewSpec, identity_base, sample_view_params
 from fastmagn.augment.views import choose_engine, make_views
-from fastmagn.config import AugmentConfig
+from fastmagn.config.schema import AugmentConfig
 from fastmagn.errors import check
 
 _ONE_AUGMIX_VIEW = ViewSpec(num_augmix_views=1, num_noise_views=0)
@@ -13,10 +13,11 @@ _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 class AugMix(nn.Module):
-    """AugMix (D. Hendrycks et al., ICLR 2020) of a batch: every image gets its own chains, where the batch is.
+    """AugMix (D. Hendrycks et al., ICLR 2020) of a batch, on the batch's device; every image gets its own chains.
 
-    Chains work on uint8 as Pillow does, to the bit (`fastmagn.augment.ops`); the mixture is computed in float32 and
-    rounded to the images' dtype. Each call draws anew; the same seed draws the same sequence of calls on every device.
+    Chains work on uint8 and equal Pillow's to the bit (`fastmagn.augment.operations`); the mixture is computed in
+    float32 and rounded to the images' dtype. Each call draws anew; the same seed draws the same sequence on every
+    device.
 
     >>> import torch
     >>> from fastmagn import AugMix
@@ -31,13 +32,14 @@ class AugMix(nn.Module):
     torch.float32
 
     Args:
-        aug_severity: Strength, 1..10: an operation's level is uniform in [0.1, aug_severity]. AugMix has 3 for CIFAR, 1
-            for ImageNet.
+        aug_severity: Strength, 1..10: an operation's level is uniform in [0.1, aug_severity]. AugMix uses 3 for CIFAR
+            and 1 for ImageNet.
         random_aug_severity: Draw the strength uniformly from 1..aug_severity for each image.
-        mixture_width: Chains, 1..8.
-        mixture_depth: Operations in a chain, 1..8; -1 draws it uniformly from 1, 2, 3.
+        mixture_width: Number of chains, 1..8.
+        mixture_depth: Number of operations in a chain, 1..8; -1 draws it uniformly from 1, 2, 3.
         all_operations: Add the four operations that overlap the usual test corruptions.
-        seed: Seed of the draws, an integer, or a torch.Generator on the CPU (to resume, save and restore its state).
+        seed: The seed of the draws: an integer, or a torch.Generator on the CPU (to resume, save and restore its
+            state).
         backend: auto (the fastest exact engine for the batch's device), numba, kornia, dali or pil.
 
     Raises:
@@ -74,13 +76,13 @@ class AugMix(nn.Module):
         """Augment a batch.
 
         Args:
-            images: [B, 3, H, W] or [B, 1, H, W]; uint8, or floats in [0, 1], which are rounded to 256 levels first.
+            images: [B, 3, H, W] or [B, 1, H, W]; uint8, or floats in [0, 1], which are first rounded to 256 levels.
 
         Returns:
             The mixed images, of the same shape, dtype and device, channels last in memory.
 
         Raises:
-            InputError: The images are of another form.
+            InputError: The images have another shape or dtype.
         """
         allowed = "uint8 or float [B, 3, H, W] or [B, 1, H, W]"
         is_batch = images.ndim == 4 and images.shape[1] in (1, 3)
@@ -92,7 +94,7 @@ class AugMix(nn.Module):
         params = sample_view_params(key, 0, torch.arange(batch), _ONE_AUGMIX_VIEW, self.augment, (height, width))
         # Equal channels stay equal in every operation, so a grey image may pass as an RGB one.
         views = make_views(images_u8.expand(-1, 3, -1, -1), identity_base(params), self.backend)
-        mixed = views.images[batch:, :channels]
+        mixed = views[batch:, :channels]
         return (mixed * 255).round_().to(torch.uint8) if is_uint8 else mixed.to(images.dtype)
 
     def extra_repr(self) -> str:

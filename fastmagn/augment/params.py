@@ -1,4 +1,4 @@
-"""All randomness of the views: a pure function of (seed, epoch, sample index, view), the same for every backend.
+"""All randomness of the views: a pure function of (seed, epoch, sample index, view), the same for every engine.
 
 Legend: B batch, J AugMix views, N noise views, W chains (mixture_width), D operations of a chain, H W image size.
 """
@@ -6,92 +6,46 @@ Legend: B batch, J AugMix views, N noise views, W chains (mixture_width), D oper
 import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import permutations
 
 import numpy as np
 
-from fastmagn.augment.ops import NUM_AUGMIX_OPERATIONS, OPERATIONS
-from fastmagn.config import AugmentConfig
+from fastmagn.augment.operations import NUM_AUGMIX_OPERATIONS, OPERATIONS
+from fastmagn.config.schema import AugmentConfig
 from fastmagn.errors import check
-from fastmagn_kernels import draws, rng
+from fastmagn_kernels.random import draws, rng
+from fastmagn_kernels.random.draws import AugMixParams, BaseParams, Settings
 
+JITTER_PARTS = ("brightness", "contrast", "saturation")
 # jitter_order -> the order in which the colour jitter applies its three parts.
-JITTER_ORDERS = (
-    ("brightness", "contrast", "saturation"),
-    ("brightness", "saturation", "contrast"),
-    ("contrast", "brightness", "saturation"),
-    ("contrast", "saturation", "brightness"),
-    ("saturation", "brightness", "contrast"),
-    ("saturation", "contrast", "brightness"),
-)
+JITTER_ORDERS = tuple(permutations(JITTER_PARTS))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViewSpec:
-    """What a method needs: `num_augmix_views` (J) and `num_noise_views` (N) beside the clean view."""
+    """The views that a method needs beside the clean one: `num_augmix_views` (J) and `num_noise_views` (N)."""
 
     num_augmix_views: int
     num_noise_views: int
 
     @property
     def num_views(self) -> int:
-        """V: the clean view and all others."""
+        """V, the number of all views, with the clean one."""
         return 1 + self.num_augmix_views + self.num_noise_views
-
-
-@dataclass(frozen=True, kw_only=True)
-class BaseParams:
-    """What makes a clean view of an image.
-
-    Args:
-        crop_x_px: Left edge of the crop in the padded image, int64 [B], 0..2 crop_padding_px.
-        crop_y_px: Top edge, likewise.
-        flip: Left to right, bool [B].
-        jitter_order: Index into JITTER_ORDERS, int64 [B].
-        brightness: Factor, float32 [B].
-        contrast: Factor, float32 [B].
-        saturation: Factor, float32 [B].
-        angle: Counter-clockwise rotation in 1/64 degree, int64 [B].
-    """
-
-    crop_x_px: np.ndarray
-    crop_y_px: np.ndarray
-    flip: np.ndarray
-    jitter_order: np.ndarray
-    brightness: np.ndarray
-    contrast: np.ndarray
-    saturation: np.ndarray
-    angle: np.ndarray
-
-
-@dataclass(frozen=True, kw_only=True)
-class AugMixParams:
-    """What makes the AugMix views of an image.
-
-    Args:
-        ops: Operations, ids of `ops.OPERATIONS`, int8 [J, B, W, D]; -1 beyond a chain's drawn depth.
-        magnitudes: Their signed magnitudes in the operation's unit, float64 [J, B, W, D].
-        chain_weights: Dirichlet(1), float32 [J, B, W].
-        mix_weight: Beta(1, 1), the share of the chains, float32 [J, B].
-    """
-
-    ops: np.ndarray
-    magnitudes: np.ndarray
-    chain_weights: np.ndarray
-    mix_weight: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViewParams:
     """Everything that is random about the views of a batch.
 
-    The five fields decide all of it. An engine on the host reads the arrays `base`, `augmix` and `sigma`, drawn when
-    first asked for; the CUDA kernels draw the same values for themselves, from the same counters.
+    The fields determine all of it. An engine on the host reads the arrays `base`, `augmix` and `sigma`, which are drawn
+    when they are first used; the CUDA kernels draw the same values themselves, from the same counters.
 
     Args:
-        seed: The run's, 0..2^64 - 1.
-        epoch: Epoch, from 0.
+        seed: The run's seed, 0..2^64 - 1.
+        epoch: The epoch, from 0.
         indices: Sample indices, int64 [B].
-        view_spec: How many views.
+        view_spec: The number of views.
         augment: The distributions.
         image_size: (H, W) of the images, px; translations are fractions of it.
     """
@@ -109,20 +63,48 @@ class ViewParams:
         return len(self.indices)
 
     @cached_property
+    def settings(self) -> Settings:
+        """Everything that the draws depend on, except `indices`, as the kernels take it."""
+        augment = self.augment
+        height, width = self.image_size
+        key_0, key_1 = rng.key_words(self.seed)
+        return Settings(
+            epoch=self.epoch,
+            key_0=key_0,
+            key_1=key_1,
+            height=height,
+            width=width,
+            num_augmix=self.view_spec.num_augmix_views,
+            num_noise=self.view_spec.num_noise_views,
+            padding_px=augment.crop_padding_px,
+            horizontal_flip=augment.horizontal_flip,
+            color_jitter=float(augment.color_jitter),
+            max_angle=int(augment.rotation_deg * draws.ANGLE_UNITS_PER_DEGREE),
+            aug_severity=augment.aug_severity,
+            random_aug_severity=augment.random_aug_severity,
+            mixture_width=augment.mixture_width,
+            mixture_depth=augment.mixture_depth,
+            max_depth=draws.RANDOM_DEPTH if augment.mixture_depth == -1 else augment.mixture_depth,
+            num_ops=num_operations(augment),
+            sigma_max=float(augment.sigma_max),
+        )
+
+    @cached_property
     def base(self) -> BaseParams:
-        """The base transforms."""
+        """The parameters of the clean views."""
         return _draw_base(self)
 
     @cached_property
     def augmix(self) -> AugMixParams:
-        """The AugMix views."""
+        """The parameters of the AugMix views."""
         return _draw_augmix(self)
 
     @cached_property
     def sigma(self) -> np.ndarray:
         """Standard deviations of the noise, float32 [N, B], pixels in [0, 1]."""
-        sigma = np.empty((self.view_spec.num_noise_views, self.batch_size), np.float32)
-        draws.fill_sigma(self.indices, self.epoch, *rng.key_words(self.seed), float(self.augment.sigma_max), sigma)
+        settings = self.settings
+        sigma = np.empty((settings.num_noise, self.batch_size), np.float32)
+        draws.fill_sigma(self.indices, settings.epoch, settings.key_0, settings.key_1, settings.sigma_max, sigma)
         return sigma
 
 
@@ -132,15 +114,15 @@ def sample_view_params(
     """The parameters of a batch's views.
 
     Args:
-        seed: The run's, 0..2^64 - 1.
+        seed: The run's seed, 0..2^64 - 1.
         epoch: 0..2^32 - 1.
         indices: Sample indices, integers [B] in 0..2^32 - 1 (numpy, or a torch tensor on the CPU).
-        view_spec: How many AugMix and noise views.
+        view_spec: The numbers of AugMix and noise views.
         augment: Their distributions.
         image_size: (H, W), px.
 
     Raises:
-        InputError: If an argument is out of range.
+        InputError: An argument is out of range.
     """
     check(0 <= seed < 2**64, "seed", seed, "0..2^64 - 1")
     check(0 <= epoch < 2**32, "epoch", epoch, "0..2^32 - 1")
@@ -162,81 +144,62 @@ def sample_view_params(
 
 
 def identity_base(params: ViewParams) -> ViewParams:
-    """The same AugMix and noise draws on the images as they are: no crop, flip, jitter or rotation.
+    """The same AugMix and noise draws on the unchanged images: without crop, flip, jitter and rotation.
 
-    A quantity that is turned off moves no other (`fastmagn_kernels.draws`).
+    Turning one quantity off does not change the draws of the others.
     """
-    as_they_are = dataclasses.replace(
+    unchanged = dataclasses.replace(
         params.augment, crop_padding_px=0, horizontal_flip=False, color_jitter=0.0, rotation_deg=0.0
     )
-    return dataclasses.replace(params, augment=as_they_are)
+    return dataclasses.replace(params, augment=unchanged)
+
+
+def jitter_steps(base: BaseParams) -> tuple[np.ndarray, np.ndarray]:
+    """The colour jitter of each image, step by step.
+
+    Returns:
+        The part of each step, an index into JITTER_PARTS, int64 [B, 3]; its factor, float32 [B, 3].
+    """
+    orders = np.array([[JITTER_PARTS.index(part) for part in order] for order in JITTER_ORDERS])
+    parts = orders[base.jitter_order]
+    factors = np.stack([getattr(base, part) for part in JITTER_PARTS], axis=1)
+    return parts, np.take_along_axis(factors, parts, axis=1)
 
 
 def _draw_base(params: ViewParams) -> BaseParams:
-    batch, augment = params.batch_size, params.augment
-    arrays = {
-        "crop_x_px": np.empty(batch, np.int64),
-        "crop_y_px": np.empty(batch, np.int64),
-        "flip": np.empty(batch, np.bool_),
-        "jitter_order": np.empty(batch, np.int64),
-        "brightness": np.empty(batch, np.float32),
-        "contrast": np.empty(batch, np.float32),
-        "saturation": np.empty(batch, np.float32),
-        "angle": np.empty(batch, np.int64),
-    }
-    draws.fill_base(
-        params.indices,
-        params.epoch,
-        *rng.key_words(params.seed),
-        augment.crop_padding_px,
-        augment.horizontal_flip,
-        float(augment.color_jitter),
-        max_angle_units(augment),
-        *arrays.values(),
+    batch = params.batch_size
+    base = BaseParams(
+        crop_x_px=np.empty(batch, np.int64),
+        crop_y_px=np.empty(batch, np.int64),
+        flip=np.empty(batch, np.bool_),
+        jitter_order=np.empty(batch, np.int64),
+        brightness=np.empty(batch, np.float32),
+        contrast=np.empty(batch, np.float32),
+        saturation=np.empty(batch, np.float32),
+        angle=np.empty(batch, np.int64),
     )
-    return BaseParams(**arrays)
+    draws.fill_base(params.indices, params.settings, base)
+    return base
 
 
 def empty_augmix(params: ViewParams) -> AugMixParams:
-    """The arrays of `params.augmix`, yet to be drawn: an engine may do that itself, by `draws.draw_augmix`."""
-    shape = (params.view_spec.num_augmix_views, params.batch_size, params.augment.mixture_width)
-    depth = max_depth(params.augment)
+    """The arrays of `params.augmix`, not drawn yet: an engine may draw them itself, with `draws.draw_augmix`."""
+    settings = params.settings
+    shape = (settings.num_augmix, params.batch_size, settings.mixture_width)
     return AugMixParams(
-        ops=np.empty((*shape, depth), np.int8),
-        magnitudes=np.empty((*shape, depth), np.float64),
+        ops=np.empty((*shape, settings.max_depth), np.int8),
+        magnitudes=np.empty((*shape, settings.max_depth), np.float64),
         chain_weights=np.empty(shape, np.float32),
         mix_weight=np.empty(shape[:2], np.float32),
     )
 
 
-def augmix_distributions(augment: AugmentConfig) -> tuple[int, bool, int, int]:
-    """What `draws.draw_augmix` has to know of the configuration."""
-    return augment.aug_severity, augment.random_aug_severity, augment.mixture_depth, num_operations(augment)
-
-
 def _draw_augmix(params: ViewParams) -> AugMixParams:
     augmix = empty_augmix(params)
-    draws.fill_augmix(
-        params.indices,
-        params.epoch,
-        *rng.key_words(params.seed),
-        *augmix_distributions(params.augment),
-        *params.image_size,
-        *vars(augmix).values(),
-    )
+    draws.fill_augmix(params.indices, params.settings, augmix)
     return augmix
 
 
-def max_angle_units(augment: AugmentConfig) -> int:
-    """The base rotation's extent in 1/64 degree."""
-    return int(augment.rotation_deg * draws.ANGLE_UNITS_PER_DEGREE)
-
-
-def max_depth(augment: AugmentConfig) -> int:
-    """D, the longest chain."""
-    return draws.RANDOM_DEPTH if augment.mixture_depth == -1 else augment.mixture_depth
-
-
 def num_operations(augment: AugmentConfig) -> int:
-    """How many operations of the table are drawn from: ids 0..num_operations - 1."""
+    """The number of operations that are drawn from: ids 0..num_operations - 1."""
     return len(OPERATIONS) if augment.all_operations else NUM_AUGMIX_OPERATIONS

@@ -4,58 +4,30 @@ Legend: V views, B batch, J AugMix views, N noise views, C H W image.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from fastmagn.augment import host_memory
+from fastmagn.augment.engines import BACKENDS, CUDA_BACKENDS, host_memory
 from fastmagn.augment.params import ViewParams
 from fastmagn.errors import InputError, check
 from fastmagn.registry import resolve
 
 FillViews = Callable[[Tensor, ViewParams, Tensor], None]
 
-# name -> (images uint8 [B, H, W, C], ViewParams, out float32 [V*B, H, W, C]) -> None; contiguous tensors on the host.
-BACKENDS = {
-    "numba": "fastmagn.augment.numba_backend:fill_views",
-    "kornia": "fastmagn.augment.kornia_backend:fill_views",
-    "dali": "fastmagn.augment.dali_backend:fill_views",
-    "pil": "fastmagn.augment.pil:fill_views",
-}
-# The same with tensors on a CUDA device, and `out` of any dtype in VIEW_DTYPES. Backends without one work on the host.
-CUDA_BACKENDS = {
-    "numba": "fastmagn.augment.cuda_backend:fill_views",
-    "kornia": "fastmagn.augment.kornia_backend:fill_views",
-    "dali": "fastmagn.augment.dali_backend:fill_views",
-}
-
 VIEW_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
-@dataclass(frozen=True)
-class Views:
-    """All views of a batch, ready for one fused forward.
+class Engine(NamedTuple):
+    """The code that makes views.
 
     Args:
-        images: float [V*B, C, H, W], channels last in memory; clean | AugMix x J | noise x N. Pixels in [0, 1], but
-            noise is not clipped.
-        num_views: V.
+        backend: The backend's name.
+        device: The type of the device it works on: `cpu` (the host) or `cuda`.
+        fill_views: (images, params, out) -> None, as `fastmagn.augment.engines` describes.
     """
-
-    images: Tensor
-    num_views: int
-
-    def split(self, logits: Tensor) -> tuple[Tensor, ...]:
-        """Cut what the model made of `images`, [V*B, ...], into V tensors [B, ...]: clean, AugMix x J, noise x N."""
-        assert len(logits) % self.num_views == 0
-        return logits.chunk(self.num_views)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Engine:
-    """A backend, and where it works: device type `cpu` (the host) or `cuda`."""
 
     backend: str
     device: str
@@ -69,9 +41,9 @@ def choose_engine(backend: str, device: torch.device) -> Engine:
     """The engine that makes the views of images on `device`.
 
     Args:
-        backend: A name in BACKENDS, or auto: the fastest exact one, which is numba's, on the device where numba-cuda
-            is installed and else on the host.
-        device: The images'.
+        backend: A name in BACKENDS, or auto: the fastest exact one. That is numba's: on the device where numba-cuda is
+            installed, else on the host.
+        device: The images' device.
 
     Raises:
         InputError: The backend is unknown, or not installed.
@@ -92,24 +64,27 @@ def choose_engine(backend: str, device: torch.device) -> Engine:
 
 def make_views(
     images_u8: Tensor, params: ViewParams, backend: str = "auto", dtype: torch.dtype = torch.float32
-) -> Views:
+) -> Tensor:
     """Make the clean, AugMix and noise views of a batch.
 
     The base transform (crop, flip, colour jitter, rotation) and AugMix's operations work on uint8 as Pillow does;
     AugMix mixes `(1 - m) x + m sum_i w_i chain_i` and noise adds `sigma z`, both to the clean view in [0, 1].
 
     Args:
-        images_u8: uint8 [B, 3, H, W]; channels last in memory costs no copy. Where the engine works on the host, images
-            on a CUDA device are fetched, and the views copied back from pinned memory without waiting.
+        images_u8: uint8 [B, 3, H, W]; channels last in memory needs no copy. If the engine works on the host and the
+            images are on a CUDA device, they are copied to the host, and the views are copied back from pinned memory
+            without waiting.
         params: From `sample_view_params`, for this batch and image size.
         backend: auto, or a name in BACKENDS.
-        dtype: The views', one of VIEW_DTYPES; computed in float32 and rounded to nearest.
+        dtype: The views' dtype, one of VIEW_DTYPES; they are computed in float32 and rounded to nearest.
 
     Returns:
-        Views on `images_u8`'s device.
+        All views for one fused forward: [V*B, C, H, W] of `dtype`, on `images_u8`'s device, channels last in memory;
+        clean | AugMix x J | noise x N, so that `chunk(V)` separates them. Pixels are in [0, 1], but noise is not
+        clipped.
 
     Raises:
-        InputError: If the images are not uint8 [B, 3, H, W] with B >= 1, do not match `params`, or the backend is
+        InputError: The images are not uint8 [B, 3, H, W] with B >= 1 or do not match `params`, or the backend is
             unknown or not installed.
     """
     check(dtype in VIEW_DTYPES, "dtype", dtype, ", ".join(map(str, VIEW_DTYPES)))
@@ -117,9 +92,8 @@ def make_views(
     device = images_u8.device
     engine = choose_engine(backend, device)
     batch, channels, height, width = images_u8.shape
-    num_views = params.view_spec.num_views
     images = images_u8.permute(0, 2, 3, 1).to(engine.device).contiguous()
-    shape = (num_views * batch, height, width, channels)
+    shape = (params.view_spec.num_views * batch, height, width, channels)
     if engine.device == "cuda":
         out = torch.empty(shape, dtype=dtype, device=device)
     elif device.type == "cuda":
@@ -127,7 +101,7 @@ def make_views(
     else:
         out = host_memory.empty(shape)
     engine.fill_views(images, params, out)
-    return Views(out.to(device, dtype, non_blocking=True).permute(0, 3, 1, 2), num_views)
+    return out.to(device, dtype, non_blocking=True).permute(0, 3, 1, 2)
 
 
 def _check_images(images_u8: Tensor, params: ViewParams) -> None:

@@ -1,6 +1,7 @@
 """Blurs: Gaussian, defocus, zoom, glass, motion.
 
-Each function: images_u8 uint8 [N, H, W, 3], severity 1..5, seed, indices int64 [N] -> uint8 [N, H, W, 3].
+Each function takes images_u8, uint8 [N, H, W, 3], severity, 1..5, seed and indices, int64 [N]; it returns uint8
+[N, H, W, 3].
 """
 
 import math
@@ -10,27 +11,27 @@ from itertools import groupby
 import numpy as np
 
 from fastmagn.corruptions import BySize, is_large, parameters, random_view
-from fastmagn_kernels.corrupt_blur import (
+from fastmagn_kernels.corruptions.blur import (
     filter_batch,
     gaussian_blur_batch,
     glass_blur_batch,
     motion_blur_batch,
     zoom_blur_batch,
 )
-from fastmagn_kernels.rng import key_words
+from fastmagn_kernels.random.rng import key_words
 
 GAUSSIAN_SIGMA_PX = BySize(small=(0.4, 0.6, 0.7, 0.8, 1.0), large=(1.0, 2.0, 3.0, 4.0, 6.0))
-# The disk's radius, the sigma of its own blur.
+# The disk's radius, and the sigma of the blur of the disk itself.
 DEFOCUS_RADIUS_ALIAS_PX = BySize(
     small=((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1.0, 0.2), (1.5, 0.1)),
     large=((3.0, 0.1), (4.0, 0.5), (6.0, 0.5), (8.0, 0.5), (10.0, 0.5)),
 )
-# Factors from 1 to the first number in steps of the second, the end as numpy.arange takes it.
+# Zoom factors from 1 to the first number in steps of the second, as numpy.arange counts them.
 ZOOM_END_STEP = BySize(
     small=((1.06, 0.01), (1.11, 0.01), (1.16, 0.01), (1.21, 0.01), (1.26, 0.01)),
     large=((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03)),
 )
-# The blur's sigma, how far a pass moves pixels (at most, in each direction), the number of passes.
+# The blur's sigma, the farthest that a pass moves pixels in each direction, and the number of passes.
 GLASS_SIGMA_REACH_PASSES = BySize(
     small=((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2)),
     large=((0.7, 1, 2), (0.9, 2, 1), (1.0, 2, 3), (1.1, 3, 2), (1.5, 4, 2)),
@@ -45,7 +46,7 @@ _SMALLEST_TAP = 1e-9
 
 
 def gaussian_blur(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
-    """Gaussian blur, cut off at four sigmas, edges replicated (scikit-image's `gaussian`)."""
+    """Gaussian blur, truncated at four sigmas, with replicated edges (scikit-image's `gaussian`)."""
     out = np.empty_like(images_u8)
     weights = gaussian_weights(parameters(GAUSSIAN_SIGMA_PX, images_u8, severity), truncate=4)
     gaussian_blur_batch(as_rows(out), as_rows(images_u8), weights)
@@ -53,7 +54,7 @@ def gaussian_blur(images_u8: np.ndarray, severity: int, seed: int, indices: np.n
 
 
 def defocus_blur(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
-    """Correlation with a disk that is itself blurred; the border mirrors without repeating its edge."""
+    """Correlation with a blurred disk; the border is mirrored without repeating its edge."""
     out = np.empty_like(images_u8)
     taps = disk_taps(*parameters(DEFOCUS_RADIUS_ALIAS_PX, images_u8, severity))
     filter_batch(as_rows(out), as_rows(images_u8), *taps)
@@ -61,9 +62,9 @@ def defocus_blur(images_u8: np.ndarray, severity: int, seed: int, indices: np.nd
 
 
 def zoom_blur(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
-    """Mean of the image and its central zooms.
+    """The mean of the image and its central zooms.
 
-    Departs from the 32x32 sets' script for images that are not square: each side is cropped by its own length.
+    Departs from the 32x32 sets' script for images that are not square: the crop of each side depends on its own length.
     """
     out = np.empty_like(images_u8)
     tables = zoom_tables(*images_u8.shape[1:3], *parameters(ZOOM_END_STEP, images_u8, severity))
@@ -72,7 +73,7 @@ def zoom_blur(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarr
 
 
 def glass_blur(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
-    """Gaussian blur, pixels exchanged for one nearby, Gaussian blur again."""
+    """Gaussian blur, exchange of nearby pixels, and Gaussian blur again."""
     out = np.empty_like(images_u8)
     sigma_px, reach_px, passes = parameters(GLASS_SIGMA_REACH_PASSES, images_u8, severity)
     weights = gaussian_weights(sigma_px, truncate=4)
@@ -82,9 +83,10 @@ def glass_blur(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndar
 
 
 def motion_blur(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
-    """ImageMagick's motion blur in a direction uniform within 45 degrees of the horizontal.
+    """ImageMagick's motion blur, in a direction that is uniform within 45 degrees of the horizontal.
 
-    The 32x32 sets are ImageMagick's own, which rounds; the large ones' source computes in float64 and truncates.
+    The 32x32 sets were made by ImageMagick itself, which rounds; the source of the large ones computes in float64 and
+    truncates.
     """
     out = np.empty_like(images_u8)
     large = is_large(images_u8)
@@ -101,27 +103,30 @@ def as_rows(images_u8: np.ndarray) -> np.ndarray:
 
 
 def gaussian_weights(sigma_px: float, truncate: float) -> np.ndarray:
-    """A normalised Gaussian as SciPy samples it: float64 [2 r + 1], r = floor(truncate * sigma + 1/2)."""
+    """A normalised Gaussian, sampled as in SciPy: float64 [2 r + 1], r = floor(truncate * sigma + 1/2)."""
     radius = int(truncate * sigma_px + 0.5)
     weights = np.exp(-0.5 / (sigma_px * sigma_px) * np.arange(-radius, radius + 1) ** 2)
     return weights / weights.sum()
 
 
 def motion_weights(radius_px: float, sigma_px: float, large: bool) -> np.ndarray:
-    """ImageMagick's one-sided Gaussian, normalised: [2 ceil(radius) + 1], float32, for large images float64."""
+    """ImageMagick's one-sided Gaussian, normalised: [2 ceil(radius) + 1], float32 (float64 for large images)."""
     steps = np.arange(2 * math.ceil(radius_px) + 1)
-    weights = np.exp(-(steps**2) / (2 * sigma_px**2)) / (math.sqrt(2 * math.pi) * sigma_px)  # the source's last bits
+    weights = np.exp(-(steps**2) / (2 * sigma_px**2)) / (
+        math.sqrt(2 * math.pi) * sigma_px
+    )  # in this form, to equal the source to the last bit
     return (weights / weights.sum()).astype(np.float64 if large else np.float32)
 
 
 @lru_cache(maxsize=10)
 def disk_taps(radius_px: float, alias_sigma_px: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A disk blurred by a Gaussian of 3 x 3 px (5 x 5 for radii above 8 px), as taps of a filter.
+    """The filter taps of a disk that is blurred by a Gaussian of 3 x 3 px (5 x 5 for radii above 8 px).
 
-    OpenCV works in float32, whose rounding leaves sums a little above 1: a flat area keeps its level.
+    As in OpenCV the weights are computed in float32. Their sum is rounded to a little above 1, so a flat area keeps its
+    level.
 
     Returns:
-        dy, dx int64 [T], from -max(8, radius) to as much; weights float64 [T] (values of float32).
+        Offsets dy and dx, int64 [T], from -max(8, radius) to max(8, radius); weights, float64 [T] (float32 values).
     """
     half = max(8, math.ceil(radius_px))
     y, x = np.mgrid[-half : half + 1, -half : half + 1]
@@ -130,7 +135,7 @@ def disk_taps(radius_px: float, alias_sigma_px: float) -> tuple[np.ndarray, np.n
     reach = 1 if radius_px <= 8 else 2
     line = np.exp(-(np.arange(reach + 1) ** 2) / (2 * alias_sigma_px**2))
     line = np.float32(line / (line[0] + 2 * line[1:].sum()))
-    for _ in range(2):  # one axis, transposed, then the other
+    for _ in range(2):  # along one axis, then, transposed, along the other
         around = np.pad(disk, ((reach, reach), (0, 0)), mode="reflect")  # disks of 8 px and more touch their border
         centre = around[reach:-reach] * line[0]
         for k in range(1, reach + 1):
@@ -141,10 +146,10 @@ def disk_taps(radius_px: float, alias_sigma_px: float) -> tuple[np.ndarray, np.n
 
 
 def zoom_samples(side_px: int, factor: float) -> tuple[np.ndarray, np.ndarray]:
-    """Where a central zoom of a side samples it: first index int64 [side], weight of the next one float64 [side].
+    """The samples of a central zoom along a side: first index, int64 [side]; weight of the next one, float64 [side].
 
-    The centre, ceil(side / factor) px of it, is resampled with its end points fixed (SciPy's `zoom`, order 1), and
-    what is more than the side is trimmed at both ends.
+    The central ceil(side / factor) px are resampled with fixed end points (SciPy's `zoom`, order 1), and the result is
+    trimmed to the side at both ends.
     """
     first, weights = whole_zoom_samples(side_px, factor)
     trim = (len(first) - side_px) // 2
@@ -152,7 +157,7 @@ def zoom_samples(side_px: int, factor: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def whole_zoom_samples(side_px: int, factor: float) -> tuple[np.ndarray, np.ndarray]:
-    """`zoom_samples` before anything is trimmed: [Z], Z the side or a little more."""
+    """`zoom_samples` before trimming: [Z], where Z is the side or a little more."""
     crop = math.ceil(side_px / factor)
     zoomed = round(crop * factor)
     positions = np.arange(zoomed) * ((crop - 1) / (zoomed - 1))
@@ -162,10 +167,10 @@ def whole_zoom_samples(side_px: int, factor: float) -> tuple[np.ndarray, np.ndar
 
 @lru_cache(maxsize=16)
 def zoom_tables(height_px: int, width_px: int, end: float, step: float) -> tuple[np.ndarray, ...]:
-    """The zooms from 1 to `end` by `step`, neighbours that sample alike taken together.
+    """The zooms from 1 to `end` by `step`; consecutive zooms with the same samples are merged.
 
     Returns:
-        repeats, int64 [K]: how many zooms in turn are the same;
+        repeats, int64 [K]: how many consecutive zooms are the same;
         rows, int64 [K, H], and their weights, float64 [K, H]; columns and weights [K, W]: as in `zoom_samples`.
     """
     zooms = [(*zoom_samples(height_px, z), *zoom_samples(width_px, z)) for z in np.arange(1, end, step)]

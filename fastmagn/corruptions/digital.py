@@ -1,6 +1,7 @@
 """Brightness, contrast, saturation, JPEG, pixelation, elastic deformation.
 
-Each function: images_u8 uint8 [N, H, W, 3], severity 1..5, seed, indices int64 [N] -> uint8 [N, H, W, 3].
+Each function takes images_u8, uint8 [N, H, W, 3], severity, 1..5, seed and indices, int64 [N]; it returns uint8
+[N, H, W, 3].
 """
 
 import math
@@ -10,12 +11,12 @@ import numpy as np
 
 from fastmagn.corruptions import BySize, is_large, parameters, random_view
 from fastmagn.corruptions.blur import as_rows, gaussian_weights
-from fastmagn_kernels.corrupt_colour import contrast_batch, hsv_batch, pixelate_batch
-from fastmagn_kernels.corrupt_elastic import elastic_batch
-from fastmagn_kernels.corrupt_jpeg import jpeg_batch
-from fastmagn_kernels.rng import key_words
+from fastmagn_kernels.corruptions.colour import contrast_batch, hsv_batch, pixelate_batch
+from fastmagn_kernels.corruptions.elastic import elastic_batch
+from fastmagn_kernels.corruptions.jpeg import jpeg_batch
+from fastmagn_kernels.random.rng import key_words
 
-# The shift of the value in [0, 1].
+# Shift of the value in [0, 1].
 BRIGHTNESS_SHIFT = BySize(small=(0.05, 0.1, 0.15, 0.2, 0.3), large=(0.1, 0.2, 0.3, 0.4, 0.5))
 CONTRAST_FACTOR = BySize(small=(0.75, 0.5, 0.4, 0.3, 0.15), large=(0.4, 0.3, 0.2, 0.1, 0.05))
 SATURATE_FACTOR_SHIFT = BySize(
@@ -23,16 +24,16 @@ SATURATE_FACTOR_SHIFT = BySize(
     large=((0.3, 0.0), (0.1, 0.0), (2.0, 0.0), (5.0, 0.1), (20.0, 0.2)),
 )
 JPEG_QUALITY = BySize(small=(80, 65, 58, 50, 40), large=(25, 18, 15, 10, 7))
-# The coarse image's size as a share.
+# Size of the coarse image, as a share of the image's.
 PIXELATE_FACTOR = BySize(small=(0.95, 0.9, 0.85, 0.75, 0.65), large=(0.6, 0.5, 0.4, 0.3, 0.25))
-# Displacement, its smoothing, the affine warp's jitter. Small: in shares of the shorter side. Large: displacement in
-# shares of the height, smoothing in shares of each side along it, no warp.
+# Displacement, its smoothing, the affine warp's jitter. Small images: shares of the shorter side. Large images: the
+# displacement is a share of the height, the smoothing along a side is a share of that side, and there is no warp.
 ELASTIC_SHARES = BySize(
     small=((0.0, 0.0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03)),
     large=((0.0625, 0.01, 0.0), (0.08125, 0.01, 0.0), (0.10625, 0.01, 0.0), (0.125, 0.01, 0.0), (0.15, 0.01, 0.0)),
 )
 
-# The standard's example tables for quality 50 (ITU-T T.81, annex K), rows of growing vertical frequency.
+# The standard's example tables for quality 50 (ITU-T T.81, annex K); the vertical frequency grows from row to row.
 JPEG_LUMA_TABLE = (
     *(16, 11, 10, 16, 24, 40, 51, 61),
     *(12, 12, 14, 19, 26, 58, 60, 55),
@@ -53,14 +54,14 @@ JPEG_CHROMA_TABLE = (
 
 
 def brightness(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
-    """Add to the value of HSV."""
+    """Add to the value in HSV."""
     out = np.empty_like(images_u8)
     hsv_batch(as_pixels(out), as_pixels(images_u8), 1.0, 0.0, parameters(BRIGHTNESS_SHIFT, images_u8, severity))
     return out
 
 
 def saturate(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
-    """Scale and shift the saturation of HSV."""
+    """Scale and shift the saturation in HSV."""
     out = np.empty_like(images_u8)
     hsv_batch(as_pixels(out), as_pixels(images_u8), *parameters(SATURATE_FACTOR_SHIFT, images_u8, severity), 0.0)
     return out
@@ -74,9 +75,10 @@ def contrast(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarra
 
 
 def pixelate(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
-    """Pillow's BOX resize down and up again, for large images NEAREST up, to the bit.
+    """Resize down and up again as Pillow's BOX does (large images: up as NEAREST does), equal to the bit.
 
-    Except that Pillow 13 resizes images about twice as high as wide along the columns first: one level on some pixels.
+    One exception: Pillow 13 resizes images that are about twice as high as wide along the columns first; some pixels
+    then differ by one level.
     """
     out = np.empty_like(images_u8)
     _, height, width, _ = images_u8.shape
@@ -90,7 +92,7 @@ def pixelate(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarra
 
 
 def jpeg_compression(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
-    """JPEG, written and read, as Pillow with libjpeg-turbo does, to the bit."""
+    """Write and read a JPEG, equal to Pillow with libjpeg-turbo to the bit."""
     out = np.empty_like(images_u8)
     quality = parameters(JPEG_QUALITY, images_u8, severity)
     jpeg_batch(out, images_u8, jpeg_table(JPEG_LUMA_TABLE, quality), jpeg_table(JPEG_CHROMA_TABLE, quality))
@@ -100,7 +102,7 @@ def jpeg_compression(images_u8: np.ndarray, severity: int, seed: int, indices: n
 def elastic_transform(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
     """A random affine warp (mirrored border), then a smooth random displacement (reflected border), both bilinear.
 
-    The 32x32 sets' OpenCV samples the warp at 1/32 px; here the position is exact.
+    In the 32x32 sets OpenCV rounds the warp's positions to 1/32 px; here they are exact.
     """
     out = np.empty_like(images_u8)
     _, height, width, _ = images_u8.shape
@@ -119,7 +121,7 @@ def as_pixels(images_u8: np.ndarray) -> np.ndarray:
 
 
 def jpeg_table(table: tuple[int, ...], quality: int) -> np.ndarray:
-    """libjpeg's quantisation table for a quality, 1..100, from the one for 50: whole float64 [8, 8] in 1..255."""
+    """libjpeg's quantisation table for a quality, 1..100, from the one for 50: whole numbers 1..255, float64 [8, 8]."""
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
     return np.clip((np.array(table) * scale + 50) // 100, 1, 255).astype(np.float64).reshape(8, 8)
 
@@ -129,7 +131,7 @@ def box_weights(side_px: int, new_side_px: int) -> tuple[np.ndarray, np.ndarray]
     """Pillow's BOX filter from one side's length to another.
 
     Returns:
-        First source index of each output pixel, int64 [new_side]; weights in 2^-22, int64 [new_side, K].
+        The first source index of each output pixel, int64 [new_side]; weights in units of 2^-22, int64 [new_side, K].
     """
     scale = side_px / new_side_px
     reach = max(scale, 1.0)
@@ -139,7 +141,7 @@ def box_weights(side_px: int, new_side_px: int) -> tuple[np.ndarray, np.ndarray]
         centre = (x + 0.5) * scale
         starts[x] = max(int(centre - reach / 2 + 0.5), 0)
         window = np.arange(starts[x], min(int(centre + reach / 2 + 0.5), side_px))
-        position = (window - centre + 0.5) * (1 / reach)  # as Pillow rounds it: a position can lie on the edge
+        position = (window - centre + 0.5) * (1 / reach)  # rounded as in Pillow: a position can lie on the edge
         inside = ((position > -0.5) & (position <= 0.5)).astype(np.float64)
         weights[x, : len(window)] = (inside / inside.sum() * 2**22 + 0.5).astype(np.int64)
     return starts, weights
@@ -149,7 +151,7 @@ def box_weights(side_px: int, new_side_px: int) -> tuple[np.ndarray, np.ndarray]
 def nearest_weights(side_px: int, new_side_px: int) -> tuple[np.ndarray, np.ndarray]:
     """Pillow's NEAREST from one side's length to another, in the form of `box_weights` (K = 1).
 
-    Pillow adds up the steps: where a centre falls on an edge, the sum's rounding decides.
+    Pillow adds up the steps, so the sum's rounding decides if a centre falls on an edge.
     """
     step = side_px / new_side_px
     centres = np.cumsum(np.concatenate([[step / 2], np.full(new_side_px - 1, step)]))

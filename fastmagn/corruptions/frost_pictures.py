@@ -1,4 +1,4 @@
-"""The frost pictures: data of the PyPI package imagecorruptions-imaug, read without importing any of its code."""
+"""The frost pictures: data in the PyPI package imagecorruptions-imaug, read without importing its code."""
 
 import importlib.util
 import math
@@ -12,14 +12,14 @@ from fastmagn.errors import InputError
 
 FROST_FILES = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg", "frost6.jpg")
 
-_NUM_SMALL = 5  # the script that made the 32x32 sets draws from the first five, at a fifth of their size
+_NUM_SMALL = 5  # the script that made the 32x32 sets uses the first five pictures, at a fifth of their size
 _SHRINK = 5
-_MARGIN = 1.1  # room for crops to differ where a picture is made to fit the images
+_MARGIN = 1.1  # so that crops can differ if a picture is resized to fit the images
 
 
 def find_frost_pictures() -> tuple[Path, ...]:
-    """The six pictures' paths in the installed package; empty where the package or one of them is absent."""
-    # find_spec of a top-level package runs nothing of it; importing it would need OpenCV and its display libraries.
+    """The six pictures' paths in the installed package; empty if the package or one of the pictures is absent."""
+    # find_spec of a top-level package runs no code of it; importing it would need OpenCV and its display libraries.
     spec = importlib.util.find_spec("imagecorruptions")
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         paths = tuple(Path(folder) / "frost" / name for name in FROST_FILES)
@@ -29,10 +29,11 @@ def find_frost_pictures() -> tuple[Path, ...]:
 
 
 def frost_sizes(height_px: int, width_px: int, large: bool) -> tuple[tuple[int, int], ...]:
-    """The sizes (height, width), greater than the images', that pictures are cropped at.
+    """The sizes (height, width) to which pictures are resized before they are cropped; larger than the images.
 
-    Small images: five pictures at a fifth of their size, or where that is not enough 1.1 times what is. Large images:
-    six pictures at 1.1 times their size, or 1.1 times what it takes to cover the images.
+    Small images: five pictures at a fifth of their size, or, if that does not cover the images, at 1.1 times the
+    smallest size that does. Large images: six pictures at 1.1 times their size, or at 1.1 times the smallest size that
+    covers the images.
 
     Raises:
         InputError: The pictures are not installed.
@@ -51,12 +52,29 @@ def frost_sizes(height_px: int, width_px: int, large: bool) -> tuple[tuple[int, 
 
 
 def load_frost_pictures(sizes: tuple[tuple[int, int], ...]) -> tuple[np.ndarray, ...]:
-    """The pictures resized to `sizes` (height, width), as many as these: uint8 [h, w, 3] each, RGB.
+    """The first pictures, one for each of `sizes` (height, width), resized to it: uint8 [h, w, 3], RGB.
 
     Raises:
         InputError: The pictures are not installed.
     """
     return tuple(_resize(picture, *size) for picture, size in zip(_read_pictures(), sizes, strict=False))
+
+
+def cubic_taps(side_px: int, new_side_px: int) -> tuple[np.ndarray, np.ndarray]:
+    """The samples of a cubic resize (a = -3/4) along a side.
+
+    Source: R. Keys, "Cubic convolution interpolation for digital image processing", 1981; the border repeats its edge.
+
+    Returns:
+        Indices, int64 [new_side, 4]; weights in units of 2^-11, int64 [new_side, 4].
+    """
+    position = (np.arange(new_side_px) + 0.5) * (side_px / new_side_px) - 0.5
+    first = np.floor(position).astype(np.int64)
+    distance = abs(position[:, None] - (first[:, None] + np.arange(-1, 3)))
+    near = (1.25 * distance - 2.25) * distance**2 + 1
+    far = ((-0.75 * distance + 3.75) * distance - 6) * distance + 3
+    weights = np.rint(np.where(distance <= 1, near, far) * 2**11).astype(np.int64)
+    return np.clip(first[:, None] + np.arange(-1, 3), 0, side_px - 1), weights
 
 
 @cache
@@ -75,7 +93,7 @@ def _read_pictures() -> tuple[np.ndarray, ...]:
 
 
 def _resize(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """OpenCV's bicubic resize, in its fixed point; to a fifth of the size its bilinear one."""
+    """OpenCV's bicubic resize in its fixed-point arithmetic; its bilinear resize to a fifth of the size."""
     fifth = picture[_SHRINK // 2 :: _SHRINK, _SHRINK // 2 :: _SHRINK]
     if fifth.shape[:2] == (height, width):  # bilinear by exactly 1/5 samples at 5 i + 2
         return np.ascontiguousarray(fifth)
@@ -84,17 +102,3 @@ def _resize(picture: np.ndarray, height: int, width: int) -> np.ndarray:
     wide = sum(picture[:, columns[:, k]] * column_weights[:, k, None] for k in range(4))
     tall = sum(wide[rows[:, k]] * row_weights[:, k, None, None] for k in range(4))
     return np.uint8(np.clip((tall + 2**21) >> 22, 0, 255))
-
-
-def cubic_taps(side_px: int, new_side_px: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where a cubic resize (a = -3/4) of a side samples it: indices int64 [new_side, 4], weights in 2^-11 alike.
-
-    Source: R. Keys, "Cubic convolution interpolation for digital image processing", 1981; the border repeats its edge.
-    """
-    position = (np.arange(new_side_px) + 0.5) * (side_px / new_side_px) - 0.5
-    first = np.floor(position).astype(np.int64)
-    distance = abs(position[:, None] - (first[:, None] + np.arange(-1, 3)))
-    near = (1.25 * distance - 2.25) * distance**2 + 1
-    far = ((-0.75 * distance + 3.75) * distance - 6) * distance + 3
-    weights = np.rint(np.where(distance <= 1, near, far) * 2**11).astype(np.int64)
-    return np.clip(first[:, None] + np.arange(-1, 3), 0, side_px - 1), weights

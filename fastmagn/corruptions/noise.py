@@ -1,6 +1,7 @@
 """Noise: Gaussian, shot, impulse, speckle.
 
-Each function: images_u8 uint8 [N, H, W, 3], severity 1..5, seed, indices int64 [N] -> uint8 [N, H, W, 3].
+Each function takes images_u8, uint8 [N, H, W, 3], severity, 1..5, seed and indices, int64 [N]; it returns uint8
+[N, H, W, 3].
 """
 
 from functools import lru_cache
@@ -9,41 +10,33 @@ import numpy as np
 from scipy.special import pdtr
 
 from fastmagn.corruptions import BySize, parameters, random_view
-from fastmagn_kernels.corrupt_noise import impulse_noise_batch, normal_noise_batch, shot_noise_batch
-from fastmagn_kernels.rng import key_words
+from fastmagn_kernels.corruptions.noise import impulse_noise_batch, normal_noise_batch, shot_noise_batch
+from fastmagn_kernels.random.rng import key_words
 
-# The standard deviation of pixels in [0, 1].
+# Standard deviation, pixels in [0, 1].
 GAUSSIAN_STD = BySize(small=(0.04, 0.06, 0.08, 0.09, 0.10), large=(0.08, 0.12, 0.18, 0.26, 0.38))
-# Photons expected at white.
+# Expected number of photons of a white pixel.
 SHOT_PHOTONS = BySize(small=(500, 250, 100, 75, 50), large=(60, 25, 12, 5, 3))
-# The share of values replaced.
+# Share of the values that are replaced.
 IMPULSE_AMOUNT = BySize(small=(0.01, 0.02, 0.03, 0.05, 0.07), large=(0.03, 0.06, 0.09, 0.17, 0.27))
-# The standard deviation as a share of the pixel itself.
+# Standard deviation, as a share of the pixel's own value.
 SPECKLE_STD = BySize(small=(0.06, 0.1, 0.12, 0.16, 0.2), large=(0.15, 0.2, 0.35, 0.45, 0.6))
 
 
 def gaussian_noise(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
-    """x + std * z, z standard normal for each value."""
+    """x + std * z, with z standard normal for each value."""
     std = parameters(GAUSSIAN_STD, images_u8, severity)
     return _normal_noise(images_u8, std, False, "gaussian_noise", severity, seed, indices)
 
 
 def speckle_noise(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
-    """x + x * std * z, z standard normal for each value."""
+    """x + x * std * z, with z standard normal for each value."""
     std = parameters(SPECKLE_STD, images_u8, severity)
     return _normal_noise(images_u8, std, True, "speckle_noise", severity, seed, indices)
 
 
-def _normal_noise(images_u8, std, of_signal, name, severity, seed, indices) -> np.ndarray:
-    out = np.empty_like(images_u8)
-    flat, flat_out = images_u8.reshape(len(images_u8), -1), out.reshape(len(out), -1)
-    view = random_view(name, severity)
-    normal_noise_batch(flat_out, flat, np.float32(std), of_signal, view, indices, *key_words(seed))
-    return out
-
-
 def shot_noise(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
-    """k / photons, k Poisson with mean x * photons, by inverting the distribution function."""
+    """k / photons, with k from a Poisson distribution of mean x * photons, by inverting the distribution function."""
     out = np.empty_like(images_u8)
     flat, flat_out = images_u8.reshape(len(images_u8), -1), out.reshape(len(out), -1)
     tables = shot_tables(parameters(SHOT_PHOTONS, images_u8, severity))
@@ -53,14 +46,16 @@ def shot_noise(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndar
 
 @lru_cache(maxsize=10)
 def shot_tables(photons: int) -> tuple[np.ndarray, np.ndarray]:
-    """Tables that turn a level and a uniform word of 32 bits into the level after shot noise.
+    """Tables that map a level and a uniform 32-bit word to the level after shot noise.
 
-    Levels in and out are 256 each, so all of shot noise is 256 distribution functions over 256 levels: exact, each
-    probability to 2^-32, with no Poisson sampler that would take a varying number of draws.
+    There are 256 input levels and 256 output levels, so shot noise consists of 256 distribution functions over 256
+    levels. The tables hold each probability to 2^-32, and no Poisson sampler is needed, which would take a varying
+    number of draws.
 
     Returns:
-        Start levels, uint8 [256, 256]: by level in and the word's top byte, the first level out that can be.
-        Last words, uint32 [256, 256]: by level in and level out, the largest word that gives at most this level.
+        First levels, uint8 [256, 256]: for an input level and the word's top byte, the lowest possible output level.
+        Last words, uint32 [256, 256]: for an input level and an output level, the largest word that gives at most this
+        level.
     """
     counts = np.arange(photons + 1)
     level_of_count = (np.clip(counts / photons, 0, 1) * 255).astype(np.uint8)
@@ -75,10 +70,20 @@ def shot_tables(photons: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def impulse_noise(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
-    """Salt and pepper, half each, for each value by itself (scikit-image's random_noise, mode "s&p")."""
+    """Salt and pepper, half each, for each value separately (scikit-image's random_noise, mode "s&p")."""
     out = np.empty_like(images_u8)
     flat, flat_out = images_u8.reshape(len(images_u8), -1), out.reshape(len(out), -1)
     flip_below = round(parameters(IMPULSE_AMOUNT, images_u8, severity) * 2**32)
     bounds = np.uint64(flip_below // 2), np.uint64(flip_below)
     impulse_noise_batch(flat_out, flat, *bounds, random_view("impulse_noise", severity), indices, *key_words(seed))
+    return out
+
+
+def _normal_noise(
+    images_u8: np.ndarray, std: float, of_signal: bool, name: str, severity: int, seed: int, indices: np.ndarray
+) -> np.ndarray:
+    out = np.empty_like(images_u8)
+    flat, flat_out = images_u8.reshape(len(images_u8), -1), out.reshape(len(out), -1)
+    view = random_view(name, severity)
+    normal_noise_batch(flat_out, flat, np.float32(std), of_signal, view, indices, *key_words(seed))
     return out

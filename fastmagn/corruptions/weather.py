@@ -1,6 +1,7 @@
 """Snow, frost, fog and spatter.
 
-Each function: images_u8 uint8 [N, H, W, 3], severity 1..5, seed, indices int64 [N] -> uint8 [N, H, W, 3].
+Each function takes images_u8, uint8 [N, H, W, 3], severity, 1..5, seed and indices, int64 [N]; it returns uint8
+[N, H, W, 3].
 """
 
 from functools import lru_cache
@@ -11,13 +12,13 @@ import numpy as np
 from fastmagn.corruptions import BySize, is_large, parameters, random_view
 from fastmagn.corruptions.blur import gaussian_weights, motion_weights, whole_zoom_samples, zoom_samples
 from fastmagn.corruptions.frost_pictures import frost_sizes, load_frost_pictures
-from fastmagn_kernels.corrupt_spatter import spatter_batch
-from fastmagn_kernels.corrupt_weather import fog_batch, frost_batch, snow_batch
-from fastmagn_kernels.rng import key_words
+from fastmagn_kernels.corruptions.spatter import spatter_batch
+from fastmagn_kernels.corruptions.weather import fog_batch, frost_batch, snow_batch
+from fastmagn_kernels.random.rng import key_words
 
 
 class Snow(NamedTuple):
-    """Flakes are normal draws (mean, std), magnified, kept from the threshold on, blown by a motion blur."""
+    """Flakes are normal draws (mean, std), magnified, kept at or above the threshold, and blown by a motion blur."""
 
     mean: float
     std: float
@@ -29,7 +30,7 @@ class Snow(NamedTuple):
 
 
 class Spatter(NamedTuple):
-    """Liquid is where smoothed normal draws (mean, std, sigma) reach the threshold."""
+    """Liquid covers the pixels where smoothed normal draws (mean, std, sigma) reach the threshold."""
 
     mean: float
     std: float
@@ -55,7 +56,7 @@ SNOW = BySize(
         Snow(0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
     ),
 )
-# Of the image, of the frost.
+# Shares of the image and of the frost.
 FROST_SHARES = BySize(
     small=((1.0, 0.2), (1.0, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45)),
     large=((1.0, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75)),
@@ -85,10 +86,10 @@ MUD_COLOUR = (63 / 255, 42 / 255, 20 / 255)
 
 
 def snow(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
-    """Flakes blown by the wind and their image turned by 180 degrees, on a whitened image.
+    """Flakes blown by the wind, and the same flakes turned by 180 degrees, on a whitened image.
 
-    In the 32x32 sets the wind blows on whole levels of the layer's middle; in the large ones on the layer as it is, of
-    which the top left is taken.
+    In the 32x32 sets the motion blur works on the middle of the layer, rounded to whole levels. In the large ones it
+    works on the layer as it is, and the top left of the result is used.
     """
     out = np.empty_like(images_u8)
     s, large = parameters(SNOW, images_u8, severity), is_large(images_u8)
@@ -103,7 +104,7 @@ def snow(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -
 
 
 def frost(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
-    """Weighted sum with a crop of one of five (large images: six) pictures of frost.
+    """A weighted sum with a crop of one of five (large images: six) pictures of frost.
 
     Raises:
         InputError: The pictures are not installed.
@@ -115,21 +116,8 @@ def frost(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) 
     return out
 
 
-@lru_cache(maxsize=4)
-def _frost_arrays(sizes: tuple[tuple[int, int], ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The pictures at these sizes (height, width), as the kernel takes them.
-
-    Returns:
-        Pixels, uint8 [P, 3]; first pixel, height and width of each picture, int64 [5 or 6].
-    """
-    pictures = load_frost_pictures(sizes)
-    heights, widths = np.array([picture.shape[:2] for picture in pictures], np.int64).T.copy()
-    starts = np.cumsum(heights * widths) - heights * widths
-    return np.concatenate([picture.reshape(-1, 3) for picture in pictures]), starts, heights, widths
-
-
 def fog(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
-    """Add diamond-square plasma and scale back to the image's own maximum."""
+    """Diamond-square plasma added to the image, scaled back to the image's own maximum."""
     out = np.empty_like(images_u8)
     amount, decay = parameters(FOG_AMOUNT_DECAY, images_u8, severity)
     map_side = 1 << (max(images_u8.shape[1:3]) - 1).bit_length()
@@ -141,7 +129,7 @@ def fog(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) ->
 def spatter(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
     """Splashes of water (severities 1 to 3), lit by the distance to their edges, or of mud (4 and 5).
 
-    Departs from the source only where no water is left: the image stays, where the source divides 0 by 0.
+    Departs from the source only if no water is left: the image stays unchanged, and the source divides 0 by 0.
     """
     out = np.empty_like(images_u8)
     s = parameters(SPATTER, images_u8, severity)
@@ -153,3 +141,16 @@ def spatter(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray
     keys = (random_view("spatter", severity), indices, *key_words(seed))
     spatter_batch(out, images_u8, liquid, weights, mud, mud_weights, s.water_opacity, colour, *keys)
     return out
+
+
+@lru_cache(maxsize=4)
+def _frost_arrays(sizes: tuple[tuple[int, int], ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The pictures at these sizes (height, width), in the form that the kernel takes.
+
+    Returns:
+        All pixels, uint8 [P, 3]; the first pixel, the height and the width of each picture, int64 [5 or 6].
+    """
+    pictures = load_frost_pictures(sizes)
+    heights, widths = np.array([picture.shape[:2] for picture in pictures], np.int64).T.copy()
+    starts = np.cumsum(heights * widths) - heights * widths
+    return np.concatenate([picture.reshape(-1, 3) for picture in pictures]), starts, heights, widths

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 from their published Python layouts.
+"""CIFAR-10 and CIFAR-100, read from their published Python layouts.
 
 Source: A. Krizhevsky, "Learning multiple layers of features from tiny images", 2009;
 https://www.cs.toronto.edu/~kriz/cifar.html describes the files.
@@ -15,13 +15,13 @@ import numpy as np
 
 from fastmagn.data.image_set import ImageSet
 from fastmagn.data.plain_pickle import read_plain_pickle
-from fastmagn.errors import InputError
-from fastmagn.files import replace_file
+from fastmagn.errors import InputError, one_line
+from fastmagn.machine.files import replace_file
 
 _SIDE_PX = 32
 _BYTES_PER_IMAGE = 3 * _SIDE_PX * _SIDE_PX
-# Published files have up to 33 bytes an image besides its pixels. Written again by Python 3 under protocol 2, a byte
-# above 127 takes two, and a file name an encoding call.
+# Published files have up to 33 bytes per image besides its pixels. In files that Python 3 has written again under
+# protocol 2, a byte above 127 takes two bytes, and a file name takes an encoding call.
 _MAX_FILE_BYTES_PER_IMAGE = 2 * _BYTES_PER_IMAGE + 256
 _MAX_META_BYTES = 65_536
 # URLError and timeouts are OSErrors; a wrong MD5 is a RuntimeError.
@@ -31,7 +31,7 @@ _MAX_ARCHIVED_BYTES = 50_000 * _MAX_FILE_BYTES_PER_IMAGE
 
 @dataclass(frozen=True, kw_only=True)
 class CifarLayout:
-    """Where a CIFAR set keeps what, and what it must hold."""
+    """The files of a CIFAR set, and what they must hold."""
 
     name: str
     title: str
@@ -52,7 +52,7 @@ class CifarLayout:
         return (*self.train_files, self.test_file, self.meta_file)
 
 
-# Means and standard deviations of the training images, as published with most CIFAR code; the tests compute them again.
+# Means and standard deviations are those of the training images, as in most CIFAR code; the tests compute them again.
 CIFAR10 = CifarLayout(
     name="cifar10",
     title="CIFAR-10",
@@ -96,16 +96,16 @@ def load_cifar100(folder: Path, download: bool) -> ImageSet:
 
 
 def read_cifar(layout: CifarLayout, folder: Path, download: bool) -> ImageSet:
-    """The set whose published folder lies in `folder`; a copy with its images in another order is as good.
+    """The set whose published folder is in `folder`; a copy with its images in another order is accepted too.
 
     Args:
-        layout: Which set.
-        folder: Holds `layout.folder`.
-        download: Fetch the published archive into `folder` (170 MB) when a file is missing.
+        layout: The set.
+        folder: The folder that holds `layout.folder`.
+        download: Fetch the published archive into `folder` (170 MB) if a file is missing.
 
     Raises:
-        InputError: A file is missing, or is not what was published: count, labels, shape, dtype, class names; or the
-            download failed.
+        InputError: A file is missing or differs from the published one in count, labels, shape, dtype or class names;
+            or the download failed.
     """
     source = folder / layout.folder
     if download and _missing(layout, source):
@@ -114,8 +114,8 @@ def read_cifar(layout: CifarLayout, folder: Path, download: bool) -> ImageSet:
     if missing:
         raise InputError(
             f"data.dir: looked for {layout.title} in {source}; missing {', '.join(missing)}; expected"
-            f" {', '.join(layout.files)}. Give the folder that holds {layout.folder} by --data.dir, let it be fetched"
-            " by --data.download true, or use --data.name digits, which needs no files."
+            f" {', '.join(layout.files)}. Name the folder that holds {layout.folder} with --data.dir, fetch it with"
+            " --data.download true, or use --data.name digits, which needs no files."
         )
     class_names = _read_class_names(layout, source / layout.meta_file)
     train = [_read_images(layout, source / file, layout.num_images_per_train_file) for file in layout.train_files]
@@ -139,7 +139,7 @@ def _missing(layout: CifarLayout, source: Path) -> list[str]:
 def _download(layout: CifarLayout, folder: Path) -> None:
     """Fetch the published archive with torchvision, which checks its MD5 before anything is unpacked.
 
-    torchvision's data set classes would do it too, but write wherever an archive says and go on to unpickle the files.
+    torchvision's data set classes are not used: they write wherever an archive says, and then unpickle the files.
     """
     from torchvision.datasets import CIFAR10 as TorchvisionCifar10
     from torchvision.datasets import CIFAR100 as TorchvisionCifar100
@@ -150,18 +150,17 @@ def _download(layout: CifarLayout, folder: Path) -> None:
         download_url(published.url, str(folder), filename=published.filename, md5=published.tgz_md5)
         _unpack(layout, folder / published.filename, folder)
     except _DOWNLOAD_ERRORS as error:
-        reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"data.download: {layout.title} could not be fetched from {published.url} ({reason}). Put"
+            f"data.download: {layout.title} could not be fetched from {published.url} ({one_line(error)}). Put"
             f" {layout.folder} into {folder} by hand, or use --data.name digits, which needs no files."
         ) from error
 
 
 def _unpack(layout: CifarLayout, archive: Path, folder: Path) -> None:
-    """Write the set's files from an archive, and nothing else that it holds.
+    """Write the set's files from an archive, and nothing else that the archive holds.
 
     Raises:
-        RuntimeError: A file of the set is not in it, or is there as a link or of more than its largest size.
+        RuntimeError: A file of the set is missing from the archive, is a link, or is too large.
     """
     with tarfile.open(archive) as opened:
         for file in layout.files:
@@ -171,7 +170,7 @@ def _unpack(layout: CifarLayout, archive: Path, folder: Path) -> None:
             except KeyError:
                 raise RuntimeError(f"{archive.name} has no {name}") from None
             if not member.isfile() or member.size > _MAX_ARCHIVED_BYTES:
-                raise RuntimeError(f"{archive.name}: {name} is no file of a CIFAR set")
+                raise RuntimeError(f"{archive.name}: {name} is not a file of a CIFAR set")
             with opened.extractfile(member) as content, replace_file(folder / layout.folder / file) as target:
                 shutil.copyfileobj(content, target)
 
@@ -189,7 +188,7 @@ def _read_class_names(layout: CifarLayout, path: Path) -> tuple[str, ...]:
 
 
 def _read_images(layout: CifarLayout, path: Path, num_images: int) -> tuple[np.ndarray, np.ndarray]:
-    """A file's images, uint8 [N, 32, 32, 3], and labels, int64 [N]."""
+    """A file's images, uint8 [N, 32, 32, 3], and its labels, int64 [N]."""
     content = read_plain_pickle(path, num_images * _MAX_FILE_BYTES_PER_IMAGE)
     planes_u8 = _get(content, "data", path)
     shape = (num_images, _BYTES_PER_IMAGE)
@@ -206,7 +205,7 @@ def _read_labels(layout: CifarLayout, path: Path, values: Any, num_images: int) 
     is_list = isinstance(values, list) and all(type(value) is int for value in values)
     is_array = isinstance(values, np.ndarray) and values.dtype == np.int64 and values.ndim == 1
     if not (is_list or is_array) or len(values) != num_images:
-        got = f"{len(values)} entries" if is_list or is_array else f"a {type(values).__name__} of other than integers"
+        got = f"{len(values)} entries" if is_list or is_array else "not a list of integers"
         raise InputError(
             f"{path}: {layout.labels_key!r} is {got}; expected {num_images} integer labels. Download it again."
         )

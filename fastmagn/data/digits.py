@@ -12,18 +12,18 @@ _SIDE_PX = 32
 
 
 def load_digits(folder: Path, download: bool) -> ImageSet:
-    """The 1,797 digits of 8x8 pixels, enlarged to 32x32: 1,198 to train, 599 to test.
+    """The 1,797 digits of 8x8 pixels, enlarged to 32x32: 1,198 training and 599 test images.
 
-    A value v in 0..16 becomes the byte round(255 v / 16), halves up; each image is then enlarged by Pillow's bilinear
-    filter and its grey repeated in three channels. Sample i of scikit-learn's order is a test image when i % 3 == 2:
-    that order mostly cycles through the ten digits, and 3 has no factor in common with 10, so both parts keep every
-    digit at about a tenth. Mean and std are computed from the training images.
+    A value v in 0..16 becomes the byte round(255 v / 16), halves rounded up. Each image is then enlarged with Pillow's
+    bilinear filter, and its grey is repeated in three channels. Sample i, in scikit-learn's order, is a test image if
+    i % 3 == 2: this order mostly cycles through the ten digits, and 3 and 10 have no common factor, so every digit is
+    about a tenth of both parts. Mean and standard deviation are computed from the training images.
 
     Args:
-        folder: Not read: the images come with scikit-learn.
-        download: Not read.
+        folder: Not used: the images come with scikit-learn.
+        download: Not used.
 
-    Source: E. Alpaydin, C. Kaynak, "Optical recognition of handwritten digits", UCI, 1998 (its test part).
+    Source: E. Alpaydin, C. Kaynak, "Optical recognition of handwritten digits", UCI, 1998 (its test set).
     """
     digits = sklearn.datasets.load_digits()
     small_u8 = ((digits.images.astype(np.int64) * 255 + 8) // 16).astype(np.uint8)

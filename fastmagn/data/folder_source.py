@@ -1,73 +1,50 @@
-"""Batches from files of images, decoded a few batches ahead on threads; by Pillow here, by DALI in dali_decoder.py.
+"""Training batches from image files, decoded a few batches ahead on threads by Pillow or DALI.
 
-Which image comes when, and which crop of it, is a pure function of (seed, epoch, sample index), drawn here for every
-decoder: so neither batch size, number of processes, decoder nor an interruption changes what an image looks like, and a
-resumed run needs no state but its position. That is why DALI decodes what it is told to (`image_slice`) and neither
-shuffles nor shards (`readers.file` shuffles within a buffer, and its state knows nothing of the other decoder).
+The order of the images and the crop of each are a pure function of (seed, epoch, sample index), drawn here for every
+decoder. So neither the batch size, the number of processes, the decoder nor an interruption changes an image, and a
+resumed run needs no state except its position. For this reason DALI decodes the crops it is given (`image_slice`) and
+neither shuffles nor shards: its `readers.file` shuffles within a buffer, whose state the other decoder does not have.
 
-Shapes: N images of the set, B batch, S image_size.
+Legend: N images of the set, B batch, S image_size.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from importlib.util import find_spec
-from typing import NamedTuple, Protocol
+from collections.abc import Iterator
+from concurrent.futures import wait
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from fastmagn.config import DataConfig
-from fastmagn.data.image_files import UNREADABLE, ImageFiles, open_upright_rgb, reason
-from fastmagn.data.image_folder import GREY, FolderImages, num_threads, warn_of_grey
+from fastmagn.config.schema import DataConfig
+from fastmagn.data.files.crops import BATCHES_AHEAD, Decoder, Pending, PillowDecoder, has_dali
+from fastmagn.data.files.decoding import Unreadable, warn_of_grey
+from fastmagn.data.files.headers import ImageFiles
+from fastmagn.data.files.on_demand import FolderImages
 from fastmagn.data.image_set import ImagePart
-from fastmagn.data.source import Batch, check_batch_size
+from fastmagn.data.source import Batch, DeviceSource, check_batch_size
 from fastmagn.errors import InputError
-from fastmagn_kernels import crops, rng
+from fastmagn_kernels.random import crops, rng
 
-BATCHES_AHEAD = 2  # decoded, or being decoded, beyond the one that was asked for
-STALL_S = 300.0  # a disk that has not answered by then does not
-
-
-class Pending(NamedTuple):
-    """A batch that is being decoded.
-
-    Args:
-        work: What has to end first; a failure in it is raised by `finish`.
-        names: For each of `work`, the file it waits for.
-        finish: The images, uint8 [B, S, S, 3]; for each that could not be decoded, which is mid-grey: its name and why.
-    """
-
-    work: list[Future]
-    names: list[str]
-    finish: Callable[[], tuple[Tensor, list[str]]]
-
-
-class Decoder(Protocol):
-    """Starts to decode `rows` [B] of its files, cut out as `boxes` int64 [B, 4] (top, left, height, width) say."""
-
-    description: str
-
-    def start(self, rows: np.ndarray, boxes: np.ndarray) -> Pending: ...
+PILLOW = ("pillow", "torchvision")  # `data.source`: today's name, and that of older configurations
+STALL_S = 300.0  # a disk that has not answered by then will not answer
 
 
 class FolderSource:
     """Yields a training part's batches of random resized crops, in an order that is a function of (seed, epoch).
 
-    The flip is not made here: it is one of the views' parameters (`augment.horizontal_flip`).
+    Images are not flipped here: the flip is one of the views' parameters (`augment.horizontal_flip`).
 
     Args:
         part: Images to train on; `part.images_u8` is a FolderImages.
-        batch_size: Images a step of all processes together, 1..N. What is left of an epoch after its last full batch is
+        batch_size: Images per step of all processes together, 1..N. The images after an epoch's last full batch are
             dropped.
         seed: The run's seed, 0..2^64 - 1.
         device: Where the batches go.
-        share: Which of each batch's rows to yield, where several processes share it; all by default.
+        share: The rows of each batch to yield, if several processes share it; all by default.
 
     Raises:
-        InputError: `batch_size` is below 1 or above N; `data.source` is dali, which is not installed.
+        InputError: `batch_size` is below 1 or above N, or `data.source` is dali, which is not installed.
     """
 
     def __init__(
@@ -88,11 +65,11 @@ class FolderSource:
 
     @property
     def description(self) -> str:
-        """Who decodes, for people."""
+        """Which decoder is used, in words."""
         return self._decoder.description
 
     def boxes(self, rows: np.ndarray, epoch: int) -> np.ndarray:
-        """Where the random resized crops of `rows` [B] are: int64 [B, 4], top, left, height, width, px."""
+        """The random resized crops of `rows` [B]: int64 [B, 4], top, left, height, width, px."""
         boxes = np.empty((len(rows), 4), np.int64)
         keys = rng.key_words(self.seed)
         min_area = float(self._config.min_crop_area)
@@ -100,24 +77,24 @@ class FolderSource:
         return boxes
 
     def batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
-        """This process's share of the epoch's batches from `start_step` on, by `rng.permutation(N, seed, epoch)`.
+        """This process's share of the epoch's batches from `start_step`, ordered by `rng.permutation(N, seed, epoch)`.
 
-        An image that cannot be decoded is mid-grey: every index still comes once, and a warning at the end of the epoch
-        counts these.
+        Mid-grey stands in for an image that cannot be decoded: every index still comes once, and a warning at the end
+        of the epoch counts these.
 
         Args:
             epoch: 0..2^32 - 2.
             start_step: First batch to yield, 0..steps_per_epoch; the batches do not depend on it.
 
         Raises:
-            InputError: No image of a batch can be read, or one has not come for STALL_S.
+            InputError: No image of a batch can be read, or an image has not come for STALL_S.
         """
         assert 0 <= start_step <= self.steps_per_epoch
         order = rng.permutation(len(self._indices), self.seed, epoch)
         first_rows = range(start_step * self.batch_size, self.steps_per_epoch * self.batch_size, self.batch_size)
         shares = (order[first + self._share.start : first + self._share.stop] for first in first_rows)
         pending: deque[tuple[np.ndarray, Pending]] = deque()
-        failed: list[str] = []
+        unreadable: list[Unreadable] = []
         try:
             while True:
                 while len(pending) <= BATCHES_AHEAD and (rows := next(shares, None)) is not None:
@@ -125,35 +102,43 @@ class FolderSource:
                 if not pending:
                     break
                 rows, decoding = pending.popleft()
-                images, unreadable = self._finished(decoding)
-                failed += unreadable
+                images, faults = self._finished(decoding)
+                unreadable += faults
                 labels = torch.from_numpy(self._labels[rows])
                 yield Batch(images.permute(0, 3, 1, 2), _to(labels, self._device), self._indices[rows])
         finally:
             for _, decoding in pending:
                 for future in decoding.work:
                     future.cancel()
-            warn_of_grey(failed, self._files.root)
+            warn_of_grey(unreadable, self._files.root)
 
-    def _finished(self, decoding: Pending) -> tuple[Tensor, list[str]]:
+    def _finished(self, decoding: Pending) -> tuple[Tensor, list[Unreadable]]:
         _, late = wait(decoding.work, timeout=STALL_S)
         if late:
-            name = next(name for name, future in zip(decoding.names, decoding.work, strict=True) if future in late)
+            path = next(path for path, future in zip(decoding.paths, decoding.work, strict=True) if future in late)
             raise InputError(
-                f"{self._files.root}: no image for {STALL_S:.0f} s, waiting for {name}; expected a disk that answers."
-                " The same command goes on from the last checkpoint."
+                f"{self._files.root}: no image for {STALL_S:.0f} s, waiting for {path}; expected a disk that answers."
+                " The same command resumes from the last checkpoint."
             )
         images, unreadable = decoding.finish()
         if len(unreadable) == len(images) > 1:
             raise InputError(
                 f"{self._files.root}: none of the {len(images)} images of a batch can be read: {unreadable[0]};"
-                " expected the files that were there at the start. The same command goes on from the last checkpoint."
+                " expected the files that were there at the start. The same command resumes from the last checkpoint."
             )
         if images.device.type != self._device.type:
             return _to(images, self._device), unreadable
         if images.is_cuda:
-            images.record_stream(torch.cuda.current_stream(self._device))  # it was made on the decoder's own
+            images.record_stream(torch.cuda.current_stream(self._device))  # the decoder's stream made them
         return images, unreadable
+
+
+def make_source(
+    part: ImagePart, *, batch_size: int, seed: int, device: torch.device, share: slice
+) -> DeviceSource | FolderSource:
+    """The source of a training part's batches: its images are in the device's memory, or decoded when needed."""
+    kind = FolderSource if isinstance(part.images_u8, FolderImages) else DeviceSource
+    return kind(part, batch_size=batch_size, seed=seed, device=device, share=share)
 
 
 def choose_decoder(files: ImageFiles, config: DataConfig, device: torch.device) -> Decoder:
@@ -162,62 +147,15 @@ def choose_decoder(files: ImageFiles, config: DataConfig, device: torch.device) 
     Raises:
         InputError: It is dali, which is not installed.
     """
-    if config.source == "torchvision" or (config.source == "auto" and not has_dali()):
+    if config.source in PILLOW or (config.source == "auto" and not has_dali()):
         return PillowDecoder(files, config, device)
-    from fastmagn.data.dali_decoder import DaliDecoder
+    from fastmagn.data.files.dali_crops import DaliDecoder
 
     return DaliDecoder(files, config, device)
 
 
-def has_dali() -> bool:
-    """Whether NVIDIA DALI is installed."""
-    return find_spec("nvidia") is not None and find_spec("nvidia.dali") is not None
-
-
-class PillowDecoder:
-    """Decodes each image by Pillow on one of `data.num_workers` threads; it holds no lock while it does."""
-
-    def __init__(self, files: ImageFiles, config: DataConfig, device: torch.device) -> None:
-        self.files, self.image_size, self.device = files, config.image_size, device
-        threads = num_threads(config)
-        self.pool = ThreadPoolExecutor(threads, "decode")
-        without = "" if config.source == "torchvision" or has_dali() else "; DALI, which is faster, is not installed"
-        self.description = f"Pillow on {threads} threads{without}"
-
-    def start(self, rows: np.ndarray, boxes: np.ndarray) -> Pending:
-        shape = (len(rows), self.image_size, self.image_size, 3)
-        images = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
-        paths = [self.files.path(row) for row in rows]
-        work = [
-            self.pool.submit(fill_crop, path, box, out)
-            for path, box, out in zip(paths, boxes.tolist(), images.numpy(), strict=True)
-        ]
-        return Pending(work, paths, lambda: (images, [entry for future in work if (entry := future.result())]))
-
-
-def fill_crop(path: str, box: tuple[int, int, int, int], out: np.ndarray) -> str | None:
-    """A file's crop, by Pillow, into `out` uint8 [S, S, 3]; or mid-grey, and the path with the reason returned."""
-    try:
-        out[:] = resize_crop(crop_of(open_upright_rgb(path), box), len(out))
-    except UNREADABLE as error:
-        out[:] = GREY
-        return f"{path} ({reason(error, path)})"
-    return None
-
-
-def crop_of(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
-    """The box (top, left, height, width) of an image."""
-    top, left, height, width = box
-    return image.crop((left, top, left + width, top + height))
-
-
-def resize_crop(image: Image.Image, side: int) -> np.ndarray:
-    """Bilinear, antialiased: torchvision's resize of a Pillow image. uint8 [side, side, 3]."""
-    return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
-
-
 def _to(tensor: Tensor, device: torch.device) -> Tensor:
-    """On `device`, through pinned memory where it is CUDA, as other copies would wait for it."""
+    """A tensor on `device`; to CUDA it goes through pinned memory, as other copies would wait for the device."""
     if device.type != "cuda":
         return tensor
     return (tensor if tensor.is_pinned() else tensor.pin_memory()).to(device, non_blocking=True)

@@ -8,16 +8,16 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from fastmagn.errors import check
-from fastmagn_kernels import rng
+from fastmagn_kernels.random import rng
 
-# Training epochs count from 0 and never come here, so the split shares no draw with an epoch's order.
+# Training epochs count from 0 and never reach this one, so the split shares no draw with an epoch's order.
 _SPLIT_EPOCH = 2**32 - 1
 
 
 class Images(Protocol):
-    """uint8 [N, H, W, 3] images: an array, or what decodes them when `np.asarray` asks for the pixels.
+    """uint8 [N, H, W, 3] images: an array, or an object that decodes them when `np.asarray` asks for the pixels.
 
-    Indexed by a slice or by int64 [n] rows it gives fewer of them, of the same kind.
+    A slice or int64 [n] rows as index give fewer images, as an object of the same kind.
     """
 
     dtype: np.dtype
@@ -61,9 +61,9 @@ class ImageSet:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Tells this training set from any other: SHA-256 of shapes, class names, images and labels; 0.1 s for CIFAR.
+        """Identifies the training set: SHA-256 of shapes, class names, images and labels; takes 0.1 s for CIFAR.
 
-        Images in files stand by their own fingerprint: they are not decoded for this.
+        Images in files contribute their own fingerprint and are not decoded.
         """
         images_u8 = self.train_images_u8
         digest = hashlib.sha256(repr((images_u8.shape, self.class_names)).encode())
@@ -84,7 +84,13 @@ class ImageSet:
 
 
 class ImagePart(NamedTuple):
-    """Some of the training images: uint8 [N, H, W, 3], int64 [N], and their int64 [N] indices in the whole set."""
+    """A part of the training images.
+
+    Args:
+        images_u8: uint8 [N, H, W, 3].
+        labels: int64 [N].
+        indices: int64 [N], the images' indices in the whole training set.
+    """
 
     images_u8: Images
     labels: np.ndarray
@@ -94,9 +100,9 @@ class ImagePart(NamedTuple):
 def split_validation(image_set: ImageSet, num_images: int, seed: int) -> tuple[ImagePart, ImagePart]:
     """Split the training images into a training part and `num_images` held out for validation.
 
-    The held-out images are the first of a permutation of all, drawn from the seed; they are not stratified. Both parts
-    keep the order and the sample indices of the full set, so an image sees the same views with and without a split.
-    `num_images` 0 gives the whole set (not copied) and an empty part.
+    The held-out images are the first of a permutation of all images, drawn from the seed; they are not stratified. Both
+    parts keep the order and the sample indices of the full set, so an image gets the same views with and without a
+    split. With `num_images` 0 the parts are the whole set (not copied) and an empty part.
 
     Raises:
         InputError: `num_images` is negative or leaves no image to train on.

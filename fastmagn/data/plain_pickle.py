@@ -1,11 +1,11 @@
-"""Reads the pickles that CIFAR comes in as data: nothing that a file names is imported, and nothing in it is run.
+"""Reads CIFAR's pickles as data: nothing that a file names is imported, and no code in it is run.
 
-The standard library's disassembler decodes the opcodes (pickletools.genops: it only parses), and the small machine
-below carries out those that a dictionary of numbers, texts and arrays needs. The globals that numpy's pickles name
-are symbols here, never looked up; any other global, and any opcode that makes an object, is refused. There is no
-Unpickler whose find_class could be got around.
+The standard library's disassembler decodes the opcodes (pickletools.genops only parses), and the small machine below
+executes those that a dictionary of numbers, strings and arrays needs. The globals that numpy's pickles name are symbols
+here and never looked up. Any other global is refused, and so is any opcode that creates an object. There is no
+Unpickler whose find_class could be circumvented.
 
-Source for the opcodes' meaning: CPython's Lib/pickletools.py.
+Source for the meaning of the opcodes: CPython's Lib/pickletools.py.
 """
 
 import math
@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from fastmagn.errors import InputError
+from fastmagn.errors import InputError, one_line
 
-# CIFAR-100's largest file has 302,000 opcodes; an empty list costs 64 bytes and one byte of file.
+# CIFAR-100's largest file has 302,000 opcodes. One byte of a file can make an empty list, which takes 64 bytes.
 _MAX_OPCODES = 2_000_000
 
 
@@ -31,7 +31,7 @@ class _Symbol(Enum):
     DTYPE = "numpy.dtype"
 
 
-# numpy 1 writes numpy.core and numpy 2 writes numpy._core; _codecs.encode is how protocol 2 writes Python 3's bytes.
+# numpy 1 writes numpy.core and numpy 2 writes numpy._core; protocol 2 writes Python 3's bytes with _codecs.encode.
 _SYMBOLS = {
     "_codecs encode": _Symbol.ENCODE,
     "numpy.core.multiarray _reconstruct": _Symbol.RECONSTRUCT,
@@ -52,7 +52,7 @@ _TUPLE_SIZES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
 class _Refused(ValueError):
-    """The file asks for something that a dictionary of plain values does not need."""
+    """The file contains something that a dictionary of plain values does not need."""
 
 
 class _Array:
@@ -62,18 +62,18 @@ class _Array:
 
 
 def read_plain_pickle(path: Path, max_bytes: int) -> dict[str, Any]:
-    """The dictionary in a pickle: keys as str; values None, bool, int, str, bytes, lists and tuples, and arrays.
+    """The dictionary in a pickle: keys are str; values are None, bool, int, str, bytes, lists, tuples and arrays.
 
-    Arrays are uint8 or int64 and read-only. A text that Python 2 wrote comes as str, decoded as Latin-1. Memory
-    stays below about six times `max_bytes`, and 0.3 GB for the opcodes, whatever lengths the file claims.
+    Arrays are uint8 or int64 and read-only. A string that Python 2 wrote is returned as str, decoded as Latin-1. Memory
+    stays below about six times `max_bytes`, plus 0.3 GB for the opcodes, whatever lengths the file claims.
 
     Args:
         path: The file.
-        max_bytes: Files above this size are refused unread.
+        max_bytes: Larger files are refused unread.
 
     Raises:
-        InputError: The file is larger, truncated, not a pickle, not such a dictionary, or names or asks for anything
-            else.
+        InputError: The file is too large, truncated, not a pickle or not such a dictionary, or it names or contains
+            anything else.
     """
     try:
         size = path.stat().st_size
@@ -85,7 +85,7 @@ def read_plain_pickle(path: Path, max_bytes: int) -> dict[str, Any]:
     try:
         return _Machine(len(data)).run(data)
     except ValueError as error:  # pickletools raises ValueError for what it cannot decode
-        reason = " ".join(str(error)[:200].split())
+        reason = one_line(error)
         raise InputError(
             f"{path}: not a dictionary of plain values and arrays ({reason}). Nothing in it was run. Download it again."
         ) from error
@@ -98,7 +98,7 @@ class _Machine:
         self.stack: list[Any] = []
         self.outer_stacks: list[list[Any]] = []  # one for each open MARK
         self.memo: dict[int, Any] = {}
-        # Two bytes of file can ask to encode a remembered text again; honest files encode each part of themselves once.
+        # Two bytes of a file can encode a remembered string again; honest files encode each string once.
         self.bytes_to_encode = num_bytes
         self.handlers: dict[str, Callable[[], None]] = {
             "MARK": self.mark,
@@ -169,34 +169,38 @@ class _Machine:
         self.stack.append(tuple(items))
 
     def extend(self, items: list[Any]) -> None:
-        _require(len(self.stack) > 0 and isinstance(self.stack[-1], list), "items for what is no list")
+        _require(len(self.stack) > 0 and isinstance(self.stack[-1], list), "items for something that is not a list")
         self.stack[-1].extend(items)
 
     def set_items(self, items: list[Any] | tuple[Any, ...]) -> None:
-        _require(len(self.stack) > 0 and isinstance(self.stack[-1], dict), "items for what is no dictionary")
+        _require(
+            len(self.stack) > 0 and isinstance(self.stack[-1], dict), "items for something that is not a dictionary"
+        )
         _require(len(items) % 2 == 0, "a key without a value")
-        # Other keys could be tuples nested so deep that hashing them ends the process.
-        _require(all(type(key) in (str, bytes) for key in items[::2]), "a key that is no text")
+        # Other keys could be tuples nested so deeply that hashing them crashes the process.
+        _require(all(type(key) in (str, bytes) for key in items[::2]), "a key that is not a string")
         self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
 
     def push_symbol(self, argument: str | None) -> None:
         if argument is None:  # STACK_GLOBAL: module and name are on the stack
             parts = self.pop_tuple(2)
-            _require(all(isinstance(part, str) for part in parts), "a global whose name is no text")
+            _require(all(isinstance(part, str) for part in parts), "a global whose name is not a string")
             argument = " ".join(parts)
         _require(argument in _SYMBOLS, f"it names {argument[:80].replace(' ', '.')!r}, which a CIFAR file never does")
         self.stack.append(_SYMBOLS[argument])
 
     def reduce(self) -> None:
         symbol, arguments = self.pop_tuple(2)
-        _require(isinstance(symbol, _Symbol) and isinstance(arguments, tuple), "a call of what is no symbol")
+        _require(
+            isinstance(symbol, _Symbol) and isinstance(arguments, tuple), "a call of something that is not a symbol"
+        )
         if symbol is _Symbol.ENCODE:
             _require(
                 len(arguments) == 2 and _is_one_of(arguments[1], "latin1", "latin-1"), "an encoding other than Latin-1"
             )
             self.stack.append(self.encode(arguments[0]))
         elif symbol is _Symbol.RECONSTRUCT:
-            _require(len(arguments) == 3 and arguments[0] is _Symbol.NDARRAY, "an object that is no plain array")
+            _require(len(arguments) == 3 and arguments[0] is _Symbol.NDARRAY, "an object that is not a plain array")
             self.stack.append(_Array())
         elif symbol is _Symbol.DTYPE:
             _require(len(arguments) > 0 and isinstance(arguments[0], str), "a dtype without a name")
@@ -215,23 +219,24 @@ class _Machine:
             _require(_is_one_of(state[1], "|", "<", "="), "a byte order that is not little-endian")
         else:
             _require(
-                isinstance(target, _Array) and target.value is None and len(state) == 5, "a state of what has none"
+                isinstance(target, _Array) and target.value is None and len(state) == 5,
+                "a state for something that has none",
             )
             target.value = self.array(*state[1:])
         self.stack.append(target)
 
     def encode(self, text: Any) -> bytes:
-        _require(isinstance(text, str), "bytes that are no text")
+        _require(isinstance(text, str), "bytes that are not a string")
         self.bytes_to_encode -= len(text)
-        _require(self.bytes_to_encode >= 0, "the same text encoded again and again")
+        _require(self.bytes_to_encode >= 0, "the same string encoded again and again")
         return text.encode("latin-1")
 
     def array(self, shape: Any, dtype: Any, is_fortran: Any, content: Any) -> np.ndarray:
-        _require(isinstance(dtype, np.dtype), "an array whose dtype is none")
+        _require(isinstance(dtype, np.dtype), "an array without a valid dtype")
         is_shape = (
             isinstance(shape, tuple) and len(shape) <= 4 and all(type(side) is int and side >= 0 for side in shape)
         )
-        _require(is_shape, "an array whose shape is none")
+        _require(is_shape, "an array without a valid shape")
         content = content if isinstance(content, (bytes, bytearray)) else self.encode(content)
         wanted = math.prod(shape) * dtype.itemsize
         _require(wanted == len(content), f"an array of {wanted} bytes that holds {len(content)}")

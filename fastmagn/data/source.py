@@ -1,6 +1,6 @@
-"""Batches from a training set that lives on the device: nothing is copied from the host but an epoch's order.
+"""Training batches from a set that is in the device's memory: only an epoch's order is copied from the host.
 
-Shapes: N images of the set, B batch, C H W.
+Legend: N images of the set, B batch, C H W image.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ import torch
 
 from fastmagn.data.image_set import ImagePart
 from fastmagn.errors import InputError, check
-from fastmagn_kernels import rng
+from fastmagn_kernels.random import rng
 
 
 class Batch(NamedTuple):
@@ -20,7 +20,7 @@ class Batch(NamedTuple):
     Args:
         images: uint8 [B, C, H, W] on the device, channels-last strides.
         labels: int64 [B] on the device.
-        indices: int64 [B] on the host, indices within the full training set: what the views' randomness depends on.
+        indices: int64 [B] on the host: indices in the full training set, on which the views' randomness depends.
     """
 
     images: torch.Tensor
@@ -28,7 +28,7 @@ class Batch(NamedTuple):
     indices: np.ndarray
 
     def pieces(self, num_pieces: int) -> list["Batch"]:
-        """The batch cut into `num_pieces` of equal size, in order."""
+        """The batch, cut into `num_pieces` pieces of equal size, in order."""
         size = len(self.indices) // num_pieces
         parts = [slice(first, first + size) for first in range(0, num_pieces * size, size)]
         return [Batch(self.images[part], self.labels[part], self.indices[part]) for part in parts]
@@ -39,8 +39,8 @@ def check_batch_size(batch_size: int, num_images: int) -> None:
     check(batch_size >= 1, "train.batch_size", batch_size, "1 or more")
     if batch_size > num_images:
         raise InputError(
-            f"train.batch_size: got {batch_size}; the training set has {num_images} images and the last"
-            f" batch is dropped unless full; expected 1..{num_images}."
+            f"train.batch_size: got {batch_size}; the training set has {num_images} images, and an epoch has full"
+            f" batches only; expected 1..{num_images}."
         )
 
 
@@ -49,11 +49,11 @@ class DeviceSource:
 
     Args:
         part: Images to train on; on the CPU their memory is shared, not copied.
-        batch_size: Images a step of all processes together, 1..N. What is left of an epoch after its last full batch is
+        batch_size: Images per step of all processes together, 1..N. The images after an epoch's last full batch are
             dropped.
         seed: The run's seed, 0..2^64 - 1.
-        device: Where the images live: 154 MB for CIFAR.
-        share: Which of each batch's rows to yield, where several processes share it; all by default.
+        device: The device that holds the images: 154 MB for CIFAR.
+        share: The rows of each batch to yield, if several processes share it; all by default.
 
     Raises:
         InputError: `batch_size` is below 1 or above N.
@@ -75,7 +75,7 @@ class DeviceSource:
         return len(self._indices) // self.batch_size
 
     def batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
-        """This process's share of the epoch's batches from `start_step` on, by `rng.permutation(N, seed, epoch)`.
+        """This process's share of the epoch's batches from `start_step`, ordered by `rng.permutation(N, seed, epoch)`.
 
         Args:
             epoch: 0..2^32 - 2.
@@ -89,6 +89,6 @@ class DeviceSource:
             first = step * self.batch_size
             part = slice(first + self._share.start, first + self._share.stop)
             rows = device_order[part]
-            # A row of NHWC storage is one contiguous 3 KB copy, and the permuted view is channels-last for free.
+            # An image in NHWC storage is one contiguous copy of 3 KB; the permuted view is channels last at no cost.
             images = self._images_nhwc.index_select(0, rows).permute(0, 3, 1, 2)
             yield Batch(images, self._labels.index_select(0, rows), indices[part])

@@ -1,1 +1,1 @@
-"""A trained run as one file that others can use: ONNX, or safetensors with a model card."""
+"""A trained run as one file for others, ONNX or safetensors, with a model card; and `load`, which reads it."""

@@ -1,12 +1,13 @@
-"""The model card beside an exported file, Markdown: what it is, how it was made and measured, what it is for."""
+"""The model card beside an exported file, in Markdown: what the model is, how it was made and measured, its use."""
 
 from typing import Any
 
 import yaml
 
-from fastmagn.cli import plain
+from fastmagn.config.text import plain
 from fastmagn.corruptions import CORRUPTION_SETS
-from fastmagn.exporting.trained import Trained
+from fastmagn.evaluation.trained import Trained
+from fastmagn.exporting.info import model_info
 
 _CIFAR_LICENCE = (
     "It was published without an explicit licence; its authors ask to cite A. Krizhevsky, *Learning multiple layers of "
@@ -20,14 +21,14 @@ _DATA = {
         "Recognition of Handwritten Digits* (E. Alpaydin and C. Kaynak, UCI, 1998). Licence: CC BY 4.0."
     ),
 }
-_OWN_DATA = "Images of your own. **Fill in**: where they are from, who is in them, under which licence."
-# What decides the weights; paths of the machine are nobody's business.
+_OWN_DATA = "Images of your own. **Fill in**: where they are from, who is in them, and their licence."
+# The sections that decide the weights. Paths are left out: they say something of the machine, not of the weights.
 _SECTIONS = ("method", "data", "model", "train", "optim", "augment", "mixing", "attack", "loss")
-_PLACES = ("dir", "download")
+_PATHS = ("dir", "download")
 
 
 def model_card(trained: Trained, file: str, format: str, input: str | None) -> str:
-    """The card of an exported model.
+    """The text of the card.
 
     Args:
         trained: The model.
@@ -35,7 +36,7 @@ def model_card(trained: Trained, file: str, format: str, input: str | None) -> s
         format: onnx or safetensors.
         input: uint8 or float for ONNX, else None.
     """
-    info = trained.info
+    info = model_info(trained)
     height, width = info.image_size
     weights = "the last step's" if info.weights == "last" else "a moving average over the steps"
     ensemble = f" Probabilities are averaged over {info.noise_draws} fixed noises." * bool(info.noise_draws)
@@ -57,9 +58,9 @@ def model_card(trained: Trained, file: str, format: str, input: str | None) -> s
             "## Intended use and limits",
             f"For {height}x{width} px images like those it was trained on, clean or corrupted like the measured ones. "
             "Every image gets one of the classes above, whatever it shows. Robustness was measured on synthetic "
-            "corruptions, which says little of other changes: other cameras, other shares of the classes, adversarial "
-            "images. Probabilities are as well calibrated as the numbers above say, on such images. Where a decision "
-            "affects people, measure it on images of its place of use first.",
+            "corruptions. That says little about other changes: another camera, other class frequencies, adversarial "
+            "images. The calibration errors above hold for images like the measured ones. If decisions affect people, "
+            "first measure the model on images from where it will be used.",
             "## Licence of the weights",
             "Yours to choose, within what the licence of the data allows. **Fill in.**",
         ]
@@ -82,7 +83,7 @@ def _usage(file: str, format: str, input: str | None, height: int, width: int) -
 
 def _numbers(results: dict[str, Any] | None) -> str:
     if results is None:
-        return "None: the run's `results.json` is not there, or measures other weights."
+        return "None: the run has no `results.json`, or it measures other weights."
     rms, calibration = results["rms_calibration_error"], results.get("calibration", {})
     measured = rms["corruption_set"] if rms["corruption_set"] in CORRUPTION_SETS else "all that were measured"
     rows = [("clean accuracy", results["clean_accuracy"])]
@@ -99,17 +100,17 @@ def _numbers(results: dict[str, Any] | None) -> str:
 
 
 def _training(trained: Trained) -> str:
-    """The settings that decide the weights, as a configuration that trains the same."""
+    """The settings that decide the weights, as a configuration file that trains the same model."""
     config = plain(trained.config)
     settings = {name: config[name] for name in _SECTIONS}
-    settings["data"] = {name: value for name, value in config["data"].items() if name not in _PLACES}
+    settings["data"] = {name: value for name, value in config["data"].items() if name not in _PATHS}
     results = trained.results or {}
-    how_long = ""
+    duration = ""
     if "train_s" in results:
         machine = results["environment"]
-        how_long = (
+        duration = (
             f"\n\n{results['steps']:,} steps in {results['train_s']:,.0f} s on {machine['device']} ({machine['cpu']}), "
             f"torch {machine['torch']}."
         )
     text = yaml.safe_dump(settings, sort_keys=False)
-    return f"`python -m fastmagn.train --config FILE`, with this FILE:\n\n```yaml\n{text}```{how_long}"
+    return f"`python -m fastmagn.train --config FILE`, with this FILE:\n\n```yaml\n{text}```{duration}"

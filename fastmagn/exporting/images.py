@@ -1,4 +1,4 @@
-"""Images as people have them (arrays, tensors, Pillow's, files) -> a batch that a model takes.
+"""Turns arrays, tensors, Pillow images and image files into batches for a model.
 
 Shape letters: B batch, H W image.
 """
@@ -11,25 +11,24 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fastmagn.data.folder import central_square
-from fastmagn.data.image_files import open_upright_rgb, upright_rgb
-from fastmagn.errors import InputError
+from fastmagn.data.files.decoding import central_square, open_upright_rgb, upright_rgb
+from fastmagn.errors import InputError, one_line
 from fastmagn.exporting.info import ModelInfo
 
 _Picture = str | Path | Image.Image
 
 
 def as_sequence(images: Any) -> Sequence[Any]:
-    """What can be cut into batches: an array, a tensor, or a list of pictures; one picture becomes a list of one.
+    """Images that can be cut into batches: an array, a tensor, or a list of pictures. One picture becomes a list.
 
     Raises:
-        InputError: It is none of these.
+        InputError: They are none of these.
     """
     if isinstance(images, _Picture):
         return [images]
     if isinstance(images, np.ndarray | torch.Tensor):
         if images.ndim != 4:
-            hint = " Say images[None] for a single one." if images.ndim == 3 else ""
+            hint = " For a single image, give images[None]." if images.ndim == 3 else ""
             raise InputError(f"images: got {_form(images)}; expected a batch, [B, H, W, 3] or [B, 3, H, W].{hint}")
         return images
     if isinstance(images, list | tuple) and all(isinstance(image, _Picture) for image in images):
@@ -43,17 +42,17 @@ def as_sequence(images: Any) -> Sequence[Any]:
 
 
 def as_batch(images: Sequence[Any], info: ModelInfo, resizes: bool) -> np.ndarray:
-    """A part of what `as_sequence` returned, as uint8 [B, H, W, 3], or float32 [B, 3, H, W] in [0, 1].
+    """A slice of what `as_sequence` returned, as uint8 [B, H, W, 3], or float32 [B, 3, H, W] in [0, 1].
 
     Args:
-        images: Arrays and tensors are uint8 or float, in either layout; pictures become RGB, turned as their EXIF
-            orientation says.
-        info: The model's: its image_size and resize_px.
-        resizes: Resize a picture's shorter side to resize_px and cut its central square out, as training's test images
-            were; else one of another size is an error.
+        images: Arrays and tensors are uint8 or float, in either layout. Pictures are converted to RGB and turned
+            upright by their EXIF orientation.
+        info: The model's; its image_size and resize_px are used.
+        resizes: Resize a picture's shorter side to resize_px and cut out its central square, as for the run's test
+            images. Without it, a picture of another size is an error.
 
     Raises:
-        InputError: Another size, dtype or range; a file that cannot be read as an image.
+        InputError: The images have another size, dtype or range; a file cannot be read as an image.
     """
     if not isinstance(images, np.ndarray | torch.Tensor):
         return np.stack([_pixels(image, info, resizes) for image in images])
@@ -64,7 +63,7 @@ def as_batch(images: Sequence[Any], info: ModelInfo, resizes: bool) -> np.ndarra
     is_channels_last = images.shape[1:] == (height, width, 3)
     if not is_channels_last and images.shape[1:] != (3, height, width):
         raise InputError(
-            f"images: got {_form(images)}; expected [B, {height}, {width}, 3] or [B, 3, {height}, {width}], the images "
+            f"images: got {_form(images)}; expected [B, {height}, {width}, 3] or [B, 3, {height}, {width}], the size "
             "that the model was trained on. Resize them first."
         )
     if images.dtype == np.uint8:
@@ -86,14 +85,13 @@ def _pixels(picture: _Picture, info: ModelInfo, resizes: bool) -> np.ndarray:
         image = upright_rgb(picture) if isinstance(picture, Image.Image) else open_upright_rgb(picture)
         if resizes:
             return central_square(image, info.image_size[0], info.resize_px)
-    except Exception as error:  # a decoder raises whatever it likes
-        reason = " ".join(str(error).split())[:150]
-        raise InputError(f"{name}: cannot be read as an image ({type(error).__name__}: {reason}).") from error
+    except Exception as error:  # decoders raise errors of many types
+        raise InputError(f"{name}: cannot be read as an image ({type(error).__name__}: {one_line(error)}).") from error
     height, width = info.image_size
     if image.size != (width, height):
         raise InputError(
             f"{name}: got {image.width} x {image.height} px; expected {width} x {height}, as the model was trained on. "
-            "Say resize=True to have its shorter side resized and its centre cut out."
+            "With resize=True its shorter side is resized and its centre is cut out."
         )
     return np.asarray(image)
 

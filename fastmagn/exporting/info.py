@@ -6,7 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from fastmagn import __version__
+from fastmagn.data.files.decoding import resize_px
 from fastmagn.errors import InputError
+from fastmagn.evaluation.trained import MEASURES, Trained
+from fastmagn.methods.rse import NoiseEnsemble
 
 FORMAT_VERSION = 1
 METADATA_KEY = "fastmagn"
@@ -59,6 +63,29 @@ class ModelInfo:
         """One line, with the format's version."""
         fields = {"format_version": FORMAT_VERSION, **dataclasses.asdict(self), "num_classes": self.num_classes}
         return json.dumps(fields, allow_nan=False)
+
+
+def model_info(trained: Trained) -> ModelInfo:
+    """The ModelInfo of a run's model."""
+    config, network, results = trained.config, trained.network, trained.results
+    return ModelInfo(
+        network=config.model.name,
+        class_names=trained.class_names,
+        image_size=trained.image_size,
+        resize_px=resize_px(config.data) if config.data.name == "folder" else trained.image_size[0],
+        mean=tuple(network.mean.flatten().tolist()),
+        std=tuple(network.std.flatten().tolist()),
+        data=config.data.name,
+        method=config.method,
+        weights=config.eval.weights,
+        bn_views=config.model.bn_views,
+        test_time_flip=config.eval.test_time_flip,
+        noise_draws=sum(
+            len(module.noises) for module in trained.measured.modules() if isinstance(module, NoiseEnsemble)
+        ),
+        results=None if results is None else {name: results[name] for name in MEASURES},
+        fastmagn=__version__,
+    )
 
 
 def info_from_json(text: str | None, file: str) -> ModelInfo:

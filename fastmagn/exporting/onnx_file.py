@@ -1,4 +1,4 @@
-"""A trained model as an ONNX file, checked in onnxruntime; the one module that needs the extra `onnx`.
+"""Write a trained model as an ONNX file, checked in onnxruntime, and read it. Only this module needs the extra `onnx`.
 
 Shape letters: B batch, K classes, H W image.
 """
@@ -16,24 +16,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastmagn.errors import InputError
-from fastmagn.exporting.info import METADATA_KEY, ModelInfo, info_from_json
-from fastmagn.exporting.trained import Trained
-from fastmagn.files import replace_file
+from fastmagn.errors import InputError, one_line
+from fastmagn.evaluation.trained import Trained
+from fastmagn.exporting.info import METADATA_KEY, ModelInfo, info_from_json, model_info
+from fastmagn.machine.files import replace_file
 
 OPSET = 20
 BATCH_SIZES = (1, 2, 7)
-MAX_DIFFERENCE = 1e-4  # of a probability, both in float32
+MAX_DIFFERENCE = 1e-4  # of a probability; both sides compute in float32
 INPUT, OUTPUTS = "images", ("logits", "probabilities")
 
 
 class Exported(nn.Module):
-    """What the file computes: images as they come -> logits and probabilities, float32 [B, K].
+    """The function in the file: images -> logits and probabilities, float32 [B, K].
 
     Args:
         model: Images float [B, 3, H, W] in [0, 1] -> logits [B, K].
-        input: uint8: images are uint8 [B, H, W, 3], as cameras and decoders have them; float: float32 [B, 3, H, W] in
-            [0, 1].
+        input: uint8 for images uint8 [B, H, W, 3], as cameras and decoders give them; float for float32 [B, 3, H, W]
+            in [0, 1].
     """
 
     def __init__(self, model: nn.Module, input: str) -> None:
@@ -49,9 +49,9 @@ class Exported(nn.Module):
 
 
 def write_onnx(trained: Trained, path: Path, input: str) -> float:
-    """Write the model beside `path` and rename it, once onnxruntime computes what PyTorch does.
+    """Write the model to `path`, unless onnxruntime computes something else than PyTorch.
 
-    Normalisation and test-time ensembles are inside. The batch is dynamic, the image size is the data set's.
+    Normalisation and test-time ensembles are inside. The batch size is dynamic, the image size is fixed.
 
     Args:
         trained: The model.
@@ -59,20 +59,21 @@ def write_onnx(trained: Trained, path: Path, input: str) -> float:
         input: uint8 or float, see `Exported`.
 
     Returns:
-        The largest difference of a probability between onnxruntime and PyTorch, both on the CPU in float32, over random
-        images in batches of 1, 2 and 7.
+        The largest difference between a probability of onnxruntime and of PyTorch, both on the CPU in float32, over
+        random images in batches of 1, 2 and 7.
 
     Raises:
         InputError: The extra `onnx` is not installed; the network cannot be exported; the difference is too large.
-            There is no new file then.
+            No file is written then.
     """
     _require("onnx", "onnxscript", "onnxruntime")
+    info = model_info(trained)
     exported = Exported(trained.measured, input).eval()
-    written = _serialised(exported, _random_images(2, input, trained.info), trained.info, path)
-    difference = _largest_difference(written, exported, trained.info)
-    if not difference <= MAX_DIFFERENCE:  # nan too
+    written = _serialised(exported, _random_images(2, input, info), info, path)
+    difference = _largest_difference(written, exported, info)
+    if not difference <= MAX_DIFFERENCE:  # also true for nan
         raise InputError(
-            f"{path}: not written, as onnxruntime's probabilities differ from PyTorch's by {difference:.1e}; expected "
+            f"{path}: not written: onnxruntime's probabilities differ from PyTorch's by {difference:.1e}; expected "
             f"{MAX_DIFFERENCE:.0e} at most. Export to safetensors, or try other versions of onnxruntime and torch."
         )
     with replace_file(path) as file:
@@ -81,18 +82,18 @@ def write_onnx(trained: Trained, path: Path, input: str) -> float:
 
 
 def read_onnx(path: Path, device: str) -> tuple[Callable[[np.ndarray], np.ndarray], ModelInfo]:
-    """A file that `write_onnx` wrote, in onnxruntime.
+    """Open a file that `write_onnx` wrote in onnxruntime.
 
     Args:
         path: The file.
         device: auto, cpu or cuda.
 
     Returns:
-        (uint8 [B, H, W, 3], or float32 [B, 3, H, W] in [0, 1]) -> probabilities float32 [B, K], and what the file says
-        of its model. A file of the other input gets the images as that; floats are rounded to 256 levels then.
+        (uint8 [B, H, W, 3], or float32 [B, 3, H, W] in [0, 1]) -> probabilities float32 [B, K], and the model's info.
+        Images are converted to the input of the file; this rounds floats to 256 levels if it takes uint8.
 
     Raises:
-        InputError: onnxruntime is not installed, or has no CUDA where that is asked for; the file cannot be used.
+        InputError: onnxruntime is not installed, or it has no CUDA and `device` is cuda; the file cannot be used.
     """
     _require("onnxruntime")
     session = _session(str(path), _providers(device))
@@ -126,7 +127,7 @@ def _require(*packages: str) -> None:
 
 
 def _serialised(exported: Exported, images: Tensor, info: ModelInfo, path: Path) -> bytes:
-    """The ONNX model of `exported`, with its metadata; `images` are an example."""
+    """The ONNX model of `exported`, with its metadata, traced with the example `images`."""
     batch = {INPUT: {0: torch.export.Dim("batch")}}
     names = {"input_names": [INPUT], "output_names": list(OUTPUTS)}
     logger = logging.getLogger("torch.onnx")
@@ -134,27 +135,26 @@ def _serialised(exported: Exported, images: Tensor, info: ModelInfo, path: Path)
     try:
         logger.setLevel(logging.ERROR)
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")  # of PyTorch's own parts, about each other
+            warnings.simplefilter("ignore")  # parts of PyTorch warn about other parts
             program = torch.onnx.export(
                 exported, (images,), dynamo=True, dynamic_shapes=batch, opset_version=OPSET, verbose=False, **names
             )
         proto = program.model_proto
         _describe(proto, info, exported.input)
         return proto.SerializeToString()
-    except Exception as error:  # whatever the exporter has no translation for, or what exceeds protobuf's 2 GB
-        reason = " ".join(str(error).split())[:200]
+    except Exception as error:  # operations that the exporter cannot translate, models above protobuf's 2 GB
         raise InputError(
-            f"{path}: PyTorch cannot export {info.network} to ONNX ({type(error).__name__}: {reason}). Export to "
-            "safetensors instead."
+            f"{path}: PyTorch cannot export {info.network} to ONNX ({type(error).__name__}: {one_line(error)}). Export "
+            "to safetensors instead."
         ) from error
     finally:
         logger.setLevel(level)
 
 
 def _describe(proto: Any, info: ModelInfo, input: str) -> None:
-    """Put what is known of the model into the ONNX model's own metadata."""
+    """Write the model's info into the ONNX model's own metadata."""
     graph = proto.graph
-    # The exporter notes where in the source each node is from, with the paths of the machine that it ran on.
+    # The exporter records the source line of each node, with paths of the machine that it ran on: remove them.
     for part in (*graph.node, *graph.value_info, *graph.initializer, *graph.input, *graph.output, graph, proto):
         del part.metadata_props[:]
     for function in proto.functions:
@@ -209,7 +209,7 @@ def _providers(device: str) -> list[str]:
 
 
 def _session(model: bytes | str, providers: list[str]) -> Any:
-    """An onnxruntime session that says nothing but errors."""
+    """An onnxruntime session that logs only errors."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -218,5 +218,5 @@ def _session(model: bytes | str, providers: list[str]) -> Any:
         return onnxruntime.InferenceSession(model, options, providers=providers)
     except Exception as error:  # onnxruntime's errors have no common class
         name = model if isinstance(model, str) else "the exported model"
-        reason = " ".join(str(error).split())[:150]
-        raise InputError(f"{name}: cannot be read by onnxruntime ({type(error).__name__}: {reason}).") from error
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise InputError(f"{name}: cannot be read by onnxruntime ({reason}).") from error

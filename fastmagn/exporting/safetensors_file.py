@@ -1,4 +1,4 @@
-"""A trained model as a safetensors file: tensors by name, and a header that no code is needed to read."""
+"""Write a trained model as a safetensors file, and read it: named tensors and a JSON header, no code."""
 
 from pathlib import Path
 
@@ -7,52 +7,54 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from fastmagn.ensemble import MirrorEnsemble, NoiseEnsemble
-from fastmagn.errors import InputError
-from fastmagn.exporting.info import METADATA_KEY, ModelInfo, info_from_json
-from fastmagn.exporting.trained import Trained
-from fastmagn.files import replace_file
+from fastmagn.errors import InputError, one_line
+from fastmagn.evaluation.trained import Trained
+from fastmagn.exporting.info import METADATA_KEY, ModelInfo, info_from_json, model_info
+from fastmagn.machine.files import replace_file
+from fastmagn.methods.rse import NoiseEnsemble
+from fastmagn.methods.test_time import MirrorEnsemble
 from fastmagn.models import build_model
 
 _NOISES = "noises"
 
 
 def write_safetensors(trained: Trained, path: Path) -> None:
-    """Write the model beside `path` and rename it: float tensors as float32, named as in the network's state_dict.
+    """Write the model to `path`: float tensors as float32, named as in the network's state_dict.
 
-    `mean` and `std` are the normalisation, `network.NAME` the network's, `noises` those of rse's ensemble. What is
-    written is read back first, and has to give the logits of the model to the bit.
+    `mean` and `std` are the normalisation, `network.NAME` the network's tensors, `noises` those of rse's ensemble. The
+    content is read back before it is written, and must give the logits of the model to the bit.
     """
+    info = model_info(trained)
     noises = [module.noises for module in trained.measured.modules() if isinstance(module, NoiseEnsemble)]
     tensors = {**trained.network.state_dict(), **({_NOISES: noises[0]} if noises else {})}
     plain = {
         name: (tensor.float() if tensor.is_floating_point() else tensor).contiguous().clone()
         for name, tensor in tensors.items()
     }
-    written = safetensors.torch.save(plain, metadata={METADATA_KEY: trained.info.to_json()})
-    model = _model(safetensors.torch.load(written), trained.info, path.name)
-    images = torch.rand(2, 3, *trained.info.image_size, generator=torch.Generator().manual_seed(0))
+    written = safetensors.torch.save(plain, metadata={METADATA_KEY: info.to_json()})
+    model = _model(safetensors.torch.load(written), info, path.name)
+    images = torch.rand(2, 3, *info.image_size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        assert torch.equal(model(images), trained.measured(images)), "the file is another function than the model"
+        assert torch.equal(model(images), trained.measured(images)), "the file computes something else than the model"
     with replace_file(path) as file:
         file.write(written)
 
 
 def read_safetensors(path: Path) -> tuple[nn.Module, ModelInfo]:
-    """The model of a file from anyone, on the CPU, in evaluation mode; no code in it is run.
+    """Read the model of a file, which may come from anyone: no code in it is run.
 
     Returns:
-        Images float [B, 3, H, W] in [0, 1] -> logits [B, K], and what the file says of it.
+        The model on the CPU in evaluation mode, images float [B, 3, H, W] in [0, 1] -> logits [B, K], and its info.
 
     Raises:
-        InputError: It cannot be read, was not written by `write_safetensors`, or does not fit its network.
+        InputError: The file cannot be read, was not written by `write_safetensors`, or does not fit its network.
     """
     try:
         with safetensors.safe_open(path, framework="pt", device="cpu") as file:
             info = info_from_json((file.metadata() or {}).get(METADATA_KEY), str(path))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: cannot be read as safetensors ({' '.join(str(error).split())[:100]}).") from error
+        raise InputError(f"{path}: cannot be read as safetensors ({one_line(error, 100)}).") from error
     return _model(tensors, info, str(path)), info
 
 

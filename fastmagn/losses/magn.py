@@ -1,4 +1,4 @@
-"""The misclassification-aware Gaussian consistency, the lambda_1 term of equation (6)."""
+"""The misclassification-aware Gaussian consistency (the lambda_1 term of equation 6), and the whole loss."""
 
 from collections.abc import Sequence
 
@@ -19,12 +19,12 @@ def magn_consistency(
 ) -> Tensor:
     """E[ p(x)_y * D_KL(p(x) || p(x + delta)) ] over the batch and the noise draws, without lambda_1.
 
-    The confidence p(x)_y in the true class weighs each example: correct, confident predictions are smoothed, while
-    misclassified ones are left to the classification loss. By default gradients flow through all three factors.
+    The confidence p(x)_y in the true class weights each example: correct, confident predictions are smoothed, and
+    misclassified examples are left to the classification loss. By default gradients flow through all three factors.
 
     Args:
         clean_logits: Logits [B, K] of the clean view x.
-        noisy_logits: N >= 1 tensors [B, K], the logits of x + delta for N draws of (sigma, delta).
+        noisy_logits: N >= 1 tensors [B, K]: the logits of x + delta for N draws of (sigma, delta).
         labels: int64 [B].
         detach_weight: Treat p(x)_y as a constant.
         detach_target: Treat p(x) inside the divergence as a constant.
@@ -42,13 +42,13 @@ def magn_consistency(
 
 
 class MAGNLoss(nn.Module):
-    """Equation (6) for anyone's training loop: CE + lambda_1 p(x)_y KL(x || x + delta) + lambda_2 JS(x; AugMix views).
+    """Equation (6) for any training loop: CE + lambda_1 p(x)_y KL(x || x + delta) + lambda_2 JS(x; AugMix views).
 
     >>> import torch
     >>> from fastmagn import MAGNLoss
     >>> images, labels = torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 1])
     >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 3))
-    >>> sigma = 0.2 * torch.rand(4, 1, 1, 1)  # one an image, uniform in [0, sigma_max]
+    >>> sigma = 0.2 * torch.rand(4, 1, 1, 1)  # one per image, uniform in [0, sigma_max]
     >>> loss = MAGNLoss()(model(images), labels, noisy=[model(images + sigma * torch.randn_like(images))])
     >>> loss.shape, loss.requires_grad
     (torch.Size([]), True)
@@ -77,15 +77,16 @@ class MAGNLoss(nn.Module):
     def forward(
         self, clean: Tensor, labels: Tensor, *, noisy: Sequence[Tensor] = (), augmix: Sequence[Tensor] = ()
     ) -> Tensor:
-        """The loss of a batch, a scalar, from the logits [B, K] of its clean, noisy and AugMix views.
+        """The loss of a batch, a scalar in nats, from the logits [B, K] of its clean, noisy and AugMix views.
 
-        A term without views is left out: no `augmix` is MAGN alone, no `noisy` is AugMix alone (equation 5).
+        A term without views is left out: without `augmix` the loss is MAGN's alone, without `noisy` it is AugMix's
+        alone (equation 5).
 
         Args:
-            clean: Logits of the clean views.
+            clean: The logits of the clean views.
             labels: int64 [B].
-            noisy: Logits of each draw of noise.
-            augmix: Logits of each AugMix view.
+            noisy: The logits of each draw of noise.
+            augmix: The logits of each AugMix view.
         """
         loss = F.cross_entropy(clean.float(), labels)
         if noisy:

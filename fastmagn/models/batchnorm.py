@@ -1,4 +1,4 @@
-"""Batch normalisation of a fused batch, view by view."""
+"""Batch normalisation of a fused batch with separate statistics for each view."""
 
 from functools import cache
 
@@ -8,10 +8,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class PerViewBatchNorm(_BatchNorm):
-    """Mixed into a batch normalisation: each of the V views stacked in [V*B, ...] has its own batch statistics.
+    """A mixin for a batch normalisation: each of the V views stacked in [V*B, ...] has its own batch statistics.
 
-    Running statistics are updated once for each view, in order, as V separate forward passes would. Parameters and
-    buffers keep their names, so checkpoints fit both.
+    Running statistics are updated once for each view, in order, as in V separate forward passes. Parameters and buffers
+    keep their names, so the same checkpoints fit networks with and without it.
     """
 
     num_views: int = 1
@@ -25,7 +25,7 @@ class PerViewBatchNorm(_BatchNorm):
 def split_batch_norm(network: nn.Module, num_views: int) -> None:
     """Make every batch normalisation of `network` a PerViewBatchNorm for `num_views` views, in place.
 
-    Subclasses keep what they add to it, such as timm's BatchNormAct2d its activation.
+    Subclasses keep what they add, such as the activation of timm's BatchNormAct2d.
     """
     for module in network.modules():
         if isinstance(module, _BatchNorm):

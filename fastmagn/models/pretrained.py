@@ -1,4 +1,4 @@
-"""First weights from a file, instead of drawn ones: of a run of fastmagn, of timm or of torchvision."""
+"""Loads initial weights from a file: of a fastmagn run, of timm or of torchvision."""
 
 import pickle
 from collections.abc import Iterable, Mapping
@@ -10,36 +10,42 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fastmagn.errors import InputError
+from fastmagn.errors import InputError, one_line, some
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".tar")
-# Where checkpoints keep the weights: fastmagn's and torchvision's references, then AugMix's, timm's and most others.
+# The keys under which checkpoints keep the weights: fastmagn and torchvision's references use the first; AugMix, timm
+# and most others the second.
 _HOLDERS = ("model", "state_dict")
-# What wrappers put before names: torch.nn.DataParallel and DistributedDataParallel, torch.compile.
+# The prefixes that wrappers give names: torch.nn.DataParallel and DistributedDataParallel; torch.compile.
 _WRAPPERS = ("module.", "_orig_mod.")
-_NETWORK = "network."  # Normalised's name of what it wraps
+_NETWORK = "network."  # the prefix that Normalised gives names
 _REMEDY = "Give weights of this network, or the network's name by --model.name."
-_SHOWN = 3
+_MAX_NAME_CHARS = 80
+# What the readers raise for damaged files.
+_DAMAGED = (
+    *(OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError),
+    MemoryError,
+)
 
 
 def load_pretrained(network: nn.Module, path: Path, num_classes: int) -> str:
-    """Copy a file's weights into a network; nothing in the file is run.
+    """Copy a file's weights into a network; no code in the file is run.
 
-    Names may be those of the network itself, of a whole model of fastmagn (`Normalised`, whose own mean and standard
-    deviation are not taken over) or of a wrapped one (`module.`, `_orig_mod.`); the weights may lie under `model` or
-    `state_dict`, as in checkpoints. A classifier of another number of classes keeps the network's new weights, and so
-    does one that the file lacks.
+    The names may be those of the network itself, of a whole fastmagn model (`Normalised`, whose mean and standard
+    deviation are not copied) or of a wrapped network (`module.`, `_orig_mod.`). The weights may be stored under `model`
+    or `state_dict`, as in checkpoints. The network's last layer keeps its new weights if the file's has another number
+    of classes, or if the file has none.
 
     Args:
-        network: Without `Normalised`, of float32; changed in place, if at all.
-        path: .safetensors, or a file of torch.save: .pt, .pth, .bin, .tar.
+        network: A float32 network without `Normalised`; changed in place, and not at all if an error is raised.
+        path: A .safetensors file, or a file of torch.save: .pt, .pth, .bin, .tar.
         num_classes: K of the network.
 
     Returns:
-        What was loaded and what stayed new, in one line.
+        What was loaded and which tensors stayed new, in one line.
 
     Raises:
-        InputError: The file is missing, damaged, or of another kind; a name or a shape does not fit, a value is not
+        InputError: The file is missing, damaged or of another kind; a name or a shape does not fit; or a value is not
             finite.
     """
     given = _network_names(_read_weights(path))
@@ -68,7 +74,7 @@ def load_pretrained(network: nn.Module, path: Path, num_classes: int) -> str:
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
-    """The named tensors of a file, on the CPU."""
+    """A file's named tensors, on the CPU."""
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"model.weights: got {path}; expected a file named *{', *'.join(SUFFIXES)}.")
     if not path.is_file():
@@ -79,7 +85,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
             content = content[holder]
     tensors = isinstance(content, dict) and all(_is_named_tensor(name, value) for name, value in content.items())
     if not tensors or not content:
-        raise InputError(f"model.weights: {path} holds no weights by name; expected a state_dict of the network.")
+        raise InputError(f"model.weights: {path} holds no named weights; expected a state_dict of the network.")
     return content
 
 
@@ -95,15 +101,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (*_DAMAGED, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"model.weights: {path} cannot be read as safetensors ({reason}).") from error
-
-
-# What damaged files raise out of their readers.
-_DAMAGED = (
-    *(OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError),
-    MemoryError,
-)
+        raise InputError(f"model.weights: {path} cannot be read as safetensors ({one_line(error)}).") from error
 
 
 def _is_named_tensor(name: Any, value: Any) -> bool:
@@ -113,7 +111,7 @@ def _is_named_tensor(name: Any, value: Any) -> bool:
 
 
 def _network_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors by the names that they have in the bare network."""
+    """The same tensors under the names that they have in the network itself."""
     for prefix in (*_WRAPPERS, *_WRAPPERS):
         if all(name.startswith(prefix) for name in weights):
             weights = {name.removeprefix(prefix): value for name, value in weights.items()}
@@ -126,18 +124,18 @@ def _network_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _classifier(
     wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], unfit: Iterable[str], num_classes: int
 ) -> list[str]:
-    """Which of the tensors that do not fit are the classifier's, by their shapes: [K, ...] here, [other K, ...] there.
+    """The tensors of the last layer among those that do not fit: [K, ...] in the network, [other K, ...] in the file.
 
-    None, unless all that does not fit does so in this one way, and no weight matrix or filter that fits comes later.
+    Empty unless all tensors that do not fit differ in this one way, and no weight matrix or filter after them fits.
     """
     unfit = list(unfit)
     names = list(wanted)
     first = min((names.index(name) for name in unfit), default=len(names))
-    at_the_end = all(name in unfit for name in names[first:] if wanted[name].ndim > 1)
-    numbers_there = {given[name].shape[:1] for name in unfit if name in given}
-    fits_else = all(name not in given or given[name].shape[1:] == wanted[name].shape[1:] for name in unfit)
-    for_classes = all(wanted[name].shape[:1] == (num_classes,) for name in unfit)
-    return unfit if at_the_end and len(numbers_there) <= 1 and fits_else and for_classes else []
+    is_at_the_end = all(name in unfit for name in names[first:] if wanted[name].ndim > 1)
+    file_classes = {given[name].shape[:1] for name in unfit if name in given}
+    fits_otherwise = all(name not in given or given[name].shape[1:] == wanted[name].shape[1:] for name in unfit)
+    is_for_classes = all(wanted[name].shape[:1] == (num_classes,) for name in unfit)
+    return unfit if is_at_the_end and len(file_classes) <= 1 and fits_otherwise and is_for_classes else []
 
 
 def _is_usable(value: Tensor, wanted: Tensor) -> bool:
@@ -149,6 +147,5 @@ def _shapes(name: str, given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
     return f"{name} {list(given[name].shape)} for {list(wanted[name].shape)}"
 
 
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(name[:80] for name in names[:_SHOWN]) + more
+def _some(names: Iterable[str]) -> str:
+    return some(name[:_MAX_NAME_CHARS] for name in names)  # a file's names may be of any length

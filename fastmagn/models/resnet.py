@@ -4,11 +4,11 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from fastmagn.models.weights import he_normal
+from fastmagn.models.he_normal import he_normal
 
 
 def resnet18(num_classes: int) -> nn.Module:
-    """ResNet-18 for 32x32 images: torchvision's, with a 3x3 stem of stride 1 and no max-pool (11.2 M parameters).
+    """ResNet-18 for 32x32 images: torchvision's, with a 3x3 stem of stride 1 and without max-pool (11.2 M parameters).
 
     Source: K. He et al., "Deep residual learning for image recognition", CVPR 2016; the stem is the CIFAR practice.
     """
@@ -20,9 +20,9 @@ def resnet18(num_classes: int) -> nn.Module:
 
 
 def resnet50(num_classes: int) -> nn.Module:
-    """ResNet-50 for photographs of about 224x224 px: torchvision's as it is (25.6 M parameters at 1000 classes).
+    """ResNet-50 for photographs of about 224x224 px: torchvision's, unchanged (25.6 M parameters with 1000 classes).
 
-    The stem divides the size by 4, the stages work at 56, 28, 14 and 7 pixels (8, 4, 2 and 1 for images of 32x32).
+    The stem divides the size by 4; the stages work at 56, 28, 14 and 7 pixels (8, 4, 2 and 1 for images of 32x32).
 
     Source: K. He et al., "Deep residual learning for image recognition", CVPR 2016; torchvision strides in the 3x3
     convolutions of the bottleneck blocks.
@@ -31,7 +31,7 @@ def resnet50(num_classes: int) -> nn.Module:
 
 
 class SmallResNet(nn.Module):
-    """Stem of stride 2, then basic residual blocks of growing width, global average, linear layer."""
+    """A stem of stride 2, basic residual blocks of growing width, a global average and a linear layer."""
 
     def __init__(self, num_classes: int, widths: tuple[int, ...]) -> None:
         super().__init__()

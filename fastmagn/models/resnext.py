@@ -1,7 +1,8 @@
 """ResNeXt-29 for 32x32 images.
 
-In a name such as 32x4d the first number is the cardinality (groups of a 3x3 convolution), the second the width (maps of
-each group in the first stage). AugMix's "ResNeXt-29 (32x4)" is, in its code, cardinality 4 and width 32: 4x32d here.
+In a name such as 32x4d the first number is the cardinality (the groups of a 3x3 convolution) and the second the width
+(the maps of each group in the first stage). What AugMix calls "ResNeXt-29 (32x4)" has, in its code, cardinality 4 and
+width 32: it is 4x32d here.
 """
 
 from collections import OrderedDict
@@ -9,7 +10,7 @@ from collections import OrderedDict
 from torch import nn
 from torchvision.models.resnet import Bottleneck
 
-from fastmagn.models.weights import he_normal
+from fastmagn.models.he_normal import he_normal
 
 
 def resnext29_32x4d(num_classes: int) -> nn.Module:
@@ -23,7 +24,7 @@ def resnext29_4x32d(num_classes: int) -> nn.Module:
 
 
 def resnext29(num_classes: int, cardinality: int, width: int) -> nn.Module:
-    """3x3 stem, then three stages of three of torchvision's bottleneck blocks, at 32, 16 and 8 pixels.
+    """A 3x3 stem, then three stages of three of torchvision's bottleneck blocks each, at 32, 16 and 8 pixels.
 
     Source: S. Xie et al., "Aggregated residual transformations for deep neural networks", CVPR 2017, section 5.3.
     """

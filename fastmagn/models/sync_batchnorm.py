@@ -1,9 +1,11 @@
 """Batch normalisation over the images of all processes.
 
-torch.nn.SyncBatchNorm works on GPUs only and breaks a compiled graph; this one is plain operations and a functional
-all-reduce, which the compiler takes in and gloo carries too. One process has it as well where it is asked for, so that
-a run's numbers do not depend on how many there are: PyTorch's own on a CPU, channels last, gives gradients that are off
-by up to 1e-3 of the largest (float32, 64 digits, against float64), this one by 1e-6.
+torch.nn.SyncBatchNorm works on GPUs only and breaks a compiled graph. This one consists of plain operations and a
+functional all-reduce, which the compiler can include in its graph and which gloo supports too.
+
+A single process uses it as well if it is asked for, so that a run's numbers do not depend on the number of processes.
+On a CPU with channels last, the gradients of PyTorch's own batch normalisation are off by up to 1e-3 of the largest
+(float32, 64 digits, against float64); those of this one are off by 1e-6.
 """
 
 from typing import Any
@@ -38,9 +40,9 @@ def _mean_over_processes(values: Tensor) -> Tensor:
 
 
 class SyncedBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm2d whose batch statistics are those of all processes' images, each process having equally many.
+    """BatchNorm2d with batch statistics over the images of all processes, each of which has equally many.
 
-    Statistics are float32, whatever the precision of the activations; parameters and buffers keep BatchNorm2d's names.
+    Statistics are float32, whatever the precision of the activations. Parameters and buffers keep BatchNorm2d's names.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -48,7 +50,7 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
             return super().forward(x)
         values = x.float()
         count = x.numel() // x.shape[1] * (dist.get_world_size() if dist.is_initialized() else 1)
-        # Variance from deviations, not from mean squares: after a ReLU these lose three digits to cancellation.
+        # The variance comes from deviations: mean squares would lose three digits to cancellation after a ReLU.
         variance_here, mean_here = torch.var_mean(values, dim=(0, 2, 3), correction=0)
         mean = _mean_over_processes(mean_here)
         variance = _mean_over_processes(variance_here + (mean_here - mean).square())
@@ -65,7 +67,7 @@ def synchronise_batch_norm(network: nn.Module) -> None:
     """Turn every BatchNorm2d of `network` into a SyncedBatchNorm2d, in place.
 
     Raises:
-        InputError: The network has a batch normalisation of another kind.
+        InputError: The network has another kind of batch normalisation.
     """
     for module in network.modules():
         if type(module) is nn.BatchNorm2d:

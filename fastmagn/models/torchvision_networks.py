@@ -1,36 +1,34 @@
 """Any classifier of torchvision, by its name."""
 
-import difflib
 from typing import Any
 
 from torch import nn
 from torchvision import models
 from torchvision.ops import StochasticDepth
 
-from fastmagn.errors import InputError
-from fastmagn.models.adapting import UNSUITABLE, try_one_image, turn_off_dropout, unsuitable
+from fastmagn.errors import InputError, nearest
+from fastmagn.models.adapting import SIZE_ERRORS, size_fault, try_one_image, turn_off_dropout
 
 PREFIX = "torchvision:"
 
 
 def torchvision_network(name: str, num_classes: int, image_size: tuple[int, int]) -> nn.Module:
-    """torchvision's network `name`, new weights, for images of `image_size`, without dropout or stochastic depth.
+    """torchvision's network `name` with new weights, for images of `image_size`, without dropout and stochastic depth.
 
-    Those two draw from a generator with a state, and a resumed run would not repeat them. GoogLeNet and Inception-V3
+    These two draw from a generator with a state, and a resumed run would not repeat them. GoogLeNet and Inception-V3
     come without their auxiliary heads.
 
     Args:
         name: A name of `torchvision.models.list_models(torchvision.models)`.
-        num_classes: K, outputs of the network.
-        image_size: (H, W) of the images, px; networks of one fixed size (such as vision transformers) are made for it.
+        num_classes: K, the number of outputs.
+        image_size: (H, W) of the images, px; networks of one fixed size (such as vision transformers) are built for it.
 
     Raises:
-        InputError: torchvision has no such classifier; it cannot take images of that size.
+        InputError: torchvision has no such classifier, or it cannot take images of that size.
     """
     known = models.list_models(module=models)
     if name not in known:
-        nearest = [PREFIX + near for near in difflib.get_close_matches(name, known, n=3)]
-        hint = f" Did you mean {', '.join(nearest)}?" if nearest else ""
+        hint = nearest(name, known, how_many=3, prefix=PREFIX)
         raise InputError(
             f"model.name: got {PREFIX + name!r}; expected a name of torchvision.models.list_models(torchvision.models)."
             f"{hint}"
@@ -39,8 +37,8 @@ def torchvision_network(name: str, num_classes: int, image_size: tuple[int, int]
     try:
         network = models.get_model(name, weights=None, num_classes=num_classes, **_options(name, image_size))
         logits = try_one_image(network, height, width)
-    except UNSUITABLE as error:
-        raise unsuitable(PREFIX + name, image_size, error) from error
+    except SIZE_ERRORS as error:
+        raise size_fault(PREFIX + name, image_size, error) from error
     assert logits.shape == (1, num_classes)
     turn_off_dropout(network)
     for module in network.modules():
@@ -50,7 +48,7 @@ def torchvision_network(name: str, num_classes: int, image_size: tuple[int, int]
 
 
 def _options(name: str, image_size: tuple[int, int]) -> dict[str, Any]:
-    """What some networks need beside the number of classes."""
+    """The arguments that some networks need beside the number of classes."""
     kind = {"googlenet": models.GoogLeNet, "inception_v3": models.Inception3}.get(name)
     if kind is not None:
         return {"aux_logits": False, "init_weights": False}

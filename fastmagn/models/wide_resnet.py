@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from fastmagn.models.weights import he_normal
+from fastmagn.models.he_normal import he_normal
 
 
 def wideresnet28_10(num_classes: int) -> nn.Module:
@@ -20,12 +20,12 @@ def wideresnet40_2(num_classes: int) -> nn.Module:
 class PreActivationBlock(nn.Module):
     """x + conv(relu(bn(conv(relu(bn(x)))))), both convolutions 3x3.
 
-    Where the width changes, a 1x1 convolution of relu(bn(x)) stands for the first x.
+    If the width changes, a 1x1 convolution of relu(bn(x)) replaces the first x.
 
     Args:
-        in_width: Feature maps that come in.
-        out_width: Feature maps that go out.
-        stride: Of the first convolution and the shortcut.
+        in_width: Number of input feature maps.
+        out_width: Number of output feature maps.
+        stride: Stride of the first convolution and of the shortcut.
     """
 
     def __init__(self, in_width: int, out_width: int, stride: int) -> None:
@@ -48,8 +48,8 @@ class PreActivationBlock(nn.Module):
 def _wide_resnet(num_classes: int, depth: int, widening: int) -> nn.Module:
     """Three stages of (depth - 4) / 6 blocks, 16, 32, 64 times `widening` maps wide, at 32, 16 and 8 pixels.
 
-    Source: S. Zagoruyko and N. Komodakis, "Wide residual networks", BMVC 2016, table 1 with B(3, 3); no dropout, as
-    AugMix runs it.
+    Source: S. Zagoruyko and N. Komodakis, "Wide residual networks", BMVC 2016, table 1 with B(3, 3); without dropout,
+    as in AugMix.
     """
     widths = (16, 16 * widening, 32 * widening, 64 * widening)
     layers = OrderedDict[str, nn.Module](stem=nn.Conv2d(3, widths[0], kernel_size=3, padding=1, bias=False))

@@ -1,7 +1,8 @@
-"""A whole report: what it says as data (report.json), and as a folder of a page, Markdown, tables and figures."""
+"""A whole report, as data (report.json) and as a folder: a page, Markdown, tables and figures."""
 
 import itertools
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,17 +10,18 @@ from typing import Any
 
 from fastmagn import __version__
 from fastmagn.corruptions import CORRUPTION_SETS
-from fastmagn.errors import InputError
-from fastmagn.files import replace_folder, write_json, write_text
+from fastmagn.errors import InputError, printable
+from fastmagn.machine.console import console
+from fastmagn.machine.files import replace_folder, write_json, write_text
 from fastmagn.reporting.experiments import Experiment, group_experiments
 from fastmagn.reporting.figure_data import FigureData, make_figures
 from fastmagn.reporting.figures import FIGURE_FORMATS, to_files
-from fastmagn.reporting.formats import TABLE_FORMATS, escape_markdown, to_markdown
+from fastmagn.reporting.formats import TABLE_FORMATS, escape_markdown, narrow_tables, to_console, to_markdown
 from fastmagn.reporting.names import data_title
 from fastmagn.reporting.page import to_page
 from fastmagn.reporting.provenance import command, runs_table
-from fastmagn.reporting.runs import Run, read_runs
-from fastmagn.reporting.tables import Table, make_tables
+from fastmagn.reporting.runs import FinishedRun, read_runs
+from fastmagn.reporting.tables import Table, by_network, corruption_tables, make_tables
 
 FORMAT_VERSION = 1
 DATA_FILE, TEXT_FILE, PAGE_FILE = "report.json", "report.md", "report.html"
@@ -27,7 +29,7 @@ DATA_FILE, TEXT_FILE, PAGE_FILE = "report.json", "report.md", "report.html"
 
 @dataclass(frozen=True, kw_only=True)
 class DataSetReport:
-    """Everything about the runs of one data set."""
+    """What the report says about the runs of one data set."""
 
     title: str
     experiments: tuple[Experiment, ...]
@@ -37,14 +39,32 @@ class DataSetReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Every number of a report. Renderers read this, or its JSON; the page also shows pictures of the runs' images."""
+    """All numbers of a report. Every output is made from this; the page also shows pictures of the runs' images."""
 
     data_sets: tuple[DataSetReport, ...]
     warnings: tuple[str, ...]
 
 
+def report_runs(paths: Iterable[Path], out: Path) -> None:
+    """Write the report of these runs to the folder `out`, and print its warnings and its tables of corruptions.
+
+    Raises:
+        InputError: No run can be reported, or the folder cannot be written.
+    """
+    check_out(out)  # before the work, and again when writing
+    report = make_report(paths)
+    for warning in report.warnings:
+        print(f"warning: {printable(warning)}", file=sys.stderr)
+    write_report(report, out)
+    for data_set in report.data_sets:
+        for group in by_network(data_set.experiments):
+            for part in narrow_tables(corruption_tables(group)[0], console.width):
+                console.print(to_console(part))
+    console.print(f"written to {out / PAGE_FILE}", soft_wrap=True, markup=False)
+
+
 def make_report(paths: Iterable[Path]) -> Report:
-    """Read runs and compute what is to be shown.
+    """Read the runs and compute what the report shows.
 
     Raises:
         InputError: No run can be reported.
@@ -69,12 +89,12 @@ def make_report(paths: Iterable[Path]) -> Report:
 
 
 def write_report(report: Report, out: Path) -> None:
-    """Write the folder `out`: report.html, report.md, report.json, tables/, figures/. It appears whole, or not at all.
+    """Write the folder `out`: report.html, report.md, report.json, tables/, figures/. It appears whole or not at all.
 
-    An older report at `out` is replaced; anything else that is there is never touched.
+    An older report at `out` is replaced. Nothing else is ever overwritten.
 
     Raises:
-        InputError: `out` holds something else than a report, or cannot be written.
+        InputError: `out` holds something other than a report, or cannot be written.
     """
     check_out(out)
     drawn: dict[str, bytes] = {}
@@ -95,18 +115,18 @@ def write_report(report: Report, out: Path) -> None:
             write_json(folder / DATA_FILE, to_data(report))
     except OSError as error:
         raise InputError(
-            f"out: {out} cannot be written ({error.strerror or error}); it is as it was before. Give another --out."
+            f"out: {out} cannot be written ({error.strerror or error}); nothing there has changed. Name another --out."
         ) from error
 
 
 def check_out(out: Path) -> None:
-    """That `out` is free, or holds a report and nothing else.
+    """Check that `out` is free, or holds a report and nothing else.
 
     Raises:
-        InputError: It is not.
+        InputError: It holds something else.
     """
     if out.exists() and not out.is_dir():
-        raise InputError(f"out: {out} is a file; expected a folder, new or of an older report.")
+        raise InputError(f"out: {out} is a file; expected a new folder, or one that holds an older report.")
     present = (
         {path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir()} if out.exists() else set()
     )
@@ -116,19 +136,19 @@ def check_out(out: Path) -> None:
         known = set(json.loads((out / DATA_FILE).read_text(encoding="utf-8"))["files"])
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(
-            f"out: {out} is not empty and holds no {DATA_FILE} of an older report; nothing is overwritten. Give another"
+            f"out: {out} is not empty, and it holds no older report ({DATA_FILE}). Nothing is overwritten; name another"
             " --out."
         ) from None
     foreign = sorted(present - known)
     if foreign:
         raise InputError(
-            f"out: {out} holds {foreign[0]}, which is not of the report there and would be lost. Move it, or give"
-            " another --out."
+            f"out: {out} holds {foreign[0]}, which does not belong to the report there and would be lost. Move it, or"
+            " name another --out."
         )
 
 
 def files(report: Report) -> list[str]:
-    """The paths, below the report's folder, of all its files."""
+    """The paths of all files of the report, relative to its folder."""
     names = [DATA_FILE, TEXT_FILE, PAGE_FILE]
     for data_set in report.data_sets:
         names += [f"tables/{table.name}.{ending}" for table in data_set.tables for ending in TABLE_FORMATS]
@@ -137,7 +157,7 @@ def files(report: Report) -> list[str]:
 
 
 def to_data(report: Report) -> dict[str, Any]:
-    """All that the report shows as strict JSON values; accuracies and errors are fractions in 0..1."""
+    """All that the report shows, as strict JSON values. Accuracies and errors are fractions in 0..1."""
     return {
         "format_version": FORMAT_VERSION,
         "fastmagn": __version__,
@@ -161,7 +181,7 @@ def to_data(report: Report) -> dict[str, Any]:
 
 
 def table_data(table: Table) -> dict[str, Any]:
-    """A table as JSON values: every cell with its mean, spread, number of runs, the paper's number, the difference."""
+    """A table as JSON values. A cell has its mean, spread, number of runs, the paper's number and the difference."""
     columns = [column._asdict() for column in table.columns]
     rows = [
         {
@@ -173,8 +193,8 @@ def table_data(table: Table) -> dict[str, Any]:
     return asdict(table) | {"row_headers": list(table.row_headers), "columns": columns, "rows": rows}
 
 
-def run_data(run: Run) -> dict[str, Any]:
-    """What the report says of one run."""
+def run_data(run: FinishedRun) -> dict[str, Any]:
+    """What the report says about one run."""
     return {
         "run": str(run.path),
         "method": run.method,
@@ -193,7 +213,7 @@ def run_data(run: Run) -> dict[str, Any]:
 
 
 def to_text(report: Report) -> str:
-    """report.md: tables and figures of each data set, then how the runs were made."""
+    """report.md: the tables and figures of each data set, then how its runs were made."""
     parts = ["# Robustness report"]
     if report.warnings:
         parts.append("## Left out\n\n" + "\n".join(f"- {escape_markdown(line)}" for line in report.warnings))
@@ -211,16 +231,17 @@ def to_text(report: Report) -> str:
             parts += [f"### {title}", picture, escape_markdown(figure.caption)]
         parts += [f"### Runs on {escape_markdown(data_set.title)}", _runs_table(data_set.experiments)]
         commands = [command(run) for experiment in data_set.experiments for run in experiment.runs]
-        parts += ["Made by (each folder's config.yaml says the same):", "```\n" + "\n".join(commands) + "\n```"]
-    files_line = (
-        "Each table is also in `tables/` as CSV and LaTeX, each figure in `figures/` as SVG; `report.json` holds all"
+        parts += ["Commands that train them (each folder's config.yaml says the same):"]
+        parts += ["```\n" + "\n".join(commands) + "\n```"]
+    parts.append(
+        "`tables/` holds each table as CSV and LaTeX too, and `figures/` each figure as SVG. `report.json` holds all "
+        "numbers, as fractions, and the whole configuration and environment of each run."
     )
-    parts.append(f"{files_line} numbers, as fractions, and each run's whole configuration and environment.")
     return "\n\n".join(parts) + "\n"
 
 
 def _runs_table(experiments: Sequence[Experiment]) -> str:
-    """One line for each run: where it is, what it is, with what it was made."""
+    """A row for each run: its folder, what it is, and what it was made with."""
     header, *rows = runs_table(experiments)
     lines = [header, ("---",) * len(header), *(tuple(map(escape_markdown, row)) for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,4 +1,4 @@
-"""Runs that differ only in their seed are one experiment: a column of a table, a line of a figure."""
+"""Runs that differ only in their seed form one experiment: a column of a table, a line of a figure."""
 
 import json
 import os
@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fastmagn.cli import flatten
+from fastmagn.config.text import flatten
 from fastmagn.corruptions import CORRUPTION_SETS, CORRUPTIONS
-from fastmagn.reporting.names import DATA_TITLES, METHOD_TITLES, NETWORK_TITLES, method_title, order, set_title
+from fastmagn.methods.table import METHODS
+from fastmagn.reporting.names import DATA_TITLES, NETWORK_TITLES, method_title, order, set_title
 from fastmagn.reporting.paper import WEIGHTS, has_paper_settings, paper_value
-from fastmagn.reporting.runs import Run
+from fastmagn.reporting.runs import FinishedRun
 
-# Where a run lies and how it was computed: these change no number, or its last digits only.
+# Fields that say where a run lies and how it was computed. They change no number, or only its last digits.
 _BOOKKEEPING = frozenset(
     {"run_dir", "resume", "device", "data.dir", "data.download", "train.compile", "train.channels_last"}
     | {
@@ -32,7 +33,7 @@ CALIBRATION_SET = "c18"
 
 
 class Statistic(NamedTuple):
-    """Of n runs: their mean and, from two on, the sample standard deviation (n - 1), as fractions."""
+    """The mean over n runs and, for n >= 2, their sample standard deviation (n - 1); fractions."""
 
     mean: float
     sd: float | None
@@ -44,10 +45,10 @@ class Experiment:
     """Runs of one configuration.
 
     Args:
-        label: The method's title and, in parentheses, what differs from variant 0 of that method.
+        label: The method's title and, in parentheses, the differences from variant 0 of that method.
         variant: 0 for a method's first configuration on this data set and network, then 1, 2, ...
-        config: The runs' flat config (dotted names).
-        runs: By ascending seed, at least one.
+        config: The flat configuration (dotted names) of the first run.
+        runs: At least one run, by ascending seed.
     """
 
     data: str
@@ -56,15 +57,15 @@ class Experiment:
     label: str
     variant: int
     config: dict[str, Any]
-    runs: tuple[Run, ...]
+    runs: tuple[FinishedRun, ...]
 
     @property
     def rank(self) -> tuple:
-        """Sorts columns: by method, then by variant."""
-        return (order(METHOD_TITLES, self.method), self.variant, self.label)
+        """The sort key of columns: method, then variant."""
+        return (order(METHODS, self.method), self.variant, self.label)
 
-    def statistic(self, measure: Callable[[Run], float | None]) -> Statistic | None:
-        """Mean and spread of a measure over the runs; None where a run lacks it."""
+    def statistic(self, measure: Callable[[FinishedRun], float | None]) -> Statistic | None:
+        """The mean and the spread of a measure over the runs; None if a run lacks it."""
         values = [measure(run) for run in self.runs]
         if any(value is None for value in values):
             return None
@@ -72,25 +73,26 @@ class Experiment:
         return Statistic(statistics.fmean(values), sd, len(values))
 
     def paper(self, measure: str) -> float | None:
-        """The paper's number, see `paper_value`."""
+        """The paper's number for a measure; see `paper_value`."""
         return paper_value(self.data, self.network, self.method, self.config, measure)
 
 
-def group_experiments(runs: Iterable[Run]) -> tuple[list[Experiment], list[str]]:
-    """The runs as experiments, ordered by data set, network, method and variant whatever the order they came in.
+def group_experiments(runs: Iterable[FinishedRun]) -> tuple[list[Experiment], list[str]]:
+    """Group runs into experiments, in order of data set, network, method and variant.
 
     Returns:
-        The experiments, and a line for every run left out because another with its seed and configuration is there.
+        The experiments, and a warning for each run that is left out because it repeats the seed and the configuration
+        of another run.
     """
-    by_method: dict[tuple, dict[str, list[Run]]] = {}
+    by_method: dict[tuple, dict[str, list[FinishedRun]]] = {}
     warnings = []
     for run in sorted(runs, key=_place):
         same = by_method.setdefault(_place(run)[:3], {}).setdefault(recipe(run), [])
         if any(other.seed == run.seed for other in same):
             first = next(other for other in same if other.seed == run.seed)
             warnings.append(
-                f"{run.path}: the same configuration and seed {run.seed} as {first.path}; a copy would make the spread"
-                " too small. Left out."
+                f"{run.path}: has the same configuration and seed {run.seed} as {first.path}; a copy would make the"
+                " spread too small. Left out."
             )
         else:
             same.append(run)
@@ -98,22 +100,22 @@ def group_experiments(runs: Iterable[Run]) -> tuple[list[Experiment], list[str]]
     return experiments, warnings
 
 
-def _place(run: Run) -> tuple:
-    names = (order(DATA_TITLES, run.data), order(NETWORK_TITLES, run.network), order(METHOD_TITLES, run.method))
+def _place(run: FinishedRun) -> tuple:
+    names = (order(DATA_TITLES, run.data), order(NETWORK_TITLES, run.network), order(METHODS, run.method))
     return (*names, recipe(run), run.seed, str(run.path))
 
 
-def recipe(run: Run, but: Iterable[str] = ()) -> str:
-    """A key that is equal for runs that differ only in the seed and in the fields `but` (dotted names)."""
+def recipe(run: FinishedRun, but: Iterable[str] = ()) -> str:
+    """A key that is the same for runs that differ only in their seed and in the fields `but` (dotted names)."""
     ignored = _BOOKKEEPING | {"train.seed"} | set(but)
     config = {field: value for field, value in flatten(run.config).items() if field not in ignored}
     return json.dumps([config, run.num_images], sort_keys=True)
 
 
-def _variants(groups: list[list[Run]]) -> list[Experiment]:
-    """One method's experiments on one data set and network: the paper's settings first, then those with most runs."""
+def _variants(groups: list[list[FinishedRun]]) -> list[Experiment]:
+    """The experiments of one method on one data set and network: the paper's settings first, then by number of runs."""
 
-    def rank(runs: list[Run]) -> tuple:
+    def rank(runs: list[FinishedRun]) -> tuple:
         return (not has_paper_settings(runs[0].method, flatten(runs[0].config)), -len(runs), recipe(runs[0]))
 
     groups = sorted(groups, key=rank)
@@ -136,8 +138,8 @@ def _variants(groups: list[list[Run]]) -> list[Experiment]:
     ]
 
 
-def _changes(base: Run, other: Run) -> str:
-    """What `other` has that `base` has not: its fields, or its folder's name where they are many."""
+def _changes(base: FinishedRun, other: FinishedRun) -> str:
+    """The fields in which `other` differs from `base`; the name of its folder if there are many."""
     before, after = flatten(base.config), flatten(other.config)
     fields = [name for name in after if name not in _BOOKKEEPING | {"train.seed"} and after[name] != before.get(name)]
     if 0 < len(fields) <= _MAX_CHANGES_SHOWN:
@@ -146,7 +148,7 @@ def _changes(base: Run, other: Run) -> str:
 
 
 def sensitivity_families(experiments: Iterable[Experiment]) -> list[list[Experiment]]:
-    """Experiments on one data set that differ in nothing but their `WEIGHTS`, where there are two or more of them."""
+    """Groups of two or more experiments on one data set that differ only in their `WEIGHTS`."""
     families: dict[tuple[str, str], list[Experiment]] = {}
     for experiment in experiments:
         if WEIGHTS.keys() <= experiment.config.keys():
@@ -156,7 +158,7 @@ def sensitivity_families(experiments: Iterable[Experiment]) -> list[list[Experim
 
 
 def without_sensitivity(experiments: Iterable[Experiment]) -> list[Experiment]:
-    """The experiments, of each family that differs in `WEIGHTS` only the first."""
+    """The experiments, with only the first one of each group that differs in its `WEIGHTS`."""
     experiments = list(experiments)
     others = {id(experiment) for family in sensitivity_families(experiments) for experiment in family[1:]}
     return [experiment for experiment in experiments if id(experiment) not in others]
@@ -167,7 +169,7 @@ def _short(value: Any) -> str:
 
 
 def common_set(experiments: Iterable[Experiment]) -> tuple[str, tuple[str, ...]]:
-    """The corruption set that all runs measured and its title: c18 if they can, else c15, else what they share."""
+    """The title and the corruptions that all runs have measured: c18 if all have it, else c15, else what they share."""
     shared = set(CORRUPTIONS)
     for experiment in experiments:
         for run in experiment.runs:
@@ -179,6 +181,6 @@ def common_set(experiments: Iterable[Experiment]) -> tuple[str, tuple[str, ...]]
     return set_title(names), names
 
 
-def corrupt_rms(run: Run, corruption_set: str) -> float | None:
-    """The corrupt RMS calibration error, if it is of this set."""
+def corrupt_rms(run: FinishedRun, corruption_set: str) -> float | None:
+    """The RMS calibration error on this set of corruptions; None if it was measured on another set."""
     return run.rms["corrupt"] if run.rms["corruption_set"] == corruption_set else None

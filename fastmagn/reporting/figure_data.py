@@ -1,4 +1,4 @@
-"""What the figures of a report show, as plain data: fractions in 0..1, no drawing. figures.py draws it."""
+"""The figures of a report as plain data: fractions in 0..1. figures.py draws them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from fastmagn.corruptions import CORRUPTIONS, SEVERITIES
 from fastmagn.reporting.experiments import CALIBRATION_SET, Experiment, common_set, corrupt_rms, without_sensitivity
 from fastmagn.reporting.names import data_title, file_name, network_title, set_title
 from fastmagn.reporting.paper import paper_counterpart
-from fastmagn.reporting.runs import METRICS, Run
+from fastmagn.reporting.runs import METRICS, FinishedRun
 from fastmagn.reporting.tables import by_network, make_cell
 
 Series = dict[str, Any]
@@ -19,12 +19,12 @@ class FigureData:
     """One figure.
 
     Args:
-        kind: Which drawing, a key of `figures.DRAWINGS`.
-        name: Name of its files.
+        kind: The kind of drawing, a key of `figures.DRAWINGS`.
+        name: The name of its files.
         title: What it shows.
         caption: How to read it.
-        axes: What all series share, such as the corruptions.
-        series: One for each experiment (for training, each run): `label`, `method`, `variant` and the numbers.
+        axes: What all series have in common, such as the corruptions.
+        series: One per experiment (for training, one per run): `label`, `method`, `variant` and the numbers.
     """
 
     kind: str
@@ -36,7 +36,7 @@ class FigureData:
 
 
 def make_figures(experiments: Sequence[Experiment]) -> tuple[list[FigureData], list[str]]:
-    """All figures of one data set, and a line for every one that could not be made."""
+    """All figures of one data set, and a note for each run that a figure cannot show."""
     figures, notes = [], []
     for group in by_network(experiments):
         figures += [accuracy_bars(group), *corruption_profile(group), *severity_curves(group)]
@@ -49,7 +49,7 @@ def make_figures(experiments: Sequence[Experiment]) -> tuple[list[FigureData], l
 
 
 def accuracy_bars(group: Sequence[Experiment]) -> FigureData:
-    """The paper's Figures 2 and 4: clean accuracy and mCA of each method."""
+    """As in the paper's Figures 2 and 4: clean accuracy and mCA of each method."""
     title, names = common_set(group)
     measure = "mca" if title == CALIBRATION_SET else ""
     series = []
@@ -71,7 +71,7 @@ def accuracy_bars(group: Sequence[Experiment]) -> FigureData:
 
 
 def corruption_profile(group: Sequence[Experiment]) -> list[FigureData]:
-    """The paper's Figures 3 and 5: the accuracy under each corruption, mean over severities."""
+    """As in the paper's Figures 3 and 5: the accuracy on each corruption, mean over severities."""
     measured = _measured(group)
     series = []
     for experiment in group:
@@ -90,7 +90,7 @@ def corruption_profile(group: Sequence[Experiment]) -> list[FigureData]:
 
 
 def severity_curves(group: Sequence[Experiment]) -> list[FigureData]:
-    """Accuracy against severity, 0 being clean: the mean over the common set, and one panel for each corruption."""
+    """Accuracy against severity, where 0 is clean: the mean over the common corruptions, and a panel per corruption."""
     title, names = common_set(group)
     severities = [0, *SEVERITIES]
     figures = []
@@ -136,12 +136,12 @@ def severity_curves(group: Sequence[Experiment]) -> list[FigureData]:
 
 
 def reliability_diagrams(group: Sequence[Experiment]) -> tuple[list[FigureData], list[str]]:
-    """Accuracy in bins of confidence, clean and corrupt, the runs of an experiment pooled."""
+    """Accuracy in bins of confidence, clean and corrupt. The runs of an experiment are pooled."""
     notes = []
     for experiment in group:
         notes += [
-            f"{run.path}: its results hold no reliability bins, so it is not in the reliability diagrams; report the "
-            f"{run.folder / 'evaluation.json'} that python -m fastmagn.evaluate --run {run.folder} makes."
+            f"{run.path}: its results have no reliability bins, so the reliability diagrams do not show it. Run python "
+            f"-m fastmagn.evaluate --run {run.folder}, then report {run.folder / 'evaluation.json'}."
             for run in experiment.runs
             if run.reliability is None
         ]
@@ -167,12 +167,12 @@ def reliability_diagrams(group: Sequence[Experiment]) -> tuple[list[FigureData],
 
 
 def training_curves(group: Sequence[Experiment]) -> tuple[list[FigureData], list[str]]:
-    """Loss and accuracy against epochs, one line for each run."""
+    """Loss and accuracy by epoch, one line per run."""
     series, notes = [], []
     for experiment in group:
         for run in experiment.runs:
             if not run.epochs:
-                notes.append(f"{run.path}: no {METRICS} beside its results, so it is not in the training curves.")
+                notes.append(f"{run.path}: has no {METRICS} beside its results, so the training curves do not show it.")
                 continue
             columns = ("loss", "train_accuracy", "validation_accuracy")
             series.append(
@@ -195,7 +195,7 @@ def training_curves(group: Sequence[Experiment]) -> tuple[list[FigureData], list
 
 
 def calibration_bars(experiments: Sequence[Experiment]) -> FigureData:
-    """The paper's Figure 6, and its counterpart on clean images: RMS calibration error by network and method."""
+    """As in the paper's Figure 6, and the same on clean images: RMS calibration error by network and method."""
     groups = by_network(experiments)
     sets = [run.rms["corruption_set"] for item in experiments for run in item.runs]
     chosen = CALIBRATION_SET if CALIBRATION_SET in sets else sets[0]
@@ -236,7 +236,7 @@ def _bars_caption(cells: list[Series | None]) -> str:
 
 
 def _pooled_bins(experiment: Experiment, part: str) -> Series:
-    """The bins of all runs together, accuracies and confidences weighed by their counts; the runs' mean RMS error."""
+    """The bins of all runs together, accuracies and confidences weighted by their counts, and the mean RMS error."""
     diagrams = [run.reliability[part] for run in experiment.runs]
     counts = [sum(bins) for bins in zip(*(diagram["count"] for diagram in diagrams), strict=True)]
     pooled: Series = {"binning": experiment.runs[0].rms["binning"], "num_bins": len(counts), "count": counts}
@@ -249,8 +249,8 @@ def _pooled_bins(experiment: Experiment, part: str) -> Series:
     return pooled | {"rms": experiment.statistic(lambda run: run.rms[part]).mean}
 
 
-def _at_severity(run: Run, names: Sequence[str], severity: int) -> float | None:
-    """A run's mean accuracy over the corruptions `names` at a severity 1..5; 0 is clean."""
+def _at_severity(run: FinishedRun, names: Sequence[str], severity: int) -> float | None:
+    """The mean accuracy of a run over the corruptions `names` at a severity, 0..5; 0 is clean."""
     if any(name not in run.corruption_accuracy for name in names):
         return None
     if severity == 0:

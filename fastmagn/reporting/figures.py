@@ -1,6 +1,6 @@
-"""Drawing the figures of a report: FigureData in, a Matplotlib figure, PNG or SVG out, always the same bytes.
+"""Draws the figures of a report: from FigureData to a Matplotlib figure, PNG or SVG. The same data give the same bytes.
 
-A method has one colour and marker everywhere; its other configurations differ in line style, hatch and lightness.
+A method has the same colour and marker in all figures. Its configurations differ in line style, hatch and lightness.
 """
 
 import io
@@ -20,7 +20,7 @@ from fastmagn.reporting.names import CORRUPTION_KINDS, corruption_title, network
 
 FIGURE_FORMATS = ("png", "svg")
 
-# Okabe and Ito's colours, safe for colour-blind readers, for the paper's methods; Paul Tol's "muted" for the others.
+# The paper's methods have Okabe and Ito's colours, the others Paul Tol's "muted" ones. Both suit colour-blind readers.
 METHOD_STYLES = {
     "standard": ("#555555", "o"),
     "at": ("#E69F00", "s"),
@@ -55,12 +55,12 @@ _SETTINGS = {
     "text.parse_math": False,  # a run's name may hold dollars
 }
 _CLEAN_ALPHA = 0.45
-_IN_PER_CHAR = 0.085  # of the 10 pt font, on average
+_IN_PER_CHAR = 0.085  # mean width of a character of the 10 pt font
 _PAPER = {"linestyle": "none", "marker": "D", "markersize": 5, "markerfacecolor": "white", "markeredgecolor": "black"}
 
 
 class Style(NamedTuple):
-    """How one experiment is drawn."""
+    """The look of one experiment."""
 
     color: str
     marker: str
@@ -69,7 +69,7 @@ class Style(NamedTuple):
 
 
 def style(series: Series) -> Style:
-    """A method's colour and marker, the variant's line and hatch; an unknown method's depend on its name only."""
+    """The colour and marker of the method, the line and hatch of the variant. Unknown methods get theirs by name."""
     color, marker = (
         METHOD_STYLES.get(series["method"]) or _OTHER_STYLES[zlib.crc32(series["method"].encode()) % len(_OTHER_STYLES)]
     )
@@ -78,13 +78,13 @@ def style(series: Series) -> Style:
 
 
 def draw(data: FigureData) -> Figure:
-    """The figure, in per cent, without a window or pyplot's state."""
+    """Draw a figure, in per cent. Opens no window and leaves pyplot's state alone."""
     with mpl.rc_context(_SETTINGS):
         return DRAWINGS[data.kind](data)
 
 
 def to_files(data: FigureData) -> dict[str, bytes]:
-    """The figure as files by their ending, without date or random names: the same data give the same bytes."""
+    """The figure as the content of a file of each format, without date or random names."""
     metadata = {"png": {"Software": None}, "svg": {"Date": None}}
     files = {}
     with mpl.rc_context(_SETTINGS):
@@ -97,7 +97,7 @@ def to_files(data: FigureData) -> dict[str, bytes]:
 
 
 def to_svg(data: FigureData) -> bytes:
-    """The figure as an SVG file, as `to_files` has it."""
+    """The figure as an SVG file, the same as that of `to_files`."""
     buffer = io.BytesIO()
     with mpl.rc_context(_SETTINGS):
         DRAWINGS[data.kind](data).savefig(buffer, format="svg", metadata={"Date": None})
@@ -105,7 +105,7 @@ def to_svg(data: FigureData) -> bytes:
 
 
 def draw_accuracy_bars(data: FigureData) -> Figure:
-    """Two bars for each method: clean (light) and mCA."""
+    """Two bars per method: clean (light) and mCA."""
     labels = [_wrapped(series["label"]) for series in data.series]
     longest = max(len(line) for label in labels for line in label.splitlines())
     figure = _figure(max(5.0, max(1.0, _IN_PER_CHAR * longest + 0.15) * len(labels) + 1.2), 3.9)
@@ -127,7 +127,7 @@ def draw_accuracy_bars(data: FigureData) -> Figure:
 
 
 def draw_calibration_bars(data: FigureData) -> Figure:
-    """Clean and corrupt panels; networks side by side, a bar for each method that was measured on one."""
+    """A clean and a corrupt panel, with the networks side by side and a bar per method."""
     networks = data.axes["networks"]
     titles = {"clean": "Clean images", "corrupt": f"Corrupted images ({data.axes['corruption_set']})"}
     places, ticks, right = {}, [], 0.0  # the place of each bar, in bars, by (label, network)
@@ -155,7 +155,7 @@ def draw_calibration_bars(data: FigureData) -> Figure:
 
 
 def draw_corruption_profile(data: FigureData) -> Figure:
-    """A row for each corruption, by kind, a marker for each method."""
+    """A row per corruption, grouped by kind, with a marker per method."""
     names = [name for members in CORRUPTION_KINDS.values() for name in members if name in data.axes["corruptions"]]
     figure = _figure(7.5, 0.29 * len(names) + 1.6)
     axes = figure.add_subplot()
@@ -199,7 +199,7 @@ def draw_corruption_profile(data: FigureData) -> Figure:
 
 
 def draw_severity(data: FigureData) -> Figure:
-    """One line for each method."""
+    """One line per method."""
     figure = _figure(6.5, 4.4)
     axes = figure.add_subplot()
     for series in data.series:
@@ -216,7 +216,7 @@ def draw_severity(data: FigureData) -> Figure:
 
 
 def draw_severity_grid(data: FigureData) -> Figure:
-    """One panel for each corruption."""
+    """One panel per corruption."""
     names = data.axes["corruptions"]
     figure, panels = _grid(len(names), num_columns=5, panel=(2.0, 1.75))
     for axes, name in zip(panels, names, strict=True):
@@ -235,7 +235,7 @@ def draw_severity_grid(data: FigureData) -> Figure:
 
 
 def draw_reliability(data: FigureData) -> Figure:
-    """One panel for each method: bars of accuracy over bins of confidence, the diagonal, and the bins' share."""
+    """One panel per method: accuracy by bins of confidence, the diagonal, and the share of predictions per bin."""
     figure, panels = _grid(len(data.series), num_columns=min(4, len(data.series)), panel=(2.6, 2.75))
     for axes, series in zip(panels, data.series, strict=True):
         look = style(series)
@@ -244,7 +244,7 @@ def draw_reliability(data: FigureData) -> Figure:
         confidence = np.array([100 * series["confidence"][i] for i in filled])
         share = np.array([100 * series["count"][i] / sum(series["count"]) for i in filled])
         width = 100 / series["num_bins"]
-        # Bins of equal numbers have no edges of their own: their bars stand where their confidence is.
+        # Bins of equal numbers of predictions have no fixed edges: their bars are at their mean confidence.
         centres = (np.array(filled) + 0.5) * width if series["binning"] == "width" else confidence
         axes.bar(centres, accuracy, 0.94 * width, color=look.color, alpha=0.55, label="Accuracy")
         axes.plot(centres, share, color="#222222", linestyle=":", linewidth=1.5, label="Share of predictions")
@@ -266,7 +266,7 @@ def draw_reliability(data: FigureData) -> Figure:
 
 
 def draw_training(data: FigureData) -> Figure:
-    """Panels for loss, training accuracy and, where one was measured, validation accuracy."""
+    """Panels for loss, training accuracy and, if it was measured, validation accuracy."""
     panels = [("loss", "Loss"), ("train_accuracy", "Training accuracy (%)")]
     if any(value is not None for series in data.series for value in series["validation_accuracy"]):
         panels.append(("validation_accuracy", "Validation accuracy (%)"))
@@ -309,20 +309,20 @@ def _figure(width_in: float, height_in: float) -> Figure:
 
 
 def _legend(figure: Figure, handles: list[Any]) -> None:
-    """A legend over the panels, row by row, with as many columns as fit the width; none without handles."""
+    """Add a legend above the panels, row by row, with as many columns as fit; nothing without handles."""
     if not handles:
         return
     longest = max(len(handle.get_label()) for handle in handles)
     fitting = max(1, int(figure.get_figwidth() / (_IN_PER_CHAR * longest + 0.65)))
     num_rows = -(-len(handles) // fitting)
     num_columns = -(-len(handles) // num_rows)
-    # Matplotlib fills columns first, the first ones fuller: this order makes it read by rows.
+    # Matplotlib fills the legend column by column. In this order it reads row by row.
     order = [handles[i] for column in range(num_columns) for i in range(column, len(handles), num_columns)]
     figure.legend(handles=order, loc="outside upper center", ncols=num_columns)
 
 
 def _grid(number: int, num_columns: int, panel: tuple[float, float]) -> tuple[Figure, list[Axes]]:
-    """A figure with `number` panels, filled row by row, with shared axes."""
+    """A figure with `number` panels, row by row, that share their axes."""
     num_rows = -(-number // num_columns)
     figure = _figure(max(5.0, panel[0] * num_columns + 0.5), panel[1] * num_rows + 0.9)
     panels = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False).ravel()
@@ -334,7 +334,7 @@ def _grid(number: int, num_columns: int, panel: tuple[float, float]) -> tuple[Fi
 
 
 def _bar(axes: Axes, x: float, width: float, cell: dict[str, Any] | None, look: Style, alpha: float = 1.0) -> None:
-    """One bar with its value over it, its spread and the paper's number; nothing where there is none."""
+    """Draw a bar with its value above it, its spread and the paper's number; nothing without a cell."""
     if cell is None:
         return
     mean, sd = 100 * cell["mean"], 100 * (cell["sd"] or 0)
@@ -390,5 +390,5 @@ def _percent(values: Any) -> list[float]:
 
 
 def _wrapped(label: str) -> str:
-    """A label in lines that fit under a bar or over a panel: what differs goes below the method."""
+    """A label in short lines, for a bar or a panel: the differences go below the method."""
     return label.replace(" (", "\n(").replace(", ", ",\n")

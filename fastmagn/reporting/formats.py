@@ -1,4 +1,4 @@
-"""A table as Markdown, CSV, LaTeX (booktabs) and on the console. Here, and in figures, fractions become per cent."""
+"""A table as Markdown, CSV, LaTeX (booktabs) and on the console. Fractions become per cent here and in figures.py."""
 
 import csv
 import dataclasses
@@ -12,9 +12,9 @@ from rich.text import Text
 
 from fastmagn.reporting.tables import Cell, Column, Table
 
-DECIMALS = 2  # of our own numbers, in per cent
+DECIMALS = 2  # of our numbers, in per cent
 _CSV_DECIMALS = 4
-_WIDE = 9  # LaTeX columns that still fit a page without scaling
+_WIDE = 9  # a LaTeX table with more columns is scaled to the page
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -31,7 +31,7 @@ _LATEX = {
 
 
 class Printed(NamedTuple):
-    """One number as text: what may be bold, and the rest ("90.61", " ± 0.12"); both empty where there is none."""
+    """A number as text: the value, which may be bold, and the rest, such as "90.61" and " ± 0.12". Empty if absent."""
 
     value: str
     rest: str = ""
@@ -39,7 +39,7 @@ class Printed(NamedTuple):
 
 
 class Header(NamedTuple):
-    """A column's header, and those below it where the paper's numbers stand beside ours."""
+    """The header of a column, and the headers below it if the paper's numbers stand beside ours."""
 
     label: str
     parts: tuple[str, ...]
@@ -52,7 +52,7 @@ def headers(table: Table) -> list[Header]:
 
 
 def printed_rows(table: Table) -> list[tuple[tuple[str, ...], list[Printed]]]:
-    """Every row's labels, and its cells as text, in per cent: as many as the headers have parts."""
+    """The labels and the cells of each row as text, in per cent. There are as many cells as parts of headers."""
     rows = []
     for row in table.rows:
         cells: list[Printed] = []
@@ -65,7 +65,7 @@ def printed_rows(table: Table) -> list[tuple[tuple[str, ...], list[Printed]]]:
 
 
 def to_markdown(table: Table) -> str:
-    """A GitHub table, without title and caption."""
+    """A GitHub Markdown table, without title and caption."""
 
     def show(cell: Printed) -> str:
         return (f"**{cell.value}**" if cell.is_bold else cell.value or "–") + cell.rest
@@ -78,9 +78,9 @@ def to_markdown(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """Per cent with four decimals: for each column ours, its standard deviation, the runs, the paper's, the difference.
+    """Per cent with four decimals. A column has our number, its standard deviation and the number of runs.
 
-    A field is empty where there is no number; the paper's two are left out of columns that have none.
+    If the paper has numbers for the column, they follow with the difference. A field without a number is empty.
     """
     flat = list(table.row_headers)
     for i, column in enumerate(table.columns):
@@ -100,12 +100,12 @@ def to_csv(table: Table) -> str:
 
 
 def _no_formula(label: str) -> str:
-    """A label that a spreadsheet shows and does not compute."""
+    """A label that a spreadsheet does not read as a formula."""
     return f"'{label}" if label.startswith(("=", "+", "-", "@")) else label
 
 
 def to_latex(table: Table) -> str:
-    r"""A LaTeX table environment; needs \usepackage{booktabs}, and graphicx where it is scaled to the page."""
+    r"""A LaTeX table environment. It needs \usepackage{booktabs}, and graphicx if it is scaled to the page."""
     tops, rows = headers(table), printed_rows(table)
     num_labels = len(table.row_headers)
     num_columns = num_labels + sum(len(top.parts) for top in tops)
@@ -130,7 +130,7 @@ def to_latex(table: Table) -> str:
 
 
 def narrow_tables(table: Table, width: int) -> list[Table]:
-    """The table cut between its columns into tables that a terminal of `width` characters shows without wrapping."""
+    """The table, split by columns into tables that fit a terminal of `width` characters."""
     texts = [[f"{cell.value}{cell.rest}" for cell in cells] for _, cells in printed_rows(table)]
     if any(len(row) != len(table.columns) for row in texts):  # with the paper's numbers beside ours
         return [table]
@@ -167,17 +167,17 @@ def to_console(table: Table) -> rich.table.Table:
     return shown
 
 
-# What is written for each table, by the file's ending.
+# The formats that each table is written in, by file ending.
 TABLE_FORMATS: dict[str, Callable[[Table], str]] = {"md": to_markdown, "csv": to_csv, "tex": to_latex}
 
 
 def escape_markdown(text: str) -> str:
-    """Text that Markdown shows as it is, within a table too; an underscore inside a word needs nothing."""
+    """Text that Markdown shows literally, also in a table. An underscore inside a word needs no escape."""
     return re.sub(r"[\\`*\[\]<|]|(?<!\w)_|_(?!\w)", r"\\\g<0>", " ".join(text.split()))
 
 
 def escape_latex(text: str) -> str:
-    """Text that LaTeX shows as it is."""
+    """Text that LaTeX shows literally."""
     return "".join(_LATEX.get(char, char) for char in " ".join(text.split()))
 
 
@@ -199,7 +199,7 @@ def _paper(cell: Cell | None, column: Column) -> Printed:
 
 
 def _difference(cell: Cell | None, column: Column) -> Printed:
-    """Ours minus the paper's, no more precise than the paper."""
+    """Our number minus the paper's, to the paper's precision."""
     if cell is None or cell.difference is None:
         return Printed("")
     text = f"{100 * cell.difference:+.{column.paper_decimals}f}"
@@ -207,7 +207,7 @@ def _difference(cell: Cell | None, column: Column) -> Printed:
 
 
 def _flat_headers(table: Table, below: tuple[str, ...]) -> list[str]:
-    """Headers in one line: the label over ours, then `below` over the paper's."""
+    """The headers in one line: the label for our number, then `below` for the paper's."""
     return [part or top.label for top in headers(table) for part in below[: len(top.parts)]]
 
 

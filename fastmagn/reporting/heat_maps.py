@@ -1,6 +1,7 @@
 """The page's heat maps as data: corruption x severity of each experiment, and the difference of two. Fractions in 0..1.
 
-A shade is a number of a colour in assets/report.css; assets/report.js computes the differences' in the same way.
+A shade is the number of a colour in assets/report.css. assets/report.js computes the shades of differences in the same
+way.
 """
 
 import math
@@ -12,33 +13,33 @@ from fastmagn.reporting.experiments import Experiment, Statistic, common_set
 from fastmagn.reporting.names import corruption_title
 
 NUM_SHADES = 16  # of accuracy
-DIFFERENCE_STEPS = 8  # shades on each side of no difference
+DIFFERENCE_STEPS = 8  # shades on each side of zero
 _BOUNDS = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0)
 
 
 class HeatRow(NamedTuple):
-    """A corruption's accuracies at severities 1 to 5, then their mean; None where they were not measured."""
+    """The accuracies on a corruption at severities 1 to 5, then their mean; None for what was not measured."""
 
     label: str
     cells: tuple[Statistic | None, ...]
 
 
 class HeatMap(NamedTuple):
-    """One experiment's rows, and below them what has no severity: clean accuracy and the mCAs that it has."""
+    """The rows of one experiment, and below them what has no severity: clean accuracy and its mCAs."""
 
     rows: tuple[HeatRow, ...]
     totals: tuple[tuple[str, Statistic], ...]
 
 
 class Difference(NamedTuple):
-    """A cell of one heat map minus the same cell of another, a fraction, and its shade, 0..2 DIFFERENCE_STEPS."""
+    """A cell of one heat map minus the same cell of another, a fraction, and its shade, 0..2 * DIFFERENCE_STEPS."""
 
     value: float
     shade: int
 
 
 def heat_map(experiment: Experiment, measured: Sequence[str]) -> HeatMap:
-    """The experiment's heat map, a row for each corruption in `measured`."""
+    """The heat map of an experiment, with a row for each corruption in `measured`."""
     rows = []
     for name in measured:
         cells = [
@@ -54,26 +55,26 @@ def heat_map(experiment: Experiment, measured: Sequence[str]) -> HeatMap:
 
 
 def measured_corruptions(experiments: Sequence[Experiment]) -> list[str]:
-    """Every corruption that a run has, in the registry's order."""
+    """Every corruption that some run has measured, in the registry's order."""
     names = {name for experiment in experiments for run in experiment.runs for name in run.corruption_accuracy}
     return [name for name in CORRUPTIONS if name in names]
 
 
 def darkest(maps: Sequence[HeatMap]) -> float:
-    """The accuracy of the darkest shade: a tenth at or below the least of all cells, at most 0.9."""
+    """The accuracy of the darkest shade: the lowest of all cells, rounded down to a tenth, at most 0.9."""
     values = [cell.mean for heat in maps for row in heat.rows for cell in row.cells if cell is not None]
     return min(0.9, math.floor(10 * min(values)) / 10)
 
 
 def shade(accuracy: float, lowest: float) -> int:
-    """The shade of an accuracy in lowest..1, 0..NUM_SHADES - 1."""
+    """The shade, 0..NUM_SHADES - 1, of an accuracy in lowest..1."""
     return min(NUM_SHADES - 1, max(0, int(NUM_SHADES * (accuracy - lowest) / (1 - lowest))))
 
 
 def difference_map(ours: HeatMap, base: HeatMap) -> tuple[list[tuple[str, list[Difference | None]]], float]:
-    """Each row's label and differences, and the difference of the strongest shades: a round number above all of them.
+    """The label and the differences of each row, and the bound that the strongest shades stand for.
 
-    Both maps have the same rows.
+    The bound is a round number, no smaller than any difference. Both maps must have the same rows.
     """
     values: list[tuple[str, list[float | None]]] = []
     for row, other in zip(ours.rows, base.rows, strict=True):
@@ -94,7 +95,7 @@ def _difference_shade(value: float, bound: float) -> int:
 
 
 def chosen_pair(experiments: Sequence[Experiment]) -> tuple[int, int]:
-    """Which two experiments the page opens with: the best by mCA, and the standard one of its network, else another."""
+    """The two experiments that the page shows first: the best by mCA, and standard on its network, or else another."""
     _, names = common_set(experiments)
 
     def merit(i: int) -> float:

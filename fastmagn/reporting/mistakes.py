@@ -1,20 +1,21 @@
-"""The most confident wrong predictions of a run, from its stored logits, with the images they were made of."""
+"""The most confident wrong predictions of a run, from its stored logits, with their images."""
 
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from fastmagn.config import Config
+from fastmagn.config.schema import Config
 from fastmagn.corruptions import corrupt
 from fastmagn.data import ImageSet, open_corrupted
 from fastmagn.data.image_set import Images
 from fastmagn.errors import InputError
-from fastmagn.logits import read_logits
+from fastmagn.evaluation.logits import read_logits
 from fastmagn.reporting.gallery import ImagesOf, read_config
 from fastmagn.reporting.names import corruption_title
 from fastmagn.reporting.pictures import png_address
-from fastmagn.reporting.runs import Run
+from fastmagn.reporting.runs import FinishedRun
+from fastmagn.runs.paths import LOGITS
 
 NUM_MISTAKES = 12
 MOST_OF_ONE = 3
@@ -23,7 +24,7 @@ _AGREEMENT = 1e-6
 
 
 class Mistake(NamedTuple):
-    """A wrong prediction; `confidence` is the predicted class's probability, `log_doubt` the logarithm of the rest."""
+    """A wrong prediction. `confidence` is the predicted class's probability, `log_doubt` the logarithm of the rest."""
 
     index: int
     corruption: str
@@ -35,14 +36,14 @@ class Mistake(NamedTuple):
 
 
 class Confusion(NamedTuple):
-    """Images of one class taken for another, over all corruptions and severities.
+    """How often images of one class were taken for another, over all corruptions and severities.
 
     Args:
-        true: Class of the images.
-        predicted: What they were taken for.
-        count: How often.
-        share: Of all corrupt images of the class, a fraction.
-        corruption: Where it happened most.
+        true: The class of the images.
+        predicted: The class that they were taken for.
+        count: The number of images.
+        share: `count` divided by the number of all corrupt images of the class.
+        corruption: The corruption on which it happened most.
     """
 
     true: int
@@ -53,7 +54,7 @@ class Confusion(NamedTuple):
 
 
 class ShownMistake(NamedTuple):
-    """A mistake with names and pictures (`data:` addresses; the corrupt one empty where it cannot be made)."""
+    """A mistake with names and pictures (`data:` addresses). `corrupted` is empty if the picture cannot be made."""
 
     index: int
     corruption: str
@@ -66,21 +67,21 @@ class ShownMistake(NamedTuple):
 
 
 class Mistakes(NamedTuple):
-    """What the page shows of a run's errors; or nothing, and a line that says why."""
+    """The errors of a run that the page shows; or none, and a note that says why."""
 
     examples: tuple[ShownMistake, ...] = ()
     confusions: tuple[tuple[str, str, str, str, str], ...] = ()
     note: str = ""
 
 
-def mistakes(run: Run, images_of: ImagesOf) -> Mistakes:
+def mistakes(run: FinishedRun, images_of: ImagesOf) -> Mistakes:
     """The run's most confident errors on corrupt images, and its most frequent confusions."""
-    folder = run.folder / "logits"
+    folder = run.folder / LOGITS
     if not folder.is_dir():
         again = f"python -m fastmagn.evaluate --run {run.folder} --save_logits"
         return Mistakes(
-            note=f"No logits are stored, so the worst errors are not known: {again} stores them, as does "
-            "--eval.save_logits true when training."
+            note=f"The worst errors are not shown: the run has no stored logits. {again} stores them, as does training "
+            "with --eval.save_logits true."
         )
     try:
         labels, logits = read_logits(folder)
@@ -88,7 +89,7 @@ def mistakes(run: Run, images_of: ImagesOf) -> Mistakes:
         config = read_config(run)
         image_set = images_of(config.data)
         if not np.array_equal(labels, image_set.test_labels[: len(labels)]):
-            raise InputError(f"{folder}: its labels are not those of the test images in {config.data.dir}.")
+            raise InputError(f"{folder}: its labels do not belong to the test images in {config.data.dir}.")
         names = image_set.class_names
         found = worst(labels, logits, NUM_MISTAKES)
         shown = [_show(mistake, image_set, labels, config) for mistake in found]
@@ -102,15 +103,15 @@ def mistakes(run: Run, images_of: ImagesOf) -> Mistakes:
 
 
 def worst(labels: np.ndarray, logits: dict[str, np.ndarray], number: int) -> list[Mistake]:
-    """The most confident wrong predictions on corrupt images, worst first: each image once, MOST_OF_ONE a corruption.
+    """The most confident wrong predictions on corrupt images, worst first.
 
-    They are ordered by the logarithm of the probability of all other classes, which still tells apart predictions whose
-    confidence rounds to 1.
+    An image comes once, a corruption at most MOST_OF_ONE times. They are ordered by the logarithm of the probability of
+    all other classes, which still differs between predictions whose confidence rounds to 1.
 
     Args:
         labels: int64 [M].
-        logits: corruption -> float32 [5, M, K]; `clean` is not looked at.
-        number: How many at most.
+        logits: corruption -> float32 [5, M, K]; `clean` is ignored.
+        number: The largest number of predictions.
     """
     candidates = []
     for name, cells in logits.items():
@@ -122,7 +123,7 @@ def worst(labels: np.ndarray, logits: dict[str, np.ndarray], number: int) -> lis
             if len(wrong) == 0:
                 continue
             doubts = log_doubt(np.asarray(cell[wrong], np.float64))
-            for i in np.argsort(doubts, kind="stable")[: number + MOST_OF_ONE]:  # so many cannot all be taken
+            for i in np.argsort(doubts, kind="stable")[: number + MOST_OF_ONE]:  # no later one could be chosen
                 index, doubt = int(wrong[i]), float(doubts[i])
                 classes = int(labels[index]), int(predicted[index])
                 candidates.append(Mistake(index, name, severity, *classes, -float(np.expm1(doubt)), doubt))
@@ -143,12 +144,12 @@ def log_doubt(logits: np.ndarray) -> np.ndarray:
 
 
 def confusions(labels: np.ndarray, logits: dict[str, np.ndarray], number: int) -> list[Confusion]:
-    """The most frequent pairs (class, other class it is taken for) on corrupt images, most frequent first.
+    """The most frequent pairs of a class and the class that it is taken for on corrupt images, most frequent first.
 
     Args:
         labels: int64 [M].
         logits: corruption -> float32 [5, M, K].
-        number: How many at most.
+        number: The largest number of pairs.
     """
     num_classes = logits["clean"].shape[-1]
     tables = {}
@@ -157,7 +158,7 @@ def confusions(labels: np.ndarray, logits: dict[str, np.ndarray], number: int) -
             pairs = [labels * num_classes + cell.argmax(axis=1) for cell in cells]
             tables[name] = np.bincount(np.concatenate(pairs), minlength=num_classes**2)
     total = np.sum(list(tables.values()), axis=0)
-    total[:: num_classes + 1] = 0  # the right ones
+    total[:: num_classes + 1] = 0  # correct predictions
     found = []
     for pair in np.argsort(-total, kind="stable")[:number]:
         if total[pair] == 0:
@@ -169,8 +170,8 @@ def confusions(labels: np.ndarray, logits: dict[str, np.ndarray], number: int) -
     return found
 
 
-def _check_same(run: Run, labels: np.ndarray, logits: dict[str, np.ndarray]) -> None:
-    """Refuse logits of another evaluation than the results': their accuracies would differ."""
+def _check_same(run: FinishedRun, labels: np.ndarray, logits: dict[str, np.ndarray]) -> None:
+    """Raise InputError if the logits are not those of the results: their accuracies differ."""
     for name, accuracies in run.corruption_accuracy.items():
         same = name in logits and len(labels) == run.num_images
         if same:
@@ -178,8 +179,8 @@ def _check_same(run: Run, labels: np.ndarray, logits: dict[str, np.ndarray]) -> 
             same = bool(np.allclose(measured, accuracies, rtol=0, atol=_AGREEMENT))
         if not same:
             raise InputError(
-                f"{run.folder / 'logits'}: of another evaluation than these results ({name} differs); python -m "
-                f"fastmagn.evaluate --run {run.folder} --save_logits stores them again."
+                f"{run.folder / LOGITS}: comes from another evaluation than these results ({name} differs). python -m "
+                f"fastmagn.evaluate --run {run.folder} --save_logits stores the logits again."
             )
 
 
@@ -187,7 +188,7 @@ def _show(mistake: Mistake, image_set: ImageSet, labels: np.ndarray, config: Con
     names, original = image_set.class_names, np.asarray(image_set.test_images_u8[np.array([mistake.index])])[0]
     try:
         corrupted = png_address(_corrupted(mistake, image_set.test_images_u8, labels, config))
-    except InputError:  # frost without its pictures, or a -C set that has gone: the numbers still stand
+    except InputError:  # frost without its pictures, or a -C set that is gone: only the picture is missing
         corrupted = ""
     percent = 100 * mistake.confidence
     return ShownMistake(
@@ -203,7 +204,7 @@ def _show(mistake: Mistake, image_set: ImageSet, labels: np.ndarray, config: Con
 
 
 def _corrupted(mistake: Mistake, images_u8: Images, labels: np.ndarray, config: Config) -> np.ndarray:
-    """The image as the model saw it, uint8 [H, W, 3]; `labels` are those of the measured images."""
+    """The image as the model was given it, uint8 [H, W, 3]. `labels` are those of the measured images."""
     name, severity, index, chosen = mistake.corruption, mistake.severity, mistake.index, config.eval
     if chosen.corrupted_dir is not None:
         stored = open_corrupted(Path(chosen.corrupted_dir), name, labels, images_u8.shape[1:])

@@ -1,26 +1,10 @@
-"""How methods, networks, data sets and corruptions are called and ordered in tables and figures. One place."""
+"""The titles and the order of methods, networks, data sets and corruptions in tables and figures."""
 
 import re
 from collections.abc import Sequence
 
 from fastmagn.corruptions import CORRUPTION_SETS, CORRUPTIONS
-
-# In the order of the paper's tables, then the others.
-METHOD_TITLES = {
-    "standard": "Standard",
-    "cutout": "Cutout",
-    "mixup": "Mixup",
-    "cutmix": "CutMix",
-    "autoaugment": "AutoAugment",
-    "trivialaugment": "TrivialAugment",
-    "at": "AT",
-    "trades": "TRADES",
-    "rse": "RSE",
-    "dign": "DIGN",
-    "augmix": "AugMix",
-    "magn": "MAGN",
-    "magn_augmix": "MAGN+AugMix",
-}
+from fastmagn.methods.table import METHODS, get_method
 
 NETWORK_TITLES = {
     "resnet18": "ResNet-18",
@@ -48,7 +32,7 @@ assert {name for names in CORRUPTION_KINDS.values() for name in names} == set(CO
 
 
 def method_title(name: str) -> str:
-    return METHOD_TITLES.get(name, name)
+    return get_method(name).title if name in METHODS else name
 
 
 def network_title(name: str) -> str:
@@ -65,13 +49,13 @@ def corruption_title(name: str) -> str:
 
 
 def order(names: Sequence[str] | dict[str, str], name: str) -> tuple[int, str]:
-    """A key that sorts by the place in `names`, unknown names last and by themselves."""
+    """A sort key: the place in `names`. Unknown names come last, in alphabetical order."""
     known = tuple(names)
     return (known.index(name) if name in known else len(known), name)
 
 
 def set_title(names: Sequence[str]) -> str:
-    """The shortest true name of a set of corruptions: "c18", "c18 without frost", "fog + snow", "7 corruptions"."""
+    """The shortest exact name of a set of corruptions: "c18", "c18 without frost", "fog + snow", "7 corruptions"."""
     chosen = set(names)
     if not chosen:
         return "no corruption"
@@ -88,5 +72,5 @@ def set_title(names: Sequence[str]) -> str:
 
 
 def file_name(*parts: str) -> str:
-    """A lower-case name that any file system and LaTeX label takes: letters, digits, underscores."""
+    """A name of lower-case letters, digits and underscores, for any file system and for LaTeX labels."""
     return re.sub(r"[^a-z0-9]+", "_", "_".join(parts).lower()).strip("_")

@@ -1,7 +1,7 @@
-"""The report as one self-contained HTML page: template, style and script of assets/, pictures inlined, no network.
+"""The report as one self-contained HTML page: the template, style and script of assets/, with all pictures inside.
 
-All text of run folders goes through the template's autoescape, and the page's Content-Security-Policy lets nothing run
-or load but its own script, style and pictures.
+All text of run folders goes through the template's autoescape. The page's Content-Security-Policy allows only its own
+script, style and pictures.
 """
 
 import base64
@@ -32,16 +32,17 @@ from fastmagn.reporting.provenance import (
     runs_table,
     whole_config,
 )
+from fastmagn.runs.paths import LOGITS
 
 
 def to_page(data_sets: Sequence[Any], warnings: Sequence[str], drawn: Mapping[str, bytes], out: Path) -> str:
     """The whole page.
 
     Args:
-        data_sets: `document.DataSetReport`s.
-        warnings: What was left out, a line each.
-        drawn: The figures as SVG, by their names.
-        out: The report's folder, for the command that makes it again.
+        data_sets: The `document.DataSetReport`s.
+        warnings: What was left out, one line each.
+        drawn: The figures as SVG, by name.
+        out: The report's folder, for the command that repeats the report.
     """
     environment = Environment(
         loader=PackageLoader("fastmagn.reporting", "assets"),
@@ -72,7 +73,7 @@ def percent(value: float) -> str:
 
 
 def signed(value: float) -> str:
-    """A difference of fractions in points with one decimal and a sign; 0.0 has none."""
+    """A difference of fractions in percentage points, with one decimal and a sign; 0.0 has no sign."""
     text = f"{100 * value:+.1f}"
     return text[1:] if float(text) == 0 else text.replace("-", "−")
 
@@ -82,7 +83,7 @@ def _asset(name: str) -> str:
 
 
 def _policy(style: str, script: str) -> str:
-    """A Content-Security-Policy that allows this style, this script and inlined pictures, and nothing else."""
+    """A Content-Security-Policy that allows only this style, this script and inlined pictures."""
 
     def source(text: str) -> str:
         return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
@@ -91,7 +92,7 @@ def _policy(style: str, script: str) -> str:
 
 
 def _data_set(number: int, data_set: Any, drawn: Mapping[str, bytes], images_of: ImagesOf) -> dict[str, Any]:
-    """What the template shows of one data set."""
+    """What the template needs for one data set."""
     experiments = data_set.experiments
     measured = heat_maps.measured_corruptions(experiments)
     maps = [heat_maps.heat_map(experiment, measured) for experiment in experiments]
@@ -133,13 +134,13 @@ def _data_set(number: int, data_set: Any, drawn: Mapping[str, bytes], images_of:
 
 
 def _label(experiment: Experiment, experiments: Sequence[Experiment]) -> str:
-    """The experiment's label, with its network where there are several."""
+    """The label of an experiment, with its network if there are several networks."""
     several = len({item.network for item in experiments}) > 1
     return f"{experiment.label}, {network_title(experiment.network)}" if several else experiment.label
 
 
 def _sentence(experiments: Sequence[Experiment]) -> str:
-    """What is compared, in one line."""
+    """One line that says what is compared."""
     num_runs = sum(len(experiment.runs) for experiment in experiments)
     networks = dict.fromkeys(network_title(experiment.network) for experiment in experiments)
     labels = dict.fromkeys(experiment.label for experiment in experiments)
@@ -148,12 +149,12 @@ def _sentence(experiments: Sequence[Experiment]) -> str:
 
 
 def _with_logits(experiment: Experiment) -> Any:
-    """The experiment's first run with stored logits, else its first."""
-    return next((run for run in experiment.runs if (run.folder / "logits").is_dir()), experiment.runs[0])
+    """The first run of an experiment that has stored logits, else its first run."""
+    return next((run for run in experiment.runs if (run.folder / LOGITS).is_dir()), experiment.runs[0])
 
 
 def _figures(figures: Sequence[FigureData], drawn: Mapping[str, bytes]) -> dict[str, list[dict[str, str]]]:
-    """The figures by their kind, each with its picture's address."""
+    """The figures by kind, each with the address of its picture."""
     by_kind: dict[str, list[dict[str, str]]] = {}
     for figure in figures:
         shown = {"title": figure.title, "caption": figure.caption, "address": svg_address(drawn[figure.name])}

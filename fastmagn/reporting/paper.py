@@ -1,4 +1,4 @@
-"""The paper's own numbers (Tables 1 to 5), for the cells that a run can be compared with."""
+"""The paper's own numbers (Tables 1 to 5), for comparison with runs."""
 
 import json
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-# Equation (6)'s hyperparameters by the field that holds them, as the paper's Table 4 names them.
+# The hyperparameters of equation (6): field -> name in the paper's Table 4.
 WEIGHTS = {
     "loss.consistency_weight": "lambda_1",
     "loss.jsd_weight": "lambda_2",
@@ -15,7 +15,7 @@ WEIGHTS = {
 
 _ATTACK = {"attack.epsilon": 8 / 255, "attack.steps": 7, "attack.step_scale": 2.5}
 
-# What the paper says its Tables 1, 2, 3 and 5 were trained with; a run with another value is another experiment.
+# The paper's settings for its Tables 1, 2, 3 and 5. A run with another value is another experiment.
 PAPER_SETTINGS: dict[str, dict[str, float]] = {
     "standard": {},
     "at": _ATTACK,
@@ -36,27 +36,27 @@ def _tables() -> dict[str, Any]:
 
 
 def has_paper_settings(method: str, config: Mapping[str, Any]) -> bool:
-    """Whether a flat config (dotted names) has the value of each hyperparameter that the paper gives for a method."""
+    """Whether a flat config (dotted names) has the paper's value of each hyperparameter of the method."""
     wanted = PAPER_SETTINGS.get(method)
     return wanted is not None and all(config.get(field) == value for field, value in wanted.items())
 
 
 def paper_counterpart(data: str, network: str, *, cifar10: str, cifar100: str) -> str:
-    """ " (the paper's Table 1)" for the network of its detailed tables and figures; empty for others."""
+    """A text such as " (the paper's Table 1)" for the network of its detailed tables and figures; else empty."""
     names = {"cifar10": cifar10, "cifar100": cifar100}
     is_there = data in names and network == _tables()["architecture_of_tables_1_4_5"]
     return f" (the paper's {names[data]})" if is_there else ""
 
 
 def paper_value(data: str, network: str, method: str, config: Mapping[str, Any], measure: str) -> float | None:
-    """The paper's number for a run, a fraction in 0..1; None where the paper has none.
+    """The paper's number for a run, a fraction in 0..1; None if the paper has none.
 
     Args:
-        data: cifar10 or cifar100; others have no numbers.
+        data: cifar10 or cifar100; other sets have no numbers.
         network: resnet18, densenet121 or inception_v3.
         method: A key of PAPER_SETTINGS.
-        config: The run's flat config (dotted names), for its hyperparameters.
-        measure: clean, a corruption, mca (of c18), rms_clean or rms_corrupt.
+        config: The flat config of the run (dotted names).
+        measure: clean, a corruption, mca (over c18), rms_clean or rms_corrupt.
     """
     if has_paper_settings(method, config):
         value = _main_value(data, network, method, measure)
@@ -79,7 +79,7 @@ def _main_value(data: str, network: str, method: str, measure: str) -> float | N
 
 
 def _sensitivity_value(config: Mapping[str, Any], measure: str) -> float | None:
-    """Table 4's number for these lambdas and sigma_max."""
+    """The number of Table 4 for this run's lambdas and sigma_max."""
     for row in _tables()["table_4_sensitivity_cifar10_resnet18"]:
         if all(config.get(field) == row[name] for field, name in WEIGHTS.items()):
             return row.get(measure)

@@ -1,4 +1,4 @@
-"""Pictures inside the page: `data:` addresses, so that it is one file and asks no network for anything."""
+"""Pictures as `data:` addresses: the page holds them itself and needs no network."""
 
 import base64
 import io
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fastmagn.errors import InputError
+from fastmagn.errors import InputError, one_line
 
 MAX_PICTURE_BYTES = 8 << 20
 _MAX_SIDE_PX = 128
@@ -15,12 +15,12 @@ _GAP_PX = 2
 
 
 def svg_address(content: bytes) -> str:
-    """An SVG file as an image's address; as an image, nothing in it can run or load."""
+    """The address of an SVG file. A browser runs and loads nothing in an SVG that is shown as an image."""
     return "data:image/svg+xml;base64," + base64.b64encode(content).decode()
 
 
 def png_address(image_u8: np.ndarray) -> str:
-    """uint8 [H, W, 3], or [H, W, 4] with alpha, as a PNG image's address; large ones are made smaller."""
+    """The address of a PNG of an image uint8 [H, W, 3], or [H, W, 4] with alpha. Large square images are shrunk."""
     image = Image.fromarray(image_u8)
     if max(image.size) > _MAX_SIDE_PX and image.width == image.height:
         image.thumbnail((_MAX_SIDE_PX, _MAX_SIDE_PX))
@@ -30,7 +30,7 @@ def png_address(image_u8: np.ndarray) -> str:
 
 
 def strip(images_u8: np.ndarray) -> np.ndarray:
-    """Images uint8 [N, H, W, 3] beside each other, uint8 [H, N * (W + gap) - gap, 4], the gaps transparent."""
+    """Images uint8 [N, H, W, 3] side by side, uint8 [H, N * (W + gap) - gap, 4], with transparent gaps."""
     num, height, width, _ = images_u8.shape
     out = np.zeros((height, num * (width + _GAP_PX) - _GAP_PX, 4), np.uint8)
     for i, image in enumerate(images_u8):
@@ -41,7 +41,7 @@ def strip(images_u8: np.ndarray) -> np.ndarray:
 
 
 def small(images_u8: np.ndarray) -> np.ndarray:
-    """Images uint8 [N, H, W, 3] of at most 128 px a side."""
+    """The images uint8 [N, H, W, 3], shrunk so that no side is above 128 px."""
     if max(images_u8.shape[1:3]) <= _MAX_SIDE_PX:
         return images_u8
     shrunk = []
@@ -53,14 +53,14 @@ def small(images_u8: np.ndarray) -> np.ndarray:
 
 
 def stored_png(path: Path) -> tuple[str, tuple[int, int]]:
-    """A PNG file's address and size (width, height) in px; it is decoded once, so that only a picture gets in.
+    """The address and the size (width, height) in px of a PNG file. Decoding it checks that it is a picture.
 
     Raises:
-        InputError: It is no whole PNG picture, or larger than 8 MiB.
+        InputError: It is not a complete PNG picture, or larger than 8 MiB.
     """
     try:
         if path.stat().st_size > MAX_PICTURE_BYTES:
-            raise InputError(f"{path}: larger than {MAX_PICTURE_BYTES >> 20} MiB; expected a small picture.")
+            raise InputError(f"{path}: is larger than {MAX_PICTURE_BYTES >> 20} MiB; expected a smaller picture.")
         content = path.read_bytes()
         with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
             image.load()
@@ -68,5 +68,5 @@ def stored_png(path: Path) -> tuple[str, tuple[int, int]]:
     except InputError:
         raise
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: not a whole PNG picture ({' '.join(str(error).split())[:100]}).") from error
+        raise InputError(f"{path}: is not a complete PNG picture ({one_line(error, 100)}).") from error
     return "data:image/png;base64," + base64.b64encode(content).decode(), size

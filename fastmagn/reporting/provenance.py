@@ -1,4 +1,4 @@
-"""Where runs come from: what differs between their configurations, environments, the commands that repeat them."""
+"""Where runs come from: how their configurations differ, their environments, and the commands that repeat them."""
 
 import json
 import shlex
@@ -8,22 +8,22 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from fastmagn.cli import flatten, plain
-from fastmagn.config import Config
+from fastmagn.config.schema import Config
+from fastmagn.config.text import flatten, plain
 from fastmagn.reporting.experiments import Experiment
 from fastmagn.reporting.names import network_title
-from fastmagn.reporting.runs import Run
+from fastmagn.reporting.runs import FinishedRun
 
 
 class Environment(NamedTuple):
-    """What some runs were measured with: their folders, and (name, value) of everything known."""
+    """The environment of some runs: their folders, and (name, value) of all that is known."""
 
     runs: tuple[str, ...]
     values: tuple[tuple[str, str], ...]
 
 
-def command(run: Run) -> str:
-    """The command that makes the run again: what it is, and every field that is not the default."""
+def command(run: FinishedRun) -> str:
+    """The command that repeats a run, with every field that differs from its default."""
     defaults, always = flatten(Config()), ("method", "data.name", "model.name", "train.seed")
     fields = [
         (name, value) for name, value in flatten(run.config).items() if name in always or defaults.get(name) != value
@@ -33,7 +33,7 @@ def command(run: Run) -> str:
 
 
 def report_command(experiments: Sequence[Experiment], out: Path) -> str:
-    """The command that makes the report of these runs again."""
+    """The command that repeats the report of these runs."""
     paths = sorted(str(run.path) for experiment in experiments for run in experiment.runs)
     return shlex.join(["python", "-m", "fastmagn.report", *paths, "--out", str(out)])
 
@@ -45,7 +45,7 @@ def argument(value: Any) -> str:
 
 
 def runs_table(experiments: Sequence[Experiment]) -> list[tuple[str, ...]]:
-    """A header, and a line for each run: where it is, what it is, with what it was made."""
+    """A header, and a row for each run: its folder, what it is, and what it was made with."""
     what, made_with = ("run", "method", "network", "seed", "test images"), ("fastmagn", "torch", "device", "CPU")
     lines: list[tuple[str, ...]] = [(*what, "epochs", "images/s", *made_with)]
     for experiment in experiments:
@@ -68,9 +68,9 @@ def runs_table(experiments: Sequence[Experiment]) -> list[tuple[str, ...]]:
 
 
 def differing_fields(experiments: Sequence[Experiment]) -> list[tuple[str, tuple[str, ...]]]:
-    """(field, its value in each experiment) of the fields that are not the same in all runs, but for their folders.
+    """The fields that differ between the runs, except run_dir: (field, its value in each experiment).
 
-    Seeds of one experiment stand beside each other; a field that an older configuration lacks is a dash.
+    An experiment's different values are listed with commas. A field that an older configuration lacks is a dash.
     """
     flat = [[flatten(run.config) for run in experiment.runs] for experiment in experiments]
     names = dict.fromkeys(name for runs in flat for config in runs for name in config if name != "run_dir")
@@ -83,7 +83,7 @@ def differing_fields(experiments: Sequence[Experiment]) -> list[tuple[str, tuple
 
 
 def environments(experiments: Sequence[Experiment]) -> list[Environment]:
-    """The distinct environments, each with the runs that were measured in it."""
+    """The different environments, each with the runs that were measured in it."""
     runs_of: dict[tuple[tuple[str, str], ...], list[str]] = {}
     for experiment in experiments:
         for run in experiment.runs:
@@ -92,6 +92,6 @@ def environments(experiments: Sequence[Experiment]) -> list[Environment]:
     return [Environment(tuple(runs), values) for values, runs in runs_of.items()]
 
 
-def whole_config(run: Run) -> str:
-    """The run's configuration, as its config.yaml has it."""
+def whole_config(run: FinishedRun) -> str:
+    """The configuration of a run, as in its config.yaml."""
     return yaml.safe_dump(run.config, sort_keys=False)

@@ -1,37 +1,37 @@
-"""Reading run folders: what is whole is a Run, what is not is one line that says why."""
+"""Reads run folders for a report. A run that cannot be reported becomes a line that says why."""
 
-import json
 import math
 import os
-from collections.abc import Iterable, Iterator
+import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from fastmagn.corruptions import CORRUPTION_SETS, CORRUPTIONS, SEVERITIES
 from fastmagn.errors import InputError
-from fastmagn.metrics.accuracy import mean_corruption_accuracy
+from fastmagn.evaluation.metrics.accuracy import mean_corruption_accuracy
+from fastmagn.runs.paths import CONFIG, METRICS, RESULTS
+from fastmagn.runs.reading import check_run_folder, read_results, strict_json
 
-RESULTS, CONFIG, METRICS = "results.json", "config.yaml", "metrics.jsonl"
 _MCA_TOLERANCE = 1e-6
-_MAX_INTEGER = 2**64 - 1  # the largest seed
-_MAX_NAME, _MAX_TEXT = 100, 4096  # characters: of a method's, network's or data set's name, of any other text
+_MAX_NAME = 100  # characters of a method's, network's or data set's name
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """What a report uses of one measured run. Accuracies and errors are fractions in 0..1.
+class FinishedRun:
+    """What a report needs of one measured run. Accuracies and errors are fractions in 0..1.
 
     Args:
-        path: As it was given: the run folder, or a results file in it.
-        config: The run's whole configuration, nested as in config.yaml.
-        data: Data set; for `folder` the name and the folder, as two folders are two sets.
+        path: The path that was given: the run folder, or a results file in it.
+        config: The whole configuration, nested as in config.yaml.
+        data: The data set. For `folder` it is the name and the folder, since two folders are two sets.
         corruption_accuracy: corruption -> accuracies at severities 1..5.
         rms: `clean`, `corrupt`, and the settings they depend on (`corruption_set`, `num_bins`, `binning`, `pooling`).
-        reliability: `clean` and `corrupt`, each with `count`, `accuracy` and `confidence` of every bin; None where the
-            results are older than these.
-        epochs: The rows of metrics.jsonl; empty where there are none.
-        images_per_s: Training speed, None where it was not measured (an evaluation).
+        reliability: `clean` and `corrupt`, each with `count`, `accuracy` and `confidence` of every bin; None in older
+            results.
+        epochs: The rows of metrics.jsonl; empty if there are none.
+        images_per_s: The training speed; None if it was not measured, as in an evaluation.
     """
 
     path: Path
@@ -54,19 +54,19 @@ class Run:
         return self.path if self.path.is_dir() else self.path.parent
 
     def mca(self, names: Iterable[str]) -> float | None:
-        """Mean accuracy over the corruptions `names` and their severities; None where one was not measured."""
+        """The mean accuracy over the corruptions `names` and their severities; None if one was not measured."""
         return mean_corruption_accuracy(self.corruption_accuracy, names)
 
 
-def read_runs(paths: Iterable[Path]) -> tuple[list[Run], list[str]]:
-    """The runs that can be reported, and for every other path, or part of a run, a line that says what is wrong.
+def read_runs(paths: Iterable[Path]) -> tuple[list[FinishedRun], list[str]]:
+    """The runs that can be reported, and a warning for every run, or part of a run, that cannot.
 
     Raises:
-        InputError: None of them can be reported.
+        InputError: No run can be reported.
     """
     runs, warnings, seen = [], [], {}
     for path in paths:
-        resolved = os.path.realpath(_results_file(path))  # unlike resolve, takes a loop of links
+        resolved = os.path.realpath(_results_file(path))  # Path.resolve raises an error in a loop of links
         if resolved in seen:
             warnings.append(f"{path}: given twice, first as {seen[resolved]}; counted once.")
             continue
@@ -83,8 +83,11 @@ def read_runs(paths: Iterable[Path]) -> tuple[list[Run], list[str]]:
     return runs, warnings
 
 
-def read_run(path: Path) -> tuple[Run, list[str]]:
-    """A run folder with its results.json, or a results file such as RUN/evaluation.json; and what is wrong beside it.
+def read_run(path: Path) -> tuple[FinishedRun, list[str]]:
+    """Read a run folder with a results.json, or a results file such as RUN/evaluation.json.
+
+    Returns:
+        The run, and warnings about parts of it that cannot be read.
 
     Raises:
         InputError: There are no results, or they are damaged.
@@ -97,7 +100,7 @@ def read_run(path: Path) -> tuple[Run, list[str]]:
     accuracy = _corruption_accuracy(results, file)
     epochs, faults = _read_epochs(file.parent / METRICS)
     speed = results.get("images_per_s")
-    run = Run(
+    run = FinishedRun(
         path=path,
         config=config,
         method=_name(config, "method", file),
@@ -123,65 +126,13 @@ def _results_file(path: Path) -> Path:
 def _read_results(path: Path, file: Path) -> dict[str, Any]:
     if path.is_file() and path.suffix != ".json":
         raise InputError(f"{path}: is a file; expected a run folder, or a results file (.json) in one.")
-    if not path.exists():
-        raise InputError(f"{path}: no such folder.")
-    if not file.exists():
-        if (path / CONFIG).exists():
-            command = f"python -m fastmagn.train --config {path / CONFIG}"
-            raise InputError(f"{path}: has no {RESULTS}: the run is unfinished; {command} goes on with it.")
-        raise InputError(f"{path}: is not a run folder: it has neither {RESULTS} nor {CONFIG}.")
+    if not path.is_file():
+        check_run_folder(path)
     try:
-        results = _strict_json(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON, NaN
-        raise InputError(f"{file}: is damaged ({error}); measure the run again.") from error
-    if not isinstance(results, dict):
-        raise InputError(f"{file}: is damaged (holds a {type(results).__name__}, not an object).")
-    return results
-
-
-def _strict_json(text: str) -> Any:
-    """What JSON says that a run wrote: finite numbers, integers that 64 bits hold, texts that can be shown.
-
-    Raises:
-        ValueError: It is not JSON, or holds something else.
-        RecursionError: It is nested too deep.
-    """
-    value = json.loads(text, parse_constant=_refuse, parse_float=_finite, parse_int=_integer)
-    for shown in _texts(value):
-        if len(shown) > _MAX_TEXT or not shown.isprintable():
-            raise ValueError(f"it holds a text that cannot be shown, {shown[:40]!r}")
-    return value
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"it holds {constant}")
-
-
-def _finite(literal: str) -> float:
-    value = float(literal)
-    if math.isinf(value):
-        _refuse(literal[:40])
-    return value
-
-
-def _integer(literal: str) -> int:
-    value = int(literal)
-    if abs(value) > _MAX_INTEGER:
-        _refuse(f"{literal[:40]}, above 2^64")
-    return value
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Every text in a JSON value, keys too."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield key
-            yield from _texts(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _texts(inner)
+        return read_results(file)
+    except FileNotFoundError:
+        command = shlex.join(["python", "-m", "fastmagn.train", "--config", str(path / CONFIG), "--run_dir", str(path)])
+        raise InputError(f"{path}: has no {RESULTS}: training has not ended. To resume it: `{command}`.") from None
 
 
 def _name(config: dict[str, Any], field: str, file: Path) -> str:
@@ -192,7 +143,7 @@ def _name(config: dict[str, Any], field: str, file: Path) -> str:
 
 
 def _get(values: dict[str, Any], name: str, kind: type, file: Path, prefix: str = "") -> Any:
-    """The entry with a dotted name, of this type (a whole number counts as a float, a bool as neither)."""
+    """The entry with a dotted name, which must have this type. An integer counts as a float, a bool as neither."""
     value: Any = values
     for part in name.split("."):
         if not isinstance(value, dict) or part not in value:
@@ -219,7 +170,7 @@ def _fraction(value: Any, name: str, file: Path) -> float:
 
 
 def _corruption_accuracy(results: dict[str, Any], file: Path) -> dict[str, tuple[float, ...]]:
-    """The table, in the registry's order; it must give the mCA that is written beside it."""
+    """The accuracies by corruption, in the registry's order. They must agree with the results' mCA."""
     table = {}
     for name, values in _get(results, "corruption_accuracy", dict, file).items():
         field = f"corruption_accuracy.{name}"
@@ -269,7 +220,7 @@ def _reliability(results: dict[str, Any], file: Path) -> dict[str, Any] | None:
 
 
 def _read_epochs(file: Path) -> tuple[tuple[dict[str, Any], ...], list[str]]:
-    """The rows of metrics.jsonl; if a row is damaged, none, and a line that says so."""
+    """The rows of metrics.jsonl. If one is damaged: no rows, and a warning."""
     if not file.exists():
         return (), []
     rows = []
@@ -285,7 +236,7 @@ def _read_epochs(file: Path) -> tuple[tuple[dict[str, Any], ...], list[str]]:
 
 
 def _epoch(line: str) -> dict[str, Any]:
-    row = _strict_json(line)
+    row = strict_json(line)
     columns = [row.get(name) if isinstance(row, dict) else None for name in ("epoch", "loss", "train_accuracy")]
     if not all(isinstance(value, int | float) for value in columns):
         raise ValueError("it lacks epoch, loss or train_accuracy")

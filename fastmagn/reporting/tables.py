@@ -17,14 +17,14 @@ from fastmagn.reporting.experiments import (
 )
 from fastmagn.reporting.names import corruption_title, data_title, file_name, network_title, set_title
 from fastmagn.reporting.paper import WEIGHTS, paper_counterpart
-from fastmagn.reporting.runs import Run
+from fastmagn.reporting.runs import FinishedRun
 
-ACCURACY_DECIMALS, CALIBRATION_DECIMALS = 2, 1  # what the paper prints, in per cent
+ACCURACY_DECIMALS, CALIBRATION_DECIMALS = 2, 1  # decimals of the paper's numbers, in per cent
 _BEST = "The best of each row is bold."
 
 
 class Cell(NamedTuple):
-    """A number of ours beside the paper's: fractions in 0..1; `sd` None for one run, `paper` None where it has none."""
+    """Our number beside the paper's; fractions in 0..1. `sd` is None for one run, `paper` if the paper has none."""
 
     mean: float
     sd: float | None
@@ -34,19 +34,19 @@ class Cell(NamedTuple):
 
     @property
     def difference(self) -> float | None:
-        """Ours minus the paper's."""
+        """Our number minus the paper's."""
         return None if self.paper is None else self.mean - self.paper
 
 
 class Column(NamedTuple):
-    """A column's header, and how many decimals the paper prints there."""
+    """The header of a column, and the number of decimals that the paper prints there."""
 
     label: str
     paper_decimals: int = ACCURACY_DECIMALS
 
 
 class Row(NamedTuple):
-    """Labels (as many as the table's row headers) and cells (as many as its columns; None: not measured)."""
+    """A row: one label per row header of the table, and one cell per column (None: not measured)."""
 
     labels: tuple[str, ...]
     cells: tuple[Cell | None, ...]
@@ -57,13 +57,13 @@ class Table:
     """One table.
 
     Args:
-        name: Name of its files.
+        name: The name of its files.
         title: What it shows.
         caption: How to read it.
-        row_headers: Headers of the rows' labels.
-        columns: Headers of the cells.
-        rows: From top to bottom.
-        shows_paper: Whether the paper's numbers and the differences stand beside ours.
+        row_headers: The headers of the rows' labels.
+        columns: The headers of the cells.
+        rows: The rows, from top to bottom.
+        shows_paper: Whether it shows the paper's numbers and the differences beside ours.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Table:
     shows_paper: bool = False
 
     def has_paper(self, column: int) -> bool:
-        """Whether any cell of a column has a number of the paper."""
+        """Whether the paper has a number for any cell of a column."""
         return any(row.cells[column] is not None and row.cells[column].paper is not None for row in self.rows)
 
 
@@ -91,7 +91,7 @@ def make_tables(experiments: Sequence[Experiment]) -> list[Table]:
 
 
 def by_network(experiments: Iterable[Experiment]) -> list[list[Experiment]]:
-    """The experiments of each network, in their order."""
+    """The experiments grouped by network, in their order."""
     groups: dict[str, list[Experiment]] = {}
     for experiment in experiments:
         groups.setdefault(experiment.network, []).append(experiment)
@@ -99,7 +99,7 @@ def by_network(experiments: Iterable[Experiment]) -> list[list[Experiment]]:
 
 
 def summary_table(experiments: Sequence[Experiment]) -> Table:
-    """A row for each experiment: clean accuracy, mCA of every set that was measured, calibration; its best marked."""
+    """A row per experiment: clean accuracy, mCA of every measured set, calibration. The best of a network is marked."""
     data = experiments[0].data
     calibrated = list(dict.fromkeys(run.rms["corruption_set"] for item in experiments for run in item.runs))
     sets = dict(_measured_sets(experiments)) | {
@@ -107,7 +107,7 @@ def summary_table(experiments: Sequence[Experiment]) -> Table:
         for name, members in CORRUPTION_SETS.items()
         if any(run.mca(members) is not None for item in experiments for run in item.runs)
     }
-    measures: list[tuple[Column, Callable[[Run], float | None], str, bool]] = [
+    measures: list[tuple[Column, Callable[[FinishedRun], float | None], str, bool]] = [
         (Column("Clean"), lambda run: run.clean_accuracy, "clean", False),
         *(
             (Column(f"mCA {name}"), _mca_of(sets[name]), "mca" if name == CALIBRATION_SET else "", False)
@@ -136,7 +136,7 @@ def summary_table(experiments: Sequence[Experiment]) -> Table:
 
 
 def corruption_tables(experiments: Sequence[Experiment]) -> list[Table]:
-    """The paper's Table 1 or 5, methods as columns; and those that it has too beside its numbers, if there are any."""
+    """Accuracy by corruption, as in the paper's Tables 1 and 5; and a second table with its numbers, if it has any."""
     compared = [experiment for experiment in without_sensitivity(experiments) if experiment.paper("clean") is not None]
     tables = [_corruption_table(experiments)]
     if compared:
@@ -169,7 +169,7 @@ def _corruption_table(experiments: Sequence[Experiment]) -> Table:
 
 
 def network_table(experiments: Sequence[Experiment]) -> Table:
-    """The paper's Table 2: clean accuracy and mCA of every network, methods as columns."""
+    """As in the paper's Table 2: clean accuracy and mCA of every network, with methods as columns."""
     data = experiments[0].data
     clean = data_title(data)
     sets = _measured_sets(experiments)
@@ -194,7 +194,7 @@ def network_table(experiments: Sequence[Experiment]) -> Table:
 
 
 def calibration_table(experiments: Sequence[Experiment]) -> Table:
-    """The paper's Table 3: RMS calibration error, clean and corrupt, of every network."""
+    """As in the paper's Table 3: clean and corrupt RMS calibration error of every network."""
     data = experiments[0].data
     clean = data_title(data)
     sets = list(dict.fromkeys(run.rms["corruption_set"] for experiment in experiments for run in experiment.runs))
@@ -220,7 +220,7 @@ def calibration_table(experiments: Sequence[Experiment]) -> Table:
 
 
 def sensitivity_tables(experiments: Sequence[Experiment]) -> list[Table]:
-    """The paper's Table 4, one for each method with two or more runs that differ in nothing but `WEIGHTS`."""
+    """As in the paper's Table 4: a table for each group of experiments that differ only in `WEIGHTS`."""
     tables: list[Table] = []
     for family in sensitivity_families(experiments):
         again = sum(table.name.startswith(_sensitivity_name(family)) for table in tables)
@@ -268,11 +268,11 @@ def _sensitivity_table(family: Sequence[Experiment], suffix: str) -> Table:
 def _best_row(
     labels: tuple[str, ...],
     experiments: Sequence[Experiment | None],
-    measure: Callable[[Run], float | None],
+    measure: Callable[[FinishedRun], float | None],
     paper: str,
     lower: bool = False,
 ) -> Row:
-    """A row with its best marked, among two or more, at the printed precision; `paper` is as in `paper_value`."""
+    """A row. The best of two or more cells, at printed precision, is marked. `paper` is a measure of `paper_value`."""
     cells = [make_cell(experiment, measure, paper) for experiment in experiments]
     printed = [round(100 * cell.mean, ACCURACY_DECIMALS) for cell in cells if cell is not None]
     if len(printed) > 1:
@@ -281,28 +281,28 @@ def _best_row(
     return Row(labels, tuple(cells))
 
 
-def make_cell(experiment: Experiment | None, measure: Callable[[Run], float | None], paper: str) -> Cell | None:
-    """An experiment's mean and spread of a measure; `paper` names the paper's number beside it, or is empty."""
+def make_cell(experiment: Experiment | None, measure: Callable[[FinishedRun], float | None], paper: str) -> Cell | None:
+    """The mean and the spread of a measure. `paper` is the measure of the paper's number, empty for none."""
     statistic: Statistic | None = experiment.statistic(measure) if experiment is not None else None
     if statistic is None:
         return None
     return Cell(*statistic, paper=experiment.paper(paper) if paper else None)
 
 
-def _mean_of(corruption: str) -> Callable[[Run], float | None]:
+def _mean_of(corruption: str) -> Callable[[FinishedRun], float | None]:
     return lambda run: run.mca((corruption,))
 
 
-def _mca_of(names: Sequence[str]) -> Callable[[Run], float | None]:
+def _mca_of(names: Sequence[str]) -> Callable[[FinishedRun], float | None]:
     return lambda run: run.mca(names) if names else None
 
 
-def _corrupt_rms_of(corruption_set: str) -> Callable[[Run], float | None]:
+def _corrupt_rms_of(corruption_set: str) -> Callable[[FinishedRun], float | None]:
     return lambda run: corrupt_rms(run, corruption_set)
 
 
 def _measured_sets(experiments: Sequence[Experiment]) -> list[tuple[str, tuple[str, ...]]]:
-    """c18 if a run has it, and what all of them have if that is another set."""
+    """c18 if a run has measured it, and the set that all runs have measured if it is another."""
     sets = {}
     if any(run.mca(CORRUPTION_SETS[CALIBRATION_SET]) is not None for item in experiments for run in item.runs):
         sets[CALIBRATION_SET] = CORRUPTION_SETS[CALIBRATION_SET]
@@ -313,7 +313,7 @@ def _measured_sets(experiments: Sequence[Experiment]) -> list[tuple[str, tuple[s
 
 
 def _labels(experiments: Iterable[Experiment]) -> list[str]:
-    """Every label once: those of a network in their order, a later network's new ones after the same method's."""
+    """All labels, each once, by method and variant."""
     first: dict[str, Experiment] = {}
     for experiment in experiments:
         first.setdefault(experiment.label, experiment)
@@ -340,7 +340,7 @@ def _bins(experiments: Iterable[Experiment]) -> str:
 
 
 def _spread(experiments: Sequence[Experiment]) -> str:
-    """How many images and runs are behind the numbers."""
+    """How many images and runs the numbers come from."""
     images = sorted({run.num_images for experiment in experiments for run in experiment.runs})
     tested = f"On {' to '.join(f'{number:,}' for number in dict.fromkeys((images[0], images[-1])))} test images."
     several = len({experiment.network for experiment in experiments}) > 1

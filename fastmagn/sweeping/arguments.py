@@ -1,29 +1,28 @@
-"""A sweep's command line, and its YAML form."""
+"""A sweep's command line, and its YAML file."""
 
-import argparse
-import difflib
+import itertools
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
-from fastmagn.cli import EXIT_CODES, config_file
-from fastmagn.errors import InputError, check
-from fastmagn.plain_yaml import load_plain_yaml
+from fastmagn.config.command_line import OwnOptions, config_file, parse_own
+from fastmagn.config.plain_yaml import load_plain_yaml
+from fastmagn.errors import EXIT_CODES, InputError, check, nearest
 from fastmagn.sweeping.definition import Search, check_field, parse_grid, parse_random, parse_range
 
-_MARKS = frozenset({"trials", "grid", "random"})  # what tells a sweep's file from a run's
+_MARKS = frozenset({"trials", "grid", "random"})  # a YAML file with one of these keys is a sweep's, not a run's
 _KEYS = ("base", "fields", "trials", "grid", "random", "num_trials", "search_seed", "out")
 DEFAULT_OUT = Path("runs/sweep")
 
 
 class Machines(NamedTuple):
-    """Where trials run. They decide nothing about what comes out.
+    """Where the trials run. This does not change their results.
 
     Args:
-        address: Of a Ray cluster, `auto` for the one this host belongs to; None starts Ray on this machine.
-        cpus_per_trial: Cores for each trial, above 0; its threads, where that is 1 or more.
-        gpus_per_trial: GPUs for each trial, a share such as 0.5 or a whole number; None means one where there are
-            any, and none for `device: cpu`.
-        max_concurrent: Trials at a time, 0 for as many as there is room for.
+        address: Address of a Ray cluster; `auto` is the one that this host belongs to. None starts Ray on this machine.
+        cpus_per_trial: Cores of each trial, above 0. A trial has as many threads, rounded down, and at least one.
+        gpus_per_trial: GPUs of each trial: a share such as 0.5, or a whole number. None means one GPU if there are any
+            and `device` is not cpu, else none.
+        max_concurrent: How many trials run at a time; 0 means as many as fit.
     """
 
     address: str | None = None
@@ -33,7 +32,7 @@ class Machines(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What a sweep's command line asks for; `arguments` are all trials' own, as `python -m fastmagn.train` has them."""
+    """What a sweep's command line asks for. `arguments` are those of `python -m fastmagn.train`, for all trials."""
 
     search: Search
     arguments: list[str]
@@ -41,22 +40,17 @@ class Request(NamedTuple):
     machines: Machines
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(message)
-
-
 def parse_arguments(arguments: list[str]) -> Request:
     """The whole command line.
 
     Raises:
-        InputError: An argument, a sweep's file or a value in it that cannot be used.
+        InputError: An argument, a sweep's file or a value in it cannot be used.
     """
-    own, fields = _parser().parse_known_args(arguments)
+    own, fields = parse_own(_parser(), arguments)
     configs = [config_file(config) for config in own.config]
     files = [config for config in configs if _is_sweep(config)]
     if len(files) > 1:
-        raise InputError(f"--config: got two sweeps, {files[0]} and {files[1]}; expected one.")
+        raise InputError(f"--config: got two sweeps, {files[0]} and {files[1]}; expected one at most.")
     given = _read_sweep(Path(files[0])) if files else {}
     shared = []
     for config in configs:
@@ -78,43 +72,64 @@ def parse_arguments(arguments: list[str]) -> Request:
     return Request(search, [*shared, *fields], (own.out or given.get("out") or DEFAULT_OUT).absolute(), machines)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="python -m fastmagn.sweep",
-        description="Many runs on Ray: a grid or random search over any fields of the configuration. Each trial is an "
-        "ordinary run folder in DIR; the same command goes on with an interrupted sweep; it ends with a report.",
-        epilog="Any field of the configuration may follow, such as --train.epochs 5, for all trials; python -m "
-        f"fastmagn.train --help lists them. {EXIT_CODES} 1: a trial failed.",
-        allow_abbrev=False,
+def _parser() -> OwnOptions:
+    parser = OwnOptions(
+        "python -m fastmagn.sweep",
+        "Train and measure many runs on Ray: a grid or a random search over any fields of the configuration. Each "
+        "trial has an ordinary run folder in DIR. The same command resumes an interrupted sweep. A sweep ends with a "
+        "report.",
+        "Any field of the configuration may follow, such as --train.epochs 5. It holds for all trials. python -m "
+        f"fastmagn.train --help lists the fields. {EXIT_CODES} With 1, a trial failed.",
     )
     add = parser.add_argument
-    add("--config", action="append", default=[], metavar="FILE", help="YAML of all trials' fields, or of a sweep")
+    add(
+        "--config",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a YAML file: fields for all trials, or a whole sweep; may be repeated",
+    )
     add(
         *("--grid", "-g"),
         action="append",
         default=[],
         metavar="FIELD=A,B,C",
-        help="a field and its values; several make their product",
+        help="a field and its values; with several --grid, every combination is a trial",
     )
     add(
         "--random",
         action="append",
         default=[],
         metavar="FIELD=LOW..HIGH[:log]",
-        help="draw a field for each of --num_trials, uniformly or in its logarithm",
+        help="a field to draw at random, uniformly or (:log) uniformly in its logarithm; may be repeated",
     )
-    add("--num_trials", type=int, metavar="N", help="random draws; a grid has each of them at each point")
+    add(
+        "--num_trials",
+        type=int,
+        metavar="N",
+        help="number of random draws; with a grid, each draw is combined with each point",
+    )
     add("--search_seed", type=int, metavar="SEED", help="seed of the random draws (default: 0)")
-    add("--out", type=Path, metavar="DIR", help=f"folder of the run folders and the report (default: {DEFAULT_OUT})")
-    add("--ray.address", metavar="ADDRESS", help="a Ray cluster, or auto; DIR is then on a file system all share")
-    add("--cpus_per_trial", type=float, default=1.0, metavar="X", help="cores for each trial (default: 1)")
+    add("--out", type=Path, metavar="DIR", help=f"folder for the run folders and the report (default: {DEFAULT_OUT})")
+    add(
+        "--ray.address",
+        metavar="ADDRESS",
+        help="a Ray cluster's address, or auto for this host's cluster; all its hosts must share DIR",
+    )
+    add("--cpus_per_trial", type=float, default=1.0, metavar="X", help="cores of each trial (default: 1)")
     add(
         "--gpus_per_trial",
         type=float,
         metavar="X",
-        help="GPUs for each trial: 0.5 puts two on one (default: 1 where there are any and device is not cpu)",
+        help="GPUs of each trial; 0.5 puts two trials on each GPU (default: 1 if there are GPUs and device is not cpu)",
     )
-    add("--max_concurrent", type=int, default=0, metavar="N", help="trials at a time (default: as many as fit)")
+    add(
+        "--max_concurrent",
+        type=int,
+        default=0,
+        metavar="N",
+        help="how many trials run at a time (default: as many as fit)",
+    )
     return parser
 
 
@@ -126,11 +141,11 @@ def _check_search(search: Search) -> None:
         check(search.num_trials == 0, "--num_trials", search.num_trials, "none without --random")
     if search.varied() == [] and len(search.trials) == 1:
         raise InputError(
-            "sweep: nothing varies; expected --grid FIELD=A,B, --random FIELD=LOW..HIGH or a sweep's file."
+            "sweep: no field varies; expected --grid FIELD=A,B, --random FIELD=LOW..HIGH or a sweep's file."
         )
-    places = [set().union(*search.trials), set(search.grid), set(search.random)]
-    for first, second in ((0, 1), (0, 2), (1, 2)):
-        twice = sorted(places[first] & places[second])
+    ways = [set().union(*search.trials), set(search.grid), set(search.random)]
+    for first, second in itertools.combinations(ways, 2):
+        twice = sorted(first & second)
         if twice:
             raise InputError(f"sweep: {twice[0]} varies in two ways; expected one of trials, --grid and --random.")
 
@@ -145,13 +160,13 @@ def _check_machines(machines: Machines) -> None:
 
 def _is_sweep(config: str) -> bool:
     if not Path(config).is_file():
-        return False  # YAML text, or nothing: the trainer's parser says what is wrong
+        return False  # YAML text: the trainer's parser reads it
     given = load_plain_yaml(Path(config))
     return isinstance(given, dict) and not _MARKS.isdisjoint(given)
 
 
 def _read_sweep(path: Path) -> dict[str, Any]:
-    """A sweep's file, with `arguments` for its `base` and `fields`.
+    """A sweep's file. `base` and `fields` become `arguments`; the other keys keep their names.
 
     Raises:
         InputError: A key or a value in it cannot be used.
@@ -159,23 +174,23 @@ def _read_sweep(path: Path) -> dict[str, Any]:
     given = load_plain_yaml(path)
     for key in given:
         if key not in _KEYS:
-            nearest = difflib.get_close_matches(str(key), _KEYS, n=1)
-            hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-            raise InputError(f"{path}: got {key!r}; expected {', '.join(_KEYS)}.{hint}")
+            raise InputError(f"{path}: got {key!r}; expected some of {', '.join(_KEYS)}.{nearest(str(key), _KEYS)}")
     try:
-        arguments = _base(path, given)
-        arguments += [f"--{name}={_text(value)}" for name, value in _changes(given.get("fields", {}), path).items()]
+        arguments = _base_arguments(path, given)
+        arguments += [
+            f"--{name}={_argument(value)}" for name, value in _fields_of(given.get("fields", {}), path).items()
+        ]
         read: dict[str, Any] = {"arguments": arguments}
         if "trials" in given:
             read["trials"] = tuple(
-                {name: _text(value) for name, value in _changes(trial, path).items()} for trial in given["trials"]
+                {name: _argument(value) for name, value in _fields_of(trial, path).items()} for trial in given["trials"]
             )
             check(len(read["trials"]) > 0, "trials", given["trials"], "at least one")
         if "grid" in given:
-            grid = _changes(given["grid"], path)
-            read["grid"] = {name: tuple(_text(value) for value in values) for name, values in grid.items()}
+            grid = _fields_of(given["grid"], path)
+            read["grid"] = {name: tuple(_argument(value) for value in values) for name, values in grid.items()}
         if "random" in given:
-            read["random"] = {name: parse_range(name, one) for name, one in _changes(given["random"], path).items()}
+            read["random"] = {name: parse_range(name, one) for name, one in _fields_of(given["random"], path).items()}
         read |= {name: int(given[name]) for name in ("num_trials", "search_seed") if name in given}
     except (TypeError, AttributeError, ValueError) as error:
         if isinstance(error, InputError):
@@ -189,22 +204,22 @@ def _read_sweep(path: Path) -> dict[str, Any]:
     return read
 
 
-def _base(path: Path, given: dict[str, Any]) -> list[str]:
+def _base_arguments(path: Path, given: dict[str, Any]) -> list[str]:
     if "base" not in given:
         return []
     base = path.parent / given["base"]
     if not base.is_file():
-        raise InputError(f"{path}: base: got {given['base']!r}; expected a YAML file, but there is no {base}.")
+        raise InputError(f"{path}: base: got {given['base']!r}; expected a YAML file, but {base} is not a file.")
     return ["--config", str(base)]
 
 
-def _changes(given: dict[str, Any], path: Path) -> dict[str, Any]:
+def _fields_of(given: dict[str, Any], path: Path) -> dict[str, Any]:
     for name in given:
         check_field(name, str(path))
     return dict(given)
 
 
-def _text(value: Any) -> str:
+def _argument(value: Any) -> str:
     """A value of a YAML file as the command line takes it."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]

@@ -1,7 +1,6 @@
-"""A sweep's definition: which fields vary, the trials that makes, and DIR/sweep.yaml, which keeps it."""
+"""A sweep's definition: which fields vary, the trials that follow, and DIR/sweep.yaml, which stores it."""
 
 import dataclasses
-import difflib
 import hashlib
 import itertools
 import json
@@ -14,21 +13,22 @@ from typing import Any, NamedTuple, get_type_hints
 import numpy as np
 import yaml
 
-from fastmagn.cli import flatten, parse_config, plain
-from fastmagn.config import Config
-from fastmagn.errors import InputError
-from fastmagn.files import write_text
-from fastmagn.plain_yaml import load_plain_yaml
+from fastmagn.config.command_line import parse_config
+from fastmagn.config.plain_yaml import load_plain_yaml
+from fastmagn.config.schema import Config
+from fastmagn.config.text import flatten, plain
+from fastmagn.errors import InputError, nearest
+from fastmagn.machine.files import write_text
 
 DEFINITION = "sweep.yaml"
-# Where a sweep runs decides nothing about its trials.
-PLACES = frozenset({"run_dir", "resume", "device", "data.dir", "data.download", "eval.cache_dir"})
-_SIGNIFICANT_DIGITS = 4  # of a random draw: its folder's name is the value itself
+# These fields say where a trial runs and lies. They do not change its results.
+PLACE_FIELDS = frozenset({"run_dir", "resume", "device", "data.dir", "data.download", "eval.cache_dir"})
+_SIGNIFICANT_DIGITS = 4  # of a random draw, which is part of a folder's name
 _LONGEST_NAME = 150  # file systems take 255
 
 
 class Range(NamedTuple):
-    """Numbers to draw from, low to high; uniformly, or in their logarithm."""
+    """An interval to draw from, uniformly or, with `log`, uniformly in the logarithm."""
 
     low: float
     high: float
@@ -40,14 +40,14 @@ class Range(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """What varies. The trials are the product: each of `trials`, at each point of the grid, with each random draw.
+    """What varies. The trials are all combinations of one of `trials`, a point of the grid and a random draw.
 
     Args:
-        trials: Changes, field -> value as the command line takes it; one without changes where none are given.
+        trials: Sets of changes, each field -> value as the command line takes it.
         grid: field -> its values.
         random: field -> the range that it is drawn from.
-        num_trials: Random draws, 0 without `random`.
-        search_seed: Seed of the draws; a draw depends on it, the field and the draw's number only.
+        num_trials: Number of random draws, 0 without `random`.
+        search_seed: Seed of the draws. A draw depends only on it, the field and the draw's number.
     """
 
     trials: tuple[dict[str, str], ...] = ({},)
@@ -57,7 +57,7 @@ class Search:
     search_seed: int = 0
 
     def points(self) -> list[dict[str, str]]:
-        """Every trial's changes; a grid's last field varies fastest, the draws faster still."""
+        """The changes of every trial. Draws vary fastest, then the grid's last field."""
         names, axes = list(self.grid), list(self.grid.values())
         grid = [dict(zip(names, values, strict=True)) for values in itertools.product(*axes)]
         draws = [
@@ -67,12 +67,12 @@ class Search:
         return [first | second | third for first in self.trials for second in grid for third in draws]
 
     def varied(self) -> list[str]:
-        """The fields that vary, in the order they were given."""
+        """The fields that vary, in the order in which they were given."""
         return list(dict.fromkeys([*(name for trial in self.trials for name in trial), *self.grid, *self.random]))
 
 
 class Trial(NamedTuple):
-    """One run of a sweep: its folder's name, the varied fields' values, and its whole configuration with `run_dir`."""
+    """One run of a sweep: its folder's name, the values of the varied fields, and its whole configuration."""
 
     name: str
     values: dict[str, Any]
@@ -80,12 +80,12 @@ class Trial(NamedTuple):
 
 
 def draw(field: str, limits: Range, seed: int, number: int) -> str:
-    """A draw from a range, as the command line takes it: a whole number for a whole-numbered field, else 4 digits."""
+    """A draw from a range, as the command line takes it: a whole number for an integer field, else 4 digits."""
     digest = hashlib.sha256(f"{seed} {field} {number}".encode()).digest()
     uniform = np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little"))).random()
     if FIELD_TYPES[field] is int:
         low, high = math.ceil(limits.low), math.floor(limits.high)
-        if limits.log:  # of low - 1/2 .. high + 1/2, so that the ends have their share
+        if limits.log:  # from low - 1/2 to high + 1/2, so that the ends have their share
             value = math.exp(math.log(low - 0.5) + uniform * (math.log(high + 0.5) - math.log(low - 0.5)))
         else:
             value = low - 0.5 + uniform * (high - low + 1)
@@ -98,7 +98,7 @@ def draw(field: str, limits: Range, seed: int, number: int) -> str:
 
 
 def _field_types() -> dict[str, Any]:
-    """Every field's type by its dotted name."""
+    """The type of every field by its dotted name."""
     types: dict[str, Any] = {}
     for name, hint in get_type_hints(Config).items():
         types |= {f"{name}.{inner}": kind for inner, kind in get_type_hints(hint).items()} if is_dataclass(hint) else {}
@@ -110,20 +110,19 @@ FIELD_TYPES = _field_types()
 
 
 def check_field(name: str, given_by: str) -> None:
-    """Raise InputError unless `name` is a field that a sweep may set."""
+    """Raise InputError unless a sweep can vary the field `name`; `given_by` starts the message."""
     if name in ("run_dir", "resume"):
-        raise InputError(f"{given_by}: got {name!r}; a sweep sets it: --out names the folder of all trials.")
+        raise InputError(f"{given_by}: got {name!r}; the sweep itself sets it. --out names the folder of all trials.")
     if name not in FIELD_TYPES:
-        nearest = difflib.get_close_matches(name, FIELD_TYPES, n=1, cutoff=0.5)
-        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-        raise InputError(f"{given_by}: got {name!r}, which is no field of the configuration.{hint}")
+        hint = nearest(name, FIELD_TYPES, cutoff=0.5)
+        raise InputError(f"{given_by}: got {name!r}, which is not a field of the configuration.{hint}")
 
 
 def parse_grid(text: str) -> tuple[str, tuple[str, ...]]:
-    """`section.field=a,b,c` apart.
+    """The field and the values of `section.field=a,b,c`.
 
     Raises:
-        InputError: It has another form, or the field does not exist.
+        InputError: The text has another form, or the field does not exist.
     """
     name, equals, values = text.partition("=")
     listed = tuple(value.strip() for value in values.split(","))
@@ -134,24 +133,22 @@ def parse_grid(text: str) -> tuple[str, tuple[str, ...]]:
 
 
 def parse_random(text: str) -> tuple[str, Range]:
-    """`section.field=low..high` or `section.field=low..high:log` apart.
+    """The field and the range of `section.field=low..high` or `section.field=low..high:log`.
 
     Raises:
-        InputError: It has another form, the field does not exist or takes no numbers, or the range is empty.
+        InputError: The text has another form, the field does not exist or is not a number, or the range is empty.
     """
     name, equals, limits = text.partition("=")
     if not equals:
-        raise InputError(
-            f"--random: got {text!r}; expected section.field=low..high, with :log at the end if so wished."
-        )
+        raise InputError(f"--random: got {text!r}; expected section.field=low..high or section.field=low..high:log.")
     check_field(name, "--random")
     return name, parse_range(name, limits)
 
 
 def parse_range(name: str, text: str) -> Range:
-    """`low..high` or `low..high:log`, for the field `name`; see `parse_random`."""
+    """The range `low..high` or `low..high:log` of the field `name`; see `parse_random`."""
     if FIELD_TYPES[name] not in (int, float):
-        raise InputError(f"--random: {name}: takes no numbers; name its values with --grid {name}=a,b.")
+        raise InputError(f"--random: {name}: is not a number; name its values with --grid {name}=a,b.")
     match = re.fullmatch(r"(.+?)\.\.(.+?)(:log)?", text)
     try:
         found = Range(float(match[1]), float(match[2]), match[3] is not None)
@@ -162,20 +159,20 @@ def parse_range(name: str, text: str) -> Range:
     if found.log and found.low <= 0:
         raise InputError(f"--random: {name}: got {text!r}; expected a range above 0 for :log.")
     if FIELD_TYPES[name] is int and (found.low % 1 or found.high % 1):
-        raise InputError(f"--random: {name}: got {text!r}; expected whole numbers, as the field's.")
+        raise InputError(f"--random: {name}: got {text!r}; expected whole numbers, as the field is one.")
     return found
 
 
 def make_trials(arguments: list[str], search: Search, out: Path) -> tuple[Config, list[Trial]]:
-    """What all trials share, and the trials, every one of them checked by the schema of `fastmagn.train`.
+    """The configuration that all trials start from, and the trials, each checked by the schema.
 
     Args:
-        arguments: Of `python -m fastmagn.train`, for all trials.
+        arguments: Arguments of `python -m fastmagn.train`, for all trials.
         search: What varies.
-        out: The folder of the trials' run folders.
+        out: The folder that gets the trials' run folders.
 
     Raises:
-        InputError: A field or a value is unknown or out of its range; two trials are the same.
+        InputError: A field or a value is unknown or out of its range, or two trials are the same.
     """
 
     def parse(more: list[str]) -> Config:
@@ -194,7 +191,7 @@ def make_trials(arguments: list[str], search: Search, out: Path) -> tuple[Config
 
 
 def _names(values: list[dict[str, Any]]) -> list[str]:
-    """A folder's name for each trial, of its varied fields' values.
+    """A folder's name for each trial, made of the values of its varied fields.
 
     Raises:
         InputError: Two trials have the same values.
@@ -202,7 +199,7 @@ def _names(values: list[dict[str, Any]]) -> list[str]:
     keys = [json.dumps(value) for value in values]
     for number, key in enumerate(keys):
         if key in keys[:number]:
-            what = ", ".join(f"{name} {value}" for name, value in values[number].items()) or "no change at all"
+            what = ", ".join(f"{name} {value}" for name, value in values[number].items()) or "none has a change"
             raise InputError(f"sweep: trials {keys.index(key) + 1} and {number + 1} are the same: {what}.")
     last = [name.split(".")[-1] for name in values[0]]
     short = {name: name.split(".")[-1] if last.count(name.split(".")[-1]) == 1 else name for name in values[0]}
@@ -217,9 +214,9 @@ def _names(values: list[dict[str, Any]]) -> list[str]:
 
 
 def definition(base: Config, search: Search) -> dict[str, Any]:
-    """What decides a sweep's trials, as YAML holds it: what varies, and the fields that all of them share."""
+    """What sweep.yaml stores: what varies, and the fields that all trials share."""
     varied = set(search.varied())
-    shared = {name: value for name, value in flatten(base).items() if name not in PLACES | varied}
+    shared = {name: value for name, value in flatten(base).items() if name not in PLACE_FIELDS | varied}
     return {
         "trials": [dict(trial) for trial in search.trials],
         "grid": {name: list(values) for name, values in search.grid.items()},
@@ -231,27 +228,26 @@ def definition(base: Config, search: Search) -> dict[str, Any]:
 
 
 def keep_definition(out: Path, wanted: dict[str, Any]) -> None:
-    """Write DIR/sweep.yaml, or check that the one there says the same.
+    """Write DIR/sweep.yaml. If it is there already, check that it is the same sweep.
 
     Raises:
-        InputError: It says something else, or cannot be read.
+        InputError: It is another sweep, or cannot be read.
     """
     path = out / DEFINITION
     if not path.exists():
         write_text(path, yaml.safe_dump(wanted, sort_keys=False))
         return
     try:
-        there = load_plain_yaml(path)
-        before, now = _flat(there), _flat(wanted)
+        before, now = _flat(load_plain_yaml(path)), _flat(wanted)
     except (OSError, ValueError, AttributeError, TypeError, yaml.YAMLError) as error:
         raise InputError(f"{path}: cannot be read as a sweep ({type(error).__name__}); name another --out.") from error
-    defaults = _flat({"fields": flatten(Config())})  # a field that is younger than the sweep
+    defaults = _flat({"fields": flatten(Config())})  # for fields that did not exist when the sweep began
     for name in dict.fromkeys([*now, *before]):
         old, new = before.get(name, defaults.get(name)), now.get(name, defaults.get(name))
         if old != new:
             raise InputError(
-                f"{path}: is another sweep: {name.removeprefix('fields.')} is {_said(old)} there and {_said(new)} here."
-                " Name another --out, or go on with the same arguments."
+                f"{path}: is another sweep: {name.removeprefix('fields.')} is {_shown(old)} there and {_shown(new)}"
+                " here. Name another --out, or resume it with the same arguments."
             )
 
 
@@ -262,5 +258,5 @@ def _flat(wanted: dict[str, Any]) -> dict[str, Any]:
     return plain(flat)
 
 
-def _said(value: Any) -> str:
+def _shown(value: Any) -> str:
     return "not given" if value is None else json.dumps(value)

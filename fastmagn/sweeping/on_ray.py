@@ -1,7 +1,7 @@
-"""Trials on Ray Tune: the one module that imports Ray.
+"""Trials on Ray Tune. No other module imports Ray.
 
-Tune places trials on cores and GPUs, here or on a cluster. What has been done is read from the run folders, never from
-Tune's own state, which is thrown away.
+Tune places trials on cores and GPUs, here or on a cluster. Whether a trial is finished is read from its run folder.
+Tune's own state is deleted.
 """
 
 import logging
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fastmagn.errors import InputError, Interrupted
+from fastmagn.errors import InputError, Interrupted, one_line
 from fastmagn.sweeping.arguments import Machines
 from fastmagn.sweeping.trial import Outcome, run_trial
 
@@ -22,7 +22,7 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it gives trials ten seconds to save
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune's own gives trials ten seconds to save
     "TUNE_MAX_PENDING_TRIALS_PG": "4",
 }
 for _name, _value in _QUIET.items():
@@ -38,7 +38,7 @@ _OBJECT_STORE_BYTES = 100 * 2**20  # a trial's outcome is a line of text; Ray's 
 
 
 def check_ray() -> None:
-    """Raise InputError where Ray is not installed."""
+    """Raise InputError if Ray is not installed."""
     if tune is None:
         raise InputError("sweep: needs Ray Tune; pip install 'fastmagn[ray]'.")
 
@@ -50,28 +50,28 @@ def run_trials(
     started: Callable[[str], None],
     ended: Callable[[Outcome], None],
 ) -> int:
-    """Run the trials whose folders these are, until all have ended.
+    """Run the trials of these run folders until all have ended.
 
-    SIGINT or SIGTERM asks those that run to save and leave, and starts no more.
+    After SIGINT or SIGTERM, running trials save and exit, and no further trial starts.
 
     Args:
         run_dirs: Run folders with a config.yaml, on a file system that all hosts share.
-        machines: Where.
-        on_cpu: They want no GPU unless `machines` says so.
+        machines: Where the trials run.
+        on_cpu: The trials need no GPU, unless `machines` says so.
         started: Called with a trial's name when it starts.
-        ended: Called when it has ended.
+        ended: Called with a trial's outcome when it has ended.
 
     Returns:
-        The signal that asked to stop, 0 for none.
+        The signal that stopped the trials, 0 if none did.
 
     Raises:
-        InputError: The cluster cannot be reached, or no host of it has what a trial needs.
+        InputError: The cluster cannot be reached, or none of its hosts has what a trial needs.
     """
     check_ray()
     with _connected(machines.address):
         gpus = _gpus(machines, on_cpu)
         _check_room(machines.cpus_per_trial, gpus)
-        flag = ray.remote(num_cpus=0)(_Flag).remote()
+        flag = ray.remote(num_cpus=0)(_StopFlag).remote()
         threads, folder = max(1, int(machines.cpus_per_trial)), Path.cwd()
 
         def trainable(config: dict[str, Any]) -> None:
@@ -80,9 +80,9 @@ def run_trials(
 
         watch = _Watch(started, ended)
         state_dir = run_dirs[0].parent / ".tune"
-        shutil.rmtree(state_dir, ignore_errors=True)  # a killed sweep's
+        shutil.rmtree(state_dir, ignore_errors=True)  # of a killed sweep
         try:
-            with _asked_to_stop(lambda: flag.set.remote(), watch):
+            with _signals_stop_trials(lambda: flag.set.remote(), watch):
                 tune.Tuner(
                     tune.with_resources(trainable, {"cpu": machines.cpus_per_trial, "gpu": gpus}),
                     param_space={"run_dir": tune.grid_search([str(path) for path in run_dirs])},
@@ -96,8 +96,8 @@ def run_trials(
         return watch.signal_number
 
 
-class _Flag:
-    """An actor that every trial asks whether to stop."""
+class _StopFlag:
+    """The Ray actor that every trial asks whether it must stop."""
 
     def __init__(self) -> None:
         self.value = False
@@ -110,7 +110,7 @@ class _Flag:
 
 
 class _Watch(tune.Callback if tune else object):
-    """Follows the trials; once asked to stop, ends the experiment as soon as none runs any more."""
+    """Follows the trials. After a signal, it ends the experiment as soon as no trial runs any more."""
 
     def __init__(self, started: Callable[[str], None], ended: Callable[[Outcome], None]) -> None:
         self.started, self.ended = started, ended
@@ -137,19 +137,19 @@ class _Watch(tune.Callback if tune else object):
     def stopper(self) -> Any:
         watch = self
 
-        class AskedToStop(tune.Stopper):
+        class StopAfterSignal(tune.Stopper):
             def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
                 return False
 
             def stop_all(self) -> bool:
                 return bool(watch.signal_number) and not watch.running
 
-        return AskedToStop()
+        return StopAfterSignal()
 
 
 @contextmanager
-def _asked_to_stop(tell_trials: Callable[[], Any], watch: _Watch) -> Iterator[None]:
-    """SIGINT or SIGTERM asks the trials to save and leave; a second SIGINT leaves at once."""
+def _signals_stop_trials(tell_trials: Callable[[], Any], watch: _Watch) -> Iterator[None]:
+    """SIGINT or SIGTERM tells the trials to save and exit. A second SIGINT ends the sweep at once."""
 
     def receive(number: int, frame: object) -> None:
         if watch.signal_number and number == signal.SIGINT:
@@ -168,7 +168,7 @@ def _asked_to_stop(tell_trials: Callable[[], Any], watch: _Watch) -> Iterator[No
 
 @contextmanager
 def _connected(address: str | None) -> Iterator[None]:
-    """Ray, started here or reached at `address`; quiet, without its dashboard."""
+    """Connect to Ray at `address`, or start it here; without its log output and its dashboard."""
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address is None:
@@ -178,7 +178,7 @@ def _connected(address: str | None) -> Iterator[None]:
         else:
             ray.init(address, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(f"--ray.address: got {address!r}; Ray says: {' '.join(str(error).split())}") from error
+        raise InputError(f"--ray.address: got {address!r}; Ray says: {one_line(error, None)}") from error
     try:
         yield
     finally:
@@ -192,11 +192,13 @@ def _gpus(machines: Machines, on_cpu: bool) -> float:
 
 
 def _check_room(cpus: float, gpus: float) -> None:
-    """Raise InputError unless one host has what a trial needs; Ray itself would wait for it for ever."""
+    """Raise InputError unless one host has what a trial needs: Ray itself would wait for such a host for ever."""
     hosts = [host["Resources"] for host in ray.nodes() if host["Alive"]]
     for name, kind, wanted in (("cpus_per_trial", "CPU", cpus), ("gpus_per_trial", "GPU", gpus)):
         most = max(host.get(kind, 0.0) for host in hosts)
         if wanted > most:
-            raise InputError(f"--{name}: got {wanted:g}; expected at most {most:g}, what the largest host has.")
+            raise InputError(
+                f"--{name}: got {wanted:g}; expected at most {most:g}, which is what the largest host has."
+            )
     if not any(host.get("CPU", 0.0) >= cpus and host.get("GPU", 0.0) >= gpus for host in hosts):
-        raise InputError(f"--cpus_per_trial: got {cpus:g} with {gpus:g} GPUs; no one host has both.")
+        raise InputError(f"--cpus_per_trial: got {cpus:g} with {gpus:g} GPUs; no single host has both.")

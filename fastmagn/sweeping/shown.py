@@ -1,4 +1,4 @@
-"""What a sweep shows: a live table at a terminal, a line for each trial that ends, the table at the end."""
+"""What a sweep prints: a live table at a terminal, a line when a trial ends, and a table of results at the end."""
 
 import json
 import time
@@ -10,18 +10,19 @@ from typing import Any, NamedTuple
 from rich.live import Live
 from rich.table import Table
 
-from fastmagn.metrics.accuracy import mean_corruption_accuracy
-from fastmagn.runlog import console
+from fastmagn.evaluation.metrics.accuracy import mean_corruption_accuracy
+from fastmagn.machine.console import console
+from fastmagn.runs.paths import METRICS, RESULTS
 from fastmagn.sweeping.definition import Trial
 from fastmagn.sweeping.trial import Outcome
 
-_SETS = ("c18", "c15", "c19")  # by which trials are sorted: the paper's, else the usual benchmark's, else all
+_SETS = ("c18", "c15", "c19")  # the first one that all trials have measured sorts them
 _ROWS = 20  # of the live table
 _STATE_ORDER = ("running", "failed", "interrupted", "finished", "waiting")
 
 
 class Summary(NamedTuple):
-    """A finished trial: accuracies as fractions; `mca` is of the corruptions that all trials have measured."""
+    """A finished trial, its numbers as fractions. `mca` is over the corruptions that all trials have measured."""
 
     trial: Trial
     clean_accuracy: float
@@ -30,34 +31,35 @@ class Summary(NamedTuple):
 
 
 class Board:
-    """Which trial stands where. `ended` prints its line, whatever the output is."""
+    """The state of every trial."""
 
     def __init__(self, trials: list[Trial], finished: set[str]) -> None:
         self.trials = {trial.name: trial for trial in trials}
         self.states = {name: "finished" if name in finished else "waiting" for name in self.trials}
         self.outcomes: dict[str, Outcome] = {}
-        self.begun: dict[str, float] = {}
+        self.started_at: dict[str, float] = {}
 
     def started(self, name: str) -> None:
-        self.states[name], self.begun[name] = "running", time.monotonic()
+        """Record that a trial has started."""
+        self.states[name], self.started_at[name] = "running", time.monotonic()
 
     def ended(self, outcome: Outcome) -> None:
-        """Count a trial that has ended, and print its line."""
+        """Record that a trial has ended, and print a line."""
         name, trial = outcome.name, self.trials[outcome.name]
-        if name not in self.begun:
-            return  # asked to stop before it began
+        if name not in self.started_at:
+            return  # the sweep was interrupted before the trial started
         self.states[name], self.outcomes[name] = outcome.state, outcome
         done = sum(state in ("finished", "failed") for state in self.states.values())
-        seconds = time.monotonic() - self.begun[name]
+        seconds = time.monotonic() - self.started_at[name]
         what = outcome.state + (f": {outcome.error}" if outcome.error else "")
         if outcome.state == "finished":
-            results = read_json(trial.config.run_dir / "results.json")
+            results = read_json(trial.config.run_dir / RESULTS)
             what = f"clean accuracy {100 * results['clean_accuracy']:.2f} %{_mca_text(results)}"
         console.print(f"[{done}/{len(self.trials)}] {name}: {what} ({seconds:.0f} s)", soft_wrap=True, markup=False)
 
     @contextmanager
-    def live(self) -> Iterator[None]:
-        """The table at a terminal, renewed once a second; nothing elsewhere."""
+    def live_table(self) -> Iterator[None]:
+        """Show the table at a terminal, renewed once a second. Other outputs show nothing."""
         if not console.is_terminal:
             yield
             return
@@ -65,7 +67,7 @@ class Board:
             yield
 
     def table(self) -> Table:
-        """The trials' states and last epochs, those that run first."""
+        """The trials' states and last epochs, running trials first."""
         table = Table(title=f"{self._count('finished')} of {len(self.trials)} trials finished")
         for column in ("trial", "state", "epoch", "loss", "train %", "minutes"):
             table.add_column(column, justify="left" if column in ("trial", "state") else "right")
@@ -73,15 +75,15 @@ class Board:
         for name in names[:_ROWS]:
             table.add_row(name, self.states[name], *self._progress(name))
         if len(names) > _ROWS:
-            table.add_row(f"and {len(names) - _ROWS} others")
+            table.add_row(f"and {len(names) - _ROWS} more")
         return table
 
     def _progress(self, name: str) -> tuple[str, str, str, str]:
-        if name not in self.begun:
+        if name not in self.started_at:
             return ("", "", "", "")
         config = self.trials[name].config
-        row = _last_row(config.run_dir / "metrics.jsonl")
-        minutes = f"{(time.monotonic() - self.begun[name]) / 60:.1f}" if self.states[name] == "running" else ""
+        row = _last_row(config.run_dir / METRICS)
+        minutes = f"{(time.monotonic() - self.started_at[name]) / 60:.1f}" if self.states[name] == "running" else ""
         if row is None:
             return (f"0/{config.train.epochs}", "", "", minutes)
         epoch = f"{row['epoch'] + 1}/{config.train.epochs}"
@@ -92,7 +94,7 @@ class Board:
 
 
 def _last_row(path: Path) -> dict[str, Any] | None:
-    """The last whole row of a metrics.jsonl that may be being written."""
+    """The last complete row of a metrics.jsonl, to which a trial may be writing. None if there is none."""
     try:
         rows = [row for row in path.read_text().splitlines(keepends=True) if row.endswith("\n")]
         return json.loads(rows[-1])
@@ -101,7 +103,7 @@ def _last_row(path: Path) -> dict[str, Any] | None:
 
 
 def read_json(path: Path) -> Any | None:
-    """A JSON file's value; None where there is none, or half of one."""
+    """What a JSON file holds; None if it is absent or incomplete."""
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError):
@@ -114,8 +116,8 @@ def _mca_text(results: dict[str, Any]) -> str:
 
 
 def summarise_trials(trials: list[Trial]) -> tuple[str, list[Summary]]:
-    """The set of corruptions that all finished trials have measured, and the trials, best first."""
-    results = {trial.name: read_json(trial.config.run_dir / "results.json") for trial in trials}
+    """The title of the corruptions that all these finished trials have measured, and the trials by mCA, best first."""
+    results = {trial.name: read_json(trial.config.run_dir / RESULTS) for trial in trials}
     known = [name for name in _SETS if all(one["mca"].get(name) is not None for one in results.values())]
     shared = set.intersection(*(set(one["corruption_accuracy"]) for one in results.values()))
     summaries = []
@@ -128,7 +130,7 @@ def summarise_trials(trials: list[Trial]) -> tuple[str, list[Summary]]:
 
 
 def print_summary(trials: list[Trial]) -> None:
-    """The finished trials' table, sorted by mCA."""
+    """Print a table of these finished trials, sorted by mCA."""
     title, summaries = summarise_trials(trials)
     table = Table(title=f"trials by mCA {title}", caption="in %")
     for name in trials[0].values:

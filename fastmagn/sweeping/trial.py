@@ -1,7 +1,7 @@
-"""A trial's process: `python -m fastmagn.train` on a run folder's config.yaml, its output in RUN/trial.log.
+"""A trial's process: `python -m fastmagn.train` on a run folder's config.yaml, with its output in RUN/trial.log.
 
-A process of its own, since signals reach Python's main thread only, and since the GPU's memory must be free again
-when it ends, however it ends.
+A trial needs its own process: Python delivers signals to the main thread only, and the GPU's memory must be free again
+after the trial, however it ends.
 """
 
 import ctypes
@@ -13,17 +13,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from fastmagn.cli import run_command
 from fastmagn.errors import Interrupted
+from fastmagn.machine.command import run_command
+from fastmagn.runs.paths import CONFIG, TRIAL_LOG
+from fastmagn.train import main as train
 
-LOG = "trial.log"
 POLL_S = 0.5
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 INTERRUPTED = {128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGTERM}
 
 
 class Outcome(NamedTuple):
-    """How a trial ended; `error` is one line, for a failed one."""
+    """How a trial ended. `error` is one line if it failed, else empty."""
 
     name: str
     state: Literal["finished", "interrupted", "failed"]
@@ -31,13 +32,13 @@ class Outcome(NamedTuple):
 
 
 def run_trial(run_dir: Path, folder: Path, threads: int, should_stop: Callable[[], bool]) -> Outcome:
-    """Train and measure the run whose folder holds config.yaml, or go on with it; wait until it has ended.
+    """Train and measure a run, or resume it, and wait until it has ended.
 
     Args:
-        run_dir: The run folder; its name is the trial's.
-        folder: Where relative names in its configuration start.
-        threads: Of its process.
-        should_stop: Asked twice a second; once it says yes, the run is asked to save and leave, and waited for.
+        run_dir: The run folder, which holds config.yaml. Its name is the trial's name.
+        folder: The folder that relative paths in the configuration start from.
+        threads: Number of threads of the process.
+        should_stop: Called twice a second. Once it returns True, the run is told to save and exit.
     """
     environment = os.environ | {name: str(threads) for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")}
     command = [
@@ -46,11 +47,11 @@ def run_trial(run_dir: Path, folder: Path, threads: int, should_stop: Callable[[
         "fastmagn.sweeping.trial",
         str(os.getpid()),
         "--config",
-        str(run_dir / "config.yaml"),
+        str(run_dir / CONFIG),
     ]
-    with (run_dir / LOG).open("ab") as log:
+    with (run_dir / TRIAL_LOG).open("ab") as log:
         begin = log.tell()
-        # A session of its own: Ctrl-C at the terminal reaches the sweep only, which asks its trials one by one.
+        # In its own session Ctrl-C at the terminal does not reach it: the sweep tells its trials one by one.
         process = subprocess.Popen(
             command,
             cwd=folder,
@@ -69,18 +70,25 @@ def run_trial(run_dir: Path, folder: Path, threads: int, should_stop: Callable[[
         return Outcome(run_dir.name, "finished")
     if asked or status in INTERRUPTED:
         return Outcome(run_dir.name, "interrupted")
-    return Outcome(run_dir.name, "failed", error_line(run_dir / LOG, begin, status))
+    return Outcome(run_dir.name, "failed", error_line(run_dir / TRIAL_LOG, begin, status))
 
 
 def error_line(log: Path, begin: int, status: int) -> str:
-    """What a failed trial said last: its `error: ` line, the last line of its traceback, or how it ended."""
+    """Why a trial failed: its `error: ` line, the last line of its traceback, or its exit status.
+
+    Args:
+        log: The trial's output.
+        begin: Where this attempt's output begins in the log, in bytes.
+        status: The exit status of the process, negative if a signal ended it.
+    """
     with log.open("rb") as file:
         file.seek(begin)
         lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
-    said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")] or lines
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    last = (errors or lines or [""])[-1]
     if status < 0:
-        return f"ended by {signal.Signals(-status).name}" + (f" after: {said[-1]}" if said else "")
-    return said[-1] if said else f"exit status {status}"
+        return f"ended by {signal.Signals(-status).name}" + (f" after: {last}" if last else "")
+    return last or f"exit status {status}"
 
 
 def _ended(process: subprocess.Popen) -> int | None:
@@ -90,21 +98,27 @@ def _ended(process: subprocess.Popen) -> int | None:
         return None
 
 
-def leave_with(parent: int) -> None:
-    """Be told to save and leave (SIGTERM) when the process that started this one, `parent`, dies."""
+def stop_with_parent(parent: int) -> None:
+    """Ask the kernel for a SIGTERM when the parent process dies: the run then saves and exits.
+
+    Args:
+        parent: The id of the process that started this one.
+
+    Raises:
+        Interrupted: The parent has died already.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl")
     if os.getppid() != parent:
-        raise Interrupted(signal.SIGTERM)  # it has died already
+        raise Interrupted(signal.SIGTERM)
 
 
 def main(arguments: list[str]) -> int:
-    """`python -m fastmagn.sweeping.trial PARENT`, and then what `python -m fastmagn.train` takes."""
-    leave_with(int(arguments[0]))
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # whoever interrupts a whole job: SIGTERM tells, once
-    from fastmagn.train import main as train  # after the above: PyTorch takes seconds to import
-
+    """`python -m fastmagn.sweeping.trial PARENT`, followed by the arguments of `python -m fastmagn.train`."""
+    stop_with_parent(int(arguments[0]))
+    # A scheduler may send SIGINT to all processes of a job. The sweep's SIGTERM is enough.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     return train(arguments[1:])
 
 

@@ -1,17 +1,17 @@
 """Fisher information and loss Hessian with respect to the input, exactly and by products with vectors.
 
-Legend: B batch, K classes, C H W an image, D = C*H*W its numbers. J [B, K, D] is the Jacobian of the logits f,
+Shape letters: B batch, K classes, C H W image, D = C*H*W. J [B, K, D] is the Jacobian of the logits f,
 p = softmax(f), A = diag(p) - p p^T, and y [B, K] the target of the cross-entropy L = -sum_k y_k log p_k.
 
     G(x) = sum_k p_k (grad log p_k)(grad log p_k)^T = J^T A J                        equation (8), Proposition 1's proof
     H(x) = grad^2 L = J^T A J + sum_k (p_k - y_k) grad^2 f_k                         the chain rule
 
-so that the paper's Proposition 1, H = G for any label y, holds where the last term vanishes: where the logits are
+The paper's Proposition 1, H = G for any label y, therefore holds where the last term vanishes: where the logits are
 piecewise linear in x (ReLU, max-pooling, batch normalisation in evaluation mode), away from the kinks. With curved
-activations it does not, though for every smooth network E_{y ~ p} H = G, since E[y] = p.
+activations it does not hold, though E_{y ~ p} H = G for every smooth network, since E[y] = p.
 
-Every function wants images that do not influence each other: a model in evaluation mode. Softmax and what follows it
-are computed in float64 whatever the model's dtype: of a confident prediction, 1 - p is all that matters.
+In every function the model must be in evaluation mode, so that images do not influence each other. Softmax and all that
+follows are computed in float64, whatever the model's dtype: for a confident prediction only 1 - p matters.
 """
 
 import math
@@ -29,7 +29,7 @@ Product = Callable[[Tensor], Tensor]
 
 
 class Estimate(NamedTuple):
-    """Mean over random draws and its standard error, float64 [B] each."""
+    """The mean over random draws, and its standard error, float64 [B] each."""
 
     mean: Tensor
     standard_error: Tensor
@@ -54,7 +54,7 @@ class HessianParts(NamedTuple):
 
 
 class LossExpansion(NamedTuple):
-    """The loss about each image: L float64 [B], its gradient [B, C, H, W], and v [B, C, H, W] -> H v."""
+    """The loss near each image: L float64 [B], its gradient [B, C, H, W], and the function v [B, C, H, W] -> H v."""
 
     loss: Tensor
     gradient: Tensor
@@ -62,7 +62,7 @@ class LossExpansion(NamedTuple):
 
 
 def target_probs(targets: Tensor, num_classes: int) -> Tensor:
-    """y, float64 [B, K]: the one-hot rows of int64 [B] labels, or soft labels [B, K] as they are."""
+    """y, float64 [B, K]: one-hot rows for labels int64 [B]; soft labels [B, K] are returned as they are."""
     if targets.is_floating_point():
         return targets.double()
     in_range = len(targets) == 0 or (int(targets.min()) >= 0 and int(targets.max()) < num_classes)
@@ -71,7 +71,12 @@ def target_probs(targets: Tensor, num_classes: int) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """L = -sum_k y_k log p_k of each image, float64 [B], below about 1e-16 rounding; targets as `target_probs`'s."""
+    """L = -sum_k y_k log p_k of each image, float64 [B]; values below about 1e-16 are rounding errors.
+
+    Args:
+        logits: [B, K].
+        targets: Labels, int64 [B], or soft labels, [B, K].
+    """
     return -(target_probs(targets, logits.shape[1]) * torch.log_softmax(logits.double(), dim=1)).sum(dim=1)
 
 
@@ -93,7 +98,7 @@ def fisher_factor(model: Model, images: Tensor) -> Tensor:
 
 
 def fisher_matrix(model: Model, images: Tensor) -> Tensor:
-    """G of equation (8), float64 [B, D, D]: for small inputs."""
+    """G of equation (8), float64 [B, D, D]. For small inputs."""
     factor = fisher_factor(model, images)
     return factor.mT @ factor
 
@@ -104,9 +109,9 @@ def fisher_trace(factor: Tensor) -> Tensor:
 
 
 def fisher_largest_eigenvalue(factor: Tensor) -> Tensor:
-    """lambda_max(G), float64 [B], from `fisher_factor`'s M: M M^T, only K x K, has G's eigenvalues above 0.
+    """lambda_max(G), float64 [B], from `fisher_factor`'s M: M M^T is only K x K and has G's eigenvalues above 0.
 
-    NaN where M is not finite: LAPACK would raise for the whole batch.
+    It is NaN where M is not finite, as LAPACK would raise for the whole batch.
     """
     gram = factor @ factor.mT
     finite = gram.isfinite().all(dim=2).all(dim=1)
@@ -132,11 +137,11 @@ def estimate_fisher_trace(model: Model, images: Tensor, probes: Iterable[Tensor]
 
 
 def fisher_product(model: Model, images: Tensor) -> Product:
-    """v [B, C, H, W] -> G v = J^T A J v, by one forward-mode and one backward pass, without G.
+    """The function v [B, C, H, W] -> G v = J^T A J v. It takes a forward-mode and a backward pass, and never forms G.
 
     This is also the Gauss-Newton part of the loss's Hessian, for every target.
     """
-    with torch.no_grad():  # the weights' own gradients; torch.func still follows the images
+    with torch.no_grad():  # for the weights; torch.func still differentiates by the images
         logits, pull_back = torch.func.vjp(model, images)
     probs = torch.softmax(logits.double(), dim=1)
 
@@ -149,13 +154,13 @@ def fisher_product(model: Model, images: Tensor) -> Product:
 
 
 def expand_loss(model: Model, images: Tensor, targets: Tensor) -> LossExpansion:
-    """Loss, gradient and Hessian-vector products (backward through backward) of each image's own loss.
+    """Each image's loss, its gradient, and Hessian-vector products by a backward pass through the backward pass.
 
     Args:
         model: Images [B, C, H, W] to logits [B, K]; in evaluation mode, so that the gradient of the summed loss is
-            each image's own.
+            that of each image's own loss.
         images: [B, C, H, W].
-        targets: Labels int64 [B] or soft labels [B, K].
+        targets: Labels, int64 [B], or soft labels, [B, K].
     """
     images = images.detach().requires_grad_()
     with torch.enable_grad():
@@ -169,12 +174,12 @@ def expand_loss(model: Model, images: Tensor, targets: Tensor) -> LossExpansion:
 
 
 def hessian_matrix(model: Model, images: Tensor, targets: Tensor) -> HessianParts:
-    """H and its two parts, each computed by itself: for small inputs.
+    """H and its two parts, each computed independently. For small inputs.
 
     Args:
-        model: Images [B, C, H, W] to logits [B, K]; float64 for float64 results.
+        model: Images [B, C, H, W] to logits [B, K]; in float64 if the results are to be that precise.
         images: [B, C, H, W].
-        targets: Labels int64 [B] or soft labels [B, K].
+        targets: Labels, int64 [B], or soft labels, [B, K].
     """
 
     def loss(image: Tensor, target: Tensor) -> Tensor:
@@ -204,8 +209,8 @@ def estimate_trace(product: Product, probes: Iterable[Tensor]) -> Estimate:
 def power_iteration(product: Product, start: Tensor, num_iterations: int) -> Eigenvalue:
     """The eigenvalue of largest magnitude, with its sign, of each image's symmetric matrix.
 
-    The number of products is fixed, so that an image's result does not depend on the images beside it; `residual`
-    says how far it has come. A matrix of zeros gives 0.
+    The number of products is fixed, so that an image's result does not depend on the other images; `residual` says how
+    well it has converged. A matrix of zeros gives 0.
 
     Args:
         product: v [B, C, H, W] -> M v.
@@ -224,17 +229,17 @@ def power_iteration(product: Product, start: Tensor, num_iterations: int) -> Eig
 
 
 def mean_of_draws(draws: list[Tensor]) -> Estimate:
-    """Mean over draws [B] and its standard error, from two draws or more."""
+    """The mean over two or more draws, [B] each, and its standard error."""
     check(len(draws) >= 2, "draws", len(draws), "2 or more: one has no standard error")
     values = torch.stack(draws).double()
     return Estimate(values.mean(dim=0), values.std(dim=0) / math.sqrt(len(draws)))
 
 
 def _centred(values: Tensor, probs: Tensor) -> Tensor:
-    """Values [B, K, ...] less their mean over the classes under probs [B, K].
+    """Values [B, K, ...] minus their mean over the classes under probs [B, K].
 
-    They are first counted from the likeliest class's: where its probability rounds to 1, the mean of the others would
-    drown in it, and with it what a confident prediction's G consists of.
+    The likeliest class's value is subtracted first. Where its probability rounds to 1, the other classes' share of the
+    mean would be lost otherwise, and a confident prediction's G consists of nothing else.
     """
     weights = probs.view(*probs.shape, *[1] * (values.ndim - 2))
     index = probs.argmax(dim=1).view(-1, *[1] * (values.ndim - 1)).expand(-1, 1, *values.shape[2:])
@@ -243,12 +248,12 @@ def _centred(values: Tensor, probs: Tensor) -> Tensor:
 
 
 def _dot(left: Tensor, right: Tensor) -> Tensor:
-    """Each image's scalar product, float64 [B]: squares of gradients underflow in float32."""
+    """Each image's scalar product, in float64 [B], as squares of gradients underflow in float32."""
     return (left.double() * right.double()).flatten(1).sum(dim=1)
 
 
 def _per_image(values: Tensor, like: Tensor) -> Tensor:
-    """[B] as [B, 1, 1, 1], to meet images."""
+    """[B] as [B, 1, 1, 1], to broadcast with images."""
     return values.view(-1, *[1] * (like.ndim - 1))
 
 

@@ -1,9 +1,11 @@
-"""The local geometry of a model's loss, image by image."""
+"""Measures the local geometry of a model's loss, image by image.
+
+Shape letters: M images, B batch, K classes, C H W image.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 
 from fastmagn.errors import InputError, check
 from fastmagn.models import evaluation_mode
+from fastmagn.theory.config import GeometryConfig
 from fastmagn.theory.curvature import (
     LossExpansion,
     estimate_fisher_trace,
@@ -22,45 +25,8 @@ from fastmagn.theory.curvature import (
     fisher_trace,
     power_iteration,
 )
-from fastmagn.theory.probes import MAX_DRAWS, Purpose, rademacher, standard_normal
+from fastmagn.theory.probes import Purpose, rademacher, standard_normal
 from fastmagn.theory.smoothing import deviation_bound, loss_deviation, noise_regulariser
-
-
-@dataclass(frozen=True, kw_only=True)
-class GeometryConfig:
-    """What is measured about each image, and how closely.
-
-    Args:
-        seed: Seed of the noise and of the estimators' directions, 0..2^64 - 1; each image has its own, the same for
-            every model.
-        noise_sigma: Standard deviation of the noise whose loss deviation is measured, pixels in [0, 1]; above 0.
-        sigma_max: Largest standard deviation of the regulariser's noise (equation 9), pixels in [0, 1]; above 0.
-        num_noise: Draws of either noise, 2..65536.
-        num_probes: Probes of a trace estimate, 2..65536.
-        num_iterations: Products with the matrix in a power iteration, 1 or more.
-        fisher: Trace and largest eigenvalue of G from as many backward passes as there are classes (exact), or by
-            probes and power iteration (estimate), cheaper for many classes.
-        batch_size: Images at a time, 1 or more; it decides the memory, not the result.
-    """
-
-    seed: int = 0
-    noise_sigma: float = 0.1
-    sigma_max: float = 0.2
-    num_noise: int = 16
-    num_probes: int = 16
-    num_iterations: int = 20
-    fisher: Literal["exact", "estimate"] = "exact"
-    batch_size: int = 64
-
-    def __post_init__(self) -> None:
-        check(0 <= self.seed < 2**64, "seed", self.seed, "0..2^64 - 1")
-        check(self.noise_sigma > 0, "noise_sigma", self.noise_sigma, "a number above 0")
-        check(self.sigma_max > 0, "sigma_max", self.sigma_max, "a number above 0")
-        check(2 <= self.num_noise <= MAX_DRAWS, "num_noise", self.num_noise, f"2..{MAX_DRAWS}")
-        check(2 <= self.num_probes <= MAX_DRAWS, "num_probes", self.num_probes, f"2..{MAX_DRAWS}")
-        check(self.num_iterations >= 1, "num_iterations", self.num_iterations, "1 or more")
-        check(self.fisher in ("exact", "estimate"), "fisher", self.fisher, "exact or estimate")
-        check(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
 
 
 def measure_geometry(
@@ -72,18 +38,18 @@ def measure_geometry(
     indices: np.ndarray | None = None,
     device: torch.device | None = None,
 ) -> dict[str, np.ndarray]:
-    """Fisher information, gradient, curvature and local deviation of the cross-entropy about each image.
+    """Fisher information, gradient, curvature and local deviation of the cross-entropy near each image.
 
-    All with respect to the image, pixels in [0, 1], in evaluation mode; the model's modes and gradients are left as
-    they were. An image's numbers do not depend on the images beside it, up to the rounding of its dtype.
+    All are taken with respect to the image, pixels in [0, 1], in evaluation mode. The model's modes and gradients are
+    left as they were. An image's numbers do not depend on the other images, up to the rounding of its dtype.
 
     Args:
-        model: Takes images [B, C, H, W] in [0, 1] (and noisy ones that leave it) and gives logits [B, K].
+        model: Takes images [B, C, H, W] in [0, 1] (and noisy ones outside it) and returns logits [B, K].
         images: [M, C, H, W], of the model's dtype.
         labels: int64 [M], 0..K-1.
-        config: What to measure; None for the defaults.
+        config: What to measure; None means the defaults.
         indices: int64 [M], the images' numbers in their set, for the random stream; None counts from 0.
-        device: Where the model is; None for where the images are.
+        device: Where the model is; None means where the images are.
 
     Returns:
         float64 arrays [M] by name:
@@ -95,13 +61,13 @@ def measure_geometry(
         - hessian_trace, hessian_trace_error: Hutchinson's estimate and its standard error.
         - curvature, curvature_error: H's eigenvalue of largest magnitude, with its sign, and its residual.
         - loss_deviation_mean, loss_deviation_max: |L(x + delta) - L(x)| over delta ~ N(0, noise_sigma^2 I).
-        - loss_bound_mean: mean over the same delta of (12) without its o(), with |curvature| for lambda_max(H): the
-          same where H is positive semidefinite, and a bound of the quadratic term where it is not.
-        - loss_bound_share: share of these delta for which the deviation is within it, 0..1.
+        - loss_bound_mean: mean over the same delta of (12) without its o(), with |curvature| in place of lambda_max(H).
+          The two are equal if H is positive semidefinite; if not, |curvature| still bounds the quadratic term.
+        - loss_bound_share: share of these delta whose deviation is within the bound, 0..1.
         - noise_kl, noise_kl_error, noise_kl_small_noise: both sides of equation (9), and the first's standard error.
 
     Raises:
-        InputError: No images, labels that do not fit, or a quantity that is not finite.
+        InputError: There are no images, the labels do not fit, or a quantity is not finite.
     """
     config = config or GeometryConfig()
     device = device or images.device
@@ -125,7 +91,7 @@ def measure_geometry(
 
 @contextmanager
 def _full_float32() -> Iterator[None]:
-    """Convolutions without TensorFloat-32, PyTorch's default on CUDA: its 10 bits blur small loss differences."""
+    """Turn off TensorFloat-32 in convolutions, PyTorch's default on CUDA: its 10 bits blur small loss differences."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:
@@ -136,7 +102,7 @@ def _full_float32() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Images in hand, their labels and numbers, and what is asked of them."""
+    """The images that are being measured, their labels and sample indices, and what is measured."""
 
     model: nn.Module
     images: Tensor

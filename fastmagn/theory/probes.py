@@ -1,7 +1,7 @@
-"""Random directions of the estimators, from the counter-based stream: each a function of (seed, purpose, draw, sample).
+"""Random directions for the estimators. Each is a function of (seed, purpose, draw, sample), of nothing else.
 
-They take the words of the training noise of an epoch that no run reaches (`fastmagn_kernels.draws`), view
-`purpose * 2^16 + draw`. So nothing depends on the batch size, and every model meets the same directions.
+They are drawn from the counter-based stream of the training noise (`fastmagn_kernels.random.draws`), in an epoch that
+no run reaches, as view `purpose * 2^16 + draw`. So no result depends on the batch size, and all models get the same.
 """
 
 from enum import IntEnum
@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from fastmagn.errors import check
-from fastmagn_kernels import draws, rng
+from fastmagn.theory.config import MAX_DRAWS
+from fastmagn_kernels.random import draws, rng
 
-MAX_DRAWS = 1 << 16
 _EPOCH = 2**32 - 2
 
 
 class Purpose(IntEnum):
-    """What a direction is for; a number is never given to another purpose."""
+    """What a direction is for. Never reuse a number for another purpose."""
 
     FISHER_PROBE = 0
     FISHER_START = 1
@@ -32,7 +32,7 @@ def standard_normal(like: Tensor, purpose: Purpose, draw: int, indices: np.ndarr
     """Standard normals of the shape [B, ...], dtype and device of `like`.
 
     Args:
-        like: The images they are for.
+        like: The images that they are for.
         purpose: What they are for.
         draw: Number of the draw, 0..2^16 - 1.
         indices: int64 [B], each image's sample index, 0..2^32 - 1.

@@ -1,4 +1,4 @@
-"""The measured geometry of several runs as JSON, as a table and as a figure."""
+"""Writes the measured geometry of several runs as JSON, a table and a figure. Shape letter: M images."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from fastmagn.files import replace_file, write_json, write_text
+from fastmagn.machine.files import replace_file, write_json, write_text
 
 Measured = Mapping[str, np.ndarray]
 
-# name of `measure_geometry` -> how the table calls it.
+# name in `measure_geometry` -> its row in the table
 ROWS = {
     "loss": "loss L, nats",
     "fisher_trace": "Tr(G), equation (8)",
@@ -26,7 +26,7 @@ ROWS = {
     "noise_kl": "noise regulariser, left of (9), nats",
     "noise_kl_small_noise": "its small-noise value, right of (9), nats",
 }
-# name -> the panel's axis.
+# name in `measure_geometry` -> label of the panel's axis
 PANELS = {
     "fisher_trace": r"Fisher information, $\mathrm{Tr}\,G(x)$",
     "gradient_norm": r"loss gradient, $\|\nabla_x \mathcal{L}\|_2$",
@@ -37,7 +37,7 @@ _LINE_STYLES = ("-", "--", "-.", ":")
 
 
 def summarise(measured: Measured) -> dict[str, dict[str, float]]:
-    """Mean, median and quartiles over the images of each quantity [M]."""
+    """Mean, median and quartiles of each quantity, [M], over the images."""
     return {
         name: {
             "mean": float(values.mean()),
@@ -50,7 +50,12 @@ def summarise(measured: Measured) -> dict[str, dict[str, float]]:
 
 
 def compare(measured: Measured, first: Measured) -> dict[str, dict[str, float | None]]:
-    """Ratio of the medians (None where the first is 0), and the share of images below the first run's."""
+    """Compare each quantity, [M], with the first run's.
+
+    Returns:
+        By quantity, `ratio_of_medians` (None if the first median is 0) and `share_below`, the share of images whose
+        value is below the first run's.
+    """
     compared = {}
     for name, values in measured.items():
         median = float(np.median(first[name]))
@@ -62,7 +67,7 @@ def compare(measured: Measured, first: Measured) -> dict[str, dict[str, float | 
 def geometry_json(
     head: dict[str, Any], runs: dict[str, dict[str, Any]], measured: dict[str, Measured]
 ) -> dict[str, Any]:
-    """What geometry.json holds: `head`, and for each run, by label, what `runs` says of it and what was measured."""
+    """The content of geometry.json: `head`, and for each label the run's description in `runs` and its measurements."""
     first = next(iter(measured))
     entries = {}
     for label, values in measured.items():
@@ -74,15 +79,15 @@ def geometry_json(
 
 
 def geometry_markdown(geometry: dict[str, Any]) -> str:
-    """geometry.md: medians, quartiles and means of each run, then each later run against the first."""
+    """The text of geometry.md: medians, quartiles and means of each run, then each later run against the first."""
     runs, settings = geometry["runs"], geometry["settings"]
     labels = list(runs)
     lines = [
-        "# Geometry of the loss about test images",
+        "# Geometry of the loss near test images",
         "",
         f"{geometry['dataset']}, first {geometry['num_images']} test images, seed {settings['seed']}; with respect to"
         f" the image, pixels in [0, 1]. Loss deviations: noise of standard deviation {settings['noise_sigma']:g}; noise"
-        f" regulariser: sigma_max {settings['sigma_max']:g}; {settings['num_noise']} draws an image.",
+        f" regulariser: sigma_max {settings['sigma_max']:g}; {settings['num_noise']} draws per image.",
         "",
         "Median over the images [quartiles]; mean.",
         "",
@@ -106,7 +111,7 @@ def geometry_markdown(geometry: dict[str, Any]) -> str:
 
 
 def geometry_figure(head: dict[str, Any], measured: dict[str, Measured]) -> Figure:
-    """Four panels on logarithmic axes: for each run, the share of images whose value is at most x."""
+    """Four panels with logarithmic x axes: for each run, the share of images whose value is at most x."""
     figure = Figure(figsize=(9.6, 6.6), layout="constrained")
     for axes, (name, title) in zip(figure.subplots(2, 2, sharey=True).flat, PANELS.items(), strict=True):
         pooled = np.concatenate([np.abs(values[name]) for values in measured.values()])
@@ -140,7 +145,7 @@ def geometry_figure(head: dict[str, Any], measured: dict[str, Measured]) -> Figu
 def write_report(
     out: Path, head: dict[str, Any], runs: dict[str, dict[str, Any]], measured: dict[str, Measured]
 ) -> str:
-    """Write geometry.json, geometry.md, geometry.png and geometry.svg into `out`; the table's text."""
+    """Write geometry.json, geometry.md, geometry.png and geometry.svg into `out`; returns the text of geometry.md."""
     geometry = geometry_json(head, runs, measured)
     table = geometry_markdown(geometry)
     write_json(out / "geometry.json", geometry)

@@ -1,4 +1,7 @@
-"""What Gaussian smoothing does to the loss's neighbourhood: equation (9) and Theorem 1, both sides of each."""
+"""How Gaussian smoothing changes the loss near an image: both sides of equation (9) and of Theorem 1.
+
+Shape letters: B batch, K classes, C H W image, D = C*H*W.
+"""
 
 from typing import NamedTuple
 
@@ -53,17 +56,17 @@ def noise_regulariser(
     indices: np.ndarray,
     seed: int,
 ) -> NoiseRegulariser:
-    """The regulariser of equation (6) without its weight, by Monte Carlo, and what equation (9) says of it.
+    """The regulariser of equation (6) without its weight, by Monte Carlo, and its value by equation (9).
 
-    The two agree as sigma_max -> 0, to first order in sigma_max^2. At a finite noise they need not: the divergence
-    of a network with bounded logits stays bounded, sigma_max^2 / 6 Tr(G) does not.
+    The two agree as sigma_max -> 0, to first order in sigma_max^2. At a finite noise they may differ: the
+    divergence of a network with bounded logits stays bounded, but sigma_max^2 / 6 Tr(G) does not.
 
     Args:
         model: Images [B, C, H, W] to logits [B, K], in evaluation mode.
-        images: [B, C, H, W], in [0, 1] where sigma_max is to mean what it means in training.
+        images: [B, C, H, W]; in [0, 1] if sigma_max is to have the same meaning as in training.
         fisher_trace: Tr(G), [B].
         sigma_max: Largest standard deviation of the noise, pixels; above 0.
-        num_draws: Draws of (sigma, delta) an image, 2 or more.
+        num_draws: Draws of (sigma, delta) per image, 2 or more.
         indices: int64 [B], the images' sample indices.
         seed: 0..2^64 - 1.
     """
@@ -85,7 +88,7 @@ def loss_deviation(model: Model, images: Tensor, targets: Tensor, loss: Tensor, 
     Args:
         model: Images [B, C, H, W] to logits [B, K], in evaluation mode.
         images: x, [B, C, H, W].
-        targets: Labels int64 [B] or soft labels [B, K].
+        targets: Labels, int64 [B], or soft labels, [B, K].
         loss: L(x, y), [B].
         deltas: delta, [B, C, H, W].
     """
@@ -95,14 +98,14 @@ def loss_deviation(model: Model, images: Tensor, targets: Tensor, loss: Tensor, 
 def weighted_gradient_norm(gradients: Tensor, targets: Tensor) -> Tensor:
     """sqrt(sum_k y_k |grad log p_k|^2), the first factor of (12), float64 [B].
 
-    The proof of (13) takes it for |grad L| = |sum_k y_k grad log p_k|. The two are equal for one-hot y, where one term
-    is left. For soft labels the norm of a mean is at most the root of the mean square, and mostly less: the bound still
-    holds, looser, but the proof's equality does not. At y = p(x), its own limit for correct classifications, |grad L|
-    is 0 while this is sqrt(Tr(G)).
+    The proof of (13) equates it with |grad L| = |sum_k y_k grad log p_k|. The two are equal for one-hot y, where only
+    one term is left. For soft labels the norm of a mean is at most the root of the mean square, and mostly less. The
+    bound then still holds, though it is looser, but the proof's equality does not. At y = p(x), the proof's own limit
+    for correct classifications, |grad L| is 0 while this is sqrt(Tr(G)).
 
     Args:
         gradients: grad log p_k, [B, K, D], as `log_prob_gradients` gives them.
-        targets: Labels int64 [B] or soft labels [B, K].
+        targets: Labels, int64 [B], or soft labels, [B, K].
     """
     weights = target_probs(targets, gradients.shape[1])
     return (weights * gradients.double().square().sum(dim=2)).sum(dim=1).sqrt()
@@ -114,17 +117,17 @@ def deviation_bound(gradient_norm: Tensor, largest_eigenvalue: Tensor, delta_nor
 
 
 def theorem_1(model: Model, images: Tensor, targets: Tensor, deltas: Tensor) -> DeviationBound:
-    """Both sides of Theorem 1 exactly as the paper states them, for small inputs (lambda_max from the whole H).
+    """Both sides of Theorem 1 exactly as the paper states them. For small inputs: lambda_max is taken from the whole H.
 
-    The o(|delta|^2) is left out, and is needed: along the gradient the linear term is tight, and the
-    third order can push the deviation past the two terms by about |delta|^3. The proof also takes H for positive
-    semidefinite, which Proposition 1 gives it where that holds. With curved activations H can have a negative
-    eigenvalue that is larger in magnitude; then |lambda| in place of lambda_max bounds the quadratic term.
+    The o(|delta|^2) is left out, although it is needed: along the gradient the linear term is tight, and the third
+    order can push the deviation past the two terms by about |delta|^3. The proof also assumes that H is positive
+    semidefinite, which follows from Proposition 1 where that holds. With curved activations H can have a negative
+    eigenvalue of larger magnitude; then |lambda| in place of lambda_max bounds the quadratic term.
 
     Args:
         model: Images [B, C, H, W] to logits [B, K], in evaluation mode.
         images: x, [B, C, H, W].
-        targets: Labels int64 [B] or soft labels [B, K].
+        targets: Labels, int64 [B], or soft labels, [B, K].
         deltas: delta, [B, C, H, W].
     """
     with torch.no_grad():

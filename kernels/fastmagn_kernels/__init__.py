@@ -1,1 +1,1 @@
-"""Numba kernels of fastmagn: arrays in, arrays out. Imports nothing of fastmagn."""
+"""The numba kernels of fastmagn: arrays in, arrays out. They import nothing of fastmagn."""

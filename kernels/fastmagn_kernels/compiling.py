@@ -1,7 +1,8 @@
 """numba's compiler, with a cache on disk that follows every kernel source.
 
-numba's own cache watches only the file that a function stands in: a kernel would keep running the code it once inlined
-from rng.py or pixel.py after these have changed. Here the cache's folder is named after all sources of this package.
+numba's own cache watches only the file that contains a function: after a change in rng.py or pixel.py, a kernel would
+still run the code that it inlined from there before. Here the name of the cache's folder is a hash of all sources of
+this package.
 """
 
 import hashlib
@@ -20,13 +21,14 @@ _SOURCES = Path(__file__).parent
 
 
 def jit(function: Callable | None = None, **options: Any) -> Any:
-    """`numba.njit` of the function with `cache=True`; options as numba's, such as `parallel` or `nogil`."""
+    """Compile a function by `numba.njit` with `cache=True`; the options are numba's, such as `parallel` or `nogil`."""
 
     def compile_later(function: Callable) -> Any:
         before = config.CACHE_DIR
-        config.CACHE_DIR = cache_folder()  # read when a function is decorated; others' functions keep their own
+        config.CACHE_DIR = cache_folder()  # numba reads it when it decorates; other packages keep their own
         try:
-            compiled = numba.njit(function, cache=True, **options)
+            # numba would otherwise inline what is compiled within a `jit_inlined` function, and not what was cached.
+            compiled = numba.njit(function, cache=True, **{"forceinline": False, **options})
         finally:
             config.CACHE_DIR = before
         _keep_where_possible(compiled)
@@ -36,8 +38,10 @@ def jit(function: Callable | None = None, **options: Any) -> Any:
 
 
 def _keep_where_possible(compiled: Any) -> None:
-    """What cannot be kept on disk is compiled for this process only: a full disk, or processes that compile at once,
-    after which numba seldom has "no compiled object yet" to write, must not end a run.
+    """Continue without the cache if it cannot be written; the function is then compiled for this process only.
+
+    A full disk must not end a run, nor may several processes that compile at once: numba then occasionally raises "no
+    compiled object yet".
     """
     save = compiled._cache.save_overload
 
@@ -48,21 +52,30 @@ def _keep_where_possible(compiled: Any) -> None:
     compiled._cache.save_overload = save_overload
 
 
-def jit_uncounted(function: Callable) -> Any:
-    """`jit` for a function that allocates no array, and returns none to Python or to a function of plain `jit`.
+def jit_uncounted(function: Callable, **options: Any) -> Any:
+    """Compile a function that allocates no array and returns none to Python or to a function of plain `jit`.
 
-    numba counts the references to every array that a function slices or unpacks, atomically; of an AugMix view of 32x32
-    pixels that was half the time. The arguments outlive the call, so that nothing has to be counted.
+    numba counts the references to every array that a function slices or unpacks, atomically. That took half the time of
+    an AugMix view of 32x32 pixels. The arguments outlive the call, so here numba counts nothing.
     """
-    return jit(function, _nrt=False)
+    return jit(function, _nrt=False, **options)
+
+
+def jit_inlined(function: Callable) -> Any:
+    """Compile a function as `jit_uncounted` does, and inline it wherever it is called.
+
+    It is for functions that take a large NamedTuple and are called in few places. numba passes every field of every
+    array by itself: 140 words for the CPU engine's `Scratch`, which took up to a fifth of the time of an AugMix view.
+    """
+    return jit_uncounted(function, forceinline=True)
 
 
 @cache
 def cache_folder() -> str:
-    """Where compiled kernels are kept: NUMBA_CACHE_DIR, else beside the sources, else the user's cache folder."""
+    """Return the folder for compiled kernels: in NUMBA_CACHE_DIR, else beside the sources, else in the user's cache."""
     digest = hashlib.sha256()
-    for path in sorted(_SOURCES.glob("*.py")):
-        digest.update(path.name.encode() + path.read_bytes())
+    for path in sorted(_SOURCES.rglob("*.py")):
+        digest.update(path.relative_to(_SOURCES).as_posix().encode() + path.read_bytes())
     if config.CACHE_DIR:
         base = Path(config.CACHE_DIR)
     elif os.access(_SOURCES, os.W_OK):
@@ -72,6 +85,6 @@ def cache_folder() -> str:
     folder = base / f"kernels-{digest.hexdigest()[:16]}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:  # nowhere to keep them: compile once for each process
+    except OSError:  # it cannot be made: each process compiles for itself
         return tempfile.mkdtemp(prefix="fastmagn-kernels-")
     return str(folder)

@@ -1,9 +1,11 @@
-"""Scalar pixel functions, equal to Pillow's C on uint8 to the bit; compiled for the CPU, and for CUDA by its kernels.
+"""Scalar pixel functions, equal to Pillow's C on uint8 to the bit.
 
-Pillow's arithmetic, which is what has to be kept: `Image.blend` is float32 and truncates; bilinear sampling is float64
-and truncates; luma is 16-bit fixed point and rounds; a filter is float32, adds 0.5 and truncates. None of it is fused
-multiply-add (Pillow's x86-64 wheels have none), so a CUDA kernel must be compiled with fma=False.
-No function here allocates; tables and histograms are the caller's arrays.
+They are compiled here for the CPU, and by the CUDA kernels that call them for CUDA.
+
+They keep Pillow's arithmetic: `Image.blend` is float32 and truncates; bilinear sampling is float64 and truncates; luma
+is 16-bit fixed point and rounds; a filter is float32, adds 0.5 and truncates. Pillow's x86-64 wheels contain no fused
+multiply-add, so CUDA kernels must be compiled with fma=False.
+No function here allocates memory; tables and histograms are the caller's arrays.
 
 Sources: Pillow's src/libImaging/{Blend,Geometry,Filter,Convert}.c; ImageOps.py, ImageEnhance.py, Image.rotate.
 """
@@ -14,7 +16,7 @@ import math
 import numpy as np
 
 from fastmagn_kernels.compiling import jit
-from fastmagn_kernels.draws import ANGLE_UNITS_PER_DEGREE
+from fastmagn_kernels.random.draws import ANGLE_UNITS_PER_DEGREE
 
 MAX_ANGLE_UNITS = 30 * ANGLE_UNITS_PER_DEGREE
 
@@ -26,10 +28,11 @@ _SMOOTH_CENTRE = np.float32(5) / np.float32(13)
 
 @functools.cache
 def rotation_table() -> np.ndarray:
-    """Cosine and sine of Image.rotate's matrix: float64 [2 MAX_ANGLE_UNITS + 1, 2], row `angle + MAX_ANGLE_UNITS`.
+    """Return the cosine and sine of Image.rotate's matrix for every angle: float64 [2 MAX_ANGLE_UNITS + 1, 2].
 
-    Made in Python because libm's last bit differs between engines. Pillow rounds to 15 places, and takes an angle
-    modulo 360 first: the last place of -a's row is therefore not always that of a's, and symmetry is not exact.
+    Row `angle + MAX_ANGLE_UNITS` is that of `angle` / 64 degrees. Python computes the table because the last bit of
+    libm differs between the engines. Pillow takes an angle modulo 360 and rounds to 15 places, so the rows of a and -a
+    can differ in the last place: the table is not exactly symmetric.
     """
     table = np.empty((2 * MAX_ANGLE_UNITS + 1, 2), np.float64)
     for row in range(len(table)):
@@ -40,10 +43,10 @@ def rotation_table() -> np.ndarray:
 
 @jit
 def unit(value):
-    """`value / 255` of a uint8, float32 in [0, 1], correctly rounded.
+    """Return `value / 255` of a uint8: float32 in [0, 1], correctly rounded.
 
-    By two products, since a division takes several times as long: the first part of 1 / 255 has 16 bits, so that its
-    product is exact, and their sum is the quotient for each of the 256 values.
+    It is the sum of two products, because a division takes several times as long. The first part of 1 / 255 has 16
+    bits, so its product is exact; the sum is the quotient for each of the 256 values.
     """
     value = np.float32(value)
     return value * _FIRST_255TH + value * _SECOND_255TH
@@ -51,7 +54,7 @@ def unit(value):
 
 @jit
 def blend(degenerate, value, factor):
-    """Image.blend of two uint8 by a float32 factor, which may extrapolate: int32 in 0..255."""
+    """Blend two uint8 as Image.blend does, by a float32 factor that may extrapolate: int32 in 0..255."""
     mixed = np.float32(degenerate) + factor * np.float32(np.int32(value) - np.int32(degenerate))
     mixed = np.float32(0) if mixed < np.float32(0) else mixed
     mixed = np.float32(255) if mixed > np.float32(255) else mixed
@@ -60,32 +63,35 @@ def blend(degenerate, value, factor):
 
 @jit
 def luma(red, green, blue):
-    """ITU-R 601-2 luma of uint8 RGB as `convert("L")` has it: int32 in 0..255."""
+    """Return the ITU-R 601-2 luma of uint8 RGB, as `convert("L")` computes it: int32 in 0..255."""
     weighted = np.int32(red) * np.int32(19595) + np.int32(green) * np.int32(38470) + np.int32(blue) * np.int32(7471)
     return (weighted + np.int32(0x8000)) >> np.int32(16)
 
 
 @jit
 def mean_grey(luma_sum, num_pixels):
-    """The grey that ImageEnhance.Contrast blends with: the mean luma, rounded half up."""
+    """Return the grey that ImageEnhance.Contrast blends with: the mean luma, int32, rounded half up."""
     return np.int32(luma_sum / num_pixels + 0.5)
 
 
 @jit
 def interpolate(first, second, fraction):
-    """Bilinear's one step between float64 values."""
+    """Interpolate linearly between two float64."""
     return first + (second - first) * fraction
 
 
 @jit
 def linear(first, second, fraction):
-    """Bilinear's one step in float64; the caller truncates."""
+    """Interpolate linearly between two uint8, in float64; the caller truncates."""
     return np.float64(first) + np.float64(np.int32(second) - np.int32(first)) * fraction
 
 
 @jit
 def bilinear(top_left, top_right, bottom_left, bottom_right, dx, dy):
-    """Four uint8 -> int32 in 0..255; dx, dy float64 in [0, 1]. Equal rows may stand for a row outside the image."""
+    """Interpolate between four uint8 by dx and dy, float64 in [0, 1]: int32 in 0..255.
+
+    Beyond the image's border, the caller passes the same row or column twice.
+    """
     top = linear(top_left, top_right, dx)
     bottom = linear(bottom_left, bottom_right, dx)
     return np.int32(top + (bottom - top) * dy)
@@ -93,14 +99,14 @@ def bilinear(top_left, top_right, bottom_left, bottom_right, dx, dy):
 
 @jit
 def clip_index(i, size):
-    """The nearest index inside 0..size - 1."""
+    """Return the index in 0..size - 1 that is nearest to i."""
     i = i if i > 0 else 0
     return i if i < size else size - 1
 
 
 @jit
 def rotation_offset(cosine, sine, height, width):
-    """Image.rotate's translation about the centre, in its order of operations: the matrix's third column."""
+    """Return the third column of Image.rotate's matrix, the translation, in Pillow's order of operations: float64."""
     half_width, half_height = width / 2, height / 2
     offset_x = cosine * -half_width + sine * -half_height + half_width
     offset_y = -sine * -half_width + cosine * -half_height + half_height
@@ -111,7 +117,7 @@ def rotation_offset(cosine, sine, height, width):
 def smooth(
     below_left, below_middle, below_right, left, centre, right, above_left, above_middle, above_right
 ):  # fmt: skip
-    """ImageFilter.SMOOTH at one inner pixel, nine uint8 row by row from the lower one: int32 in 0..255."""
+    """Apply ImageFilter.SMOOTH at one inner pixel: nine uint8, the lowest row first, to an int32 in 0..255."""
     rim = _SMOOTH_RIM
     total = np.float32(0.5)
     total += np.float32(below_left) * rim + np.float32(below_middle) * rim + np.float32(below_right) * rim
@@ -122,19 +128,19 @@ def smooth(
 
 @jit
 def posterize_entry(value, bits):
-    """ImageOps.posterize: keep the `bits` highest of 8."""
+    """Keep the `bits` highest of 8 bits, as ImageOps.posterize does."""
     return value & ~((1 << (8 - bits)) - 1)
 
 
 @jit
 def solarize_entry(value, threshold):
-    """ImageOps.solarize: invert values from `threshold` on."""
+    """Invert a value that is not below `threshold`, as ImageOps.solarize does."""
     return value if value < threshold else 255 - value
 
 
 @jit
 def autocontrast_line(low, high):
-    """ImageOps.autocontrast: scale and offset, float64, that take a channel's `low` to 0 and its `high` to 255."""
+    """Return ImageOps.autocontrast's scale and offset, float64, which map a channel's `low` to 0 and `high` to 255."""
     if high > low:
         scale = 255.0 / (high - low)
         return scale, -low * scale
@@ -143,43 +149,46 @@ def autocontrast_line(low, high):
 
 @jit
 def stretch(value, scale, offset):
-    """ImageOps.autocontrast's table at `value`: int32 in 0..255."""
+    """Return the entry of ImageOps.autocontrast's table for `value`: int32 in 0..255."""
     stretched = np.int32(np.float64(value) * scale + offset)
     return min(max(stretched, np.int32(0)), np.int32(255))
 
 
 @jit
 def autocontrast_entry(value, low, high):
-    """ImageOps.autocontrast: stretch values so that a channel's `low` becomes 0 and its `high` 255."""
+    """Stretch a value as ImageOps.autocontrast does: a channel's `low` becomes 0 and its `high` 255. int32."""
     scale, offset = autocontrast_line(low, high)
     return stretch(value, scale, offset)
 
 
 @jit
 def equalize_step(total, last):
-    """ImageOps.equalize's step, of a channel's pixels and those of its highest value; 0 if there is nothing to do."""
+    """Return ImageOps.equalize's step for a channel; 0 leaves the channel as it is.
+
+    `total` is the number of its pixels, `last` the number of those with its highest value.
+    """
     return (total - last) // 255
 
 
 @jit
 def equalize_entry(value, cumulative, step):
-    """ImageOps.equalize: where `cumulative` pixels of the channel have a lower value."""
+    """Return ImageOps.equalize's entry for a value, where `cumulative` pixels of the channel have a lower value."""
     return min((step // 2 + cumulative) // step, 255) if step > 0 else value
 
 
 @jit
 def equalize_quotient(count, per_step):
-    """`min(count // step, 255)` by `per_step`, float64 1 / step, for loops that must vectorise: int32.
+    """Return `min(count // step, 255)`, int32, for loops that must vectorise; `per_step` is 1 / step, float64.
 
-    Exact for counts below 2^31: (count + 1/2) / step is at least 1 / (2 step) > 2^-25 away from any integer up to 256,
-    and rounding moves it by less than 2^-43.
+    It is exact for counts below 2^31: (count + 1/2) / step is at least 1 / (2 step) > 2^-25 away from any integer up to
+    256, and rounding moves it by less than 2^-43.
     """
     return np.int32(min((np.float64(count) + 0.5) * per_step, 255.0))
 
 
 @jit
 def fill_equalize_table(histogram, table):
-    """ImageOps.equalize's table, uint8 [256], of a channel's histogram, int32 [256]."""
+    """Fill `table`, uint8 [256], with ImageOps.equalize's entries for a channel's `histogram`, int32 [256]."""
     total, last = 0, 0
     for value in range(256):
         total += histogram[value]

@@ -65,6 +65,8 @@ def cifar_images() -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def _backend_is_installed(request: pytest.FixtureRequest) -> None:
-    """Skips a test of the DALI backend where DALI is not installed."""
-    if getattr(request.node, "callspec", None) and request.node.callspec.params.get("backend") == "dali":
-        pytest.importorskip("nvidia.dali", reason="needs NVIDIA DALI: pip install 'fastmagn[dali]'")
+    """Skips a test of a backend that needs an extra which is not installed."""
+    modules = {"dali": "nvidia.dali", "kornia": "kornia"}
+    backend = request.node.callspec.params.get("backend") if hasattr(request.node, "callspec") else None
+    if backend in modules:
+        pytest.importorskip(modules[backend], reason=f"needs pip install 'fastmagn[{backend}]'")

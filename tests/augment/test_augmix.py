@@ -7,8 +7,8 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from fastmagn import AugMix
-from fastmagn.augment import pil
-from fastmagn.augment.ops import OPERATIONS
+from fastmagn.augment.engines import pil
+from fastmagn.augment.operations import OPERATIONS
 from fastmagn.errors import InputError
 
 

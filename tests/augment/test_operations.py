@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastmagn.augment.ops import NUM_AUGMIX_OPERATIONS, OPERATIONS
-from fastmagn_kernels import draws, geometry_cpu
+from fastmagn.augment.operations import NUM_AUGMIX_OPERATIONS, OPERATIONS
+from fastmagn_kernels.augmix_cpu import geometry
+from fastmagn_kernels.augmix_cpu.rotate import MAX_DEGREES, digits, fixed_weights, has_vectors, make_rotations
 from fastmagn_kernels.pixel import equalize_quotient, rotation_table, unit
-from fastmagn_kernels.rotate_cpu import MAX_DEGREES, digits, fixed_weights, has_vectors, make_rotations
+from fastmagn_kernels.random import draws
 from tests.helpers.operations import magnitudes, one_threads_scratch, run_kernel, run_pillow
 from tests.helpers.processes import run
 
@@ -57,7 +58,7 @@ def test_rotation_equals_pillow_at_every_quarter_degree(size, pictures):
     made = np.empty_like(planes)
     for angle in range(-30 * 64, 30 * 64 + 1, 16):
         for source, target in zip(planes, made, strict=True):
-            geometry_cpu.rotate(source, target, height, width, angle, rotation_table(), scratch)
+            geometry.rotate(source, target, height, width, angle, rotation_table(), scratch)
         expected = run_pillow(draws.ROTATE, angle / 64, images).transpose(0, 3, 1, 2).reshape(planes.shape)
         np.testing.assert_array_equal(made, expected, err_msg=f"{angle}/64 degrees")
 
@@ -82,14 +83,14 @@ def test_a_cpu_without_the_instructions_rotates_without_plans(tmp_path):
     code = """
 import numpy as np
 from PIL import Image
-from fastmagn_kernels import operations_cpu, rotate_cpu
-rotations = rotate_cpu.make_rotations(16, 16)
-assert not rotate_cpu.has_vectors()
+from fastmagn_kernels.augmix_cpu import operations, rotate
+rotations = rotate.make_rotations(16, 16)
+assert not rotate.has_vectors()
 assert not rotations.planned.any()
 image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
 source, target = np.ascontiguousarray(image.transpose(2, 0, 1)).ravel(), np.empty(768, np.uint8)
-scratch = operations_cpu.Scratch(*(part[0] for part in operations_cpu.make_scratch(1, 16, 16)))
-rotate_cpu.rotate_degrees(source, target, 16, 16, 7, rotations, scratch)
+scratch = operations.Scratch(*(part[0] for part in operations.make_scratch(1, 16, 16)))
+rotate.rotate_degrees(source, target, 16, 16, 7, rotations, scratch)
 expected = np.asarray(Image.fromarray(image).rotate(7, resample=Image.Resampling.BILINEAR))
 assert (target.reshape(3, 16, 16).transpose(1, 2, 0) == expected).all()
 """

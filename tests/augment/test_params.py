@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from fastmagn.augment.ops import OPERATIONS
+from fastmagn.augment.operations import OPERATIONS
 from fastmagn.augment.params import ViewSpec, identity_base, sample_view_params
-from fastmagn.config import AugmentConfig
+from fastmagn.config.schema import AugmentConfig
 from fastmagn.errors import InputError
 from tests.augment.drawn import flat
 

@@ -11,7 +11,7 @@ from benchmarks import augment as benchmark
 from benchmarks.per_image_augmix import PER_IMAGE, TWO_VIEWS
 from fastmagn.augment.params import identity_base, sample_view_params
 from fastmagn.augment.views import make_views
-from fastmagn.config import AugmentConfig
+from fastmagn.config.schema import AugmentConfig
 from fastmagn.errors import InputError
 
 
@@ -50,7 +50,7 @@ def test_the_reference_makes_the_backends_views():
     pixels = np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     augment = AugmentConfig()
     params = identity_base(sample_view_params(0, 0, [9], TWO_VIEWS, augment, (32, 32)))
-    expected = make_views(torch.from_numpy(pixels)[None].permute(0, 3, 1, 2), params, "numba").images[1:]
+    expected = make_views(torch.from_numpy(pixels)[None].permute(0, 3, 1, 2), params, "numba")[1:]
     made = PER_IMAGE["Pillow reference"](augment)(pixels, 9)
     torch.testing.assert_close(made.permute(0, 3, 1, 2), expected, rtol=0, atol=1e-6)
 

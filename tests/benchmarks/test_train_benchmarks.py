@@ -8,7 +8,7 @@ from PIL import Image
 
 from benchmarks import scaling, time_to_mca
 from benchmarks import train as benchmark
-from fastmagn.data.folder_source import has_dali
+from fastmagn.data.files.crops import has_dali
 from fastmagn.errors import InputError
 from tests.helpers.photo_folders import make_photo_folder
 

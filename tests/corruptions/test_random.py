@@ -8,14 +8,14 @@ from scipy.stats import chisquare, poisson
 from benchmarks.plain_corruptions import PLAIN, RANDOM, motion_blurred, read_frost_pictures, scaled_frost_picture
 from fastmagn.corruptions import available_corruptions, corrupt, random_view
 from fastmagn.corruptions.noise import SHOT_PHOTONS, shot_tables
-from fastmagn_kernels.corrupt_blur import shift_pixels
-from fastmagn_kernels.corrupt_noise import first_word
-from fastmagn_kernels.rng import key_words
+from fastmagn_kernels.corruptions.blur import shift_pixels
+from fastmagn_kernels.corruptions.noise import first_word
+from fastmagn_kernels.random.rng import key_words
 from tests.helpers.tiers import slow_but
 
 NUM_IMAGES = 1000
 # Not 7: its draw for gaussian_noise at severity 3 is a rare one (mean |z| of 3 million normals 3.5 sigma off), which
-# this test found. Over many seeds and views the draws are as they should be: tests/augment/test_rng.py.
+# this test found. Over many seeds and views the draws are as they should be: tests/kernels/test_rng.py.
 SEED = 8
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import ks_2samp
 from torchvision.transforms import RandomResizedCrop
 
-from fastmagn_kernels import crops, rng
+from fastmagn_kernels.random import crops, rng
 from tests.helpers.philox import philox_reference
 
 RATIO = (3 / 4, 4 / 3)

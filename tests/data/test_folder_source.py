@@ -12,16 +12,17 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional
 
-from fastmagn.config import DataConfig
+from fastmagn.config.schema import DataConfig
 from fastmagn.data import FolderSource, folder_source, load_data, make_source, split_validation
-from fastmagn.data.folder_source import has_dali
+from fastmagn.data.files import crops
+from fastmagn.data.files.crops import has_dali
 from fastmagn.errors import InputError
-from fastmagn_kernels import rng
+from fastmagn_kernels.random import rng
 from tests.helpers.photo_folders import SIZES, enlarged, small_pictures
 
 SIDE, BATCH, SEED = 48, 12, 7
 needs_dali = pytest.mark.skipif(not has_dali(), reason="NVIDIA DALI is not installed")
-SOURCES = ["torchvision", pytest.param("dali", marks=needs_dali)]
+SOURCES = ["pillow", pytest.param("dali", marks=needs_dali)]
 # Levels, of DALI's crops against Pillow's: on the CPU both decode by libjpeg-turbo, and are equal for all samplings.
 CPU_TOLERANCE = 0
 # On a GPU another decoder and another resize: a bound on the mean that tells a wrong box or colour, not a measurement.
@@ -29,7 +30,7 @@ GPU_MEAN_TOLERANCE = 2.0
 
 
 def make(
-    folder: Path, source: str = "torchvision", share: slice | None = None, batch: int = BATCH, device: str = "cpu"
+    folder: Path, source: str = "pillow", share: slice | None = None, batch: int = BATCH, device: str = "cpu"
 ) -> FolderSource:
     image_set = load_data(DataConfig(name="folder", dir=folder, image_size=SIDE, source=source, num_workers=2))
     part, _ = split_validation(image_set, 0, SEED)
@@ -154,7 +155,7 @@ def test_mixed_kinds_are_decoded_alike_by_both(tmp_path):
     made = {}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for source in ("torchvision", "dali"):
+        for source in ("pillow", "dali"):
             batches = make(folder, source, batch=10)
             (batch,) = batches.batches(0)
             made[source] = dict(zip(batch.indices.tolist(), batch.images.permute(0, 2, 3, 1).numpy(), strict=True))
@@ -163,7 +164,7 @@ def test_mixed_kinds_are_decoded_alike_by_both(tmp_path):
     assert plain == {"plain.jpg", "grey.jpg", "huge.jpg"}
     for index, pixels in made["dali"].items():
         name = Path(files.names[index]).name
-        assert np.abs(pixels.astype(int) - made["torchvision"][index]).max() <= CPU_TOLERANCE, name
+        assert np.abs(pixels.astype(int) - made["pillow"][index]).max() <= CPU_TOLERANCE, name
         if name in shown:
             assert files.sizes[index].tolist() == [60, 84], name
             top, left, height, width = batches.boxes(np.array([index]), 0)[0]
@@ -189,7 +190,7 @@ def test_files_that_break_during_a_run_are_grey_and_counted(tmp_path, source):
         indices, _, images = collected(batches.batches(0))
     told = [str(warning.message) for warning in caught if "DALI cannot" not in str(warning.message)]
     assert len(told) == 1
-    assert "3 images cannot be decoded, though their headers can be read; mid-grey stands in for them: " in told[0]
+    assert "3 images cannot be decoded, although their headers can be read; mid-grey stands in for them: " in told[0]
     assert sorted(indices) == list(range(12))
     is_grey = {index: bool((image == 128).all()) for index, image in zip(indices.tolist(), images, strict=True)}
     assert [index for index in range(12) if is_grey[index]] == [3, 5, 8]
@@ -210,12 +211,12 @@ def test_a_disk_that_does_not_answer_is_named(photo_folder, source, monkeypatch)
         release.wait(20)
 
     monkeypatch.setattr(folder_source, "STALL_S", 0.2)
-    monkeypatch.setattr(folder_source, "fill_crop", hangs)
+    monkeypatch.setattr(crops, "fill_crop", hangs)
     if source == "dali":
-        from fastmagn.data import dali_decoder
+        from fastmagn.data.files import dali_crops
 
-        monkeypatch.setattr(dali_decoder, "_read", hangs)
-    expected = r"train: no image for 0 s, waiting for .*\.jpg; expected a disk that answers\. The same command goes on"
+        monkeypatch.setattr(dali_crops, "_read", hangs)
+    expected = r"train: no image for 0 s, waiting for .*\.jpg; expected a disk that answers\. The same command resumes"
     with pytest.raises(InputError, match=expected):
         next(batches.batches(0))
     release.set()
@@ -223,7 +224,7 @@ def test_a_disk_that_does_not_answer_is_named(photo_folder, source, monkeypatch)
 
 def test_decoding_goes_on_while_the_step_works(photo_folder, monkeypatch):
     decoded = []
-    monkeypatch.setattr(folder_source, "fill_crop", lambda path, box, out: decoded.append(path))
+    monkeypatch.setattr(crops, "fill_crop", lambda path, box, out: decoded.append(path))
     batches = make(photo_folder).batches(0)
     next(batches)
     deadline = time.monotonic() + 20
@@ -234,14 +235,21 @@ def test_decoding_goes_on_while_the_step_works(photo_folder, monkeypatch):
 
 def test_without_dali(photo_folder, monkeypatch):
     monkeypatch.setattr(folder_source, "has_dali", lambda: False)
+    monkeypatch.setattr(crops, "has_dali", lambda: False)
     assert make(photo_folder, "auto").description == "Pillow on 2 threads; DALI, which is faster, is not installed"
     monkeypatch.setitem(__import__("sys").modules, "nvidia.dali", None)
-    monkeypatch.delitem(__import__("sys").modules, "fastmagn.data.dali_decoder", raising=False)
+    monkeypatch.delitem(__import__("sys").modules, "fastmagn.data.files.dali_crops", raising=False)
     with pytest.raises(InputError) as error:
         make(photo_folder, "dali")
     assert str(error.value) == (
-        "data.source: got dali, which needs NVIDIA DALI; install 'fastmagn[dali]', or use auto or torchvision."
+        "data.source: got dali, which needs NVIDIA DALI; install 'fastmagn[dali]', or use auto or pillow."
     )
+
+
+def test_the_older_name_of_pillow_is_still_taken(photo_folder):
+    old, new = (make(photo_folder, source) for source in ("torchvision", "pillow"))
+    assert old.description == new.description == "Pillow on 2 threads"
+    np.testing.assert_array_equal(next(old.batches(0)).images, next(new.batches(0)).images)
 
 
 def test_auto_takes_dali_where_it_is(photo_folder):

@@ -12,11 +12,11 @@ from PIL import Image
 from torch import nn
 from torchvision import transforms
 
-from fastmagn import cells as evaluation_cells
-from fastmagn import evaluate as evaluation
-from fastmagn.config import DataConfig, EvalConfig
+from fastmagn.config.schema import DataConfig, EvalConfig
 from fastmagn.data import FolderImages, load_data, load_folder_images, split_validation
 from fastmagn.errors import InputError
+from fastmagn.evaluation import cells as evaluation_cells
+from fastmagn.evaluation import measure as evaluation
 from tests.helpers.photo_folders import CLASSES, enlarged, small_pictures
 
 
@@ -89,15 +89,13 @@ class SumsOfPixels(nn.Module):
 def test_every_image_is_measured_once_whatever_is_in_memory(photo_folder, tmp_path, monkeypatch, kept, chunk):
     """Against the same images as an array, in one piece; a rank's few at a time give the same logits, bit for bit."""
     image_set = load_data(config(photo_folder))
-    asked = EvalConfig(corruption_set="c15", batch_size=3)
+    asked, fog = EvalConfig(batch_size=3), evaluation_cells.Corruptions(("fog",))
     measured = {}
-    monkeypatch.setattr(evaluation_cells, "available_corruptions", lambda: ("fog", "gaussian_noise", "contrast"))
-    monkeypatch.setattr(evaluation_cells, "CORRUPTION_SETS", {"c15": ("fog", "gaussian_noise", "contrast")})
     for name, images in (("array", np.asarray(image_set.test_images_u8)), ("files", image_set.test_images_u8)):
         if name == "files":
             monkeypatch.setattr(evaluation_cells, "KEPT_BYTES", kept)
             monkeypatch.setattr(evaluation_cells, "CHUNK_BYTES", chunk)
-        cells = list(evaluation_cells.cells_to_measure(("fog",), None, images, slice(0, 25), asked))
+        cells = list(evaluation_cells.cell_parts(fog, images, slice(0, 25), asked))
         measured[name] = {}
         for cell in cells:
             measured[name].setdefault((cell.name, cell.severity), []).append(cell.images_u8)

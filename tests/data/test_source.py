@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fastmagn.data import DeviceSource, ImagePart, ImageSet, split_validation
 from fastmagn.errors import InputError
-from fastmagn_kernels import rng
+from fastmagn_kernels.random import rng
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
 
@@ -108,7 +108,7 @@ def test_no_batch_waits_for_the_device():
 
 def test_a_batch_larger_than_the_set_names_the_field():
     with pytest.raises(
-        InputError, match=r"train\.batch_size: got 17; the training set has 16 images .* expected 1\.\.16\."
+        InputError, match=r"train\.batch_size: got 17; the training set has 16 images, .* expected 1\.\.16\."
     ):
         DeviceSource(whole(small_set(16)), batch_size=17, seed=0, device="cpu")
     with pytest.raises(InputError, match=r"train\.batch_size: got 0; expected 1 or more"):

@@ -26,7 +26,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from fastmagn.runlog import environment
+from fastmagn.machine.environment import environment
 from tests.faults.harms import (
     CORRUPTED,
     CORRUPTED_NAME,

@@ -132,7 +132,7 @@ def _goes_on(bench: Bench, faults: list[str]) -> str:
         faults += differences(bench.run_dir, bench.undisturbed)
     if "is finished" in ended.output:
         return "was finished"
-    return "went on" if "going on at epoch" in ended.output else "began anew"
+    return "resumed" if "resumed at epoch" in ended.output else "started from scratch"
 
 
 def _faults_of(ended: Ended, expected: int) -> list[str]:

@@ -3,9 +3,9 @@
 import numpy as np
 from PIL import Image
 
-from fastmagn.augment.pil import apply_operation
-from fastmagn_kernels import operations_cpu
-from fastmagn_kernels.rotate_cpu import make_rotations
+from fastmagn.augment.engines.pil import apply_operation
+from fastmagn_kernels.augmix_cpu import operations
+from fastmagn_kernels.augmix_cpu.rotate import make_rotations
 
 
 def magnitudes(op, height: int, width: int) -> list[float]:
@@ -20,8 +20,8 @@ def magnitudes(op, height: int, width: int) -> list[float]:
     return sorted({sign * value for value in values for sign in ((1, -1) if op.signed else (1,))})
 
 
-def one_threads_scratch(height: int, width: int) -> operations_cpu.Scratch:
-    return operations_cpu.Scratch(*(part[0] for part in operations_cpu.make_scratch(1, height, width)))
+def one_threads_scratch(height: int, width: int) -> operations.Scratch:
+    return operations.Scratch(*(part[0] for part in operations.make_scratch(1, height, width)))
 
 
 def run_kernel(op: int, magnitude: float, images: np.ndarray) -> np.ndarray:
@@ -30,7 +30,7 @@ def run_kernel(op: int, magnitude: float, images: np.ndarray) -> np.ndarray:
     sources = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).reshape(batch, -1)
     targets = np.full_like(sources, 173)  # an element that is not written shows
     for source, target in zip(sources, targets, strict=True):
-        operations_cpu.apply_operation(op, float(magnitude), source, target, height, width, rotations, scratch)
+        operations.apply_operation(op, float(magnitude), source, target, height, width, rotations, scratch)
     return targets.reshape(batch, 3, height, width).transpose(0, 2, 3, 1)
 
 

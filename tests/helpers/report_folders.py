@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from fastmagn.cli import plain
-from fastmagn.config import Config
+from fastmagn.config.schema import Config
+from fastmagn.config.text import plain
 from fastmagn.data import load_images
-from fastmagn.logits import LogitsWriter
+from fastmagn.evaluation.logits import write_logits as logits_writer
 
 C19 = [
     *(
@@ -114,11 +114,10 @@ def write_logits(folder: Path, num_images: int = 60, skill: float = 4.0, draw: i
         for severity, cell in enumerate(cells):
             cell[np.arange(num_images), labels] += skill * (1 - severity / 4 if name == "fog" else 1)
         logits[name] = cells
-    writer = LogitsWriter(folder / "logits", labels)
-    for name, cells in logits.items():
-        for number, cell in enumerate(cells):
-            writer.write(name, 0 if name == "clean" else number + 1, cell)
-    writer.finish()
+    with logits_writer(folder / "logits", labels) as writer:
+        for name, cells in logits.items():
+            for number, cell in enumerate(cells):
+                writer.write(name, 0 if name == "clean" else number + 1, cell)
 
     def change(results: dict[str, Any]) -> None:
         accuracy = {name: [float(np.mean(cell.argmax(1) == labels)) for cell in logits[name]] for name in C19}

@@ -5,12 +5,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fastmagn.checkpoint import last_checkpoint, save_checkpoint
-from fastmagn.cli import flatten, parse_config, plain, to_yaml
-from fastmagn.config import Config
-from fastmagn.files import write_json, write_text
+from fastmagn.config.command_line import parse_config
+from fastmagn.config.schema import Config
+from fastmagn.config.text import flatten, plain, to_yaml
+from fastmagn.machine.files import write_json, write_text
 from fastmagn.models import Normalised, build_model
-from fastmagn.progress import Progress
+from fastmagn.runs.checkpoint import save_checkpoint
+from fastmagn.runs.paths import last_checkpoint
+from fastmagn.runs.progress import Progress
 
 CLASS_NAMES = tuple(str(digit) for digit in range(10))
 MEAN, STD = (0.3, 0.4, 0.5), (0.2, 0.25, 0.3)

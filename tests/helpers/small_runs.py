@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from fastmagn import models
-from fastmagn.checkpoint import last_checkpoint, read_checkpoint
-from fastmagn.cli import parse_config
-from fastmagn.config import Config
+from fastmagn.config.command_line import parse_config
+from fastmagn.config.schema import Config
+from fastmagn.runs.checkpoint import read_checkpoint
+from fastmagn.runs.paths import last_checkpoint
 from tests.helpers import smooth_network
 
 STEPS_PER_EPOCH = 4

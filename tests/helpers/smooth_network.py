@@ -10,7 +10,7 @@ import sys
 from torch import nn
 
 from fastmagn import models
-from fastmagn.cli import run_command
+from fastmagn.machine.command import run_command
 from fastmagn.train import main
 
 NAME, WHERE = "smooth", "tests.helpers.smooth_network:smooth_network"

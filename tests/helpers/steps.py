@@ -4,14 +4,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from fastmagn.cli import parse_config
-from fastmagn.config import Config
-from fastmagn.context import StepContext
+from fastmagn.config.command_line import parse_config
+from fastmagn.config.schema import Config
 from fastmagn.data import ImageSet, load_images, split_validation
-from fastmagn.hardware import settle_hardware
+from fastmagn.machine.hardware import settle_hardware
+from fastmagn.methods.context import StepContext
 from fastmagn.models import Normalised, build_model
-from fastmagn.run import Run, build_run
-from fastmagn.train import make_pieces, train_step
+from fastmagn.training.build import build_run
+from fastmagn.training.step import Run, make_pieces, train_step
 from tests.helpers.philox import philox_reference
 
 MEAN, STD = (0.49, 0.48, 0.44), (0.25, 0.24, 0.26)

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from fastmagn.augment.params import ViewParams, ViewSpec, sample_view_params
-from fastmagn.config import AugmentConfig
+from fastmagn.config.schema import AugmentConfig
 
 SPEC = ViewSpec(num_augmix_views=2, num_noise_views=1)
 CLEAN_ONLY = ViewSpec(num_augmix_views=0, num_noise_views=0)

@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from fastmagn.cli import EXIT_INPUT_ERROR, run_command
+from fastmagn.errors import EXIT_INPUT_ERROR
+from fastmagn.machine.command import run_command
 
 LONGEST_LINE = 1000
 

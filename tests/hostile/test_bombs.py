@@ -6,7 +6,8 @@ import zlib
 import numpy as np
 import pytest
 
-from fastmagn import corrupted_set, evaluate, report, train
+from fastmagn import evaluate, report, train
+from fastmagn.evaluation import corrupt_command
 from fastmagn.reporting.runs import read_run
 from tests.helpers.report_folders import write_run
 from tests.hostile.files import npy, npy_header, write_run_folder
@@ -112,7 +113,7 @@ def test_png(attack, width, height):
     (images / "bomb.png").write_bytes(png_bomb(width, height))
     arguments = ["--dataset", "folder", "--data_dir", images.parent, "--image_size", "32", "--out", "set"]
     line = attack.refused(
-        "image folder", f"PNG {width} x {height}", corrupted_set.main, *arguments, says="cannot be read"
+        "image folder", f"PNG {width} x {height}", corrupt_command.main, *arguments, says="cannot be read"
     )
     assert "exceeds limit" in line
 

@@ -13,10 +13,11 @@ import pytest
 import torch
 import yaml
 
-from fastmagn import corrupted_set, evaluate, train
-from fastmagn.checkpoint import FORMAT_VERSION
-from fastmagn.cli import EXIT_INPUT_ERROR
+from fastmagn import evaluate, train
 from fastmagn.data.cifar import CIFAR10
+from fastmagn.errors import EXIT_INPUT_ERROR
+from fastmagn.evaluation import corrupt_command
+from fastmagn.runs.checkpoint import FORMAT_VERSION
 from fastmagn.theory import __main__ as theory
 from tests.hostile.files import RUN_YAML, Call, npy, sealed, write_corrupted_set, write_run_folder
 
@@ -150,8 +151,8 @@ def test_arrays_of_objects_in_a_corrupted_set(attack, file):
     np.save(buffer, np.array([Call(os.system, f"touch {attack.marker}")], object), allow_pickle=True)
     fires(attack, lambda: np.load(io.BytesIO(buffer.getvalue()), allow_pickle=True))
     folder = write_corrupted_set(attack.folder / "set", {file: buffer.getvalue()})
-    status, errors = attack.run(corrupted_set.main, "--verify", "--out", folder)
-    assert status == corrupted_set.EXIT_DIFFERENT
+    status, errors = attack.run(corrupt_command.main, "--verify", "--out", folder)
+    assert status == corrupt_command.EXIT_DIFFERENT
     assert "not a whole .npy array of plain numbers" in errors
     attack.note(f"-C set {file}", "array of objects", f"refused: {errors.splitlines()[0]}")
 
@@ -184,7 +185,7 @@ def read_by(command: str, attack, text: str, attack_name: str, says: str) -> Non
     main, arguments = {
         "train --config": (train.main, ["--config", config]),
         "train base:": (train.main, [f"--config={based}"]),
-        "corrupt --config": (corrupted_set.main, ["--config", config]),
+        "corrupt --config": (corrupt_command.main, ["--config", config]),
         "evaluate --run": (evaluate.main, ["--run", run]),
         "theory RUN": (theory.main, [run, "--out", attack.folder / "out"]),
     }[command]
@@ -207,7 +208,7 @@ def test_yaml_tags(attack, name, command):
     ("form", "says"),
     [
         ("data: {{class_path: {module}.X}}\n", "class_path, which names code"),
-        ("data: '{{class_path: {module}.X}}'\n", "data is no mapping of its fields"),
+        ("data: '{{class_path: {module}.X}}'\n", "data is not a mapping of its fields"),
     ],
     ids=["mapping", "text"],
 )
@@ -224,7 +225,7 @@ def test_a_class_path_imports_nothing(attack, command, form, says, monkeypatch):
 def test_a_section_names_no_further_file(attack, key):
     (attack.folder / "other.yaml").write_text("name: cifar10\n")
     text = f"{key}: other.yaml\n"
-    read_by("evaluate --run", attack, text, f"{key}: names a further file", "is no mapping of its fields")
+    read_by("evaluate --run", attack, text, f"{key}: names a further file", "is not a mapping of its fields")
 
 
 def test_a_run_yaml_as_it_is_passes(tmp_path):

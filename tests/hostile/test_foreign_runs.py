@@ -80,6 +80,18 @@ def test_names_are_shown_and_do_nothing(attack):
     assert {run["method"] for run in data_set["runs"]} == set(NAMES.values())
 
 
+def test_a_class_path_in_a_results_file_imports_nothing(attack, monkeypatch):
+    """The report makes the run's views again from the configuration in its results.json."""
+    run = write_run(attack.folder / "run", data="digits")
+    (attack.folder / "report_payload.py").write_text(f"open({str(attack.marker)!r}, 'w').close()\nclass X: pass\n")
+    monkeypatch.syspath_prepend(attack.folder)
+    rewrite(run, lambda results: results["config"]["data"].update(class_path="report_payload.X"))
+    status, errors = attack.run(report.main, str(run), "--out", "out")
+    assert status == 0, errors
+    assert "config: data.class_path: is not a field of this version." in Path("out", "report.html").read_text()
+    attack.note("report results.json", "class_path to a module", "views are not shown, nothing is imported")
+
+
 Change = Callable[[dict[str, Any]], Any]
 VALUES: dict[str, tuple[Change, str]] = {
     "images_per_s 10^400": (lambda results: results.update(images_per_s=10**400), "above 2^64"),

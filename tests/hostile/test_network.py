@@ -1,6 +1,7 @@
 """With data.download off no command asks for a name or a connection; `attack` fails the test otherwise."""
 
-from fastmagn import corrupted_set, evaluate, train
+from fastmagn import evaluate, train
+from fastmagn.evaluation import corrupt_command
 from fastmagn.theory import __main__ as theory
 
 SHORT = ["--device", "cpu", "--train.max_steps", "1", "--train.batch_size", "64", "--eval.num_images", "20"]
@@ -12,7 +13,7 @@ def test_no_command_calls_the_network(attack):
     assert attack.run(evaluate.main, "--run", run)[0] == 0
     assert attack.run(theory.main, run, "--out", "geometry", "--num_images", "8")[0] == 0
     made = ["--dataset", "digits", "--num_images", "2", "--corruption_set", "c15", "--out", "set"]
-    assert attack.run(corrupted_set.main, *made)[0] == 0
+    assert attack.run(corrupt_command.main, *made)[0] == 0
     attack.note("network", "train, evaluate, theory, corrupt", "no connection, no name asked for")
 
 

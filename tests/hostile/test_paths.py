@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import torchvision
 
-from fastmagn import corrupted_set, evaluate, report, train
+from fastmagn import evaluate, report, train
 from fastmagn.data import load_images
 from fastmagn.data.cifar import CIFAR10
 from fastmagn.errors import InputError
+from fastmagn.evaluation import corrupt_command
 from fastmagn.theory import __main__ as theory
 from tests.helpers.report_folders import write_run
 from tests.hostile.files import npy, write_corrupted_set, write_run_folder
@@ -34,9 +35,9 @@ def test_manifests_of_a_corrupted_set(attack, name):
         }
 
     folder = write_corrupted_set(attack.folder / "set", {}, change)
-    status, errors = attack.run(corrupted_set.main, "--verify", "--out", folder)
+    status, errors = attack.run(corrupt_command.main, "--verify", "--out", folder)
     assert status != 0
-    assert "is no plain file name" in errors or "missing" in errors
+    assert "is not a plain file name" in errors or "missing" in errors
     attack.note("-C set manifest", f"a file called {name!r}", f"refused: {errors.splitlines()[0]}")
 
 
@@ -45,7 +46,7 @@ def test_manifests_of_other_values(attack, change):
     field, value = change.split(" ", 1)
     value = eval(value.replace("^", "**"), {})
     folder = write_corrupted_set(attack.folder / "set", {}, lambda manifest: manifest.update({field: value}))
-    status, errors = attack.run(corrupted_set.main, "--verify", "--out", folder)
+    status, errors = attack.run(corrupt_command.main, "--verify", "--out", folder)
     assert status != 0
     attack.note("-C set manifest", change, f"refused: {errors.splitlines()[0]}")
 
@@ -127,7 +128,7 @@ def test_an_archive_of_links_for_files(attack, served):
     (attack.folder / "secret").write_bytes(b"secret")
     members = [(name, str(attack.folder / "secret")) for name, _ in set_files()]
     served(archive(*members), is_honest=True)
-    with pytest.raises(InputError, match="is no file of a CIFAR set") as caught:
+    with pytest.raises(InputError, match="is not a file of a CIFAR set") as caught:
         load_images("cifar10", attack.folder, download=True)
     attack.note("downloaded archive", "links in the files' place", f"refused: {caught.value}")
 
@@ -204,9 +205,8 @@ def test_results_and_reports_of_links(attack, what):
     attack.refused("report RUN/results.json", what, report.main, run, "--out", "out", says="results.json")
     out = looped(attack.folder, "out") if what == "a loop of links" else good / "results.json"
     attack.refused("report --out", what, report.main, good, "--out", out, says="out")
-    attack.refused(
-        "corrupt --out", what, corrupted_set.main, "--dataset", "digits", "--num_images", "1", "--out", out, says="out"
-    )
+    digits = ("--dataset", "digits", "--num_images", "1")
+    attack.refused("corrupt --out", what, corrupt_command.main, *digits, "--out", out, says="out")
 
 
 def test_links_in_an_image_folder(attack):
@@ -216,12 +216,12 @@ def test_links_in_an_image_folder(attack):
     (images / "class" / "endless.png").symlink_to("/dev/zero")
     arguments = ["--dataset", "folder", "--data_dir", images, "--image_size", "32", "--out", "set"]
     line = attack.refused(
-        "image folder", "links to files, devices", corrupted_set.main, *arguments, says="cannot be read"
+        "image folder", "links to files, devices", corrupt_command.main, *arguments, says="cannot be read"
     )
     assert "root:" not in line
     for name in ("class/loop.png", "loop"):
         loop = looped(images, name)
-        attack.refused("image folder", f"a loop of links, {name}", corrupted_set.main, *arguments, says=loop.name)
+        attack.refused("image folder", f"a loop of links, {name}", corrupt_command.main, *arguments, says=loop.name)
         loop.unlink()
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fastmagn.config import ModelConfig
+from fastmagn.config.schema import ModelConfig
 from fastmagn.errors import InputError
 from fastmagn.models import MODELS
 from fastmagn.models.resnext import resnext29

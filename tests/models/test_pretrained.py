@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors.torch import save, save_file
 
-from fastmagn.cli import parse_config
+from fastmagn.config.command_line import parse_config
 from fastmagn.data import load_images
 from fastmagn.errors import InputError
-from fastmagn.evaluate import load_trained
+from fastmagn.evaluation.trained import load_run
 from fastmagn.models.pretrained import load_pretrained
-from fastmagn.train import train
+from fastmagn.training.run import train
 
 WRAPPINGS = {
     "as it is": lambda weights: weights,
@@ -128,11 +128,11 @@ UNFIT = {
     "command.pt": (lambda w: pickle.dumps(Command(), 2), "(UnpicklingError; nothing in it was run)."),
     "cut.safetensors": (lambda w: save(w)[:9000], "cut.safetensors cannot be read as safetensors ("),
     "huge.safetensors": (lambda w: b"\xff" * 7 + b"\x00{}", "huge.safetensors cannot be read as safetensors ("),
-    "list.pt": (lambda w: [1, 2], "list.pt holds no weights by name; expected a state_dict of the network."),
-    "nothing.pt": (lambda w: {}, "nothing.pt holds no weights by name"),
-    "text.pt": (lambda w: {"state_dict": {"a": "b"}}, "text.pt holds no weights by name"),
-    "loop.pt": (lambda w: looped(), "loop.pt holds no weights by name"),
-    "sparse.pt": (lambda w: w | {FIRST: w[FIRST].to_sparse()}, "sparse.pt holds no weights by name"),
+    "list.pt": (lambda w: [1, 2], "list.pt holds no named weights; expected a state_dict of the network."),
+    "nothing.pt": (lambda w: {}, "nothing.pt holds no named weights"),
+    "text.pt": (lambda w: {"state_dict": {"a": "b"}}, "text.pt holds no named weights"),
+    "loop.pt": (lambda w: looped(), "loop.pt holds no named weights"),
+    "sparse.pt": (lambda w: w | {FIRST: w[FIRST].to_sparse()}, "sparse.pt holds no named weights"),
     "nan.pt": (lambda w: w | {FIRST: w[FIRST] * torch.nan}, f"nan.pt has values that are not finite numbers: {FIRST}."),
     "whole.pt": (lambda w: w | {FIRST: w[FIRST].long()}, f"whole.pt has values that are not finite numbers: {FIRST}."),
     "more.pt": (lambda w: w | {"x.weight": torch.ones(2)}, "more.pt has names that the network lacks: x.weight. Give"),
@@ -191,7 +191,7 @@ def configured(*arguments: str):
 
 
 def weights_of(run_dir, config) -> dict:
-    return load_trained(run_dir, config, load_images("digits", "data"), torch.device("cpu")).state_dict()
+    return load_run(run_dir, config=config, image_set=load_images("digits", "data")).network.state_dict()
 
 
 def test_a_run_starts_from_another_and_goes_on_without_the_file(tmp_path, capsys):

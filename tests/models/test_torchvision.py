@@ -77,7 +77,7 @@ def test_nothing_is_drawn_in_training(build, name):
 
 
 def test_what_cannot_be_built_says_so(build):
-    text = r"got 'torchvision:resnet51'; expected a name of torchvision\.models\.list_models.* torchvision:resnet\d"
+    text = r"got 'torchvision:resnet51'; expected a name of torchvision\.models\.list_models.* 'torchvision:resnet\d"
     with pytest.raises(InputError, match=text):
         build("torchvision:resnet51")
     with pytest.raises(InputError, match=r"got 'torchvision:fasterrcnn_resnet50_fpn'; expected"):

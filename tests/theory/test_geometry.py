@@ -12,13 +12,14 @@ from PIL import Image
 from torch import nn
 
 import fastmagn.theory.__main__ as command
-from fastmagn.checkpoint import last_checkpoint, save_checkpoint
-from fastmagn.cli import to_yaml
-from fastmagn.config import Config
+from fastmagn.config.schema import Config
+from fastmagn.config.text import to_yaml
 from fastmagn.data import load_images
 from fastmagn.errors import InputError
 from fastmagn.models import build_model
-from fastmagn.progress import Progress
+from fastmagn.runs.checkpoint import save_checkpoint
+from fastmagn.runs.paths import last_checkpoint
+from fastmagn.runs.progress import Progress
 from fastmagn.theory import GeometryConfig, measure_geometry
 from fastmagn.theory.curvature import fisher_matrix, hessian_matrix
 from fastmagn.theory.probes import Purpose, noise_levels, rademacher, standard_normal
@@ -290,7 +291,7 @@ def test_runs_of_one_name_are_told_apart_by_their_paths(runs, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere", "--out", "out"], "nowhere/config.yaml: no such file; expected the folder of a trained run."),
+        (["nowhere", "--out", "out"], "nowhere: no such folder; expected the folder of a run."),
         (["first", "untrained", "--out", "out"], "last.pt: no such checkpoint; expected a run folder with a trained"),
         (["first", "damaged", "--out", "out"], "last.pt: does not end with a checksum"),
         (["first", "misnamed", "--out", "out"], "its weights do not fit this model"),

@@ -1,15 +1,15 @@
-// Sorting and run pickers of the report. The page is whole without it: every run's tables are there.
+// Sorting and run pickers of the report. Without this script the page still has the tables of all runs.
 "use strict";
 
-const BOUNDS = [0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1]; // as heat_maps.py has them
+const BOUNDS = [0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1]; // the same as in heat_maps.py
 const DIFFERENCE_STEPS = 8;
 
-/** A cell's number, NaN where it has none: "94.74 ± 0.12", "−0.3", "10,000", "> 99.99". */
+/** The number in a cell, NaN if there is none: "94.74 ± 0.12", "−0.3", "10,000", "> 99.99". */
 function numberOf(text) {
   return parseFloat(text.replace(/[,>\s]/g, "").replace("−", "-"));
 }
 
-/** Orders two texts, as numbers or as words; what is empty or a dash always comes last. */
+/** Compares two texts, as numbers or as words. An empty text or a dash always comes last. */
 function compare(a, b, numeric, sign) {
   if (numeric) {
     const [x, y] = [numberOf(a), numberOf(b)];
@@ -20,7 +20,7 @@ function compare(a, b, numeric, sign) {
   return noX || noY ? noX - noY : sign * a.localeCompare(b, "en", { numeric: true });
 }
 
-/** Sorts by a header: numbers from the largest, words from the first letter; again, the other way round. */
+/** Sorts a table by a column: numbers from the largest, words from the first letter. The next call reverses it. */
 function sortBy(table, header) {
   const numeric = header.classList.contains("n");
   const before = header.getAttribute("aria-sort");
@@ -36,7 +36,7 @@ function sortBy(table, header) {
   table.tBodies[0].append(...rows);
 }
 
-/** Makes a button of each header, so that mouse, keyboard and screen reader can sort. */
+/** Makes each header a button, so that mouse, keyboard and screen reader can sort. */
 function makeSortable(table) {
   for (const header of table.tHead.querySelectorAll("th[data-column]")) {
     const button = document.createElement("button");
@@ -59,7 +59,7 @@ function shadeOf(difference, bound) {
   return DIFFERENCE_STEPS + Math.max(-DIFFERENCE_STEPS, Math.min(DIFFERENCE_STEPS, steps));
 }
 
-/** row number -> its accuracies, in the order of the columns; NaN where there is none. */
+/** row number -> its accuracies, in the order of the columns; NaN for what is missing. */
 function valuesOf(table) {
   const values = new Map();
   for (const row of table.tBodies[0].rows) {
@@ -69,7 +69,7 @@ function valuesOf(table) {
   return values;
 }
 
-/** Fills the difference map of a data set with the chosen run minus the other. */
+/** Fills the difference map of a data set: the chosen run minus the other. */
 function showDifference(set, run, base) {
   const table = set.querySelector("[data-difference]");
   const heat = (item) => valuesOf(set.querySelector(`[data-heat="${item}"]`));
@@ -94,7 +94,7 @@ function showDifference(set, run, base) {
   for (const place of set.querySelectorAll("[data-bound]")) place.textContent = String(Math.round(100 * bound));
 }
 
-/** Shows what belongs to the chosen runs, and hides the rest. */
+/** Shows the parts of the chosen runs and hides the rest. */
 function showChosen(set) {
   const picked = (which) => set.querySelector(`[data-pick="${which}"]`);
   const [run, base] = [picked("run").value, picked("base").value];
@@ -111,7 +111,7 @@ function showChosen(set) {
   if (set.querySelector("[data-difference]")) showDifference(set, run, base);
 }
 
-/** Boxes that scroll can be reached by keyboard; the others are no stops on the way. */
+/** Makes boxes that scroll reachable by keyboard, and only those. */
 function markScrollers() {
   for (const box of document.querySelectorAll(".scroll")) {
     if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;

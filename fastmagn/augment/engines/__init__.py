@@ -1,0 +1,19 @@
+"""The engines that make views, by name. An engine is imported when it is used.
+
+An engine is a function (images uint8 [B, H, W, C], ViewParams, out float [V*B, H, W, C]) -> None that fills `out`.
+Tensors are contiguous.
+"""
+
+# Engines for tensors on the host; `out` is float32.
+BACKENDS = {
+    "numba": "fastmagn.augment.engines.numba_cpu:fill_views",
+    "kornia": "fastmagn.augment.engines.kornia:fill_views",
+    "dali": "fastmagn.augment.engines.dali:fill_views",
+    "pil": "fastmagn.augment.engines.pil:fill_views",
+}
+# Engines for tensors on a CUDA device; `out` has any of `views.VIEW_DTYPES`. Other backends work on the host.
+CUDA_BACKENDS = {
+    "numba": "fastmagn.augment.engines.numba_cuda:fill_views",
+    "kornia": "fastmagn.augment.engines.kornia:fill_views",
+    "dali": "fastmagn.augment.engines.dali:fill_views",
+}

@@ -1,0 +1,28 @@
+"""The CPU engine: numba kernels (fastmagn_kernels.augmix_cpu), parallel over the images of a batch."""
+
+import numpy as np
+from torch import Tensor
+
+from fastmagn.augment.params import ViewParams, empty_augmix
+from fastmagn_kernels.augmix_cpu.rotate import make_rotations
+from fastmagn_kernels.augmix_cpu.views import Batch, make_scratch, make_views_batch
+
+
+def fill_views(images: Tensor, params: ViewParams, out: Tensor) -> None:
+    """Fill `out`, float32 [V*B, H, W, 3], with the views of `images`, uint8 [B, H, W, 3], as `make_views` describes.
+
+    Both are contiguous. The uint8 part equals Pillow's to the bit (on x86-64, where Pillow is built without fused
+    multiply-add); the mixture differs from the reference engine's by less than 1e-6.
+    """
+    batch, height, width, _ = images.shape
+    drawn = "augmix" in vars(params)
+    augmix = params.augmix if drawn else empty_augmix(params)  # 0.2 us a view: left to the kernel's threads
+    work = Batch(
+        images=images.numpy().reshape(batch, -1),
+        indices=params.indices,
+        sigma=params.sigma,
+        next_image=np.zeros(1, np.int64),
+        out=out.numpy().reshape(len(out), -1),
+    )
+    rotations, scratch = make_rotations(height, width), make_scratch(height, width)
+    make_views_batch(work, params.settings, params.base, augmix, drawn, rotations, scratch)

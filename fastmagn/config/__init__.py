@@ -1,0 +1,1 @@
+"""The schema of a run, its command line and its YAML."""

@@ -1,0 +1,229 @@
+"""The one parser of all commands: options from dataclasses and YAML, dataclasses back, errors in one line."""
+
+import argparse
+import re
+from argparse import ArgumentError
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from jsonargparse import ArgumentParser
+
+from fastmagn.config.plain_yaml import read_plain_yaml
+from fastmagn.config.schema import Config
+from fastmagn.config.text import flatten
+from fastmagn.errors import EXIT_CODES, InputError, nearest, one_line
+
+T = TypeVar("T")
+
+# The parser would read a text in their place as the name of a file.
+_SECTIONS = frozenset({"config", *(field.name for field in fields(Config) if is_dataclass(field.type))})
+_NEAR = 0.75  # how similar to a YAML file's unknown field a suggestion must be, 0..1
+
+
+def make_parser(prog: str, description: str, *kinds: type, epilog: str = EXIT_CODES) -> ArgumentParser:
+    """A parser with an option for each field of the dataclasses `kinds`; further options can be added to it."""
+    parser = ArgumentParser(prog=prog, description=description, epilog=epilog, exit_on_error=False, allow_abbrev=False)
+    for kind in kinds:
+        parser.add_class_arguments(kind)
+    return parser
+
+
+def parse(parser: ArgumentParser, arguments: list[str]) -> dict[str, Any]:
+    """The value of every option by its name; `of_kind` makes dataclasses of them.
+
+    Raises:
+        InputError: An option or a field is unknown (the nearest known one is named) or missing, or its value has the
+            wrong type or range.
+    """
+    try:
+        return vars(parser.instantiate(parser.parse_args(arguments)))
+    except ArgumentError as error:
+        known = option_names(parser)
+        check_options(arguments, known, parser.prog)
+        line = one_line(error, None)
+        raise InputError(line + _nearest_field(line, known)) from error
+
+
+def of_kind(kind: type[T], values: dict[str, Any]) -> T:
+    """The dataclass `kind`, its fields taken from `values`."""
+    return kind(**{field.name: values[field.name] for field in fields(kind)})
+
+
+def option_names(parser: argparse.ArgumentParser) -> list[str]:
+    """The long options of a parser, without their dashes."""
+    return [name.removeprefix("--") for name in parser._option_string_actions if name.startswith("--")]
+
+
+def check_options(arguments: list[str], known: Iterable[str], prog: str) -> None:
+    """Check that every argument that starts with two dashes is a known option.
+
+    Raises:
+        InputError: One is not; the nearest known option is named.
+    """
+    known = set(known)
+    for argument in arguments:
+        name = argument.removeprefix("--").partition("=")[0]
+        if argument.startswith("--") and name and name not in known:
+            hint = nearest(name, known) or f" {prog} --help lists all options."
+            raise InputError(f"--{name}: is not an option of {prog}.{hint}")
+
+
+def _nearest_field(line: str, known: list[str]) -> str:
+    """The hint that ends a message about a YAML file's unknown field; empty where no known field is near."""
+    group = re.search(r"Group '(\w+)'", line)
+    for word in re.findall(r"'([\w.]+)", line):
+        name = f"{group[1]}.{word}" if group else word
+        hint = nearest(name, (field for field in known if field not in _SECTIONS), cutoff=_NEAR)
+        if hint and word not in _SECTIONS and name not in known:
+            return f".{hint}"
+    return ""
+
+
+class OwnOptions(argparse.ArgumentParser):
+    """The options of a command that also takes every field of `Config`; see `parse_own`. Its errors are InputErrors."""
+
+    def __init__(self, prog: str, description: str, epilog: str) -> None:
+        super().__init__(prog=prog, description=description, epilog=epilog, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(message)
+
+
+def parse_own(parser: OwnOptions, arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The command's own options, and the arguments that are left: fields of `Config`, for `parse_config`.
+
+    Raises:
+        InputError: An option is neither the command's own nor a field (the nearest is named), or an own option is
+            missing or has a wrong value.
+    """
+    known = option_names(parser) + option_names(config_parser(parser.prog, ""))
+    try:
+        own, left = parser.parse_known_args(arguments)
+    except InputError:
+        check_options(arguments, known, parser.prog)
+        raise
+    check_options(left, known, parser.prog)
+    return own, left
+
+
+def config_parser(prog: str, description: str, epilog: str = EXIT_CODES) -> ArgumentParser:
+    """The command line of Config: `--config FILE`, `--section.field value`, `--print_config`, `--help`."""
+    parser = make_parser(prog, description, epilog=epilog)
+    parser.add_argument(
+        "--config",
+        action="config",
+        help="A YAML file of these fields, or the name of a shipped one, such as digits_quickstart. Later arguments "
+        "override it. A file with the line `base: OTHER.yaml` (relative to the file) holds only its differences.",
+    )
+    parser.add_class_arguments(Config)
+    return parser
+
+
+def parse_config(arguments: list[str], prog: str, description: str, epilog: str = EXIT_CODES) -> Config:
+    """A Config from command-line arguments.
+
+    Raises:
+        InputError: A field is unknown (the nearest known one is named), a value has the wrong type or range, a YAML
+            file cannot be read, or a `base` is not a file or leads back to itself.
+    """
+    return of_kind(Config, parse(config_parser(prog, description, epilog), with_bases(arguments)))
+
+
+def config_of(values: dict[str, Any]) -> Config:
+    """A Config from nested values of unknown origin: the `config` of a results.json. Absent fields have their defaults.
+
+    Raises:
+        InputError: This version does not know a field or a value.
+    """
+    _check_fields(values)
+    parser = make_parser("config", "", Config)
+    try:
+        return of_kind(Config, vars(parser.instantiate(parser.parse_object(values))))
+    except InputError:
+        raise
+    except Exception as error:  # the parser raises many kinds of errors for values that no version has written
+        raise InputError(f"config: this version cannot read it ({one_line(error)}).") from error
+
+
+def _check_fields(values: dict[str, Any]) -> None:
+    """Raise InputError for a name that is not a field: the parser would import the module of a `class_path`."""
+    known = flatten(Config())
+    for name, value in values.items():
+        is_section = name in _SECTIONS
+        if is_section and not isinstance(value, dict):
+            raise InputError(f"config: {name}: is not a mapping of its fields.")
+        for field in [f"{name}.{inner}" for inner in value] if is_section else [name]:
+            if field not in known:
+                raise InputError(f"config: {field}: is not a field of this version.{nearest(field, known)}")
+
+
+def shipped_configs() -> Path:
+    """The folder of the shipped configurations: inside the package in a wheel, beside it in a checkout."""
+    package = Path(__file__).parent.parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def config_file(name: str) -> str:
+    """The file that `--config NAME` means: an existing one, or a shipped one. YAML text is returned as it is.
+
+    Raises:
+        InputError: There is no such file; the nearest shipped ones are named.
+    """
+    if any(mark in name for mark in "\n:{") or Path(name).is_file():
+        return name
+    folder, wanted = shipped_configs(), name.removeprefix("configs/").removesuffix(".yaml")
+    shipped = {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.yaml"))}
+    if wanted in shipped:
+        return str(shipped[wanted])
+    raise InputError(
+        f"config: {name} does not exist, nor is it a shipped configuration, such as digits_quickstart or "
+        f"paper/table1/magn_augmix.{nearest(wanted, shipped, 3)}"
+    )
+
+
+def with_bases(arguments: list[str]) -> list[str]:
+    """The arguments, with the files that each `--config FILE` is based on put before it.
+
+    Raises:
+        InputError: A file is not plain YAML, or a `base` is not a file or leads back to itself.
+    """
+    expanded = []
+    for previous, argument in zip(["", *arguments], arguments, strict=False):
+        name = argument.removeprefix("--config=")
+        if previous == "--config":
+            expanded.pop()
+        elif name == argument:
+            expanded.append(argument)
+            continue
+        expanded += [part for config in _with_base(config_file(name), ()) for part in ("--config", config)]
+    return expanded
+
+
+def _with_base(config: str, above: tuple[Path, ...]) -> list[str]:
+    """The configs to read for a file, first to last: its name if it has no `base`, else its base's and its own text.
+
+    Args:
+        config: A file, or YAML text.
+        above: The files that are based on it.
+    """
+    path = Path(config)
+    if not path.exists():
+        return [config]  # YAML text, which the parser reads
+    text = read_plain_yaml(path, _SECTIONS)
+    line = re.search(r"^base:(.*)$", text, re.MULTILINE)
+    if line is None:
+        return [config]
+    name = re.sub(r"\s#.*", "", line[1]).strip().strip("'\"")
+    base = path.parent / name
+    chain = (*above, path)
+    if not base.is_file():
+        raise InputError(f"{path}: base: got {name!r}; expected a YAML file, but {base} is not a file.")
+    if any(base.samefile(other) for other in chain):
+        raise InputError(f"{path}: base: got {name!r}, which leads back to itself; expected a file without this one.")
+    # Text and not values: the parser reads 1e-3 as a number, PyYAML does not.
+    own = text[: line.start()] + text[line.end() :]
+    is_empty = all(row.strip() == "" or row.lstrip().startswith("#") for row in own.splitlines())
+    return [*_with_base(str(base), chain), *([] if is_empty else [own])]

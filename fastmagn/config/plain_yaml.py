@@ -1,0 +1,101 @@
+"""Reads YAML of unknown origin: plain mappings, lists and short texts. Anything else is an error in one line.
+
+The parser of the command line is safe against tags. It is not safe against an alias that expands into a billion values,
+a `class_path` that makes it import a module, or a section that names another file.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fastmagn.errors import InputError, one_line
+
+MAX_BYTES = 1 << 20
+_MAX_SCALAR = 4096  # characters, as many as a path can have
+_MAX_DEPTH = 16
+
+
+def read_plain_yaml(path: Path, sections: frozenset[str] = frozenset(), max_bytes: int = MAX_BYTES) -> str:
+    """The text of a YAML file, after checking that it holds nothing but plain values.
+
+    Args:
+        path: The file.
+        sections: Keys of the top level whose value must be a mapping: the parser would read a text as a file's name.
+        max_bytes: A larger file is not read.
+
+    Raises:
+        InputError: The file is larger, not a regular file, not UTF-8 or not YAML; or it has an anchor, an alias, a tag,
+            a `class_path`, a character that cannot be printed, a value of more than 4096 characters, more than 16
+            levels, or a text in place of a section.
+    """
+    try:
+        if not path.is_file() or path.stat().st_size > max_bytes:
+            raise InputError(f"{path}: expected a YAML file of at most {max_bytes} bytes.")
+        text = path.read_text(encoding="utf-8")
+        fault = _fault(text) or _section_fault(text, sections)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 at byte {error.start}; expected a YAML file.") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: cannot be read as YAML ({one_line(error)}).") from error
+    if fault:
+        raise InputError(f"{path}: {fault}; expected plain fields and values.")
+    return text
+
+
+def load_plain_yaml(path: Path, max_bytes: int = MAX_BYTES) -> Any:
+    """The values of a YAML file that `read_plain_yaml` accepts.
+
+    Raises:
+        InputError: As in `read_plain_yaml`.
+    """
+    try:
+        return yaml.safe_load(read_plain_yaml(path, max_bytes=max_bytes))
+    except (yaml.YAMLError, ValueError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: cannot be read as YAML ({one_line(error)}).") from error
+
+
+def _fault(text: str) -> str | None:
+    """The first thing in the text that is not a plain value, with its line; None if there is none. Builds no value."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        line = f"line {event.start_mark.line + 1}"
+        if getattr(event, "anchor", None) is not None:
+            return f"{line} has the anchor or alias {event.anchor[:40]!r}"
+        if getattr(event, "tag", None) is not None:
+            return f"{line} has the tag {event.tag[:80]!r}"
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > _MAX_DEPTH:
+                return f"{line} is more than {_MAX_DEPTH} levels deep"
+        if isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if isinstance(event, yaml.ScalarEvent) and (fault := _scalar_fault(event.value)):
+            return f"{line} {fault}"
+    return None
+
+
+def _scalar_fault(value: str) -> str | None:
+    if len(value) > _MAX_SCALAR:
+        return f"has a value of {len(value)} characters"
+    if not value.isprintable():
+        return f"has a character that cannot be printed, in {value[:40]!r}"
+    if value == "class_path":
+        return "has a class_path, which names code"
+    return None
+
+
+def _section_fault(text: str, sections: frozenset[str]) -> str | None:
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    if not isinstance(root, yaml.MappingNode):
+        return None  # the parser of the fields reports it
+    for key, value in root.value:
+        if not isinstance(key, yaml.ScalarNode):
+            return f"line {key.start_mark.line + 1}: a key is not a text"
+        if key.value in sections and not isinstance(value, yaml.MappingNode):
+            return f"line {key.start_mark.line + 1}: {key.value} is not a mapping of its fields"
+    return None

@@ -1,0 +1,382 @@
+"""The schema of a run's configuration: frozen, keyword-only dataclasses.
+
+config/command_line.py makes the command line from them and reads the YAML. The defaults are those of
+configs/digits_quickstart.yaml. A field's docstring is its help text, with unit and range. `__post_init__` checks the
+range; its message names the field as the user wrote it.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from fastmagn.errors import check
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which images to train and test on.
+
+    Args:
+        name: Image set: cifar10, cifar100, digits (scikit-learn's, which needs no folder), or folder (your own images).
+        dir: Folder of the image set in its published layout, DIR/cifar-10-batches-py or DIR/cifar-100-python. For your
+            own images: DIR/train/CLASS/IMAGE and DIR/val/CLASS/IMAGE.
+        download: Download a missing CIFAR set into dir. If off, the network is never used.
+        num_validation_images: Number of training images to hold out. The model is measured on them after each epoch;
+            use them to choose between runs. 0 holds out none.
+        image_size: For data.name folder: side of the square images that the network is given, 8..4096 px.
+        eval_resize_px: For data.name folder: a validation image is resized so that its shorter side has this length,
+            then its central square is cut out. image_size..4096 px; 0 means image_size * 256 / 224, as torchvision
+            does for 224 (the option resize_px of fastmagn.corrupt has another default).
+        min_crop_area: For data.name folder: smallest share of a training image's area that a random crop keeps, in
+            (0, 1].
+        source: For data.name folder: decoder of the training images: dali (NVIDIA DALI; on the GPU if there is one),
+            pillow (Pillow on worker threads; torchvision is its older name), or auto (dali if it is installed).
+        num_workers: For data.name folder: decoding threads of each process, 0..256; 0 means one per core.
+    """
+
+    name: str = "digits"
+    dir: Path = Path("data")
+    download: bool = False
+    num_validation_images: int = 0
+    image_size: int = 224
+    eval_resize_px: int = 0
+    min_crop_area: float = 0.08
+    source: Literal["auto", "dali", "pillow", "torchvision"] = "auto"
+    num_workers: int = 0
+
+    def __post_init__(self) -> None:
+        check(self.num_validation_images >= 0, "data.num_validation_images", self.num_validation_images, "0 or more")
+        size, resize = self.image_size, self.eval_resize_px
+        check(8 <= size <= 4096, "data.image_size", size, "8..4096 px")
+        resize_ok = resize == 0 or size <= resize <= 4096
+        check(resize_ok, "data.eval_resize_px", resize, f"0 (image_size * 256 / 224) or {size}..4096 px")
+        check(0 < self.min_crop_area <= 1, "data.min_crop_area", self.min_crop_area, "a share of the area in (0, 1]")
+        check(0 <= self.num_workers <= 256, "data.num_workers", self.num_workers, "0 (one per core) or 1..256")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The network. It normalises its images itself, by the data set's mean and standard deviation.
+
+    Args:
+        name: Name of the network. For 32x32 images: resnet18, densenet121, densenet121_k12, inception_v3,
+            wideresnet28_10, wideresnet40_2, resnext29_32x4d, resnext29_4x32d (as in AugMix), resnet_small (for CPUs).
+            For photographs: resnet50. Also torchvision:NAME for any network of torchvision, and timm:NAME for any
+            network of timm (needs the extra timm).
+        bn_views: Batch normalisation over all views together (joint, as AugMix does), or over each view by itself
+            (per_view, as in separate forward passes). A network without batch normalisation is the same with both.
+        sync_bn: With several processes, compute the batch statistics over the images of all processes. The result then
+            does not depend on the number of processes.
+        weights: File of initial weights, .safetensors or .pt/.pth: a run's checkpoints/last.pt, or weights of timm or
+            torchvision. If none, train.seed draws them. If the number of classes differs, the last layer is
+            initialised anew. The normalisation stays the data set's. A resumed run does not read the file again.
+    """
+
+    name: str = "resnet_small"
+    bn_views: Literal["joint", "per_view"] = "joint"
+    sync_bn: bool = False
+    weights: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How long and how to train.
+
+    Args:
+        epochs: Number of passes over the training images, 1 or more.
+        clean_epochs: Number of first epochs that train by cross-entropy on the clean views only; the method starts
+            after them. 0 or more, below epochs. Such an epoch costs a fraction of the others.
+        batch_size: Images per step, each in all its views, 1 or more. The last incomplete batch of an epoch is dropped.
+        seed: Seed of the weights and of all other random draws, 0..2^64 - 1.
+        max_steps: Stop training after this many steps, then evaluate; 0 means no limit.
+        accumulation_steps: Number of forward and backward passes per step, to save memory. Its product with the number
+            of processes must divide batch_size.
+        amp: Precision of the forward pass: bf16 or fp16 (autocast; fp16 uses a loss scaler), float32, or auto (bf16 if
+            the hardware has it).
+        compile: Whether to torch.compile model and loss; auto means on CUDA only.
+        compile_mode: Mode of torch.compile; reduce-overhead and max-autotune use CUDA graphs.
+        channels_last: Store weights and activations with channels last.
+        deterministic: Use only operations that give the same result in every run on a GPU. This is slower.
+        ema_decay: Decay of a moving average of the weights, updated after every step, 0 <= ema_decay < 1; 0 keeps no
+            average. `eval.weights ema` measures the average.
+        checkpoint_every_steps: Number of steps between checkpoints within an epoch, 0 or more; 0 means only at the end
+            of each epoch.
+        keep_checkpoints: Number of checkpoints kept in RUN/checkpoints, 1 or more: last.pt and those before it.
+        profile: Number of steps to trace with torch.profiler into RUN/profile, after a few warm-up steps; 0 means none.
+        wandb_project: Project of Weights & Biases that the run's rows and results are sent to (needs the extra wandb).
+            If none, nothing is sent.
+    """
+
+    epochs: int = 30
+    clean_epochs: int = 0
+    batch_size: int = 64
+    seed: int = 0
+    max_steps: int = 0
+    accumulation_steps: int = 1
+    amp: Literal["auto", "bf16", "fp16", "float32"] = "auto"
+    compile: Literal["auto"] | bool = "auto"
+    compile_mode: Literal["default", "reduce-overhead", "max-autotune"] = "default"
+    channels_last: bool = True
+    deterministic: bool = False
+    ema_decay: float = 0.0
+    checkpoint_every_steps: int = 0
+    keep_checkpoints: int = 2
+    profile: int = 0
+    wandb_project: str | None = None
+
+    def __post_init__(self) -> None:
+        check(self.epochs >= 1, "train.epochs", self.epochs, "1 or more")
+        check(0 <= self.clean_epochs < self.epochs, "train.clean_epochs", self.clean_epochs, f"0..{self.epochs - 1}")
+        check(self.batch_size >= 1, "train.batch_size", self.batch_size, "1 or more")
+        check(0 <= self.seed < 2**64, "train.seed", self.seed, "0..2^64 - 1")
+        check(self.max_steps >= 0, "train.max_steps", self.max_steps, "0 (all) or more")
+        pieces = self.accumulation_steps
+        divides = pieces >= 1 and self.batch_size % pieces == 0
+        check(divides, "train.accumulation_steps", pieces, f"a divisor of train.batch_size {self.batch_size}")
+        check(0 <= self.ema_decay < 1, "train.ema_decay", self.ema_decay, "0 (no average) <= ema_decay < 1")
+        check(self.profile >= 0, "train.profile", self.profile, "0 (none) or more")
+        check(self.keep_checkpoints >= 1, "train.keep_checkpoints", self.keep_checkpoints, "1 or more")
+        steps = self.checkpoint_every_steps
+        check(steps >= 0, "train.checkpoint_every_steps", steps, "0 (at epoch ends) or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """The optimiser and its learning-rate schedule.
+
+    Args:
+        name: sgd (with Nesterov momentum), or muon (orthogonal updates of filters; sgd for all other parameters).
+        lr: Learning rate, above 0: the first one of the step schedule, the peak of the other schedules.
+        momentum: Nesterov momentum, 0 <= momentum < 1; 0 is plain SGD.
+        weight_decay: L2 penalty on all parameters, 0 or more.
+        schedule: step (the rate is multiplied by step_factor every step_epochs epochs), one_cycle (cosine: up over 30 %
+            of the steps, then down), or triangular (linear: up over 20 % of the steps, then down to 0).
+        step_epochs: For the step schedule: epochs between two steps, 1 or more.
+        step_factor: For the step schedule: factor of each step, in (0, 1].
+        filter_lr_ratio: For muon: the filters' learning rate divided by lr, above 0.
+    """
+
+    name: Literal["sgd", "muon"] = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: Literal["step", "one_cycle", "triangular"] = "one_cycle"
+    step_epochs: int = 50
+    step_factor: float = 0.1
+    filter_lr_ratio: float = 1.0
+
+    def __post_init__(self) -> None:
+        check(self.lr > 0, "optim.lr", self.lr, "a number above 0")
+        check(0 <= self.momentum < 1, "optim.momentum", self.momentum, "0 <= momentum < 1")
+        check(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "0 or more")
+        check(self.step_epochs >= 1, "optim.step_epochs", self.step_epochs, "1 or more")
+        check(0 < self.step_factor <= 1, "optim.step_factor", self.step_factor, "a number in (0, 1]")
+        check(self.filter_lr_ratio > 0, "optim.filter_lr_ratio", self.filter_lr_ratio, "a number above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """How views are made: the base transform of the clean view, AugMix, Gaussian noise.
+
+    Args:
+        backend: Engine that makes the views: auto (the fastest exact engine for the device), numba, kornia, dali, pil.
+        aug_severity: Strength of AugMix, 1..10. The level of an operation is uniform in [0.1, aug_severity].
+        random_aug_severity: Draw the strength uniformly from 1..aug_severity for each image and view.
+        mixture_width: Number of chains that an AugMix view mixes, 1..8.
+        mixture_depth: Number of operations in a chain, 1..8; -1 draws it uniformly from 1, 2, 3 for each chain.
+        all_operations: Add colour, contrast, brightness and sharpness to AugMix's nine operations. These four overlap
+            with the test corruptions.
+        num_noise_samples: Number of noisy views of each image for magn, magn_augmix and dign, 1..8. MAGN averages
+            their divergences.
+        sigma_max: Largest standard deviation of the Gaussian noise, for pixels in [0, 1], 0..10. Each noisy view of
+            each image draws its own standard deviation.
+        rse_sigma: Standard deviation of rse's noise in training and testing, for pixels in [0, 1], 0..10.
+        crop_padding_px: Width of the black border that is added before the random crop, 0..64 px; 0 turns the crop off.
+        horizontal_flip: Flip an image left to right with probability 1/2.
+        color_jitter: Strength of the colour jitter, 0..1: factors of brightness, contrast and saturation are uniform in
+            [1 - color_jitter, 1 + color_jitter].
+        rotation_deg: Largest rotation of the clean view, 0..30 degrees. The angle is uniform in +-rotation_deg.
+    """
+
+    backend: Literal["auto", "numba", "kornia", "dali", "pil"] = "auto"
+    aug_severity: int = 3
+    random_aug_severity: bool = False
+    mixture_width: int = 3
+    mixture_depth: int = -1
+    all_operations: bool = False
+    num_noise_samples: int = 1
+    sigma_max: float = 0.2
+    rse_sigma: float = 0.1
+    crop_padding_px: int = 4
+    horizontal_flip: bool = False
+    color_jitter: float = 0.0
+    rotation_deg: float = 2.0
+
+    def __post_init__(self) -> None:
+        check(1 <= self.aug_severity <= 10, "augment.aug_severity", self.aug_severity, "1..10")
+        check(1 <= self.mixture_width <= 8, "augment.mixture_width", self.mixture_width, "1..8")
+        depth_ok = self.mixture_depth == -1 or 1 <= self.mixture_depth <= 8
+        check(depth_ok, "augment.mixture_depth", self.mixture_depth, "-1 (drawn from 1, 2, 3) or 1..8")
+        check(1 <= self.num_noise_samples <= 8, "augment.num_noise_samples", self.num_noise_samples, "1..8")
+        check(0 <= self.sigma_max <= 10, "augment.sigma_max", self.sigma_max, "0..10")
+        check(0 <= self.rse_sigma <= 10, "augment.rse_sigma", self.rse_sigma, "0..10")
+        check(0 <= self.crop_padding_px <= 64, "augment.crop_padding_px", self.crop_padding_px, "0..64")
+        check(0 <= self.color_jitter <= 1, "augment.color_jitter", self.color_jitter, "0..1")
+        check(0 <= self.rotation_deg <= 30, "augment.rotation_deg", self.rotation_deg, "0..30")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixingConfig:
+    """The rivals that cover or mix images: cutout, mixup, cutmix.
+
+    Args:
+        cutout_px: Side of cutout's square, 2..256 px, even. Its authors use 16 for CIFAR-10 and 8 for CIFAR-100.
+        mixup_alpha: mixup draws an image's share from Beta(mixup_alpha, mixup_alpha); above 0, up to 100.
+        cutmix_alpha: CutMix draws the share of an image outside the box from Beta(cutmix_alpha, cutmix_alpha); above 0,
+            up to 100.
+        cutmix_probability: Probability that CutMix pastes a box into an image, 0..1.
+    """
+
+    cutout_px: int = 16
+    mixup_alpha: float = 1.0
+    cutmix_alpha: float = 1.0
+    cutmix_probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        side_ok = 2 <= self.cutout_px <= 256 and self.cutout_px % 2 == 0
+        check(side_ok, "mixing.cutout_px", self.cutout_px, "an even number in 2..256")
+        alpha = "a number above 0, up to 100"
+        check(0 < self.mixup_alpha <= 100, "mixing.mixup_alpha", self.mixup_alpha, alpha)
+        check(0 < self.cutmix_alpha <= 100, "mixing.cutmix_alpha", self.cutmix_alpha, alpha)
+        check(0 <= self.cutmix_probability <= 1, "mixing.cutmix_probability", self.cutmix_probability, "0..1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackConfig:
+    """The l_inf attack of at and trades.
+
+    Args:
+        epsilon: Largest change of a pixel value, for pixels in [0, 1], 0..1. The paper uses 8/255.
+        steps: Number of steps of projected gradient descent, 1 or more.
+        step_scale: Size of a step, above 0: it changes a pixel value by step_scale * epsilon / steps.
+        random_start: For at: start at a uniformly random point within epsilon (Madry et al.) instead of the image.
+            trades always starts at the image plus normal noise of standard deviation 0.001.
+    """
+
+    epsilon: float = 8 / 255
+    steps: int = 7
+    step_scale: float = 2.5
+    random_start: bool = True
+
+    def __post_init__(self) -> None:
+        check(0 <= self.epsilon <= 1, "attack.epsilon", self.epsilon, "0..1")
+        check(self.steps >= 1, "attack.steps", self.steps, "1 or more")
+        check(0 < self.step_scale < float("inf"), "attack.step_scale", self.step_scale, "a number above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """The weights of the losses: the paper's equation (6), TRADES' equation (3), DiGN's loss.
+
+    Args:
+        consistency_weight: lambda_1: weight of MAGN's misclassification-aware Gaussian consistency, and of the
+            Jensen-Shannon divergence of dign's noisy views, 0 or more.
+        jsd_weight: lambda_2: weight of the Jensen-Shannon divergence of the AugMix views, 0 or more.
+        trades_weight: lambda of equation (3): weight of the divergence of TRADES' adversarial view, 0 or more.
+        label_smoothing: Share of the clean view's target that is spread over all classes, 0 <= label_smoothing < 1.
+        detach_weight: Stop the gradient through the confidence p_y that weights the consistency.
+        detach_target: Stop the gradient through p(x), the target of the consistency.
+    """
+
+    consistency_weight: float = 3.0
+    jsd_weight: float = 12.0
+    trades_weight: float = 3.0
+    label_smoothing: float = 0.0
+    detach_weight: bool = False
+    detach_target: bool = False
+
+    def __post_init__(self) -> None:
+        check(self.consistency_weight >= 0, "loss.consistency_weight", self.consistency_weight, "0 or more")
+        check(self.jsd_weight >= 0, "loss.jsd_weight", self.jsd_weight, "0 or more")
+        check(self.trades_weight >= 0, "loss.trades_weight", self.trades_weight, "0 or more")
+        smoothing = self.label_smoothing
+        check(0 <= smoothing < 1, "loss.label_smoothing", smoothing, "0 <= label_smoothing < 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """What is measured after training.
+
+    Args:
+        corruption_set: Corruptions to measure on: c19 (all), c18 (the paper's, without gaussian_noise), or c15 (those
+            of the usual benchmark).
+        num_images: Number of test images to measure on, the first ones; 0 means all.
+        corrupted_dir: Folder of a -C set, published or made by fastmagn.corrupt. If none, the images are corrupted
+            during the evaluation.
+        corruption_seed: Seed of the corruptions that are made during the evaluation, 0..2^64 - 1.
+        cache_dir: Folder to store these corrupted images in, for later evaluations of the same images (2.9 GB for
+            10,000 CIFAR images). If none, each evaluation makes them anew.
+        batch_size: Images per forward pass, 1 or more.
+        test_time_flip: Average the logits of an image and of its mirror image.
+        weights: Weights to measure: those of the last step (last), or their moving average (ema; needs train.ema_decay
+            above 0).
+        num_bins: Number of bins of the RMS calibration error, 1 or more.
+        binning: Bins of equal width (width), or of equal numbers of predictions (adaptive).
+        pooling: Calibration error of all corrupt predictions together (pooled), or the mean of the corruptions' errors
+            (per_corruption).
+        save_logits: Store all logits in RUN/logits. fastmagn.evaluate --logits measures from them without the model.
+        rse_draws: Number of noisy copies of a test image over whose probabilities rse averages, 1 or more.
+    """
+
+    corruption_set: Literal["c15", "c18", "c19"] = "c19"
+    num_images: int = 0
+    corrupted_dir: Path | None = None
+    corruption_seed: int = 0
+    cache_dir: Path | None = None
+    batch_size: int = 1000
+    test_time_flip: bool = False
+    weights: Literal["last", "ema"] = "last"
+    num_bins: int = 15
+    binning: Literal["width", "adaptive"] = "width"
+    pooling: Literal["pooled", "per_corruption"] = "pooled"
+    save_logits: bool = False
+    rse_draws: int = 10
+
+    def __post_init__(self) -> None:
+        check(self.num_images >= 0, "eval.num_images", self.num_images, "0 (all) or more")
+        check(0 <= self.corruption_seed < 2**64, "eval.corruption_seed", self.corruption_seed, "0..2^64 - 1")
+        check(self.batch_size >= 1, "eval.batch_size", self.batch_size, "1 or more")
+        check(self.num_bins >= 1, "eval.num_bins", self.num_bins, "1 or more")
+        check(self.rse_draws >= 1, "eval.rse_draws", self.rse_draws, "1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A whole run.
+
+    Args:
+        method: Name of the training method; the end of this help lists them.
+        run_dir: Folder of the run. If none, runs/DATA-METHOD-MODEL-seedSEED.
+        resume: With auto, a run whose folder has a checkpoint resumes from it. With never, such a folder is an error.
+        device: auto (CUDA if there is a GPU), cpu or cuda.
+    """
+
+    method: str = "magn_augmix"
+    run_dir: Path | None = None
+    resume: Literal["auto", "never"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    mixing: MixingConfig = field(default_factory=MixingConfig)
+    attack: AttackConfig = field(default_factory=AttackConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+
+    def __post_init__(self) -> None:
+        one_number_of_views = self.train.clean_epochs == 0 or self.model.bn_views == "joint"
+        check(one_number_of_views, "train.clean_epochs", self.train.clean_epochs, "0 with model.bn_views per_view")
+        has_average = self.eval.weights == "last" or self.train.ema_decay > 0
+        check(has_average, "eval.weights", self.eval.weights, "last, or a train.ema_decay above 0")

@@ -1,0 +1,1 @@
+"""Readers of corrupted (-C) sets."""

@@ -1,0 +1,163 @@
+"""Decodes one image file with Pillow, and says why a file cannot be decoded.
+
+What happens to a file that cannot be decoded is decided here, once:
+
+- While the set of images is not fixed yet, the file is left out, and one warning counts such files (`warn_left_out`).
+- Once it is fixed, mid-grey stands in for the image (`fill`), so that rows and labels keep their places. Training and
+  validation warn (`warn_of_grey`); an evaluation of a set of files leaves these rows out of its measures.
+"""
+
+import struct
+import warnings
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, TypeVar
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from fastmagn.config.schema import DataConfig
+from fastmagn.errors import InputError, one_line, some
+
+# Pillow's other decoders never run, whatever a file's suffix says: it hands EPS to Ghostscript.
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM")
+MAX_IMAGE_SIZE_PX = 4096
+GREY = 128
+_RESIZE_TO_CROP = 256 / 224
+_REASON_CHARS = 100
+_Read = TypeVar("_Read")
+# What Pillow raises for files that are damaged or of another kind.
+_DECODING_ERRORS = (
+    *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, struct.error, zlib.error),
+    Image.DecompressionBombError,
+)
+
+
+class Unreadable(NamedTuple):
+    """A file that cannot be decoded, and the reason in one line that does not repeat the path."""
+
+    path: str | Path
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path} ({self.reason})"
+
+
+def tried(read: Callable[..., _Read], path: str | Path, *rest: object) -> _Read | Unreadable:
+    """`read(path, *rest)`, or Unreadable if the file cannot be decoded."""
+    try:
+        return read(path, *rest)
+    except _DECODING_ERRORS as error:
+        reason = one_line(error, None).replace(f" {str(path)!r}", "")
+        return Unreadable(path, reason[:_REASON_CHARS])
+
+
+def fill(out: np.ndarray, pixels: np.ndarray | Unreadable) -> Unreadable | None:
+    """Copy what `tried` returned into `out`, uint8 [H, W, 3]: the pixels, or mid-grey for the Unreadable it returns."""
+    is_unreadable = isinstance(pixels, Unreadable)
+    out[:] = GREY if is_unreadable else pixels
+    return pixels if is_unreadable else None
+
+
+def warn_left_out(unreadable: Sequence[Unreadable], num_tried: int, root: Path) -> None:
+    """Warn of the files that are left out of the `num_tried` files of a folder, if there are any.
+
+    Raises:
+        InputError: No file is left.
+    """
+    if not unreadable:
+        return
+    message = f"{len(unreadable)} of {num_tried} image files cannot be read: {some(map(str, unreadable))}"
+    if len(unreadable) == num_tried:
+        raise InputError(f"{root}: {message}. No image is left.")
+    warnings.warn(f"{root}: {message}. They are left out.", stacklevel=3)
+
+
+def warn_of_grey(unreadable: Sequence[Unreadable], root: Path) -> None:
+    """Warn of the images that were replaced by mid-grey because they could not be decoded, if there are any."""
+    if unreadable:
+        warnings.warn(
+            f"{root}: {len(unreadable)} images cannot be decoded, although their headers can be read; mid-grey stands"
+            f" in for them: {some(map(str, unreadable))}.",
+            stacklevel=3,
+        )
+
+
+@contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """Silence Pillow's warnings about palettes, broken EXIF and large images; `open_image` refuses too large ones.
+
+    Enter it in the thread that waits, not in the threads that decode: warning filters belong to the whole process.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield
+
+
+@contextmanager
+def open_image(file: str | Path | BinaryIO) -> Iterator[Image.Image]:
+    """Open an image file; its pixels are not decoded yet.
+
+    Raises:
+        Image.DecompressionBombError: It has more than Pillow's MAX_IMAGE_PIXELS, for which Pillow itself only warns.
+        Exception: Whatever else Pillow raises.
+    """
+    with Image.open(file, formats=_FORMATS) as image:
+        num_pixels = image.width * image.height
+        if num_pixels > Image.MAX_IMAGE_PIXELS:
+            raise Image.DecompressionBombError(
+                f"Image size ({num_pixels} pixels) exceeds limit of {Image.MAX_IMAGE_PIXELS} pixels, could be"
+                " decompression bomb DOS attack."
+            )
+        yield image
+
+
+def decode_square(path: str | Path, image_size: int, shorter_side_px: int) -> np.ndarray:
+    """A file's `central_square`, uint8 [image_size, image_size, 3]; raises what `open_image` and Pillow raise."""
+    with open_image(path) as image:
+        return central_square(upright_rgb(image), image_size, shorter_side_px)
+
+
+def central_square(image: Image.Image, image_size: int, shorter_side_px: int) -> np.ndarray:
+    """The central square of an RGB image, uint8 [image_size, image_size, 3].
+
+    The shorter side is first resized to `shorter_side_px` (bicubic, antialiased), as torchvision's Resize does; the
+    square is then cut out as torchvision's CenterCrop does.
+
+    Raises:
+        ValueError: The resized image would have more than Pillow's MAX_IMAGE_PIXELS.
+    """
+    short, long = sorted(image.size)
+    other = shorter_side_px * long // short
+    if shorter_side_px * other > Image.MAX_IMAGE_PIXELS:  # a file of a few bytes can hold a line of a million pixels
+        raise ValueError(f"{image.width} x {image.height} px would become {shorter_side_px} x {other} px")
+    width, height = (shorter_side_px, other) if image.width <= image.height else (other, shorter_side_px)
+    # Python's round, halves to even, is torchvision's.
+    left, top = round((width - image_size) / 2), round((height - image_size) / 2)
+    image = image.resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(image.crop((left, top, left + image_size, top + image_size)))
+
+
+def open_upright_rgb(path: str | Path) -> Image.Image:
+    """A file's image as `upright_rgb` returns it; raises whatever Pillow raises."""
+    with Image.open(path, formats=_FORMATS) as image:
+        return upright_rgb(image)
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """The image as 8-bit RGB, turned as its EXIF orientation says.
+
+    Alpha is dropped. 16-bit grey is scaled, not clipped as in torchvision's ImageFolder.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16 bits a pixel, which convert would clip at 255
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
+    return image.convert("RGB")
+
+
+def resize_px(config: DataConfig) -> int:
+    """What `data.eval_resize_px` means, px: the shorter side of a validation image before its square is cut out."""
+    return config.eval_resize_px or round(config.image_size * _RESIZE_TO_CROP)

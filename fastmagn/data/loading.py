@@ -1,0 +1,29 @@
+"""Loads an image set by its name."""
+
+from pathlib import Path
+
+from fastmagn.config.schema import DataConfig
+from fastmagn.data import DATASETS
+from fastmagn.data.image_set import ImageSet
+from fastmagn.registry import resolve
+
+
+def load_data(config: DataConfig) -> ImageSet:
+    """The image set that a configuration names, in host memory; the images of `folder` are decoded when they are read.
+
+    Raises:
+        InputError: The name is unknown, or files are missing or are not the published ones.
+    """
+    load = resolve(DATASETS, config.name, "data.name")
+    return load(config) if config.name == "folder" else load(config.dir, config.download)
+
+
+def load_images(name: str, dir: Path, download: bool = False) -> ImageSet:
+    """`load_data` without a configuration.
+
+    Args:
+        name: A key of DATASETS.
+        dir: The folder that holds (or, with `download`, will hold) the published folder of the set; digits needs none.
+        download: Fetch the set if it is missing.
+    """
+    return load_data(DataConfig(name=name, dir=Path(dir), download=download))

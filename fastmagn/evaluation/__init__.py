@@ -1,0 +1,1 @@
+"""Accuracy and calibration on clean and corrupted images."""

@@ -1,0 +1,52 @@
+"""What `python -m fastmagn.corrupt` makes. Kept apart from its code so that `--help` need not import PyTorch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from fastmagn.corruptions import MIN_SIDE_PX
+from fastmagn.data import DATASETS
+from fastmagn.data.files.decoding import MAX_IMAGE_SIZE_PX
+from fastmagn.errors import check
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorruptConfig:
+    """Which -C set to make, and where.
+
+    Args:
+        out: Folder of the set; it must be empty or not exist yet.
+        dataset: Whose test images: cifar10, cifar100, digits (needs no data_dir), or folder (data_dir/CLASS/IMAGE, or
+            data_dir/val/CLASS/IMAGE where there is a val).
+        data_dir: Folder that holds cifar-10-batches-py or cifar-100-python, or the class folders.
+        download: Fetch a CIFAR set that is absent into data_dir.
+        num_images: Use only the first so many test images; 0 uses all.
+        seed: Seed of the corruptions, 0..2^64 - 1.
+        corruption_set: c19 (all), c18 (without gaussian_noise, the paper's), c15 (the usual benchmark's).
+        image_size: For dataset folder: side of the square images in px, 8..4096; the centre is kept.
+        resize_px: For dataset folder: the shorter side before the centre is cut out, image_size..4096 px; 0 means
+            image_size. The images of 224 px that fastmagn.train measures are cut out of 256.
+    """
+
+    out: Path
+    dataset: str | None = None
+    data_dir: Path | None = None
+    download: bool = False
+    num_images: int = 0
+    seed: int = 0
+    corruption_set: Literal["c19", "c18", "c15"] = "c19"
+    image_size: int | None = None
+    resize_px: int = 0
+
+    def __post_init__(self) -> None:
+        known = self.dataset is None or self.dataset in DATASETS
+        check(known, "dataset", self.dataset, f"one of {', '.join(DATASETS)}")
+        needs_dir = self.dataset not in (None, "digits") and self.data_dir is None
+        check(not needs_dir, "data_dir", None, f"the folder of {self.dataset}'s files (digits needs none)")
+        check(self.num_images >= 0, "num_images", self.num_images, "0 (all) or more")
+        check(0 <= self.seed < 2**64, "seed", self.seed, "0..2^64 - 1")
+        if self.dataset == "folder":
+            in_range = self.image_size is not None and MIN_SIDE_PX <= self.image_size <= MAX_IMAGE_SIZE_PX
+            check(in_range, "image_size", self.image_size, f"{MIN_SIDE_PX}..{MAX_IMAGE_SIZE_PX} px for dataset folder")
+        elif self.dataset is not None:
+            check(self.image_size is None, "image_size", self.image_size, f"none: {self.dataset} has its own")

@@ -1,0 +1,280 @@
+"""Make a -C set of any test images, or verify one that was made.
+
+Shape letters: N test images, H W image.
+"""
+
+import dataclasses
+import hashlib
+import io
+import math
+import os
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import features
+from rich.progress import Progress, TaskID
+
+from fastmagn.corruptions import CORRUPTION_SETS, SEVERITIES, corrupt
+from fastmagn.data import DATASETS, load_folder_images, load_images
+from fastmagn.data.corrupted.npy import (
+    MANIFEST,
+    MANIFEST_FORMAT_VERSION,
+    check_files,
+    check_source,
+    read_manifest,
+    source_digests,
+)
+from fastmagn.errors import InputError, check
+from fastmagn.evaluation.corrupt_config import CorruptConfig
+from fastmagn.machine.console import progress_bar
+from fastmagn.machine.environment import environment
+from fastmagn.machine.files import replace_folder, write_json
+
+_CHUNK_BYTES = 1 << 25
+# Chunks made while others are written: flushing a file of 150 MB takes as long as making one or two of them.
+_CHUNKS_AHEAD = 2
+_MANIFEST_BYTES = 1 << 16  # room for it, more than it takes
+
+
+class SourceImages(NamedTuple):
+    """Test images, uint8 [N, H, W, 3], their labels, int64 [N], and the names of the classes."""
+
+    images_u8: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+
+
+def make_corrupted_set(config: CorruptConfig, announce: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+    """Make the -C set `config.out`: <corruption>.npy, labels.npy and manifest.json, in the published layout.
+
+    <corruption>.npy is uint8 [5*N, H, W, 3]; rows (s-1)*N..s*N-1 are severity s, in the test images' order. labels.npy
+    holds the N labels five times over, uint8 as in the published sets (int64 for more than 256 classes). All files are
+    written in a folder beside `out`. It is renamed to `out` once it is whole, and removed if something fails before.
+
+    Args:
+        config: What to make.
+        announce: Called with a line of text at the start and after each corruption.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        InputError: `out` is taken or cannot be written, the disk is too small, or the images cannot be read or
+            corrupted.
+    """
+    out = Path(os.path.realpath(config.out))  # resolve() would raise for a loop of links, which has its own message
+    _check_out_is_free(out)
+    source = load_source_images(config)
+    names = CORRUPTION_SETS[config.corruption_set]
+    needed = len(names) * (len(_npy_header(_file_shape(source))) + len(SEVERITIES) * source.images_u8.nbytes)
+    needed += len(_labels_npy(source)) + _MANIFEST_BYTES
+    total = f"{len(names)} corruptions x {len(SEVERITIES)} severities x {len(source.labels):,} images"
+    announce(f"{config.dataset}: {total}, {needed / 1e6:,.0f} MB; the first run on a machine compiles for a minute")
+    for name in names:  # a corruption that cannot be made (no frost pictures, say) fails now, not after an hour
+        corrupt(source.images_u8[:1], name, SEVERITIES[0], seed=config.seed)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _check_disk(out, needed)
+        with replace_folder(out, overwrite=False) as folder:
+            files = _write_corruptions(folder, source, names, config.seed, announce)
+            files["labels.npy"] = _write_file(folder / "labels.npy", [_labels_npy(source)])
+            manifest = _manifest(config, source, files)
+            write_json(folder / MANIFEST, manifest)
+    except OSError as error:
+        raise InputError(
+            f"out: {out} cannot be written ({error.strerror or error}; {needed:,} bytes are needed). Nothing was left"
+            " there; make room or give another --out."
+        ) from error
+    return manifest
+
+
+def load_source_images(config: CorruptConfig) -> SourceImages:
+    """The first `num_images` test images of `config.dataset`.
+
+    Raises:
+        InputError: They cannot be read, or there are fewer.
+    """
+    check(config.dataset is not None, "dataset", None, f"one of {', '.join(DATASETS)}")
+    if config.dataset == "folder":
+        sizes = {"image_size": config.image_size, "resize_px": config.resize_px}
+        source = SourceImages(*load_folder_images(config.data_dir, num_images=config.num_images, **sizes))
+    else:
+        try:
+            image_set = load_images(config.dataset, config.data_dir or Path(), config.download)
+        except InputError as error:  # its message uses the trainer's names of these options
+            message = str(error).replace("data.dir", "data_dir").replace("data.download", "download")
+            raise InputError(message.replace("data.name", "dataset")) from error
+        source = SourceImages(image_set.test_images_u8, image_set.test_labels, image_set.class_names)
+    total = len(source.labels)
+    check(config.num_images <= total, "num_images", config.num_images, f"0..{total}, the test images there are")
+    num_images = config.num_images or total
+    return SourceImages(source.images_u8[:num_images], source.labels[:num_images], source.class_names)
+
+
+def verify_corrupted_set(config: CorruptConfig) -> list[str]:
+    """Compare the set `config.out` with its manifest and, if dataset or data_dir is given, with its test images.
+
+    Returns:
+        One line for each fault; an empty list if the set is as it was made.
+
+    Raises:
+        InputError: The manifest is missing or broken, or the test images cannot be read.
+    """
+    manifest = read_manifest(config.out)
+    total = sum(file["bytes"] for file in manifest["files"].values())
+    with progress_bar() as bar:
+        task = bar.add_task("bytes", total=total, status="")
+        faults = check_files(config.out, lambda num_bytes: bar.update(task, advance=num_bytes))
+    if config.dataset is None and config.data_dir is None:
+        return faults
+    made_of = manifest["dataset"]
+    if config.dataset not in (None, made_of):
+        return [*faults, f"{config.out}: made of {made_of}; --dataset says {config.dataset}."]
+    side = manifest["image_shape"][0] if made_of == "folder" else None
+    images_u8, labels, _ = load_source_images(
+        dataclasses.replace(config, dataset=made_of, image_size=side, num_images=0)
+    )
+    try:
+        check_source(config.out, images_u8, labels)
+    except InputError as error:
+        faults.append(str(error))
+    return faults
+
+
+def _check_out_is_free(out: Path) -> None:
+    if os.path.ismount(out):
+        raise InputError(
+            f"out: {out} is a mount point, which the finished set cannot be renamed to. Give a folder inside it."
+        )
+    if out.is_symlink():  # realpath has followed every link that leads somewhere
+        raise InputError(f"out: {out} is a loop of links; expected a folder that does not exist yet.")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"out: {out} is a file; expected a folder that does not exist yet.")
+    if out.is_dir() and any(out.iterdir()):
+        raise InputError(
+            f"out: {out} exists and is not empty; nothing is ever overwritten. Give another --out, remove that folder,"
+            " or check it with --verify."
+        )
+
+
+def _check_disk(out: Path, needed: int) -> None:
+    free = shutil.disk_usage(out.parent).free
+    if free >= needed:
+        return
+    left = sorted(path.name for path in out.parent.iterdir() if path.name.startswith(f"{out.name}.partial-"))
+    hint = f" Left by a killed run, or being made by another: {', '.join(left)}." if left else ""
+    raise InputError(
+        f"out: {out.parent} has {free:,} bytes free; the set needs {needed:,}. Make room, give another --out or fewer"
+        f" --num_images.{hint}"
+    )
+
+
+def _write_corruptions(
+    folder: Path, source: SourceImages, names: tuple[str, ...], seed: int, announce: Callable[[str], None]
+) -> dict[str, dict[str, Any]]:
+    """Write <corruption>.npy for each name; returns the manifest's entry of each file, by file name."""
+    shape, chunks = _file_shape(source), _chunks(source.images_u8)
+    header, files = _npy_header(shape), {}
+    with progress_bar() as bar, closing(_corrupt_ahead(source.images_u8, chunks, names, seed)) as corrupted:
+        task = bar.add_task("images", total=len(names) * shape[0], status="")
+        for name in names:
+            start = time.perf_counter()
+            parts = _show_progress(islice(corrupted, len(SEVERITIES) * len(chunks)), bar, task, name)
+            files[f"{name}.npy"] = _write_file(folder / f"{name}.npy", parts, header)
+            assert files[f"{name}.npy"]["bytes"] == len(header) + math.prod(shape)
+            announce(f"{name}: {shape[0]:,} images in {time.perf_counter() - start:.1f} s")
+    return files
+
+
+def _chunks(images_u8: np.ndarray) -> list[slice]:
+    size = max(1, _CHUNK_BYTES // images_u8[0].nbytes)
+    return [slice(first, min(first + size, len(images_u8))) for first in range(0, len(images_u8), size)]
+
+
+def _corrupt_ahead(images_u8: np.ndarray, chunks: list[slice], names: Iterable[str], seed: int) -> Iterator[np.ndarray]:
+    """The set's rows in order, chunk by chunk, uint8 [n, H, W, 3]; a thread makes them while earlier ones are written.
+
+    Closing the iterator stops the thread.
+    """
+    calls = (
+        partial(corrupt, images_u8[chunk], name, severity, seed=seed, indices=np.arange(chunk.start, chunk.stop))
+        for name in names
+        for severity in SEVERITIES
+        for chunk in chunks
+    )
+    maker = ThreadPoolExecutor(1)
+    try:
+        pending = deque(maker.submit(call) for call in islice(calls, _CHUNKS_AHEAD))
+        while pending:
+            rows = pending.popleft().result()
+            pending.extend(maker.submit(call) for call in islice(calls, 1))
+            yield rows
+    finally:
+        maker.shutdown(cancel_futures=True)
+
+
+def _show_progress(parts: Iterable[np.ndarray], bar: Progress, task: TaskID, name: str) -> Iterator[np.ndarray]:
+    """The same arrays; the bar advances by the rows of each one once it has been used."""
+    for rows in parts:
+        yield rows
+        bar.update(task, advance=len(rows), status=name)
+
+
+def _write_file(path: Path, parts: Iterable[np.ndarray | bytes], header: bytes = b"") -> dict[str, Any]:
+    """Write header and parts, and flush them to disk; returns their size and SHA-256."""
+    digest = hashlib.sha256(header)
+    # Written, not memory-mapped: on a full disk a mapped file ends the process with SIGBUS.
+    with path.open("wb") as file:
+        file.write(header)
+        for part in parts:
+            file.write(part)
+            digest.update(part)
+        file.flush()
+        os.fsync(file.fileno())
+        return {"bytes": file.tell(), "sha256": digest.hexdigest()}
+
+
+def _manifest(config: CorruptConfig, source: SourceImages, files: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What a set was made of, how, and what its files must hold."""
+    return {
+        "format_version": MANIFEST_FORMAT_VERSION,
+        "dataset": config.dataset,
+        "num_images": len(source.labels),
+        "image_shape": list(source.images_u8.shape[1:]),
+        "seed": config.seed,
+        "corruption_set": config.corruption_set,
+        "corruptions": list(CORRUPTION_SETS[config.corruption_set]),
+        "class_names": list(source.class_names),
+        "source": source_digests(source.images_u8, source.labels),
+        # JPEG's pixels depend on the library that Pillow was built with.
+        "environment": environment(torch.device("cpu")) | {"libjpeg_turbo": features.version("libjpeg_turbo")},
+        "files": files,
+    }
+
+
+def _file_shape(source: SourceImages) -> tuple[int, ...]:
+    return (len(SEVERITIES) * len(source.labels), *source.images_u8.shape[1:])
+
+
+def _labels_npy(source: SourceImages) -> bytes:
+    dtype = np.uint8 if len(source.class_names) <= 256 else np.int64
+    buffer = io.BytesIO()
+    np.save(buffer, np.tile(source.labels, len(SEVERITIES)).astype(dtype))
+    return buffer.getvalue()
+
+
+def _npy_header(shape: tuple[int, ...]) -> bytes:
+    """What precedes the bytes of a C-ordered uint8 array in a .npy file."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return buffer.getvalue()

@@ -1,0 +1,226 @@
+"""Accuracy and calibration of a model on clean and corrupted images.
+
+Shape letters: M images, n those of one process, S severities (1 for clean, else 5), K classes, B batch, H W image.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fastmagn.config.schema import EvalConfig
+from fastmagn.corruptions import SEVERITIES
+from fastmagn.data.files.on_demand import chunks
+from fastmagn.data.image_set import Images
+from fastmagn.errors import check
+from fastmagn.evaluation.cells import CellPart, cell_parts, find_corruptions, next_on_a_thread
+from fastmagn.evaluation.logits import read_logits, write_logits
+from fastmagn.evaluation.metrics.accuracy import alexnet_normalised_error
+from fastmagn.evaluation.metrics.predictions import Predictions, concatenate, measure_logits, stack
+from fastmagn.evaluation.metrics.summary import summarise
+from fastmagn.machine.console import console, progress_bar
+from fastmagn.machine.hardware import precision
+from fastmagn.machine.processes import World
+from fastmagn.models import evaluation_mode
+
+IMAGENET_CLASSES = 1000
+
+
+class CellLogits(NamedTuple):
+    """A model's answer to one process's images of a cell.
+
+    Args:
+        name: The corruption, or clean.
+        severity: 1..5, 0 for clean.
+        logits: float32 [n, K], on the model's device.
+        readable: bool [n], False for images whose file could not be decoded.
+    """
+
+    name: str
+    severity: int
+    logits: Tensor
+    readable: np.ndarray
+
+
+class Measured(NamedTuple):
+    """One process's predictions under a corruption, [S, n], and how many images are left out of them as unreadable."""
+
+    predictions: Predictions
+    num_unreadable: int
+
+
+def evaluate(
+    model: nn.Module,
+    images_u8: Images,
+    labels: np.ndarray,
+    config: EvalConfig,
+    *,
+    device: torch.device,
+    amp: str = "float32",
+    logits_dir: Path | None = None,
+    world: World | None = None,
+    class_names: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Accuracy on clean and corrupted images, mCA and calibration: one forward pass for each of up to 96 cells.
+
+    Images in files are decoded anew for each cell, unless those of a process take less than 1 GiB. At most 256 MiB of
+    them are in memory at a time; ImageNet's take 7.5 GB.
+
+    Args:
+        model: Takes float images [B, 3, H, W] in [0, 1]; it is left in the mode it was in.
+        images_u8: Test images, uint8 [M, H, W, 3]: an array, or what `np.asarray` makes one of.
+        labels: int64 [M].
+        config: Which corruptions, how many images, which calibration.
+        device: Where the model is.
+        amp: float32 or bf16, the precision of the forward pass.
+        logits_dir: Where all logits are stored, for `summarise_logits`; None stores none.
+        world: torchrun's processes; each measures a share of the images, and all return the same results.
+        class_names: K names, label k is class_names[k]; a -C set of image files (ImageNet-C) is matched by these.
+
+    Returns:
+        The measured part of results.json, see `metrics.summary.summarise`. With a -C set of image files of 1000 classes
+        (ImageNet-C) also `mce_alexnet`, None if one of its 15 corruptions is not measured. An image file that cannot be
+        decoded is left out of its corruption, at all severities, with a warning.
+
+    Raises:
+        InputError: There are fewer images than `eval.num_images` or than processes; the -C set in `eval.corrupted_dir`
+            does not fit them.
+    """
+    world = world or World()
+    corruptions = find_corruptions(images_u8, labels, config, class_names)
+    images_u8, labels = _first_images(images_u8, labels, config.num_images, world)
+    share = world.share(len(labels))
+    parts = cell_parts(corruptions, images_u8, share, config)
+    cells = _forward(model, parts, device, amp, config.batch_size)
+    if logits_dir is not None:
+        cells = _store(cells, logits_dir, labels, world)
+    with evaluation_mode(model), closing(cells):
+        num_cells = 1 + len(corruptions.names) * len(SEVERITIES)
+        measured = world.gather(_measure(cells, torch.from_numpy(labels[share]).to(device), num_cells))
+    _warn_of_unreadable(measured)
+    results = summarise(*_join(measured), config)
+    if corruptions.are_image_files and len(class_names) == IMAGENET_CLASSES:
+        results["mce_alexnet"] = alexnet_normalised_error(results["corruption_accuracy"])
+    return results
+
+
+def summarise_logits(logits_dir: Path, config: EvalConfig) -> dict[str, Any]:
+    """The same measures from stored logits, without the model; `config` says which calibration.
+
+    Raises:
+        InputError: The folder does not hold whole logits.
+    """
+    labels, logits = read_logits(logits_dir)
+    labels = torch.from_numpy(labels)
+    measured = {
+        name: Measured(stack([measure_logits(torch.from_numpy(np.array(cell)), labels) for cell in cells]), 0)
+        for name, cells in logits.items()
+    }
+    return summarise(*_join([measured]), config)
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, images_u8: Images, *, device: torch.device, amp: str, batch_size: int) -> Tensor:
+    """Logits of the images.
+
+    Args:
+        model: In evaluation mode, on `device`.
+        images_u8: uint8 [M, H, W, 3].
+        device: Where the model is.
+        amp: float32, bf16 or fp16, the precision of the forward pass.
+        batch_size: Images a forward pass.
+
+    Returns:
+        float32 [M, K], on the device.
+    """
+    logits = []
+    for chunk in chunks(images_u8, batch_size):
+        batch = torch.from_numpy(chunk).to(device)
+        images = batch.permute(0, 3, 1, 2).float().div_(255)
+        with precision(device, amp):
+            logits.append(model(images).float())
+    return torch.cat(logits)
+
+
+def _first_images(images_u8: Images, labels: np.ndarray, num_images: int, world: World) -> tuple[Images, np.ndarray]:
+    total = len(labels)
+    check(num_images <= total, "eval.num_images", num_images, f"0..{total}, the test images there are")
+    num_images = num_images or total
+    check(num_images >= world.size, "eval.num_images", num_images, f"at least {world.size}, one for each process")
+    return images_u8[:num_images], labels[:num_images]
+
+
+def _forward(
+    model: nn.Module, parts: Iterator[CellPart], device: torch.device, amp: str, batch_size: int
+) -> Iterator[CellLogits]:
+    """The logits of each cell, once the model has seen all of its parts."""
+    if device.type == "cuda":  # on a CPU the thread would only compete with the model
+        parts = next_on_a_thread(parts)
+    logits, readable = [], []
+    for part in parts:
+        logits.append(predict(model, part.images_u8, device=device, amp=amp, batch_size=batch_size))
+        readable.append(part.readable())
+        if part.is_last:
+            yield CellLogits(part.name, part.severity, torch.cat(logits), np.concatenate(readable))
+            logits, readable = [], []
+
+
+def _store(cells: Iterable[CellLogits], folder: Path, labels: np.ndarray, world: World) -> Iterator[CellLogits]:
+    """The same cells; rank 0 stores all processes' logits in `folder`, or none if a file is unreadable."""
+    with write_logits(folder, labels) if world.rank == 0 else nullcontext() as writer:
+        for cell in cells:
+            shares = world.gather((cell.logits.cpu().numpy(), cell.readable.all()))
+            if writer is not None:
+                writer.write(cell.name, cell.severity, np.concatenate([logits for logits, _ in shares]))
+                if not all(all_readable for _, all_readable in shares):
+                    writer.discard()
+            yield cell
+
+
+def _measure(cells: Iterable[CellLogits], labels: Tensor, num_cells: int) -> dict[str, Measured]:
+    """This process's predictions under each corruption, and `clean`.
+
+    Args:
+        cells: The severities of a corruption come in order.
+        labels: int64 [n], on the logits' device.
+        num_cells: How many cells there are, for the progress bar.
+    """
+    severities: dict[str, list[tuple[Predictions, np.ndarray]]] = {}
+    with progress_bar() as bar:
+        task = bar.add_task("evaluation", total=num_cells, status="")
+        for cell in cells:
+            severities.setdefault(cell.name, []).append((measure_logits(cell.logits, labels), cell.readable))
+            bar.update(task, advance=1, status=cell.name)
+    measured = {}
+    for name, entries in severities.items():
+        kept = np.logical_and.reduce([readable for _, readable in entries])
+        predictions = stack([predictions for predictions, _ in entries])
+        kept_predictions = Predictions(*(values[:, kept] for values in predictions))
+        measured[name] = Measured(kept_predictions, int(np.count_nonzero(~kept)))
+    return measured
+
+
+def _warn_of_unreadable(shares: list[dict[str, Measured]]) -> None:
+    """Count the unreadable images of all processes in a warning, if there are any."""
+    counts = {name: sum(share[name].num_unreadable for share in shares) for name in shares[0]}
+    if any(counts.values()):
+        found = ", ".join(f"{count} of {name}" for name, count in counts.items() if count)
+        console.print(
+            f"warning: image files cannot be read: {found}. They are left out at all severities, and no logits are"
+            " stored.",
+            markup=False,
+        )
+
+
+def _join(shares: list[dict[str, Measured]]) -> tuple[Predictions, dict[str, Predictions]]:
+    """All processes' predictions: the clean ones, [M], and each corruption's, [5, M]."""
+    joined = {}
+    for name in shares[0]:
+        values = zip(*(share[name].predictions for share in shares), strict=True)
+        joined[name] = Predictions(*(np.concatenate(parts, axis=1) for parts in values))
+    clean = concatenate([joined.pop("clean")])
+    return clean, joined

@@ -1,0 +1,76 @@
+"""Accuracy under corruption, as fractions in 0..1."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from fastmagn.errors import check
+
+# AlexNet's error under each corruption of ImageNet-C, averaged over the five severities, as published with the set
+# (github.com/hendrycks/robustness; to three digits in table 1 of Hendrycks and Dietterich, ICLR 2019).
+ALEXNET_ERROR = {
+    "gaussian_noise": 0.886428,
+    "shot_noise": 0.894468,
+    "impulse_noise": 0.922640,
+    "defocus_blur": 0.819880,
+    "glass_blur": 0.826268,
+    "motion_blur": 0.785948,
+    "zoom_blur": 0.798360,
+    "snow": 0.866816,
+    "frost": 0.826572,
+    "fog": 0.819324,
+    "brightness": 0.564592,
+    "contrast": 0.853204,
+    "elastic_transform": 0.646056,
+    "pixelate": 0.717840,
+    "jpeg_compression": 0.606500,
+}
+
+
+def corruption_accuracy(correct: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
+    """The table that results.json holds: for each corruption, the accuracy at severities 1..5.
+
+    Args:
+        correct: corruption -> bool [5, N]; [s, i] says whether image i was classified correctly at severity s + 1.
+
+    Raises:
+        InputError: A corruption has no images, or not 5 severities.
+    """
+    table = {}
+    for name, is_correct in correct.items():
+        is_correct = np.asarray(is_correct)
+        shape_ok = is_correct.ndim == 2 and is_correct.shape[0] == 5 and is_correct.shape[1] > 0
+        check(shape_ok, f"predictions under {name}", list(is_correct.shape), "shape [5, N] with N at least 1")
+        table[name] = np.mean(is_correct, axis=1, dtype=np.float64).tolist()
+    return table
+
+
+def mean_corruption_accuracy(corruption_accuracy: Mapping[str, Sequence[float]], names: Iterable[str]) -> float | None:
+    """mCA: the plain mean over the corruptions `names` and their severities; None if the table lacks one of them.
+
+    Args:
+        corruption_accuracy: corruption -> accuracies at severities 1..5.
+        names: The corruptions of the set, such as c15, c18 or c19; at least one, and none twice.
+    """
+    names = tuple(names)
+    assert len(set(names)) == len(names) > 0
+    if any(name not in corruption_accuracy for name in names):
+        return None
+    assert all(len(corruption_accuracy[name]) == 5 for name in names)
+    return float(np.mean([corruption_accuracy[name] for name in names], dtype=np.float64))
+
+
+def alexnet_normalised_error(corruption_accuracy: Mapping[str, Sequence[float]]) -> float | None:
+    """ImageNet-C's mCE: the mean over the 15 corruptions of (error / AlexNet's error), 1 for AlexNet itself.
+
+    It may exceed 1. It is not the mean error, which is 1 - mCA. None if the table lacks one of the 15.
+
+    Args:
+        corruption_accuracy: corruption -> accuracies at severities 1..5, on ImageNet-C.
+
+    Source: D. Hendrycks and T. Dietterich, ICLR 2019, section 4.1, where it is in per cent.
+    """
+    if any(name not in corruption_accuracy for name in ALEXNET_ERROR):
+        return None
+    errors = {name: 1 - np.mean(corruption_accuracy[name], dtype=np.float64) for name in ALEXNET_ERROR}
+    return float(np.mean([errors[name] / ALEXNET_ERROR[name] for name in ALEXNET_ERROR]))

@@ -1,0 +1,128 @@
+"""Images of some of a run's classes from elsewhere, such as ImageNet-A and ImageNet-R: DIR/CLASS/IMAGE.
+
+`own_classes` compares only the logits of the folder's own classes, 200 for these two sets. That is how they are
+evaluated where they were published (D. Hendrycks et al., "Natural adversarial examples", CVPR 2021, and "The many faces
+of robustness", ICCV 2021). `all_classes` compares the logits of all classes of the run, as a deployed network would.
+Shape letters: M images, K classes of the run.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastmagn.config.schema import EvalConfig
+from fastmagn.data.files.listing import list_classes
+from fastmagn.data.files.on_demand import LazyImages
+from fastmagn.errors import InputError, nearest, some
+from fastmagn.evaluation.metrics.calibration import rms_calibration_error
+from fastmagn.evaluation.metrics.predictions import Predictions, measure_logits
+
+
+class OtherImages(NamedTuple):
+    """Images of a folder, not read yet, and their labels in the run's classes, int64 [M]."""
+
+    images: LazyImages
+    labels: np.ndarray
+
+
+class MeasuredTwice(NamedTuple):
+    """Predictions among all classes of the run, and among the folder's own classes."""
+
+    all_classes: Predictions
+    own_classes: Predictions
+
+
+def find_images(
+    folder: Path, class_names: Sequence[str], mapping: Mapping[str, str], *, image_size: int, resize_px: int
+) -> OtherImages:
+    """The images of each class folder, sorted by folder and file name.
+
+    Args:
+        folder: Holds CLASS/IMAGE.
+        class_names: The K classes of the run; label k is class_names[k].
+        mapping: Folder name -> class name. A folder without an entry is named like its class. Two folders may be of
+            one class.
+        image_size: Side of the square that the network sees, px.
+        resize_px: The shorter side before the centre is cut out, px.
+
+    Raises:
+        InputError: There is no folder, it has no class folders, or one of them holds no image or is of none of the
+            run's classes.
+    """
+    label_of = {name: label for label, name in enumerate(class_names)}
+    files = list_classes(folder)
+    unknown = [name for name in files if mapping.get(name, name) not in label_of]
+    if unknown:
+        hint = nearest(mapping.get(unknown[0], unknown[0]), class_names)
+        raise InputError(
+            f"{folder}: {len(unknown)} of {len(files)} class folders are none of the run's {len(class_names)}"
+            f" classes: {some(unknown)}; expected names such as {some(class_names)}. Name the class of each folder in a"
+            f" file, and give it by --classes FILE.{hint}"
+        )
+    paths = [folder / name / image for name, images in files.items() for image in images]
+    labels = [label_of[mapping.get(name, name)] for name in files]
+    counts = [len(images) for images in files.values()]
+    return OtherImages(LazyImages(paths, image_size, resize_px), np.repeat(np.array(labels, np.int64), counts))
+
+
+def measure_images(logits: Tensor, labels: np.ndarray, own_labels: np.ndarray) -> MeasuredTwice:
+    """Measure each prediction twice, see `MeasuredTwice`.
+
+    Args:
+        logits: float32 [M, K].
+        labels: int64 [M].
+        own_labels: The labels of the folder's classes, int64, sorted.
+    """
+    own = torch.from_numpy(own_labels).to(logits.device)
+    among_own = torch.from_numpy(np.searchsorted(own_labels, labels)).to(logits.device)
+    among_all = torch.from_numpy(labels).to(logits.device)
+    return MeasuredTwice(measure_logits(logits, among_all), measure_logits(logits[:, own], among_own))
+
+
+def summarise_images(
+    measured: MeasuredTwice, num_classes: int, num_unreadable: int, config: EvalConfig
+) -> dict[str, Any]:
+    """A folder's entry of `image_folders`: accuracies and RMS calibration errors, as fractions in 0..1.
+
+    Args:
+        measured: The predictions for all images that can be read.
+        num_classes: The folder's own classes.
+        num_unreadable: Files that cannot be read.
+        config: `num_bins` and `binning`.
+
+    Raises:
+        InputError: No file can be read.
+    """
+    num_images = measured.own_classes.correct.size
+    if num_images == 0:
+        raise InputError(f"images: none of the {num_unreadable} files can be read; expected some that can.")
+    bins = {"num_bins": config.num_bins, "binning": config.binning}
+    return {
+        "num_images": num_images,
+        "num_unreadable": num_unreadable,
+        "num_classes": num_classes,
+        **{
+            name: {
+                "accuracy": float(predictions.correct.mean()),
+                "rms_calibration_error": rms_calibration_error(predictions.confidences, predictions.correct, **bins),
+            }
+            for name, predictions in measured._asdict().items()
+        },
+        **bins,
+    }
+
+
+def with_image_folders(results_file: Path, entries: dict[str, Any]) -> dict[str, Any]:
+    """The results in a file, if it holds any, with these entries added under `image_folders`."""
+    try:
+        results = json.loads(results_file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        results = {}
+    results = results if isinstance(results, dict) else {}
+    earlier = results.get("image_folders")
+    return results | {"image_folders": (earlier if isinstance(earlier, dict) else {}) | entries}

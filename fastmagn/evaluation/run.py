@@ -1,0 +1,104 @@
+"""Evaluate a run's model: on its own test images, or on images from elsewhere."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from fastmagn.config.schema import Config
+from fastmagn.config.text import plain
+from fastmagn.data import ImageSet, load_data
+from fastmagn.data.files.decoding import resize_px
+from fastmagn.evaluation.class_mapping import read_mapping
+from fastmagn.evaluation.corruption_cache import use_cache
+from fastmagn.evaluation.measure import evaluate, predict
+from fastmagn.evaluation.metrics.predictions import concatenate
+from fastmagn.evaluation.other_images import MeasuredTwice, find_images, measure_images, summarise_images
+from fastmagn.evaluation.shown import print_images
+from fastmagn.evaluation.trained import load_run
+from fastmagn.machine.environment import environment
+from fastmagn.machine.hardware import settle_hardware
+from fastmagn.machine.processes import World, join_world
+from fastmagn.methods.test_time import model_for_test
+from fastmagn.models import evaluation_mode
+from fastmagn.runs.paths import LOGITS
+
+
+def evaluate_model(
+    model: nn.Module, image_set: ImageSet, config: Config, run_dir: Path, *, device: torch.device, world: World
+) -> dict[str, Any]:
+    """Measure the model of a run on its test images, as the eval section of `config` says; see `measure.evaluate`.
+
+    Args:
+        model: The model to measure, on `device`.
+        image_set: The run's images.
+        config: The run's configuration.
+        run_dir: The run's folder, which gets the logits if `eval.save_logits` is on.
+        device: Where the model is.
+        world: torchrun's processes.
+    """
+    return evaluate(
+        model,
+        image_set.test_images_u8,
+        image_set.test_labels,
+        use_cache(config, world),
+        device=device,
+        amp=config.train.amp,
+        logits_dir=run_dir / LOGITS if config.eval.save_logits else None,
+        world=world,
+        class_names=image_set.class_names,
+    )
+
+
+def evaluate_run(run_dir: Path, config: Config) -> dict[str, Any]:
+    """Measure a run's last checkpoint on the images that `config` names, on all of torchrun's processes."""
+    config = settle_hardware(config)
+    with join_world(torch.device(config.device)) as (world, device):
+        image_set = load_data(config.data)
+        model = load_run(run_dir, config=config, image_set=image_set, device=device).measured
+        measured = evaluate_model(model, image_set, config, run_dir, device=device, world=world)
+    return measured | {"environment": environment(device), "config": plain(config)}
+
+
+def evaluate_images(run_dir: Path, config: Config, folder: Path, classes: Path | None) -> dict[str, Any]:
+    """Measure a run's last checkpoint on all images of a folder, CLASS/IMAGE, on all of torchrun's processes.
+
+    The run's own images are not needed: results.json holds the names of its classes.
+
+    Args:
+        run_dir: The run.
+        config: Its configuration. `eval.num_images` is ignored: the first images would all be of a few classes.
+        folder: The folder.
+        classes: A file that names the run's class of each class folder; None if the folders are named like the classes.
+
+    Returns:
+        The folder's entry of `image_folders` in the results, by the folder's name; see `other_images.summarise_images`.
+
+    Raises:
+        InputError: The run, the folder or the file cannot be used.
+    """
+    config = settle_hardware(config)
+    mapping = read_mapping(classes) if classes is not None else {}
+    with join_world(torch.device(config.device)) as (world, device):
+        trained = load_run(run_dir, config=config, device=device)
+        class_names = trained.class_names
+        if config.data.name == "folder":
+            size, shorter_side = config.data.image_size, resize_px(config.data)
+        else:
+            size = shorter_side = trained.image_size[0]
+        found = find_images(folder, class_names, mapping, image_size=size, resize_px=shorter_side)
+        model = model_for_test(trained.network, config, (size, size))
+        share = world.share(len(found.labels))
+        images, labels, own_labels = found.images[share], found.labels[share], np.unique(found.labels)
+        with evaluation_mode(model):
+            logits = predict(model, images, device=device, amp=config.train.amp, batch_size=config.eval.batch_size)
+        readable = images.readable()
+        measured = measure_images(logits[torch.from_numpy(readable).to(device)], labels[readable], own_labels)
+        shares = world.gather((measured, int(np.count_nonzero(~readable))))
+    joined = MeasuredTwice(*(concatenate(list(parts)) for parts in zip(*(part for part, _ in shares), strict=True)))
+    entry = summarise_images(joined, len(own_labels), sum(count for _, count in shares), config.eval)
+    print_images(str(folder), entry, len(class_names))
+    settings = {"classes": plain(classes), "weights": config.eval.weights, "test_time_flip": config.eval.test_time_flip}
+    return {str(folder): entry | settings | {"environment": environment(device)}}

@@ -1,0 +1,115 @@
+"""The trained model of a run folder: the one reader of a finished run."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fastmagn.config.schema import Config
+from fastmagn.data import ImageSet, load_data
+from fastmagn.methods.test_time import model_for_test
+from fastmagn.models import Normalised, build_model
+from fastmagn.runs.checkpoint import load_model, read_checkpoint
+from fastmagn.runs.paths import RESULTS, last_checkpoint
+from fastmagn.runs.reading import damaged, read_config, read_results
+
+MEASURES = ("num_images", "clean_accuracy", "mca", "rms_calibration_error")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A run's model in evaluation mode.
+
+    Args:
+        network: The network behind its normalisation: images float [B, 3, H, W] in [0, 1] -> logits [B, K].
+        measured: The model that results.json measures: the network, or its method's ensemble.
+        config: The run's configuration.
+        class_names: K names; label k is class_names[k].
+        image_size: (H, W), px.
+        results: The run's results.json if it measures these weights, else None.
+    """
+
+    network: Normalised
+    measured: nn.Module
+    config: Config
+    class_names: tuple[str, ...]
+    image_size: tuple[int, int]
+    results: dict[str, Any] | None
+
+
+def load_run(
+    run_dir: Path,
+    *,
+    config: Config | None = None,
+    weights: str | None = None,
+    image_set: ImageSet | None = None,
+    device: torch.device | None = None,
+) -> Trained:
+    """Load the model of a run's last checkpoint. No code in the files is run.
+
+    Args:
+        run_dir: The run folder.
+        config: The configuration to use in place of the run's own, such as one with another data.dir.
+        weights: last or ema; None takes eval.weights of the configuration.
+        image_set: Images whose classes and size the model is built for. Without them results.json says both, or, where
+            it is missing, the images that the configuration names.
+        device: Where the model is put, channels last; None leaves it on the CPU in the default memory format.
+
+    Raises:
+        InputError: It is not a run folder; the checkpoint is missing, damaged, or does not fit the configuration and
+            the images; there are no such weights; results.json is damaged.
+    """
+    config = config or read_config(run_dir)
+    if weights is not None:
+        config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, weights=weights))
+    results = _read_results(run_dir) if image_set is None else None
+    class_names, image_size = _classes(results, config, image_set)
+    path = last_checkpoint(run_dir)
+    state = read_checkpoint(path, device or torch.device("cpu"))
+    # The checkpoint holds mean and standard deviation.
+    network = build_model(
+        config.model.name, num_classes=len(class_names), mean=(0.0,) * 3, std=(1.0,) * 3, image_size=image_size
+    )
+    if device is not None:
+        network.to(device, memory_format=torch.channels_last)
+    load_model(state, network, path, config.eval.weights)
+    return Trained(
+        network=network.eval(),
+        measured=model_for_test(network, config, image_size).eval(),
+        config=config,
+        class_names=class_names,
+        image_size=image_size,
+        results=results if results is not None and _measures(results, config) else None,
+    )
+
+
+def _read_results(run_dir: Path) -> dict[str, Any] | None:
+    """results.json; None where training has not ended."""
+    file = run_dir / RESULTS
+    try:
+        results = read_results(file)
+    except FileNotFoundError:
+        return None
+    missing = [name for name in (*MEASURES, "config") if name not in results]
+    if missing or not isinstance(results["config"], dict):
+        raise damaged(file, f"it lacks {', '.join(missing)}" if missing else "its config is not an object")
+    return results
+
+
+def _classes(
+    results: dict[str, Any] | None, config: Config, image_set: ImageSet | None
+) -> tuple[tuple[str, ...], tuple[int, int]]:
+    """Class names and image size (H, W)."""
+    if image_set is None and results is not None and "class_names" in results and "image_size" in results:
+        return tuple(results["class_names"]), tuple(results["image_size"])
+    image_set = image_set or load_data(config.data)
+    return image_set.class_names, image_set.test_images_u8.shape[1:3]
+
+
+def _measures(results: dict[str, Any], config: Config) -> bool:
+    """Whether the results are those of the weights and the ensemble that `config` names."""
+    measured = results["config"].get("eval", {})
+    return all(measured.get(name) == getattr(config.eval, name) for name in ("weights", "test_time_flip", "rse_draws"))

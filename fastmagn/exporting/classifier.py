@@ -1,0 +1,124 @@
+"""Use a trained classifier: `fastmagn.load(FILE).predict(images)`.
+
+Shape letters: B batch, K classes, H W image.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from fastmagn.errors import InputError, check
+from fastmagn.evaluation.trained import load_run
+from fastmagn.exporting.images import as_batch, as_sequence
+from fastmagn.exporting.info import ModelInfo, model_info
+from fastmagn.exporting.onnx_file import read_onnx
+from fastmagn.exporting.safetensors_file import read_safetensors
+
+
+class Prediction(NamedTuple):
+    """The most probable class of each image, int64 [B], and the probabilities of all classes, float32 [B, K]."""
+
+    labels: np.ndarray
+    probabilities: np.ndarray
+
+
+class Classifier:
+    """A trained model with everything that it needs to classify images. `load` makes one.
+
+    Args:
+        probabilities: (uint8 [B, H, W, 3], or float32 [B, 3, H, W] in [0, 1]) -> probabilities float32 [B, K].
+        info: What the file says about the model: network, data, method, results and more.
+    """
+
+    def __init__(self, probabilities: Callable[[np.ndarray], np.ndarray], info: ModelInfo) -> None:
+        self._probabilities = probabilities
+        self.info = info
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """K names; label k is class_names[k]."""
+        return self.info.class_names
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(H, W), px."""
+        return self.info.image_size
+
+    def predict(self, images: Any, *, batch_size: int = 256, resize: bool = False) -> Prediction:
+        """Classify images.
+
+        Args:
+            images: An array or tensor of `image_size`, uint8 or float in [0, 1], [B, H, W, 3] or [B, 3, H, W]; or a
+                list of image files and Pillow images (or a single one). These are converted to RGB and turned upright
+                by their EXIF orientation.
+            batch_size: Images per forward pass, 1 or more.
+            resize: Resize files and Pillow images of another size: the shorter side is resized (bicubic), and the
+                centre is cut out. A model for small images sees little of a photograph that way.
+
+        Returns:
+            labels int64 [B] and probabilities float32 [B, K], computed in float32.
+
+        Raises:
+            InputError: The images are of another kind, size or range; a file cannot be read.
+        """
+        check(batch_size >= 1, "batch_size", batch_size, "1 or more")
+        images = as_sequence(images)
+        parts = [np.empty((0, self.info.num_classes), np.float32)]
+        for first in range(0, len(images), batch_size):
+            batch = as_batch(images[first : first + batch_size], self.info, resize)
+            parts.append(self._probabilities(batch))
+        probabilities = np.concatenate(parts)
+        return Prediction(probabilities.argmax(axis=1), probabilities)
+
+    def __repr__(self) -> str:
+        info, (height, width) = self.info, self.image_size
+        return f"Classifier({info.network}, {info.num_classes} classes of {info.data}, {height}x{width} px)"
+
+
+def load(file: str | Path, device: str = "auto") -> Classifier:
+    """Load a trained classifier from a file of `python -m fastmagn.export` or from a run folder. No code in it is run.
+
+    Args:
+        file: NAME.safetensors; NAME.onnx (runs in onnxruntime, which needs the extra `onnx`); or a run folder, whose
+            eval.weights says which weights are loaded.
+        device: auto (CUDA if there is a device), cpu or cuda.
+
+    Raises:
+        InputError: The file does not exist, is none of these, or is damaged; there is no such device.
+    """
+    path = Path(file)
+    check(device in ("auto", "cpu", "cuda"), "device", device, "auto, cpu or cuda")
+    if path.is_dir() or not (path.exists() or path.suffix):
+        trained = load_run(path)
+        return Classifier(_in_torch(trained.measured, device), model_info(trained))
+    if path.suffix not in (".safetensors", ".onnx"):
+        raise InputError(f"{path}: expected NAME.safetensors, NAME.onnx, or a run folder.")
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no such file; python -m fastmagn.export --run RUN --format FORMAT --out FILE makes one."
+        )
+    if path.suffix == ".onnx":
+        return Classifier(*read_onnx(path, device))
+    model, info = read_safetensors(path)
+    return Classifier(_in_torch(model, device), info)
+
+
+def _in_torch(model: nn.Module, device: str) -> Callable[[np.ndarray], np.ndarray]:
+    """Move a model in evaluation mode to the device; returns its function from images to probabilities."""
+    has_cuda = torch.cuda.is_available()
+    check(device != "cuda" or has_cuda, "device", device, "cpu or auto, as PyTorch finds no CUDA device here")
+    place = torch.device("cuda" if has_cuda and device != "cpu" else "cpu")
+    model = model.to(place, memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def probabilities(images: np.ndarray) -> np.ndarray:
+        batch = torch.from_numpy(np.array(images)).to(place)
+        if batch.dtype == torch.uint8:
+            batch = batch.permute(0, 3, 1, 2).float().div_(255)
+        return model(batch).float().softmax(dim=1).cpu().numpy()
+
+    return probabilities

@@ -1,0 +1,111 @@
+"""Writes files so that a reader sees either the old one or the new one, never half of one."""
+
+import errno
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+DISK_FAILURES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE}
+
+
+def partial_path(path: Path) -> Path:
+    """A free name beside `path` for what is being written: NAME.partial-PID-HEX."""
+    return _beside(path, "partial")
+
+
+@contextmanager
+def replace_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file beside `path`, to write and read. On success it is flushed and renamed to `path`, else removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = partial_path(path)
+    try:
+        with partial.open("w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        sync_folder(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def replace_folder(path: Path, overwrite: bool = True) -> Iterator[Path]:
+    """Make an empty folder beside `path`, to be filled; on success it is renamed to `path`, else removed.
+
+    A reader sees the old folder or the new one, or none for an instant. The files are flushed by whoever writes them.
+
+    Args:
+        path: The folder; links are followed.
+        overwrite: Whether an older folder at `path` is removed. If not, `path` must be free or an empty folder.
+
+    Raises:
+        OSError: `path` is taken, or the disk fails; what was at `path` is still there.
+    """
+    path = Path(os.path.realpath(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial, old = partial_path(path), _beside(path, "old")
+    partial.mkdir()
+    try:
+        yield partial
+        sync_folder(partial)
+        if overwrite and path.is_dir():
+            os.rename(path, old)
+        os.rename(partial, path)
+        sync_folder(path.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        if old.exists() and not path.exists():
+            os.rename(old, path)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush the names in a folder to disk, so that a rename survives a power cut. Some file systems cannot do this."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace the file `path` with `text`, UTF-8."""
+    with replace_file(path) as file:
+        file.write(text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace the file `path` with `value` as strict, indented JSON. NaN and infinity are refused."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def check_room(folder: Path, num_bytes: int) -> None:
+    """Raise OSError (ENOSPC) unless the disk of an existing folder has room; a quota shows only when writing."""
+    free = shutil.disk_usage(folder).free
+    if free < num_bytes:
+        raise OSError(errno.ENOSPC, f"it needs {_mb(num_bytes)}, and the disk has {_mb(free)}", str(folder))
+
+
+def os_error_behind(error: BaseException) -> BaseException:
+    """The OSError or interruption that PyTorch wrapped in a RuntimeError; else the error itself."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError | KeyboardInterrupt):
+        cause = cause.__cause__ or cause.__context__
+    return error if cause is None else cause
+
+
+def _beside(path: Path, what: str) -> Path:
+    """A free name beside `path`."""
+    # The process id alone would not do: every container has a process 1.
+    return path.with_name(f"{path.name}.{what}-{os.getpid()}-{secrets.token_hex(3)}")
+
+
+def _mb(num_bytes: int) -> str:
+    return f"{num_bytes / 1e6:.1f} MB"

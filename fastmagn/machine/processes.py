@@ -1,0 +1,129 @@
+"""The processes of torchrun: the rank of this one, its share of the rows, what the others have."""
+
+import os
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numba
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from fastmagn.errors import InputError
+from fastmagn.machine.console import console
+from fastmagn.machine.torchrun import world_size
+
+_MEETING_TIMEOUT_S = 600.0
+
+
+class World(NamedTuple):
+    """The rank of this process, 0..size - 1, and the number of processes. Its methods wait for all processes."""
+
+    rank: int = 0
+    size: int = 1
+
+    def share(self, num_rows: int) -> slice:
+        """The rows of this rank among 0..num_rows - 1: contiguous, in order of rank; sizes differ by at most one."""
+        bounds = [num_rows * rank // self.size for rank in range(self.size + 1)]
+        return slice(bounds[self.rank], bounds[self.rank + 1])
+
+    def gather(self, value: Any) -> list[Any]:
+        """The value of every rank, in order of rank, on every rank; any picklable object."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def max(self, number: int) -> int:
+        """The largest number of all ranks. Only the hosts wait, not their devices."""
+        if self.size == 1:
+            return number
+        largest = torch.tensor(number, dtype=torch.int64)
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return int(largest)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean over the tensors of all ranks, on every rank; the argument is not changed."""
+        if self.size == 1:
+            return values
+        total = values.clone()
+        dist.all_reduce(total)
+        return total / self.size
+
+    def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite the tensors with rank 0's, in place."""
+        if self.size > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, src=0)
+
+
+def fresh_store(store: dist.Store, rank: int, size: int) -> dist.Store:
+    """A part of torchrun's store that holds nothing from before a restart. Waits for all processes.
+
+    The store outlives the processes, and so do the addresses that they left there: a restarted process that reads an
+    old address calls a port on which nobody listens. The restart count does not identify the attempt: each host counts
+    its own. So rank 0 draws a name for the attempt. Each other process asks for it under a random name of its
+    own, which no earlier answer can have, and confirms that it has it.
+
+    Raises:
+        TimeoutError: A process has not arrived within ten minutes.
+    """
+    own_name = uuid.uuid4().hex
+    if rank > 0:
+        store.set(f"meeting/asks/{rank}", own_name)
+        attempt = store.get(f"meeting/answers/{own_name}").decode()
+        store.set(f"meeting/{attempt}/{rank}", "came")
+        return dist.PrefixStore(attempt, store)
+    missing = set(range(1, size))
+    deadline = time.monotonic() + _MEETING_TIMEOUT_S
+    while missing:
+        for other in missing:
+            if store.check(
+                [f"meeting/asks/{other}"]
+            ):  # an earlier process may have left it: asked again until confirmed
+                store.set(f"meeting/answers/{store.get(f'meeting/asks/{other}').decode()}", own_name)
+        missing -= {other for other in missing if store.check([f"meeting/{own_name}/{other}"])}
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"processes {sorted(missing)} of {size} have not arrived.")
+        time.sleep(0.01)
+    return dist.PrefixStore(own_name, store)
+
+
+@contextmanager
+def join_world(device: torch.device) -> Iterator[tuple[World, torch.device]]:
+    """Join the processes of torchrun; yields the place of this one and its device. Without torchrun: a world of one.
+
+    Ranks other than 0 print nothing. The processes of a host share its cores.
+
+    Raises:
+        InputError: More processes on this host than CUDA devices.
+    """
+    if world_size() == 1:
+        yield World(), device
+        return
+    local_rank, local_size = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    if device.type == "cuda":
+        if local_size > torch.cuda.device_count():
+            raise InputError(
+                f"torchrun --nproc_per_node: got {local_size}; expected at most {torch.cuda.device_count()}, the CUDA"
+                " devices of this host."
+            )
+        device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(device)
+    num_threads = max(1, len(os.sched_getaffinity(0)) // local_size)
+    numba.set_num_threads(num_threads)
+    torch.set_num_threads(num_threads)  # after numba, whose call has just set torch to one thread per core
+    # CPU tensors always use gloo: agreeing whether to stop must not wait for the device.
+    store, rank, size = next(dist.rendezvous("env://"))
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=fresh_store(store, rank, size), rank=rank, world_size=size)
+    world = World(dist.get_rank(), dist.get_world_size())
+    console.quiet = world.rank > 0
+    try:
+        yield world, device
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,76 @@
+"""Ctrl-C and SIGTERM: during training they act between steps, so that a run ends with a checkpoint; else at once."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from fastmagn.errors import Interrupted
+from fastmagn.machine.console import console
+from fastmagn.machine.torchrun import world_size
+
+BOTH = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], int]]:
+    """Yields a function that returns which of SIGINT and SIGTERM arrived, 0 for none. A second SIGINT exits at once.
+
+    A second SIGTERM does not, since SLURM and torchrun together send it twice.
+    """
+    received: list[int] = []
+
+    def receive(number: int) -> None:
+        if received and number == signal.SIGINT:
+            raise Interrupted(number)
+        if not received:
+            _tell("finishing the step, then saving; press Ctrl-C again to exit at once\n")
+        received.append(number)
+
+    with _handled_by(receive):
+        yield lambda: received[0] if received else 0
+
+
+@contextmanager
+def interrupted_at_once() -> Iterator[None]:
+    """Inside this context SIGINT and SIGTERM raise Interrupted.
+
+    Under torchrun, SIGTERM is left to the system: the process may be waiting for another one inside PyTorch, where
+    Python handles no signals, and torchrun would wait for it.
+    """
+
+    def receive(number: int) -> None:
+        raise Interrupted(number)
+
+    with _handled_by(receive, (signal.SIGINT,) if world_size() > 1 else BOTH):
+        yield
+
+
+def _tell(text: str) -> None:
+    """Write to stderr past its buffer, since the signal may have interrupted a write to it."""
+    if not console.quiet:
+        with suppress(OSError):
+            os.write(2, text.encode())
+
+
+@contextmanager
+def _handled_by(receive: Callable[[int], None], numbers: tuple[signal.Signals, ...] = BOTH) -> Iterator[None]:
+    """Handle the signals by `receive`. Python delivers them to the main thread only: elsewhere this does nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    owner = os.getpid()
+
+    def handle(number: int, frame: object) -> None:
+        if os.getpid() == owner:
+            receive(number)
+        elif number == signal.SIGTERM:  # a forked worker exits; at Ctrl-C its parent decides
+            os._exit(128 + number)
+
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

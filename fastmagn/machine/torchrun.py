@@ -1,0 +1,18 @@
+"""What torchrun tells each process that it starts, in environment variables. Nothing here imports PyTorch."""
+
+import os
+
+
+def rank() -> int:
+    """The number of this process, 0..world_size() - 1; 0 without torchrun."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def world_size() -> int:
+    """How many processes torchrun started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def restart_count() -> int:
+    """How often torchrun has restarted the processes after a failure (`--max-restarts`)."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))

@@ -1,0 +1,1 @@
+"""Training methods, one file for each or for a family of them."""

@@ -1,0 +1,138 @@
+"""Adversarial training: AT and TRADES, with projected gradient descent (PGD) in the l_inf ball.
+
+Random stream: STREAM_ATTACK, view 0 holds the elements of each sample's starting point.
+
+Shape letters: B batch, K classes, C H W image.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastmagn.config.schema import AttackConfig, LossConfig
+from fastmagn.losses.divergences import kl_divergence, log_softmax
+from fastmagn.machine.hardware import precision
+from fastmagn.methods.context import StepContext
+from fastmagn.methods.method import Layout, LogitViews, LossParts, Method
+from fastmagn.methods.standard import standard_loss
+from fastmagn.models import evaluation_mode
+from fastmagn_kernels.random.rng import STREAM_ATTACK
+
+TRADES_START_STD = 1e-3  # at the clean image itself, the gradient of TRADES is 0
+
+
+def pgd(
+    logits_of: Callable[[Tensor], Tensor],
+    objective: Callable[[Tensor], Tensor],
+    images: Tensor,
+    start: Tensor,
+    attack: AttackConfig,
+) -> Tensor:
+    """Find images near `images` that maximise an objective: `attack.steps` projected steps along the gradient's sign.
+
+    x <- clip(x + alpha sign(grad), max(0, images - epsilon), min(1, images + epsilon)),
+    alpha = step_scale epsilon / steps
+
+    Source: A. Madry et al., "Towards deep learning models resistant to adversarial attacks", ICLR 2018; the paper's
+    section 2. The `.grad` of the parameters is not touched.
+
+    Args:
+        logits_of: float32 images [B, C, H, W] -> logits [B, K].
+        objective: Logits, float32 [B, K] -> scalar to maximise, a sum over the examples.
+        images: float32 [B, C, H, W] in [0, 1].
+        start: The starting point, shaped like `images`; it is projected first.
+        attack: epsilon, steps, step_scale.
+
+    Returns:
+        float32 [B, C, H, W] in [0, 1], within epsilon of `images`, detached.
+    """
+    lowest = (images - attack.epsilon).clamp_(min=0)
+    highest = (images + attack.epsilon).clamp_(max=1)
+    step_size = attack.step_scale * attack.epsilon / attack.steps
+    adversarial = start.clamp(lowest, highest)
+    for _ in range(attack.steps):
+        adversarial.requires_grad_()
+        value = objective(logits_of(adversarial).float())
+        (gradient,) = torch.autograd.grad(value, adversarial)
+        adversarial = (adversarial.detach() + step_size * gradient.sign()).clamp_(lowest, highest)
+    return adversarial
+
+
+def attack_labels(images: Tensor, labels: Tensor, context: StepContext) -> tuple[Tensor, Tensor]:
+    """AT: replace the clean view with the images that maximise the cross-entropy.
+
+    Madry et al. start at a uniformly random point of the ball. With `attack.random_start` off, the attack starts at the
+    image.
+
+    Args:
+        images: Clean view, float32 [B, C, H, W] in [0, 1].
+        labels: int64 [B].
+        context: The step.
+
+    Returns:
+        Adversarial view [B, C, H, W], and the labels.
+    """
+    attack = context.config.attack
+    start = images
+    if attack.random_start:
+        start = images + attack.epsilon * (2 * context.uniforms_like(images, STREAM_ATTACK) - 1)
+    with evaluation_mode(context.model):
+        adversarial = pgd(
+            lambda x: _logits(context, x),
+            lambda logits: F.cross_entropy(logits, labels, reduction="sum"),
+            images,
+            start,
+            attack,
+        )
+    return adversarial, labels
+
+
+def attack_predictions(images: Tensor, labels: Tensor, context: StepContext) -> tuple[Tensor, Tensor]:
+    """TRADES: the clean view, then the images that maximise KL(p(clean) || p(x)). The start adds normals of std 1e-3.
+
+    Source: H. Zhang et al., "Theoretically principled trade-off between robustness and accuracy", ICML 2019.
+
+    Args:
+        images: Clean view, float32 [B, C, H, W] in [0, 1].
+        labels: int64 [B].
+        context: The step.
+
+    Returns:
+        Clean and adversarial views [2B, C, H, W], and the labels.
+    """
+    start = images + TRADES_START_STD * context.normals_like(images, STREAM_ATTACK)
+    with evaluation_mode(context.model):
+        with torch.no_grad():
+            clean = log_softmax(_logits(context, images))
+        adversarial = pgd(
+            lambda x: _logits(context, x),
+            lambda logits: kl_divergence(clean, log_softmax(logits)).sum(),
+            images,
+            start,
+            context.config.attack,
+        )
+    return torch.cat([images, adversarial]), labels
+
+
+def _logits(context: StepContext, images: Tensor) -> Tensor:
+    with precision(images.device, context.config.train.amp):
+        return context.model(images)
+
+
+def adversarial_loss(logits: LogitViews, labels: Tensor, weights: LossConfig) -> tuple[Tensor, LossParts]:
+    """Equation (2): cross-entropy of the adversarial view."""
+    cross_entropy = F.cross_entropy(logits.adversarial[0], labels)
+    return cross_entropy, {"cross_entropy": cross_entropy}
+
+
+def trades_loss(logits: LogitViews, labels: Tensor, weights: LossConfig) -> tuple[Tensor, LossParts]:
+    """Equation (3): cross-entropy of the clean view + lambda KL(clean || adversarial)."""
+    loss, parts = standard_loss(logits, labels, weights)
+    divergence = kl_divergence(log_softmax(logits.clean), log_softmax(logits.adversarial[0])).mean()
+    return loss + weights.trades_weight * divergence, parts | {"adversarial_divergence": divergence}
+
+
+AT = Method(title="AT", loss=adversarial_loss, prepare=attack_labels, forwarded=Layout(clean=0, adversarial=1))
+TRADES = Method(title="TRADES", loss=trades_loss, prepare=attack_predictions, forwarded=Layout(adversarial=1))

@@ -1,0 +1,64 @@
+"""What a method may use to prepare the views of a batch, and the only randomness that it may use.
+
+Shape letters: B batch, C H W image.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastmagn.config.schema import Config
+from fastmagn.models import Normalised
+from fastmagn_kernels.random import rng
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepContext:
+    """A training step, as a method's `prepare` sees it.
+
+    Every draw is a pure function of (seed, epoch, sample index): neither the batch nor an interruption changes it.
+
+    Args:
+        config: The settled configuration of the run.
+        model: The model in training mode; code that changes the mode restores it.
+        num_classes: K.
+        epoch: The epoch, from 0.
+        indices: Sample indices, int64 [B], on the host.
+    """
+
+    config: Config
+    model: Normalised
+    num_classes: int
+    epoch: int
+    indices: np.ndarray
+
+    def words(self, slot: int, stream: int) -> np.ndarray:
+        """Four random words per sample, uint32 [B, 4]: block `slot` of `stream`."""
+        words = np.empty((len(self.indices), 4), np.uint32)
+        rng.words_batch(words, slot, stream, 0, self.indices, self.epoch, *rng.key_words(self.config.train.seed))
+        return words
+
+    def normals_like(self, images: Tensor, stream: int) -> Tensor:
+        """Standard normals, float32 [B, C, H, W], channels last, on the device of `images` [B, C, H, W]."""
+        return self._fill_like(images, rng.standard_normal_batch, stream)
+
+    def uniforms_like(self, images: Tensor, stream: int) -> Tensor:
+        """Uniforms in [0, 1), float32 [B, C, H, W], channels last, on the device of `images` [B, C, H, W]."""
+        return self._fill_like(images, rng.uniform_batch, stream)
+
+    def _fill_like(self, images: Tensor, fill: Callable[..., None], stream: int) -> Tensor:
+        batch, channels, height, width = images.shape
+        assert batch == len(self.indices)
+        on_host = torch.empty((batch, height, width, channels), pin_memory=images.device.type == "cuda")
+        flat = on_host.view(batch, -1).numpy()
+        fill(flat, stream, 0, self.indices, self.epoch, *rng.key_words(self.config.train.seed))
+        return on_host.to(images.device, non_blocking=True).permute(0, 3, 1, 2)
+
+
+def on_device(array: np.ndarray, device: torch.device) -> Tensor:
+    """The array as a tensor on `device`. On CUDA it goes through pinned memory: other copies wait for the device."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

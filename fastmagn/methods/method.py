@@ -1,0 +1,97 @@
+"""What a method is: the views it needs, how it changes them, its loss, its titles.
+
+Shape letters: V views, B batch, K classes, C H W image. Targets are labels int64 [B], or probabilities float32 [B, K].
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from fastmagn.augment.params import ViewSpec
+from fastmagn.config.schema import AugmentConfig, Config, LossConfig
+from fastmagn.methods.context import StepContext
+
+LossParts = dict[str, Tensor]
+Prepare = Callable[[Tensor, Tensor, StepContext], tuple[Tensor, Tensor]]
+TestTime = Callable[[nn.Module, Config, tuple[int, int]], nn.Module]
+
+
+class Layout(NamedTuple):
+    """How many views of each kind a forward pass takes, in this order; `clean` is 0 or 1."""
+
+    clean: int = 1
+    augmix: int = 0
+    noisy: int = 0
+    adversarial: int = 0
+
+    @property
+    def num_views(self) -> int:
+        """V."""
+        return sum(self)
+
+
+class LogitViews(NamedTuple):
+    """The logits of a fused forward pass by the view they belong to, each [B, K], float32; `clean` may be None."""
+
+    clean: Tensor | None
+    augmix: tuple[Tensor, ...] = ()
+    noisy: tuple[Tensor, ...] = ()
+    adversarial: tuple[Tensor, ...] = ()
+
+
+Loss = Callable[[LogitViews, Tensor, LossConfig], tuple[Tensor, LossParts]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A training method: a row of the paper, or a rival.
+
+    Args:
+        title: Its name in tables and figures.
+        loss: (logits, targets, weights) -> (scalar to minimise, its parts before weighting, for the log).
+        num_augmix_views: AugMix views of each image.
+        uses_noise: Whether it trains on Gaussian noisy views, `augment.num_noise_samples` of each image.
+        prepare: (views float32 [V*B, C, H, W] as `view_spec` lists them, labels int64 [B], context) -> (views as
+            `layout` lists them, targets). None forwards the views as they are made.
+        forwarded: The views that `prepare` returns, if their kinds are not those of `view_spec`.
+        test_time: (model, config, image size) -> the model that is measured. None measures the model itself.
+    """
+
+    title: str
+    loss: Loss
+    num_augmix_views: int = 0
+    uses_noise: bool = False
+    prepare: Prepare | None = None
+    forwarded: Layout | None = None
+    test_time: TestTime | None = None
+
+    def view_spec(self, augment: AugmentConfig) -> ViewSpec:
+        """The views that the augmentation engine makes of a batch."""
+        num_noise_views = augment.num_noise_samples if self.uses_noise else 0
+        return ViewSpec(num_augmix_views=self.num_augmix_views, num_noise_views=num_noise_views)
+
+    def layout(self, augment: AugmentConfig) -> Layout:
+        """The views that the model is given."""
+        if self.forwarded is not None:
+            return self.forwarded
+        made = self.view_spec(augment)
+        return Layout(augmix=made.num_augmix_views, noisy=made.num_noise_views)
+
+    def view_titles(self, augment: AugmentConfig) -> list[str]:
+        """The titles of the views that the model is given, in order. A changed clean view has the method's title."""
+        layout = self.layout(augment)
+        if self.prepare is not None and layout == Layout():
+            return [self.title]
+        kinds = (("clean", layout.clean), ("AugMix", layout.augmix))
+        kinds += (("noisy", layout.noisy), ("adversarial", layout.adversarial))
+        return [kind if count == 1 else f"{kind} {n + 1}" for kind, count in kinds for n in range(count)]
+
+
+def split_logits(logits: Tensor, layout: Layout) -> LogitViews:
+    """Split fused logits [V*B, K] by view, in the order of `layout`."""
+    views = iter(logits.float().chunk(layout.num_views))
+    clean = next(views) if layout.clean else None
+    kinds = (layout.augmix, layout.noisy, layout.adversarial)
+    return LogitViews(clean, *(tuple(next(views) for _ in range(count)) for count in kinds))

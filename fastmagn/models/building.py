@@ -1,0 +1,89 @@
+"""Builds a network by its name, behind its normalisation."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from fastmagn.models import LIBRARIES, MODELS
+from fastmagn.models.batchnorm import split_batch_norm
+from fastmagn.models.sync_batchnorm import synchronise_batch_norm
+from fastmagn.registry import resolve
+
+
+class Normalised(nn.Module):
+    """A network preceded by its data set's normalisation, so that callers pass plain images.
+
+    Images are float [B, 3, H, W] in [0, 1] (noise may leave that range); logits are [B, K].
+    """
+
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network((images - self.mean) / self.std)
+
+
+def build_model(
+    name: str,
+    *,
+    num_classes: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    seed: int = 0,
+    num_views: int = 1,
+    bn_views: str = "joint",
+    sync_bn: bool = False,
+    image_size: tuple[int, int] = (32, 32),
+) -> Normalised:
+    """A network of MODELS, torchvision or timm with weights drawn from `seed`, on the CPU, float32.
+
+    Args:
+        name: A name in MODELS, or torchvision:NAME or timm:NAME for a network of these libraries.
+        num_classes: K, the number of outputs.
+        mean: The data set's mean for each channel, pixels in [0, 1].
+        std: The data set's standard deviation for each channel, pixels in [0, 1].
+        seed: Seed of the weights; torch's global generator is left as it was.
+        num_views: V, the number of views that a fused batch stacks.
+        bn_views: `joint`, or `per_view` for separate batch statistics of each view; the same in a network without
+            batch normalisation.
+        sync_bn: Compute batch statistics over the images of all processes.
+        image_size: (H, W) of the images, px. Networks of MODELS take any size from 32x32; others are built for this
+            size.
+
+    Raises:
+        InputError: The name is unknown; timm is not installed; the network cannot take images of `image_size`; or
+            `sync_bn` is on and a batch normalisation cannot be synchronised.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = _new_network(name, num_classes, image_size)
+    if sync_bn:
+        synchronise_batch_norm(network)
+    if bn_views == "per_view":
+        split_batch_norm(network, num_views)
+    return Normalised(network, mean, std)
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Put the model in evaluation mode; afterwards each of its modules is back in its own mode."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, was_training in modes:
+            module.training = was_training
+
+
+def _new_network(name: str, num_classes: int, image_size: tuple[int, int]) -> nn.Module:
+    library, colon, rest = name.partition(":")
+    if library + colon in LIBRARIES:
+        return resolve(LIBRARIES, library + colon, "model.name")(rest, num_classes, image_size)
+    also = f", or {'NAME or '.join(LIBRARIES)}NAME for any network of torchvision or timm"
+    return resolve(MODELS, name, "model.name", also)(num_classes)

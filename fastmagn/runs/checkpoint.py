@@ -1,0 +1,167 @@
+"""Checkpoints: all that a run needs to resume bit for bit.
+
+Neither the random stream nor the learning rate has state: every draw is a function of seed, epoch and sample index. So
+the weights, the optimiser, the loss scaler, the position and the running sums of the epoch are everything.
+"""
+
+import hashlib
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import nn
+
+from fastmagn.config.schema import Config
+from fastmagn.config.text import flatten
+from fastmagn.errors import InputError
+from fastmagn.machine.files import replace_file
+from fastmagn.runs.checksum import add_checksum, find_damage
+from fastmagn.runs.progress import Progress
+
+FORMAT_VERSION = 3
+_KEYS = {
+    **{"step": int, "config": dict, "config_sha256": str, "data_fingerprint": str},
+    **{"model": dict, "optimizer": dict, "scaler": dict, "progress": dict},
+}
+
+
+def save_checkpoint(
+    path: Path,
+    *,
+    step: int,
+    progress: Progress,
+    config: dict[str, Any],
+    data_fingerprint: str,
+    **states: dict[str, Any],
+) -> None:
+    """Write a checkpoint and its checksum beside `path`, flush the file, and rename it to `path`.
+
+    Args:
+        path: The file.
+        step: Steps of the whole run that are done.
+        progress: The position of the run; all its numbers are finite.
+        config: The flat configuration of the run.
+        data_fingerprint: Fingerprint of the training images.
+        states: The state_dict of everything that trains: `model`, `optimizer`, `scaler`, `average`.
+    """
+    state = {
+        "format_version": FORMAT_VERSION,
+        "step": step,
+        "config": config,
+        "config_sha256": config_sha256(config),
+        "data_fingerprint": data_fingerprint,
+        **states,
+        "progress": progress.state(),
+    }
+    with replace_file(path) as file:
+        torch.save(state, file)
+        add_checksum(file, step)
+
+
+def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+    """Read what `save_checkpoint` wrote, onto `device`.
+
+    No code in the file is run. The checksum is verified before anything else is read.
+
+    Raises:
+        InputError: The file is missing or damaged, or has another format version.
+    """
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: is not a file; expected a checkpoint. Remove it.")  # a pipe would block
+    try:
+        with path.open("rb") as file:
+            if reason := find_damage(file):
+                raise InputError(
+                    f"{path}: {reason}. python -m fastmagn.train with this --run_dir resumes from the checkpoint"
+                    " before it; or put an intact copy in its place."
+                )
+            _check_members(file)
+            state = torch.load(file, map_location=device, weights_only=True)
+        version = state["format_version"]
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such checkpoint; expected a run folder with a trained model.") from None
+    except InputError:
+        raise
+    except Exception as error:  # a forged file can make the reader fail in any way
+        raise InputError(f"{path}: cannot be read as a checkpoint ({type(error).__name__}); remove it.") from error
+    if type(version) is not int or version != FORMAT_VERSION:
+        raise InputError(
+            f"{path}: got checkpoint format {str(version)[:40]}; expected {FORMAT_VERSION}. Use its own fastmagn."
+        )
+    if missing := [name for name, kind in _KEYS.items() if not isinstance(state.get(name), kind)]:
+        raise InputError(f"{path}: has no {', '.join(sorted(missing))}; it is not the checkpoint of a run. Remove it.")
+    return state
+
+
+def _check_members(file: IO[bytes]) -> None:
+    """Refuse an archive that unpacks to more bytes than it has. The file's position is 0 afterwards.
+
+    Raises:
+        ValueError: It unpacks to more.
+        zipfile.BadZipFile: It is not an archive.
+    """
+    size = file.seek(0, os.SEEK_END)
+    with zipfile.ZipFile(file) as archive:
+        if sum(member.file_size for member in archive.infolist()) > size:
+            raise ValueError("it unpacks to more than its size")
+    file.seek(0)
+
+
+def config_sha256(config: dict[str, Any]) -> str:
+    """The SHA-256 of a flat config; the order of its fields does not matter."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+
+
+def load_model(state: dict[str, Any], model: nn.Module, path: Path, weights: str = "last") -> None:
+    """Load the weights of a checkpoint into a model: the last step's (`last`) or their average (`ema`).
+
+    Raises:
+        InputError: The weights do not fit the model, or there is no average.
+    """
+    name = {"last": "model", "ema": "average"}[weights]
+    if name == "average" and "average" not in state:
+        raise InputError(f"eval.weights: got 'ema'; expected last, as {path} was trained with train.ema_decay 0.")
+    try:
+        model.load_state_dict(state[name])
+    except (RuntimeError, LookupError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: its weights do not fit this model; check model.name and data.name.") from error
+
+
+def check_same_run(state: dict[str, Any], config: dict[str, Any], data_fingerprint: str, path: Path) -> None:
+    """Raise InputError unless a checkpoint belongs to this run: same data, and a config that gives the same weights.
+
+    Args:
+        state: From `read_checkpoint`.
+        config: The flat configuration of this run.
+        data_fingerprint: Fingerprint of the images that this run trains on.
+        path: The checkpoint, for the message.
+    """
+    if state["config_sha256"] != config_sha256(config):
+        saved, defaults = state["config"], flatten(Config())
+        for name, value in config.items():
+            before = saved.get(name, defaults[name])  # a field that is newer than the checkpoint
+            if not _may_change(name) and before != value:
+                raise InputError(
+                    f"{name}: got {value!r}; expected {before!r}, with which {path} was made. "
+                    "Name another --run_dir to train from scratch."
+                )
+    before = state["data_fingerprint"]
+    if before != data_fingerprint:
+        raise InputError(
+            f"data.dir: {config['data.dir']} has other training images or labels than {path} was made with (fingerprint"
+            f" {data_fingerprint[:16]}, then {before[:16]}); give the folder that has them, or name another --run_dir"
+            " to train from scratch."
+        )
+
+
+def _may_change(name: str) -> bool:
+    """Whether a resumed run may change this field: it has no influence on the weights."""
+    return name.startswith("eval.") or name in {
+        *("run_dir", "resume", "device", "data.dir", "data.download", "data.source", "data.num_workers"),
+        *("train.max_steps", "train.checkpoint_every_steps", "train.keep_checkpoints", "train.profile"),
+        "train.wandb_project",
+        *("train.compile", "train.compile_mode", "train.deterministic", "augment.backend"),
+    }

@@ -1,0 +1,33 @@
+"""The names in a run folder. No other module spells one out."""
+
+import re
+from pathlib import Path
+
+CONFIG = "config.yaml"  # the resolved configuration: with it, the same command runs again
+METRICS = "metrics.jsonl"  # one row per epoch
+RESULTS = "results.json"  # what training ends with
+EVALUATION = "evaluation.json"  # what a later evaluation writes
+VIEWS = "views.png"  # the first views that the method trains on
+LOGITS = "logits"  # a folder, see evaluation/logits.py
+TENSORBOARD = "tensorboard"
+PROFILE = "profile"
+CHECKPOINTS = "checkpoints"
+LOCK = ".lock"
+TRIAL_LOG = "trial.log"  # what a sweep's trial prints
+
+
+def last_checkpoint(run_dir: Path) -> Path:
+    """The newest checkpoint of a run."""
+    return run_dir / CHECKPOINTS / "last.pt"
+
+
+def step_checkpoint(run_dir: Path, step: int) -> Path:
+    """The checkpoint of a step, once a newer one is last.pt."""
+    return run_dir / CHECKPOINTS / f"step-{step:08d}.pt"
+
+
+def step_checkpoints(run_dir: Path) -> dict[int, Path]:
+    """The checkpoints that a run keeps beside last.pt, by step, the newest first."""
+    paths = (run_dir / CHECKPOINTS).glob("step-*.pt")
+    steps = {int(match[1]): path for path in paths if (match := re.fullmatch(r"step-(\d{8,})\.pt", path.name))}
+    return dict(sorted(steps.items(), reverse=True))

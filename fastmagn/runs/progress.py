@@ -1,0 +1,75 @@
+"""The position of a run: epoch, step, running sums, rows."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+NEVER = 2**62  # the step of an event that has not happened
+_NOT_KEPT = ("first_bad", "unsaved")
+
+
+@dataclass
+class Progress:
+    """The position of a run.
+
+    Args:
+        epoch: The current epoch, from 0; the number of epochs once training is done.
+        step_in_epoch: Steps done in the current epoch.
+        names: The logged quantities.
+        sums: The sum of each over the steps of the current epoch, float64 [len(names)] on the device; None before its
+            first step.
+        epoch_s: Seconds of training in the current epoch.
+        train_s: Seconds of training in the epochs before.
+        rows: The rows of metrics.jsonl so far. The checkpoint holds them too, so that the file always describes the
+            weights beside it, even if the process was killed between the two writes.
+        first_bad: The first step of the epoch at which each quantity was not finite, int64 [len(names)] on the device.
+        unsaved: Whether the last attempt to save a checkpoint failed.
+    """
+
+    epoch: int = 0
+    step_in_epoch: int = 0
+    names: tuple[str, ...] = ()
+    sums: Tensor | None = None
+    epoch_s: float = 0.0
+    train_s: float = 0.0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    first_bad: Tensor | None = None
+    unsaved: bool = False
+
+    def state(self) -> dict[str, Any]:
+        """The part that a checkpoint keeps."""
+        return {name: value for name, value in vars(self).items() if name not in _NOT_KEPT}
+
+    def add(self, parts: dict[str, Tensor], step: int) -> None:
+        """Add a step with its logged quantities, scalars on the device. This does not wait for the device."""
+        values = torch.stack([part.double() for part in parts.values()])
+        if self.sums is None:
+            self.names, self.sums = tuple(parts), torch.zeros_like(values)
+        if self.first_bad is None:
+            self.first_bad = torch.full_like(values, NEVER, dtype=torch.int64)
+        self.sums += values
+        self.first_bad = torch.where(values.isfinite(), self.first_bad, self.first_bad.clamp(max=step))
+        self.step_in_epoch += 1
+
+    def bad_part(self) -> tuple[str, int] | None:
+        """The first quantity that was not finite, and its step; None while all are finite. Waits for the device."""
+        if self.first_bad is None or (step := int(self.first_bad.min())) == NEVER:
+            return None
+        at_step = [name for name, first in zip(self.names, self.first_bad.tolist(), strict=True) if first == step]
+        # The total loss is not finite either; the part says more.
+        return next((name for name in at_step if name != "loss"), "loss"), step
+
+    def finish_epoch(self) -> None:
+        """Move to the start of the next epoch."""
+        self.epoch, self.step_in_epoch, self.sums, self.first_bad = self.epoch + 1, 0, None, None
+        self.train_s, self.epoch_s = self.train_s + self.epoch_s, 0.0
+
+    def best_validation(self) -> dict[str, Any] | None:
+        """The highest validation accuracy so far and its first epoch; None if no images are held out."""
+        rows = [row for row in self.rows if "validation_accuracy" in row]
+        if not rows:
+            return None
+        best = max(rows, key=lambda row: row["validation_accuracy"])
+        return {"epoch": best["epoch"], "accuracy": best["validation_accuracy"]}

@@ -1,0 +1,115 @@
+"""Reads the text files of a run folder. Every command that is given a run reads it here, so the errors are the same.
+
+The files may come from anyone: JSON is read strictly, and nothing in it is trusted to be printable.
+"""
+
+import json
+import math
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from fastmagn.config.command_line import parse_config
+from fastmagn.config.schema import Config
+from fastmagn.errors import InputError
+from fastmagn.runs.paths import CONFIG, RESULTS
+
+_MAX_INTEGER = 2**64 - 1  # the largest seed
+_MAX_TEXT = 4096  # characters
+
+
+def check_run_folder(run_dir: Path) -> None:
+    """Raise InputError unless `run_dir` is a folder that fastmagn.train made."""
+    if not run_dir.exists():
+        raise InputError(f"{run_dir}: no such folder; expected the folder of a run.")
+    if not run_dir.is_dir():
+        raise InputError(f"{run_dir}: is a file; expected the folder of a run.")
+    if not (run_dir / CONFIG).is_file():
+        raise InputError(f"{run_dir}: is not a run folder: it has no {CONFIG}. Give one that fastmagn.train made.")
+
+
+def read_config(run_dir: Path, overrides: Sequence[str] = ()) -> Config:
+    """The configuration of a run.
+
+    Args:
+        run_dir: The run folder.
+        overrides: Command-line arguments such as `--data.dir DIR`, which take the place of the run's own fields.
+
+    Raises:
+        InputError: It is not a run folder, or its configuration cannot be read.
+    """
+    check_run_folder(run_dir)
+    return parse_config(["--config", str(run_dir / CONFIG), *overrides], "run", "The configuration of a run.")
+
+
+def read_results(file: Path) -> dict[str, Any]:
+    """A results file, such as RUN/results.json or RUN/evaluation.json.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        InputError: It cannot be read, or it is not strict JSON with an object at the top.
+    """
+    try:
+        results = strict_json(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON, NaN
+        raise damaged(file, str(error)) from error
+    if not isinstance(results, dict):
+        raise damaged(file, f"it holds a {type(results).__name__}, not an object")
+    return results
+
+
+def damaged(file: Path, reason: str) -> InputError:
+    """The error for a damaged results file, with the command that writes the file again."""
+    run_dir = file.parent
+    command = ["python", "-m", "fastmagn.train", "--config", str(run_dir / CONFIG), "--run_dir", str(run_dir)]
+    if file.name != RESULTS:
+        command = ["python", "-m", "fastmagn.evaluate", "--run", str(run_dir), "--out", str(file)]
+    return InputError(f"{file}: is damaged ({reason}). To measure the run again: `{shlex.join(command)}`.")
+
+
+def strict_json(text: str) -> Any:
+    """JSON as a run writes it: finite numbers, integers of at most 64 bits, printable texts.
+
+    Raises:
+        ValueError: The text is not JSON, or holds something else.
+        RecursionError: It is nested too deeply.
+    """
+    value = json.loads(text, parse_constant=_refuse, parse_float=_finite, parse_int=_integer)
+    for shown in _texts(value):
+        if len(shown) > _MAX_TEXT or not shown.isprintable():
+            raise ValueError(f"it holds a text that cannot be shown, {shown[:40]!r}")
+    return value
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"it holds {constant}")
+
+
+def _finite(literal: str) -> float:
+    value = float(literal)
+    if math.isinf(value):
+        _refuse(literal[:40])
+    return value
+
+
+def _integer(literal: str) -> int:
+    value = int(literal)
+    if abs(value) > _MAX_INTEGER:
+        _refuse(f"{literal[:40]}, above 2^64")
+    return value
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a JSON value, including keys."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield key
+            yield from _texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner)

@@ -1,0 +1,148 @@
+"""Writes config.yaml, metrics.jsonl, views.png and TensorBoard's files. What a full disk refuses is written later."""
+
+import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from fastmagn.machine.console import warn
+from fastmagn.machine.files import check_room, replace_file, write_text
+from fastmagn.runs.paths import CONFIG, METRICS, TENSORBOARD, VIEWS
+
+_SCALARS_BYTES = 1 << 20  # room for a few epochs and more: TensorBoard's thread prints a traceback when it fails
+
+
+class RunFiles:
+    """The files of a run other than its checkpoints, kept in step with its rows.
+
+    Args:
+        run_dir: The run folder.
+        config_yaml: The text of config.yaml.
+        rows: The rows that metrics.jsonl starts with; they replace what the file holds.
+    """
+
+    def __init__(self, run_dir: Path, config_yaml: str, rows: list[dict[str, Any]]) -> None:
+        self._run_dir = run_dir
+        self._rows = list(rows)
+        self._metrics_whole = False  # whether the file is known to hold every row but the newest
+        self._writer: Any | None = None
+        self._views: Image.Image | None = None  # not yet in TensorBoard
+        self._to_log: list[dict[str, Any]] = []
+        self._owed: dict[str, Callable[[], None]] = {
+            CONFIG: lambda: write_text(run_dir / CONFIG, config_yaml),
+            METRICS: self._write_metrics,
+        }
+        self._catch_up()
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Write the row of an epoch to metrics.jsonl and TensorBoard. If that fails, warn; the next epoch retries."""
+        self._rows.append(row)
+        self._to_log.append(row)
+        self._owed |= {METRICS: self._write_metrics, TENSORBOARD: self._log_scalars}
+        self._catch_up()
+
+    def has_views(self) -> bool:
+        """Whether the picture exists and stays. TensorBoard drops everything of a run that has no row yet."""
+        return bool(self._rows) and (self._run_dir / VIEWS).exists()
+
+    def add_views(self, grid: Image.Image) -> None:
+        """Write the picture of the views to views.png and to TensorBoard."""
+        self._views = grid
+        self._owed |= {VIEWS: lambda: self._write_views(grid), TENSORBOARD: self._log_scalars}
+        self._catch_up()
+
+    def close(self) -> None:
+        """Write what has not been written yet, and close TensorBoard's file."""
+        self._catch_up()
+        self._close_writer()
+
+    def _catch_up(self) -> None:
+        for name, write in list(self._owed.items()):
+            try:
+                write()
+            except OSError as error:
+                warn(f"{self._run_dir / name} not written ({error.strerror}). The run continues and tries again later.")
+            else:
+                del self._owed[name]
+
+    def _write_metrics(self) -> None:
+        path = self._run_dir / METRICS
+        append, self._metrics_whole = self._metrics_whole, False
+        if append:
+            append_row(path, self._rows[-1])
+        else:
+            write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in self._rows))
+        self._metrics_whole = True
+
+    def _write_views(self, grid: Image.Image) -> None:
+        with replace_file(self._run_dir / VIEWS) as file:
+            grid.save(file, format="PNG")
+
+    def _log_scalars(self) -> None:
+        try:
+            check_room(self._run_dir, _SCALARS_BYTES)
+            if self._writer is None:
+                # TensorBoard drops the points of an earlier process from this epoch on.
+                first = self._to_log[0]["epoch"] if self._to_log else len(self._rows)
+                self._writer = tensorboard_writer(self._run_dir, first)
+            if self._views is not None and self._writer is not None:
+                self._writer.add_image("views", np.asarray(self._views), dataformats="HWC", global_step=0)
+                self._views = None
+            for row in self._to_log:
+                log_scalars(self._writer, row)
+        except OSError:
+            self._close_writer()  # its thread has ended
+            raise
+        self._to_log.clear()
+
+    def _close_writer(self) -> None:
+        if self._writer is not None:
+            with suppress(OSError):
+                self._writer.close()
+            self._writer = None
+
+
+def append_row(path: Path, row: dict[str, Any]) -> None:
+    """Append the row of one epoch to metrics.jsonl."""
+    with path.open("a") as file:
+        file.write(json.dumps(row, allow_nan=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def tensorboard_writer(run_dir: Path, epoch: int) -> Any | None:
+    """A SummaryWriter for RUN/tensorboard that continues at `epoch`; None where TensorBoard is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(run_dir / TENSORBOARD, purge_step=epoch)
+
+
+def log_scalars(writer: Any | None, row: dict[str, Any]) -> None:
+    """Log the row of an epoch as TensorBoard scalars; does nothing without a writer."""
+    if writer is not None:
+        for name, value in row.items():
+            writer.add_scalar(name, value, global_step=row["epoch"])
+        writer.flush()
+
+
+def log_results(run_dir: Path, results: dict[str, Any], epochs: int) -> None:
+    """Log the results as TensorBoard scalars, after `epochs` rows; does nothing without TensorBoard."""
+    rms = results["rms_calibration_error"]
+    scalars = {"clean_accuracy": results["clean_accuracy"]}
+    scalars |= {f"mca_{name}": value for name, value in results["mca"].items() if value is not None}
+    scalars |= {f"rms_calibration_error_{part}": rms[part] for part in ("clean", "corrupt")}
+    try:
+        writer = tensorboard_writer(run_dir, epochs)
+        for name, value in scalars.items() if writer is not None else ():
+            writer.add_scalar(f"results/{name}", value, global_step=epochs)
+        if writer is not None:
+            writer.close()
+    except OSError as error:
+        warn(f"{run_dir / 'tensorboard'} not written ({error.strerror}); the results are in results.json.")

@@ -1,0 +1,87 @@
+"""Measures several trained runs on the same images, and writes the report."""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fastmagn.config.schema import Config
+from fastmagn.config.text import plain
+from fastmagn.data import load_data
+from fastmagn.errors import InputError, check
+from fastmagn.evaluation.trained import load_run
+from fastmagn.machine.console import console
+from fastmagn.machine.environment import environment
+from fastmagn.machine.hardware import settle_hardware
+from fastmagn.runs.reading import read_config
+from fastmagn.theory.config import GeometryConfig, TheoryConfig
+from fastmagn.theory.measure import measure_geometry
+from fastmagn.theory.report import write_report
+
+
+def measure_runs(run_dirs: list[Path], config: TheoryConfig, geometry: GeometryConfig) -> str:
+    """Measure each run on the same images and write the report.
+
+    The network itself is measured, without RSE's ensemble over noise at test time, as in the paper's analysis.
+
+    Returns:
+        The text of geometry.md.
+
+    Raises:
+        InputError: A run folder cannot be read or is named twice; the runs have different image sets; there are fewer
+            images than asked for.
+    """
+    configs = _read_configs(run_dirs)
+    data = next(iter(configs.values())).data
+    image_set = load_data(dataclasses.replace(data, dir=config.data_dir or data.dir))
+    total = len(image_set.test_labels)
+    check(config.num_images <= total, "num_images", config.num_images, f"0..{total}, the test images there are")
+    num_images = config.num_images or total
+    device = torch.device(settle_hardware(Config(device=config.device)).device)
+    # All models are loaded before the first measurement: a broken folder fails now, not after minutes.
+    models = {
+        label: load_run(run_dir, config=run_config, image_set=image_set, device=device).network
+        for run_dir, (label, run_config) in zip(run_dirs, configs.items(), strict=True)
+    }
+    images = torch.from_numpy(np.asarray(image_set.test_images_u8[:num_images])).permute(0, 3, 1, 2).float() / 255
+    labels = torch.from_numpy(image_set.test_labels[:num_images])
+    measured = {}
+    for label, model in models.items():
+        console.print(f"{label}: {num_images} images", soft_wrap=True, markup=False)
+        measured[label] = measure_geometry(model, images, labels, geometry, device=device)
+    head = {"dataset": data.name, "num_images": num_images, "settings": plain(geometry)}
+    head["environment"] = environment(device)
+    return write_report(config.out, head, _describe(run_dirs, configs), measured)
+
+
+def _read_configs(run_dirs: list[Path]) -> dict[str, Config]:
+    """Each run's configuration by its label: the folder's name, or its path if two names are the same."""
+    paths = [Path(os.path.realpath(run_dir)) for run_dir in run_dirs]
+    for run_dir, path in zip(run_dirs, paths, strict=True):
+        check(paths.count(path) == 1, "runs", str(run_dir), "each run once")
+    unique = len({path.name for path in paths}) == len(paths)
+    configs = {}
+    for run_dir, path in zip(run_dirs, paths, strict=True):
+        configs[path.name if unique else str(run_dir)] = read_config(run_dir)
+    names = {label: config.data.name for label, config in configs.items()}
+    if len(set(names.values())) > 1:
+        found = ", ".join(f"{name} ({label})" for label, name in names.items())
+        raise InputError(f"runs: got {found}; expected runs of one data set, to be measured on the same images.")
+    return configs
+
+
+def _describe(run_dirs: list[Path], configs: dict[str, Config]) -> dict[str, dict[str, Any]]:
+    """The description of each run in geometry.json."""
+    return {
+        label: {
+            "run_dir": str(run_dir),
+            "method": config.method,
+            "model": config.model.name,
+            "epochs": config.train.epochs,
+            "seed": config.train.seed,
+        }
+        for run_dir, (label, config) in zip(run_dirs, configs.items(), strict=True)
+    }

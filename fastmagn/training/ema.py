@@ -1,0 +1,29 @@
+"""An exponential moving average of the weights, without host synchronisation."""
+
+import copy
+
+import torch
+from torch import nn
+
+
+def make_average(model: nn.Module) -> nn.Module:
+    """A copy of the model for `update_average`; it has no gradients."""
+    return copy.deepcopy(model).requires_grad_(False)
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """average <- d average + (1 - d) model, for parameters and floating-point buffers (batch-norm statistics).
+
+    Args:
+        average: From `make_average`.
+        model: The model after the optimiser step.
+        decay: The final d, 0 <= decay < 1.
+        step: Steps done before this one. Early on, d is (1 + step) / (10 + step), so the first weights fade quickly.
+    """
+    decay = min(decay, (1 + step) / (10 + step))
+    kept, new = list(average.state_dict().values()), list(model.state_dict().values())
+    floats = [i for i, value in enumerate(kept) if value.is_floating_point()]
+    torch._foreach_lerp_([kept[i] for i in floats], [new[i] for i in floats], 1 - decay)
+    for i in set(range(len(kept))) - set(floats):  # counters
+        kept[i].copy_(new[i])

@@ -1,0 +1,58 @@
+"""The first images of a run and their views, made again without its folder, for a report to show."""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from fastmagn.config.schema import Config, EvalConfig
+from fastmagn.data import ImageSet, split_validation
+from fastmagn.methods.table import get_method
+from fastmagn.training.build import build_run
+from fastmagn.training.step import Run, make_pieces, prepared
+from fastmagn.training.view_grid import to_u8
+
+
+class FirstViews(NamedTuple):
+    """Images and their views, each uint8 [N, H, W, 3]; the views by their titles, in the order of the forward pass."""
+
+    images_u8: np.ndarray
+    views_u8: dict[str, np.ndarray]
+
+
+def first_views(config: Config, image_set: ImageSet, num_images: int) -> FirstViews:
+    """The first `num_images` images of the method's first epoch, in all their views.
+
+    They are made on the CPU. Only an attack's views depend on the network: it has the weights drawn from `train.seed`.
+
+    Raises:
+        InputError: The configuration names something that does not exist here, or there are fewer images.
+    """
+    run, epoch = _cpu_run(config, image_set, num_images), config.train.clean_epochs
+    batch = next(run.source.batches(epoch))
+    (piece,) = make_pieces(run, batch, epoch)
+    titles = run.main_stage.method.view_titles(config.augment)
+    views = prepared(run, piece)[0].chunk(len(titles))
+    return FirstViews(
+        images_u8=batch.images.permute(0, 2, 3, 1).contiguous().numpy(),
+        views_u8={title: to_u8(view) for title, view in zip(titles, views, strict=True)},
+    )
+
+
+def _cpu_run(config: Config, image_set: ImageSet, batch_size: int) -> Run:
+    """A run on the CPU that makes the same views as the configuration's. It is never trained and has no folder."""
+    name = "resnet_small" if get_method(config.method).prepare is None else config.model.name
+    config = dataclasses.replace(
+        config,
+        run_dir=None,
+        device="cpu",
+        model=dataclasses.replace(config.model, name=name, weights=None, sync_bn=False),
+        train=dataclasses.replace(
+            config.train, batch_size=batch_size, accumulation_steps=1, compile=False, ema_decay=0.0
+        ),
+        augment=dataclasses.replace(config.augment, backend="auto"),
+        eval=EvalConfig(),
+    )
+    part, _ = split_validation(image_set, config.data.num_validation_images, config.train.seed)
+    return build_run(config, image_set, part, device=torch.device("cpu"))

@@ -1,0 +1,150 @@
+"""The epochs of a run."""
+
+import time
+from collections.abc import Callable
+from contextlib import closing, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+
+from fastmagn.config.text import to_yaml
+from fastmagn.data import ImagePart
+from fastmagn.errors import Interrupted
+from fastmagn.evaluation.measure import predict
+from fastmagn.machine.console import console
+from fastmagn.machine.signals import interruptible
+from fastmagn.runs.paths import PROFILE
+from fastmagn.runs.progress import Progress
+from fastmagn.runs.records import RunFiles
+from fastmagn.runs.wandb import log_row
+from fastmagn.training.build import measured_model, share_statistics
+from fastmagn.training.display import print_epoch, progress_display
+from fastmagn.training.prefetch import made_ahead
+from fastmagn.training.profiling import profiled
+from fastmagn.training.saving import CHECK_EVERY_STEPS, check_finite, is_save_due, save, save_at_last
+from fastmagn.training.step import Run, _tensors, make_pieces, prepared, train_step
+from fastmagn.training.view_grid import view_grid
+
+AGREE_EVERY_STEPS = 10  # how often several processes agree whether to stop
+
+
+def train_epoch(run: Run, progress: Progress, signal_received: Callable[[], int], after_step: Callable) -> bool:
+    """Train from `progress` to the end of the epoch, updating `progress` at each step. Returns False if stopped early.
+
+    Raises:
+        InputError: A loss or a gradient is not finite.
+    """
+    run.model.train()
+    epoch, steps = progress.epoch, run.source.steps_per_epoch
+    epoch_s_before, start = progress.epoch_s, time.perf_counter()
+    batches = run.source.batches(epoch, progress.step_in_epoch)
+    for pieces in made_ahead(batches, lambda batch: make_pieces(run, batch, epoch), _tensors, run.device):
+        step = epoch * steps + progress.step_in_epoch
+        if step >= run.last_step:
+            break
+        progress.add(train_step(run, pieces, step), step)
+        progress.epoch_s = epoch_s_before + time.perf_counter() - start
+        after_step()
+        if (step + 1) % CHECK_EVERY_STEPS == 0:
+            check_finite(run, progress)
+        asks = run.world.size == 1 or (step + 1) % AGREE_EVERY_STEPS == 0
+        if asks and run.world.max(signal_received()):
+            return False
+        if is_save_due(run, progress):
+            save(run, progress)
+    if run.device.type == "cuda":
+        torch.cuda.synchronize(run.device)  # the last steps may still be running
+    progress.epoch_s = epoch_s_before + time.perf_counter() - start
+    return True
+
+
+def finish_epoch(run: Run, progress: Progress, validation: ImagePart) -> dict[str, Any]:
+    """The row of an epoch for metrics.jsonl: means over its steps and all processes, validation accuracy, speed.
+
+    Raises:
+        InputError: A loss was not finite. The last checkpoint is then the one before this epoch.
+    """
+    check_finite(run, progress)
+    steps, config = progress.step_in_epoch, run.config
+    means = (run.world.mean(progress.sums) / steps).tolist()
+    row = {"epoch": progress.epoch, "step": run.steps_done(progress), "lr": run.optimizer.param_groups[0]["lr"]}
+    row |= dict(zip(progress.names, means, strict=True))
+    if len(validation.labels):
+        row["validation_accuracy"] = validation_accuracy(run, validation)
+    images_per_s = steps * config.train.batch_size / progress.epoch_s
+    return row | {"images_per_s": images_per_s, "epoch_s": progress.epoch_s}
+
+
+def validation_accuracy(run: Run, validation: ImagePart) -> float:
+    """The accuracy on the held-out images; each process measures a share of them."""
+    share_statistics(run)
+    share, config = run.world.share(len(validation.labels)), run.config
+    labels, correct = validation.labels[share], 0
+    if len(labels):
+        logits = predict(
+            measured_model(run).eval(),
+            validation.images_u8[share],
+            device=run.device,
+            amp=config.train.amp,
+            batch_size=config.eval.batch_size,
+        )
+        correct = int(np.count_nonzero(logits.argmax(dim=1).cpu().numpy() == labels))
+    return sum(run.world.gather(correct)) / len(validation.labels)
+
+
+def train_all(run: Run, progress: Progress, validation: ImagePart) -> None:
+    """Train from `progress` to the last step of the run, and leave a checkpoint unless the disk is full.
+
+    A row is written before the checkpoint that holds it. If the process is killed between the two, the resumed run
+    trains the epoch again and replaces the row.
+
+    Raises:
+        Interrupted: SIGINT or SIGTERM arrived; everything is saved.
+        InputError: A loss or a gradient is not finite.
+    """
+    config, run_dir, writes = run.config, run.config.run_dir, run.world.rank == 0
+    num_profiled = config.train.profile if writes else 0
+    with (
+        interruptible() as signal_received,
+        profiled(run_dir / PROFILE, num_profiled, run.device) as trace_step,
+        closing(RunFiles(run_dir, to_yaml(config), progress.rows)) if writes else nullcontext() as files,
+        progress_display(run, progress) as show_step,
+    ):
+        if files is not None:
+            show_views(run, files)
+
+        def after_step() -> None:
+            trace_step()
+            show_step()
+
+        while run.steps_done(progress) < run.last_step:
+            if train_epoch(run, progress, signal_received, after_step):
+                row = finish_epoch(run, progress, validation)
+                progress.rows.append(row)
+                if files is not None:
+                    files.add(row)
+                    log_row(config, row)
+                print_epoch(row, config.train.epochs)
+                if progress.step_in_epoch == run.source.steps_per_epoch:
+                    progress.finish_epoch()
+            save(run, progress)
+            signal_number = run.world.max(signal_received())
+            if signal_number:
+                save_at_last(run, progress)
+                console.print("interrupted; the same command resumes from the last checkpoint")
+                raise Interrupted(signal_number)
+
+
+def show_views(run: Run, files: RunFiles) -> None:
+    """Write a picture of the first views that the method trains on, unless there is one.
+
+    Making these views a second time changes nothing, since every draw depends on epoch and sample only.
+    """
+    if files.has_views():
+        return
+    epoch = run.config.train.clean_epochs
+    with closing(run.source.batches(epoch)) as batches:
+        piece = make_pieces(run, next(batches), epoch)[0]
+    titles = run.main_stage.method.view_titles(run.config.augment)
+    files.add_views(view_grid(prepared(run, piece)[0], titles))

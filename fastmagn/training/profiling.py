@@ -1,0 +1,41 @@
+"""Profiling on demand: `--train.profile N` traces N steps of a run."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile, schedule
+
+from fastmagn.machine.console import console
+from fastmagn.machine.files import write_text
+
+SKIPPED_STEPS = 5  # they compile, and cuDNN chooses its algorithms
+TABLE_ROWS = 40
+
+
+@contextmanager
+def profiled(folder: Path, num_steps: int, device: torch.device) -> Iterator[Callable[[], None]]:
+    """Yields a function to call after each step; `num_steps` steps are traced once (0: none).
+
+    Writes two files into `folder`: `trace.json`, for Perfetto or chrome://tracing, and `summary.txt`, the operations
+    sorted by total time.
+    """
+    if num_steps == 0:
+        yield lambda: None
+        return
+    on_cuda = device.type == "cuda"
+
+    def finish(profiler: profile) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        profiler.export_chrome_trace(str(folder / "trace.json"))
+        sort_by = f"self_{device.type}_time_total"
+        write_text(folder / "summary.txt", profiler.key_averages().table(sort_by=sort_by, row_limit=TABLE_ROWS))
+        console.print(f"profile of {num_steps} steps: {folder}/trace.json and summary.txt", soft_wrap=True)
+
+    with profile(
+        activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])],
+        schedule=schedule(wait=SKIPPED_STEPS - 1, warmup=1, active=num_steps, repeat=1),
+        on_trace_ready=finish,
+    ) as profiler:
+        yield profiler.step

@@ -1,0 +1,122 @@
+"""A whole run: train, then evaluate, then write results.json."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastmagn.augment.views import choose_engine
+from fastmagn.config.schema import Config
+from fastmagn.config.text import plain
+from fastmagn.data import FolderSource, load_data, split_validation
+from fastmagn.errors import InputError
+from fastmagn.evaluation.run import evaluate_model
+from fastmagn.machine.console import console
+from fastmagn.machine.environment import environment
+from fastmagn.machine.files import write_json
+from fastmagn.machine.hardware import set_backends, settle_hardware
+from fastmagn.machine.processes import World, join_world
+from fastmagn.runs.failures import explain_failures
+from fastmagn.runs.lock import run_lock
+from fastmagn.runs.paths import RESULTS
+from fastmagn.runs.progress import Progress
+from fastmagn.runs.reading import read_results
+from fastmagn.runs.records import log_results
+from fastmagn.runs.wandb import check_wandb, finish_run
+from fastmagn.training.build import build_run, measured_model
+from fastmagn.training.loop import train_all
+from fastmagn.training.saving import restore, save_at_last
+from fastmagn.training.step import Run
+
+
+def train(config: Config) -> dict[str, Any]:
+    """A whole run: train (or resume), evaluate, write results.json. Returns the results.
+
+    Raises:
+        InputError: The configuration, the data or the run folder cannot be used; memory or disk is too small; a device
+            is lost.
+        Interrupted: SIGINT or SIGTERM arrived during training; everything is saved.
+    """
+    config = settle_hardware(config)
+    model_name = config.model.name.replace(":", "-")  # timm:NAME as part of a folder's name
+    run_dir = (
+        config.run_dir or Path("runs") / f"{config.data.name}-{config.method}-{model_name}-seed{config.train.seed}"
+    )
+    config = dataclasses.replace(config, run_dir=run_dir)
+    choose_engine(config.augment.backend, torch.device(config.device))
+    check_wandb(config)
+    with (
+        explain_failures(config),
+        join_world(torch.device(config.device)) as (world, device),
+        run_lock(run_dir, world),
+    ):
+        return train_in(world, device, config)
+
+
+def train_in(world: World, device: torch.device, config: Config) -> dict[str, Any]:
+    """`train` with a settled config, in one of torchrun's processes."""
+    data, run_dir = config.data, config.run_dir
+    set_backends(device, config.train.deterministic)
+    image_set = load_data(data) if world.rank == 0 else None
+    world.gather(None)  # rank 0 downloads while the others wait
+    image_set = image_set or load_data(data)
+    part, validation = split_validation(image_set, data.num_validation_images, config.train.seed)
+    run = build_run(config, image_set, part, world, device)
+    progress = restore(run)
+    results = finished_results(run, progress)
+    if results is not None:
+        console.print(f"{run_dir} is finished; name another --run_dir to train from scratch.", soft_wrap=True)
+        return results
+    print_start(run, progress, len(part.labels))
+    train_all(run, progress, validation)
+    measured = evaluate_model(measured_model(run), image_set, config, run_dir, device=device, world=world)
+    save_at_last(run, progress)
+    best = progress.best_validation()
+    results = measured | {
+        **({"best_validation": best} if best else {}),
+        "class_names": list(image_set.class_names),
+        "image_size": list(run.image_size),
+        "steps": run.last_step,
+        "train_s": progress.train_s + progress.epoch_s,
+        "images_per_s": run.last_step * config.train.batch_size / (progress.train_s + progress.epoch_s),
+        "num_processes": world.size,
+        "environment": environment(device),
+        "config": plain(config),
+    }
+    if world.rank == 0:
+        write_json(run_dir / RESULTS, results)
+        log_results(run_dir, results, progress.epoch + (progress.step_in_epoch > 0))
+        finish_run(config, results)
+    return results
+
+
+def finished_results(run: Run, progress: Progress) -> dict[str, Any] | None:
+    """The results of a run that has nothing left to train or measure, else None."""
+    path = run.config.run_dir / RESULTS
+    if run.steps_done(progress) < run.last_step or not path.exists():
+        return None
+    try:
+        results = read_results(path)
+        same = results["steps"] == run.last_step and results["config"]["eval"] == plain(run.config.eval)
+    except (InputError, LookupError, TypeError):
+        return None  # damaged: the run is measured again
+    return results if same else None
+
+
+def print_start(run: Run, progress: Progress, num_images: int) -> None:
+    """Print what is about to run, in one line."""
+    config = run.config
+    parameters = sum(parameter.numel() for parameter in run.model.parameters())
+    num_views = run.main_stage.method.layout(config.augment).num_views
+    engine = choose_engine(config.augment.backend, run.device)
+    processes = f" by {run.world.size} processes" if run.world.size > 1 else ""
+    where = f", resumed at epoch {progress.epoch + 1}" if progress.epoch or progress.step_in_epoch else ""
+    decoded = f" (decoded by {run.source.description})" if isinstance(run.source, FolderSource) else ""
+    console.print(
+        f"{config.method} on {config.data.name}: {num_images} images{decoded} in {num_views} views, "
+        f"{config.model.name} ({parameters / 1e6:.2f} M parameters), {config.train.epochs} epochs of "
+        f"{run.source.steps_per_epoch} steps, {config.train.amp} on {config.device}{processes}, views by {engine}, run "
+        f"folder {config.run_dir}{where}",
+        soft_wrap=True,
+    )

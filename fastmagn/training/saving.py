@@ -1,0 +1,192 @@
+"""Save and restore a run. Only finite states are saved, and a full disk costs no checkpoint that exists."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastmagn.config.text import flatten
+from fastmagn.errors import InputError
+from fastmagn.machine.console import console, warn
+from fastmagn.machine.files import os_error_behind
+from fastmagn.machine.torchrun import restart_count
+from fastmagn.runs.checkpoint import check_same_run, load_model, read_checkpoint, save_checkpoint
+from fastmagn.runs.checkpoint_folder import newest_whole_checkpoint, put_checkpoint, remove_partial_files
+from fastmagn.runs.paths import last_checkpoint
+from fastmagn.runs.progress import Progress
+from fastmagn.training.build import share_statistics
+from fastmagn.training.step import Run
+
+CHECK_EVERY_STEPS = (
+    200  # how often finiteness is checked (that waits for the device) and a failed checkpoint is retried
+)
+LAST_TRIES, LAST_PAUSE_S = 3, 2.0
+_HEADER_BYTES = 1 << 20  # for names, configuration, rows
+
+
+def save(run: Run, progress: Progress) -> bool:
+    """Save the run as its last checkpoint. All processes take part, and rank 0 writes.
+
+    Returns:
+        Whether it is on disk. If not, a warning says why, `progress.unsaved` is True, and the checkpoint before stays.
+
+    Raises:
+        InputError: A logged quantity or a weight is not finite; the checkpoint before stays.
+    """
+    check_finite(run, progress)
+    share_statistics(run)
+    sums = progress.sums if progress.sums is None else run.world.mean(progress.sums)
+    failed = run.world.rank == 0 and not _write(run, Progress(**{**vars(progress), "sums": sums}))
+    progress.unsaved = bool(run.world.max(failed))
+    return not progress.unsaved
+
+
+def save_at_last(run: Run, progress: Progress) -> None:
+    """Before the process exits, try again to save what could not be saved.
+
+    Raises:
+        InputError: It still cannot be saved.
+    """
+    for _ in range(LAST_TRIES):
+        if not progress.unsaved or save(run, progress):
+            return
+        time.sleep(LAST_PAUSE_S)
+    path = last_checkpoint(run.config.run_dir)
+    there = f"the same command resumes from {path}, which is older" if path.exists() else "there is no checkpoint"
+    raise InputError(
+        f"run_dir: the weights of step {run.steps_done(progress)} could not be saved in {path.parent}, and are lost;"
+        f" {there}. Make room first."
+    )
+
+
+def is_save_due(run: Run, progress: Progress) -> bool:
+    """Whether to save after this step. The last step of an epoch is followed by a checkpoint anyway."""
+    step, every = run.steps_done(progress), run.config.train.checkpoint_every_steps
+    due = (every and step % every == 0) or (progress.unsaved and step % CHECK_EVERY_STEPS == 0)
+    return bool(due) and progress.step_in_epoch < run.source.steps_per_epoch
+
+
+def _write(run: Run, progress: Progress) -> bool:
+    """Write the checkpoint into the run folder. If the disk refuses it, warn and return False."""
+    config, step = run.config, run.steps_done(progress)
+    parts = {"model": run.model, "optimizer": run.optimizer, "scaler": run.scaler, "average": run.average}
+    states = {name: part.state_dict() for name, part in parts.items() if part is not None}
+    num_bytes = _HEADER_BYTES + sum(tensor.numel() * tensor.element_size() for tensor in _tensors(states))
+    try:
+        put_checkpoint(
+            config.run_dir,
+            step,
+            num_bytes,
+            config.train.keep_checkpoints,
+            lambda path: save_checkpoint(
+                path,
+                step=step,
+                progress=progress,
+                config=flatten(config),
+                data_fingerprint=run.data_fingerprint,
+                **states,
+            ),
+        )
+    except (OSError, RuntimeError) as error:
+        cause = os_error_behind(error)
+        if not isinstance(cause, OSError):
+            raise cause  # noqa: B904
+        folder = last_checkpoint(config.run_dir).parent
+        warn(
+            f"checkpoint of step {step} NOT SAVED in {folder}: {cause.strerror}. The run continues and tries again"
+            f" every {CHECK_EVERY_STEPS} steps and at the end of each epoch. Make room there."
+        )
+        return False
+    if progress.unsaved:
+        console.print(f"checkpoint of step {step} saved", soft_wrap=True)
+    return True
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Every tensor in nested dicts and lists."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(inner)
+
+
+def check_finite(run: Run, progress: Progress) -> None:
+    """Raise InputError with the quantity and the step at which training stopped being finite. Waits for the device.
+
+    Each loss belongs to the weights before its step. So if all losses are finite and a weight is not, the gradient of
+    the last step was not finite.
+    """
+    bad = progress.bad_part()
+    if bad is None and (name := _bad_weight(run)) is not None:
+        bad = name, run.steps_done(progress) - 1
+    found = [entry for entry in run.world.gather(bad) if entry is not None]
+    if found:
+        name, step = min(found, key=lambda entry: entry[1])
+        checkpoint = last_checkpoint(run.config.run_dir)
+        good = f"the last good checkpoint is {checkpoint}" if checkpoint.exists() else "there is no checkpoint yet"
+        raise InputError(
+            f"{name}: got a value that is not finite at step {step} (epoch {progress.epoch + 1}); expected a finite"
+            f" number. Lower optim.lr (it is {run.config.optim.lr}); {good}."
+        )
+
+
+def _bad_weight(run: Run) -> str | None:
+    """The first value of a checkpoint's contents that is not finite; None if all are. Waits for the device once."""
+    named = {f"gradient of {name}": parameter for name, parameter in run.model.named_parameters()}
+    named |= dict(run.model.named_buffers())
+    if run.average is not None:
+        named |= {f"average of {name}": value for name, value in run.average.state_dict().items()}
+    named |= {f"optimizer state {i}": value for i, value in enumerate(_tensors(run.optimizer.state_dict()["state"]))}
+    named = {name: value.detach() for name, value in named.items() if value.is_floating_point()}
+    finite = torch.stack([value.isfinite().all().to(run.device) for value in named.values()])
+    return None if bool(finite.all()) else list(named)[finite.tolist().index(False)]
+
+
+def restore(run: Run) -> Progress:
+    """Load the newest intact checkpoint into everything that trains; the position of the run, or its beginning.
+
+    Raises:
+        InputError: `resume` is never and there is a checkpoint; no checkpoint is intact; the checkpoint belongs to
+            another configuration or other data; or some processes do not see it.
+    """
+    config, path = run.config, last_checkpoint(run.config.run_dir)
+    restarts = run.world.max(restart_count())  # each host counts its own restarts
+    refused = run.world.gather(_prepare_folder(run, restarts) if run.world.rank == 0 else None)[0]
+    if refused:
+        raise InputError(refused)
+    seen = run.world.gather(path.exists())
+    if not any(seen):
+        return Progress()
+    if not all(seen):
+        missing = ", ".join(str(rank) for rank, sees in enumerate(seen) if not sees)
+        raise InputError(f"run_dir: {path} is not there for rank {missing}; expected a folder that all hosts share.")
+    state = read_checkpoint(path, run.device)
+    check_same_run(state, flatten(config), run.data_fingerprint, path)
+    load_model(state, run.model, path)
+    if run.average is not None:
+        load_model(state, run.average, path, weights="ema")
+    try:
+        run.optimizer.load_state_dict(state["optimizer"])
+        run.scaler.load_state_dict(state["scaler"])
+        progress = Progress(**{**state["progress"], "names": tuple(state["progress"]["names"])})
+    except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: its optimiser state does not fit this run; name another --run_dir.") from error
+    if run.steps_done(progress) < run.last_step:  # drop the row of an epoch that train.max_steps cut short
+        progress.rows = [row for row in progress.rows if row["epoch"] < progress.epoch]
+    return progress
+
+
+def _prepare_folder(run: Run, restarts: int) -> str | None:
+    """Make last.pt intact, if there is any checkpoint; the reason why the run must not start, or None."""
+    config, path = run.config, last_checkpoint(run.config.run_dir)
+    if config.resume == "never" and path.exists() and restarts == 0:
+        return f"resume: got 'never', but {path} is there; name another --run_dir to train from scratch."
+    remove_partial_files(config.run_dir)
+    try:
+        newest_whole_checkpoint(config.run_dir)
+    except InputError as error:
+        return str(error)
+    return None

@@ -1,0 +1,166 @@
+"""One training step on one page: views, one fused forward, loss, backward, update.
+
+A batch comes from a source in data/. `make_pieces` draws the parameters of its views (augment/params.py) and makes them
+(augment/views.py). `train_step` lets the method change them (`prepared`), then runs model and loss (`ForwardLoss`) and
+the optimiser.
+"""
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from fastmagn.augment.params import ViewSpec, sample_view_params
+from fastmagn.augment.views import make_views
+from fastmagn.config.schema import Config
+from fastmagn.data import Batch, DeviceSource, FolderSource
+from fastmagn.machine.hardware import precision
+from fastmagn.machine.processes import World
+from fastmagn.methods.context import StepContext
+from fastmagn.methods.method import LossParts, Method, split_logits
+from fastmagn.models import Normalised
+from fastmagn.runs.progress import Progress
+from fastmagn.training.ema import update_average
+from fastmagn.training.optim import learning_rate, set_learning_rate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """What an epoch trains with: the method of the run, or clean views only in the first `clean_epochs`."""
+
+    method: Method
+    view_spec: ViewSpec
+    forward_loss: nn.Module
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Everything that the steps of a run share. `average` is None if `train.ema_decay` is 0."""
+
+    config: Config
+    world: World
+    device: torch.device
+    source: DeviceSource | FolderSource
+    data_fingerprint: str
+    image_size: tuple[int, int]
+    num_classes: int
+    model: Normalised
+    average: nn.Module | None
+    clean_stage: Stage | None
+    main_stage: Stage
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+
+    def stage(self, epoch: int) -> Stage:
+        """The stage of an epoch, counted from 0."""
+        return self.clean_stage if epoch < self.config.train.clean_epochs else self.main_stage
+
+    @property
+    def last_step(self) -> int:
+        """The number of steps of the whole run."""
+        steps = self.config.train.epochs * self.source.steps_per_epoch
+        return min(steps, self.config.train.max_steps or steps)
+
+    def steps_done(self, progress: Progress) -> int:
+        """The number of steps done since the start of the run."""
+        return progress.epoch * self.source.steps_per_epoch + progress.step_in_epoch
+
+
+class ForwardLoss(nn.Module):
+    """(views float [V*B, 3, H, W], targets) -> (loss, detached parts): one forward over all views, and the loss.
+
+    Targets are labels int64 [B] or probabilities float [B, K]; a part is a scalar. One module holds both, so that
+    torch.compile sees model and loss as one graph and DistributedDataParallel sees all weights.
+    """
+
+    def __init__(self, model: Normalised, method: Method, config: Config) -> None:
+        super().__init__()
+        self.model = model
+        self.method, self.layout, self.config = method, method.layout(config.augment), config
+
+    def forward(self, images: Tensor, targets: Tensor) -> tuple[Tensor, LossParts]:
+        with precision(images.device, self.config.train.amp):
+            fused_logits = self.model(images)
+        loss, parts = self.method.loss(split_logits(fused_logits, self.layout), targets, self.config.loss)
+        labels = targets if targets.ndim == 1 else targets.argmax(dim=1)
+        accuracy = (fused_logits[: len(labels)].argmax(dim=1) == labels).float().mean()
+        parts = {"loss": loss, **parts, "train_accuracy": accuracy}
+        return loss, {name: part.detach() for name, part in parts.items()}
+
+
+class Piece(NamedTuple):
+    """The images of a step, or a part of them, in all views float [V*B, 3, H, W], and the batch they were made from."""
+
+    views: Tensor
+    batch: Batch
+    epoch: int
+
+    def tensors(self) -> list[Tensor]:
+        """The tensors on the device."""
+        return [self.views, self.batch.images, self.batch.labels]
+
+
+def make_pieces(run: Run, batch: Batch, epoch: int) -> list[Piece]:
+    """The views of a batch of images uint8 [B, 3, H, W], in `train.accumulation_steps` pieces; epochs count from 0."""
+    config, view_spec = run.config, run.stage(epoch).view_spec
+    pieces = []
+    for part in batch.pieces(config.train.accumulation_steps):
+        params = sample_view_params(config.train.seed, epoch, part.indices, view_spec, config.augment, run.image_size)
+        pieces.append(Piece(make_views(part.images, params, config.augment.backend), part, epoch))
+    return pieces
+
+
+def train_step(run: Run, pieces: list[Piece], step: int) -> LossParts:
+    """One optimiser step: a fused forward, loss and backward for each piece, then the update. No host synchronisation.
+
+    Args:
+        run: The run.
+        pieces: From `make_pieces`.
+        step: The step of the whole run, from 0; it decides the learning rate.
+
+    Returns:
+        Scalars on the device, for the images of this process: the loss, its parts, and the accuracy on the first views,
+        which are the clean ones if the method has them.
+    """
+    config = run.config
+    lr = learning_rate(step, config.optim, steps_per_epoch=run.source.steps_per_epoch, epochs=config.train.epochs)
+    set_learning_rate(run.optimizer, lr)
+    means: LossParts = {}
+    for piece in pieces:
+        forward_loss = run.stage(piece.epoch).forward_loss
+        with nullcontext() if piece is pieces[-1] else without_gradient_sync(forward_loss):
+            images, targets = prepared(run, piece)
+            torch.compiler.cudagraph_mark_step_begin()
+            loss, parts = forward_loss(images, targets)
+            run.scaler.scale(loss / len(pieces)).backward()
+        # New tensors, since the next replay of a CUDA graph overwrites what this one returned.
+        means = {name: means.get(name, 0.0) + part / len(pieces) for name, part in parts.items()}
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    run.optimizer.zero_grad(set_to_none=True)
+    if run.average is not None:
+        update_average(run.average, run.model, config.train.ema_decay, step)
+    return means
+
+
+def prepared(run: Run, piece: Piece) -> tuple[Tensor, Tensor]:
+    """The views that the model is given, and their targets: here attacks and mixing change them."""
+    views, batch, method = piece.views, piece.batch, run.stage(piece.epoch).method
+    if method.prepare is None:
+        return views, batch.labels
+    context = StepContext(
+        config=run.config, model=run.model, num_classes=run.num_classes, epoch=piece.epoch, indices=batch.indices
+    )
+    return method.prepare(views, batch.labels, context)
+
+
+def without_gradient_sync(forward_loss: nn.Module) -> Any:
+    """A context in which backward does not share gradients with other processes; for every piece but the last."""
+    return forward_loss.no_sync() if isinstance(forward_loss, DistributedDataParallel) else nullcontext()
+
+
+def _tensors(pieces: list[Piece]) -> list[Tensor]:
+    return [tensor for piece in pieces for tensor in piece.tensors()]

@@ -1,0 +1,1 @@
+"""The CPU engine: AugMix on numba, exact against Pillow."""

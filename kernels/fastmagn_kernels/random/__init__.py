@@ -1,0 +1,1 @@
+"""The random stream, and everything that is drawn from it."""

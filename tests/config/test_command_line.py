@@ -1,0 +1,117 @@
+"""The parser that all commands share: what is misspelt is named with the nearest that exists, in one line."""
+
+import importlib
+
+import pytest
+
+from fastmagn.__main__ import VERBS
+from fastmagn.config.command_line import config_of
+from fastmagn.config.schema import Config
+from fastmagn.config.text import plain
+from fastmagn.errors import InputError
+
+MAINS = {"corrupt": "fastmagn.evaluation.corrupt_command", "theory": "fastmagn.theory.__main__"}
+MISSPELT = [
+    ("train", ["--augment.aug_sevrity", "2"], "augment.aug_sevrity", "augment.aug_severity"),
+    ("train", ["--resum=never"], "resum", "resume"),
+    ("train", ["--train.epoch", "3"], "train.epoch", "train.epochs"),
+    ("evaluate", ["--rum", "r"], "rum", "run"),
+    ("evaluate", ["--run", "r", "--save_logit"], "save_logit", "save_logits"),
+    ("evaluate", ["--run_dir", "r", "--eval.num_image", "3"], "eval.num_image", "eval.num_images"),
+    ("corrupt", ["--out", "o", "--datset", "digits"], "datset", "dataset"),
+    ("corrupt", ["--out", "o", "--veriffy"], "veriffy", "verify"),
+    ("report", ["r", "--uot", "o"], "uot", "out"),
+    ("sweep", ["--gird", "train.seed=0,1"], "gird", "grid"),
+    ("sweep", ["--grid", "train.seed=0,1", "--train.epohcs", "3"], "train.epohcs", "train.epochs"),
+    ("export", ["--run", "r", "--fromat", "onnx", "--out", "o.onnx"], "fromat", "format"),
+    ("export", ["--run", "r", "--fromat", "onnx"], "fromat", "format"),  # and --format and --out are missing
+    ("theory", ["r", "--out", "o", "--num_noize", "3"], "num_noize", "num_noise"),
+]
+
+
+def main_of(command: str):
+    return importlib.import_module(MAINS.get(command, f"fastmagn.{command}")).main
+
+
+def test_every_command_is_here():
+    assert {command for command, *_ in MISSPELT} == set(VERBS)
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "option", "known"),
+    MISSPELT,
+    ids=[f"{command} {' '.join(arguments)}" for command, arguments, *_ in MISSPELT],
+)
+def test_a_misspelt_option_is_named_with_the_nearest(command, arguments, option, known):
+    with pytest.raises(InputError) as error:
+        main_of(command)(arguments)
+    expected = f"--{option}: is not an option of python -m fastmagn.{command}. Did you mean {known!r}?"
+    assert str(error.value) == expected
+
+
+@pytest.mark.parametrize("command", VERBS)
+def test_an_option_like_no_other_is_named(command):
+    with pytest.raises(InputError) as error:
+        main_of(command)(["--zzqqxx", "1"])
+    program = f"python -m fastmagn.{command}"
+    assert str(error.value) == f"--zzqqxx: is not an option of {program}. {program} --help lists all options."
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "fragments"),
+    [
+        ("evaluate", [], ["--run", "--logits", "required"]),
+        ("evaluate", ["--run_dir", "r", "--logits", "l"], ["--logits: not allowed with argument --run/--run_dir"]),
+        ("export", ["--run", "r", "--out", "o.onnx"], ["format", "required"]),
+        ("export", ["--run", "r", "--format", "onxx", "--out", "o.onnx"], ["onxx", "safetensors"]),
+        ("theory", ["r", "--out", "o", "--num_images", "few"], ["num_images", "few"]),
+        ("sweep", ["--num_trials", "few"], ["--num_trials: invalid int value: 'few'"]),
+    ],
+)
+def test_a_missing_or_wrong_value_is_one_line(command, arguments, fragments):
+    with pytest.raises(InputError) as error:
+        main_of(command)(arguments)
+    assert "\n" not in str(error.value)
+    assert "is not an option" not in str(error.value)
+    for fragment in fragments:
+        assert fragment in str(error.value)
+
+
+def test_a_misspelt_field_of_a_corruption_file_is_named(tmp_path):
+    file = tmp_path / "set.yaml"
+    file.write_text("num_imges: 3\n")
+    with pytest.raises(InputError, match="Did you mean 'num_images'"):
+        main_of("corrupt")(["--config", str(file), "--out", "o"])
+
+
+def test_a_config_of_values():
+    values = plain(Config(method="magn"))
+    del values["eval"], values["train"]["epochs"]
+    assert config_of(values) == Config(method="magn")
+    with pytest.raises(InputError, match=r"train\.epochs: got 0; expected 1 or more"):
+        config_of({"train": {"epochs": 0}})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"colour": "red"}, "config: colour: is not a field of this version."),
+        ({"train": {"epoch": 3}}, "config: train.epoch: is not a field of this version. Did you mean 'train.epochs'?"),
+        ({"train": {"epochs": "many"}}, "config: this version cannot read it "),
+        ({"train": "other.yaml"}, "config: train: is not a mapping of its fields."),
+        ({"data": {"class_path": "payload.X"}}, "config: data.class_path: is not a field of this version."),
+        ({"data.class_path": "payload.X"}, "config: data.class_path: is not a field of this version."),
+        ({"data": "{class_path: payload.X}"}, "config: data: is not a mapping of its fields."),
+        ({"run_dir": {"class_path": "payload.X"}}, "config: this version cannot read it "),
+        ({"train": {"compile": "{class_path: payload.X}"}}, "config: this version cannot read it "),
+    ],
+)
+def test_values_of_unknown_origin_run_no_code_and_name_no_file(values, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "payload.py").write_text("open('marker', 'w').close()\nclass X: pass\n")
+    (tmp_path / "other.yaml").write_text("epochs: 3\n")
+    with pytest.raises(InputError) as error:
+        config_of(values)
+    assert message in str(error.value)
+    assert not (tmp_path / "marker").exists()

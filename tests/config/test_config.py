@@ -1,0 +1,361 @@
+"""The command line, the YAML files and their errors."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fastmagn.config.command_line import parse_config
+from fastmagn.config.schema import (
+    AttackConfig,
+    AugmentConfig,
+    Config,
+    EvalConfig,
+    LossConfig,
+    MixingConfig,
+    OptimConfig,
+    TrainConfig,
+)
+from fastmagn.config.text import flatten, plain, to_yaml
+from fastmagn.data import DATASETS
+from fastmagn.errors import InputError
+from fastmagn.methods.table import METHODS
+from fastmagn.models import MODELS
+
+ROOT = Path(__file__).parent.parent.parent
+CONFIGS = sorted(  # a sweep's file is of another kind: tests/sweeping/test_definition.py
+    path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name != "sweeps"
+)
+
+
+def parse(*arguments: str) -> Config:
+    return parse_config(list(arguments), "prog", "A test.")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT / "configs")))
+def test_every_shipped_config_loads_and_names_what_exists(path):
+    config = parse("--config", str(path))
+    assert config.method in METHODS
+    assert config.model.name in MODELS
+    assert config.data.name in DATASETS
+    given = yaml.safe_load(path.read_text())
+    flat = flatten(config)
+    for section, fields in given.items():
+        for name, value in fields.items() if isinstance(fields, dict) else ():
+            assert flat[f"{section}.{name}"] == value
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("digits_quickstart", "digits_quickstart.yaml"),
+        ("cifar10_small_cpu.yaml", "cifar10_small_cpu.yaml"),
+        ("configs/cifar10_small_cpu.yaml", "cifar10_small_cpu.yaml"),
+        ("paper/table1/magn", "paper/table1/magn.yaml"),
+        ("configs/paper/table4/sigma_max_0.4", "paper/table4/sigma_max_0.4.yaml"),
+    ],
+)
+def test_a_shipped_config_is_found_by_its_name(name, path, tmp_path, monkeypatch):
+    wanted = parse("--config", str(ROOT / "configs" / path))
+    monkeypatch.chdir(tmp_path)
+    assert parse("--config", name) == parse(f"--config={name}") == wanted
+
+
+def test_a_file_that_is_here_goes_before_a_shipped_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("digits_quickstart.yaml").write_text("method: rse\n")
+    assert parse("--config", "digits_quickstart.yaml").method == "rse"
+    assert parse("--config", "digits_quickstart") == Config()
+    assert parse("--config", "method: trades").method == "trades", "YAML itself"
+
+
+def test_no_argument_is_the_quickstart():
+    assert parse() == Config()
+    assert parse("--config", str(ROOT / "configs" / "digits_quickstart.yaml")) == Config()
+
+
+def test_the_quickstart_file_holds_every_field_with_its_default():
+    given = yaml.safe_load((ROOT / "configs" / "digits_quickstart.yaml").read_text())
+    assert given == plain(Config())
+
+
+@pytest.mark.parametrize(("name", "num_classes"), [("cifar10", 10), ("cifar100", 100)])
+def test_the_papers_recipe(name, num_classes):
+    """Section 4 of the paper, and the design's decisions where the paper is silent."""
+    config = parse("--config", str(ROOT / "configs" / f"{name}_magn_augmix.yaml"))
+    assert (config.method, config.data.name, config.model.name) == ("magn_augmix", name, "resnet18")
+    assert (config.train.epochs, config.train.batch_size) == (150, 512)
+    assert config.optim == OptimConfig(
+        lr=0.1, momentum=0.9, weight_decay=5e-4, schedule="step", step_epochs=50, step_factor=0.1
+    )
+    assert config.loss == LossConfig(consistency_weight=3, jsd_weight=12)
+    assert config.augment == AugmentConfig(
+        aug_severity=10,
+        random_aug_severity=True,
+        sigma_max=0.2,
+        crop_padding_px=4,
+        horizontal_flip=True,
+        color_jitter=0.25,
+        rotation_deg=2,
+        mixture_width=3,
+        mixture_depth=-1,
+        num_noise_samples=1,
+    )
+
+
+PAPER_METHODS = ("standard", "at", "trades", "rse", "augmix", "magn", "magn_augmix")
+PAPER = ROOT / "configs" / "paper"
+
+
+def paper_rows() -> dict[str, tuple[str, str, str]]:
+    """The paper's tables: file -> data set, network, method."""
+    rows = {}
+    for table, data in (("table1", "cifar10"), ("table5", "cifar100")):
+        rows |= {f"{table}/{method}": (data, "resnet18", method) for method in PAPER_METHODS}
+        for network in ("densenet121", "inception_v3"):
+            for method in ("standard", "augmix", "magn_augmix"):
+                rows[f"table2_3/{data}_{network}_{method}"] = (data, network, method)
+    for name in ("sigma_max_0.4", "consistency_weight_5", "jsd_weight_10"):
+        rows[f"table4/{name}"] = ("cifar10", "resnet18", "magn_augmix")
+    return rows
+
+
+def test_every_row_of_the_papers_tables_has_its_file_and_no_file_is_left_over():
+    for file, row in paper_rows().items():
+        config = parse("--config", str(PAPER / f"{file}.yaml"))
+        assert (config.data.name, config.model.name, config.method) == row
+    tables = {str(path.relative_to(PAPER).with_suffix("")) for path in PAPER.glob("table*/*.yaml")}
+    assert tables == paper_rows().keys()
+
+
+def test_paper_configs_differ_in_what_they_are_about_only():
+    recipe = parse("--config", str(ROOT / "configs" / "cifar10_magn_augmix.yaml"))
+    folders = set()
+    for path in [*PAPER.glob("table*/*.yaml"), *PAPER.glob("rivals/*.yaml")]:
+        config = parse("--config", str(path))
+        assert (config.train, config.optim, config.eval) == (recipe.train, recipe.optim, recipe.eval), path
+        if config.method == "augmix":
+            assert (config.augment.aug_severity, config.augment.random_aug_severity) == (3, False)
+        for name in ("crop_padding_px", "horizontal_flip", "color_jitter", "rotation_deg", "mixture_width", "backend"):
+            assert getattr(config.augment, name) == getattr(recipe.augment, name), path
+        assert config.mixing.cutout_px == (8 if path.stem == "cifar100_cutout" else 16)
+        folders.add(config.run_dir or (config.data.name, config.method, config.model.name))
+    assert len(folders) == len([*PAPER.glob("table*/*.yaml"), *PAPER.glob("rivals/*.yaml")])
+    assert parse("--config", str(PAPER / "table1" / "magn_augmix.yaml")) == recipe
+    recipe_100 = parse("--config", str(ROOT / "configs" / "cifar100_magn_augmix.yaml"))
+    assert parse("--config", str(PAPER / "table5" / "magn_augmix.yaml")) == recipe_100
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("sigma_max_0.4", (3, 12, 0.4)),
+        ("consistency_weight_5", (5, 12, 0.2)),
+        ("jsd_weight_10", (3, 10, 0.2)),
+    ],
+)
+def test_table_4_changes_one_value(name, changed):
+    config = parse("--config", str(PAPER / "table4" / f"{name}.yaml"))
+    assert (config.loss.consistency_weight, config.loss.jsd_weight, config.augment.sigma_max) == changed
+
+
+def test_the_papers_attack_and_noise():
+    """Section 4: 8/255, 7 steps of 2.5 epsilon / 7, sigma 0.1 for RSE; equation (3)'s lambda is the design's 3."""
+    for table in ("table1", "table5"):
+        for method in ("at", "trades"):
+            attack = parse("--config", str(PAPER / table / f"{method}.yaml")).attack
+            assert (attack.epsilon, attack.steps, attack.step_scale) == (8 / 255, 7, 2.5)
+        assert parse("--config", str(PAPER / table / "trades.yaml")).loss.trades_weight == 3
+        rse = parse("--config", str(PAPER / table / "rse.yaml"))
+        assert (rse.augment.rse_sigma, rse.eval.rse_draws) == (0.1, 10)
+
+
+def test_arguments_override_the_file_in_order():
+    path = str(ROOT / "configs" / "cifar10_magn_augmix.yaml")
+    config = parse("--config", path, "--method", "standard", "--train.seed", "7", "--data.dir", "elsewhere")
+    assert (config.method, config.train.seed, str(config.data.dir)) == ("standard", 7, "elsewhere")
+    assert config.train.epochs == 150
+
+
+def test_resolved_yaml_reads_back_equal(tmp_path):
+    config = parse(
+        "--method", "magn", "--run_dir", str(tmp_path / "a b"), "--train.compile", "true", "--optim.lr", "1e-3"
+    )
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml(config))
+    assert parse("--config", str(path)) == config
+
+
+def test_print_config_prints_yaml_that_loads(capsys, tmp_path):
+    with pytest.raises(SystemExit) as stop:
+        parse("--method", "magn", "--print_config")
+    assert stop.value.code == 0
+    path = tmp_path / "printed.yaml"
+    path.write_text(capsys.readouterr().out)
+    assert parse("--config", str(path)) == dataclasses.replace(Config(), method="magn")
+
+
+def test_help_describes_every_field(capsys):
+    with pytest.raises(SystemExit):
+        parse("--help")
+    text = " ".join(capsys.readouterr().out.split())
+    for name in flatten(Config()):
+        assert f"--{name}" in text, name
+    sections = (AttackConfig, AugmentConfig, EvalConfig, LossConfig, MixingConfig, OptimConfig, TrainConfig)
+    for section in (Config, *sections):
+        for field in dataclasses.fields(section):
+            if dataclasses.is_dataclass(field.type):
+                continue
+            assert f"{field.name}:" in section.__doc__, f"{section.__name__}.{field.name} has no sentence"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--augment.aug_severity", "12"], "augment.aug_severity: got 12; expected 1..10."),
+        (["--augment.mixture_depth", "0"], "augment.mixture_depth: got 0; expected -1 (drawn from 1, 2, 3) or 1..8."),
+        (["--augment.color_jitter", "1.5"], "augment.color_jitter: got 1.5; expected 0..1."),
+        (["--train.epochs", "0"], "train.epochs: got 0; expected 1 or more."),
+        (["--train.seed", "-1"], "train.seed: got -1; expected 0..2^64 - 1."),
+        (["--optim.lr", "0"], "optim.lr: got 0.0; expected a number above 0."),
+        (["--optim.lr", ".nan"], "optim.lr: got nan; expected a number above 0."),
+        (["--augment.rse_sigma", "-1"], "augment.rse_sigma: got -1.0; expected 0..10."),
+        (["--mixing.cutout_px", "15"], "mixing.cutout_px: got 15; expected an even number in 2..256."),
+        (["--mixing.mixup_alpha", "0"], "mixing.mixup_alpha: got 0.0; expected a number above 0, up to 100."),
+        (["--mixing.cutmix_alpha", "-1"], "mixing.cutmix_alpha: got -1.0; expected a number above 0, up to 100."),
+        (["--mixing.cutmix_probability", "2"], "mixing.cutmix_probability: got 2.0; expected 0..1."),
+        (["--attack.epsilon", "8"], "attack.epsilon: got 8.0; expected 0..1."),
+        (["--attack.steps", "0"], "attack.steps: got 0; expected 1 or more."),
+        (["--attack.step_scale", "0"], "attack.step_scale: got 0.0; expected a number above 0."),
+        (["--loss.jsd_weight", "-1"], "loss.jsd_weight: got -1.0; expected 0 or more."),
+        (["--loss.trades_weight", "-1"], "loss.trades_weight: got -1.0; expected 0 or more."),
+        (["--eval.rse_draws", "0"], "eval.rse_draws: got 0; expected 1 or more."),
+        (["--eval.num_bins", "0"], "eval.num_bins: got 0; expected 1 or more."),
+        (["--data.num_validation_images", "-5"], "data.num_validation_images: got -5; expected 0 or more."),
+    ],
+)
+def test_a_value_out_of_range_is_one_line_with_the_fields_name(arguments, message):
+    with pytest.raises(InputError) as error:
+        parse(*arguments)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragments"),
+    [
+        (["--augment.aug_sevrity", "2"], ["--augment.aug_sevrity", "Did you mean 'augment.aug_severity'?"]),
+        (["--train.epochs", "many"], ['"train.epochs"', "many"]),
+        (["--train.amp", "fp8"], ['"train.amp"', "fp8", "bf16"]),
+        (["--train.compile", "maybe"], ['"train.compile"', "maybe"]),
+        (["stray"], ["stray"]),
+        (["--config", "nowhere.yaml"], ["nowhere.yaml", "does not exist"]),
+        (["--config", "paper/table1/magm"], ["paper/table1/magm does not exist", "Did you mean 'paper/table1/magn', "]),
+        (["--config", "configs/digits_quikstart.yaml"], ["Did you mean 'digits_quickstart'?"]),
+    ],
+)
+def test_a_typo_on_the_command_line_is_named(arguments, fragments):
+    with pytest.raises(InputError) as error:
+        parse(*arguments)
+    assert "\n" not in str(error.value)
+    for fragment in fragments:
+        assert fragment in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "fragments"),
+    [
+        ("augment:\n  aug_sevrity: 3\n", ["augment", "aug_sevrity", "Did you mean 'augment.aug_severity'?"]),
+        ("augmnt:\n  aug_severity: 3\n", ["augmnt", "Did you mean 'augment.aug_severity'?"]),
+        ("metod: magn\n", ["metod", "Did you mean 'method'?"]),
+        ("augment:\n  aug_severity: [3\n", ["line 2"]),
+        ("augment:\n  aug_severity: three\n", ["augment.aug_severity", "three"]),
+        ("train:\n  batch_size: 1.5\n", ["train.batch_size", "1.5"]),
+        ("!!python/object/apply:os.system ['touch pwned']\n", ["python/object/apply"]),
+    ],
+)
+def test_a_typo_in_yaml_is_named(text, fragments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(InputError) as error:
+        parse("--config", "bad.yaml")
+    assert "\n" not in str(error.value)
+    for fragment in fragments:
+        assert fragment in str(error.value)
+    assert not (tmp_path / "pwned").exists()
+
+
+def write_chain(folder: Path) -> None:
+    (folder / "deltas").mkdir()
+    (folder / "root.yaml").write_text("method: magn\naugment:\n  aug_severity: 7\n  sigma_max: 0.4\n")
+    (folder / "deltas" / "middle.yaml").write_text("augment:\n  sigma_max: 1e-1\nbase: ../root.yaml  # the recipe\n")
+    (folder / "deltas" / "leaf.yaml").write_text("# no more than\nbase: 'middle.yaml'\n")
+    (folder / "deltas" / "other.yaml").write_text("base: middle.yaml\nmethod: at\naugment:\n  rotation_deg: 0\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("root.yaml", ("magn", 7, 0.4, 2.0)),
+        ("deltas/middle.yaml", ("magn", 7, 0.1, 2.0)),
+        ("deltas/leaf.yaml", ("magn", 7, 0.1, 2.0)),
+        ("deltas/other.yaml", ("at", 7, 0.1, 0.0)),
+    ],
+)
+def test_a_base_is_what_a_file_starts_from(name, expected, tmp_path):
+    write_chain(tmp_path)
+    path = str(tmp_path / name)
+    for arguments in (["--config", path], [f"--config={path}"]):
+        config = parse(*arguments, "--train.seed", "3")
+        augment = config.augment
+        assert (config.method, augment.aug_severity, augment.sigma_max, augment.rotation_deg) == expected
+        assert config.train.seed == 3
+    resolved = tmp_path / "config.yaml"
+    resolved.write_text(to_yaml(config))
+    assert "base" not in yaml.safe_load(resolved.read_text())
+    assert parse("--config", str(resolved)) == config
+    overridden = parse("--augment.sigma_max", "0.7", "--config", path, "--augment.aug_severity", "1")
+    assert (overridden.augment.sigma_max, overridden.augment.aug_severity) == (expected[2], 1)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (
+            {"a.yaml": "base: a.yaml\n"},
+            "a.yaml: base: got 'a.yaml', which leads back to itself; expected a file without",
+        ),
+        (
+            {
+                "a.yaml": "base: b.yaml\nmethod: at\n",
+                "b.yaml": "method: at\nbase: c.yaml\n",
+                "c.yaml": "base: ./a.yaml\n",
+            },
+            "c.yaml: base: got './a.yaml', which leads back to itself; expected a file without this one.",
+        ),
+        (
+            {"a.yaml": "base: no.yaml\n"},
+            "a.yaml: base: got 'no.yaml'; expected a YAML file, but no.yaml is not a file.",
+        ),
+        ({"a.yaml": "base:\n"}, "a.yaml: base: got ''; expected a YAML file, but . is not a file."),
+        ({"a.yaml": "base: b.yaml\n", "b.yaml": "metod: at\n"}, "Did you mean 'method'?"),
+        ({"a.yaml": "base: b.yaml\nmetod: at\n", "b.yaml": "method: at\n"}, "Did you mean 'method'?"),
+        ({"a.yaml": "train:\n  base: b.yaml\n", "b.yaml": "method: at\n"}, "'train' does not accept option 'base'"),
+    ],
+)
+def test_a_base_that_cannot_be_is_one_clear_error(files, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(InputError) as error:
+        parse("--config", "a.yaml")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_configs_are_frozen_and_plain_is_json_like():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().method = "magn"
+    values = plain(Config())
+    assert values["data"]["dir"] == "data"
+    assert values["eval"]["corrupted_dir"] is None

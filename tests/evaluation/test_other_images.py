@@ -1,0 +1,193 @@
+"""Images of some of a run's classes from elsewhere: the command against loops in float64, and what it refuses."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fastmagn.config.command_line import parse_config
+from fastmagn.data import load_images
+from fastmagn.errors import InputError
+from fastmagn.evaluate import main
+from fastmagn.evaluation.class_mapping import read_mapping
+from fastmagn.evaluation.trained import load_run
+from fastmagn.training.run import train
+from tests.helpers.small_runs import config_for
+
+BINS = 4
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("other_images") / "run"
+    arguments = ["--train.max_steps", "12", "--train.amp", "float32", "--device", "cpu"]
+    train(config_for(arguments, run_dir, "--eval.num_images", "4", "--eval.corruption_set", "c15"))
+    return run_dir
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Twelve digits each of three classes, under other names: seven, and two and deux for the same class."""
+    images = load_images("digits", "data")
+    for name, label, skip in (("seven", 7, 0), ("two", 2, 0), ("deux", 2, 12), ("4", 4, 0)):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for i in np.flatnonzero(images.test_labels == label)[skip : skip + 12]:
+            Image.fromarray(images.test_images_u8[i]).save(tmp_path / "images" / name / f"{i:04}.png")
+    (tmp_path / "images" / ".hidden").mkdir()
+    (tmp_path / "images" / "README.txt").write_text("not a class")
+    return tmp_path / "images"
+
+
+CLASSES = {"seven": "7", "two": "2", "deux": "2"}
+
+
+@pytest.fixture
+def classes(tmp_path):
+    (tmp_path / "classes.json").write_text(json.dumps(CLASSES))
+    return tmp_path / "classes.json"
+
+
+def plain_measures(run_dir, folder) -> dict[str, tuple[float, float]]:
+    """Accuracy and RMS calibration error among all ten classes, and among 2, 4 and 7, image by image in float64."""
+    config = parse_config(["--config", str(run_dir / "config.yaml")], "test", "A test.")
+    model = load_run(run_dir, config=config, image_set=load_images("digits", "data")).network.double().eval()
+    outcomes = {"all_classes": [], "own_classes": []}
+    for path in sorted(folder.glob("[a-z0-9]*/*.png")):
+        label = int(CLASSES.get(path.parent.name, path.parent.name))
+        pixels = torch.tensor(np.asarray(Image.open(path)), dtype=torch.float64).permute(2, 0, 1)[None] / 255
+        with torch.no_grad():
+            logits = model(pixels)[0].tolist()
+        for name, members in (("all_classes", range(10)), ("own_classes", (2, 4, 7))):
+            exponentials = {k: math.exp(logits[k]) for k in members}
+            best = max(members, key=lambda k: logits[k])
+            outcomes[name].append((best == label, exponentials[best] / sum(exponentials.values())))
+    return {name: (sum(right for right, _ in group) / len(group), plain_rms(group)) for name, group in outcomes.items()}
+
+
+def plain_rms(group: list[tuple[bool, float]]) -> float:
+    total = 0.0
+    for i in range(BINS):
+        members = [o for o in group if i / BINS <= o[1] < (i + 1) / BINS or (i == BINS - 1 and o[1] == 1)]
+        if members:
+            gap = sum(right for right, _ in members) / len(members) - sum(c for _, c in members) / len(members)
+            total += len(members) / len(group) * gap**2
+    return math.sqrt(total)
+
+
+def test_measures_equal_plain_loops(run_dir, folder, classes, tmp_path, capsys):
+    out = tmp_path / "out.json"
+    arguments = ["--run", str(run_dir), "--images", str(folder), "--classes", str(classes), "--out", str(out)]
+    assert main([*arguments, "--eval.num_bins", str(BINS), "--eval.batch_size", "11"]) == 0
+    entry = json.loads(out.read_text())["image_folders"][str(folder)]
+    expected = plain_measures(run_dir, folder)
+    for name, (accuracy, rms) in expected.items():
+        assert entry[name]["accuracy"] == pytest.approx(accuracy, abs=1e-9), name
+        assert entry[name]["rms_calibration_error"] == pytest.approx(rms, abs=1e-5), name
+    assert expected["own_classes"] != expected["all_classes"]
+    assert (entry["num_images"], entry["num_classes"], entry["num_unreadable"]) == (48, 3, 0)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"{folder}: 48 images of 3 classes" in printed
+    assert f"(as ImageNet-A and -R are published) {100 * expected['own_classes'][0]:.2f} %" in printed
+    assert f"among all 10 classes {100 * expected['all_classes'][0]:.2f} %" in printed
+
+
+def test_entries_are_added_to_the_results(run_dir, folder, classes, tmp_path):
+    out = tmp_path / "out.json"
+    out.write_text(json.dumps({"clean_accuracy": 0.5, "image_folders": {"another": {"num_images": 3}}}))
+    arguments = ["--run", str(run_dir), "--classes", str(classes), "--out", str(out)]
+    assert main([*arguments, "--images", str(folder)]) == 0
+    results = json.loads(out.read_text())
+    assert results["clean_accuracy"] == 0.5
+    assert results["image_folders"].keys() == {"another", str(folder)}
+
+
+def test_unreadable_files_are_left_out_and_counted(run_dir, folder, classes, tmp_path, capsys):
+    first, second = sorted((folder / "two").iterdir())[:2]
+    first.write_bytes(first.read_bytes()[:60])
+    second.write_text("no image")
+    out = tmp_path / "out.json"
+    arguments = ["--run", str(run_dir), "--images", str(folder), "--classes", str(classes), "--out", str(out)]
+    assert main([*arguments, "--eval.num_bins", str(BINS)]) == 0
+    entry = json.loads(out.read_text())["image_folders"][str(folder)]
+    assert (entry["num_images"], entry["num_unreadable"]) == (46, 2)
+    assert "warning: 2 image files cannot be read; they are left out." in capsys.readouterr().out
+    for path in (first, second):
+        path.unlink()
+    expected = plain_measures(run_dir, folder)["own_classes"]
+    assert entry["own_classes"]["accuracy"] == pytest.approx(expected[0], abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("classes.json", '{"a": "7", "b": "2"}'),
+        ("classes.yaml", "# folders\na: 7\nb: '2'\n"),
+        ("classes.yml", "{a: 7, b: 2}"),
+        ("classes.csv", "folder,class\na,7\n\nb, 2\n"),
+        ("classes.CSV", '\ufeffa,7\r\n"b","2"\r\n'),
+    ],
+)
+def test_mappings_of_each_kind(file, text, tmp_path):
+    (tmp_path / file).write_text(text)
+    assert read_mapping(tmp_path / file) == {"a": "7", "b": "2"}
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("classes.txt", "a 7", "classes.txt; expected a file named *.json, *.yaml, *.yml, *.csv."),
+        ("classes.json", '{"a": "7"', "classes.json: cannot be read as JSON ("),
+        ("classes.json", "[" * 100_000, "classes.json: cannot be read as JSON ("),
+        ("classes.json", '["a"]', "classes.json: holds a list; expected a class name for each folder name."),
+        ("classes.json", '{"a": ["7"]}', "got 'a': ['7']; expected a folder name and a class name."),
+        ("classes.yaml", "a: true", "got 'a': True; expected a folder name"),
+        ("classes.yaml", "a: [", "classes.yaml: cannot be read as YAML ("),
+        ("classes.yaml", "!!python/object/apply:os.system ['true']", "classes.yaml: line 1 has the tag"),
+        ("classes.csv", "a,7\nb", "classes.csv: cannot be read as CSV (line 2 has 1 columns, not 2)."),
+        ("classes.csv", "a,7\na,8", "(line 2 names folder 'a' again)"),
+        ("classes.csv", "a,\x00" + "x" * 200_000, "classes.csv: cannot be read as CSV ("),
+        ("classes.json", b"\xff\xfe\xff", "classes.json: cannot be read as JSON ("),
+        ("classes.json", None, "classes.json: cannot be read (No such file or directory)"),
+    ],
+)
+def test_a_mapping_that_is_none_is_one_clear_line(file, text, message, tmp_path):
+    if text is not None:
+        (tmp_path / file).write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(InputError) as error:
+        read_mapping(tmp_path / file)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 500 + len(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--images", "FOLDER"],
+            "3 of 4 class folders are none of the run's 10 classes: deux, seven, two; expect",
+        ),
+        (["--images", "FOLDER", "--classes", "OTHER"], "Did you mean '7'?"),
+        (["--images", "nowhere"], "nowhere: no such folder; expected one with CLASS/IMAGE in it, IMAGE one of *.jpg"),
+        (["--images", "FOLDER/seven"], "seven: has no class folders; expected CLASS/IMAGE in it, IMAGE one of *.jpg"),
+        (["--images", "EMPTY"], "1 of 1 class folders hold no image: 3; expected CLASS/IMAGE in it"),
+        (["--classes", "OTHER"], "expected none without --images DIR"),
+        (
+            ["--images", "FOLDER", "--corrupted", "set"],
+            "expected it with --run, without --corrupted",
+        ),
+    ],
+)
+def test_the_command_names_what_it_cannot_use(arguments, message, run_dir, folder, tmp_path):
+    (tmp_path / "empty" / "3").mkdir(parents=True)
+    (tmp_path / "other.csv").write_text("seven,77\ndeux,2\ntwo,2\n")
+    places = {"FOLDER": str(folder), "EMPTY": str(tmp_path / "empty"), "OTHER": str(tmp_path / "other.csv")}
+    for name, place in places.items():
+        arguments = [argument.replace(name, place) for argument in arguments]
+    with pytest.raises(InputError) as error:
+        main(["--run", str(run_dir), *arguments])
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)

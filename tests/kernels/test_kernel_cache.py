@@ -1,0 +1,95 @@
+"""Compiled kernels are kept on disk, follow every kernel source, and work where they cannot be kept."""
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from numba.core.caching import IndexDataCacheFile
+
+import fastmagn_kernels
+from fastmagn_kernels import compiling
+from fastmagn_kernels.compiling import jit
+
+SOURCES = Path(fastmagn_kernels.__file__).parent
+DRAW_SIGMA = """
+from fastmagn_kernels.random.draws import draw_sigma
+print(draw_sigma(0, 5, 0, 1, 2, 1.0), sum(draw_sigma.stats.cache_hits.values()))
+"""
+
+
+@pytest.mark.parametrize(
+    "fault", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("no compiled object")]
+)
+def test_a_kernel_that_cannot_be_kept_is_compiled_for_this_process(fault, monkeypatch):
+    tried = []
+
+    def refuse(self, key, data):
+        tried.append(key)
+        raise fault
+
+    monkeypatch.setattr(IndexDataCacheFile, "save", refuse)
+    twice = jit(lambda number: 2 * number)
+    assert twice(21) == 42
+    assert tried
+    assert twice(4) == 8
+
+
+def copy_of_the_kernels(folder: Path) -> Path:
+    return Path(shutil.copytree(SOURCES, folder / SOURCES.name, ignore=shutil.ignore_patterns("__pycache__")))
+
+
+def cache_folder_of(sources: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(compiling, "_SOURCES", sources)
+    return compiling.cache_folder.__wrapped__()
+
+
+def test_a_change_in_any_room_or_a_move_between_rooms_gives_another_cache(tmp_path, monkeypatch):
+    sources = copy_of_the_kernels(tmp_path)
+    files = sorted(sources.rglob("*.py"))
+    rooms = {path.relative_to(sources).parts[0] for path in files if path.parent != sources}
+    assert rooms == {"random", "augmix_cpu", "augmix_cuda", "corruptions"}
+    folders = [cache_folder_of(sources, monkeypatch)]
+    for path in files:
+        with path.open("a") as file:
+            file.write("\n")
+        folders.append(cache_folder_of(sources, monkeypatch))
+    (sources / "random" / "rng.py").rename(sources / "corruptions" / "rng.py")
+    folders.append(cache_folder_of(sources, monkeypatch))
+    assert len(set(folders)) == len(files) + 2
+    assert cache_folder_of(sources, monkeypatch) == folders[-1]
+
+
+def test_a_kernel_is_compiled_again_when_what_it_inlines_has_changed(tmp_path):
+    """numba by itself watches draws.py only, where the kernel is, and not rng.py, from which it inlines `uniform`."""
+    sources = copy_of_the_kernels(tmp_path)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+
+    def run() -> tuple[float, int]:
+        command = [sys.executable, "-c", DRAW_SIGMA]
+        shown = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
+        sigma, hits = shown.stdout.split()
+        return float(sigma), int(hits)
+
+    sigma, hits = run()
+    assert (0 < sigma < 1, hits) == (True, 0)
+    assert run() == (sigma, 1)
+    rng = sources / "random" / "rng.py"
+    changed = rng.read_text().replace("_TWO_TO_MINUS_32 = 2.0**-32", "_TWO_TO_MINUS_32 = 2.0**-33")
+    rng.write_text(changed)
+    assert run() == (sigma / 2, 0)
+
+
+def test_cuda_kernels_are_kept_in_the_same_folder(monkeypatch):
+    pytest.importorskip("numba_cuda", reason="needs numba-cuda: install 'fastmagn[test]'")
+    from numba import cuda
+
+    from fastmagn_kernels.augmix_cuda.compiling import jit_kernel
+
+    compile_later = cuda.jit  # without a signature it compiles nothing, and needs no device
+    monkeypatch.setattr(cuda, "jit", lambda signature, *, cache, **options: compile_later(cache=cache))
+    kernel = jit_kernel(lambda number: None, "void(int64)")
+    assert Path(kernel._cache.cache_path).parent == Path(compiling.cache_folder())

@@ -1,0 +1,100 @@
+"""Files and folders that are replaced: whole or not at all, and nothing is left beside them."""
+
+import errno
+import os
+import re
+import stat
+from pathlib import Path
+
+import pytest
+
+from fastmagn.machine.files import replace_file, replace_folder, write_text
+
+
+def write(path: Path, text: str, **options) -> None:
+    with replace_folder(path, **options) as folder:
+        write_text(folder / "text", text)
+
+
+@pytest.fixture
+def old(tmp_path) -> Path:
+    """A folder that is there already."""
+    write(tmp_path / "folder", "old")
+    return tmp_path / "folder"
+
+
+def test_a_folder_takes_the_place_of_the_old_one(old):
+    (old / "more").write_text("more")
+    write(old, "new")
+    assert os.listdir(old.parent) == ["folder"]
+    assert os.listdir(old) == ["text"]
+    assert (old / "text").read_text() == "new"
+
+
+def test_a_folder_that_is_not_finished_leaves_the_old_one(old):
+    def fail_halfway() -> None:
+        with replace_folder(old) as folder:
+            write_text(folder / "text", "new")
+            raise ValueError("half")
+
+    with pytest.raises(ValueError, match="half"):
+        fail_halfway()
+    assert os.listdir(old.parent) == ["folder"]
+    assert (old / "text").read_text() == "old"
+
+
+def test_a_rename_that_fails_leaves_the_old_one(old, monkeypatch):
+    rename = os.rename
+
+    def fail(source: Path, target: Path) -> None:
+        if ".partial-" in Path(source).name:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        write(old, "new")
+    assert os.listdir(old.parent) == ["folder"]
+    assert (old / "text").read_text() == "old"
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_file_is_not_replaced_by_a_folder(tmp_path, overwrite):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(NotADirectoryError):
+        write(tmp_path / "file", "new", overwrite=overwrite)
+    assert os.listdir(tmp_path) == ["file"]
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_without_overwriting_only_an_empty_folder_is_replaced(old):
+    with pytest.raises(OSError, match="not empty"):
+        write(old, "new", overwrite=False)
+    assert os.listdir(old.parent) == ["folder"]
+    assert (old / "text").read_text() == "old"
+    (old / "text").unlink()
+    write(old, "new", overwrite=False)
+    assert (old / "text").read_text() == "new"
+    assert os.listdir(old.parent) == ["folder"]
+
+
+def test_folders_that_cannot_be_flushed_are_no_obstacle(tmp_path, monkeypatch):
+    fsync = os.fsync
+
+    def refuse_folders(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse_folders)
+    write(tmp_path / "folder", "new")
+    assert (tmp_path / "folder" / "text").read_text() == "new"
+
+
+def test_a_partial_name_tells_processes_of_one_number_apart(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "getpid", lambda: 1)  # as in each of two containers
+    with replace_folder(tmp_path / "logits"), replace_folder(tmp_path / "logits"), replace_file(tmp_path / "a.json"):
+        names = sorted(os.listdir(tmp_path))
+    assert len(names) == 3
+    assert re.fullmatch(r"a\.json\.partial-1-[0-9a-f]{6}", names[0])
+    assert all(re.fullmatch(r"logits\.partial-1-[0-9a-f]{6}", name) for name in names[1:])

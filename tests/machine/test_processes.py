@@ -1,0 +1,173 @@
+"""Sharing rows out; training and evaluation on two processes against one; a worker that is killed."""
+
+import json
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastmagn.data import DeviceSource, load_images, split_validation
+from fastmagn.evaluation.run import evaluate_run
+from fastmagn.machine.processes import World, fresh_store
+from fastmagn.runs.paths import last_checkpoint
+from fastmagn.training.run import train
+from tests.helpers import smooth_network
+from tests.helpers.commands import call
+from tests.helpers.processes import LIMIT_S, ROOT, TWO_PROCESSES, run, start, wait_until
+from tests.helpers.small_runs import config_for, knows_the_network, results, rows, state, weights
+from tests.helpers.tiers import slow_but
+
+
+@given(st.integers(0, 1000), st.integers(1, 16))
+def test_shares_cover_all_rows_once_in_order_and_evenly(num_rows, size):
+    shares = [World(rank, size).share(num_rows) for rank in range(size)]
+    assert [row for share in shares for row in range(share.start, share.stop)] == list(range(num_rows))
+    sizes = [share.stop - share.start for share in shares]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def met(store, size, order):
+    """The stores of `size` processes that come to the meeting in this order, a moment between them."""
+    with ThreadPoolExecutor(size) as pool:
+        coming = {}
+        for rank in order:
+            coming[rank] = pool.submit(fresh_store, store.clone() if hasattr(store, "clone") else store, rank, size)
+            time.sleep(0.05)
+        return [coming[rank].result(60) for rank in range(size)]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
+def test_processes_started_anew_share_a_store_without_what_was_left_in_it(order):
+    """Whoever comes first, also where one of the attempt before never came."""
+    store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    first = met(store, 3, (0, 1, 2))
+    first[0].set("address", "old")
+    assert first[1].get("address") == first[2].get("address") == b"old"
+    store.set("meeting/asks/1", "a process that was killed while it waited")
+    second = met(store, 3, order)
+    assert not any(part.check(["address"]) for part in second)
+    second[0].set("address", "new")
+    assert second[1].get("address") == second[2].get("address") == b"new"
+
+
+SHORT = ["--train.batch_size", "64", "--device", "cpu", "--train.amp", "float32", "--eval.num_images", "20"]
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_two_processes_measure_what_one_does(tmp_path, monkeypatch, capsys):
+    run_dir = tmp_path / "run"
+    arguments = ["--train.max_steps", "20", "--device", "cpu", "--train.amp", "float32"]
+    alone = train(config_for(arguments, run_dir, "--eval.num_images", "31"))
+    command = [*TWO_PROCESSES, "-m", "fastmagn.evaluate", "--run_dir", str(run_dir), "--save_logits"]
+    done = run(command, tmp_path)
+    assert done.stdout.count("clean accuracy") == 1  # rank 0 alone prints
+    together = json.loads((run_dir / "evaluation.json").read_text())
+    assert together["num_images"] == 31
+    for name in ("clean_accuracy", "corruption_accuracy", "mca"):
+        assert together[name] == alone[name], name
+    assert together["reliability"]["corrupt"]["count"] == alone["reliability"]["corrupt"]["count"]
+    for name in ("clean", "corrupt"):
+        assert together["rms_calibration_error"][name] == pytest.approx(alone["rms_calibration_error"][name], abs=1e-6)
+    monkeypatch.chdir(tmp_path)
+    call(["fastmagn.evaluate", "--logits", run_dir / "logits"], capsys)
+    from_logits = json.loads((run_dir / "logits" / "evaluation.json").read_text())
+    for name in ("clean_accuracy", "corruption_accuracy", "mca", "rms_calibration_error", "calibration", "reliability"):
+        assert from_logits[name] == together[name], name
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("bn_views", slow_but(["joint", "per_view"], "joint"))
+def test_two_processes_train_what_one_does(bn_views, tmp_path, monkeypatch):
+    """Twenty steps at the same global batch; batch normalisation over both processes' images; and the evaluation."""
+    knows_the_network(monkeypatch)
+    arguments = [*SHORT, "--train.max_steps", "20", "--model.name", "smooth", "--model.bn_views", bn_views]
+    arguments += ["--model.sync_bn", "true", "--optim.schedule", "step", "--optim.lr", "0.05"]
+    alone = train(config_for(arguments, tmp_path / "alone"))
+    command = [*TWO_PROCESSES, "-m", smooth_network.__name__, *arguments, "--run_dir", str(tmp_path / "two")]
+    done = run(command, ROOT)
+    assert "by 2 processes" in done.stdout
+    assert done.stdout.count("clean accuracy") == 1  # rank 0 alone prints
+    first, second = weights(tmp_path / "alone"), weights(tmp_path / "two")
+    for name, value in first.items():
+        difference = (second[name].double() - value.double()).abs().max().item()
+        assert difference < 1e-5, name
+    for one, two in zip(rows(tmp_path / "alone"), rows(tmp_path / "two"), strict=True):
+        for name in ("loss", "cross_entropy", "consistency", "jensen_shannon", "train_accuracy"):
+            assert two[name] == pytest.approx(one[name], rel=1e-4), name
+    together = results(tmp_path / "two")
+    assert together["num_processes"] == 2
+    assert together["num_images"] == alone["num_images"] == 20
+    measured = evaluate_run(tmp_path / "two", config_for(arguments, tmp_path / "two"))
+    for name in ("clean_accuracy", "corruption_accuracy", "mca"):
+        assert together[name] == measured[name], name
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_a_killed_worker_is_restarted_and_the_run_goes_on(tmp_path):
+    run_dir = tmp_path / "run"
+    options = ("--max-restarts", "1", "--monitor-interval", "0.1")
+    arguments = ["--train.epochs", "2", "--train.checkpoint_every_steps", "3", "--resume", "never"]
+    command = [*TWO_PROCESSES, *options, "-m", "fastmagn.train", *SHORT, *arguments, "--run_dir", str(run_dir)]
+    process = start(command, tmp_path)
+    wait_until(last_checkpoint(run_dir).exists, process)
+    os.kill(children_of(process.pid)[-1], signal.SIGKILL)
+    output, errors = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 0, errors
+    assert "resumed at epoch" in output
+    assert [row["epoch"] for row in rows(run_dir)] == [0, 1]
+    assert results(run_dir)["steps"] == 2 * (len(load_images("digits", Path()).train_labels) // 64)
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_sigterm_stops_all_processes_at_one_step_with_a_checkpoint(tmp_path):
+    run_dir = tmp_path / "run"
+    command = [*TWO_PROCESSES, "-m", smooth_network.__name__, *SHORT, "--model.name", "smooth", "--train.epochs", "500"]
+    command += ["--run_dir", str(run_dir), "--train.checkpoint_every_steps", "3"]
+    process = start(command, ROOT)
+    wait_until(last_checkpoint(run_dir).exists, process)
+    process.terminate()
+    output, errors = process.communicate(timeout=LIMIT_S)
+    assert "interrupted; the same command resumes from the last checkpoint" in output, errors
+    assert errors.count("interrupted by SIGTERM") == 2
+    step = state(run_dir)["step"]
+    done = run([*command, "--train.max_steps", str(step + 2)], ROOT)
+    assert "resumed at epoch" in done.stdout
+    assert state(run_dir)["step"] == step + 2
+
+
+def children_of(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in children]
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_a_batch_that_the_processes_do_not_divide_is_refused(tmp_path):
+    arguments = [*SHORT, "--train.batch_size", "33", "--run_dir", str(tmp_path / "run")]
+    done = run([*TWO_PROCESSES, "-m", "fastmagn.train", *arguments], tmp_path, expect=1)
+    message = "train.batch_size: got 33; expected a multiple of 2, for 2 processes with 1 accumulation steps each."
+    assert f"error: {message}" in done.stderr
+    assert not last_checkpoint(tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("share", [slice(0, 8), slice(8, 16), slice(3, 5)])
+def test_a_share_of_the_source_is_those_rows_of_the_whole(share):
+    image_set = load_images("digits", Path())
+    part, _ = split_validation(image_set, 0, 0)
+    whole = DeviceSource(part, batch_size=16, seed=3, device="cpu")
+    mine = DeviceSource(part, batch_size=16, seed=3, device="cpu", share=share)
+    assert mine.steps_per_epoch == whole.steps_per_epoch
+    for ours, all_rows in zip(mine.batches(1, 5), whole.batches(1, 5), strict=True):
+        assert torch.equal(ours.images, all_rows.images[share])
+        assert torch.equal(ours.labels, all_rows.labels[share])
+        assert (ours.indices == all_rows.indices[share]).all()

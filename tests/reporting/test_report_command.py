@@ -1,0 +1,171 @@
+"""The report command: its folder, its data, its messages."""
+
+import csv
+import json
+import os
+import re
+
+import pytest
+
+import fastmagn.reporting.document as document
+from fastmagn.errors import InputError
+from fastmagn.report import main
+from fastmagn.reporting.document import make_report, to_data, to_text, write_report
+from tests.helpers.commands import call
+from tests.helpers.report_folders import C19, rewrite
+
+
+def files_below(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def no_drawing(monkeypatch):
+    """Figures cost seconds; most tests need only their places."""
+    monkeypatch.setattr(document, "to_files", lambda figure: {"png": b"png", "svg": b"svg"})
+
+
+def test_the_whole_report(fake_run, tmp_path, capsys):
+    paths = [fake_run("a"), fake_run("b", 0.9, method="my_method", data="digits"), fake_run("c", data="digits")]
+    unfinished = fake_run("d")
+    (unfinished / "results.json").unlink()
+    out = tmp_path / "deep" / "report"
+    assert main([*map(str, [*paths, unfinished]), "--out", str(out)]) == 0
+    printed = capsys.readouterr()
+    assert printed.err.startswith(f"warning: {unfinished}: has no results.json")
+    assert printed.err.count("\n") == 1
+    assert "my_method" in printed.out
+    assert "JPEG compression" in printed.out
+    assert printed.out.endswith(f"written to {out / 'report.html'}\n")
+    files = files_below(out)
+    data = json.loads(files["report.json"])
+    assert sorted(files) == data["files"]
+    assert all(files.values())
+    assert [item["name"] for item in data["data_sets"]] == ["cifar10", "digits"]
+    text = files["report.md"].decode()
+    for picture in re.findall(r"!\[.*?\]\((.*?)\)", text):
+        assert picture in files
+    assert text.count("](figures/") == len([name for name in files if name.endswith(".png")])
+    for kind in ("md", "csv", "tex"):
+        assert f"tables/digits_resnet18_corruptions.{kind}" in files
+    lines = list(csv.reader(files["tables/digits_resnet18_corruptions.csv"].decode().splitlines()))
+    assert lines[1] == ["Clean", "90.0000", "", "1", "90.0000", "", "1"]
+    assert f"{unfinished}: has no results.json" in text
+    for path in paths:
+        assert f"--run_dir {path}" in text
+    assert os.listdir(out.parent) == ["report"]
+
+
+def test_the_data_hold_everything_as_fractions(fake_run):
+    report = make_report([fake_run("a", 0.75), fake_run("b", 0.85, seed=1)])
+    data = json.loads(json.dumps(to_data(report), allow_nan=False))
+    (data_set,) = data["data_sets"]
+    assert [run["seed"] for run in data_set["runs"]] == [0, 1]
+    first = data_set["runs"][0]
+    assert first["environment"]["commit"] == "0123456789ab"
+    assert first["config"]["train"]["seed"] == 0
+    assert first["command"].startswith("python -m fastmagn.train --method standard ")
+    assert first["mca"] == {name: pytest.approx(0.75) for name in ("c15", "c18", "c19")}
+    table = next(table for table in data_set["tables"] if table["name"] == "cifar10_resnet18_corruptions_paper")
+    row = next(row for row in table["rows"] if row["labels"] == ["mCA c18"])
+    assert row["cells"] == [
+        {
+            "mean": pytest.approx(0.8),
+            "sd": pytest.approx(0.1 / 2**0.5),
+            "num_runs": 2,
+            "paper": pytest.approx(0.7747),
+            "difference": pytest.approx(0.0253),
+            "is_best": False,
+        }
+    ]
+    profile = next(figure for figure in data_set["figures"] if figure["kind"] == "corruption_profile")
+    assert profile["series"][0]["accuracy"] == {name: pytest.approx(0.8) for name in C19}
+
+
+def test_the_same_runs_give_the_same_bytes_and_an_older_report_is_replaced(fake_run, tmp_path, no_drawing):
+    a, b, c = fake_run("a"), fake_run("b", seed=1), fake_run("c", method="magn")
+    out = tmp_path / "report"
+    write_report(make_report([a, b, c]), out)
+    first = files_below(out)
+    write_report(make_report([c, b, a]), out)
+    assert files_below(out) == first
+    write_report(make_report([fake_run("d", data="digits")]), out)
+    names = set(files_below(out))
+    assert "tables/digits_networks.md" in names
+    assert not any("cifar10" in name for name in names)
+
+
+def test_what_is_not_a_report_stays(fake_run, tmp_path, no_drawing):
+    out, run = tmp_path / "report", str(fake_run("a"))
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"report is not empty, and it holds no older report \(report\.json\)\."):
+        main([run, "--out", str(out)])
+    (out / "report.json").write_text("[]")
+    with pytest.raises(InputError, match=r"is not empty, and it holds no older report"):
+        main([run, "--out", str(out)])
+    (out / "report.json").unlink()
+    (out / "notes.txt").unlink()
+    main([run, "--out", str(out)])
+    (out / "tables" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"report holds tables/notes\.txt, which does not belong to the report there"):
+        main([run, "--out", str(out)])
+    assert (out / "tables" / "notes.txt").read_text() == "mine"
+    with pytest.raises(InputError, match=r"out: .*notes\.txt is a file; expected a new folder"):
+        main([run, "--out", str(out / "tables" / "notes.txt")])
+
+
+def test_a_report_is_never_half_there(fake_run, tmp_path, monkeypatch):
+    out, run = tmp_path / "out" / "report", fake_run("a")
+    monkeypatch.setattr(document, "to_files", lambda figure: {"png": b"old", "svg": b"old"})
+    write_report(make_report([run]), out)
+    before = files_below(out)
+
+    def fail(figure):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(document, "to_files", fail)
+    with pytest.raises(InputError, match=r"cannot be written \(No space left on device\); nothing there has changed"):
+        write_report(make_report([run, fake_run("b", method="magn")]), out)
+    assert files_below(out) == before
+    assert os.listdir(out.parent) == ["report"]
+
+
+def test_no_good_run_is_an_error_and_writes_nothing(tmp_path, fake_run):
+    bad = fake_run("a")
+    rewrite(bad, lambda results: results.pop("mca"))
+    with pytest.raises(
+        InputError, match=r"^RUN: nowhere: no such folder; .* Left out\. .*lacks mca; .*Nothing is left"
+    ):
+        main(["nowhere", str(bad), "--out", str(tmp_path / "report")])
+    assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out", "x"], "required: run"),
+        (["a"], "required: out"),
+        (["a", "--out", "x", "--colour", "red"], "--colour"),
+    ],
+)
+def test_arguments_that_are_missing_or_unknown(arguments, message):
+    with pytest.raises(InputError) as error:
+        main(arguments)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_names_that_would_break_markdown(fake_run):
+    text = to_text(make_report([fake_run("a|b*c", method="my|method_[x]")]))
+    assert r"my\|method\_\[x\]" in text
+    assert r"a\|b\*c" in text
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        widths = {len(re.split(r"(?<!\\)\|", line)) for line in table.splitlines()}
+        assert len(widths) == 1
+
+
+def test_the_exit_status(tmp_path, capsys):
+    shown = call(["fastmagn.report", "nowhere", "--out", tmp_path / "x"], capsys, expect=2)
+    expected = "nowhere: no such folder; expected the folder of a run. Left out. Nothing is left to report."
+    assert shown.stderr == f"error: RUN: {expected}\n"

@@ -1,0 +1,200 @@
+"""Figures: what the axes hold equals the runs' numbers."""
+
+import io
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from PIL import Image
+
+from fastmagn.methods.table import METHODS
+from fastmagn.models import MODELS
+from fastmagn.reporting.experiments import group_experiments
+from fastmagn.reporting.figure_data import make_figures
+from fastmagn.reporting.figures import DRAWINGS, METHOD_STYLES, draw, style, to_files
+from fastmagn.reporting.names import NETWORK_TITLES
+from fastmagn.reporting.runs import read_runs
+from tests.helpers.report_folders import C19, SLOPE, rewrite
+
+
+def figures_of(paths):
+    runs, _ = read_runs(paths)
+    figures, notes = make_figures(group_experiments(runs)[0])
+    return {figure.name: figure for figure in figures}, notes
+
+
+@pytest.fixture
+def figures(fake_run):
+    means = {name: 0.5 + 0.01 * i for i, name in enumerate(C19)}
+    made, notes = figures_of(
+        [
+            fake_run("a", 0.70, clean=0.90, rms=(0.05, 0.20)),
+            fake_run("b", 0.74, clean=0.94, rms=(0.07, 0.22), seed=1),
+            fake_run("c", means, clean=0.92, rms=(0.02, 0.01), method="magn"),
+            fake_run("d", 0.6, clean=0.95, rms=(0.03, 0.02), method="magn", fields={"augment.sigma_max": 0.4}),
+            fake_run("e", 0.8, clean=0.96, rms=(0.06, 0.21), network="densenet121"),
+        ]
+    )
+    assert not notes
+    return made
+
+
+def test_every_kind_of_figure_is_made(figures):
+    assert {figure.kind for figure in figures.values()} == set(DRAWINGS)
+
+
+def heights(axes) -> list[float]:
+    return [bar.get_height() for container in axes.containers for bar in container if hasattr(bar, "get_height")]
+
+
+def test_accuracy_bars(figures):
+    (axes,) = draw(figures["cifar10_resnet18_accuracy"]).axes
+    assert heights(axes) == pytest.approx([92, 72, 92, 59.5, 95, 60])
+    papers = [line.get_ydata()[0] for line in axes.lines if line.get_label() == "Paper"]
+    assert papers == pytest.approx([94.74, 77.47, 93.19, 85.99])
+    assert [text.get_text() for text in axes.texts] == ["92.0", "72.0", "92.0", "59.5", "95.0", "60.0"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["Standard", "MAGN", "MAGN\n(sigma_max 0.4)"]
+
+
+def test_calibration_bars(figures):
+    clean, corrupt = draw(figures["cifar10_calibration"]).axes
+    assert heights(clean) == pytest.approx([6, 6, 2])  # Standard on two networks, then MAGN; not its other sigma_max
+    assert heights(corrupt) == pytest.approx([21, 21, 1])
+    assert [label.get_text() for label in corrupt.get_xticklabels()] == ["ResNet-18", "DenseNet-121"]
+    places = [bar.get_x() + bar.get_width() / 2 for bar in clean.patches]
+    ticks = clean.get_xticks()
+    assert ticks[0] == pytest.approx((places[0] + places[2]) / 2)
+    assert ticks[1] == pytest.approx(places[1])
+
+
+def test_corruption_profile(figures):
+    (axes,) = draw(figures["cifar10_resnet18_profile"]).axes
+    lines = {line.get_label(): line for line in axes.lines}
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    at = dict(zip(axes.get_yticks(), names, strict=True))
+    magn = {at[y]: x for x, y in zip(*lines["MAGN"].get_data(), strict=True)}
+    assert len(magn) == 19
+    assert magn["Gaussian noise"] == pytest.approx(50)
+    assert magn["Saturate"] == pytest.approx(68)
+    assert magn["JPEG compression"] == pytest.approx(64)
+    assert lines["Standard"].get_xdata() == pytest.approx([72] * 19)
+
+
+def test_severity_curves(figures):
+    (axes,) = draw(figures["cifar10_resnet18_severity"]).axes
+    lines = {line.get_label(): line for line in axes.lines}
+    slope = [100 * step for step in SLOPE]
+    assert lines["Standard"].get_xdata() == pytest.approx([0, 1, 2, 3, 4, 5])
+    assert lines["Standard"].get_ydata() == pytest.approx([92, *(72 + step for step in slope)])
+    assert lines["MAGN"].get_ydata() == pytest.approx([92, *(59.5 + step for step in slope)])
+    panels = draw(figures["cifar10_resnet18_severity_by_corruption"]).axes
+    assert len(panels) == 19
+    fog = next(axes for axes in panels if axes.get_title() == "Fog")
+    line = next(line for line in fog.lines if line.get_label() == "MAGN")
+    assert line.get_ydata() == pytest.approx([92, *(59 + step for step in slope)])
+
+
+def test_reliability_diagrams_pool_the_seeds(fake_run):
+    def other(results):
+        results["reliability"]["clean"] = {
+            "count": [2, 0, 2, 1],
+            "accuracy": [0.5, None, 1, 0],
+            "confidence": [0.125, None, 0.75, 1],
+        }
+
+    a, b = fake_run("a", rms=(0.05, 0.1)), fake_run("b", seed=1, rms=(0.07, 0.1))
+    rewrite(b, other)
+    made, _ = figures_of([a, b])
+    (axes,) = draw(made["cifar10_resnet18_reliability_clean"]).axes
+    # First run: 0, 1, 2, 7 predictions with accuracies -, 0, 1/2, 1 and confidences -, 3/8, 5/8, 7/8.
+    assert heights(axes) == pytest.approx([50, 0, 75, 87.5])
+    assert [bar.get_x() + bar.get_width() / 2 for bar in axes.patches] == pytest.approx([12.5, 37.5, 62.5, 87.5])
+    lines = {line.get_label(): line.get_ydata() for line in axes.lines}
+    assert lines["Mean confidence"] == pytest.approx([12.5, 37.5, 68.75, 100 * (7 * 0.875 + 1) / 8])
+    assert lines["Share of predictions"] == pytest.approx(np.array([2, 1, 4, 8]) / 15 * 100)
+    assert axes.texts[0].get_text() == "RMS 6.00 %"
+
+
+def test_older_results_have_no_reliability_diagram_but_a_line_that_says_how(fake_run):
+    old, new = fake_run("old"), fake_run("new", method="magn")
+    rewrite(old, lambda results: results.pop("reliability"))
+    made, notes = figures_of([old, new])
+    assert [series["label"] for series in made["cifar10_resnet18_reliability_clean"].series] == ["MAGN"]
+    assert notes == [
+        f"{old}: its results have no reliability bins, so the reliability diagrams do not show it. Run python -m "
+        f"fastmagn.evaluate --run {old}, then report {old / 'evaluation.json'}."
+    ]
+    made, _ = figures_of([old])
+    assert not any("reliability" in name for name in made)
+
+
+def test_training_curves(fake_run):
+    silent = fake_run("b", method="magn", seed=1)
+    (silent / "metrics.jsonl").unlink()
+    made, notes = figures_of([fake_run("a"), silent])
+    loss, accuracy = draw(made["cifar10_resnet18_training"]).axes
+    assert loss.lines[0].get_xdata() == pytest.approx([1, 2, 3])
+    assert loss.lines[0].get_ydata() == pytest.approx([2, 1.5, 1])
+    assert accuracy.lines[0].get_ydata() == pytest.approx([30, 50, 70])
+    assert notes == [f"{silent}: has no metrics.jsonl beside its results, so the training curves do not show it."]
+
+
+def test_a_method_has_its_own_colour_everywhere():
+    assert METHOD_STYLES.keys() <= METHODS.keys()
+    assert NETWORK_TITLES.keys() == MODELS.keys()
+    assert len(set(METHOD_STYLES.values())) == len({color for color, _ in METHOD_STYLES.values()}) == 13
+    of = [style({"method": "magn", "variant": variant}) for variant in range(5)]
+    assert len({look.color for look in of}) == 1
+    assert len({str(look.line) for look in of}) == len({look.hatch for look in of}) == 5
+    unknown = style({"method": "something", "variant": 0})
+    assert unknown == style({"method": "something", "variant": 0})
+    assert unknown.color not in {color for color, _ in METHOD_STYLES.values()}
+
+
+def test_colours_are_the_methods_in_every_figure(figures):
+    wanted = METHOD_STYLES["magn"][0].lower()
+    (bars,) = draw(figures["cifar10_resnet18_accuracy"]).axes
+    assert to_hex(bars.patches[3].get_facecolor()) == wanted
+    (lines,) = draw(figures["cifar10_resnet18_severity"]).axes
+    assert to_hex(next(line for line in lines.lines if line.get_label() == "MAGN").get_color()) == wanted
+    panel = draw(figures["cifar10_resnet18_reliability_corrupt"]).axes[1]
+    assert to_hex(panel.patches[0].get_facecolor()) == wanted
+
+
+def test_files_are_pictures_and_always_the_same(figures):
+    for name in ("cifar10_resnet18_accuracy", "cifar10_resnet18_training"):
+        files = to_files(figures[name])
+        assert files == to_files(figures[name])
+        assert Image.open(io.BytesIO(files["png"])).size[0] > 500
+        assert b"<svg" in files["svg"]
+        assert b"<dc:date>" not in files["svg"]
+
+
+def test_runs_that_share_no_corruption_are_drawn_all_the_same(fake_run):
+    paths = [
+        fake_run("a", {"fog": 0.5}),
+        fake_run("b", {"snow": 0.5}, seed=1),
+        fake_run("c", {"snow": 0.6}, method="magn", fields={"augment.sigma_max": 0.4}),
+        fake_run("d", {"fog": 0.6}, method="magn"),
+    ]
+    made, _ = figures_of(paths)
+    assert "cifar10_resnet18_severity" not in made
+    for data in made.values():
+        draw(data).draw_without_rendering()
+    (axes,) = draw(made["cifar10_resnet18_accuracy"]).axes
+    assert heights(axes) == pytest.approx([90, 90, 90])  # clean only
+    made, _ = figures_of(paths[:2])
+    for data in made.values():
+        draw(data).draw_without_rendering()
+
+
+def test_labels_fit_the_picture(figures):
+    """Nothing that is drawn, legends and tick labels included, goes over the picture's edge."""
+    for data in figures.values():
+        figure = draw(data)
+        figure.draw_without_rendering()
+        whole, tight = figure.bbox_inches, figure.get_tightbbox()
+        assert tight.x0 >= whole.x0 - 0.02, data.name
+        assert tight.y0 >= whole.y0 - 0.02, data.name
+        assert tight.x1 <= whole.x1 + 0.02, data.name
+        assert tight.y1 <= whole.y1 + 0.02, data.name

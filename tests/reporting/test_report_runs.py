@@ -1,0 +1,215 @@
+"""Reading run folders, grouping seeds: what is whole is reported, what is not is one clear line."""
+
+import json
+import shlex
+import shutil
+
+import numpy as np
+import pytest
+
+from fastmagn.config.command_line import parse_config
+from fastmagn.config.text import plain
+from fastmagn.errors import InputError
+from fastmagn.reporting.document import command
+from fastmagn.reporting.experiments import common_set, group_experiments
+from fastmagn.reporting.runs import read_run, read_runs
+from tests.helpers.report_folders import C19, rewrite
+
+
+def broken(change):
+    return lambda folder: rewrite(folder, change)
+
+
+def set_value(*keys, value):
+    def change(results):
+        for key in keys[:-1]:
+            results = results[key]
+        results[keys[-1]] = value
+
+    return broken(change)
+
+
+DAMAGE = {
+    "no folder": (shutil.rmtree, "run: no such folder; expected the folder of a run. Left out."),
+    "unfinished": (
+        lambda folder: (folder / "results.json").unlink(),
+        "run: has no results.json: training has not ended. To resume it: `python -m fastmagn.train --config ",
+    ),
+    "not a run": (
+        lambda folder: [(folder / name).unlink() for name in ("results.json", "config.yaml")],
+        "run: is not a run folder: it has no config.yaml. Give one that fastmagn.train made.",
+    ),
+    "half a file": (
+        lambda folder: (folder / "results.json").write_text((folder / "results.json").read_text()[:200]),
+        "results.json: is damaged (",
+    ),
+    "not text": (lambda folder: (folder / "results.json").write_bytes(b"\xff\xfe\x00"), "results.json: is damaged ("),
+    "not an object": (lambda folder: (folder / "results.json").write_text("[]"), "is damaged (it holds a list"),
+    "NaN": (
+        set_value("clean_accuracy", value=float("nan")),
+        "is damaged (it holds NaN). To measure the run again: `python -m fastmagn.train --config ",
+    ),
+    "no method": (broken(lambda results: results["config"].pop("method")), "lacks config.method; expected what"),
+    "no section": (broken(lambda results: results["config"].pop("data")), "lacks config.data.name; expected what"),
+    "no accuracy": (broken(lambda results: results.pop("clean_accuracy")), "lacks clean_accuracy;"),
+    "per cent": (set_value("clean_accuracy", value=94.2), "clean_accuracy: got 94.2; expected a fraction in 0..1."),
+    "a bool": (set_value("clean_accuracy", value=True), "clean_accuracy: got True; expected a float."),
+    "no corruption": (set_value("corruption_accuracy", value={}), "corruption_accuracy: got none; expected at least"),
+    "a foreign corruption": (
+        broken(lambda results: results["corruption_accuracy"].update(rain=[0.5] * 5)),
+        "corruption_accuracy.rain: unknown corruption; expected some of gaussian_noise, shot_noise,",
+    ),
+    "four severities": (
+        set_value("corruption_accuracy", "fog", value=[0.5] * 4),
+        "corruption_accuracy.fog: got [0.5, 0.5, 0.5, 0.5]; expected 5 fractions, of severities 1 to 5.",
+    ),
+    "another mCA": (set_value("mca", "c18", value=0.9), "mca.c18: got 0.9; corruption_accuracy gives 0.800000."),
+    "calibration": (
+        set_value("rms_calibration_error", "corrupt", value=-0.1),
+        "rms_calibration_error.corrupt: got -0.1",
+    ),
+    "no bins": (
+        broken(lambda results: results["rms_calibration_error"].pop("num_bins")),
+        "rms_calibration_error.num_bins",
+    ),
+    "bins": (
+        set_value("reliability", "clean", "count", value=[1, 2]),
+        "reliability.clean: got lists of [2, 4, 4]; expected 4 bins in each.",
+    ),
+    "empty bins": (set_value("reliability", "corrupt", "count", value=[0] * 4), "corrupt.count: got no predictions"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_run_is_one_line_and_the_others_are_read(name, fake_run):
+    damage, message = DAMAGE[name]
+    good, bad = fake_run("good"), fake_run("run", seed=1)
+    damage(bad)
+    runs, warnings = read_runs([bad, good])
+    assert [run.path for run in runs] == [good]
+    (warning,) = warnings
+    assert message in warning
+    assert str(bad) in warning
+    assert warning.endswith("Left out.")
+    assert "\n" not in warning
+    with pytest.raises(InputError, match=r"^RUN: .*Left out\. Nothing is left to report\.$"):
+        read_runs([bad])
+
+
+def test_a_file_that_is_no_results_file_is_refused(tmp_path, fake_run):
+    (tmp_path / "notes.txt").write_text("mine")
+    _, warnings = read_runs([tmp_path / "notes.txt", fake_run("run")])
+    assert "notes.txt: is a file; expected a run folder, or a results file (.json) in one." in warnings[0]
+
+
+def test_an_evaluation_can_be_reported_instead_of_the_runs_own_results(fake_run):
+    folder = fake_run("run", clean=0.9)
+    results = json.loads((folder / "results.json").read_text())
+    (folder / "evaluation.json").write_text(json.dumps(results | {"clean_accuracy": 0.5}))
+    run, _ = read_run(folder / "evaluation.json")
+    assert run.clean_accuracy == 0.5
+    assert run.folder == folder
+    assert len(run.epochs) == 3
+
+
+def test_the_same_folder_twice_counts_once(fake_run, tmp_path, monkeypatch):
+    folder = fake_run("run")
+    monkeypatch.chdir(tmp_path)
+    runs, warnings = read_runs([folder, folder / "..", folder.relative_to(tmp_path), folder / "results.json"])
+    assert len(runs) == 1
+    assert f"run: given twice, first as {folder}; counted once." in warnings[1]
+    assert f"results.json: given twice, first as {folder}; counted once." in warnings[2]
+
+
+def test_a_copied_run_counts_once(fake_run):
+    runs, _ = read_runs([fake_run("a"), fake_run("b"), fake_run("c", seed=1)])
+    (experiment,), warnings = group_experiments(runs)
+    assert [run.path.name for run in experiment.runs] == ["a", "c"]
+    assert "b: has the same configuration and seed 0 as " in warnings[0]
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"epoch": 1, "loss": NaN, "train_accuracy": 0}', '{"epoch": 1}', "null"])
+def test_a_damaged_log_costs_the_training_curve_only(fake_run, line):
+    folder = fake_run("run")
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(line + "\n")
+    runs, warnings = read_runs([folder])
+    assert runs[0].epochs == ()
+    assert "metrics.jsonl: line 4 is damaged (" in warnings[0]
+    assert "reported without its training curve." in warnings[0]
+
+
+def test_seeds_are_one_experiment_with_numpys_mean_and_deviation(fake_run):
+    cleans = [0.91, 0.935, 0.9, 0.94]
+    paths = [fake_run(f"s{seed}", seed=seed, clean=clean) for seed, clean in enumerate(cleans)]
+    runs, _ = read_runs(reversed(paths))
+    (experiment,), warnings = group_experiments(runs)
+    assert not warnings
+    assert [run.seed for run in experiment.runs] == [0, 1, 2, 3]
+    statistic = experiment.statistic(lambda run: run.clean_accuracy)
+    assert statistic.mean == pytest.approx(np.mean(cleans), abs=1e-15)
+    assert statistic.sd == pytest.approx(np.std(cleans, ddof=1), abs=1e-15)
+    assert statistic.num_runs == 4
+
+
+def test_bookkeeping_makes_no_experiment_and_everything_else_does(fake_run):
+    same = [
+        fake_run("a", seed=0),
+        fake_run("b", seed=1, fields={"device": "cuda", "data.dir": "elsewhere", "eval.cache_dir": "x"}),
+    ]
+    others = [
+        fake_run("c", fields={"train.epochs": 7}),
+        fake_run("d", fields={"train.epochs": 7, "optim.lr": 0.2}),
+        fake_run("e", fields={"train.epochs": 8, "optim.lr": 0.3, "train.batch_size": 3}),
+    ]
+    runs, _ = read_runs([*others, *same])
+    experiments, _ = group_experiments(runs)
+    labels = {experiment.runs[0].path.name: experiment.label for experiment in experiments}
+    assert labels == {
+        "a": "Standard",
+        "c": "Standard (epochs 7)",
+        "d": "Standard (epochs 7, lr 0.2)",
+        "e": "Standard (e)",
+    }
+    assert len(experiments[0].runs) == 2
+
+
+def test_the_order_of_the_arguments_does_not_matter(fake_run):
+    paths = [fake_run(f"{m}{s}", method=m, seed=s) for m in ("zebra", "magn", "standard", "ape") for s in (1, 0)]
+    runs, _ = read_runs(paths)
+    backwards, _ = read_runs(reversed(paths))
+    experiments, _ = group_experiments(runs)
+    assert group_experiments(backwards)[0] == experiments
+    assert [experiment.label for experiment in experiments] == ["Standard", "MAGN", "ape", "zebra"]
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "title"),
+    [
+        (C19, C19, "c18"),
+        (C19, C19[:15], "c15"),
+        ([name for name in C19 if name != "frost"], C19, "c19 without frost"),
+        (C19, ["fog", "snow"], "snow + fog"),
+        (["fog"], ["snow"], "no corruption"),
+        (C19[:9], C19, "9 corruptions"),
+    ],
+)
+def test_the_common_set_says_its_name(left, right, title, fake_run):
+    runs, _ = read_runs([fake_run("a", dict.fromkeys(left, 0.5)), fake_run("b", dict.fromkeys(right, 0.5), seed=1)])
+    experiments, _ = group_experiments(runs)
+    assert common_set(experiments)[0] == title
+
+
+def test_the_command_makes_the_same_configuration(fake_run):
+    fields = {
+        "train.epochs": 7,
+        "data.dir": "a folder/x",
+        "train.amp": "bf16",
+        "eval.num_images": 10,
+        "loss.jsd_weight": 1.5,
+    }
+    folder = fake_run("run", method="magn", data="digits", network="resnet_small", seed=3, fields=fields)
+    run, _ = read_run(folder)
+    words = shlex.split(command(run))
+    assert words[:3] == ["python", "-m", "fastmagn.train"]
+    assert plain(parse_config(words[3:], "test", "A test.")) == run.config

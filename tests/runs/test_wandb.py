@@ -1,0 +1,100 @@
+"""Weights & Biases: what it is told, that a resumed run keeps its name there, and that nothing happens unasked."""
+
+import importlib.util
+import sys
+import types
+from functools import partial
+from typing import Any
+
+import pytest
+
+from fastmagn.errors import InputError
+from fastmagn.runs.wandb import run_id
+from fastmagn.training.run import train
+from tests.helpers.processes import run
+from tests.helpers.small_runs import config_for, rows
+
+SMALL = [
+    *("--method", "standard", "--train.batch_size", "512", "--train.epochs", "2", "--device", "cpu"),
+    *("--eval.num_images", "4", "--eval.corruption_set", "c15"),
+]
+small = partial(config_for, SMALL)
+
+
+class FakeRun:
+    """Keeps what a run of W&B is told."""
+
+    def __init__(self, package: types.ModuleType, begun_with: dict[str, Any]) -> None:
+        self.package, self.begun_with = package, begun_with
+        self.rows: list[tuple[int, dict]] = []
+        self.summary: dict[str, Any] = {}
+        self.finished = False
+
+    def log(self, row: dict, step: int) -> None:
+        self.rows.append((step, row))
+
+    def finish(self) -> None:
+        self.finished, self.package.run = True, None
+
+
+@pytest.fixture
+def package(monkeypatch) -> types.ModuleType:
+    """A module in wandb's place; `runs` are those that were begun."""
+    fake = types.ModuleType("wandb")
+    fake.run, fake.runs = None, []
+
+    def init(**begun_with: Any) -> FakeRun:
+        fake.run = FakeRun(fake, begun_with)
+        fake.runs.append(fake.run)
+        return fake.run
+
+    fake.init = init
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    return fake
+
+
+def test_it_is_told_the_config_every_epoch_and_the_results(package, tmp_path):
+    results = train(small(tmp_path / "run", "--train.wandb_project", "robust"))
+    (told,) = package.runs
+    assert (told.begun_with["project"], told.begun_with["name"]) == ("robust", "run")
+    assert told.begun_with["resume"] == "allow"
+    assert told.begun_with["config"]["train.batch_size"] == 512
+    assert told.rows == list(enumerate(rows(tmp_path / "run")))
+    assert [epoch for epoch, _ in told.rows] == [0, 1]
+    assert told.summary["mca"] == results["mca"]
+    assert told.summary["clean_accuracy"] == results["clean_accuracy"]
+    assert told.finished
+
+
+def test_a_resumed_run_goes_on_under_its_own_name(package, tmp_path):
+    train(small(tmp_path / "run", "--train.wandb_project", "robust", "--train.max_steps", "2"))
+    train(small(tmp_path / "run", "--train.wandb_project", "robust"))
+    first, second = package.runs
+    assert first.begun_with["id"] == second.begun_with["id"] == run_id(tmp_path / "run")
+    assert [step for step, _ in second.rows] == [1]
+    assert run_id(tmp_path / "other") != run_id(tmp_path / "run")
+
+
+def test_nothing_happens_unasked(package, tmp_path):
+    train(small(tmp_path / "run", "--train.max_steps", "1"))
+    assert package.runs == []
+
+
+def test_its_absence_is_one_line_before_training(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(
+        InputError, match=r"train\.wandb_project: needs the package wandb; pip install 'fastmagn\[wandb\]'"
+    ):
+        train(small(tmp_path / "run", "--train.wandb_project", "robust"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.process
+@pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="the package wandb is not installed")
+def test_the_package_itself_without_a_network(tmp_path):
+    """Offline, W&B keeps the run in RUN/wandb, to be sent later by `wandb sync`."""
+    command = ["fastmagn.train", *SMALL, "--run_dir", "run", "--train.wandb_project", "robust"]
+    run(command, tmp_path, WANDB_MODE="offline", WANDB_SILENT="true")
+    (kept,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
+    assert kept.name.endswith(run_id(tmp_path / "run"))
+    assert list(kept.glob("*.wandb"))

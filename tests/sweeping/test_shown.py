@@ -1,0 +1,98 @@
+"""What a sweep shows: the table of trials that run, a line for each that ends, the summary by mCA."""
+
+import json
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from fastmagn.sweeping import shown
+from fastmagn.sweeping.arguments import parse_arguments
+from fastmagn.sweeping.definition import Trial, make_trials
+from fastmagn.sweeping.shown import Board, print_summary, summarise_trials
+from fastmagn.sweeping.trial import Outcome
+
+
+@pytest.fixture
+def trials(tmp_path) -> list[Trial]:
+    request = parse_arguments(["--grid", "train.seed=0,1,2", "--train.epochs", "4", "--out", str(tmp_path)])
+    return make_trials(request.arguments, request.search, tmp_path)[1]
+
+
+@pytest.fixture
+def terminal(monkeypatch) -> Console:
+    console = Console(width=120, record=True, force_terminal=True, color_system=None)
+    monkeypatch.setattr(shown, "console", console)
+    return console
+
+
+def finish(trial: Trial, c18: float | None, accuracies: dict[str, list[float]]) -> None:
+    """Results with the parts that a summary reads."""
+    results: dict[str, Any] = {
+        "clean_accuracy": 0.9,
+        "mca": {"c15": None, "c18": c18, "c19": None},
+        "corruption_accuracy": accuracies,
+        "rms_calibration_error": {"corrupt": 0.05},
+    }
+    trial.config.run_dir.mkdir(parents=True, exist_ok=True)
+    (trial.config.run_dir / "results.json").write_text(json.dumps(results))
+
+
+def test_the_live_table_says_where_each_trial_stands(trials, terminal):
+    board = Board(trials, finished={"seed-2"})
+    board.started("seed-0")
+    run_dir = trials[0].config.run_dir
+    run_dir.mkdir(parents=True)
+    row = json.dumps({"epoch": 1, "loss": 1.25, "train_accuracy": 0.5})
+    (run_dir / "metrics.jsonl").write_text(row + "\n" + row[:9])  # a row is being written
+    terminal.print(board.table())
+    lines = terminal.export_text().splitlines()
+    assert "1 of 3 trials finished" in lines[0]
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if line.startswith("│")]
+    assert cells[0][:5] == ["seed-0", "running", "2/4", "1.250", "50.0"]
+    assert cells[1][:2] == ["seed-2", "finished"]
+    assert cells[2][:2] == ["seed-1", "waiting"]
+
+
+def test_a_trial_that_ends_is_one_line(trials, terminal):
+    board = Board(trials, finished=set())
+    for name in ("seed-0", "seed-1"):
+        board.started(name)
+    finish(trials[0], 0.75, {"fog": [0.75] * 5})
+    board.ended(Outcome("seed-0", "finished"))
+    board.ended(Outcome("seed-1", "failed", "optim.lr: too [high]"))
+    board.ended(Outcome("seed-2", "interrupted"))  # asked to stop before it began
+    first, second = terminal.export_text().splitlines()
+    assert first.startswith("[1/3] seed-0: clean accuracy 90.00 %, mCA c18 75.00 % (")
+    assert second.startswith("[2/3] seed-1: failed: optim.lr: too [high] (")
+
+
+def test_a_terminal_gets_the_table_and_a_pipe_does_not(trials, terminal, monkeypatch):
+    with Board(trials, set()).live_table():
+        pass
+    assert "0 of 3 trials finished" in terminal.export_text()
+    pipe = Console(width=120, record=True, force_terminal=False)
+    monkeypatch.setattr(shown, "console", pipe)
+    with Board(trials, set()).live_table():
+        pass
+    assert pipe.export_text() == ""
+
+
+def test_the_summary_is_sorted_by_the_set_that_all_have_measured(trials, terminal):
+    for trial, mca in zip(trials, (0.5, 0.7, 0.6), strict=True):
+        finish(trial, mca, {"fog": [mca] * 5})
+    print_summary(trials)
+    text = terminal.export_text()
+    assert "trials by mCA c18" in text
+    assert text.index("70.00") < text.index("60.00") < text.index("50.00")
+
+
+def test_without_a_whole_set_the_corruptions_that_all_share_decide(trials):
+    finish(trials[0], None, {"fog": [0.5] * 5, "snow": [1.0] * 5})
+    finish(trials[1], 0.9, {"fog": [0.6] * 5})
+    title, summaries = summarise_trials(trials[:2])
+    assert title == "of 1 corruptions"
+    assert [(summary.trial.name, summary.mca) for summary in summaries] == [
+        ("seed-1", pytest.approx(0.6)),
+        ("seed-0", pytest.approx(0.5)),
+    ]

@@ -1,0 +1,65 @@
+"""Learning rates against PyTorch's schedulers; the optimiser against Nesterov's update written out."""
+
+import pytest
+import torch
+from torch import nn
+
+from fastmagn.config.schema import OptimConfig
+from fastmagn.training.optim import learning_rate, make_optimizer, set_learning_rate
+
+
+def lrs_of(scheduler, optimizer, steps: int) -> list[float]:
+    lrs = [optimizer.param_groups[0]["lr"]]
+    for _ in range(steps - 1):
+        optimizer.step()
+        scheduler.step()
+        lrs.append(optimizer.param_groups[0]["lr"])
+    return lrs
+
+
+@pytest.mark.parametrize(("epochs", "steps_per_epoch"), [(1, 10), (7, 13), (30, 4)])
+def test_one_cycle_is_pytorchs(epochs, steps_per_epoch):
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.3)
+    total = epochs * steps_per_epoch
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.3, total_steps=total, cycle_momentum=False)
+    expected = lrs_of(scheduler, optimizer, total)
+    optim = OptimConfig(lr=0.3, schedule="one_cycle")
+    ours = [learning_rate(step, optim, steps_per_epoch=steps_per_epoch, epochs=epochs) for step in range(total)]
+    assert ours == pytest.approx(expected, rel=1e-9)
+
+
+def test_step_schedule_is_the_papers():
+    optim = OptimConfig(lr=0.1, schedule="step", step_epochs=50, step_factor=0.1)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=50, gamma=0.1)
+    expected = lrs_of(scheduler, optimizer, 150)
+    steps = 97
+    for epoch in range(150):
+        for step in (epoch * steps, epoch * steps + steps - 1):
+            lr = learning_rate(step, optim, steps_per_epoch=steps, epochs=150)
+            assert lr == pytest.approx(expected[epoch], rel=1e-9)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+def test_very_short_runs_have_a_positive_rate(steps):
+    optim = OptimConfig(lr=0.1)
+    lrs = [learning_rate(step, optim, steps_per_epoch=steps, epochs=1) for step in range(steps)]
+    assert all(0 < lr <= 0.1 for lr in lrs)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_optimizer_is_nesterov_sgd_with_weight_decay(momentum):
+    weight = torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64)
+    parameter = nn.Parameter(weight.clone())
+    optimizer = make_optimizer([parameter], OptimConfig(lr=0.1, momentum=momentum, weight_decay=5e-4))
+    buffer = torch.zeros_like(weight)
+    for step in range(5):
+        lr = 0.1 / (step + 1)
+        set_learning_rate(optimizer, lr)
+        gradient = torch.tensor([0.5, 1.0, -1.0], dtype=torch.float64) * (step + 1)
+        parameter.grad = gradient.clone()
+        optimizer.step()
+        decayed = gradient + 5e-4 * weight
+        buffer = momentum * buffer + decayed
+        weight = weight - lr * (decayed + momentum * buffer)
+    torch.testing.assert_close(parameter.detach(), weight)

@@ -1,0 +1,251 @@
+"""Whole runs on a few digits: repeatable, resumable at any step, interruptible, honest about what they refuse."""
+
+import dataclasses
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fastmagn.config.command_line import parse_config
+from fastmagn.config.schema import Config
+from fastmagn.config.text import plain
+from fastmagn.errors import InputError
+from fastmagn.methods.table import METHODS
+from fastmagn.runs.paths import last_checkpoint
+from fastmagn.training.run import train
+from tests.helpers.commands import call
+from tests.helpers.processes import LIMIT_S, ROOT, run, start, wait_until
+from tests.helpers.small_runs import (
+    DEFAULT,
+    STEPS_PER_EPOCH,
+    assert_same_weights,
+    rows,
+    state,
+    weights,
+    without_times,
+)
+from tests.helpers.small_runs import results as results_of
+from tests.helpers.small_runs import (
+    small_default as small,
+)
+from tests.helpers.steps import start_run, take_steps
+from tests.helpers.tiers import slow_but
+
+
+@pytest.fixture
+def own_copy(undisturbed_default, tmp_path) -> Path:
+    return shutil.copytree(undisturbed_default, tmp_path / "copy")
+
+
+def test_a_run_folder_holds_what_the_contract_says(undisturbed_default):
+    results = results_of(undisturbed_default)
+    assert {
+        *("clean_accuracy", "mca", "corruption_accuracy", "rms_calibration_error"),
+        *("images_per_s", "environment", "config"),
+    } <= results.keys()
+    assert results["mca"].keys() == {"c15", "c18", "c19"}
+    assert len(results["corruption_accuracy"]) == 15
+    assert all(len(cells) == 5 for cells in results["corruption_accuracy"].values())
+    assert all(0 <= cell <= 1 for cells in results["corruption_accuracy"].values() for cell in cells)
+    assert results["mca"]["c15"] == pytest.approx(np.mean(list(results["corruption_accuracy"].values())))
+    assert results["mca"]["c18"] is None  # not all of it was measured
+    rms = results["rms_calibration_error"]
+    assert rms.keys() >= {"clean", "corrupt", "num_bins", "binning", "pooling"}
+    assert rms["num_bins"] == 3
+    assert results["images_per_s"] > 0
+    assert results["environment"]["torch"] == torch.__version__
+    replay = parse_config(["--config", str(undisturbed_default / "config.yaml")], "test", "A test.")
+    assert plain(replay) == results["config"]
+    assert "auto" not in (replay.device, replay.train.amp, replay.train.compile)
+    assert [row["epoch"] for row in rows(undisturbed_default)] == [0, 1]
+    assert {"loss", "cross_entropy", "consistency", "jensen_shannon", "lr", "train_accuracy"} <= rows(
+        undisturbed_default
+    )[0].keys()
+    assert not list(undisturbed_default.rglob("*.partial*"))
+
+
+def test_the_same_seed_gives_the_same_losses_and_another_seed_others(undisturbed_default, tmp_path):
+    train(small(tmp_path / "again"))
+    assert without_times(rows(tmp_path / "again")) == without_times(rows(undisturbed_default))
+    assert_same_weights(weights(tmp_path / "again"), weights(undisturbed_default))
+    train(small(tmp_path / "other", "--train.seed", "1"))
+    assert rows(tmp_path / "other")[0]["loss"] != rows(undisturbed_default)[0]["loss"]
+
+
+@pytest.mark.parametrize("stop_after", slow_but([1, 3, 4, 5, 7], 5))
+def test_a_run_stopped_at_any_step_goes_on_bit_for_bit(stop_after, undisturbed_default, tmp_path):
+    train(small(tmp_path / "run", "--train.max_steps", str(stop_after)))
+    epoch, step = divmod(stop_after, STEPS_PER_EPOCH)
+    progress = state(tmp_path / "run")["progress"]
+    assert (progress["epoch"], progress["step_in_epoch"]) == (epoch, step)
+    train(small(tmp_path / "run"))
+    assert_same_weights(weights(tmp_path / "run"), weights(undisturbed_default))
+    assert without_times(rows(tmp_path / "run")) == without_times(rows(undisturbed_default))
+
+
+@pytest.mark.process
+def test_sigint_finishes_the_step_saves_and_the_same_command_goes_on(
+    undisturbed_default, tmp_path, monkeypatch, capsys
+):
+    command = ["fastmagn.train", *DEFAULT, "--run_dir", "run", "--train.checkpoint_every_steps", "1"]
+    process = start(command, tmp_path)
+    wait_until(last_checkpoint(tmp_path / "run").exists, process)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 130, (output, errors)
+    assert "resumes from the last checkpoint" in output
+    assert "Traceback" not in output + errors
+    assert not (tmp_path / "run" / "results.json").exists()
+    monkeypatch.chdir(tmp_path)
+    assert "resumed at epoch" in call(command, capsys).stdout
+    assert_same_weights(weights(tmp_path / "run"), weights(undisturbed_default))
+    assert without_times(rows(tmp_path / "run")) == without_times(rows(undisturbed_default))
+
+
+def test_a_finished_run_is_not_trained_again(own_copy, capsys):
+    before = (own_copy / "results.json").read_text()
+    results = train(small(own_copy))
+    assert results == json.loads(before)
+    assert (own_copy / "results.json").read_text() == before
+    assert "is finished" in " ".join(capsys.readouterr().out.split())
+
+
+def test_other_evaluation_settings_measure_a_finished_run_again(own_copy):
+    results = train(small(own_copy, "--eval.num_images", "21"))
+    assert results["num_images"] == 21
+    assert rows(own_copy)[-1]["epoch"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--method", "standard"], "method: got 'standard'; expected 'magn_augmix', with which"),
+        (["--optim.lr", "0.2"], "optim.lr: got 0.2; expected 0.1, with which"),
+        (["--resume", "never"], "resume: got 'never', but"),
+    ],
+)
+def test_a_run_folder_of_another_run_is_refused(arguments, message, own_copy):
+    before = last_checkpoint(own_copy).read_bytes()
+    with pytest.raises(InputError, match=r"[Nn]ame another --run_dir") as error:
+        train(small(own_copy, *arguments))
+    assert str(error.value).startswith(message)
+    assert last_checkpoint(own_copy).read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", ["empty", "truncated", "foreign"])
+def test_a_damaged_checkpoint_is_one_clear_error(damage, undisturbed_default, tmp_path):
+    path = last_checkpoint(tmp_path / "run")
+    path.parent.mkdir(parents=True)
+    whole = last_checkpoint(undisturbed_default).read_bytes()
+    path.write_bytes({"empty": b"", "truncated": whole[: len(whole) // 2], "foreign": b"not a checkpoint" * 99}[damage])
+    with pytest.raises(InputError, match=r"last\.pt") as error:
+        train(small(tmp_path / "run"))
+    assert "there is no whole checkpoint before it" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--method", "magnn"], r"method: got 'magnn'; expected one of .*Did you mean 'magn'\?"),
+        (["--data.name", "cifar01"], r"data\.name: got 'cifar01'; expected one of .*Did you mean 'cifar10'\?"),
+        (["--train.batch_size", "5000"], r"train\.batch_size: got 5000"),
+    ],
+)
+def test_unusable_arguments_name_their_field(arguments, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        train(small(tmp_path / "run", *arguments))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_without_a_device_is_refused(tmp_path):
+    with pytest.raises(InputError, match="device: got 'cuda'; expected cpu or auto"):
+        train(small(tmp_path / "run", "--device", "cuda"))
+
+
+def test_divergence_stops_with_the_part_and_the_last_good_checkpoint(tmp_path):
+    arguments = ["--optim.lr", "1e30", "--optim.schedule", "step", "--train.amp", "float32"]
+    with pytest.raises(InputError, match=r"expected a finite number\. Lower optim\.lr"):
+        train(small(tmp_path / "run", *arguments))
+
+
+def test_validation_images_are_held_out_and_measured(tmp_path):
+    results = train(small(tmp_path / "run", "--data.num_validation_images", "150", "--train.max_steps", "4"))
+    assert 0 <= rows(tmp_path / "run")[0]["validation_accuracy"] <= 1
+    assert results["steps"] == 4
+
+
+@pytest.mark.process
+def test_command_prints_one_line_for_bad_input(tmp_path):
+    done = run(["fastmagn.train", "--augment.aug_severity", "12"], tmp_path, expect=2)
+    assert done.stderr == "error: augment.aug_severity: got 12; expected 1..10.\n"
+
+
+def one_step(config: Config) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+    run = start_run(config)
+    (parts,) = take_steps(run, 1)
+    return parts, run.model.state_dict()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_takes_a_step_alike_with_every_engine(method, tmp_path):
+    """The numba engine's step equals the Pillow reference's: uint8 parts are equal, mixing rounds within 1e-6."""
+    arguments = ["--method", method, "--train.amp", "float32", "--train.batch_size", "32"]
+    parts, after = one_step(small(tmp_path, *arguments, "--augment.backend", "numba"))
+    expected, after_reference = one_step(small(tmp_path, *arguments, "--augment.backend", "pil"))
+    assert parts == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    assert all(np.isfinite(value) for value in parts.values())
+    for name, value in after.items():
+        torch.testing.assert_close(value, after_reference[name], rtol=1e-3, atol=1e-5, msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_the_paper_recipe_steps_on_real_cifar(data_dir, tmp_path):
+    for name in ("cifar10", "cifar100"):
+        path = str(ROOT / "configs" / f"{name}_magn_augmix.yaml")
+        arguments = [
+            "--config",
+            path,
+            "--data.dir",
+            str(data_dir),
+            "--train.batch_size",
+            "16",
+            "--train.amp",
+            "float32",
+        ]
+        config = parse_config([*arguments, "--device", "cpu"], "test", "A test.")
+        parts, after = one_step(config)
+        assert parts["cross_entropy"] == pytest.approx(np.log(10 if name == "cifar10" else 100), rel=0.5)
+        assert all(torch.isfinite(value).all() for value in after.values())
+
+
+@pytest.mark.slow
+def test_compiled_equals_eager(tmp_path):
+    arguments = ["--train.amp", "float32", "--train.batch_size", "32"]
+    eager, after_eager = one_step(small(tmp_path, *arguments))
+    compiled, after_compiled = one_step(small(tmp_path, *arguments, "--train.compile", "true"))
+    assert compiled == pytest.approx(eager, rel=1e-4)
+    for name, value in after_compiled.items():
+        torch.testing.assert_close(value, after_eager[name], rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_training_learns(tmp_path):
+    """Eight epochs of digits: far above chance (10 %), on clean and on corrupted images."""
+    arguments = ["--train.epochs", "8", "--train.batch_size", "64", "--eval.num_images", "200"]
+    results = train(small(tmp_path / "run", *arguments))
+    assert results["clean_accuracy"] > 0.9
+    assert results["mca"]["c15"] > 0.75
+    losses = [row["loss"] for row in rows(tmp_path / "run")]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_default_run_folder_names_data_method_model_and_seed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = dataclasses.replace(small(tmp_path, "--train.max_steps", "1"), run_dir=None)
+    train(config)
+    assert (tmp_path / "runs" / "digits-magn_augmix-resnet_small-seed0" / "results.json").exists()

@@ -1,0 +1,108 @@
+"""Whole runs on a folder of JPEGs, made of real CIFAR images where they are: both sources, resumed, measured."""
+
+import dataclasses
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fastmagn.config.command_line import parse_config
+from fastmagn.config.schema import Config, DataConfig, EvalConfig
+from fastmagn.data import load_data
+from fastmagn.data.corrupted.npy import check_source
+from fastmagn.data.files.crops import has_dali
+from fastmagn.errors import InputError
+from fastmagn.evaluation.corruption_cache import use_cache
+from fastmagn.machine.processes import World
+from fastmagn.training.run import train
+from tests.helpers.photo_folders import make_photo_folder
+from tests.helpers.small_runs import assert_same_weights, rows, weights
+
+SIDE = 32
+needs_dali = pytest.mark.skipif(not has_dali(), reason="NVIDIA DALI is not installed")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return make_photo_folder(tmp_path_factory.mktemp("photos"), 66, 20)
+
+
+def run(folder: Path, run_dir: Path, *arguments: str) -> dict:
+    """A run of 20 steps, 8 an epoch, and its evaluation."""
+    fields = {
+        **{"data.name": "folder", "data.dir": folder, "data.image_size": SIDE, "data.num_workers": 2},
+        **{"train.epochs": 3, "train.batch_size": 8, "train.max_steps": 20, "train.amp": "float32", "device": "cpu"},
+        **{"eval.corruption_set": "c15", "eval.num_images": 0, "eval.save_logits": True, "run_dir": run_dir},
+        **{"augment.crop_padding_px": 0, "augment.rotation_deg": 0.0, "augment.horizontal_flip": True},
+    }
+    own = [str(part) for name, value in fields.items() for part in (f"--{name}", value)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return train(parse_config([*own, *arguments], "test", "A test."))
+
+
+@pytest.fixture(scope="module")
+def trained(folder, tmp_path_factory) -> Path:
+    run_dir = tmp_path_factory.mktemp("trained") / "run"
+    run(folder, run_dir, "--data.source", "torchvision")
+    return run_dir
+
+
+def test_it_trains_and_measures_every_image_once(trained, folder):
+    results = json.loads((trained / "results.json").read_text())
+    assert results["steps"] == 20
+    assert [row["step"] for row in rows(trained)] == [8, 16, 20]
+    assert len(list((folder / "val").glob("*/*.jpg"))) == 20
+    logits = np.load(trained / "logits" / "clean.npy")
+    assert logits.reshape(-1, 3).shape == (20, 3)
+    labels = [("ape", "bee", "cat").index(path.parent.name) for path in sorted((folder / "val").glob("*/*.jpg"))]
+    assert results["clean_accuracy"] == np.mean(logits.reshape(-1, 3).argmax(axis=1) == labels)
+
+
+def test_the_network_sees_the_central_squares(trained, folder):
+    """Independent of the evaluation: Pillow's images, in a batch of their own."""
+    from torchvision import transforms
+
+    from fastmagn.models import build_model
+
+    model = build_model(
+        "resnet_small", num_classes=3, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), image_size=(SIDE, SIDE)
+    )
+    model.load_state_dict(weights(trained))
+    steps = [transforms.Resize(37, transforms.InterpolationMode.BICUBIC), transforms.CenterCrop(SIDE)]
+    transform = transforms.Compose([*steps, transforms.PILToTensor()])
+    images = [transform(Image.open(path)) for path in sorted((folder / "val").glob("*/*.jpg"))]
+    with torch.inference_mode():
+        logits = model.eval()(torch.stack(images).float() / 255)
+    stored = np.load(trained / "logits" / "clean.npy").reshape(-1, 3)
+    np.testing.assert_allclose(logits.numpy(), stored, rtol=1e-4, atol=1e-4)
+
+
+def test_kept_corruptions_are_of_the_images_that_are_measured(folder, tmp_path):
+    data = DataConfig(name="folder", dir=folder, image_size=SIDE)
+    asked = EvalConfig(corruption_set="c15", cache_dir=tmp_path, num_images=3)
+    kept = use_cache(Config(data=data, eval=asked), World()).corrupted_dir
+    assert kept.name.startswith(f"folder{SIDE}-c15-n3-seed0-fastmagn")
+    images = load_data(data)
+    check_source(kept, images.test_images_u8, images.test_labels)
+    with pytest.raises(InputError, match="made of 3 images of folder, which differ from the test set's"):
+        check_source(kept, load_data(dataclasses.replace(data, eval_resize_px=40)).test_images_u8, images.test_labels)
+
+
+@pytest.mark.parametrize("source", ["torchvision", pytest.param("dali", marks=needs_dali)])
+def test_a_run_goes_on_in_the_middle_of_an_epoch_bit_for_bit(trained, folder, tmp_path, source):
+    """Stopped after 5 steps of the first epoch's 8 and after 4 of the second's; with DALI it is the same run too."""
+    arguments = ["--data.source", source, "--data.num_workers", "1", "--eval.num_images", "4"]
+    for steps in ("5", "12"):
+        assert run(folder, tmp_path, *arguments, "--train.max_steps", steps)["steps"] == int(steps)
+    run(folder, tmp_path, "--data.source", source)
+    assert_same_weights(weights(tmp_path), weights(trained))
+    measured = {
+        run_dir: json.loads((run_dir / "results.json").read_text())["corruption_accuracy"]
+        for run_dir in (trained, tmp_path)
+    }
+    assert measured[trained] == measured[tmp_path]
