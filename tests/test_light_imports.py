@@ -1,18 +1,20 @@
 """The tables of names, and what the commands' parsers need, are there without torch, torchvision or numba."""
 
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
+
+from tests.helpers.processes import run
+
+pytestmark = pytest.mark.process
 
 HEAVY = {"torch", "torchvision", "numba"}
 
 
-def imported(program: str) -> set[str]:
+def imported(program: str, folder: Path) -> set[str]:
     """The top-level names of all modules that a new process has imported after `program`."""
     program += "; import sys; print(*{name.partition('.')[0] for name in sys.modules})"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    return set(done.stdout.split())
+    return set(run(["-c", program], folder).stdout.split())
 
 
 @pytest.mark.parametrize(
@@ -25,17 +27,17 @@ def imported(program: str) -> set[str]:
         "from fastmagn.models import LIBRARIES, MODELS",
     ],
 )
-def test_tables_of_names_need_nothing_heavy(program):
-    assert not imported(program) & HEAVY
+def test_tables_of_names_need_nothing_heavy(program, tmp_path):
+    assert not imported(program, tmp_path) & HEAVY
 
 
-def test_images_are_loaded_without_torch():
-    assert "torch" not in imported("from fastmagn.data import load_images; load_images('digits', '.')")
+def test_images_are_loaded_without_torch(tmp_path):
+    assert "torch" not in imported("from fastmagn.data import load_images; load_images('digits', '.')", tmp_path)
 
 
-def test_a_network_of_our_own_needs_no_torchvision():
+def test_a_network_of_our_own_needs_no_torchvision(tmp_path):
     program = "from fastmagn.models import build_model"
     program += "; build_model('wideresnet40_2', num_classes=3, mean=(0, 0, 0), std=(1, 1, 1))"
-    modules = imported(program)
+    modules = imported(program, tmp_path)
     assert "torch" in modules
     assert "torchvision" not in modules

@@ -121,6 +121,7 @@ def test_unit_is_the_quotient_for_every_value():
     np.testing.assert_array_equal([unit(value) for value in values], expected)
 
 
+@pytest.mark.slow
 def test_autocontrast_equals_pillow_for_every_pair_of_extremes():
     """All values from low to high, for all low <= high; three pairs an image, one a channel."""
     pairs = [(low, high) for low in range(256) for high in range(low, 256)]

@@ -14,8 +14,10 @@ from fastmagn.models import MODELS
 from fastmagn.training.build import build_run
 from fastmagn.training.run import train
 from fastmagn.training.step import Run, make_pieces, train_step
+from tests.helpers.tiers import slow_but
 
 PAPER = Path(__file__).parent.parent.parent / "configs" / "paper"
+MAGN_AUGMIX = PAPER / "table1" / "magn_augmix.yaml"
 METHOD_FILES = sorted([*(PAPER / "table1").glob("*.yaml"), *(PAPER / "rivals").glob("cifar10_*.yaml")])
 NETWORK_FILES = [
     *sorted((PAPER / "table2_3").glob("cifar10_*_magn_augmix.yaml")),
@@ -45,7 +47,7 @@ def two_steps(config: Config) -> Run:
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("path", METHOD_FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", slow_but(METHOD_FILES, MAGN_AUGMIX), ids=lambda path: path.stem)
 def test_methods(path, data_dir):
     """At the shipped settings but for a small network and batch."""
     two_steps(configured(path, data_dir, "--model.name", "resnet_small", "--train.batch_size", "8"))
@@ -53,7 +55,7 @@ def test_methods(path, data_dir):
 
 @pytest.mark.slow
 @pytest.mark.data
-@pytest.mark.parametrize("path", [PAPER / "table1" / "magn_augmix.yaml", *NETWORK_FILES], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [MAGN_AUGMIX, *NETWORK_FILES], ids=lambda path: path.stem)
 def test_networks(path, data_dir):
     """At the shipped settings but for a batch of two images, 8 views."""
     run = two_steps(configured(path, data_dir, "--train.batch_size", "2"))

@@ -127,6 +127,7 @@ def start(arguments: list[str], prepare) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=ROOT, env=command_environment(), text=True, preexec_fn=prepare, **pipes)
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_a_write_that_fails_is_one_line_and_leaves_nothing(tmp_path):
     def limit() -> None:  # files of 599 digits have 9 MB
@@ -141,7 +142,7 @@ def test_a_write_that_fails_is_one_line_and_leaves_nothing(tmp_path):
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL, *slow(signal.SIGTERM)])
+@pytest.mark.parametrize("number", [signal.SIGINT, *slow(signal.SIGTERM, signal.SIGKILL)])
 def test_interruptions_leave_no_set(tmp_path, number):
     (tmp_path / "c.partial-old").mkdir()
     (tmp_path / "c.partial-old" / "fog.npy").write_text("another run's")

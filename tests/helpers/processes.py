@@ -19,7 +19,7 @@ def command_environment(**variables: str) -> dict[str, str]:
 
 
 def start(words: Sequence[str | Path], folder: Path, **variables: str) -> subprocess.Popen[str]:
-    """Python in `folder` on a module, a script or `-c` and a program, with arguments; its output and errors are pipes.
+    """Python in `folder` on a module, a script, or options such as `-c`, with arguments; output and errors are pipes.
 
     It leads a process group of its own, so that Ctrl-C at the tests does not reach it.
     """
@@ -53,7 +53,7 @@ def run(
 
 def _python(words: Sequence[str | Path]) -> list[str]:
     first, *others = map(str, words)
-    is_module = first != "-c" and not first.endswith(".py")
+    is_module = not first.startswith("-") and not first.endswith(".py")
     return [sys.executable, *(["-m"] if is_module else []), first, *others]
 
 

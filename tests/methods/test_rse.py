@@ -86,11 +86,11 @@ def test_only_a_method_with_a_test_time_is_not_measured_as_it_is():
 
 def test_a_run_of_rse_is_measured_by_its_ensemble_both_times(tmp_path):
     run_dir = tmp_path / "run"
-    config = small(run_dir, *("--method", "rse", "--train.max_steps", "2", "--eval.save_logits", "true"))
-    results = train(config)
+    arguments = ("--method", "rse", "--train.max_steps", "2", "--eval.num_images", "4")
+    results = train(small(run_dir, *arguments, "--eval.save_logits", "true"))
     _, logits = read_logits(run_dir / "logits")
     np.testing.assert_allclose(np.exp(logits["clean"]).sum(axis=-1), 1, rtol=1e-5)
-    again = evaluate_run(run_dir, small(run_dir, "--method", "rse"))
+    again = evaluate_run(run_dir, small(run_dir, *arguments))
     for name in ("clean_accuracy", "mca", "corruption_accuracy", "rms_calibration_error"):
         assert again[name] == results[name]
     assert json.loads((run_dir / "results.json").read_text())["config"]["eval"]["rse_draws"] == 10

@@ -32,6 +32,7 @@ def test_a_trial_asked_to_stop_saves_and_is_interrupted(tmp_path):
     assert state(run_dir)["progress"]["epoch"] < 2000
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_a_trial_that_fails_says_why_in_one_line(tmp_path):
     run_dir = make_folder(tmp_path / "run", "--data.name", "cifar10", "--data.dir", str(tmp_path / "nowhere"))

@@ -33,6 +33,7 @@ from tests.helpers.small_runs import (
     state,
     without_times,
 )
+from tests.helpers.tiers import slow_but
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +52,7 @@ def scalars(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
     return {name: [(event.step, event.value) for event in events.Scalars(name)] for name in events.Tags()["scalars"]}
 
 
-@pytest.mark.parametrize("epoch", [0, 1])
+@pytest.mark.parametrize("epoch", slow_but([0, 1], 1))
 @pytest.mark.parametrize(
     "place",
     ["before the row", "after the row", "after TensorBoard", "before the checkpoint", "after the checkpoint"],

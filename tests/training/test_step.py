@@ -98,6 +98,7 @@ def test_an_average_that_is_not_kept_cannot_be_measured(tmp_path):
         evaluate_run(tmp_path / "run", small(tmp_path / "run", "--eval.weights", "ema", "--train.ema_decay", "0.9"))
 
 
+@pytest.mark.slow
 def test_float16_trains_with_a_scaler(tmp_path):
     run = start(tmp_path, "--train.amp", "fp16", "--train.max_steps", "5")
     before = [parameter.clone() for parameter in run.model.parameters()]
@@ -110,7 +111,10 @@ def test_float16_trains_with_a_scaler(tmp_path):
     assert losses[0] == pytest.approx(expected[0], rel=1e-2)
 
 
-def test_twenty_compiled_steps_equal_eager(tmp_path, monkeypatch):
+@pytest.mark.parametrize("backend", slow_but(["aot_eager", "inductor"], "aot_eager"))
+def test_twenty_compiled_steps_equal_eager(backend, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    torch._dynamo.reset()
     knows_the_network(monkeypatch)
     arguments = ["--model.name", "smooth", "--optim.schedule", "step", "--optim.lr", "0.05"]
     expected = take_steps(start(tmp_path, *arguments), 20)
@@ -158,17 +162,17 @@ def test_deterministic_mode_asks_for_it(tmp_path):
     [
         (
             torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
-            "train.batch_size: got 32 in 1 piece(s), for which the memory of cpu is too small; lower it, or raise "
+            "train.batch_size: got 32 in 1 piece(s); the memory of cpu is too small for that. Lower it, or raise "
             "train.accumulation_steps.",
         ),
         (
             RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory: you tried"),
-            "train.batch_size: got 32 in 1 piece(s), for which the memory of cpu is too small; lower it, or raise "
+            "train.batch_size: got 32 in 1 piece(s); the memory of cpu is too small for that. Lower it, or raise "
             "train.accumulation_steps.",
         ),
         (
             RuntimeError("CUDA error: an illegal memory access was encountered\nCompile with `TORCH_USE_CUDA_DSA`"),
-            "device: cpu failed (CUDA error: an illegal memory access was encountered); nothing was saved yet.",
+            "device: cpu failed (CUDA error: an illegal memory access was encountered); nothing has been saved yet.",
         ),
     ],
 )

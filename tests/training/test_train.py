@@ -18,7 +18,7 @@ from fastmagn.methods.table import METHODS
 from fastmagn.runs.paths import last_checkpoint
 from fastmagn.training.run import train
 from tests.helpers.commands import call
-from tests.helpers.processes import LIMIT_S, ROOT, run, start, wait_until
+from tests.helpers.processes import LIMIT_S, ROOT, start, wait_until
 from tests.helpers.small_runs import (
     DEFAULT,
     STEPS_PER_EPOCH,
@@ -87,6 +87,7 @@ def test_a_run_stopped_at_any_step_goes_on_bit_for_bit(stop_after, undisturbed_d
     assert without_times(rows(tmp_path / "run")) == without_times(rows(undisturbed_default))
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_sigint_finishes_the_step_saves_and_the_same_command_goes_on(
     undisturbed_default, tmp_path, monkeypatch, capsys
@@ -179,10 +180,10 @@ def test_validation_images_are_held_out_and_measured(tmp_path):
     assert results["steps"] == 4
 
 
-@pytest.mark.process
-def test_command_prints_one_line_for_bad_input(tmp_path):
-    done = run(["fastmagn.train", "--augment.aug_severity", "12"], tmp_path, expect=2)
-    assert done.stderr == "error: augment.aug_severity: got 12; expected 1..10.\n"
+def test_command_prints_one_line_for_bad_input(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shown = call(["fastmagn.train", "--augment.aug_severity", "12"], capsys, expect=2)
+    assert shown.stderr == "error: augment.aug_severity: got 12; expected 1..10.\n"
 
 
 def one_step(config: Config) -> tuple[dict[str, float], dict[str, torch.Tensor]]:

@@ -26,10 +26,12 @@ from tests.helpers.operations import magnitudes, run_pillow
 from tests.helpers.processes import ROOT, run
 from tests.helpers.small_runs import config_for
 from tests.helpers.steps import start_run, take_steps
+from tests.helpers.tiers import slow_but
 from tests.helpers.views import CLEAN_ONLY, PAPER, SPEC, as_tensor, clean_views, params_for
 
 ONE_CHAIN = ViewSpec(num_augmix_views=1, num_noise_views=0)
 ONE_OPERATION = AugmentConfig(mixture_width=1, mixture_depth=1, all_operations=True)
+SIZES = slow_but([(32, 32), (20, 33), (1, 1)], (20, 33))
 CHUNK = 512  # images a call: one pipeline for all of a size
 
 
@@ -83,7 +85,9 @@ def assert_operation_is_near_pillow(op, images: np.ndarray, values: np.ndarray, 
     assert_within(op.name, run_dali(op.id, values, images), np.concatenate(expected), capsys)
 
 
-@pytest.mark.parametrize("size", [(32, 32), (20, 33), (1, 1)], ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize(
+    "size", slow_but([(32, 32), (20, 33), (1, 1)], (20, 33)), ids=lambda size: f"{size[0]}x{size[1]}"
+)
 @pytest.mark.parametrize("op", OPERATIONS, ids=lambda op: op.name)
 def test_operation_is_near_pillow(op, size, pictures, capsys):
     assert_operation_is_near_pillow(op, *every_magnitude(op, pictures(*size)), capsys)
@@ -154,7 +158,9 @@ def assert_views_are_near_pillow(images: np.ndarray, params: ViewParams, capsys)
     torch.testing.assert_close(difference[3], difference[0], rtol=0, atol=1e-3)  # the same noise to rounding
 
 
-@pytest.mark.parametrize("size", [(32, 32), (20, 33), (1, 1)], ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize(
+    "size", slow_but([(32, 32), (20, 33), (1, 1)], (20, 33)), ids=lambda size: f"{size[0]}x{size[1]}"
+)
 @pytest.mark.parametrize(
     "augment",
     [PAPER, AugmentConfig(all_operations=True, mixture_width=1, mixture_depth=4), AugmentConfig(mixture_width=8)],
@@ -211,6 +217,7 @@ def test_views_do_not_depend_on_batch_or_order(pictures):
         torch.testing.assert_close(views_of(part), whole[:, part], rtol=0, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_views_do_not_depend_on_the_number_of_threads():
     shown = run(["tests.augment.views_on_threads", "dali"], ROOT, NUMBA_NUM_THREADS="3").stdout
