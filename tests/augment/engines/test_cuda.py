@@ -283,7 +283,7 @@ def test_launches_cover_the_batch_within_their_memory():
 @on_host
 @pytest.mark.process
 def test_the_package_does_not_import_numba_cuda(tmp_path):
-    code = "import sys, fastmagn, fastmagn.augment.views, fastmagn.train; print('numba.cuda' in sys.modules)"
+    code = "import sys, fastmagn, fastmagn.augment.views, fastmagn.training.run; print('numba.cuda' in sys.modules)"
     assert run(["-c", code], tmp_path).stdout == "False\n"
 
 
