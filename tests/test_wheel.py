@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from fastmagn.__main__ import VERBS
 from fastmagn.corruptions import available_corruptions
 from fastmagn.evaluation.corrupted_set import CorruptConfig, make_corrupted_set
 from tests.helpers.processes import ROOT, run
 
-COMMANDS = sorted(
-    path.stem for path in (ROOT / "fastmagn").glob("*.py") if 'if __name__ == "__main__":' in path.read_text()
-)
+COMMANDS = sorted(VERBS)
 HELP = """
 import contextlib, io, runpy, sys
 for name in sys.argv[1:]:
@@ -52,7 +51,7 @@ def test_everything_that_is_no_code_is_in_it(installed):
                 copy = installed / place / path.relative_to(folder)
                 assert copy.read_bytes() == path.read_bytes()
     assert sorted(path.name for path in installed.iterdir() if not path.name.endswith(".dist-info")) == [
-        *("fastmagn", "fastmagn_kernels")
+        *("bin", "fastmagn", "fastmagn_kernels")
     ]
 
 

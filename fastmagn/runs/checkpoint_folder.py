@@ -63,10 +63,11 @@ def newest_whole_checkpoint(run_dir: Path) -> Path | None:
         damaged[path] = reason
     if not any(path.exists() for path in damaged):
         return None
-    older = "".join(f"; so {path.name}, which {reason}" for path, reason in damaged.items() if path != last)
+    older = "; ".join(f"{path.name} {reason}" for path, reason in damaged.items() if path != last)
+    others = f"no older checkpoint is intact: {older}" if older else "there is no older checkpoint"
     raise InputError(
-        f"{last}: {damaged[last]}, and there is no intact checkpoint before it{older}. Put an intact copy in its place,"
-        f" or remove {last.parent} or name another --run_dir to train from scratch."
+        f"{last}: {damaged[last]}, and {others}. Put an intact copy in its place, remove {last.parent}, or name another"
+        " --run_dir to train from scratch."
     )
 
 

@@ -226,7 +226,7 @@ def test_folders_that_cannot_be_used(folder, spoil, message):
             r"data\.eval_resize_px: got 31; expected 0 \(image_size \* 256 / 224\) or 32\.\.4096",
         ),
         ({"min_crop_area": 0.0}, r"data\.min_crop_area: got 0\.0; expected a share of the area in \(0, 1\]"),
-        ({"num_workers": -1}, r"data\.num_workers: got -1; expected 0 \(one a core\) or 1\.\.256\."),
+        ({"num_workers": -1}, r"data\.num_workers: got -1; expected 0 \(one per core\) or 1\.\.256\."),
     ],
 )
 def test_fields_out_of_range(fields, message):

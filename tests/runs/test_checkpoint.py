@@ -171,10 +171,10 @@ def test_no_whole_checkpoint_is_an_error_and_changes_nothing(two):
     with pytest.raises(InputError) as error:
         newest_whole_checkpoint(two)
     folder = two / "checkpoints"
-    cut = "does not end with a checksum: it is cut short, or of another version of fastmagn"
+    cut = "does not end with a checksum: it is cut short, or another version of fastmagn wrote it"
     assert str(error.value) == (
-        f"{folder}/last.pt: {cut}, and there is no whole checkpoint before it; so step-00000003.pt, which {cut}. Put a"
-        f" intact copy in its place, or remove {folder} or name another --run_dir to train from scratch."
+        f"{folder}/last.pt: {cut}, and no older checkpoint is intact: step-00000003.pt {cut}. Put an intact copy in its"
+        f" place, remove {folder}, or name another --run_dir to train from scratch."
     )
     assert before == {name: (two / "checkpoints" / name).read_bytes() for name in names(two)}
     assert newest_whole_checkpoint(two.parent / "another") is None
@@ -324,9 +324,9 @@ def test_only_training_goes_on_from_the_checkpoint_before(undisturbed, tmp_path,
     with pytest.raises(InputError) as error:
         evaluate_run(run_dir, small(run_dir))
     assert str(error.value) == (
-        f"{last_checkpoint(run_dir)}: does not end with a checksum: it is cut short, or of another version of fastmagn."
-        " python -m fastmagn.train with this --run_dir resumes from the checkpoint before it; or put an intact copy in"
-        " its place."
+        f"{last_checkpoint(run_dir)}: does not end with a checksum: it is cut short, or another version of fastmagn wrote"
+        " it. python -m fastmagn.train with this --run_dir resumes from the checkpoint before it; or put an intact copy"
+        " in its place."
     )
 
 

@@ -145,7 +145,7 @@ def test_a_damaged_checkpoint_is_one_clear_error(damage, undisturbed_default, tm
     path.write_bytes({"empty": b"", "truncated": whole[: len(whole) // 2], "foreign": b"not a checkpoint" * 99}[damage])
     with pytest.raises(InputError, match=r"last\.pt") as error:
         train(small(tmp_path / "run"))
-    assert "there is no whole checkpoint before it" in str(error.value)
+    assert "and there is no older checkpoint" in str(error.value)
     assert "\n" not in str(error.value)
 
 
