@@ -325,8 +325,8 @@ def test_only_training_goes_on_from_the_checkpoint_before(undisturbed, tmp_path,
         evaluate_run(run_dir, small(run_dir))
     assert str(error.value) == (
         f"{last_checkpoint(run_dir)}: does not end with a checksum: it is cut short, or another version of fastmagn"
-        " wrote it. python -m fastmagn.train with this --run_dir resumes from the checkpoint before it; or put an intact"
-        " copy in its place."
+        " wrote it. python -m fastmagn.train with this --run_dir resumes from the checkpoint before it; or put an"
+        " intact copy in its place."
     )
 
 
