@@ -7,7 +7,6 @@ size.
 import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import permutations
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from fastmagn_kernels.random.draws import AugMixParams, BaseParams, Settings
 
 JITTER_PARTS = ("brightness", "contrast", "saturation")
 # jitter_order -> the order in which the colour jitter applies its three parts.
-JITTER_ORDERS = tuple(permutations(JITTER_PARTS))
+JITTER_ORDERS = tuple(tuple(JITTER_PARTS[part] for part in order) for order in draws.JITTER_ORDERS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,8 +160,7 @@ def jitter_steps(base: BaseParams) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         The part of each step, an index into JITTER_PARTS, int64 [B, 3]; its factor, float32 [B, 3].
     """
-    orders = np.array([[JITTER_PARTS.index(part) for part in order] for order in JITTER_ORDERS])
-    parts = orders[base.jitter_order]
+    parts = draws.JITTER_ORDERS[base.jitter_order]
     factors = np.stack([getattr(base, part) for part in JITTER_PARTS], axis=1)
     return parts, np.take_along_axis(factors, parts, axis=1)
 

@@ -12,7 +12,8 @@ def print_results(results: dict[str, Any], title: str) -> None:
     """The corruption table and the summary of a results.json."""
     table = Table(title=title, caption="accuracy in %, severity 1 to 5")
     table.add_column("corruption")
-    for severity in range(1, 6):
+    some_accuracies = next(iter(results["corruption_accuracy"].values()))
+    for severity in range(1, len(some_accuracies) + 1):
         table.add_column(str(severity), justify="right")
     table.add_column("mean", justify="right")
     for name, accuracies in results["corruption_accuracy"].items():

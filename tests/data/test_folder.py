@@ -151,7 +151,7 @@ def test_unreadable_files_are_left_out_and_counted(tmp_path):
     assert np.abs(images_u8[:, 8, 8, 0].astype(int) - [40, 120, 160, 200, 7]).max() <= 1
     assert labels.tolist() == [0, 0, 0, 0, 1]
     assert class_names == ("a", "b")
-    with pytest.warns(UserWarning, match="2 of 5 image files"):  # the head goes on past what cannot be read
+    with pytest.warns(UserWarning, match="2 of 5 image files"):  # unreadable files do not count
         head, _, _ = load_folder_images(tmp_path, 16, num_images=3)
     np.testing.assert_array_equal(head, images_u8[:3])
 

@@ -33,7 +33,7 @@ CORRUPTED_NAME = "digits-c"
 
 
 class Outcome(NamedTuple):
-    """What happened in a trial: where the harm came, how it went on, and what is wrong (nothing: it passed)."""
+    """What happened in a trial: where the harm came, how the run continued, and what is wrong (nothing: it passed)."""
 
     where: str
     then: str
@@ -141,7 +141,7 @@ def _faults_of(ended: Ended, expected: int) -> list[str]:
 
 
 def sigkill(bench: Bench, draw: random.Random) -> Outcome:
-    """SIGKILL at a random moment, and in one trial of three once more while it goes on."""
+    """SIGKILL at a random moment, and in one trial of three once more after it has resumed."""
     faults: list[str] = []
     places = []
     for _ in range(2 if draw.random() < 1 / 3 else 1):
@@ -250,7 +250,7 @@ def _hurt(content: bytearray, draw: random.Random) -> str:
 
 
 def full_disk(bench: Bench, draw: random.Random) -> Outcome:
-    """A run on a small file system that fills up, which then grows, and the run goes on.
+    """A run on a small file system that fills up and then grows; the run continues.
 
     It is a tmpfs; where mounting is not allowed, a limit on any one file's size (RLIMIT_FSIZE) stands for it.
     """
@@ -291,7 +291,7 @@ def _mount(folder: Path, size: int) -> bool:
 
 
 def clock_jumps(bench: Bench, draw: random.Random) -> Outcome:
-    """The time of day jumps by up to a year, back and forth, while the run goes on; one SIGKILL besides."""
+    """The time of day jumps by up to a year, back and forth, during the run; there is one SIGKILL too."""
     jumps = [draw.choice([-1, 1]) * draw.choice([1.0, 3600.0, 86_400.0, 3e7]) for _ in range(64)]
 
     def shim() -> None:
@@ -313,4 +313,4 @@ def clock_jumps(bench: Bench, draw: random.Random) -> Outcome:
     ended = run("train", arguments_for(bench.run_dir), bench.log, prepare=shim)
     faults = _faults_of(ended, expected=0)
     faults += differences(bench.run_dir, bench.undisturbed) if ended.status == 0 else []
-    return Outcome(f"up to a year; killed {place}", "went on", faults)
+    return Outcome(f"up to a year; killed {place}", "continued", faults)

@@ -1,4 +1,4 @@
-"""torchrun with two processes, one of which is killed: the others are restarted and the run goes on."""
+"""torchrun with two processes, one of which is killed: the others are restarted and the run resumes."""
 
 import os
 import random

@@ -122,7 +122,7 @@ def test_checkpoints_of_other_values(attack, name):
 
 @pytest.mark.parametrize("part", ["config", "optimizer", "progress"])
 def test_checkpoints_of_other_state(attack, part):
-    """A sound checkpoint, but for one part of what training goes on from."""
+    """A sound checkpoint, except one part of what training resumes from."""
     run = attack.folder / "run"
     arguments = ["--device", "cpu", "--train.batch_size", "64", "--train.max_steps", "1", "--run_dir", run]
     arguments += ["--eval.num_images", "1000000"]  # more than there are: trained, not measured

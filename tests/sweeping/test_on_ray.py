@@ -1,4 +1,4 @@
-"""Whole sweeps on Ray, on this machine: a trial that fails, Ctrl-C, a killed sweep, and going on."""
+"""Whole sweeps on Ray, on this machine: a trial that fails, Ctrl-C, a killed sweep, and resuming it."""
 
 import contextlib
 import importlib.util

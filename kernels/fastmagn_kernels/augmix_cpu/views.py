@@ -27,11 +27,10 @@ from fastmagn_kernels.augmix_cpu.operations import (
 from fastmagn_kernels.compiling import jit, jit_inlined, jit_uncounted
 from fastmagn_kernels.pixel import unit
 from fastmagn_kernels.random import draws
+from fastmagn_kernels.random.draws import JITTER_ORDERS
 from fastmagn_kernels.random.rng import STREAM_NOISE, standard_normal
 
 _BRIGHTNESS, _CONTRAST, _SATURATION = range(3)
-# jitter_order -> its three parts, in the order of fastmagn.augment.params.JITTER_ORDERS.
-_JITTER_ORDERS = np.array([[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]], np.int64)
 _FIRST_CHAIN_ROW = 2  # the first two rows are the clean view and a spare row
 _CHAINS_AT_ONCE = operations.NUM_ROWS - _FIRST_CHAIN_ROW  # AugMix's usual width; their sum stays in registers
 
@@ -79,7 +78,7 @@ def base_transform(i, images, settings, base, rotations, scratch):
         mirror(rows[current], rows[1 - current], width)
         current = 1 - current
     for step in range(3):
-        part = _JITTER_ORDERS[order, step]
+        part = JITTER_ORDERS[order, step]
         factor = brightness if part == _BRIGHTNESS else (contrast if part == _CONTRAST else saturation)
         if factor == np.float32(1):
             continue

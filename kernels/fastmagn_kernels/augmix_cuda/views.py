@@ -143,7 +143,7 @@ def plan_launch(
 
 @cuda.jit(device=True)
 def _jitter_part(order, step):
-    """Return the part of the colour jitter at `step`: it computes the rows of fastmagn.augment.params.JITTER_ORDERS."""
+    """Return the part of the colour jitter at `step`: it computes the rows of `draws.JITTER_ORDERS`."""
     first = order // 2
     low = 1 if first == 0 else 0
     high = 3 - first - low

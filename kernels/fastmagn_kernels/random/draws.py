@@ -18,6 +18,7 @@ changes no other. The scalar functions are compiled here for the CPU, and by the
 Shape letters: B batch, J AugMix views, N noise views, W chains (mixture_width), D operations of a chain.
 """
 
+from itertools import permutations
 from typing import NamedTuple
 
 import numpy as np
@@ -52,6 +53,9 @@ NO_OPERATION = -1  # beyond a chain's drawn depth
 
 # Raise it when an id, a magnitude rule or a slot changes, because old runs then no longer replay.
 OPS_VERSION = 1
+
+# jitter_order -> the order in which the colour jitter applies brightness, contrast and saturation (0, 1, 2).
+JITTER_ORDERS = np.array(list(permutations(range(3))), np.int64)
 
 ANGLE_UNITS_PER_DEGREE = 64
 RANDOM_DEPTH = 3  # a depth that is drawn is uniform in 1..3

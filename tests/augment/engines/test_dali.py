@@ -144,7 +144,7 @@ def whole_views(backend: str, images: np.ndarray, params: ViewParams) -> torch.T
 
 
 def assert_views_are_near_pillow(images: np.ndarray, params: ViewParams, capsys) -> None:
-    """One level at most in the clean view; more, but seldom, where a chain goes on to stretch it."""
+    """At most one level in the clean view; rarely more, where a later operation of a chain stretches it."""
     difference = (whole_views("dali", images, params) - whole_views("pil", images, params)).abs()
     augmix = difference[1:3]
     beyond_one = (augmix > 1.001).float().mean()
