@@ -3,6 +3,7 @@
 import functools
 import os
 import sys
+import threading
 import warnings
 
 import numpy as np
@@ -22,7 +23,36 @@ _BLOCK = (3, 2) if SIMULATED else BLOCK
 _HOST_TYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
 
 if SIMULATED:
+    from numba.cuda.simulator.kernelapi import FakeCUDAShared
+
     sys.setswitchinterval(1e-5)  # the simulator's threads wait for one another at every barrier
+
+    class OneThreadAllocates(dict):
+        """The shared arrays of a block. The simulator looks one up and then stores it: two threads may both find none,
+        and then each works on an array of its own. Here the lock is held from a look-up that finds none to the store.
+        """
+
+        def __init__(self) -> None:
+            super().__init__()
+            self._lock = threading.Lock()
+
+        def get(self, place: tuple[str, int]) -> np.ndarray | None:
+            self._lock.acquire()
+            array = super().get(place)
+            if array is not None:
+                self._lock.release()
+            return array
+
+        def __setitem__(self, place: tuple[str, int], array: np.ndarray) -> None:
+            super().__setitem__(place, array)
+            self._lock.release()
+
+    def _start_with_a_lock(self: FakeCUDAShared, dynshared_size: int) -> None:
+        _start(self, dynshared_size)
+        self._allocations = OneThreadAllocates()
+
+    _start = FakeCUDAShared.__init__
+    FakeCUDAShared.__init__ = _start_with_a_lock
 
 
 def plan(images: np.ndarray, params: ViewParams, in_shared: bool | None = None) -> Launch:
