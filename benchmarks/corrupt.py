@@ -86,7 +86,7 @@ def main(arguments: list[str]) -> int:
 
 
 def load_test_images(data_dir: Path | None, num_images: int, size_px: int) -> np.ndarray:
-    """Load the first test images of CIFAR-10, or of digits if there is no folder; repeat them if there are too few.
+    """Load the first test images of CIFAR-10, or of digits without a folder. Too few images are repeated.
 
     Returns:
         uint8 [num_images, size, size, 3], resized with Pillow's bicubic filter if the images have another size.

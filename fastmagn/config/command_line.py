@@ -170,7 +170,7 @@ def config_file(name: str) -> str:
     """The file that `--config NAME` means: an existing one, or a shipped one. YAML text is returned as it is.
 
     Raises:
-        InputError: There is no such file; the nearest shipped ones are named.
+        InputError: The file does not exist. The message names the nearest shipped ones.
     """
     if any(mark in name for mark in "\n:{") or Path(name).is_file():
         return name

@@ -28,7 +28,7 @@ JPEG_QUALITY = BySize(small=(80, 65, 58, 50, 40), large=(25, 18, 15, 10, 7))
 # Size of the coarse image, as a share of the image's.
 PIXELATE_FACTOR = BySize(small=(0.95, 0.9, 0.85, 0.75, 0.65), large=(0.6, 0.5, 0.4, 0.3, 0.25))
 # Displacement, its smoothing, the affine warp's jitter. Small images: shares of the shorter side. Large images: the
-# displacement is a share of the height, the smoothing along a side is a share of that side, and there is no warp.
+# displacement is a share of the height, the smoothing along a side is a share of that side; they are not warped.
 ELASTIC_SHARES = BySize(
     small=((0.0, 0.0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03)),
     large=((0.0625, 0.01, 0.0), (0.08125, 0.01, 0.0), (0.10625, 0.01, 0.0), (0.125, 0.01, 0.0), (0.15, 0.01, 0.0)),

@@ -31,13 +31,7 @@ from fastmagn.training.step import Run
 
 
 def train(config: Config) -> dict[str, Any]:
-    """A whole run: train (or resume), evaluate, write results.json. Returns the results.
-
-    Raises:
-        InputError: The configuration, the data or the run folder cannot be used; memory or disk is too small; a device
-            is lost.
-        Interrupted: SIGINT or SIGTERM arrived during training; everything is saved.
-    """
+    """A whole run; `fastmagn.train.train`, which imports this when it is called, says what it does and raises."""
     config = settle_hardware(config)
     model_name = config.model.name.replace(":", "-")  # timm:NAME as part of a folder's name
     run_dir = (

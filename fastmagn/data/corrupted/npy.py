@@ -93,7 +93,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a -C set that fastmagn.corrupt made; its structure is checked.
 
     Raises:
-        InputError: There is no manifest (published sets have none), or the file is not a manifest.
+        InputError: The folder has no manifest (published sets have none), or the file is not one.
     """
     path = Path(folder) / MANIFEST
     if not path.is_file():
@@ -182,7 +182,7 @@ def check_files(folder: Path, advance: Callable[[int], None] = lambda num_bytes:
         A line for each faulty file; empty for an intact set.
 
     Raises:
-        InputError: There is no manifest, or it is broken.
+        InputError: The manifest is missing or damaged.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
