@@ -28,7 +28,9 @@ from fastmagn.errors import check
 
 
 class LazyImages:
-    """M image files in place of an array uint8 [M, S, S, 3]: a slice is fewer LazyImages, np.asarray decodes.
+    """M image files in place of an array uint8 [M, S, S, 3]: a slice, or int64 rows, is fewer LazyImages.
+
+    `np.asarray` decodes them.
 
     Mid-grey stands in for a file that cannot be decoded, and `unreadable` says why; all slices share that record.
 
@@ -53,8 +55,9 @@ class LazyImages:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, part: slice) -> "LazyImages":
-        files = LazyImages(self.paths[part], self.image_size, self.resize_px)
+    def __getitem__(self, part: slice | np.ndarray) -> "LazyImages":
+        paths = self.paths[part] if isinstance(part, slice) else [self.paths[row] for row in part]
+        files = LazyImages(paths, self.image_size, self.resize_px)
         files.unreadable = self.unreadable
         return files
 
