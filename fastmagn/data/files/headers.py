@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastmagn.data.files.decoding import Unreadable, open_image, quiet_pillow, tried, warn_left_out
+from fastmagn.data.files.decoding import Unreadable, open_image, orientation, quiet_pillow, tried, warn_left_out
 
-_ORIENTATION = 0x0112  # EXIF's tag
 _JPEG_END = b"\xff\xd9"
 # The latency of network storage limits how fast headers are read, not the number of cores.
 _SCAN_THREADS = 16
@@ -100,23 +99,21 @@ def scan(root: Path, names: list[str], labels: np.ndarray) -> ImageFiles:
 def read_header(path: str) -> Header:
     """One file's header; raises what `open_image` and Pillow raise."""
     with open(path, "rb") as file:
+        num_bytes = file.seek(0, os.SEEK_END)
+        file.seek(max(0, num_bytes - len(_JPEG_END)))
+        ends_as_jpeg = file.read() == _JPEG_END
+        file.seek(0)
         with open_image(file) as image:
+            is_whole = ends_as_jpeg and image.format == "JPEG"
+            if not is_whole:
+                image.load()  # which also turns a TIFF upright
             width, height = image.size
-            orientation = image.getexif().get(_ORIENTATION, 1)
-            is_jpeg = image.format == "JPEG"
+            turned = orientation(image)
             # Adobe's marker is absent, or says that the colour space is the usual YCbCr.
             is_usual = image.mode in ("L", "RGB") and image.info.get("adobe_transform", 1) == 1
-            file.seek(0, os.SEEK_END)
-            num_bytes = file.tell()
-            file.seek(max(0, num_bytes - len(_JPEG_END)))
-            is_whole = is_jpeg and file.read() == _JPEG_END
-        if not is_whole:
-            file.seek(0)
-            with open_image(file) as image:
-                image.load()
-    if orientation in (5, 6, 7, 8):
+    if turned in (5, 6, 7, 8):
         height, width = width, height
-    return Header(num_bytes, height, width, is_whole and is_usual and orientation in (0, 1))
+    return Header(num_bytes, height, width, is_whole and is_usual and turned == 1)
 
 
 def _read_headers(paths: list[str]) -> list[Header | Unreadable]:
