@@ -2,6 +2,8 @@
 
 import difflib
 import signal
+import sys
+import warnings
 from collections.abc import Iterable
 
 EXIT_INPUT_ERROR = 2
@@ -19,6 +21,14 @@ def check(holds: bool, field: str, got: object, expected: str) -> None:
     """Raise InputError `field: got …; expected ….` unless `holds`."""
     if not holds:
         raise InputError(f"{field}: got {got!r}; expected {expected}.")
+
+
+def warn_caller(message: str) -> None:
+    """`warnings.warn`, for the line of the program that called fastmagn; commands print the message alone."""
+    level, frame = 1, sys._getframe()
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "fastmagn":
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)
 
 
 class Interrupted(KeyboardInterrupt):

@@ -57,7 +57,7 @@ def build_run(
         world=world,
         device=device,
         source=make_source(part, batch_size=train.batch_size, seed=train.seed, device=device, share=share),
-        data_fingerprint=image_set.fingerprint,
+        image_set=image_set,
         image_size=part.images_u8.shape[1:3],
         num_classes=image_set.num_classes,
         model=model,

@@ -20,7 +20,7 @@ from PIL import Image, UnidentifiedImageError
 
 from fastmagn.config.schema import DataConfig
 from fastmagn.data.files.listing import HAS_AVIF
-from fastmagn.errors import InputError, one_line, some
+from fastmagn.errors import InputError, one_line, some, warn_caller
 
 # Pillow's other decoders never run, whatever a file's suffix says: it hands EPS to Ghostscript.
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF", "GIF", *(("AVIF",) if HAS_AVIF else ()))
@@ -96,17 +96,27 @@ def warn_left_out(unreadable: Sequence[Unreadable], num_tried: int, root: Path) 
     message = f"{len(unreadable)} of {num_tried} image files cannot be read: {some(map(str, unreadable))}"
     if len(unreadable) == num_tried:
         raise InputError(f"{root}: {message}. No image is left.")
-    warnings.warn(f"{root}: {message}. They are left out.", stacklevel=3)
+    warn_caller(f"{root}: {message}. They are left out.")
 
 
 def warn_of_grey(unreadable: Sequence[Unreadable], root: Path) -> None:
     """Warn of the images that were replaced by mid-grey because they could not be decoded, if there are any."""
     if unreadable:
-        warnings.warn(
+        warn_caller(
             f"{root}: {len(unreadable)} images cannot be decoded, although their headers can be read; mid-grey stands"
-            f" in for them: {some(map(str, unreadable))}.",
-            stacklevel=3,
+            f" in for them: {some(map(str, unreadable))}."
         )
+
+
+def lost_classes(class_names: Sequence[str], labels: np.ndarray) -> list[str]:
+    """The classes of which no image is left among `labels`, int64 [N]."""
+    return [class_names[label] for label in np.setdiff1d(np.arange(len(class_names)), labels)]
+
+
+def warn_of_lost_classes(lost: Sequence[str], root: Path) -> None:
+    """Warn of the classes of which no file can be read, if there are any."""
+    if lost:
+        warn_caller(f"{root}: no image of {len(lost)} classes can be read: {some(lost)}. They are not measured.")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastmagn.data.files.content import content_digests
 from fastmagn.data.files.decoding import Unreadable, open_image, orientation, quiet_pillow, tried, warn_left_out
 
 _JPEG_END = b"\xff\xd9"
@@ -50,10 +52,22 @@ class ImageFiles:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over names, labels and sizes in bytes, in the order of the names."""
+        """SHA-256 over names, labels and contents, in the order of the names; files are read unless that is cached.
+
+        Raises:
+            InputError: A file cannot be read any more.
+        """
+        return self._fingerprint([digest.hex() for digest in content_digests(self.root, list(self.names))])
+
+    @property
+    def former_fingerprint(self) -> str:
+        """The fingerprint of earlier versions: over names, labels and sizes in bytes."""
+        return self._fingerprint(self.num_bytes)
+
+    def _fingerprint(self, contents: Sequence[object]) -> str:
         digest = hashlib.sha256()
         for row in np.argsort(self.names):
-            digest.update(f"{self.names[row]}\0{self.labels[row]}\0{self.num_bytes[row]}\n".encode(errors="replace"))
+            digest.update(f"{self.names[row]}\0{self.labels[row]}\0{contents[row]}\n".encode(errors="replace"))
         return digest.hexdigest()
 
 

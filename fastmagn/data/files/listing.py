@@ -1,19 +1,20 @@
 """Which image files a folder holds: the one lister of class folders, DIR/CLASS/IMAGE as in torchvision's ImageFolder.
 
-As there, folders within a class folder are searched, links are followed, and the order is that of the folders' paths and
-then of the names. Names that start with a dot are ignored everywhere. Files that are not used are counted by reason.
+As there, folders within a class folder are searched, links are followed, and the order is that of the folders' paths
+and then of the names. Names that start with a dot are ignored everywhere. Files that are not used are counted by
+reason.
 """
 
 import os
-import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from PIL import features
 
-from fastmagn.errors import InputError, some
+from fastmagn.errors import InputError, some, warn_caller
 
 HAS_AVIF = "avif" in features.get_supported()  # Pillow's packages have it from version 11.3
 IMAGE_SUFFIXES = (
@@ -56,12 +57,19 @@ def list_classes(root: Path) -> dict[str, list[str]]:
             f"{f' Not used there: {left}.' if left else ''} Remove these folders, or give the folder whose subfolders"
             " are the classes."
         )
-    outside = sum(_is_image_name(entry.name) and not entry.is_dir() for entry in _visible_entries(root, LAYOUT))
+    outside = sum(_is_image_name(entry.name) and not _is(entry.is_dir) for entry in _visible_entries(root, LAYOUT))
     beside = Found([], Counter({"outside the class folders": outside} if outside else {}), set())
     left = _unused_in_words([beside, *files.values()])
     if left:
-        warnings.warn(f"{root}: files that are not used: {left}.", stacklevel=3)
+        warn_caller(f"{root}: files that are not used: {left}.")
     return {name: found.names for name, found in files.items()}
+
+
+def class_files(classes: Mapping[str, list[str]], labels: Iterable[int]) -> tuple[list[str], np.ndarray]:
+    """The paths of all images below the folder of `list_classes`, and their labels, int64 [N]; one label per class."""
+    names = [f"{folder}/{name}" for folder, files in classes.items() for name in files]
+    counts = [len(files) for files in classes.values()]
+    return names, np.repeat(np.array(list(labels), np.int64), counts)
 
 
 def class_folders(root: Path) -> list[str]:
@@ -70,7 +78,7 @@ def class_folders(root: Path) -> list[str]:
     Raises:
         InputError: There is no such folder, it cannot be read, or it has no subfolders.
     """
-    names = sorted(entry.name for entry in _visible_entries(root, LAYOUT) if entry.is_dir())
+    names = sorted(entry.name for entry in _visible_entries(root, LAYOUT) if _is(entry.is_dir))
     if not names:
         raise InputError(f"{root}: has no class folders; expected {LAYOUT}.")
     return names
@@ -113,9 +121,9 @@ def _walk(folder: Path, unused: Counter[str]) -> Iterator[tuple[str, list[os.Dir
     pending = [("", top, (_identity(folder),))]
     while pending:
         inner, entries, above = pending.pop()
-        yield inner, [entry for entry in entries if not entry.is_dir()]
+        yield inner, [entry for entry in entries if not _is(entry.is_dir)]
         for entry in entries:
-            if entry.name.startswith(".") or not entry.is_dir():
+            if entry.name.startswith(".") or not _is(entry.is_dir):
                 continue
             try:
                 identity = _identity(entry.path)
@@ -145,9 +153,17 @@ def _why_unused(entry: os.DirEntry) -> str | None:
         return "hidden" if _is_image_name(entry.name) else ""
     if not _is_image_name(entry.name):
         return _OTHER_KIND
-    if entry.is_file():
+    if _is(entry.is_file):
         return None
     return "not a file" if os.path.exists(entry.path) else "dangling link"
+
+
+def _is(kind: Callable[[], bool]) -> bool:
+    """What `entry.is_dir` or `entry.is_file` says; False for a link to itself, at which they raise."""
+    try:
+        return kind()
+    except OSError:
+        return False
 
 
 def _is_image_name(name: str) -> bool:
