@@ -11,8 +11,8 @@ def warn(message: str) -> None:
     console.print(f"warning: {message}", style="bold yellow", markup=False, soft_wrap=True)
 
 
-def progress_bar() -> Progress:
-    """A progress bar; without a terminal it shows nothing."""
+def progress_bar(shown: bool = True) -> Progress:
+    """A progress bar; without a terminal, or if it is not to be shown, it shows nothing."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -20,4 +20,4 @@ def progress_bar() -> Progress:
         TimeRemainingColumn(),
         TextColumn("{task.fields[status]}"),
     )
-    return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+    return Progress(*columns, console=console, disable=not (shown and console.is_terminal), transient=True)

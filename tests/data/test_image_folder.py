@@ -111,7 +111,7 @@ def test_evaluation_of_files_equals_that_of_the_array(photo_folder, monkeypatch)
     names = ("fog", "contrast")
     monkeypatch.setattr(evaluation_cells, "available_corruptions", lambda: names)
     monkeypatch.setattr(evaluation_cells, "CORRUPTION_SETS", {"c15": names})
-    monkeypatch.setattr(evaluation, "summarise", lambda clean, corrupt, config: (clean, corrupt))
+    monkeypatch.setattr(evaluation, "summarise", lambda clean, corrupt, config: {"clean": clean, "corrupt": corrupt})
     results = []
     for images in (np.asarray(image_set.test_images_u8), image_set.test_images_u8):
         asked = EvalConfig(corruption_set="c15", batch_size=4)
@@ -120,7 +120,7 @@ def test_evaluation_of_files_equals_that_of_the_array(photo_folder, monkeypatch)
         )
         monkeypatch.setattr(evaluation_cells, "KEPT_BYTES", 0)
         monkeypatch.setattr(evaluation_cells, "CHUNK_BYTES", 9 * 32 * 32 * 3)
-    (clean, corrupt), (clean_files, corrupt_files) = results
+    (clean, corrupt), (clean_files, corrupt_files) = ((measured["clean"], measured["corrupt"]) for measured in results)
     assert clean.correct.shape == (25,)
     for name in names:
         for entry, entry_files in zip(corrupt[name], corrupt_files[name], strict=True):

@@ -31,7 +31,9 @@ from fastmagn.errors import check
 
 
 class LazyImages:
-    """M image files in place of an array uint8 [M, S, S, 3]: a slice or rows are fewer LazyImages, np.asarray decodes.
+    """M image files in place of an array uint8 [M, S, S, 3]: a slice, or int64 rows, is fewer LazyImages.
+
+    `np.asarray` decodes them.
 
     Mid-grey stands in for a file that cannot be decoded, and `unreadable` says why; all slices share that record.
 
