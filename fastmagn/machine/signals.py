@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP: in training they act between steps, so that a run ends with a checkpoint; else at once."""
+"""Ctrl-C, SIGTERM and SIGHUP: in training they act between steps, so that a run saves a checkpoint; else at once."""
 
 import os
 import signal
@@ -36,8 +36,8 @@ def interruptible() -> Iterator[Callable[[], int]]:
 def interrupted_at_once() -> Iterator[None]:
     """Inside this context SIGINT, SIGTERM and SIGHUP raise Interrupted.
 
-    Under torchrun, all but SIGINT are left to the system: the process may be waiting for another one inside PyTorch, where
-    Python handles no signals, and torchrun would wait for it.
+    Under torchrun, all but SIGINT are left to the system: the process may be waiting for another one inside PyTorch,
+    where Python handles no signals, and torchrun would wait for it.
     """
 
     def receive(number: int) -> None:
