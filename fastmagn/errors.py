@@ -7,7 +7,10 @@ import warnings
 from collections.abc import Iterable
 
 EXIT_INPUT_ERROR = 2
-EXIT_CODES = "Exit codes: 0 done; 2 unusable input, as one line says; 130 interrupted (Ctrl-C); 143 stopped (SIGTERM)."
+EXIT_CODES = (
+    "Exit codes: 0 done; 2 unusable input, as one line says; 130 interrupted (Ctrl-C); 143 stopped (SIGTERM); "
+    "129 the terminal was closed (SIGHUP)."
+)
 
 
 class InputError(ValueError):
@@ -32,10 +35,10 @@ def warn_caller(message: str) -> None:
 
 
 class Interrupted(KeyboardInterrupt):
-    """SIGINT (Ctrl-C) or SIGTERM arrived, and the work was stopped cleanly.
+    """SIGINT (Ctrl-C), SIGTERM or SIGHUP arrived, and the work was stopped cleanly.
 
     Args:
-        signal_number: Which of the two.
+        signal_number: Which of them.
     """
 
     def __init__(self, signal_number: int) -> None:
