@@ -279,8 +279,7 @@ def _warn_of_unreadable(shares: list[dict[str, Measured]]) -> None:
         found = ", ".join(f"{count} of {name}" for name, count in counts.items() if count)
         console.print(
             f"warning: image files cannot be read: {found}. They are left out at all severities, and no logits are"
-            " stored.",
-            markup=False,
+            " stored."
         )
 
 

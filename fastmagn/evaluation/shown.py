@@ -28,8 +28,7 @@ def print_results(results: dict[str, Any], title: str) -> None:
         console.print(f"mCE normalised by AlexNet's {100 * results['mce_alexnet']:.2f} %")
     console.print(
         f"RMS calibration error: clean {percent(rms['clean'])} %, corrupt ({rms['corruption_set']}) "
-        f"{percent(rms['corrupt'])} %",
-        markup=False,
+        f"{percent(rms['corrupt'])} %"
     )
 
 

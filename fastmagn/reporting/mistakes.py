@@ -8,7 +8,8 @@ import numpy as np
 from fastmagn.config.schema import Config
 from fastmagn.corruptions import corrupt
 from fastmagn.data import ImageSet, open_corrupted
-from fastmagn.data.corrupted.npy import is_made_of
+from fastmagn.data.corrupted.npy import MANIFEST, read_manifest
+from fastmagn.data.subset import even_subset
 from fastmagn.errors import InputError
 from fastmagn.evaluation.logits import read_logits
 from fastmagn.reporting.gallery import ImagesOf, read_config
@@ -226,9 +227,18 @@ def _corrupted(mistake: Mistake, image_set: ImageSet, rows: np.ndarray, config: 
     images_u8, labels = image_set.test_images_u8, image_set.test_labels
     name, severity, row, chosen = mistake.corruption, mistake.severity, rows[[mistake.index]], config.eval
     if chosen.corrupted_dir is not None:
-        folder, row = Path(chosen.corrupted_dir), row[0]
-        if is_made_of(folder, len(rows)):
-            labels, row = labels[rows], mistake.index
-        stored = open_corrupted(folder, name, labels[: row + 1], images_u8.shape[1:])
-        return np.array(stored[severity - 1][row])
+        held = _held(Path(chosen.corrupted_dir), labels)
+        place = int(np.searchsorted(held, row[0]))
+        if place == len(held) or held[place] != row[0]:
+            raise InputError(f"{chosen.corrupted_dir}: does not hold test image {row[0]}.")
+        stored = open_corrupted(Path(chosen.corrupted_dir), name, labels[held[: place + 1]], images_u8.shape[1:])
+        return np.array(stored[severity - 1][place])
     return corrupt(np.asarray(images_u8[row]), name, severity, seed=chosen.corruption_seed, indices=row)[0]
+
+
+def _held(folder: Path, test_labels: np.ndarray) -> np.ndarray:
+    """The rows of the test images that a -C set of .npy files was made of, ascending; all, if it does not say."""
+    subset = read_manifest(folder).get("subset", {}) if (folder / MANIFEST).exists() else {}
+    if subset.get("chosen") != "by class":
+        return np.arange(len(test_labels))
+    return even_subset(test_labels, read_manifest(folder)["num_images"], subset["seed"])

@@ -60,7 +60,7 @@ class Board:
         if outcome.state == "finished":
             results = read_results(trial.config.run_dir / RESULTS)
             what = f"clean accuracy {percent(results['clean_accuracy'])} %{_mca_text(results)}"
-        console.print(f"[{done}/{len(self.trials)}] {name}: {what} ({seconds:.0f} s)", soft_wrap=True, markup=False)
+        console.print(f"[{done}/{len(self.trials)}] {name}: {what} ({seconds:.0f} s)", soft_wrap=True)
 
     @contextmanager
     def live_table(self) -> Iterator[None]:

@@ -118,7 +118,7 @@ READERS: dict[str, Callable[[Path, Config], Any]] = {
 @pytest.mark.parametrize("name", READERS)
 def test_a_reader_takes_it_or_says_one_line(name, tmp_path, monkeypatch):
     knows_the_network(monkeypatch)
-    monkeypatch.setattr("fastmagn.runs.records.tensorboard_writer", lambda *_: None)
+    monkeypatch.setattr("fastmagn.runs.records.open_events", lambda *_: None)
     run_dir = Path(shutil.copytree(OLD_RUN, tmp_path / "run"))
     monkeypatch.setattr(trained, "read_checkpoint", cache(trained.read_checkpoint))  # it is the same each time
     config, refused = dataclasses.replace(read_config(run_dir), run_dir=run_dir), 0
