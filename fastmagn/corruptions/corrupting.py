@@ -1,16 +1,12 @@
 """Corrupts images with any of the corruptions, on all cores."""
 
-import operator
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
-from numba import config
 
 from fastmagn.corruptions import CORRUPTIONS, MIN_SIDE_PX, SEVERITIES
 from fastmagn.corruptions.frost_pictures import find_frost_pictures
-from fastmagn.errors import InputError, check
+from fastmagn.errors import InputError, check, is_integer
 from fastmagn.registry import resolve
+from fastmagn_kernels.threads import over_chunks
 
 # The pixels of 128 images of 32 x 32 px: enough to hide the start of a chunk (about 50 us) behind 5 us per image, few
 # enough to spread evenly over the threads.
@@ -48,8 +44,8 @@ def corrupt(
     is_images = isinstance(images_u8, np.ndarray) and images_u8.ndim == 4 and shape[3] == 3
     check(is_images and min(shape[1:3]) >= MIN_SIDE_PX, "images_u8.shape", shape, "[N, H, W, 3], H and W at least 8")
     check(images_u8.dtype == np.uint8, "images_u8.dtype", str(images_u8.dtype), "uint8 (levels 0..255)")
-    check(_is_integer(severity) and severity in SEVERITIES, "severity", severity, "1, 2, 3, 4 or 5")
-    check(_is_integer(seed) and 0 <= seed < 2**64, "seed", seed, "an integer in 0..2^64 - 1")
+    check(is_integer(severity) and severity in SEVERITIES, "severity", severity, "1, 2, 3, 4 or 5")
+    check(is_integer(seed) and 0 <= seed < 2**64, "seed", seed, "an integer in 0..2^64 - 1")
     keys = np.arange(len(images_u8)) if indices is None else np.asarray(indices)
     if keys.shape != (len(images_u8),) or keys.dtype.kind not in "iu":
         raise InputError(
@@ -65,28 +61,5 @@ def corrupt(
     def corrupt_chunk(chunk: slice) -> None:
         out[chunk] = function(np.ascontiguousarray(images_u8[chunk]), int(severity), int(seed), keys[chunk])
 
-    over_chunks(corrupt_chunk, len(out), pixels_per_image=shape[1] * shape[2])
+    over_chunks(corrupt_chunk, len(out), max(1, _CHUNK_PIXELS // (shape[1] * shape[2])))
     return out
-
-
-def over_chunks(work: Callable[[slice], None], num_images: int, pixels_per_image: int) -> None:
-    """Call `work` on slices that cover 0..num_images - 1, on NUMBA_NUM_THREADS threads (all cores by default).
-
-    Threads help only if `work` releases the GIL, as kernels compiled with `nogil` do.
-    """
-    step = max(1, _CHUNK_PIXELS // pixels_per_image)
-    chunks = [slice(first, min(first + step, num_images)) for first in range(0, num_images, step)]
-    if len(chunks) == 1 or config.NUMBA_NUM_THREADS == 1:
-        for chunk in chunks:
-            work(chunk)
-        return
-    with ThreadPoolExecutor(config.NUMBA_NUM_THREADS) as pool:
-        list(pool.map(work, chunks))
-
-
-def _is_integer(value: object) -> bool:
-    try:
-        operator.index(value)
-    except TypeError:
-        return False
-    return not isinstance(value, bool)
