@@ -28,8 +28,12 @@ def to_tensor(images: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
         pixels = np.array(images).reshape(images.height, images.width, -1)
         return torch.from_numpy(pixels).permute(2, 0, 1), _to_pil
     if not isinstance(images, Tensor):
-        shown = "a NumPy array: torch.from_numpy" if isinstance(images, np.ndarray) else type(images).__name__
-        raise InputError(f"images: got {shown}; expected a tensor, {FORMS}, or a PIL image.")
+        hint = ""
+        if isinstance(images, np.ndarray):
+            hint = " torch.from_numpy makes a tensor of an array."
+        elif isinstance(images, tuple | list):
+            hint = " Labels are further arguments: augmix(images, labels)."
+        raise InputError(f"images: got a {type(images).__name__}; expected a tensor, {FORMS}, or a PIL image.{hint}")
     back = _keep if type(images) is Tensor else _back_to(images)
     images = images.as_subclass(Tensor)
     is_images = images.ndim in (3, 4) and images.shape[-3] in (1, 3) and min(images.shape[-2:]) >= 1
