@@ -16,10 +16,11 @@ from fastmagn.models import MODELS
 from fastmagn.registry import resolve
 from fastmagn.reporting.document import report_runs
 from fastmagn.runs.paths import CONFIG, LOCK, RESULTS, TRIAL_LOG
+from fastmagn.runs.reading import check_results, read_results
 from fastmagn.sweeping.arguments import Machines, Request
 from fastmagn.sweeping.definition import PLACE_FIELDS, Trial, definition, keep_definition, make_trials
 from fastmagn.sweeping.on_ray import check_ray, run_trials
-from fastmagn.sweeping.shown import Board, print_summary, read_json
+from fastmagn.sweeping.shown import Board, print_summary
 from fastmagn.sweeping.trial import Outcome
 
 EXIT_TRIAL_FAILED = 1
@@ -81,8 +82,14 @@ def sweep_lock(out: Path) -> Iterator[None]:
 
 def is_finished(trial: Trial) -> bool:
     """Whether the trial's folder holds the results of its configuration."""
-    results = read_json(trial.config.run_dir / RESULTS)
-    if results is None:
+    file = trial.config.run_dir / RESULTS
+    try:
+        results = read_results(file)
+        check_results(results, file)
+    except FileNotFoundError:
+        return False
+    except InputError as error:
+        warn(f"{error} The trial runs again.")
         return False
     measured = flatten(results["config"])
     return all(
