@@ -1,7 +1,9 @@
 """Making -C sets where something stands in the way: a taken folder, a full disk, an interruption."""
 
 import errno
+import fcntl
 import os
+import re
 import resource
 import shutil
 import signal
@@ -66,13 +68,10 @@ def test_the_disk_is_measured_before_anything_is_written(tmp_path, monkeypatch):
     make_corrupted_set(small(tmp_path / "c"))
     needed = sum(path.stat().st_size for path in (tmp_path / "c").glob("*.npy")) + 65_536
     usage = namedtuple("Usage", "free")
-    (tmp_path / "d.partial-1").mkdir()
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(needed - 1))
     with pytest.raises(InputError, match=rf"{tmp_path} has {needed - 1:,} bytes free; the set needs {needed:,}\."):
         make_corrupted_set(small(tmp_path / "d"))
-    with pytest.raises(InputError, match=r"Left by a killed run, or being made by another: d\.partial-1\."):
-        make_corrupted_set(small(tmp_path / "d"))
-    assert sorted(os.listdir(tmp_path)) == ["c", "d.partial-1"]
+    assert os.listdir(tmp_path) == ["c"]
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(needed))
     make_corrupted_set(small(tmp_path / "d"))
 
@@ -159,9 +158,61 @@ def test_interruptions_leave_no_set(tmp_path, number):
     left = [path.name for path in tmp_path.iterdir() if path.name != "c.partial-old"]
     assert (tmp_path / "c.partial-old" / "fog.npy").read_text() == "another run's"
     if number == signal.SIGKILL:
-        assert len(left) == 1
+        assert len(left) == 2  # and the lock's file
     else:
         assert left == []
         assert stderr == f"interrupted by {signal.Signals(number).name}\n"
-    make_corrupted_set(small(out))
+    lines = []
+    make_corrupted_set(small(out), lines.append)
     assert verify(out) == 0
+    removed = [line for line in lines if line.startswith("removed ")]
+    if number == signal.SIGKILL:  # the next run removes what the killed one has left, and says so
+        (partial,) = (name for name in left if name != ".c.lock")
+        (line,) = removed
+        assert re.fullmatch(rf"removed {tmp_path / partial} \(\d+ MB\), left by a run that was killed", line)
+    else:
+        assert removed == []
+    assert sorted(os.listdir(tmp_path)) == ["c", "c.partial-old"]
+
+
+def test_a_set_that_another_process_makes_is_refused_at_once_and_left_alone(tmp_path):
+    (tmp_path / "c.partial-7-abcdef").mkdir()
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / ".c.lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(InputError, match=rf"out: {tmp_path / 'c'} is being made by another process; wait for it"):
+            make_corrupted_set(small(tmp_path / "c"))
+    finally:
+        holder.kill()
+        holder.wait()
+    assert sorted(os.listdir(tmp_path)) == [".c.lock", "c.partial-7-abcdef"]
+    make_corrupted_set(small(tmp_path / "c"))  # the kernel has released the dead holder's lock
+    assert os.listdir(tmp_path) == ["c"]
+
+
+HOLD = """
+import fcntl, sys
+file = open(sys.argv[1], "ab")
+fcntl.lockf(file, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_without_locks_what_is_left_is_named_and_stays(tmp_path, monkeypatch):
+    (tmp_path / "c.partial-7-abcdef").mkdir()
+    (tmp_path / "c.partial-7-abcdef" / "fog.npy").write_bytes(bytes(3_000_000))
+
+    def refuse(*_) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "lockf", refuse)
+    lines = []
+    make_corrupted_set(small(tmp_path / "c"), lines.append)
+    assert (
+        f"{tmp_path / 'c.partial-7-abcdef'} (3 MB), left by a run that was killed or being made by another;"
+        in "".join(lines)
+    )
+    assert sorted(set(os.listdir(tmp_path)) - {".c.lock"}) == ["c", "c.partial-7-abcdef"]
