@@ -5,6 +5,7 @@ Shape letters: B batch, N images, H W image, K classes.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,7 +53,7 @@ def evaluate_robustness(
     (4, ['c15', 'c18', 'c19'], 5)
 
     Args:
-        model: A module, or any function. It takes images [B, 3, H, W] in [0, 1], or what `preprocess` makes of them, in
+        model: A module, or any function; put a module that a function calls in evaluation mode first. It takes images [B, 3, H, W] in [0, 1], or what `preprocess` makes of them, in
             the dtype of its parameters (float32 if it has none). It returns logits [B, K] or [B, K, 1, 1], K at least
             2; or a dictionary or an object (dataclass, ModelOutput) with `logits`; or a tuple or list, whose first
             tensor of two or more dimensions counts. Logits are measured in float32.
@@ -88,13 +89,17 @@ def evaluate_robustness(
     labels = _as_labels(labels, len(images_u8))
     check(corruption_set in CORRUPTION_SETS, "corruption_set", corruption_set, f"one of {', '.join(CORRUPTION_SETS)}")
     check(subset in ("by class", "first"), "subset", subset, "'by class' or 'first'")
+    for field, value in (("num_images", num_images), ("num_bins", num_bins), ("batch_size", batch_size)):
+        check(isinstance(value, Integral) and not isinstance(value, bool), field, value, "an integer")
+    for field, function in (("preprocess", preprocess), ("callback", callback)):
+        check(function is None or callable(function), field, function, "a function, or None")
     check(0 <= num_images <= len(labels), "num_images", num_images, f"0..{len(labels)}, the images there are")
     config = EvalConfig(
         corruption_set=corruption_set,
         corrupted_dir=None if corrupted_dir is None else Path(corrupted_dir),
-        num_images=num_images,
-        num_bins=num_bins,
-        batch_size=batch_size,
+        num_images=int(num_images),
+        num_bins=int(num_bins),
+        batch_size=int(batch_size),
     )
     here, dtype = place(model, device)
     measured = LogitsOf(model, preprocess, dtype)
