@@ -53,10 +53,11 @@ def evaluate_robustness(
     (4, ['c15', 'c18', 'c19'], 5)
 
     Args:
-        model: A module, or any function; put a module that a function calls in evaluation mode first. It takes images [B, 3, H, W] in [0, 1], or what `preprocess` makes of them, in
-            the dtype of its parameters (float32 if it has none). It returns logits [B, K] or [B, K, 1, 1], K at least
-            2; or a dictionary or an object (dataclass, ModelOutput) with `logits`; or a tuple or list, whose first
-            tensor of two or more dimensions counts. Logits are measured in float32.
+        model: A module, or any function (put a module that it calls in evaluation mode first). It takes images
+            [B, 3, H, W] in [0, 1], or what `preprocess` makes of them, in the dtype of its parameters (float32 if it
+            has none). It returns logits [B, K] or [B, K, 1, 1], K at least 2; or a dictionary or an object (dataclass,
+            ModelOutput) with `logits`; or a tuple or list, whose first tensor of two or more dimensions counts. Logits
+            are measured in float32.
         images_u8: Test images, uint8 [N, H, W, 3], RGB, H and W at least 8 px: an array, a tensor, or a list of images.
         labels: N integers in 0..K-1: an array, a tensor or a list.
         corruption_set: c15 (the usual benchmark's), c18 (without gaussian_noise), c19 (all).
