@@ -38,7 +38,8 @@ from fastmagn.errors import InputError, check
 from fastmagn.evaluation.corrupt_config import CorruptConfig
 from fastmagn.machine.console import progress_bar
 from fastmagn.machine.environment import environment
-from fastmagn.machine.files import replace_folder, write_json
+from fastmagn.machine.files import make_folder, replace_folder, write_json
+from fastmagn.machine.leftovers import remove_leftovers
 
 _CHUNK_BYTES = 1 << 25
 # Chunks made while others are written: flushing a file of 150 MB takes as long as making one or two of them.
@@ -73,6 +74,7 @@ def make_corrupted_set(config: CorruptConfig, announce: Callable[[str], None] = 
             corrupted.
     """
     out = Path(os.path.realpath(config.out))  # resolve() would raise for a loop of links, which has its own message
+    remove_leftovers(out)
     _check_out_is_free(out)
     source = load_source_images(config)
     names = CORRUPTION_SETS[config.corruption_set]
@@ -83,7 +85,7 @@ def make_corrupted_set(config: CorruptConfig, announce: Callable[[str], None] = 
     for name in names:  # a corruption that cannot be made (no frost pictures, say) fails now, not after an hour
         corrupt(source.images_u8[:1], name, SEVERITIES[0], seed=config.seed)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(out.parent)
         _check_disk(out, needed)
         with replace_folder(out, overwrite=False) as folder:
             files = _write_corruptions(folder, source, names, config.seed, announce)
@@ -172,7 +174,7 @@ def _check_disk(out: Path, needed: int) -> None:
     if free >= needed:
         return
     left = sorted(path.name for path in out.parent.iterdir() if path.name.startswith(f"{out.name}.partial-"))
-    hint = f" Left by a killed run, or being made by another: {', '.join(left)}." if left else ""
+    hint = f" Another process is making {', '.join(left)}." if left else ""
     raise InputError(
         f"out: {out.parent} has {free:,} bytes free; the set needs {needed:,}. Make room, give another --out or fewer"
         f" --num_images.{hint}"

@@ -1,6 +1,7 @@
 """Making -C sets where something stands in the way: a taken folder, a full disk, an interruption."""
 
 import errno
+import fcntl
 import os
 import resource
 import shutil
@@ -66,13 +67,17 @@ def test_the_disk_is_measured_before_anything_is_written(tmp_path, monkeypatch):
     make_corrupted_set(small(tmp_path / "c"))
     needed = sum(path.stat().st_size for path in (tmp_path / "c").glob("*.npy")) + 65_536
     usage = namedtuple("Usage", "free")
-    (tmp_path / "d.partial-1").mkdir()
+    for name in ("d.partial-1-abcdef", "d.partial-1-123456"):
+        (tmp_path / name).mkdir()
+    living = os.open(tmp_path / "d.partial-1-abcdef", os.O_RDONLY)
+    fcntl.flock(living, fcntl.LOCK_EX)  # as the process that makes it does
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(needed - 1))
     with pytest.raises(InputError, match=rf"{tmp_path} has {needed - 1:,} bytes free; the set needs {needed:,}\."):
         make_corrupted_set(small(tmp_path / "d"))
-    with pytest.raises(InputError, match=r"Left by a killed run, or being made by another: d\.partial-1\."):
+    with pytest.raises(InputError, match=r"Another process is making d\.partial-1-abcdef\.$"):
         make_corrupted_set(small(tmp_path / "d"))
-    assert sorted(os.listdir(tmp_path)) == ["c", "d.partial-1"]
+    assert sorted(os.listdir(tmp_path)) == ["c", "d.partial-1-abcdef"]
+    os.close(living)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(needed))
     make_corrupted_set(small(tmp_path / "d"))
 
