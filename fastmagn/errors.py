@@ -2,10 +2,15 @@
 
 import difflib
 import signal
+import sys
+import warnings
 from collections.abc import Iterable
 
 EXIT_INPUT_ERROR = 2
-EXIT_CODES = "Exit codes: 0 done; 2 unusable input, as one line says; 130 interrupted (Ctrl-C); 143 stopped (SIGTERM)."
+EXIT_CODES = (
+    "Exit codes: 0 done; 2 unusable input, as one line says; 130 interrupted (Ctrl-C); 143 stopped (SIGTERM); "
+    "129 the terminal was closed (SIGHUP)."
+)
 
 
 class InputError(ValueError):
@@ -21,11 +26,19 @@ def check(holds: bool, field: str, got: object, expected: str) -> None:
         raise InputError(f"{field}: got {got!r}; expected {expected}.")
 
 
+def warn_caller(message: str) -> None:
+    """`warnings.warn`, for the line of the program that called fastmagn; commands print the message alone."""
+    level, frame = 1, sys._getframe()
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "fastmagn":
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)
+
+
 class Interrupted(KeyboardInterrupt):
-    """SIGINT (Ctrl-C) or SIGTERM arrived, and the work was stopped cleanly.
+    """SIGINT (Ctrl-C), SIGTERM or SIGHUP arrived, and the work was stopped cleanly.
 
     Args:
-        signal_number: Which of the two.
+        signal_number: Which of them.
     """
 
     def __init__(self, signal_number: int) -> None:

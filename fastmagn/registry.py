@@ -19,9 +19,9 @@ def resolve(registry: Mapping[str, str], name: str, field: str, also: str = "") 
     Raises:
         InputError: The name is unknown; the message has the nearest name and all names.
     """
-    if name not in registry:
-        names = ", ".join(registry)
-        raise InputError(f"{field}: got {name!r}; expected one of {names}{also}.{nearest(name, registry)}")
+    if not isinstance(name, str) or name not in registry:
+        names, hint = ", ".join(registry), nearest(name, registry) if isinstance(name, str) else ""
+        raise InputError(f"{field}: got {name!r}; expected one of {names}{also}.{hint}")
     module, attribute = registry[name].split(":")
     return getattr(importlib.import_module(module), attribute)
 

@@ -3,13 +3,14 @@
 import operator
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from numba import config
 
 from fastmagn.corruptions import CORRUPTIONS, MIN_SIDE_PX, SEVERITIES
 from fastmagn.corruptions.frost_pictures import find_frost_pictures
-from fastmagn.errors import InputError, check
+from fastmagn.errors import InputError, check, one_line
 from fastmagn.registry import resolve
 
 # The pixels of 128 images of 32 x 32 px: enough to hide the start of a chunk (about 50 us) behind 5 us per image, few
@@ -44,17 +45,10 @@ def corrupt(
         InputError: An argument has another type, shape or range, or frost's pictures are not installed.
     """
     function = resolve(CORRUPTIONS, name, "corruption")
-    shape = getattr(images_u8, "shape", None)
-    is_images = isinstance(images_u8, np.ndarray) and images_u8.ndim == 4 and shape[3] == 3
-    check(is_images and min(shape[1:3]) >= MIN_SIDE_PX, "images_u8.shape", shape, "[N, H, W, 3], H and W at least 8")
-    check(images_u8.dtype == np.uint8, "images_u8.dtype", str(images_u8.dtype), "uint8 (levels 0..255)")
+    check_images(images_u8)
     check(_is_integer(severity) and severity in SEVERITIES, "severity", severity, "1, 2, 3, 4 or 5")
     check(_is_integer(seed) and 0 <= seed < 2**64, "seed", seed, "an integer in 0..2^64 - 1")
-    keys = np.arange(len(images_u8)) if indices is None else np.asarray(indices)
-    if keys.shape != (len(images_u8),) or keys.dtype.kind not in "iu":
-        raise InputError(
-            f"indices: got {keys.dtype} {list(keys.shape)}; expected integers, one for each of {len(images_u8)} images."
-        )
+    keys = np.arange(len(images_u8)) if indices is None else one_integer_each("indices", indices, len(images_u8))
     if len(keys) == 0:
         return images_u8.copy()
     in_range = keys.min() >= 0 and keys.max() < 2**32
@@ -65,8 +59,43 @@ def corrupt(
     def corrupt_chunk(chunk: slice) -> None:
         out[chunk] = function(np.ascontiguousarray(images_u8[chunk]), int(severity), int(seed), keys[chunk])
 
-    over_chunks(corrupt_chunk, len(out), pixels_per_image=shape[1] * shape[2])
+    over_chunks(corrupt_chunk, len(out), pixels_per_image=out.shape[1] * out.shape[2])
     return out
+
+
+def check_images(images_u8: np.ndarray) -> None:
+    """Raise InputError unless these are images that can be corrupted: an array uint8 [N, H, W, 3]."""
+    wanted = f"a NumPy array uint8 [N, H, W, 3], H and W at least {MIN_SIDE_PX}"
+    if not isinstance(images_u8, np.ndarray):
+        kind = f"{type(images_u8).__module__.partition('.')[0]}.{type(images_u8).__name__}".removeprefix("builtins.")
+        raise InputError(f"images_u8: got a {kind}; expected {wanted}. np.asarray(images) makes one of many kinds.")
+    got, shape = f"{images_u8.dtype} {list(images_u8.shape)}", images_u8.shape
+    hint = ""
+    if images_u8.ndim == 3 and shape[2] == 3:
+        hint = " For a single image, give images[None]."
+    elif images_u8.ndim == 4 and shape[1] == 3 and shape[3] != 3:
+        hint = " images.transpose(0, 2, 3, 1) puts the channels last."
+    elif images_u8.ndim == 4 and shape[3] == 3 and images_u8.dtype.kind == "f":
+        hint = " For floats in [0, 1], (255 * images).round().astype(np.uint8) makes them."
+    is_images = images_u8.ndim == 4 and shape[3] == 3 and min(shape[1:3]) >= MIN_SIDE_PX
+    if not is_images or images_u8.dtype != np.uint8:
+        raise InputError(f"images_u8: got {got}; expected {wanted}.{hint}")
+
+
+def one_integer_each(field: str, values: Any, num_images: int) -> np.ndarray:
+    """The values as an integer array [N], one for each image.
+
+    Raises:
+        InputError: They are something else.
+    """
+    try:
+        array = np.asarray(values)
+    except (ValueError, TypeError, RuntimeError) as error:  # rows of different lengths; a tensor with gradients
+        raise InputError(f"{field}: got a {type(values).__name__} that is not an array ({one_line(error)}).") from error
+    if array.shape != (num_images,) or array.dtype.kind not in "iu":
+        got = f"{array.dtype} {list(array.shape)}"
+        raise InputError(f"{field}: got {got}; expected integers, one for each of {num_images} images.")
+    return array
 
 
 def over_chunks(work: Callable[[slice], None], num_images: int, pixels_per_image: int) -> None:

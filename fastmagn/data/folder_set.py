@@ -5,11 +5,10 @@ Decoded at once, ImageNet's 50,000 validation images of 224 px would take 7.5 GB
 
 from pathlib import Path
 
-import numpy as np
-
 from fastmagn.config.schema import DataConfig
-from fastmagn.data.files.headers import ImageFiles, scan
-from fastmagn.data.files.listing import LAYOUT, list_classes
+from fastmagn.data.files.decoding import lost_classes, warn_of_lost_classes
+from fastmagn.data.files.headers import scan
+from fastmagn.data.files.listing import LAYOUT, class_files, list_classes
 from fastmagn.data.files.on_demand import FolderImages
 from fastmagn.data.image_set import ImageSet
 from fastmagn.errors import InputError, some
@@ -45,10 +44,16 @@ def open_image_folder(config: DataConfig) -> ImageSet:
             " classes with training images. Add them to train, or remove them from val."
         )
     labels = {name: label for label, name in enumerate(train_classes)}
-    train_images, val_images = (
-        FolderImages(_scan_classes(folder, classes, labels), config)
-        for folder, classes in ((train, train_classes), (val, val_classes))
-    )
+    train_files = scan(train, *class_files(train_classes, labels.values()))
+    lost = lost_classes(tuple(train_classes), train_files.labels)
+    if lost:
+        raise InputError(
+            f"{train}: no image of {len(lost)} of {len(labels)} classes can be read: {some(lost)}; expected classes"
+            " with training images. Repair these files, or remove these classes."
+        )
+    val_files = scan(val, *class_files(val_classes, (labels[name] for name in val_classes)))
+    warn_of_lost_classes([name for name in val_classes if labels[name] not in val_files.labels], val)
+    train_images, val_images = FolderImages(train_files, config), FolderImages(val_files, config)
     return ImageSet(
         name="folder",
         class_names=tuple(train_classes),
@@ -59,9 +64,3 @@ def open_image_folder(config: DataConfig) -> ImageSet:
         test_images_u8=val_images,
         test_labels=val_images.files.labels,
     )
-
-
-def _scan_classes(root: Path, classes: dict[str, list[str]], labels: dict[str, int]) -> ImageFiles:
-    names = [f"{folder}/{name}" for folder, files in classes.items() for name in files]
-    numbers = np.repeat([labels[folder] for folder in classes], [len(files) for files in classes.values()])
-    return scan(root, names, numbers.astype(np.int64))

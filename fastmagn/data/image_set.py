@@ -63,11 +63,20 @@ class ImageSet:
     def fingerprint(self) -> str:
         """Identifies the training set: SHA-256 of shapes, class names, images and labels; takes 0.1 s for CIFAR.
 
-        Images in files contribute their own fingerprint and are not decoded.
+        Images in files contribute the fingerprint of their contents. They are not decoded, but read, unless that
+        fingerprint is cached.
         """
+        return self._fingerprint("fingerprint")
+
+    @property
+    def former_fingerprint(self) -> str | None:
+        """The fingerprint of earlier versions for images in files, of names, labels and sizes; None for arrays."""
+        return None if isinstance(self.train_images_u8, np.ndarray) else self._fingerprint("former_fingerprint")
+
+    def _fingerprint(self, of_files: str) -> str:
         images_u8 = self.train_images_u8
         digest = hashlib.sha256(repr((images_u8.shape, self.class_names)).encode())
-        digest.update(images_u8 if isinstance(images_u8, np.ndarray) else images_u8.fingerprint.encode())
+        digest.update(images_u8 if isinstance(images_u8, np.ndarray) else getattr(images_u8, of_files).encode())
         digest.update(self.train_labels)
         return digest.hexdigest()
 

@@ -14,7 +14,7 @@ from fastmagn.config.schema import EvalConfig
 from fastmagn.corruptions import CORRUPTION_SETS, SEVERITIES, available_corruptions, corrupt
 from fastmagn.data import open_corrupted
 from fastmagn.data.corrupted.image_tree import check_cells, open_cell, stored_corruptions
-from fastmagn.data.corrupted.npy import check_source
+from fastmagn.data.corrupted.npy import check_source, is_made_of
 from fastmagn.data.files.on_demand import LazyImages
 from fastmagn.data.image_set import Images
 from fastmagn.machine.console import console
@@ -28,13 +28,13 @@ class Corruptions(NamedTuple):
 
     Args:
         names: The corruptions, in the order in which they are measured.
-        open_stored: (corruption, severity) -> the stored images of that cell, uint8 [M, H, W, 3]; None if the images
-            are corrupted here.
+        open_stored: (corruption, severity, share) -> the stored images of that cell in these rows of the measured ones,
+            uint8 [n, H, W, 3]; None if the images are corrupted here.
         are_image_files: Whether they are stored as image files, as ImageNet-C is.
     """
 
     names: tuple[str, ...]
-    open_stored: Callable[[str, int], np.ndarray | LazyImages] | None = None
+    open_stored: Callable[[str, int, slice], np.ndarray | LazyImages] | None = None
     are_image_files: bool = False
 
 
@@ -60,15 +60,20 @@ class CellPart(NamedTuple):
 
 
 def find_corruptions(
-    images_u8: Images, labels: np.ndarray, config: EvalConfig, class_names: Sequence[str]
+    images_u8: Images,
+    labels: np.ndarray,
+    config: EvalConfig,
+    class_names: Sequence[str],
+    measured: slice | np.ndarray | None = None,
 ) -> Corruptions:
     """The corruptions of `eval.corruption_set` that can be measured; a warning names the others.
 
     Args:
-        images_u8: All test images, uint8 [H, W, 3] each; only the first `eval.num_images` will be measured.
+        images_u8: All test images, uint8 [H, W, 3] each.
         labels: Their labels, int64.
         config: Which corruptions, and where they are stored.
         class_names: Label k is class_names[k]; a -C set of image files is matched by these.
+        measured: The rows of the images that will be measured; None means the first `eval.num_images`.
 
     Raises:
         InputError: The -C set in `eval.corrupted_dir` does not fit the images.
@@ -77,25 +82,34 @@ def find_corruptions(
     if folder is None:
         remedy = 'pip install "fastmagn[corruptions]" brings its pictures.'
         return Corruptions(_present(names, available_corruptions(), remedy))
-    height, num_images = images_u8.shape[1], config.num_images or len(labels)
+    if measured is None:
+        measured = slice(0, config.num_images or len(labels))
+    rows = np.arange(len(labels))[measured]
+    height = images_u8.shape[1]
     places = stored_corruptions(folder, names)
     if places:
         names = _present(names, places, f"{folder} does not hold them.")
         present_classes = check_cells(places, class_names, labels)
 
-        def open_files(name: str, severity: int) -> LazyImages:
-            return open_cell(places[name], severity, present_classes, height)[:num_images]
+        def open_files(name: str, severity: int, share: slice) -> LazyImages:
+            return open_cell(places[name], severity, present_classes, height)[rows[share]]
 
         return Corruptions(names, open_files, are_image_files=True)
+    if isinstance(measured, np.ndarray) and is_made_of(folder, len(rows)):
+        images_u8, labels, measured = images_u8[measured], labels[measured], slice(0, len(rows))
     check_source(folder, images_u8, labels)
+    num_needed = measured.stop if isinstance(measured, slice) else rows[-1] + 1
 
-    def open_array(name: str, severity: int) -> np.ndarray:
-        return open_corrupted(folder, name, labels[:num_images], images_u8.shape[1:])[severity - 1]
+    def open_array(name: str, severity: int, share: slice) -> np.ndarray:
+        cell = open_corrupted(folder, name, labels[:num_needed], images_u8.shape[1:])[severity - 1]
+        return cell[share] if isinstance(measured, slice) else cell[rows[share]]
 
     return Corruptions(names, open_array)
 
 
-def cell_parts(corruptions: Corruptions, images_u8: Images, share: slice, config: EvalConfig) -> Iterator[CellPart]:
+def cell_parts(
+    corruptions: Corruptions, images_u8: Images, share: slice, config: EvalConfig, indices: np.ndarray | None = None
+) -> Iterator[CellPart]:
     """A process's share of every cell: clean, then each corruption at severities 1 to 5; a cell's parts in order.
 
     Args:
@@ -103,17 +117,18 @@ def cell_parts(corruptions: Corruptions, images_u8: Images, share: slice, config
         images_u8: The test images that are measured, uint8 [M, H, W, 3].
         share: The rows of this process.
         config: `batch_size` and `corruption_seed`.
+        indices: The sample index of each measured image, int64 [M], which keys its corruption; None means 0..M - 1.
     """
     own = images_u8[share]
     if own.nbytes <= KEPT_BYTES:
         own = np.asarray(own)
-    indices = np.arange(len(images_u8))[share]
+    indices = (np.arange(len(images_u8)) if indices is None else indices)[share]
     for rows, is_last in _chunks(own, config.batch_size):
         yield CellPart("clean", 0, np.asarray(own[rows]), is_last)
     for name in corruptions.names:
         for severity in SEVERITIES:
             if corruptions.open_stored is not None:
-                yield CellPart(name, severity, corruptions.open_stored(name, severity)[share], True)
+                yield CellPart(name, severity, corruptions.open_stored(name, severity, share), True)
                 continue
             for rows, is_last in _chunks(own, config.batch_size):
                 pixels = np.asarray(own[rows])
@@ -134,9 +149,7 @@ def _present(names: tuple[str, ...], available: Container[str], remedy: str) -> 
     """The names that are available; a warning names the others and says how to get them."""
     missing = [name for name in names if name not in available]
     if missing:
-        console.print(
-            f"warning: {', '.join(missing)} left out, and with it every mCA that needs it; {remedy}", markup=False
-        )
+        console.print(f"warning: {', '.join(missing)} left out, and with it every mCA that needs it; {remedy}")
     return tuple(name for name in names if name in available)
 
 

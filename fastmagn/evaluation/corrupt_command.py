@@ -2,7 +2,6 @@
 
 import sys
 import time
-import warnings
 
 from fastmagn.config.command_line import make_parser, of_kind, parse, with_bases
 from fastmagn.corruptions import SEVERITIES
@@ -37,10 +36,7 @@ def parse_arguments(arguments: list[str]) -> tuple[CorruptConfig, bool]:
 
 def main(arguments: list[str]) -> int:
     config, verify = parse_arguments(arguments)
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
-        return _verify(config) if verify else _make(config)
+    return _verify(config) if verify else _make(config)
 
 
 def _make(config: CorruptConfig) -> int:
@@ -70,4 +66,4 @@ def _verify(config: CorruptConfig) -> int:
 
 
 def _print_line(line: str) -> None:
-    console.print(line, soft_wrap=True, markup=False)
+    console.print(line, soft_wrap=True)

@@ -3,7 +3,7 @@
 Shape letters: M images, n those of one process, S severities (1 for clean, else 5), K classes, B batch, H W image.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,12 +16,13 @@ from fastmagn.config.schema import EvalConfig
 from fastmagn.corruptions import SEVERITIES
 from fastmagn.data.files.on_demand import chunks
 from fastmagn.data.image_set import Images
-from fastmagn.errors import check
+from fastmagn.errors import check, some
 from fastmagn.evaluation.cells import CellPart, cell_parts, find_corruptions, next_on_a_thread
 from fastmagn.evaluation.logits import read_logits, write_logits
 from fastmagn.evaluation.metrics.accuracy import alexnet_normalised_error
 from fastmagn.evaluation.metrics.predictions import Predictions, concatenate, measure_logits, stack
-from fastmagn.evaluation.metrics.summary import summarise
+from fastmagn.evaluation.metrics.summary import not_finite, summarise
+from fastmagn.evaluation.subset import FIRST, Subset
 from fastmagn.machine.console import console, progress_bar
 from fastmagn.machine.hardware import precision
 from fastmagn.machine.processes import World
@@ -53,6 +54,24 @@ class Measured(NamedTuple):
     num_unreadable: int
 
 
+class MeasuredCell(NamedTuple):
+    """One cell's accuracy, as soon as it is known.
+
+    Args:
+        name: The corruption, or clean.
+        severity: 1..5, 0 for clean.
+        accuracy: A fraction in 0..1; None if a logit is not finite. Under torchrun it is that of this process's share.
+        num_measured: How many cells are measured, this one included.
+        num_cells: How many there are.
+    """
+
+    name: str
+    severity: int
+    accuracy: float | None
+    num_measured: int
+    num_cells: int
+
+
 def evaluate(
     model: nn.Module,
     images_u8: Images,
@@ -64,6 +83,9 @@ def evaluate(
     logits_dir: Path | None = None,
     world: World | None = None,
     class_names: Sequence[str] = (),
+    subset: Subset = FIRST,
+    progress: bool = True,
+    callback: Callable[[MeasuredCell], Any] | None = None,
 ) -> dict[str, Any]:
     """Accuracy on clean and corrupted images, mCA and calibration: one forward pass for each of up to 96 cells.
 
@@ -80,29 +102,38 @@ def evaluate(
         logits_dir: Where all logits are stored, for `summarise_logits`; None stores none.
         world: torchrun's processes; each measures a share of the images, and all return the same results.
         class_names: K names, label k is class_names[k]; a -C set of image files (ImageNet-C) is matched by these.
+        subset: Which images are measured if `eval.num_images` asks for fewer than all; the results record it.
+        progress: Show a progress bar; without a terminal nothing is shown.
+        callback: Called after each cell.
 
     Returns:
-        The measured part of results.json, see `metrics.summary.summarise`. With a -C set of image files of 1000 classes
+        The measured part of results.json, see `metrics.summary.summarise`, and `subset`. With a -C set of image files of 1000 classes
         (ImageNet-C) also `mce_alexnet`, None if one of its 15 corruptions is not measured. An image file that cannot be
-        decoded is left out of its corruption, at all severities, with a warning.
+        decoded is left out of its corruption, at all severities, with a warning. An accuracy is None if some of its
+        logits are NaN or infinite, and so is every mean that needs it; a warning counts these images.
 
     Raises:
         InputError: There are fewer images than `eval.num_images` or than processes; the -C set in `eval.corrupted_dir`
             does not fit them.
     """
     world = world or World()
-    corruptions = find_corruptions(images_u8, labels, config, class_names)
-    images_u8, labels = _first_images(images_u8, labels, config.num_images, world)
+    total = len(labels)
+    rows = _chosen_rows(labels, config.num_images, subset, world)
+    corruptions = find_corruptions(images_u8, labels, config, class_names, rows)
+    images_u8, labels = images_u8[rows], labels[rows]
     share = world.share(len(labels))
-    parts = cell_parts(corruptions, images_u8, share, config)
+    parts = cell_parts(corruptions, images_u8, share, config, np.arange(total)[rows])
     cells = _forward(model, parts, device, amp, config.batch_size)
     if logits_dir is not None:
         cells = _store(cells, logits_dir, labels, world)
     with evaluation_mode(model), closing(cells):
         num_cells = 1 + len(corruptions.names) * len(SEVERITIES)
-        measured = world.gather(_measure(cells, torch.from_numpy(labels[share]).to(device), num_cells))
+        own_labels = torch.from_numpy(labels[share]).to(device)
+        measured = world.gather(_measure(cells, own_labels, num_cells, progress, callback))
     _warn_of_unreadable(measured)
-    results = summarise(*_join(measured), config)
+    clean, corrupted = _join(measured)
+    _warn_of_not_finite(clean, corrupted)
+    results = summarise(clean, corrupted, config) | {"subset": subset.record(len(labels), total)}
     if corruptions.are_image_files and len(class_names) == IMAGENET_CLASSES:
         results["mce_alexnet"] = alexnet_normalised_error(results["corruption_accuracy"])
     return results
@@ -120,7 +151,9 @@ def summarise_logits(logits_dir: Path, config: EvalConfig) -> dict[str, Any]:
         name: Measured(stack([measure_logits(torch.from_numpy(np.array(cell)), labels) for cell in cells]), 0)
         for name, cells in logits.items()
     }
-    return summarise(*_join([measured]), config)
+    clean, corrupted = _join([measured])
+    _warn_of_not_finite(clean, corrupted)
+    return summarise(clean, corrupted, config)
 
 
 @torch.inference_mode()
@@ -146,12 +179,13 @@ def predict(model: nn.Module, images_u8: Images, *, device: torch.device, amp: s
     return torch.cat(logits)
 
 
-def _first_images(images_u8: Images, labels: np.ndarray, num_images: int, world: World) -> tuple[Images, np.ndarray]:
+def _chosen_rows(labels: np.ndarray, num_images: int, subset: Subset, world: World) -> slice | np.ndarray:
+    """The rows of the images to measure."""
     total = len(labels)
     check(num_images <= total, "eval.num_images", num_images, f"0..{total}, the test images there are")
-    num_images = num_images or total
-    check(num_images >= world.size, "eval.num_images", num_images, f"at least {world.size}, one for each process")
-    return images_u8[:num_images], labels[:num_images]
+    wanted = num_images or total
+    check(wanted >= world.size, "eval.num_images", wanted, f"at least {world.size}, one for each process")
+    return subset.rows(labels, num_images)
 
 
 def _forward(
@@ -181,20 +215,31 @@ def _store(cells: Iterable[CellLogits], folder: Path, labels: np.ndarray, world:
             yield cell
 
 
-def _measure(cells: Iterable[CellLogits], labels: Tensor, num_cells: int) -> dict[str, Measured]:
+def _measure(
+    cells: Iterable[CellLogits],
+    labels: Tensor,
+    num_cells: int,
+    progress: bool,
+    callback: Callable[[MeasuredCell], Any] | None,
+) -> dict[str, Measured]:
     """This process's predictions under each corruption, and `clean`.
 
     Args:
         cells: The severities of a corruption come in order.
         labels: int64 [n], on the logits' device.
-        num_cells: How many cells there are, for the progress bar.
+        num_cells: How many cells there are.
+        progress: Whether a progress bar may be shown.
+        callback: Called after each cell.
     """
     severities: dict[str, list[tuple[Predictions, np.ndarray]]] = {}
-    with progress_bar() as bar:
+    with progress_bar(progress) as bar:
         task = bar.add_task("evaluation", total=num_cells, status="")
-        for cell in cells:
-            severities.setdefault(cell.name, []).append((measure_logits(cell.logits, labels), cell.readable))
+        for number, cell in enumerate(cells, start=1):
+            predictions = measure_logits(cell.logits, labels)
+            severities.setdefault(cell.name, []).append((predictions, cell.readable))
             bar.update(task, advance=1, status=cell.name)
+            if callback is not None:
+                callback(MeasuredCell(cell.name, cell.severity, _accuracy(predictions, cell), number, num_cells))
     measured = {}
     for name, entries in severities.items():
         kept = np.logical_and.reduce([readable for _, readable in entries])
@@ -204,6 +249,29 @@ def _measure(cells: Iterable[CellLogits], labels: Tensor, num_cells: int) -> dic
     return measured
 
 
+def _accuracy(predictions: Predictions, cell: CellLogits) -> float | None:
+    """The accuracy on the images that can be read; None if there is none, or if a logit is not finite."""
+    correct = predictions.correct[cell.readable]
+    if len(correct) == 0 or not_finite(predictions)[cell.readable].any():
+        return None
+    return float(correct.mean())
+
+
+def _warn_of_not_finite(clean: Predictions, corrupted: dict[str, Predictions]) -> None:
+    """Name the cells with logits that are NaN or infinite in a warning, if there are any."""
+    counts = {"clean": int(not_finite(clean).sum())}
+    for name, predictions in corrupted.items():
+        for severity, row in zip(SEVERITIES, not_finite(predictions), strict=True):
+            counts[f"{name} at severity {severity}"] = int(row.sum())
+    found = [f"{name} ({count} images)" for name, count in counts.items() if count]
+    if found:
+        console.print(
+            f"warning: logits are not finite for {some(found, shown=5)}. Their accuracies, and every mean that"
+            " needs them, are null in the results.",
+            markup=False,
+        )
+
+
 def _warn_of_unreadable(shares: list[dict[str, Measured]]) -> None:
     """Count the unreadable images of all processes in a warning, if there are any."""
     counts = {name: sum(share[name].num_unreadable for share in shares) for name in shares[0]}
@@ -211,8 +279,7 @@ def _warn_of_unreadable(shares: list[dict[str, Measured]]) -> None:
         found = ", ".join(f"{count} of {name}" for name, count in counts.items() if count)
         console.print(
             f"warning: image files cannot be read: {found}. They are left out at all severities, and no logits are"
-            " stored.",
-            markup=False,
+            " stored."
         )
 
 

@@ -3,49 +3,45 @@
 Shape letters: B batch, N images, H W image, K classes.
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fastmagn.config.schema import EvalConfig
-from fastmagn.corruptions import CORRUPTION_SETS, MIN_SIDE_PX
-from fastmagn.errors import check
-from fastmagn.evaluation.measure import evaluate
-
-
-class Preprocessed(nn.Module):
-    """A model whose images pass through a function first."""
-
-    def __init__(self, preprocess: Callable[[Tensor], Tensor], model: nn.Module) -> None:
-        super().__init__()
-        self.preprocess = preprocess
-        self.model = model
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.model(self.preprocess(images))
+from fastmagn.corruptions import CORRUPTION_SETS
+from fastmagn.corruptions.corrupting import check_images, one_integer_each
+from fastmagn.errors import InputError, check, some
+from fastmagn.evaluation.anyones_model import LogitsOf, place, probe
+from fastmagn.evaluation.measure import MeasuredCell, evaluate
+from fastmagn.evaluation.subset import Subset
 
 
 def evaluate_robustness(
-    model: nn.Module,
-    images_u8: np.ndarray,
-    labels: np.ndarray,
+    model: Callable[[Any], Any],
+    images_u8: np.ndarray | Tensor | Sequence[np.ndarray],
+    labels: np.ndarray | Tensor | Sequence[int],
     *,
     corruption_set: str = "c15",
     corrupted_dir: str | Path | None = None,
     num_images: int = 0,
+    subset: Literal["by class", "first"] = "by class",
     num_bins: int = 15,
     batch_size: int = 256,
     device: str | torch.device | None = None,
-    preprocess: Callable[[Tensor], Tensor] | None = None,
+    preprocess: Callable[[Tensor], Any] | None = None,
+    progress: bool = True,
+    callback: Callable[[MeasuredCell], Any] | None = None,
 ) -> dict[str, Any]:
     """Accuracy of a PyTorch classifier on clean and corrupted images, mCA, and calibration.
 
-    The model is measured in evaluation mode, in float32, and left in the mode it was in. The images are corrupted on
-    the fly, the same way each time, unless a made or published -C set is given.
+    The model is measured in evaluation mode and left in the mode it was in. The images are corrupted on the fly, the
+    same way each time, unless a made or published -C set is given. Two images are tried first, so that a model or labels
+    that cannot be measured are refused at once.
 
     >>> import torch
     >>> from fastmagn import evaluate_robustness
@@ -56,28 +52,43 @@ def evaluate_robustness(
     (4, ['c15', 'c18', 'c19'], 5)
 
     Args:
-        model: Takes float32 images [B, 3, H, W] in [0, 1], or what `preprocess` makes of them; returns logits [B, K].
-        images_u8: Test images, uint8 [N, H, W, 3], RGB, H and W at least 8 px.
-        labels: N integers in 0..K-1.
+        model: A module, or any function. It takes images [B, 3, H, W] in [0, 1], or what `preprocess` makes of them, in
+            the dtype of its parameters (float32 if it has none). It returns logits [B, K] or [B, K, 1, 1], K at least
+            2; or a dictionary or an object (dataclass, ModelOutput) with `logits`; or a tuple or list, whose first
+            tensor of two or more dimensions counts. Logits are measured in float32.
+        images_u8: Test images, uint8 [N, H, W, 3], RGB, H and W at least 8 px: an array, a tensor, or a list of images.
+        labels: N integers in 0..K-1: an array, a tensor or a list.
         corruption_set: c15 (the usual benchmark's), c18 (without gaussian_noise), c19 (all).
         corrupted_dir: Folder of a -C set of these images: <corruption>.npy and labels.npy.
-        num_images: Number of test images to measure on, the first ones; 0 means all.
+        num_images: Number of test images to measure on; 0 means all.
+        subset: Which ones, if not all. `by class` draws them evenly over the classes (the same ones each time), since
+            images are often sorted by class; `first` takes the first ones.
         num_bins: Bins of the calibration errors, 1 or more.
         batch_size: Images per forward pass, 1 or more.
-        device: Where to run; the model is moved there. By default it stays where its parameters are.
-        preprocess: What the model needs before its forward pass, such as normalisation or another size.
+        device: Where to run; a module is moved there. By default it stays where its parameters are; a function gets
+            images on the CPU.
+        preprocess: What the model needs before its forward pass, such as normalisation or another size; takes float32
+            images.
+        progress: Show a progress bar; none is shown without a terminal, as in a pipe.
+        callback: Called after each cell (clean, then each corruption at severities 1 to 5) with its name, severity (0
+            for clean), accuracy, and how many of how many cells are measured: a NamedTuple of these five.
 
     Returns:
         The measured part of results.json, fractions in 0..1: `num_images`, `clean_accuracy`, `mca` {c15, c18, c19; None
         for a set that was not measured completely}, `corruption_accuracy` {name: [5, by severity]},
-        `rms_calibration_error`, `calibration` and `reliability`.
+        `rms_calibration_error`, `calibration`, `reliability`, and `subset` {chosen: all, first or by class; of: N; seed
+        of by class}. Where logits are NaN or infinite (-inf may rule a class out), the cell's accuracy and every mean
+        that needs it are None; a warning names the corruption, the severity and the number of images. Other cells keep
+        their results. The dictionary is strict JSON.
 
     Raises:
-        InputError: An argument is not as described here, or the -C set does not fit the images.
+        InputError: An argument or the model's output is not as described here, or the -C set does not fit the images.
     """
-    images_u8, labels = np.asarray(images_u8), np.asarray(labels)
-    _check_images(images_u8, labels)
+    images_u8 = _as_images(images_u8)
+    labels = _as_labels(labels, len(images_u8))
     check(corruption_set in CORRUPTION_SETS, "corruption_set", corruption_set, f"one of {', '.join(CORRUPTION_SETS)}")
+    check(subset in ("by class", "first"), "subset", subset, "'by class' or 'first'")
+    check(0 <= num_images <= len(labels), "num_images", num_images, f"0..{len(labels)}, the images there are")
     config = EvalConfig(
         corruption_set=corruption_set,
         corrupted_dir=None if corrupted_dir is None else Path(corrupted_dir),
@@ -85,19 +96,47 @@ def evaluate_robustness(
         num_bins=num_bins,
         batch_size=batch_size,
     )
-    if device is not None:
-        model.to(device)
-    here = next((parameter.device for parameter in model.parameters()), torch.device(device or "cpu"))
-    measured = model if preprocess is None else Preprocessed(preprocess, model)
-    return evaluate(measured, images_u8, labels.astype(np.int64), config, device=here)
+    here, dtype = place(model, device)
+    measured = LogitsOf(model, preprocess, dtype)
+    probe(measured, images_u8, labels, here)
+    return evaluate(
+        measured,
+        images_u8,
+        labels,
+        config,
+        device=here,
+        subset=Subset(subset),
+        progress=progress,
+        callback=callback,
+    )
 
 
-def _check_images(images_u8: np.ndarray, labels: np.ndarray) -> None:
-    shape = images_u8.shape
-    is_images = images_u8.ndim == 4 and shape[3] == 3 and len(images_u8) > 0 and min(shape[1:3]) >= MIN_SIDE_PX
-    check(is_images, "images_u8.shape", list(shape), "[N, H, W, 3], N at least 1, H and W at least 8")
-    check(images_u8.dtype == np.uint8, "images_u8.dtype", str(images_u8.dtype), "uint8 (levels 0..255)")
-    is_labels = labels.shape == shape[:1] and labels.dtype.kind in "iu"
-    got = f"{labels.dtype} {list(labels.shape)}"
-    check(is_labels, "labels", got, f"integers, one for each of {len(images_u8)} images")
+def _as_images(images_u8: np.ndarray | Tensor | Sequence[np.ndarray]) -> np.ndarray:
+    """The images as one array, uint8 [N, H, W, 3], N at least 1."""
+    if isinstance(images_u8, Tensor):
+        shape = images_u8.shape
+        if images_u8.ndim == 4 and shape[1] == 3 and shape[3] != 3:
+            got = f"a {str(images_u8.dtype).removeprefix('torch.')} tensor {list(shape)}"
+            raise InputError(
+                f"images_u8: got {got}; expected uint8 [N, H, W, 3]. images.permute(0, 2, 3, 1) puts the channels last."
+            )
+        images_u8 = images_u8.detach().cpu().numpy()
+    elif isinstance(images_u8, list | tuple):
+        arrays = [image.cpu().numpy() if isinstance(image, Tensor) else np.asarray(image) for image in images_u8]
+        counts = Counter(" x ".join(map(str, array.shape)) for array in arrays)
+        if len(counts) > 1:
+            sizes = some(f"{size} ({count})" for size, count in counts.most_common())
+            raise InputError(f"images_u8: got images of several sizes, {sizes}; expected one. Resize them first.")
+        images_u8 = np.array(arrays)
+    elif hasattr(images_u8, "__array__"):  # such as images in files
+        images_u8 = np.asarray(images_u8)
+    check_images(images_u8)
+    check(len(images_u8) > 0, "images_u8", "no images", "at least one")
+    return images_u8
+
+
+def _as_labels(labels: np.ndarray | Tensor | Sequence[int], num_images: int) -> np.ndarray:
+    """The labels as int64 [N], 0 or more."""
+    labels = one_integer_each("labels", labels.cpu() if isinstance(labels, Tensor) else labels, num_images)
     check(labels.min() >= 0, "labels", int(labels.min()), "classes, 0..K-1")
+    return labels.astype(np.int64)

@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor
 
+from fastmagn.errors import InputError
+from fastmagn.losses.accepted import check_logits, check_views
+
 MIXTURE_FLOOR = 1e-7  # AugMix's clamp: log(M) stays finite if all views rule a class out
 
 
@@ -14,14 +17,17 @@ def log_softmax(logits: Tensor) -> Tensor:
 def kl_divergence(log_probs_p: Tensor, log_probs_q: Tensor) -> Tensor:
     """D_KL(p || q) = sum_c p_c log(p_c / q_c) for each example, from log-probabilities.
 
+    A class of p_c = 0 adds 0, also where q_c = 0, such as a class whose logits are masked by -inf.
+
     Args:
         log_probs_p: Log-probabilities [B, K] of p.
         log_probs_q: Log-probabilities [B, K] of q.
 
     Returns:
-        [B], in nats; 0 or more, up to rounding.
+        [B], in nats; 0 or more, up to rounding; infinite if q rules out a class that p does not.
     """
-    return (log_probs_p.exp() * (log_probs_p - log_probs_q)).sum(dim=1)
+    probs_p = log_probs_p.exp()
+    return (probs_p * (log_probs_p - log_probs_q).masked_fill(probs_p == 0, 0)).sum(dim=1)
 
 
 def jensen_shannon(*logits: Tensor) -> Tensor:
@@ -34,8 +40,20 @@ def jensen_shannon(*logits: Tensor) -> Tensor:
 
     Returns:
         Scalar, in nats.
+
+    Raises:
+        InputError: There are fewer than two views, or they are not logits of one shape and device.
     """
+    if len(logits) < 2:
+        raise InputError(f"logits: got {len(logits)} view; expected 2 or more, each [B, K]. Unpack a stack: *logits.")
+    check_logits("logits[0]", logits[0])
+    check_views("logits", logits, logits[0])
+    return torch.stack([rows.mean() for rows in divergences_from_mixture(*logits)]).mean()
+
+
+def divergences_from_mixture(*logits: Tensor) -> list[Tensor]:
+    """D_KL(p_v || M) of each of V views, [B] each, whose mean over views and batch is `jensen_shannon`."""
     log_probs = [log_softmax(view) for view in logits]
     mixture = torch.stack([view.exp() for view in log_probs]).mean(dim=0)
     log_mixture = mixture.clamp(min=MIXTURE_FLOOR).log()
-    return torch.stack([kl_divergence(view, log_mixture).mean() for view in log_probs]).mean()
+    return [kl_divergence(view, log_mixture) for view in log_probs]

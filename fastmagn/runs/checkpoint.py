@@ -17,6 +17,7 @@ from torch import nn
 from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten
 from fastmagn.errors import InputError
+from fastmagn.machine.console import console
 from fastmagn.machine.files import replace_file
 from fastmagn.runs.checksum import add_checksum, find_damage
 from fastmagn.runs.progress import Progress
@@ -130,7 +131,9 @@ def load_model(state: dict[str, Any], model: nn.Module, path: Path, weights: str
         raise InputError(f"{path}: its weights do not fit this model; check model.name and data.name.") from error
 
 
-def check_same_run(state: dict[str, Any], config: dict[str, Any], data_fingerprint: str, path: Path) -> None:
+def check_same_run(
+    state: dict[str, Any], config: dict[str, Any], data_fingerprint: str, path: Path, former: str | None = None
+) -> None:
     """Raise InputError unless a checkpoint belongs to this run: same data, and a config that gives the same weights.
 
     Args:
@@ -138,6 +141,7 @@ def check_same_run(state: dict[str, Any], config: dict[str, Any], data_fingerpri
         config: The flat configuration of this run.
         data_fingerprint: Fingerprint of the images that this run trains on.
         path: The checkpoint, for the message.
+        former: The fingerprint that an earlier version would have given these images, where it differs.
     """
     if state["config_sha256"] != config_sha256(config):
         saved, defaults = state["config"], flatten(Config())
@@ -149,7 +153,14 @@ def check_same_run(state: dict[str, Any], config: dict[str, Any], data_fingerpri
                     "Name another --run_dir to train from scratch."
                 )
     before = state["data_fingerprint"]
-    if before != data_fingerprint:
+    if before == former:
+        console.print(
+            f"{path} is of an earlier version, which recognised image files by their names and sizes: these are as they"
+            " were. The next checkpoint recognises them by their content.",
+            soft_wrap=True,
+            markup=False,
+        )
+    elif before != data_fingerprint:
         raise InputError(
             f"data.dir: {config['data.dir']} has other training images or labels than {path} was made with (fingerprint"
             f" {data_fingerprint[:16]}, then {before[:16]}); give the folder that has them, or name another --run_dir"

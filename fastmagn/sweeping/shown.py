@@ -55,7 +55,7 @@ class Board:
         if outcome.state == "finished":
             results = read_json(trial.config.run_dir / RESULTS)
             what = f"clean accuracy {100 * results['clean_accuracy']:.2f} %{_mca_text(results)}"
-        console.print(f"[{done}/{len(self.trials)}] {name}: {what} ({seconds:.0f} s)", soft_wrap=True, markup=False)
+        console.print(f"[{done}/{len(self.trials)}] {name}: {what} ({seconds:.0f} s)", soft_wrap=True)
 
     @contextmanager
     def live_table(self) -> Iterator[None]:

@@ -127,7 +127,7 @@ def finish_sweep(trials: list[Trial], board: Board, out: Path, signal_number: in
         print_summary(finished)
     for outcome in failed:
         log = board.trials[outcome.name].config.run_dir / TRIAL_LOG
-        console.print(f"failed: {outcome.name}: {outcome.error} (full output: {log})", soft_wrap=True, markup=False)
+        console.print(f"failed: {outcome.name}: {outcome.error} (full output: {log})", soft_wrap=True)
     if signal_number:
         console.print(
             f"interrupted: {len(finished)} of {len(trials)} trials are finished; the same command resumes the sweep"

@@ -85,7 +85,7 @@ def _write(run: Run, progress: Progress) -> bool:
                 step=step,
                 progress=progress,
                 config=flatten(config),
-                data_fingerprint=run.data_fingerprint,
+                data_fingerprint=run.image_set.fingerprint,
                 **states,
             ),
         )
@@ -157,6 +157,7 @@ def restore(run: Run) -> Progress:
     refused = run.world.gather(_prepare_folder(run, restarts) if run.world.rank == 0 else None)[0]
     if refused:
         raise InputError(refused)
+    fingerprint = run.image_set.fingerprint  # reads images in files: now, not at the first checkpoint
     seen = run.world.gather(path.exists())
     if not any(seen):
         return Progress()
@@ -164,7 +165,7 @@ def restore(run: Run) -> Progress:
         missing = ", ".join(str(rank) for rank, sees in enumerate(seen) if not sees)
         raise InputError(f"run_dir: {path} is not there for rank {missing}; expected a folder that all hosts share.")
     state = read_checkpoint(path, run.device)
-    check_same_run(state, flatten(config), run.data_fingerprint, path)
+    check_same_run(state, flatten(config), fingerprint, path, run.image_set.former_fingerprint)
     load_model(state, run.model, path)
     if run.average is not None:
         load_model(state, run.average, path, weights="ema")

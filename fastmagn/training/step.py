@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from fastmagn.augment.params import ViewSpec, sample_view_params
 from fastmagn.augment.views import make_views
 from fastmagn.config.schema import Config
-from fastmagn.data import Batch, DeviceSource, FolderSource
+from fastmagn.data import Batch, DeviceSource, FolderSource, ImageSet
 from fastmagn.machine.hardware import precision
 from fastmagn.machine.processes import World
 from fastmagn.methods.context import StepContext
@@ -44,7 +44,7 @@ class Run:
     world: World
     device: torch.device
     source: DeviceSource | FolderSource
-    data_fingerprint: str
+    image_set: ImageSet
     image_size: tuple[int, int]
     num_classes: int
     model: Normalised

@@ -10,6 +10,8 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from fastmagn.data import load_folder_images
+from fastmagn.data.files import decoding
+from fastmagn.data.subset import even_subset
 from fastmagn.errors import InputError
 
 RNG = np.random.default_rng(1)
@@ -61,21 +63,18 @@ def test_a_val_folder_is_used_where_there_is_one(tmp_path):
     assert load_folder_images(tmp_path, 8)[2] == ("x", "y")
 
 
-def test_order_and_the_head_of_it(tmp_path):
+def test_order(tmp_path):
     levels = {"b/10.png": 30, "b/2.png": 40, "a/z.png": 20, "a/Z.png": 10, "a/.hidden.png": 99, ".git/x.png": 99}
     for name, level in levels.items():
         save(tmp_path, name, np.full((8, 8, 3), level, np.uint8))
     (tmp_path / "a" / "notes.txt").write_text("not looked at")
     (tmp_path / "b" / "folder.png").mkdir()
     (tmp_path / "readme.md").write_text("nor this")
-    images_u8, labels, class_names = load_folder_images(tmp_path, 8)
+    with pytest.warns(UserWarning, match=r": files that are not used: 1 hidden, 1 of another kind \(\.txt\)\.$"):
+        images_u8, labels, class_names = load_folder_images(tmp_path, 8)
     assert images_u8[:, 0, 0, 0].tolist() == [10, 20, 30, 40]
     assert labels.tolist() == [0, 0, 1, 1]
     assert class_names == ("a", "b")
-    head, head_labels, head_names = load_folder_images(tmp_path, 8, num_images=3)
-    np.testing.assert_array_equal(head, images_u8[:3])
-    assert head_labels.tolist() == [0, 0, 1]
-    assert head_names == ("a", "b")
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -151,9 +150,32 @@ def test_unreadable_files_are_left_out_and_counted(tmp_path):
     assert np.abs(images_u8[:, 8, 8, 0].astype(int) - [40, 120, 160, 200, 7]).max() <= 1
     assert labels.tolist() == [0, 0, 0, 0, 1]
     assert class_names == ("a", "b")
-    with pytest.warns(UserWarning, match="2 of 5 image files"):  # unreadable files do not count
-        head, _, _ = load_folder_images(tmp_path, 16, num_images=3)
-    np.testing.assert_array_equal(head, images_u8[:3])
+    with pytest.warns(UserWarning, match="3 of 8 image files"):  # unreadable files do not count
+        drawn, drawn_labels, _ = load_folder_images(tmp_path, 16, num_images=3, seed=4)
+    np.testing.assert_array_equal(drawn, images_u8[even_subset(labels, 3, 4)])
+    assert np.bincount(drawn_labels).tolist() == [2, 1]
+
+
+def test_another_image_is_drawn_for_one_that_cannot_be_decoded(tmp_path, monkeypatch):
+    for i in range(8):
+        save(tmp_path, f"{'ab'[i // 4]}/{i}.png", np.full((8, 8, 3), 30 * i, np.uint8))
+    labels = np.repeat([0, 1], 4)
+    first = even_subset(labels, 4, 0)
+    spoilt = tmp_path / "ab"[labels[first[0]]] / f"{first[0]}.png"
+    honest = decoding.central_square
+
+    def fails_for_one(image, *sizes):
+        if np.asarray(image).flat[0] == 30 * first[0]:
+            raise ValueError("spoilt")
+        return honest(image, *sizes)
+
+    monkeypatch.setattr(decoding, "central_square", fails_for_one)
+    with pytest.warns(UserWarning, match=rf"1 of 8 image files cannot be read: {spoilt} \(spoilt\)\. They are left"):
+        images_u8, drawn_labels, _ = load_folder_images(tmp_path, 8, num_images=4)
+    kept = np.delete(np.arange(8), first[0])
+    expected = kept[even_subset(labels[kept], 4, 0)]
+    assert images_u8[:, 0, 0, 0].tolist() == (30 * expected).tolist()
+    assert drawn_labels.tolist() == labels[expected].tolist()
 
 
 def test_four_unreadable_files_are_not_all_named(tmp_path):

@@ -111,7 +111,7 @@ def test_evaluation_of_files_equals_that_of_the_array(photo_folder, monkeypatch)
     names = ("fog", "contrast")
     monkeypatch.setattr(evaluation_cells, "available_corruptions", lambda: names)
     monkeypatch.setattr(evaluation_cells, "CORRUPTION_SETS", {"c15": names})
-    monkeypatch.setattr(evaluation, "summarise", lambda clean, corrupt, config: (clean, corrupt))
+    monkeypatch.setattr(evaluation, "summarise", lambda clean, corrupt, config: {"clean": clean, "corrupt": corrupt})
     results = []
     for images in (np.asarray(image_set.test_images_u8), image_set.test_images_u8):
         asked = EvalConfig(corruption_set="c15", batch_size=4)
@@ -120,7 +120,7 @@ def test_evaluation_of_files_equals_that_of_the_array(photo_folder, monkeypatch)
         )
         monkeypatch.setattr(evaluation_cells, "KEPT_BYTES", 0)
         monkeypatch.setattr(evaluation_cells, "CHUNK_BYTES", 9 * 32 * 32 * 3)
-    (clean, corrupt), (clean_files, corrupt_files) = results
+    (clean, corrupt), (clean_files, corrupt_files) = ((measured["clean"], measured["corrupt"]) for measured in results)
     assert clean.correct.shape == (25,)
     for name in names:
         for entry, entry_files in zip(corrupt[name], corrupt_files[name], strict=True):
@@ -128,13 +128,15 @@ def test_evaluation_of_files_equals_that_of_the_array(photo_folder, monkeypatch)
     np.testing.assert_array_equal(clean.nll, clean_files.nll)
 
 
-def test_the_fingerprint_is_of_names_sizes_and_labels(photo_folder, tmp_path):
+def test_the_fingerprint_is_of_names_contents_and_labels(photo_folder, tmp_path):
     files = load_data(config(photo_folder)).train_images_u8.files
-    digest = hashlib.sha256()
+    digest, former = hashlib.sha256(), hashlib.sha256()
     for path in sorted((photo_folder / "train").glob("*/*.jpg")):
         name, label = path.relative_to(photo_folder / "train").as_posix(), CLASSES.index(path.parent.name)
-        digest.update(f"{name}\0{label}\0{path.stat().st_size}\n".encode())
+        digest.update(f"{name}\0{label}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+        former.update(f"{name}\0{label}\0{path.stat().st_size}\n".encode())
     assert files.fingerprint == digest.hexdigest()
+    assert files.former_fingerprint == former.hexdigest()
     assert files[np.arange(len(files))[::-1]].fingerprint == files.fingerprint
     moved = shutil.copytree(photo_folder, tmp_path / "elsewhere")
     assert load_data(config(moved)).train_images_u8.fingerprint == files.fingerprint
@@ -183,6 +185,14 @@ def test_a_class_without_validation_images_keeps_the_labels(folder):
     assert image_set.test_labels.tolist() == [1, 1, 1]
 
 
+def test_a_class_whose_validation_images_cannot_be_read_is_named(folder):
+    for path in (folder / "val" / "b").iterdir():
+        path.write_text("no picture")
+    with pytest.warns(UserWarning, match=r"val: no image of 1 classes can be read: b\. They are not measured\.$"):
+        image_set = load_data(config(folder))
+    assert image_set.test_labels.tolist() == [0, 0, 0]
+
+
 def only_text(folder: Path) -> None:
     for path in folder.glob("train/*/*.jpg"):
         path.write_text("no picture")
@@ -206,6 +216,10 @@ def only_text(folder: Path) -> None:
             r"val: 1 of 2 class folders are not in .*train: z; expected classes with training images\. Add them to",
         ),
         (only_text, r"train: 6 of 6 image files cannot be read: .*No image is left"),
+        (
+            lambda folder: [path.write_text("no picture") for path in (folder / "train" / "b").iterdir()],
+            r"train: no image of 1 of 2 classes can be read: b; expected classes with training images\. Repair",
+        ),
     ],
 )
 def test_folders_that_cannot_be_used(folder, spoil, message):

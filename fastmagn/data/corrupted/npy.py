@@ -144,6 +144,11 @@ def source_digests(images_u8: Images, labels: np.ndarray) -> dict[str, str]:
     }
 
 
+def is_made_of(folder: Path, num_images: int) -> bool:
+    """Whether a set has a manifest, which says that it was made of this number of images."""
+    return (Path(folder) / MANIFEST).exists() and read_manifest(folder)["num_images"] == num_images
+
+
 def check_source(folder: Path, images_u8: Images, labels: np.ndarray) -> None:
     """Check that a set was made from these test images; a published set, which has no manifest, passes.
 

@@ -12,7 +12,6 @@ Shape letters: B batch, S image_size.
 """
 
 import atexit
-import warnings
 import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -26,7 +25,7 @@ from fastmagn.data.files.crops import BATCHES_AHEAD, Pending, fill_crop, resize_
 from fastmagn.data.files.decoding import Unreadable
 from fastmagn.data.files.headers import ImageFiles
 from fastmagn.data.files.on_demand import num_threads
-from fastmagn.errors import InputError, one_line
+from fastmagn.errors import InputError, one_line, warn_caller
 
 try:
     from nvidia.dali import Pipeline, fn, pipeline_def, types
@@ -90,7 +89,7 @@ class _Lane:
             except RuntimeError as error:  # one bad image fails the whole batch in DALI, and breaks the pipeline
                 self.pipeline = None
                 message = f"DALI cannot decode a batch ({one_line(error)}); Pillow decodes it."
-                warnings.warn(f"{decoder.files.root}: {message}", stacklevel=2)
+                warn_caller(f"{decoder.files.root}: {message}")
                 tasks += [by_pillow(i) for i in encoded]
         if made is not None and not on_gpu:
             crops = ((out[i], np.asarray(made.at(at))) for at, i in enumerate(encoded))

@@ -16,20 +16,31 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, UnidentifiedImageError
 
 from fastmagn.config.schema import DataConfig
-from fastmagn.errors import InputError, one_line, some
+from fastmagn.data.files.listing import HAS_AVIF
+from fastmagn.errors import InputError, one_line, some, warn_caller
 
 # Pillow's other decoders never run, whatever a file's suffix says: it hands EPS to Ghostscript.
-_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM")
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF", "GIF", *(("AVIF",) if HAS_AVIF else ()))
 MAX_IMAGE_SIZE_PX = 4096
 GREY = 128
 _RESIZE_TO_CROP = 256 / 224
 _REASON_CHARS = 100
 _Read = TypeVar("_Read")
-# What Pillow raises for files that are damaged or of another kind.
-_DECODING_ERRORS = (
+_ORIENTATION = 0x0112  # EXIF's tag
+_TRANSPOSED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# Errors whose message says what is wrong with a file. A decoder may raise anything else too.
+_TELLING_ERRORS = (
     *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, struct.error, zlib.error),
     Image.DecompressionBombError,
 )
@@ -46,12 +57,25 @@ class Unreadable(NamedTuple):
 
 
 def tried(read: Callable[..., _Read], path: str | Path, *rest: object) -> _Read | Unreadable:
-    """`read(path, *rest)`, or Unreadable if the file cannot be decoded."""
+    """`read(path, *rest)`, or Unreadable if the file cannot be decoded.
+
+    Any Exception counts, because a third party's parser may raise any: MemoryError for a bomb, RecursionError, and what
+    its authors did not think of.
+    """
     try:
         return read(path, *rest)
-    except _DECODING_ERRORS as error:
-        reason = one_line(error, None).replace(f" {str(path)!r}", "")
-        return Unreadable(path, reason[:_REASON_CHARS])
+    except Exception as error:
+        return Unreadable(path, _reason(error, path)[:_REASON_CHARS])
+
+
+def _reason(error: Exception, path: str | Path) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "cannot identify image file"  # Pillow's words, which are followed by the path or by an object
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, _TELLING_ERRORS):
+        return one_line(error, None).replace(f" {str(path)!r}", "")
+    return f"its decoder fails with {type(error).__name__}"
 
 
 def fill(out: np.ndarray, pixels: np.ndarray | Unreadable) -> Unreadable | None:
@@ -72,17 +96,27 @@ def warn_left_out(unreadable: Sequence[Unreadable], num_tried: int, root: Path) 
     message = f"{len(unreadable)} of {num_tried} image files cannot be read: {some(map(str, unreadable))}"
     if len(unreadable) == num_tried:
         raise InputError(f"{root}: {message}. No image is left.")
-    warnings.warn(f"{root}: {message}. They are left out.", stacklevel=3)
+    warn_caller(f"{root}: {message}. They are left out.")
 
 
 def warn_of_grey(unreadable: Sequence[Unreadable], root: Path) -> None:
     """Warn of the images that were replaced by mid-grey because they could not be decoded, if there are any."""
     if unreadable:
-        warnings.warn(
+        warn_caller(
             f"{root}: {len(unreadable)} images cannot be decoded, although their headers can be read; mid-grey stands"
-            f" in for them: {some(map(str, unreadable))}.",
-            stacklevel=3,
+            f" in for them: {some(map(str, unreadable))}."
         )
+
+
+def lost_classes(class_names: Sequence[str], labels: np.ndarray) -> list[str]:
+    """The classes of which no image is left among `labels`, int64 [N]."""
+    return [class_names[label] for label in np.setdiff1d(np.arange(len(class_names)), labels)]
+
+
+def warn_of_lost_classes(lost: Sequence[str], root: Path) -> None:
+    """Warn of the classes of which no file can be read, if there are any."""
+    if lost:
+        warn_caller(f"{root}: no image of {len(lost)} classes can be read: {some(lost)}. They are not measured.")
 
 
 @contextmanager
@@ -148,14 +182,32 @@ def open_upright_rgb(path: str | Path) -> Image.Image:
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """The image as 8-bit RGB, turned as its EXIF orientation says.
+    """The image as 8-bit RGB, turned as its EXIF orientation says; of several frames, the first.
 
     Alpha is dropped. 16-bit grey is scaled, not clipped as in torchvision's ImageFolder.
+
+    Raises:
+        ValueError: Its pixels are floats, whose range no file states.
+        Exception: Whatever else Pillow raises.
     """
-    image = ImageOps.exif_transpose(image)
+    image.load()
+    method = _TRANSPOSED.get(orientation(image))
+    if method is not None:
+        image = image.transpose(method)
     if image.mode.startswith("I"):  # 16 bits a pixel, which convert would clip at 255
         image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("its pixels are floats; expected integers of 1, 8 or 16 bits")
     return image.convert("RGB")
+
+
+def orientation(image: Image.Image) -> int:
+    """A loaded image's EXIF orientation, 1..8; 1 if there is none or another one.
+
+    Pillow's own `exif_transpose` also writes all EXIF data anew, and fails where a field has an unusual type.
+    """
+    found = image.getexif().get(_ORIENTATION, 1)
+    return int(found) if found in _TRANSPOSED else 1
 
 
 def resize_px(config: DataConfig) -> int:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastmagn.data.files.decoding import Unreadable, open_image, quiet_pillow, tried, warn_left_out
+from fastmagn.data.files.content import content_digests
+from fastmagn.data.files.decoding import Unreadable, open_image, orientation, quiet_pillow, tried, warn_left_out
 
-_ORIENTATION = 0x0112  # EXIF's tag
 _JPEG_END = b"\xff\xd9"
 # The latency of network storage limits how fast headers are read, not the number of cores.
 _SCAN_THREADS = 16
@@ -51,10 +52,22 @@ class ImageFiles:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over names, labels and sizes in bytes, in the order of the names."""
+        """SHA-256 over names, labels and contents, in the order of the names; files are read unless that is cached.
+
+        Raises:
+            InputError: A file cannot be read any more.
+        """
+        return self._fingerprint([digest.hex() for digest in content_digests(self.root, list(self.names))])
+
+    @property
+    def former_fingerprint(self) -> str:
+        """The fingerprint of earlier versions: over names, labels and sizes in bytes."""
+        return self._fingerprint(self.num_bytes)
+
+    def _fingerprint(self, contents: Sequence[object]) -> str:
         digest = hashlib.sha256()
         for row in np.argsort(self.names):
-            digest.update(f"{self.names[row]}\0{self.labels[row]}\0{self.num_bytes[row]}\n".encode(errors="replace"))
+            digest.update(f"{self.names[row]}\0{self.labels[row]}\0{contents[row]}\n".encode(errors="replace"))
         return digest.hexdigest()
 
 
@@ -100,23 +113,21 @@ def scan(root: Path, names: list[str], labels: np.ndarray) -> ImageFiles:
 def read_header(path: str) -> Header:
     """One file's header; raises what `open_image` and Pillow raise."""
     with open(path, "rb") as file:
+        num_bytes = file.seek(0, os.SEEK_END)
+        file.seek(max(0, num_bytes - len(_JPEG_END)))
+        ends_as_jpeg = file.read() == _JPEG_END
+        file.seek(0)
         with open_image(file) as image:
+            is_whole = ends_as_jpeg and image.format == "JPEG"
+            if not is_whole:
+                image.load()  # which also turns a TIFF upright
             width, height = image.size
-            orientation = image.getexif().get(_ORIENTATION, 1)
-            is_jpeg = image.format == "JPEG"
+            turned = orientation(image)
             # Adobe's marker is absent, or says that the colour space is the usual YCbCr.
             is_usual = image.mode in ("L", "RGB") and image.info.get("adobe_transform", 1) == 1
-            file.seek(0, os.SEEK_END)
-            num_bytes = file.tell()
-            file.seek(max(0, num_bytes - len(_JPEG_END)))
-            is_whole = is_jpeg and file.read() == _JPEG_END
-        if not is_whole:
-            file.seek(0)
-            with open_image(file) as image:
-                image.load()
-    if orientation in (5, 6, 7, 8):
+    if turned in (5, 6, 7, 8):
         height, width = width, height
-    return Header(num_bytes, height, width, is_whole and is_usual and orientation in (0, 1))
+    return Header(num_bytes, height, width, is_whole and is_usual and turned == 1)
 
 
 def _read_headers(paths: list[str]) -> list[Header | Unreadable]:

@@ -15,20 +15,25 @@ from fastmagn.data.files.decoding import (
     Unreadable,
     decode_square,
     fill,
+    lost_classes,
     quiet_pillow,
     resize_px,
     tried,
     warn_left_out,
     warn_of_grey,
+    warn_of_lost_classes,
 )
-from fastmagn.data.files.headers import ImageFiles
-from fastmagn.data.files.listing import list_classes
+from fastmagn.data.files.headers import ImageFiles, scan
+from fastmagn.data.files.listing import class_files, list_classes
 from fastmagn.data.image_set import Images
+from fastmagn.data.subset import even_subset
 from fastmagn.errors import check
 
 
 class LazyImages:
-    """M image files in place of an array uint8 [M, S, S, 3]: a slice is fewer LazyImages, np.asarray decodes.
+    """M image files in place of an array uint8 [M, S, S, 3]: a slice, or int64 rows, is fewer LazyImages.
+
+    `np.asarray` decodes them.
 
     Mid-grey stands in for a file that cannot be decoded, and `unreadable` says why; all slices share that record.
 
@@ -53,8 +58,9 @@ class LazyImages:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, part: slice) -> "LazyImages":
-        files = LazyImages(self.paths[part], self.image_size, self.resize_px)
+    def __getitem__(self, part: slice | np.ndarray) -> "LazyImages":
+        paths = self.paths[part] if isinstance(part, slice) else [self.paths[row] for row in part]
+        files = LazyImages(paths, self.image_size, self.resize_px)
         files.unreadable = self.unreadable
         return files
 
@@ -95,8 +101,13 @@ class FolderImages:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the files' names, labels and sizes in bytes."""
+        """SHA-256 over the files' names, labels and contents."""
         return self.files.fingerprint
+
+    @property
+    def former_fingerprint(self) -> str:
+        """That of earlier versions, over names, labels and sizes in bytes."""
+        return self.files.former_fingerprint
 
     def __len__(self) -> int:
         return len(self.files)
@@ -130,24 +141,27 @@ def chunks(images: Images, size: int) -> Iterator[np.ndarray]:
 
 
 def load_folder_images(
-    dir: Path, image_size: int, num_images: int = 0, resize_px: int = 0
+    dir: Path, image_size: int, num_images: int = 0, resize_px: int = 0, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """The images of DIR/CLASS/*, or of DIR/val/CLASS/* if DIR/val exists, by class and then by file name.
 
     Each image is turned as its EXIF orientation says, converted to RGB, resized (bicubic, antialiased) so that its
     shorter side is resize_px, and cut to its central square: torchvision's Resize(resize_px) and
     CenterCrop(image_size). A file that cannot be decoded, is truncated, or has more than Pillow's MAX_IMAGE_PIXELS (89
-    million, a guard against decompression bombs) is left out; one warning counts these. Names that start with a dot are
-    ignored.
+    million, a guard against decompression bombs) is left out; one warning counts these, and names the classes that have
+    no other file. Of several frames the first is used.
 
-    Departs from torchvision's ImageFolder: 16-bit grey is scaled to 8 bits, not clipped; folders within a class are not
-    searched.
+    Files are found as by torchvision's ImageFolder, in folders within a class too. Departs from it: 16-bit grey is
+    scaled to 8 bits, not clipped; names that start with a dot are ignored; GIF, AVIF, JFIF, PBM and PNM are used too. A
+    warning counts the files that are not used, by reason.
 
     Args:
         dir: The folder.
         image_size: Side of the square images, 1..4096 px.
-        num_images: Stop after this many readable images; 0 loads all.
+        num_images: Load only so many images, drawn evenly over the classes by `data.subset.even_subset` from all that
+            can be read; 0, or more than there are, loads all.
         resize_px: The shorter side before the square is cut out, image_size..4096 px; 0 means image_size.
+        seed: Which images are drawn if `num_images` is set, 0..2^64 - 1.
 
     Returns:
         images_u8 uint8 [N, image_size, image_size, 3], labels int64 [N], and the K class names; label k is
@@ -161,26 +175,44 @@ def load_folder_images(
     check(is_size, "image_size", image_size, f"the side of the square images, 1..{MAX_IMAGE_SIZE_PX} px")
     is_side = resize_px == 0 or image_size <= resize_px <= MAX_IMAGE_SIZE_PX
     check(is_side, "resize_px", resize_px, f"0 (image_size) or {image_size}..{MAX_IMAGE_SIZE_PX} px")
+    check(num_images >= 0, "num_images", num_images, "0 (all) or more")
     root = Path(dir) / "val" if (Path(dir) / "val").is_dir() else Path(dir)
     classes = list_classes(root)
-    paths = [root / folder / name for folder, names in classes.items() for name in names]
-    labels = np.repeat(np.arange(len(classes), dtype=np.int64), [len(names) for names in classes.values()])
-    wanted = min(num_images, len(paths)) or len(paths)
-    images_u8 = np.empty((wanted, image_size, image_size, 3), np.uint8)
-    faults: list[Unreadable | None] = []  # of the files tried so far, in order
-    num_read = 0
+    names, labels = class_files(classes, range(len(classes)))
+    if num_images:  # drawn from what the headers say can be read, as an evaluation of this folder draws
+        files = scan(root, names, labels)
+        names, labels = list(files.names), files.labels
+    paths = np.array([os.path.join(root, name) for name in names], object)
     with quiet_pillow():
-        while num_read < wanted and len(faults) < len(paths):
-            tried_now = paths[len(faults) : len(faults) + wanted - num_read]
-            pixels_u8 = images_u8[num_read : num_read + len(tried_now)]
-            faults += _decode_squares(tried_now, pixels_u8, resize_px or image_size, os.cpu_count())
-            is_read = np.array([fault is None for fault in faults[-len(tried_now) :]])
-            if not is_read.all():
-                pixels_u8[: is_read.sum()] = pixels_u8[is_read]
-            num_read += int(is_read.sum())
-    warn_left_out([fault for fault in faults if fault], len(faults), dir)
-    kept = [row for row, fault in enumerate(faults) if fault is None]
-    return images_u8[:num_read], labels[kept], tuple(classes)
+        images_u8, read_labels, faults = _decode_some(
+            paths, labels, num_images, seed, image_size, resize_px or image_size
+        )
+    warn_left_out(faults, len(names), root)
+    warn_of_lost_classes(lost_classes(tuple(classes), labels if num_images else read_labels), root)
+    return images_u8, read_labels, tuple(classes)
+
+
+def _decode_some(
+    paths: np.ndarray, labels: np.ndarray, num_images: int, seed: int, image_size: int, shorter_side_px: int
+) -> tuple[np.ndarray, np.ndarray, list[Unreadable]]:
+    """Decode `num_images` files, drawn evenly over the classes, or all; another file is drawn for an unreadable one.
+
+    Returns:
+        uint8 [n, S, S, 3] and labels int64 [n] of the files that can be read, and those that cannot.
+    """
+    faults: list[Unreadable] = []
+    while True:
+        is_drawn = 0 < num_images < len(paths)
+        rows = even_subset(labels, num_images, seed) if is_drawn else np.arange(len(paths))
+        images_u8 = np.empty((len(rows), image_size, image_size, 3), np.uint8)
+        found = _decode_squares(paths[rows], images_u8, shorter_side_px, os.cpu_count())
+        faults += [fault for fault in found if fault]
+        is_read = np.array([fault is None for fault in found], bool)
+        if is_read.all():
+            return images_u8, labels[rows], faults
+        if not is_drawn:
+            return images_u8[is_read], labels[rows][is_read], faults
+        paths, labels = np.delete(paths, rows[~is_read]), np.delete(labels, rows[~is_read])
 
 
 def num_threads(config: DataConfig) -> int:

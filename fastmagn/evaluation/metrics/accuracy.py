@@ -45,32 +45,34 @@ def corruption_accuracy(correct: Mapping[str, np.ndarray]) -> dict[str, list[flo
     return table
 
 
-def mean_corruption_accuracy(corruption_accuracy: Mapping[str, Sequence[float]], names: Iterable[str]) -> float | None:
+def mean_corruption_accuracy(
+    corruption_accuracy: Mapping[str, Sequence[float | None]], names: Iterable[str]
+) -> float | None:
     """mCA: the plain mean over the corruptions `names` and their severities; None if the table lacks one of them.
 
     Args:
-        corruption_accuracy: corruption -> accuracies at severities 1..5.
+        corruption_accuracy: corruption -> accuracies at severities 1..5; None where there is none.
         names: The corruptions of the set, such as c15, c18 or c19; at least one, and none twice.
     """
     names = tuple(names)
     assert len(set(names)) == len(names) > 0
-    if any(name not in corruption_accuracy for name in names):
+    if any(None in corruption_accuracy.get(name, [None]) for name in names):
         return None
     assert all(len(corruption_accuracy[name]) == 5 for name in names)
     return float(np.mean([corruption_accuracy[name] for name in names], dtype=np.float64))
 
 
-def alexnet_normalised_error(corruption_accuracy: Mapping[str, Sequence[float]]) -> float | None:
+def alexnet_normalised_error(corruption_accuracy: Mapping[str, Sequence[float | None]]) -> float | None:
     """ImageNet-C's mCE: the mean over the 15 corruptions of (error / AlexNet's error), 1 for AlexNet itself.
 
     It may exceed 1. It is not the mean error, which is 1 - mCA. None if the table lacks one of the 15.
 
     Args:
-        corruption_accuracy: corruption -> accuracies at severities 1..5, on ImageNet-C.
+        corruption_accuracy: corruption -> accuracies at severities 1..5, on ImageNet-C; None where there is none.
 
     Source: D. Hendrycks and T. Dietterich, ICLR 2019, section 4.1, where it is in per cent.
     """
-    if any(name not in corruption_accuracy for name in ALEXNET_ERROR):
+    if any(None in corruption_accuracy.get(name, [None]) for name in ALEXNET_ERROR):
         return None
     errors = {name: 1 - np.mean(corruption_accuracy[name], dtype=np.float64) for name in ALEXNET_ERROR}
     return float(np.mean([errors[name] / ALEXNET_ERROR[name] for name in ALEXNET_ERROR]))

@@ -13,6 +13,8 @@ from torch import Tensor
 class Predictions(NamedTuple):
     """Four numbers of each prediction, arrays [M]; those of a corruption are [5, M].
 
+    Logits that are NaN or infinite give NaN, but for -inf, which rules a class out.
+
     Args:
         confidences: Largest class probability, float64 in [0, 1].
         correct: Whether that class is the label, bool.

@@ -1,0 +1,158 @@
+"""The SHA-256 of image files, each read once: a cache of the user knows those of unchanged files.
+
+The cache has one file for each folder of images, named by a digest of its path, in $XDG_CACHE_HOME/fastmagn/contents,
+by default in ~/.cache/fastmagn/contents. It holds 48 bytes per image: a key and the SHA-256. The key is a digest of the
+image's name, size, inode and both of its times. No program can set the second time (of the last change of the inode),
+so a changed file is read again even where its size and its modification time are as they were.
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+from fastmagn.errors import InputError
+from fastmagn.machine.console import console, progress_bar
+from fastmagn.machine.files import replace_file
+from fastmagn.machine.waiting_lock import waiting_lock
+
+_MAGIC = b"fastmagn contents 1\n"
+_KEY_BYTES, _DIGEST_BYTES = 16, 32
+_ENTRY_BYTES = _KEY_BYTES + _DIGEST_BYTES
+# A file may change twice within one tick of its file system's clock, and then both its times are as they were.
+_SETTLED_S = 2.0
+_THREADS = 16  # network storage answers many requests at a time
+_FILES_PER_TASK = 64
+_TOLD_FROM_BYTES = 4_000_000_000
+_MAX_CACHE_BYTES = 512_000_000
+
+
+def content_digests(root: Path, names: Sequence[str]) -> list[bytes]:
+    """The SHA-256 of each file. Files are read unless the cache knows them; a cache that cannot be used is left alone.
+
+    Of several processes that ask for the same folder, one reads the files and the others wait for its cache.
+
+    Args:
+        root: The folder.
+        names: Paths relative to it.
+
+    Raises:
+        InputError: A file cannot be read.
+    """
+    place = _cache_file(root)
+    if place is None:
+        return _digests(root, names, {})[0]
+    with waiting_lock(place.with_name(f"{place.name[:2]}.lock")):  # few lock files, whatever the number of folders
+        known = _read(place)
+        digests, entries = _digests(root, names, known)
+        if entries:
+            with suppress(OSError):
+                _write(place, entries)
+    return digests
+
+
+def _digests(root: Path, names: Sequence[str], known: dict[bytes, bytes]) -> tuple[list[bytes], dict[bytes, bytes]]:
+    """The digests, and the entries that a cache may keep, by key; none if `known` has them all."""
+    start = time.time()
+    paths = [os.path.join(root, name) for name in names]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        found = list(pool.map(_stat, paths, chunksize=_FILES_PER_TASK))
+        keys = [_key(name, status) for name, status in zip(names, found, strict=True)]
+        unknown = [row for row, key in enumerate(keys) if key not in known]
+        if not unknown:
+            return [known[key] for key in keys], {}
+        num_bytes = sum(found[row].st_size for row in unknown)
+        if num_bytes >= _TOLD_FROM_BYTES:
+            console.print(
+                f"reading {len(unknown):,} image files, {num_bytes / 1e9:,.0f} GB, once: a resumed run recognises its"
+                " images by their content",
+                soft_wrap=True,
+            )
+        read: dict[int, bytes] = {}
+        with progress_bar() as bar:
+            task = bar.add_task("images read", total=len(unknown), status="")
+            for rows, digests in pool.map(lambda rows: (rows, [_digest(paths[row]) for row in rows]), _tasks(unknown)):
+                read.update(zip(rows, digests, strict=True))
+                bar.update(task, advance=len(rows))
+    settled = start - _SETTLED_S
+    entries = {
+        key: read[row] if row in read else known[key]
+        for row, (key, status) in enumerate(zip(keys, found, strict=True))
+        if row not in read or max(status.st_mtime, status.st_ctime) < settled
+    }
+    return [read[row] if row in read else known[key] for row, key in enumerate(keys)], entries
+
+
+def _tasks(rows: list[int]) -> Iterator[list[int]]:
+    return (rows[first : first + _FILES_PER_TASK] for first in range(0, len(rows), _FILES_PER_TASK))
+
+
+def _stat(path: str) -> os.stat_result:
+    try:
+        return os.stat(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _digest(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: str, error: OSError) -> InputError:
+    return InputError(f"{path}: cannot be read ({error.strerror}); expected the image that was there at the start.")
+
+
+def _key(name: str, status: os.stat_result) -> bytes:
+    text = f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\0{status.st_ino}"
+    return hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=_KEY_BYTES).digest()
+
+
+def _cache_file(root: Path) -> Path | None:
+    """The cache of a folder of images; None where the user has no home."""
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        return None
+    name = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:32]
+    return base / "fastmagn" / "contents" / name
+
+
+def _read(place: Path) -> dict[bytes, bytes]:
+    """The entries of a cache; none if there is no cache or it is damaged."""
+    try:
+        content = place.read_bytes()
+    except OSError:
+        return {}
+    with suppress(OSError):
+        os.utime(place)  # the caches that were not used for longest are removed first
+    head, body = content[: len(_MAGIC) + _DIGEST_BYTES], content[len(_MAGIC) + _DIGEST_BYTES :]
+    if head != _MAGIC + hashlib.sha256(body).digest() or len(body) % _ENTRY_BYTES:
+        return {}
+    entries = (body[first : first + _ENTRY_BYTES] for first in range(0, len(body), _ENTRY_BYTES))
+    return {entry[:_KEY_BYTES]: entry[_KEY_BYTES:] for entry in entries}
+
+
+def _write(place: Path, entries: dict[bytes, bytes]) -> None:
+    body = b"".join(key + digest for key, digest in entries.items())
+    with replace_file(place) as file:
+        file.write(_MAGIC + hashlib.sha256(body).digest() + body)
+    _prune(place)
+
+
+def _prune(kept: Path) -> None:
+    """Remove the caches that were not used for longest, until they take less than _MAX_CACHE_BYTES."""
+    caches = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in kept.parent.iterdir())
+    total = sum(size for _, size, _ in caches)
+    for _, size, path in caches:
+        if total <= _MAX_CACHE_BYTES:
+            return
+        if path != kept and path.suffix != ".lock":
+            path.unlink(missing_ok=True)
+            total -= size
