@@ -80,7 +80,7 @@ def _parser() -> OwnOptions:
         _PROG,
         _DESCRIPTION,
         "Any field of the run's configuration may follow, such as --data.dir DIR, --eval.num_images N, "
-        "--eval.corruption_set c15, --device cpu; python -m fastmagn.train --help lists them. " + EXIT_CODES,
+        "--eval.corruption_set c15, --device cpu; python -m fastmagn.train --help_all lists them. " + EXIT_CODES,
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
