@@ -5,7 +5,6 @@ Shape letters: B batch, N images, H W image, K classes.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +15,7 @@ from torch import Tensor
 from fastmagn.config.schema import EvalConfig
 from fastmagn.corruptions import CORRUPTION_SETS
 from fastmagn.corruptions.corrupting import check_images, one_integer_each
-from fastmagn.errors import InputError, check, some
+from fastmagn.errors import InputError, check, is_integer, some
 from fastmagn.evaluation.anyones_model import LogitsOf, place, probe
 from fastmagn.evaluation.measure import MeasuredCell, evaluate
 from fastmagn.evaluation.subset import Subset
@@ -91,7 +90,7 @@ def evaluate_robustness(
     check(corruption_set in CORRUPTION_SETS, "corruption_set", corruption_set, f"one of {', '.join(CORRUPTION_SETS)}")
     check(subset in ("by class", "first"), "subset", subset, "'by class' or 'first'")
     for field, value in (("num_images", num_images), ("num_bins", num_bins), ("batch_size", batch_size)):
-        check(isinstance(value, Integral) and not isinstance(value, bool), field, value, "an integer")
+        check(is_integer(value), field, value, "an integer")
     for field, function in (("preprocess", preprocess), ("callback", callback)):
         check(function is None or callable(function), field, function, "a function, or None")
     check(0 <= num_images <= len(labels), "num_images", num_images, f"0..{len(labels)}, the images there are")
