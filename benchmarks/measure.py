@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
+from fastmagn.machine.console import console
 from fastmagn.machine.environment import environment
 from fastmagn.machine.files import write_json
-
-console = Console(highlight=False)
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -106,7 +106,7 @@ def main(arguments: list[str]) -> int:
 def measure_steps(run: Run, steps: int, turns: int) -> dict[str, Any]:
     """Measure the real step and its ceiling, as the module's docstring describes."""
     run.model.train()
-    batches = _endless(run)
+    batches = endless_batches(run)
     pieces = make_pieces(run, next(batches), 0)
     ready = [piece._replace(views=torch.rand_like(piece.views)) for piece in pieces]
     ahead = made_ahead(batches, lambda batch: make_pieces(run, batch, 0), _tensors, run.device)
@@ -144,7 +144,8 @@ def _tensors(pieces: list[Piece]) -> list[torch.Tensor]:
     return [tensor for piece in pieces for tensor in piece.tensors()]
 
 
-def _endless(run: Run) -> Iterator[Any]:
+def endless_batches(run: Run) -> Iterator[Any]:
+    """The batches of one epoch after another."""
     epoch = 0
     while True:
         yield from run.source.batches(epoch)

@@ -5,6 +5,8 @@ import sys
 
 from fastmagn import __version__
 from fastmagn.errors import EXIT_INPUT_ERROR, nearest
+from fastmagn.machine.command import exit_printed
+from fastmagn.machine.streams import use_unfailing_streams
 
 VERBS = {
     "train": "train a classifier, then measure its robustness",
@@ -20,11 +22,14 @@ HELP = "usage: fastmagn VERB [--help] [arguments]\n\n" + "".join(f"  {verb:9} {w
 
 def main() -> None:
     """Run the command that the first argument names, with the arguments after it."""
+    use_unfailing_streams()
     verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if verb in ("-h", "--help"):
         print(HELP, end="")
+        exit_printed()
     elif verb == "--version":
         print(f"fastmagn {__version__}")
+        exit_printed()
     elif verb in VERBS:
         del sys.argv[1]
         runpy.run_module(f"fastmagn.{verb}", run_name="__main__", alter_sys=True)

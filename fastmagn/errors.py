@@ -1,13 +1,17 @@
 """Errors meant for people: one line that says what was given, what is allowed and what to do."""
 
 import difflib
+import operator
 import signal
 import sys
 import warnings
 from collections.abc import Iterable
 
 EXIT_INPUT_ERROR = 2
-EXIT_CODES = "Exit codes: 0 done; 2 unusable input, as one line says; 130 interrupted (Ctrl-C); 143 stopped (SIGTERM)."
+EXIT_CODES = (
+    "Exit codes: 0 done; 2 unusable input, as one line says; 130 interrupted (Ctrl-C); 143 stopped (SIGTERM); "
+    "129 the terminal was closed (SIGHUP)."
+)
 
 
 class InputError(ValueError):
@@ -23,6 +27,15 @@ def check(holds: bool, field: str, got: object, expected: str) -> None:
         raise InputError(f"{field}: got {got!r}; expected {expected}.")
 
 
+def is_integer(value: object) -> bool:
+    """Whether it is an integer of Python, NumPy or PyTorch; True and False are not."""
+    try:
+        operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return False
+    return not isinstance(value, bool)
+
+
 def warn_caller(message: str) -> None:
     """`warnings.warn`, for the line of the program that called fastmagn; commands print the message alone."""
     level, frame = 1, sys._getframe()
@@ -32,10 +45,10 @@ def warn_caller(message: str) -> None:
 
 
 class Interrupted(KeyboardInterrupt):
-    """SIGINT (Ctrl-C) or SIGTERM arrived, and the work was stopped cleanly.
+    """SIGINT (Ctrl-C), SIGTERM or SIGHUP arrived, and the work was stopped cleanly.
 
     Args:
-        signal_number: Which of the two.
+        signal_number: Which of them.
     """
 
     def __init__(self, signal_number: int) -> None:

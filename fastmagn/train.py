@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
     run_dir = results["config"]["run_dir"]
     console.print(f"run folder: {run_dir}", soft_wrap=True)
     report = shlex.join(["python", "-m", "fastmagn.report", run_dir, "--out", "report"])
-    console.print(f"tables, figures and a page of it: {report}", soft_wrap=True, markup=False)
+    console.print(f"tables, figures and a page of it: {report}", soft_wrap=True)
     return 0
 
 

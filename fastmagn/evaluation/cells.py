@@ -165,9 +165,7 @@ def _present(names: tuple[str, ...], available: Container[str], remedy: str) -> 
     """The names that are available; a warning names the others and says how to get them."""
     missing = [name for name in names if name not in available]
     if missing:
-        console.print(
-            f"warning: {', '.join(missing)} left out, and with it every mCA that needs it; {remedy}", markup=False
-        )
+        console.print(f"warning: {', '.join(missing)} left out, and with it every mCA that needs it; {remedy}")
     return tuple(name for name in names if name in available)
 
 

@@ -66,4 +66,4 @@ def _verify(config: CorruptConfig) -> int:
 
 
 def _print_line(line: str) -> None:
-    console.print(line, soft_wrap=True, markup=False)
+    console.print(line, soft_wrap=True)

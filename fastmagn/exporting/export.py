@@ -36,4 +36,4 @@ def export(config: ExportConfig) -> None:
     except OSError as error:
         raise InputError(f"out: {config.out} cannot be written ({error.strerror or error}).") from error
     size_mb = config.out.stat().st_size / 1e6
-    console.print(f"{config.out} ({size_mb:.1f} MB): {checked}; card: {card}", soft_wrap=True, markup=False)
+    console.print(f"{config.out} ({size_mb:.1f} MB): {checked}; card: {card}", soft_wrap=True)

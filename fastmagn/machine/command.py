@@ -1,23 +1,24 @@
 """Runs the main function of a command: errors become one line, signals become an exit status."""
 
-import io
 import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from typing import NoReturn
 
 from fastmagn.errors import EXIT_INPUT_ERROR, InputError, Interrupted, printable
 from fastmagn.machine.signals import interrupted_at_once
+from fastmagn.machine.streams import lost_output, use_unfailing_streams
 
 
 def run_command(main: Callable[[list[str]], int]) -> None:
     """Exit with the status that `main` returns. An InputError or a failed file call becomes one line and status 2.
 
-    SIGINT (Ctrl-C) ends the command with status 130, SIGTERM with 143.
+    SIGINT (Ctrl-C) ends the command with status 130, SIGTERM with 143, SIGHUP (a closed terminal) with 129. Output that
+    cannot be printed does not change the status, unless it is all that was asked for (`--help`, `--print_config`).
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):  # not if another program has replaced it
-        sys.stdout.reconfigure(errors="backslashreplace")  # the name of a folder need not be text
+    use_unfailing_streams()
     try:
         with interrupted_at_once(), warnings_in_one_line():
             status = main(sys.argv[1:])
@@ -32,6 +33,8 @@ def run_command(main: Callable[[list[str]], int]) -> None:
     except Interrupted as interrupted:
         print(f"interrupted by {interrupted}", file=sys.stderr)
         status = interrupted.exit_status
+    except SystemExit as left:  # a parser has printed what was asked for
+        exit_printed(left.code)
     raise SystemExit(status)
 
 
@@ -44,8 +47,7 @@ def warnings_in_one_line() -> Iterator[None]:
     """
 
     def show(message: Warning | str, *_: object) -> None:
-        with suppress(OSError, ValueError):  # stderr may be closed or full
-            print(f"warning: {printable(' '.join(str(message).split()))}", file=sys.stderr)
+        print(f"warning: {printable(' '.join(str(message).split()))}", file=sys.stderr)
 
     log = logging.getLogger("PIL")
     handlers = log.handlers
@@ -58,3 +60,15 @@ def warnings_in_one_line() -> Iterator[None]:
             yield
         finally:
             log.handlers, log.propagate = handlers, True
+
+
+def exit_printed(status: object = 0) -> NoReturn:
+    """Exit after output that is all that was asked for: with `status`, or with 2 and a line if it could not be written.
+
+    A reader that closes its pipe has read enough; that is not a failure.
+    """
+    failure = lost_output()
+    if failure is None or status:
+        raise SystemExit(status)
+    print(f"error: standard output: {failure.strerror}", file=sys.stderr)
+    raise SystemExit(EXIT_INPUT_ERROR)

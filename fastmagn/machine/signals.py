@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: in training they act between steps, so that a run ends with a checkpoint; otherwise at once."""
+"""Ctrl-C, SIGTERM and SIGHUP: in training they act between steps, so that a run saves a checkpoint; else at once."""
 
 import os
 import signal
@@ -10,12 +10,12 @@ from fastmagn.errors import Interrupted
 from fastmagn.machine.console import console
 from fastmagn.machine.torchrun import world_size
 
-BOTH = (signal.SIGINT, signal.SIGTERM)
+ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # SIGHUP: the terminal is closed
 
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], int]]:
-    """Yields a function that returns which of SIGINT and SIGTERM arrived, 0 for none. A second SIGINT exits at once.
+    """Yields a function that returns which of `ALL` arrived first, 0 for none. A second SIGINT exits at once.
 
     A second SIGTERM does not, since SLURM and torchrun together send it twice.
     """
@@ -28,23 +28,28 @@ def interruptible() -> Iterator[Callable[[], int]]:
             _tell("finishing the step, then saving; press Ctrl-C again to exit at once\n")
         received.append(number)
 
-    with _handled_by(receive):
+    with handled_by(receive):
         yield lambda: received[0] if received else 0
 
 
 @contextmanager
 def interrupted_at_once() -> Iterator[None]:
-    """Inside this context SIGINT and SIGTERM raise Interrupted.
+    """Inside this context SIGINT, SIGTERM and SIGHUP raise Interrupted.
 
-    Under torchrun, SIGTERM is left to the system: the process may be waiting for another one inside PyTorch, where
-    Python handles no signals, and torchrun would wait for it.
+    Under torchrun, all but SIGINT are left to the system: the process may be waiting for another one inside PyTorch,
+    where Python handles no signals, and torchrun would wait for it.
     """
 
     def receive(number: int) -> None:
         raise Interrupted(number)
 
-    with _handled_by(receive, (signal.SIGINT,) if world_size() > 1 else BOTH):
+    with handled_by(receive, (signal.SIGINT,) if world_size() > 1 else ALL):
         yield
+
+
+def _is_hangup_ignored() -> bool:
+    """Whether this process was started to outlive its terminal, as nohup does."""
+    return signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
 
 
 def _tell(text: str) -> None:
@@ -55,8 +60,11 @@ def _tell(text: str) -> None:
 
 
 @contextmanager
-def _handled_by(receive: Callable[[int], None], numbers: tuple[signal.Signals, ...] = BOTH) -> Iterator[None]:
-    """Handle the signals by `receive`. Python delivers them to the main thread only: elsewhere this does nothing."""
+def handled_by(receive: Callable[[int], None], numbers: tuple[signal.Signals, ...] = ALL) -> Iterator[None]:
+    """Handle the signals by `receive`; under nohup, SIGHUP stays ignored.
+
+    Python delivers signals to the main thread only: elsewhere this does nothing.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -65,9 +73,12 @@ def _handled_by(receive: Callable[[int], None], numbers: tuple[signal.Signals, .
     def handle(number: int, frame: object) -> None:
         if os.getpid() == owner:
             receive(number)
-        elif number == signal.SIGTERM:  # a forked worker exits; at Ctrl-C its parent decides
+        elif (
+            number == signal.SIGTERM
+        ):  # a forked worker exits; a terminal sends the others to all, and the parent decides
             os._exit(128 + number)
 
+    numbers = tuple(number for number in numbers if number != signal.SIGHUP or not _is_hangup_ignored())
     before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield

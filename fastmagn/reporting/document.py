@@ -60,7 +60,7 @@ def report_runs(paths: Iterable[Path], out: Path) -> None:
         for group in by_network(data_set.experiments):
             for part in narrow_tables(corruption_tables(group)[0], console.width):
                 console.print(to_console(part))
-    console.print(f"written to {out / PAGE_FILE}", soft_wrap=True, markup=False)
+    console.print(f"written to {out / PAGE_FILE}", soft_wrap=True)
 
 
 def make_report(paths: Iterable[Path]) -> Report:

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,9 @@ import numpy as np
 from PIL import Image
 
 from fastmagn.machine.console import warn
-from fastmagn.machine.files import check_room, replace_file, write_text
-from fastmagn.runs.paths import CONFIG, METRICS, TENSORBOARD, VIEWS
-
-_SCALARS_BYTES = 1 << 20  # room for a few epochs and more: TensorBoard's thread prints a traceback when it fails
+from fastmagn.machine.files import replace_file, write_text
+from fastmagn.runs.events import EventFile, open_events
+from fastmagn.runs.paths import CONFIG, METRICS, RESULTS, TENSORBOARD, VIEWS
 
 
 class RunFiles:
@@ -30,7 +29,7 @@ class RunFiles:
         self._run_dir = run_dir
         self._rows = list(rows)
         self._metrics_whole = False  # whether the file is known to hold every row but the newest
-        self._writer: Any | None = None
+        self._events: EventFile | None = None
         self._views: Image.Image | None = None  # not yet in TensorBoard
         self._to_log: list[dict[str, Any]] = []
         self._owed: dict[str, Callable[[], None]] = {
@@ -59,7 +58,7 @@ class RunFiles:
     def close(self) -> None:
         """Write what has not been written yet, and close TensorBoard's file."""
         self._catch_up()
-        self._close_writer()
+        self._close_events()
 
     def _catch_up(self) -> None:
         for name, write in list(self._owed.items()):
@@ -85,26 +84,25 @@ class RunFiles:
 
     def _log_scalars(self) -> None:
         try:
-            check_room(self._run_dir, _SCALARS_BYTES)
-            if self._writer is None:
-                # TensorBoard drops the points of an earlier process from this epoch on.
+            if self._events is None:
                 first = self._to_log[0]["epoch"] if self._to_log else len(self._rows)
-                self._writer = tensorboard_writer(self._run_dir, first)
-            if self._views is not None and self._writer is not None:
-                self._writer.add_image("views", np.asarray(self._views), dataformats="HWC", global_step=0)
+                self._events = open_events(self._run_dir / TENSORBOARD, first)
+            if self._events is None:
+                return
+            if self._views is not None:
+                self._events.add_image("views", np.asarray(self._views), 0)
                 self._views = None
-            for row in self._to_log:
-                log_scalars(self._writer, row)
+            while self._to_log:
+                self._events.add_scalars(self._to_log[0], self._to_log[0]["epoch"])
+                del self._to_log[0]
         except OSError:
-            self._close_writer()  # its thread has ended
+            self._close_events()
             raise
-        self._to_log.clear()
 
-    def _close_writer(self) -> None:
-        if self._writer is not None:
-            with suppress(OSError):
-                self._writer.close()
-            self._writer = None
+    def _close_events(self) -> None:
+        if self._events is not None:
+            self._events.close()
+            self._events = None
 
 
 def append_row(path: Path, row: dict[str, Any]) -> None:
@@ -115,34 +113,17 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
-def tensorboard_writer(run_dir: Path, epoch: int) -> Any | None:
-    """A SummaryWriter for RUN/tensorboard that continues at `epoch`; None where TensorBoard is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(run_dir / TENSORBOARD, purge_step=epoch)
-
-
-def log_scalars(writer: Any | None, row: dict[str, Any]) -> None:
-    """Log the row of an epoch as TensorBoard scalars; does nothing without a writer."""
-    if writer is not None:
-        for name, value in row.items():
-            writer.add_scalar(name, value, global_step=row["epoch"])
-        writer.flush()
-
-
 def log_results(run_dir: Path, results: dict[str, Any], epochs: int) -> None:
     """Log the results as TensorBoard scalars, after `epochs` rows; does nothing without TensorBoard."""
     rms = results["rms_calibration_error"]
     scalars = {"clean_accuracy": results["clean_accuracy"]}
-    scalars |= {f"mca_{name}": value for name, value in results["mca"].items() if value is not None}
+    scalars |= {f"mca_{name}": value for name, value in results["mca"].items()}
     scalars |= {f"rms_calibration_error_{part}": rms[part] for part in ("clean", "corrupt")}
+    scalars = {name: value for name, value in scalars.items() if value is not None}  # not measured, or NaN logits
     try:
-        writer = tensorboard_writer(run_dir, epochs)
-        for name, value in scalars.items() if writer is not None else ():
-            writer.add_scalar(f"results/{name}", value, global_step=epochs)
-        if writer is not None:
-            writer.close()
+        events = open_events(run_dir / TENSORBOARD, epochs)
+        if events is not None:
+            with closing(events):
+                events.add_scalars({f"results/{name}": value for name, value in scalars.items()}, epochs)
     except OSError as error:
-        warn(f"{run_dir / 'tensorboard'} not written ({error.strerror}); the results are in results.json.")
+        warn(f"{run_dir / TENSORBOARD} not written ({error.strerror}); the results are in {RESULTS}.")

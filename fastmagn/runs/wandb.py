@@ -1,12 +1,15 @@
 """Weights & Biases, on request (`train.wandb_project`). No other module imports its package."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten
-from fastmagn.errors import InputError
+from fastmagn.errors import InputError, one_line
+from fastmagn.machine.console import warn
 
 
 def check_wandb(config: Config) -> None:
@@ -16,23 +19,37 @@ def check_wandb(config: Config) -> None:
 
 
 def log_row(config: Config, row: dict[str, Any]) -> None:
-    """Log the row of an epoch; does nothing without `train.wandb_project`."""
+    """Log the row of an epoch; does nothing without `train.wandb_project`. If it fails, there is a warning."""
     if config.train.wandb_project is not None:
-        _run(config).log(row, step=row["epoch"])
+        with _is_no_obstacle():
+            _run(config).log(row, step=row["epoch"])
 
 
 def finish_run(config: Config, results: dict[str, Any]) -> None:
-    """Log the results as the summary and finish the W&B run; does nothing without `train.wandb_project`."""
+    """Log the results as the summary and finish the W&B run; does nothing without `train.wandb_project`.
+
+    If it fails, there is a warning.
+    """
     if config.train.wandb_project is None:
         return
-    run = _run(config)
-    run.summary.update({name: value for name, value in results.items() if name not in ("config", "reliability")})
-    run.finish()
+    with _is_no_obstacle():
+        run = _run(config)
+        run.summary.update({name: value for name, value in results.items() if name not in ("config", "reliability")})
+        run.finish()
 
 
 def run_id(run_dir: Path) -> str:
     """The id of a run folder: a resumed run keeps its id."""
     return hashlib.sha256(str(run_dir.absolute()).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def _is_no_obstacle() -> Iterator[None]:
+    """Turn any failure into a warning: neither W&B's network nor a full disk may end the run."""
+    try:
+        yield
+    except Exception as error:
+        warn(f"W&B: not logged ({type(error).__name__}: {one_line(error)}). The run continues.")
 
 
 def _run(config: Config) -> Any:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fastmagn.errors import InputError, Interrupted, one_line
+from fastmagn.machine.signals import handled_by
 from fastmagn.sweeping.arguments import Machines
 from fastmagn.sweeping.trial import Outcome, run_trial
 
@@ -52,7 +53,7 @@ def run_trials(
 ) -> int:
     """Run the trials of these run folders until all have ended.
 
-    After SIGINT or SIGTERM, running trials save and exit, and no further trial starts.
+    After SIGINT, SIGTERM or SIGHUP, running trials save and exit, and no further trial starts.
 
     Args:
         run_dirs: Run folders with a config.yaml, on a file system that all hosts share.
@@ -149,21 +150,17 @@ class _Watch(tune.Callback if tune else object):
 
 @contextmanager
 def _signals_stop_trials(tell_trials: Callable[[], Any], watch: _Watch) -> Iterator[None]:
-    """SIGINT or SIGTERM tells the trials to save and exit. A second SIGINT ends the sweep at once."""
+    """SIGINT, SIGTERM or SIGHUP tells the trials to save and exit. A second SIGINT ends the sweep at once."""
 
-    def receive(number: int, frame: object) -> None:
+    def receive(number: int) -> None:
         if watch.signal_number and number == signal.SIGINT:
             raise Interrupted(number)
         if not watch.signal_number:
             watch.signal_number = number
             tell_trials()
 
-    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handled_by(receive):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -16,10 +16,11 @@ from fastmagn.models import MODELS
 from fastmagn.registry import resolve
 from fastmagn.reporting.document import report_runs
 from fastmagn.runs.paths import CONFIG, LOCK, RESULTS, TRIAL_LOG
+from fastmagn.runs.reading import check_results, read_results
 from fastmagn.sweeping.arguments import Machines, Request
 from fastmagn.sweeping.definition import PLACE_FIELDS, Trial, definition, keep_definition, make_trials
 from fastmagn.sweeping.on_ray import check_ray, run_trials
-from fastmagn.sweeping.shown import Board, print_summary, read_json
+from fastmagn.sweeping.shown import Board, print_summary
 from fastmagn.sweeping.trial import Outcome
 
 EXIT_TRIAL_FAILED = 1
@@ -81,8 +82,14 @@ def sweep_lock(out: Path) -> Iterator[None]:
 
 def is_finished(trial: Trial) -> bool:
     """Whether the trial's folder holds the results of its configuration."""
-    results = read_json(trial.config.run_dir / RESULTS)
-    if results is None:
+    file = trial.config.run_dir / RESULTS
+    try:
+        results = read_results(file)
+        check_results(results, file)
+    except FileNotFoundError:
+        return False
+    except InputError as error:
+        warn(f"{error} The trial runs again.")
         return False
     measured = flatten(results["config"])
     return all(
@@ -127,7 +134,7 @@ def finish_sweep(trials: list[Trial], board: Board, out: Path, signal_number: in
         print_summary(finished)
     for outcome in failed:
         log = board.trials[outcome.name].config.run_dir / TRIAL_LOG
-        console.print(f"failed: {outcome.name}: {outcome.error} (full output: {log})", soft_wrap=True, markup=False)
+        console.print(f"failed: {outcome.name}: {outcome.error} (full output: {log})", soft_wrap=True)
     if signal_number:
         console.print(
             f"interrupted: {len(finished)} of {len(trials)} trials are finished; the same command resumes the sweep"

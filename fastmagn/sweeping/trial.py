@@ -10,17 +10,19 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import IO, Literal, NamedTuple
 
 from fastmagn.errors import Interrupted
+from fastmagn.machine import signals
 from fastmagn.machine.command import run_command
 from fastmagn.runs.paths import CONFIG, TRIAL_LOG
 from fastmagn.train import main as train
 
 POLL_S = 0.5
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
-INTERRUPTED = {128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGTERM}
+INTERRUPTED = {*(128 + number for number in signals.ALL), -signal.SIGTERM, -signal.SIGHUP}
 
 
 class Outcome(NamedTuple):
@@ -49,7 +51,7 @@ def run_trial(run_dir: Path, folder: Path, threads: int, should_stop: Callable[[
         "--config",
         str(run_dir / CONFIG),
     ]
-    with (run_dir / TRIAL_LOG).open("ab") as log:
+    with _open_log(run_dir / TRIAL_LOG) as log:
         begin = log.tell()
         # In its own session Ctrl-C at the terminal does not reach it: the sweep tells its trials one by one.
         process = subprocess.Popen(
@@ -73,6 +75,14 @@ def run_trial(run_dir: Path, folder: Path, threads: int, should_stop: Callable[[
     return Outcome(run_dir.name, "failed", error_line(run_dir / TRIAL_LOG, begin, status))
 
 
+def _open_log(path: Path) -> IO[bytes]:
+    """The trial's log, or the null device if the disk refuses it: a trial does not need one."""
+    try:
+        return path.open("ab")
+    except OSError:
+        return open(os.devnull, "ab")
+
+
 def error_line(log: Path, begin: int, status: int) -> str:
     """Why a trial failed: its `error: ` line, the last line of its traceback, or its exit status.
 
@@ -81,9 +91,11 @@ def error_line(log: Path, begin: int, status: int) -> str:
         begin: Where this attempt's output begins in the log, in bytes.
         status: The exit status of the process, negative if a signal ended it.
     """
-    with log.open("rb") as file:
+    output = b""
+    with suppress(OSError), log.open("rb") as file:
         file.seek(begin)
-        lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+        output = file.read()
+    lines = [line.strip() for line in output.decode(errors="replace").splitlines() if line.strip()]
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     last = (errors or lines or [""])[-1]
     if status < 0:

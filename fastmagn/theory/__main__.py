@@ -32,8 +32,8 @@ def main(arguments: list[str]) -> int:
     run_dirs, config, geometry = parse_arguments(arguments)
     from fastmagn.theory.runs import measure_runs  # here, so that --help does not wait for PyTorch
 
-    console.print(measure_runs(run_dirs, config, geometry), soft_wrap=True, markup=False)
-    console.print(f"written to {config.out}", soft_wrap=True, markup=False)
+    console.print(measure_runs(run_dirs, config, geometry), soft_wrap=True)
+    console.print(f"written to {config.out}", soft_wrap=True)
     return 0
 
 

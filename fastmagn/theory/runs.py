@@ -50,7 +50,7 @@ def measure_runs(run_dirs: list[Path], config: TheoryConfig, geometry: GeometryC
     labels = torch.from_numpy(image_set.test_labels[:num_images])
     measured = {}
     for label, model in models.items():
-        console.print(f"{label}: {num_images} images", soft_wrap=True, markup=False)
+        console.print(f"{label}: {num_images} images", soft_wrap=True)
         measured[label] = measure_geometry(model, images, labels, geometry, device=device)
     head = {"dataset": data.name, "num_images": num_images, "settings": plain(geometry)}
     head["environment"] = environment(device)

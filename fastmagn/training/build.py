@@ -77,7 +77,7 @@ def load_first_weights(config: Config, model: Normalised, num_classes: int) -> N
     """
     resumes = config.run_dir is not None and any(last_checkpoint(config.run_dir).parent.glob("*.pt"))
     if config.model.weights is not None and not resumes:
-        console.print(load_pretrained(model.network, config.model.weights, num_classes), markup=False, soft_wrap=True)
+        console.print(load_pretrained(model.network, config.model.weights, num_classes), soft_wrap=True)
 
 
 def _stage(method: Method, model: Normalised, config: Config, world: World, device: torch.device) -> Stage:

@@ -30,7 +30,7 @@ def progress_display(run: Run, progress: Progress) -> Iterator[Callable[[], None
         yield lambda: None
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),

@@ -119,16 +119,18 @@ def train_all(run: Run, progress: Progress, validation: ImagePart) -> None:
             show_step()
 
         while run.steps_done(progress) < run.last_step:
+            row = None
             if train_epoch(run, progress, signal_received, after_step):
                 row = finish_epoch(run, progress, validation)
                 progress.rows.append(row)
                 if files is not None:
                     files.add(row)
                     log_row(config, row)
-                print_epoch(row, config.train.epochs)
                 if progress.step_in_epoch == run.source.steps_per_epoch:
                     progress.finish_epoch()
             save(run, progress)
+            if row is not None:
+                print_epoch(row, config.train.epochs)
             signal_number = run.world.max(signal_received())
             if signal_number:
                 save_at_last(run, progress)

@@ -18,6 +18,7 @@ import fastmagn.reporting.document as document
 import fastmagn.reporting.page as page
 from fastmagn.corruptions import corrupt
 from fastmagn.data import load_images, split_validation
+from fastmagn.data.subset import even_subset
 from fastmagn.machine.hardware import settle_hardware
 from fastmagn.reporting.document import make_report, write_report
 from fastmagn.reporting.gallery import gallery, images_loader, read_config
@@ -317,6 +318,53 @@ def test_logits_that_are_absent_or_of_another_evaluation(fake_run):
     gone = fake_run("c", data="cifar10")
     write_logits(gone)
     assert "data.dir: looked for CIFAR-10" in mistakes(read_run(gone)[0], images_loader()).note
+
+
+def test_logits_of_other_classes_or_more_images_cost_their_part_of_the_page(fake_run, page_of):
+    """The labels and accuracies agree; the number of classes or of images does not."""
+    good, more_classes, more_images = (fake_run(name, data="digits", seed=i) for i, name in enumerate("abc"))
+    write_logits(good)
+    write_logits(more_classes, num_classes=20)
+    note = mistakes(read_run(more_classes)[0], images_loader()).note
+    said = f"{more_classes / 'logits'}: has logits of 20 classes; the 599 test images in digits have 10."
+    assert note == f"The worst errors are not shown: {said}"
+    write_logits(more_images, num_images=600)
+    note = mistakes(read_run(more_images)[0], images_loader()).note
+    assert note.endswith("has logits of 600 images; there are 599 test images.")
+    _, text = page_of([good, more_classes, more_images])
+    assert "has logits of 20 classes" in text
+    assert "has logits of 600 images" in text
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_errors_of_a_subset_are_shown_with_its_images(stored, fake_run, tmp_path):
+    image_set = load_images("digits", Path())
+    rows = even_subset(image_set.test_labels, 40, 3)
+    fields = {}
+    if stored:  # a published set has no manifest and holds all images
+        fields = {"eval.corrupted_dir": str(tmp_path / "c")}
+        (tmp_path / "c").mkdir()
+        np.save(tmp_path / "c" / "labels.npy", image_set.test_labels)
+        made = {name: np.random.default_rng(len(name)).integers(0, 256, (5, 599, 32, 32, 3), np.uint8) for name in C19}
+        for name, images_u8 in made.items():
+            np.save(tmp_path / "c" / f"{name}.npy", images_u8.reshape(-1, 32, 32, 3))
+    folder = fake_run("a", data="digits", fields=fields)
+    labels, logits = write_logits(folder, rows=rows)
+    rewrite(folder, lambda results: results.update(subset={"chosen": "by class", "of": 599, "seed": 3}))
+    shown = mistakes(read_run(folder)[0], images_loader())
+    assert not shown.note
+    for one, known in zip(shown.examples, worst(labels, logits, 12), strict=True):
+        row = rows[known.index]
+        image = image_set.test_images_u8[row]
+        assert one.index == row
+        assert np.array_equal(pixels_of(one.original), image)
+        if stored:
+            corrupted = made[known.corruption][known.severity - 1, row]
+        else:
+            (corrupted,) = corrupt(image[None], known.corruption, known.severity, indices=np.array([row]))
+        assert np.array_equal(pixels_of(one.corrupted), corrupted)
+    rewrite(folder, lambda results: results.pop("subset"))
+    assert "its labels do not belong to the test images" in mistakes(read_run(folder)[0], images_loader()).note
 
 
 @pytest.mark.parametrize("method", ["magn_augmix", "cutout", "at"])

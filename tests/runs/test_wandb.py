@@ -75,6 +75,19 @@ def test_a_resumed_run_goes_on_under_its_own_name(package, tmp_path):
     assert run_id(tmp_path / "other") != run_id(tmp_path / "run")
 
 
+def test_its_failures_are_warnings(package, tmp_path, monkeypatch, capsys):
+    def fail(self: FakeRun, row: dict, step: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(FakeRun, "log", fail)
+    monkeypatch.setattr(FakeRun, "finish", lambda self: 1 / 0)
+    train(small(tmp_path / "run", "--train.wandb_project", "robust"))
+    output = " ".join(capsys.readouterr().out.split())
+    assert output.count("W&B: not logged (OSError: [Errno 28] No space left on device). The run continues.") == 2
+    assert "W&B: not logged (ZeroDivisionError: division by zero)" in output
+    assert len(rows(tmp_path / "run")) == 2
+
+
 def test_nothing_happens_unasked(package, tmp_path):
     train(small(tmp_path / "run", "--train.max_steps", "1"))
     assert package.runs == []

@@ -21,7 +21,7 @@ def trials(tmp_path) -> list[Trial]:
 
 @pytest.fixture
 def terminal(monkeypatch) -> Console:
-    console = Console(width=120, record=True, force_terminal=True, color_system=None)
+    console = Console(width=120, record=True, force_terminal=True, color_system=None, markup=False)
     monkeypatch.setattr(shown, "console", console)
     return console
 
@@ -71,7 +71,7 @@ def test_a_terminal_gets_the_table_and_a_pipe_does_not(trials, terminal, monkeyp
     with Board(trials, set()).live_table():
         pass
     assert "0 of 3 trials finished" in terminal.export_text()
-    pipe = Console(width=120, record=True, force_terminal=False)
+    pipe = Console(width=120, record=True, force_terminal=False, markup=False)
     monkeypatch.setattr(shown, "console", pipe)
     with Board(trials, set()).live_table():
         pass

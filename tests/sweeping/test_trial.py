@@ -34,6 +34,17 @@ def test_a_trial_asked_to_stop_saves_and_is_interrupted(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.process
+def test_a_trial_whose_log_cannot_be_written_ends_as_it_would(tmp_path):
+    run_dir = make_folder(tmp_path / "run")
+    (run_dir / TRIAL_LOG).symlink_to("/dev/full")
+    assert run_trial(run_dir, tmp_path, 1, lambda: False) == Outcome("run", "finished")
+    (run_dir / TRIAL_LOG).unlink()
+    (run_dir / TRIAL_LOG).mkdir()  # cannot be opened
+    assert run_trial(run_dir, tmp_path, 1, lambda: False) == Outcome("run", "finished")
+
+
+@pytest.mark.slow
+@pytest.mark.process
 def test_a_trial_that_fails_says_why_in_one_line(tmp_path):
     run_dir = make_folder(tmp_path / "run", "--data.name", "cifar10", "--data.dir", str(tmp_path / "nowhere"))
     outcome = run_trial(run_dir, tmp_path, 1, lambda: False)
