@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.helpers.commands import ROOT, command_environment
 from tests.helpers.photo_folders import make_photo_folder
+from tests.helpers.processes import ROOT, command_environment
 from tests.helpers.spoilt_files import spoilt_files
 
-FIELDS = """
---data.name folder --data.image_size 16 --data.num_workers 1 --train.epochs 1 --train.batch_size 4 --train.max_steps 2
---train.amp float32 --device cpu --eval.corruption_set c15 --eval.num_images 6 --model.name resnet_small
---augment.crop_padding_px 0 --augment.rotation_deg 0
-""".split()
+FIELDS = {
+    **{"data.name": "folder", "data.image_size": 16, "data.num_workers": 1, "device": "cpu"},
+    **{"train.epochs": 1, "train.batch_size": 4, "train.max_steps": 2, "train.amp": "float32"},
+    **{"augment.crop_padding_px": 0, "augment.rotation_deg": 0.0, "augment.horizontal_flip": "true"},
+    **{"model.name": "resnet_small", "eval.corruption_set": "c15", "eval.num_images": 6},
+}
+SUFFIXES = {"JPEG": "jpg", "TIFF": "tif"}
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +30,8 @@ def folder(tmp_path_factory) -> Path:
     for part in ("train", "val"):
         place = root / part / "ape"
         for number, (kind, content) in enumerate(spoilt_files(3, 48)):
-            (place / f"spoilt{number}.{ {'JPEG': 'jpg', 'TIFF': 'tif'}.get(kind, kind.lower()) }").write_bytes(content)
-        see_through = picture.convert("P")
-        see_through.save(place / "palette.png", transparency=bytes(range(200)))
+            (place / f"spoilt{number}.{SUFFIXES.get(kind, kind.lower())}").write_bytes(content)
+        picture.convert("P").save(place / "palette.png", transparency=bytes(range(200)))
         picture.save(place / "odd.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff")
         (place / "gone.jpg").symlink_to("/nonexistent/1.jpg")
         (place / "notes.txt").write_text("text")
@@ -51,18 +52,18 @@ def printed(module: str, *arguments: str | Path) -> str:
 @pytest.mark.process
 def test_no_command_prints_a_warning_class_or_a_line_of_code(folder, tmp_path):
     run = tmp_path / "run"
-    train = printed("train", *FIELDS, "--data.dir", folder, "--run_dir", run)
+    fields = [part for name, value in FIELDS.items() for part in (f"--{name}", str(value))]
+    train = printed("train", *fields, "--data.dir", folder, "--run_dir", run)
     for part in ("train", "val"):
-        assert (
-            train.count(f"warning: {folder / part}: files that are not used: 1 dangling link, 1 of another kind") == 1
-        )
-        (line,) = re.findall(rf"warning: {folder / part}: \d+ of 6\d image files cannot be read: (.*)", train)
+        unused = f"warning: {folder / part}: files that are not used: 1 dangling link, 1 of another kind (.txt)."
+        assert train.count(unused) == 1
+        (line,) = re.findall(rf"warning: {folder / part}: \d+ of 68 image files cannot be read: (.*)", train)
         names = re.findall(r"spoilt\d+\.\w+", line)
         assert len(names) == len(set(names)) == 3
     printed("evaluate", "--run", run, "--eval.num_images", "5")
     printed("evaluate", "--run", run, "--images", folder / "val", "--out", tmp_path / "images.json")
-    source = ("--dataset", "folder", "--data_dir", folder, "--image_size", "16", "--corruption_set", "c15")
-    printed("corrupt", *source, "--num_images", "6", "--out", tmp_path / "c")
+    source = ("--dataset", "folder", "--data_dir", folder, "--image_size", "16")
+    printed("corrupt", *source, "--corruption_set", "c15", "--num_images", "6", "--out", tmp_path / "c")
     printed("corrupt", "--verify", "--data_dir", folder, "--out", tmp_path / "c")
     printed("report", run, "--out", tmp_path / "report")
-    printed("export", run, "--out", tmp_path / "model.safetensors")
+    printed("export", "--run", run, "--out", tmp_path / "model.safetensors")
