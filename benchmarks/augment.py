@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from numba import config as numba_config
 from rich.table import Table
 from torch import Tensor
 
@@ -34,6 +33,7 @@ from fastmagn.config.command_line import OwnOptions
 from fastmagn.config.schema import AugmentConfig
 from fastmagn.errors import InputError, check
 from fastmagn.machine.command import run_command
+from fastmagn_kernels.threads import num_threads
 
 REFERENCE = "Pillow reference"
 SIZES = {32: {"batch": 512, "per_image": 2048}, 224: {"batch": 32, "per_image": 64}}
@@ -194,7 +194,7 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
         "batch_size": options.batch_size,
         "num_per_image": options.num_per_image,
         "workers": options.workers,
-        "threads": int(numba_config.NUMBA_NUM_THREADS),
+        "threads": num_threads(),
         "rounds": options.rounds,
         "device": options.device,
     }

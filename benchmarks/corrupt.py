@@ -17,7 +17,6 @@ from statistics import fmean, median
 from typing import Any
 
 import numpy as np
-from numba import config as numba_config
 from PIL import Image
 from rich.table import Table
 
@@ -28,6 +27,7 @@ from fastmagn.corruptions import SEVERITIES, available_corruptions, corrupt
 from fastmagn.data import load_images
 from fastmagn.errors import check
 from fastmagn.machine.command import run_command
+from fastmagn_kernels.threads import num_threads
 
 SET_IMAGES = 10_000  # in a published set
 DEFAULT_IMAGES = {32: 1000, 224: 24}
@@ -77,7 +77,7 @@ def main(arguments: list[str]) -> int:
             "num_images": len(images),
             "per_image_codes_num_images": len(sample),
             "repeats": options.repeats,
-            "threads": int(numba_config.NUMBA_NUM_THREADS),
+            "threads": num_threads(),
             "per_image_codes_threads": 1,
             "library": library_versions() if library else None,
         }

@@ -1,6 +1,7 @@
 """Errors meant for people: one line that says what was given, what is allowed and what to do."""
 
 import difflib
+import operator
 import signal
 import sys
 import warnings
@@ -24,6 +25,15 @@ def check(holds: bool, field: str, got: object, expected: str) -> None:
     """Raise InputError `field: got …; expected ….` unless `holds`."""
     if not holds:
         raise InputError(f"{field}: got {got!r}; expected {expected}.")
+
+
+def is_integer(value: object) -> bool:
+    """Whether it is an integer of Python, NumPy or PyTorch; True and False are not."""
+    try:
+        operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return False
+    return not isinstance(value, bool)
 
 
 def warn_caller(message: str) -> None:

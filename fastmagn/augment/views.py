@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fastmagn.augment.engines import BACKENDS, CUDA_BACKENDS, host_memory
+from fastmagn.augment.forks import torch_on_one_thread_in_forks
 from fastmagn.augment.params import ViewParams
 from fastmagn.errors import InputError, check
 from fastmagn.registry import resolve
@@ -62,6 +63,7 @@ def choose_engine(backend: str, device: torch.device) -> Engine:
     return Engine(backend=name, device="cpu", fill_views=resolve(BACKENDS, name, "augment.backend"))
 
 
+@torch_on_one_thread_in_forks
 def make_views(
     images_u8: Tensor, params: ViewParams, backend: str = "auto", dtype: torch.dtype = torch.float32
 ) -> Tensor:
@@ -97,7 +99,7 @@ def make_views(
     if engine.device == "cuda":
         out = torch.empty(shape, dtype=dtype, device=device)
     elif device.type == "cuda":
-        out = torch.empty(shape, dtype=torch.float32, pin_memory=True)
+        out = torch.empty(shape, dtype=torch.float32, device="cpu", pin_memory=True)
     else:
         out = host_memory.empty(shape)
     engine.fill_views(images, params, out)
@@ -105,6 +107,7 @@ def make_views(
 
 
 def _check_images(images_u8: Tensor, params: ViewParams) -> None:
+    check(isinstance(images_u8, Tensor), "images_u8", f"a {type(images_u8).__name__}", "a tensor uint8 [B, 3, H, W]")
     check(images_u8.dtype == torch.uint8, "images_u8.dtype", images_u8.dtype, "torch.uint8 (pixels 0..255)")
     check(images_u8.ndim == 4, "images_u8", f"{images_u8.ndim} dimensions", "4: [B, 3, H, W]")
     batch, channels, height, width = images_u8.shape

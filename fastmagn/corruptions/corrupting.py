@@ -1,17 +1,14 @@
 """Corrupts images with any of the corruptions, on all cores."""
 
-import operator
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from numba import config
 
 from fastmagn.corruptions import CORRUPTIONS, MIN_SIDE_PX, SEVERITIES
 from fastmagn.corruptions.frost_pictures import find_frost_pictures
-from fastmagn.errors import InputError, check, one_line
+from fastmagn.errors import InputError, check, is_integer, one_line
 from fastmagn.registry import resolve
+from fastmagn_kernels.threads import over_chunks
 
 # The pixels of 128 images of 32 x 32 px: enough to hide the start of a chunk (about 50 us) behind 5 us per image, few
 # enough to spread evenly over the threads.
@@ -46,8 +43,8 @@ def corrupt(
     """
     function = resolve(CORRUPTIONS, name, "corruption")
     check_images(images_u8)
-    check(_is_integer(severity) and severity in SEVERITIES, "severity", severity, "1, 2, 3, 4 or 5")
-    check(_is_integer(seed) and 0 <= seed < 2**64, "seed", seed, "an integer in 0..2^64 - 1")
+    check(is_integer(severity) and severity in SEVERITIES, "severity", severity, "1, 2, 3, 4 or 5")
+    check(is_integer(seed) and 0 <= seed < 2**64, "seed", seed, "an integer in 0..2^64 - 1")
     keys = np.arange(len(images_u8)) if indices is None else one_integer_each("indices", indices, len(images_u8))
     if len(keys) == 0:
         return images_u8.copy()
@@ -59,7 +56,7 @@ def corrupt(
     def corrupt_chunk(chunk: slice) -> None:
         out[chunk] = function(np.ascontiguousarray(images_u8[chunk]), int(severity), int(seed), keys[chunk])
 
-    over_chunks(corrupt_chunk, len(out), pixels_per_image=out.shape[1] * out.shape[2])
+    over_chunks(corrupt_chunk, len(out), max(1, _CHUNK_PIXELS // (out.shape[1] * out.shape[2])))
     return out
 
 
@@ -96,26 +93,3 @@ def one_integer_each(field: str, values: Any, num_images: int) -> np.ndarray:
         got = f"{array.dtype} {list(array.shape)}"
         raise InputError(f"{field}: got {got}; expected integers, one for each of {num_images} images.")
     return array
-
-
-def over_chunks(work: Callable[[slice], None], num_images: int, pixels_per_image: int) -> None:
-    """Call `work` on slices that cover 0..num_images - 1, on NUMBA_NUM_THREADS threads (all cores by default).
-
-    Threads help only if `work` releases the GIL, as kernels compiled with `nogil` do.
-    """
-    step = max(1, _CHUNK_PIXELS // pixels_per_image)
-    chunks = [slice(first, min(first + step, num_images)) for first in range(0, num_images, step)]
-    if len(chunks) == 1 or config.NUMBA_NUM_THREADS == 1:
-        for chunk in chunks:
-            work(chunk)
-        return
-    with ThreadPoolExecutor(config.NUMBA_NUM_THREADS) as pool:
-        list(pool.map(work, chunks))
-
-
-def _is_integer(value: object) -> bool:
-    try:
-        operator.index(value)
-    except TypeError:
-        return False
-    return not isinstance(value, bool)

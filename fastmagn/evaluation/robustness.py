@@ -40,8 +40,8 @@ def evaluate_robustness(
     """Accuracy of a PyTorch classifier on clean and corrupted images, mCA, and calibration.
 
     The model is measured in evaluation mode and left in the mode it was in. The images are corrupted on the fly, the
-    same way each time, unless a made or published -C set is given. Two images are tried first, so that a model or labels
-    that cannot be measured are refused at once.
+    same way each time, unless a made or published -C set is given. Two images are tried first, so that a model or
+    labels that cannot be measured are refused at once.
 
     >>> import torch
     >>> from fastmagn import evaluate_robustness

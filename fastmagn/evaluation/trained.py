@@ -16,7 +16,7 @@ from fastmagn.models import Normalised, build_model
 from fastmagn.models.shapes import fits
 from fastmagn.runs.checkpoint import load_model, read_checkpoint
 from fastmagn.runs.paths import RESULTS, last_checkpoint
-from fastmagn.runs.reading import damaged, read_config, read_results
+from fastmagn.runs.reading import check_results, read_config, read_results
 
 MEASURES = ("num_images", "clean_accuracy", "mca", "rms_calibration_error")
 
@@ -96,9 +96,7 @@ def _read_results(run_dir: Path) -> dict[str, Any] | None:
         results = read_results(file)
     except FileNotFoundError:
         return None
-    missing = [name for name in (*MEASURES, "config") if name not in results]
-    if missing or not isinstance(results["config"], dict):
-        raise damaged(file, f"it lacks {', '.join(missing)}" if missing else "its config is not an object")
+    check_results(results, file)
     return results
 
 
@@ -114,5 +112,5 @@ def _classes(
 
 def _measures(results: dict[str, Any], config: Config) -> bool:
     """Whether the results are those of the weights and the ensemble that `config` names."""
-    measured = results["config"].get("eval", {})
+    measured = results["config"]["eval"]
     return all(measured.get(name) == getattr(config.eval, name) for name in ("weights", "test_time_flip", "rse_draws"))

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import numba
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -15,6 +14,7 @@ from torch import Tensor
 from fastmagn.errors import InputError
 from fastmagn.machine.console import console
 from fastmagn.machine.torchrun import world_size
+from fastmagn_kernels.threads import cpu_share, omp_num_threads
 
 _MEETING_TIMEOUT_S = 600.0
 
@@ -96,13 +96,15 @@ def fresh_store(store: dist.Store, rank: int, size: int) -> dist.Store:
 def join_world(device: torch.device) -> Iterator[tuple[World, torch.device]]:
     """Join the processes of torchrun; yields the place of this one and its device. Without torchrun: a world of one.
 
-    Ranks other than 0 print nothing. The processes of a host share its cores.
+    Ranks other than 0 print nothing. The processes of a host share the CPUs that affinity and cgroup allow. PyTorch has
+    no more threads than a process's share, or OMP_NUM_THREADS of them; afterwards it has as many as before.
 
     Raises:
         InputError: More processes on this host than CUDA devices.
     """
     if world_size() == 1:
-        yield World(), device
+        with _torch_threads(min(torch.get_num_threads(), cpu_share())):
+            yield World(), device
         return
     local_rank, local_size = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
     if device.type == "cuda":
@@ -113,9 +115,6 @@ def join_world(device: torch.device) -> Iterator[tuple[World, torch.device]]:
             )
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
-    num_threads = max(1, len(os.sched_getaffinity(0)) // local_size)
-    numba.set_num_threads(num_threads)
-    torch.set_num_threads(num_threads)  # after numba, whose call has just set torch to one thread per core
     # CPU tensors always use gloo: agreeing whether to stop must not wait for the device.
     store, rank, size = next(dist.rendezvous("env://"))
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
@@ -123,6 +122,21 @@ def join_world(device: torch.device) -> Iterator[tuple[World, torch.device]]:
     world = World(dist.get_rank(), dist.get_world_size())
     console.quiet = world.rank > 0
     try:
-        yield world, device
+        # Not capped by NUMBA_NUM_THREADS: the bits of matrix products depend on PyTorch's number of threads.
+        with _torch_threads(min(cpu_share(), omp_num_threads() or cpu_share())):
+            yield world, device
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def _torch_threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if number == before:
+        yield
+        return
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastmagn.augment.operations import NUM_AUGMIX_OPERATIONS, OPERATIONS
-from fastmagn_kernels.augmix_cpu import geometry
+from fastmagn_kernels.augmix_cpu import geometry, operations
 from fastmagn_kernels.augmix_cpu.rotate import MAX_DEGREES, digits, fixed_weights, has_vectors, make_rotations
 from fastmagn_kernels.pixel import equalize_quotient, rotation_table, unit
 from fastmagn_kernels.random import draws
-from tests.helpers.operations import magnitudes, one_threads_scratch, run_kernel, run_pillow
+from tests.helpers.operations import magnitudes, run_kernel, run_pillow
 from tests.helpers.processes import run
 
 # 1 to 3 px: borders only; 20 x 33: no multiple of anything; 224 x 180: coordinates beyond 8 bits.
@@ -53,7 +53,7 @@ def test_operation_equals_pillow_on_long_images(op, size):
 def test_rotation_equals_pillow_at_every_quarter_degree(size, pictures):
     images = pictures(*size)[[0, 7, 8]]
     height, width = size
-    scratch = one_threads_scratch(height, width)
+    scratch = operations.make_scratch(height, width)
     planes = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).reshape(len(images), -1)
     made = np.empty_like(planes)
     for angle in range(-30 * 64, 30 * 64 + 1, 16):
@@ -89,7 +89,7 @@ assert not rotate.has_vectors()
 assert not rotations.planned.any()
 image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
 source, target = np.ascontiguousarray(image.transpose(2, 0, 1)).ravel(), np.empty(768, np.uint8)
-scratch = operations.Scratch(*(part[0] for part in operations.make_scratch(1, 16, 16)))
+scratch = operations.make_scratch(16, 16)
 rotate.rotate_degrees(source, target, 16, 16, 7, rotations, scratch)
 expected = np.asarray(Image.fromarray(image).rotate(7, resample=Image.Resampling.BILINEAR))
 assert (target.reshape(3, 16, 16).transpose(1, 2, 0) == expected).all()

@@ -20,13 +20,9 @@ def magnitudes(op, height: int, width: int) -> list[float]:
     return sorted({sign * value for value in values for sign in ((1, -1) if op.signed else (1,))})
 
 
-def one_threads_scratch(height: int, width: int) -> operations.Scratch:
-    return operations.Scratch(*(part[0] for part in operations.make_scratch(1, height, width)))
-
-
 def run_kernel(op: int, magnitude: float, images: np.ndarray) -> np.ndarray:
     batch, height, width, _ = images.shape
-    rotations, scratch = make_rotations(height, width), one_threads_scratch(height, width)
+    rotations, scratch = make_rotations(height, width), operations.make_scratch(height, width)
     sources = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).reshape(batch, -1)
     targets = np.full_like(sources, 173)  # an element that is not written shows
     for source, target in zip(sources, targets, strict=True):

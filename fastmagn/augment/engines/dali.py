@@ -28,7 +28,6 @@ import atexit
 from functools import cache, lru_cache
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -36,6 +35,7 @@ from torch import Tensor
 from fastmagn.augment.operations import NUM_AUGMIX_OPERATIONS
 from fastmagn.augment.params import JITTER_PARTS, ViewParams, jitter_steps, num_operations
 from fastmagn.errors import InputError
+from fastmagn_kernels import threads
 from fastmagn_kernels.pixel import MAX_ANGLE_UNITS, fill_equalize_table, rotation_offset, rotation_table
 from fastmagn_kernels.random import draws, rng
 from fastmagn_kernels.random.draws import ANGLE_UNITS_PER_DEGREE
@@ -95,7 +95,7 @@ def _make_clean(images: Tensor, params: ViewParams) -> Tensor:
     for step in range(len(JITTER_PARTS)):
         inputs[f"part_{step}"] = parts[:, step].astype(np.int32)
         inputs[f"factor_{step}"] = factors[:, step].copy()
-    pipeline = _base_pipeline(_room_for(len(images)), params.image_size, images.device, numba.get_num_threads())
+    pipeline = _base_pipeline(_room_for(len(images)), params.image_size, images.device, threads.num_threads())
     return _run(pipeline, images, inputs)
 
 
@@ -113,7 +113,7 @@ def _make_chains(clean_u8: Tensor, params: ViewParams) -> Tensor:
     has_enhancements = num_operations(params.augment) > NUM_AUGMIX_OPERATIONS
     max_batch = num_views * num_chains * _room_for(len(clean_u8))
     pipeline = _chain_pipeline(
-        max_batch, params.image_size, depth, has_enhancements, clean_u8.device, numba.get_num_threads()
+        max_batch, params.image_size, depth, has_enhancements, clean_u8.device, threads.num_threads()
     )
     return _run(pipeline, clean_u8.repeat(num_views * num_chains, 1, 1, 1), inputs).view(
         num_views, num_chains, *clean_u8.shape
@@ -130,7 +130,7 @@ def _mix(clean: Tensor, chains_u8: Tensor, chain_weights: np.ndarray, mix_weight
 
 def _fill_normals(params: ViewParams, n: int, out: Tensor) -> None:
     """Fill `out`, float32 [B, H, W, 3], with the standard normals of noise view `n`, drawn on the host."""
-    z = torch.empty(out.shape, pin_memory=True) if out.is_cuda else out
+    z = torch.empty(out.shape, device="cpu", pin_memory=True) if out.is_cuda else out
     rows = z.numpy().reshape(len(z), -1)
     rng.standard_normal_batch(rows, rng.STREAM_NOISE, n, params.indices, params.epoch, *rng.key_words(params.seed))
     if z is not out:

@@ -30,7 +30,7 @@ def _take(size: int) -> np.ndarray:
         for i, buffer in enumerate(_free):
             if buffer.size == size:
                 return _free.pop(i)
-    return torch.empty(size, dtype=torch.float32).numpy()
+    return torch.empty(size, dtype=torch.float32, device="cpu").numpy()
 
 
 def _give_back(buffer: np.ndarray) -> None:

@@ -1,11 +1,12 @@
-"""The CPU engine: numba kernels (fastmagn_kernels.augmix_cpu), parallel over the images of a batch."""
+"""The CPU engine: numba kernels (fastmagn_kernels.augmix_cpu); threads share the images of a batch."""
 
 import numpy as np
 from torch import Tensor
 
 from fastmagn.augment.params import ViewParams, empty_augmix
 from fastmagn_kernels.augmix_cpu.rotate import make_rotations
-from fastmagn_kernels.augmix_cpu.views import Batch, make_scratch, make_views_batch
+from fastmagn_kernels.augmix_cpu.views import Batch, make_views_batch, own_scratch
+from fastmagn_kernels.threads import num_threads, run_on_threads
 
 
 def fill_views(images: Tensor, params: ViewParams, out: Tensor) -> None:
@@ -24,5 +25,9 @@ def fill_views(images: Tensor, params: ViewParams, out: Tensor) -> None:
         next_image=np.zeros(1, np.int64),
         out=out.numpy().reshape(len(out), -1),
     )
-    rotations, scratch = make_rotations(height, width), make_scratch(height, width)
-    make_views_batch(work, params.settings, params.base, augmix, drawn, rotations, scratch)
+    settings, base, rotations = params.settings, params.base, make_rotations(height, width)
+
+    def make_views() -> None:
+        make_views_batch(work, settings, base, augmix, drawn, rotations, own_scratch(height, width))
+
+    run_on_threads(make_views, min(num_threads(), batch))

@@ -45,7 +45,9 @@ def content_digests(root: Path, names: Sequence[str]) -> list[bytes]:
     place = _cache_file(root)
     if place is None:
         return _digests(root, names, {})[0]
-    with waiting_lock(place.with_name(f"{place.name[:2]}.lock")):  # few lock files, whatever the number of folders
+    with suppress(OSError):
+        place.parent.mkdir(parents=True, exist_ok=True)
+    with waiting_lock(place.with_suffix(".lock")):
         known = _read(place)
         digests, entries = _digests(root, names, known)
         if entries:

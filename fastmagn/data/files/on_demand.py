@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 
 from fastmagn.config.schema import DataConfig
@@ -28,6 +27,7 @@ from fastmagn.data.files.listing import class_files, list_classes
 from fastmagn.data.image_set import Images
 from fastmagn.data.subset import even_subset
 from fastmagn.errors import check
+from fastmagn_kernels import threads
 
 
 class LazyImages:
@@ -216,8 +216,8 @@ def _decode_some(
 
 
 def num_threads(config: DataConfig) -> int:
-    """Threads that decode for this process: `data.num_workers`, or one for each of its cores."""
-    return config.num_workers or numba.get_num_threads()  # join_world shares a host's cores among its processes
+    """Threads that decode for this process: `data.num_workers`, or as many as kernels have."""
+    return config.num_workers or threads.num_threads()
 
 
 def _decode_squares(

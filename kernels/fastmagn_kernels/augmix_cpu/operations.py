@@ -32,10 +32,9 @@ NUM_ROWS = 5  # the clean view, a spare row, and one for each of the three chain
 
 
 class Scratch(NamedTuple):
-    """The memory of one thread.
+    """The memory of one thread. All arrays but `rows` can be a little longer, to fill cache lines.
 
-    `make_scratch` makes that of all threads: there, every array has a leading dimension, the thread, and all but `rows`
-    can be a little longer, to fill cache lines. S is `shear.block_size`.
+    S is `shear.block_size`.
 
     Args:
         rows: Images, uint8 [NUM_ROWS, 3 H W].
@@ -82,74 +81,46 @@ class Scratch(NamedTuple):
     shifted: np.ndarray
 
 
-def aligned(threads: int, count: int, dtype: type) -> np.ndarray:
-    """Return zeros [threads, count or a little more]; no two threads share a cache line."""
+def aligned(count: int, dtype: type) -> np.ndarray:
+    """Return zeros [count or a little more] in cache lines that no other array shares."""
     padded_bytes = -(-count * np.dtype(dtype).itemsize // CACHE_LINE) * CACHE_LINE
-    memory = np.zeros(threads * padded_bytes + CACHE_LINE, np.uint8)
+    memory = np.zeros(padded_bytes + CACHE_LINE, np.uint8)
     start = -memory.ctypes.data % CACHE_LINE
-    return memory[start : start + threads * padded_bytes].view(dtype).reshape(threads, -1)
+    return memory[start : start + padded_bytes].view(dtype)
 
 
-def make_scratch(threads: int, height: int, width: int) -> Scratch:
-    """Return the memory of so many threads for images of one size."""
+def make_scratch(height: int, width: int) -> Scratch:
+    """Return the memory of one thread for images of one size."""
     size, sheared = height * width, block_size(width)
     columns, _ = block_shape(width)
     y, x = np.divmod(np.arange(BLOCK), columns)
     sheared_y, sheared_x = np.divmod(np.arange(sheared), width)
-    rows = aligned(1, threads * NUM_ROWS * 3 * size, np.uint8)
     scratch = Scratch(
-        rows=rows[0, : threads * NUM_ROWS * 3 * size].reshape(threads, NUM_ROWS, 3 * size),
-        pairs=aligned(threads, size + width + 1, np.uint64),
-        centres=aligned(threads, 2 * BLOCK, np.float64),
-        corners=aligned(threads, BLOCK, np.int32),
-        fractions=aligned(threads, 2 * BLOCK, np.float64),
-        found=aligned(threads, 2 * BLOCK, np.uint64),
-        channels=aligned(threads, 3 * BLOCK, np.uint8),
-        pixels=aligned(threads, 4 * 3 * BLOCK, np.uint8),
-        mixed=aligned(threads, 3 * BLOCK, np.float32),
-        histograms=aligned(threads, 3 * 256, np.int32),
-        table=aligned(threads, 256, np.uint8),
-        padded=aligned(threads, 3 * size + 2 * padding(height, width), np.uint8),
-        wholes=aligned(threads, max(height, width), np.int32),
-        nearests=aligned(threads, max(height, width), np.int32),
-        centres_x=aligned(threads, sheared, np.float64),
-        centres_y=aligned(threads, sheared, np.float64),
-        fixed_fractions=aligned(threads, sheared, np.int32),
-        inside=aligned(threads, sheared, np.uint8),
-        lines=aligned(threads, sheared + width, np.uint8),
-        shifted=aligned(threads, sheared + width, np.uint8),
+        rows=aligned(NUM_ROWS * 3 * size, np.uint8)[: NUM_ROWS * 3 * size].reshape(NUM_ROWS, 3 * size),
+        pairs=aligned(size + width + 1, np.uint64),
+        centres=aligned(2 * BLOCK, np.float64),
+        corners=aligned(BLOCK, np.int32),
+        fractions=aligned(2 * BLOCK, np.float64),
+        found=aligned(2 * BLOCK, np.uint64),
+        channels=aligned(3 * BLOCK, np.uint8),
+        pixels=aligned(4 * 3 * BLOCK, np.uint8),
+        mixed=aligned(3 * BLOCK, np.float32),
+        histograms=aligned(3 * 256, np.int32),
+        table=aligned(256, np.uint8),
+        padded=aligned(3 * size + 2 * padding(height, width), np.uint8),
+        wholes=aligned(max(height, width), np.int32),
+        nearests=aligned(max(height, width), np.int32),
+        centres_x=aligned(sheared, np.float64),
+        centres_y=aligned(sheared, np.float64),
+        fixed_fractions=aligned(sheared, np.int32),
+        inside=aligned(sheared, np.uint8),
+        lines=aligned(sheared + width, np.uint8),
+        shifted=aligned(sheared + width, np.uint8),
     )
-    scratch.centres[:] = np.concatenate([x + 0.5, y + 0.5])
-    scratch.centres_x[:, :sheared] = sheared_x + 0.5
-    scratch.centres_y[:, :sheared] = sheared_y + 0.5
+    scratch.centres[: 2 * BLOCK] = np.concatenate([x + 0.5, y + 0.5])
+    scratch.centres_x[:sheared] = sheared_x + 0.5
+    scratch.centres_y[:sheared] = sheared_y + 0.5
     return scratch
-
-
-@jit_inlined
-def thread_scratch(scratch, thread):
-    """Return one thread's part of the memory of all. Never call it from Python, where its arrays would be counted."""
-    return Scratch(
-        scratch.rows[thread],
-        scratch.pairs[thread],
-        scratch.centres[thread],
-        scratch.corners[thread],
-        scratch.fractions[thread],
-        scratch.found[thread],
-        scratch.channels[thread],
-        scratch.pixels[thread],
-        scratch.mixed[thread],
-        scratch.histograms[thread],
-        scratch.table[thread],
-        scratch.padded[thread],
-        scratch.wholes[thread],
-        scratch.nearests[thread],
-        scratch.centres_x[thread],
-        scratch.centres_y[thread],
-        scratch.fixed_fractions[thread],
-        scratch.inside[thread],
-        scratch.lines[thread],
-        scratch.shifted[thread],
-    )
 
 
 @jit_uncounted

@@ -1,4 +1,4 @@
-"""The CPU engine: base transform, AugMix and noise of a batch, in parallel over its images.
+"""The CPU engine: base transform, AugMix and noise of a batch; several threads share its images.
 
 Images arrive and views leave with their channels last; in between, a thread works on its own planar rows (see
 `operations`).
@@ -6,12 +6,11 @@ Images arrive and views leave with their channels last; in between, a thread wor
 Shape letters: V views, B batch, J AugMix views, N noise views, W chains, D operations of a chain, H W image.
 """
 
-import functools
+import threading
 from typing import NamedTuple
 
-import numba
 import numpy as np
-from numba import prange, types
+from numba import types
 from numba.extending import intrinsic
 
 from fastmagn_kernels.augmix_cpu import operations
@@ -22,7 +21,6 @@ from fastmagn_kernels.augmix_cpu.operations import (
     enhance_brightness,
     enhance_color,
     enhance_contrast,
-    thread_scratch,
 )
 from fastmagn_kernels.compiling import jit, jit_inlined, jit_uncounted
 from fastmagn_kernels.pixel import unit
@@ -53,13 +51,14 @@ class Batch(NamedTuple):
     out: np.ndarray
 
 
-@functools.lru_cache(maxsize=1)
-def make_scratch(height: int, width: int) -> operations.Scratch:
-    """Return the memory of all threads for images of one size.
+_of_thread = threading.local()
 
-    It is cached: kernels hold the GIL, so no two use it at the same time.
-    """
-    return operations.make_scratch(numba.config.NUMBA_NUM_THREADS, height, width)
+
+def own_scratch(height: int, width: int) -> operations.Scratch:
+    """Return the calling thread's memory for images of one size; it is kept until the thread asks for another size."""
+    if getattr(_of_thread, "size", None) != (height, width):
+        _of_thread.size, _of_thread.scratch = (height, width), operations.make_scratch(height, width)
+    return _of_thread.scratch
 
 
 @jit_inlined
@@ -208,17 +207,16 @@ def augmix_view(j, i, clean, settings, augmix, rotations, scratch, out):
 
 
 @jit_inlined
-def image_views(i, batch, settings, base, augmix, rotations, scratch, thread):
+def image_views(i, batch, settings, base, augmix, rotations, scratch):
     """Make the clean and the AugMix views of image `i`; return the row of the clean view.
 
     The arguments are those of `make_views_batch`.
     """
     num_images = batch.images.shape[0]
-    own = thread_scratch(scratch, thread)
-    clean = base_transform(i, batch.images, settings, base, rotations, own)
-    to_float(own.rows[clean], own.pixels, own.mixed, batch.out[i])
+    clean = base_transform(i, batch.images, settings, base, rotations, scratch)
+    to_float(scratch.rows[clean], scratch.pixels, scratch.mixed, batch.out[i])
     for j in range(augmix.ops.shape[0]):
-        augmix_view(j, i, clean, settings, augmix, rotations, own, batch.out[(1 + j) * num_images + i])
+        augmix_view(j, i, clean, settings, augmix, rotations, scratch, batch.out[(1 + j) * num_images + i])
     return clean
 
 
@@ -226,8 +224,7 @@ def image_views(i, batch, settings, base, augmix, rotations, scratch, thread):
 def claim(typingctx, counter):
     """Return `counter[0]`, int64, and add one to it, atomically.
 
-    So threads share a batch as they become free. numba's `prange` gives each thread its part beforehand, and all wait
-    for the slowest core.
+    So threads share a batch as they become free, and none waits for the slowest core.
     """
 
     def generate(context, builder, signature, args):
@@ -237,9 +234,9 @@ def claim(typingctx, counter):
     return types.int64(counter), generate
 
 
-@jit(parallel=True)
+@jit(nogil=True)
 def make_views_batch(batch, settings, base, augmix, drawn, rotations, scratch):
-    """Make all views of a batch.
+    """Make the views of the images of a batch that no other thread takes; several threads may call it at once.
 
     Args:
         batch: The images and their views, Batch.
@@ -248,20 +245,19 @@ def make_views_batch(batch, settings, base, augmix, drawn, rotations, scratch):
         augmix: draws.AugMixParams.
         drawn: Whether `augmix` has been drawn; if not, it is drawn here.
         rotations: What `rotate.make_rotations` returns for this size.
-        scratch: What `make_scratch` returns for this size.
+        scratch: What `own_scratch` returns in this thread for this size.
     """
     indices, sigma, next_image, out = batch.indices, batch.sigma, batch.next_image, batch.out
     num_images = indices.size
     num_augmix, num_noise = augmix.ops.shape[0], sigma.shape[0]
     epoch, key_0, key_1 = settings.epoch, settings.key_0, settings.key_1
-    for thread in prange(scratch.rows.shape[0]):
+    i = claim(next_image)
+    while i < num_images:
+        if not drawn:
+            draws.draw_augmix(i, indices, settings, augmix)
+        clean = image_views(i, batch, settings, base, augmix, rotations, scratch)
+        for n in range(num_noise):
+            noisy = out[(1 + num_augmix + n) * num_images + i]
+            standard_normal(noisy, STREAM_NOISE, n, indices[i], epoch, key_0, key_1)
+            add_noise(scratch.rows[clean], scratch.pixels, noisy, sigma[n, i])
         i = claim(next_image)
-        while i < num_images:
-            if not drawn:
-                draws.draw_augmix(i, indices, settings, augmix)
-            clean = image_views(i, batch, settings, base, augmix, rotations, scratch, thread)
-            for n in range(num_noise):
-                noisy = out[(1 + num_augmix + n) * num_images + i]
-                standard_normal(noisy, STREAM_NOISE, n, indices[i], epoch, key_0, key_1)
-                add_noise(scratch.rows[thread, clean], scratch.pixels[thread], noisy, sigma[n, i])
-            i = claim(next_image)

@@ -14,9 +14,9 @@ Source: J. K. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2
 import math
 
 import numpy as np
-from numba import prange
 
 from fastmagn_kernels.compiling import jit
+from fastmagn_kernels.threads import over_chunks
 
 # A stream's number is the high byte of the second counter word. It is never reused: runs must replay.
 STREAM_BASE = 0
@@ -36,6 +36,8 @@ _MULTIPLIER_1 = np.uint64(0xCD9E8D57)
 _WEYL_0 = np.uint32(0x9E3779B9)
 _WEYL_1 = np.uint32(0xBB67AE85)
 _SHIFT_32 = np.uint64(32)
+
+_CHUNK_DRAWS = 2**17  # about 0.4 ms
 
 _TWO_TO_MINUS_24 = np.float32(2.0**-24)
 _TWO_TO_MINUS_32 = 2.0**-32
@@ -158,26 +160,41 @@ def standard_normal(out, stream, view, index, epoch, key_0, key_1):
     out[:] = normals.reshape(-1)[: out.size]
 
 
-@jit(parallel=True)
-def standard_normal_batch(out, stream, view, indices, epoch, key_0, key_1):
-    """Fill row i of `out`, float32 [B, N] contiguous, with the normals of sample `indices[i]`, int64 [B]."""
-    for i in prange(out.shape[0]):
+@jit(nogil=True)
+def _standard_normal_rows(out, stream, view, indices, epoch, key_0, key_1):
+    for i in range(out.shape[0]):
         standard_normal(out[i], stream, view, indices[i], epoch, key_0, key_1)
 
 
-@jit(parallel=True)
-def uniform_batch(out, stream, view, indices, epoch, key_0, key_1):
-    """Fill row i of `out`, float32 [B, N] contiguous, with uniforms of sample `indices[i]`, int64 [B].
+def standard_normal_batch(out, stream, view, indices, epoch, key_0, key_1):
+    """Fill row i of `out`, float32 [B, N] contiguous, with the normals of sample `indices[i]`, int64 [B]."""
+    _on_threads(_standard_normal_rows, out, stream, view, indices, epoch, key_0, key_1)
 
-    They are in [0, 1), in steps of 2^-24. Element n comes from word n % 4 of the stream's block n // 4.
-    """
+
+@jit(nogil=True)
+def _uniform_rows(out, stream, view, indices, epoch, key_0, key_1):
     stream_view = stream_view_word(stream, view)
-    for i in prange(out.shape[0]):
+    for i in range(out.shape[0]):
         for b in range((out.shape[1] + 3) // 4):
             w0, w1, w2, w3 = philox4x32(b, stream_view, indices[i], epoch, key_0, key_1)
             for k, word in enumerate((np.uint32(w0), np.uint32(w1), np.uint32(w2), np.uint32(w3))):
                 if 4 * b + k < out.shape[1]:
                     out[i, 4 * b + k] = np.float32(word >> np.uint32(8)) * _TWO_TO_MINUS_24
+
+
+def uniform_batch(out, stream, view, indices, epoch, key_0, key_1):
+    """Fill row i of `out`, float32 [B, N] contiguous, with uniforms of sample `indices[i]`, int64 [B].
+
+    They are in [0, 1), in steps of 2^-24. Element n comes from word n % 4 of the stream's block n // 4.
+    """
+    _on_threads(_uniform_rows, out, stream, view, indices, epoch, key_0, key_1)
+
+
+def _on_threads(fill_rows, out, stream, view, indices, epoch, key_0, key_1):
+    def fill(rows):
+        fill_rows(out[rows], stream, view, indices[rows], epoch, key_0, key_1)
+
+    over_chunks(fill, len(out), max(1, _CHUNK_DRAWS // max(1, out.shape[1])))
 
 
 @jit
