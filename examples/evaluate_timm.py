@@ -19,7 +19,9 @@ from torchvision.transforms.functional import normalize, resize
 from fastmagn import evaluate_robustness
 from fastmagn.data import load_images
 
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser = argparse.ArgumentParser(
+    allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+)
 parser.add_argument("--data_dir", type=Path, help="folder that holds cifar-10-batches-py (default: use digits)")
 parser.add_argument("--model", default="resnet18", help="a name from timm.list_models() (default: resnet18)")
 parser.add_argument("--checkpoint", type=Path, help="weights, .safetensors or .pt (default: random)")

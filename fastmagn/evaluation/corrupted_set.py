@@ -8,7 +8,6 @@ import hashlib
 import io
 import math
 import os
-import re
 import shutil
 import time
 from collections import deque
@@ -43,7 +42,8 @@ from fastmagn.evaluation.corrupt_config import CorruptConfig
 from fastmagn.evaluation.subset import Subset, subset_of
 from fastmagn.machine.console import progress_bar
 from fastmagn.machine.environment import environment
-from fastmagn.machine.files import replace_folder, write_json
+from fastmagn.machine.files import make_folder, replace_folder, write_json
+from fastmagn.machine.leftovers import remove_leftovers
 from fastmagn.machine.waiting_lock import waiting_lock
 
 _CHUNK_BYTES = 1 << 25
@@ -92,6 +92,7 @@ def make_corrupted_set(
             images cannot be read or corrupted.
     """
     out = Path(os.path.realpath(config.out))  # resolve() would raise for a loop of links, which has its own message
+    remove_leftovers(out)
     _check_out_is_free(out)
     source = source or load_source_images(config)
     source = source._replace(images_u8=np.asarray(source.images_u8))  # decoded once, not for each corruption
@@ -103,8 +104,8 @@ def make_corrupted_set(
     for name in names:  # a corruption that cannot be made (no frost pictures, say) fails now, not after an hour
         corrupt(source.images_u8[:1], name, SEVERITIES[0], seed=config.seed)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with _only_maker(out, announce), replace_folder(out, overwrite=False) as folder:
+        make_folder(out.parent)
+        with _only_maker(out), replace_folder(out, overwrite=False) as folder:
             _check_disk(out, needed)
             files = _write_corruptions(folder, source, names, config.seed, announce)
             files["labels.npy"] = _write_file(folder / "labels.npy", [_labels_npy(source)])
@@ -195,23 +196,14 @@ def _check_out_is_free(out: Path) -> None:
 
 
 @contextmanager
-def _only_maker(out: Path, announce: Callable[[str], None]) -> Iterator[None]:
-    """Keep other processes from making `out` meanwhile, and remove what killed ones have left of it."""
+def _only_maker(out: Path) -> Iterator[None]:
+    """Keep other processes from making `out` meanwhile."""
 
     def refuse() -> None:
         raise InputError(f"out: {out} is being made by another process; wait for it, or give another --out.")
 
-    with waiting_lock(out.with_name(f".{out.name}.lock"), refuse) as is_locked:
+    with waiting_lock(out.with_name(f".{out.name}.lock"), refuse):
         _check_out_is_free(out)  # another process may have made it since this one looked
-        partial_name = re.compile(re.escape(out.name) + r"\.partial-\d+(-[0-9a-f]+)?")
-        for path in sorted(path for path in out.parent.iterdir() if partial_name.fullmatch(path.name)):
-            size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-            left = f"{path} ({size / 1e6:,.0f} MB), left by a run that was killed"
-            if is_locked:
-                shutil.rmtree(path, ignore_errors=True)
-                announce(f"removed {left}")
-            else:  # without locks, another process may be making it now
-                announce(f"{left} or being made by another; remove it if no other run is making this set")
         yield
 
 

@@ -10,7 +10,7 @@ from fastmagn.config.text import flatten, to_yaml
 from fastmagn.data import DATASETS
 from fastmagn.errors import InputError, Interrupted
 from fastmagn.machine.console import console, warn
-from fastmagn.machine.files import write_text
+from fastmagn.machine.files import make_folder, write_text
 from fastmagn.methods.table import METHODS
 from fastmagn.models import MODELS
 from fastmagn.registry import resolve
@@ -69,7 +69,7 @@ def sweep_lock(out: Path) -> Iterator[None]:
     Raises:
         InputError: Another sweep has locked it.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     with (out / LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -3,7 +3,6 @@
 import errno
 import fcntl
 import os
-import re
 import resource
 import shutil
 import signal
@@ -162,21 +161,12 @@ def test_interruptions_leave_no_set(tmp_path, number):
     else:
         assert left == []
         assert stderr == f"interrupted by {signal.Signals(number).name}\n"
-    lines = []
-    make_corrupted_set(small(out), lines.append)
+    make_corrupted_set(small(out))
     assert verify(out) == 0
-    removed = [line for line in lines if line.startswith("removed ")]
-    if number == signal.SIGKILL:  # the next run removes what the killed one has left, and says so
-        (partial,) = (name for name in left if name != ".c.lock")
-        (line,) = removed
-        assert re.fullmatch(rf"removed {tmp_path / partial} \(\d+ MB\), left by a run that was killed", line)
-    else:
-        assert removed == []
     assert sorted(os.listdir(tmp_path)) == ["c", "c.partial-old"]
 
 
 def test_a_set_that_another_process_makes_is_refused_at_once_and_left_alone(tmp_path):
-    (tmp_path / "c.partial-7-abcdef").mkdir()
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path / ".c.lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
@@ -187,7 +177,7 @@ def test_a_set_that_another_process_makes_is_refused_at_once_and_left_alone(tmp_
     finally:
         holder.kill()
         holder.wait()
-    assert sorted(os.listdir(tmp_path)) == [".c.lock", "c.partial-7-abcdef"]
+    assert os.listdir(tmp_path) == [".c.lock"]
     make_corrupted_set(small(tmp_path / "c"))  # the kernel has released the dead holder's lock
     assert os.listdir(tmp_path) == ["c"]
 
@@ -201,18 +191,13 @@ sys.stdin.read()
 """
 
 
-def test_without_locks_what_is_left_is_named_and_stays(tmp_path, monkeypatch):
+def test_without_locks_what_another_process_may_be_writing_stays(tmp_path, monkeypatch):
     (tmp_path / "c.partial-7-abcdef").mkdir()
-    (tmp_path / "c.partial-7-abcdef" / "fog.npy").write_bytes(bytes(3_000_000))
 
     def refuse(*_) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "lockf", refuse)
-    lines = []
-    make_corrupted_set(small(tmp_path / "c"), lines.append)
-    assert (
-        f"{tmp_path / 'c.partial-7-abcdef'} (3 MB), left by a run that was killed or being made by another;"
-        in "".join(lines)
-    )
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    make_corrupted_set(small(tmp_path / "c"))
     assert sorted(set(os.listdir(tmp_path)) - {".c.lock"}) == ["c", "c.partial-7-abcdef"]

@@ -142,7 +142,9 @@ def chosen_trials(only: str | None, rounds: int) -> list[tuple[str, int]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, prog="python -m tests.faults", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--rounds", type=int, default=50, help="SIGKILLs; the other harms in proportion")
     parser.add_argument("--seed", type=int, default=None, help="of all random moments and places; drawn if not given")
     parser.add_argument("--only", help="harms, or one trial of one (sigkill:17), separated by commas")

@@ -5,6 +5,9 @@ import hashlib
 import io
 import math
 import re
+import struct
+import warnings
+import zlib
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -412,6 +415,25 @@ def test_views_that_the_run_has_left(fake_run):
     assert "views.png: is not a complete PNG picture" in gallery(read_run(folder)[0], images_loader()).note
     (folder / "views.png").write_text("<svg onload='alert(1)'/>")
     assert "views.png: is not a complete PNG picture" in gallery(read_run(folder)[0], images_loader()).note
+
+
+@pytest.mark.parametrize(("width", "height"), [(13_000, 13_000), (4096, 4097), (60_000, 60_000)])
+def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(width, height, fake_run):
+    """Its pixels are not even there."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    folder = fake_run("a")
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    (folder / "views.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b"x") + chunk(b"IEND", b""))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        note = gallery(read_run(folder)[0], images_loader()).note
+    if width == 60_000:  # Pillow's own bound
+        assert "views.png: is not a complete PNG picture (Image size (3600000000 pixels) exceeds limit" in note
+    else:
+        assert f"views.png: has {width} x {height} px; expected at most 16,777,216 pixels. It is not shown." in note
 
 
 def test_views_that_cannot_be_made(fake_run):
