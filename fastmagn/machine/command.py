@@ -28,7 +28,7 @@ def run_command(main: Callable[[list[str]], int]) -> None:
     except OSError as error:
         if error.filename is None:
             raise
-        print(f"error: {printable(str(error.filename))}: {error.strerror}", file=sys.stderr)
+        print(f"error: {printable(str(error.filename))}: {error.strerror or error}", file=sys.stderr)
         status = EXIT_INPUT_ERROR
     except Interrupted as interrupted:
         print(f"interrupted by {interrupted}", file=sys.stderr)
