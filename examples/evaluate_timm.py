@@ -54,6 +54,7 @@ results = evaluate_robustness(
     corruption_set=arguments.corruption_set,
     corrupted_dir=arguments.corrupted,
     num_images=min(arguments.num_images, len(images.test_labels)),
+    subset="first",  # the images of these two sets are in random order
     device="cuda" if torch.cuda.is_available() else "cpu",
     preprocess=preprocess,
 )

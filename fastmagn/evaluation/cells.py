@@ -101,6 +101,12 @@ def find_corruptions(
     if isinstance(held, np.ndarray):
         places_held, stored_labels = _places(folder, held, rows), labels[held]
     else:
+        if isinstance(measured, np.ndarray) and held is not None and rows[-1] >= held.stop:
+            raise InputError(
+                f"{folder}: made of the first {held.stop} of {len(labels)} images; {np.sum(rows >= held.stop)} of the"
+                f" {len(rows)} to measure, which are drawn evenly over the classes, are not among them. Make the set"
+                " again of all images, or measure the first ones (evaluate_robustness: subset='first')."
+            )
         places_held, stored_labels = measured, labels[: rows[-1] + 1]
 
     def open_array(name: str, severity: int, share: slice) -> np.ndarray | ImageRows:

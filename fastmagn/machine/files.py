@@ -24,7 +24,7 @@ def replace_file(path: Path) -> Iterator[IO[bytes]]:
     remove_leftovers(path)
     partial, file = _open_partial(path)
     try:
-        with file:
+        with _failures_named(path), file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -54,7 +54,8 @@ def replace_folder(path: Path, overwrite: bool = True) -> Iterator[Path]:
     partial, descriptor = _make_partial(path)
     old = old_path(path)
     try:
-        yield partial
+        with _failures_named(path):
+            yield partial
         sync_folder(partial)
         with names_locked(path.parent):
             try:
@@ -69,6 +70,17 @@ def replace_folder(path: Path, overwrite: bool = True) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
         os.close(descriptor)
+
+
+@contextmanager
+def _failures_named(path: Path) -> Iterator[None]:
+    """Tell a failure of the disk what was being written: write and fsync do not know the name."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and (error.errno is None or error.errno in DISK_FAILURES):
+            error.filename = str(path)
+        raise
 
 
 def _open_partial(path: Path) -> tuple[Path, IO[bytes]]:

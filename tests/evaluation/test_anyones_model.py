@@ -170,6 +170,11 @@ FORM = "expected logits [B, K], or a dictionary or an object with `logits`, or a
         (None, {"device": "gpu"}, "device: got 'gpu'; expected a device of this machine ("),
         (None, {"num_images": 7}, "num_images: got 7; expected 0..6, the images there are."),
         (None, {"num_images": -1}, "num_images: got -1; expected 0..6, the images there are."),
+        (None, {"num_images": "3"}, "num_images: got '3'; expected an integer."),
+        (None, {"batch_size": 2.0}, "batch_size: got 2.0; expected an integer."),
+        (None, {"batch_size": 0}, "eval.batch_size: got 0; expected 1 or more."),
+        (None, {"callback": "print"}, "callback: got 'print'; expected a function, or None."),
+        (None, {"preprocess": 0.5}, "preprocess: got 0.5; expected a function, or None."),
         (None, {"subset": "last"}, "subset: got 'last'; expected 'by class' or 'first'."),
         (
             None,

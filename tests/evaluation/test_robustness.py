@@ -70,6 +70,13 @@ def test_a_made_set_gives_the_same_numbers(digits, tmp_path):
     even = evaluate_robustness(model, images_u8, labels, corrupted_dir=tmp_path / "c", num_images=4)
     assert even["subset"] == {"chosen": "by class", "of": NUM_IMAGES, "seed": 0}
     assert even == evaluate_robustness(model, images_u8, labels, num_images=4)
+    more = np.concatenate([images_u8, images_u8 + 1]), np.concatenate([labels, labels])
+    options = {"corrupted_dir": tmp_path / "c", "num_images": NUM_IMAGES}
+    assert evaluate_robustness(model, *more, **options, subset="first")["num_images"] == NUM_IMAGES
+    with pytest.raises(
+        InputError, match=r"c: made of the first 9 of 18 images; \d of the 9 to measure.*subset='first'"
+    ):
+        evaluate_robustness(model, *more, **options)
     mean = np.mean([stored["corruption_accuracy"][name] for name in CORRUPTION_SETS["c15"]])
     assert stored["mca"]["c15"] == pytest.approx(mean)
 

@@ -72,7 +72,7 @@ def undisturbed_run(folder: Path) -> Bench:
     log, run_dir = folder / "log.txt", folder / "undisturbed"
     made = run("corrupt", [*CORRUPTED, str(folder / CORRUPTED_NAME)], log)
     assert made.status == 0, made
-    import_what_it_imports(arguments_for(folder / "warm"), log)
+    import_what_it_imports("train", arguments_for(folder / "warm"), log)
     pid = start("train", arguments_for(run_dir), log)
     wait_until(pid, lambda: "config.yaml" in names_in(run_dir))
     begin = time.monotonic()

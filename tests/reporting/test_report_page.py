@@ -325,7 +325,9 @@ def test_logits_that_are_absent_or_of_another_evaluation(fake_run):
 
 def test_logits_of_other_classes_or_more_images_cost_their_part_of_the_page(fake_run, page_of):
     """The labels and accuracies agree; the number of classes or of images does not."""
-    good, more_classes, more_images = (fake_run(name, data="digits", seed=i) for i, name in enumerate("abc"))
+    good, more_classes, more_images = (
+        fake_run(method, data="digits", method=method) for method in ("standard", "augmix", "magn")
+    )
     write_logits(good)
     write_logits(more_classes, num_classes=20)
     note = mistakes(read_run(more_classes)[0], images_loader()).note

@@ -14,7 +14,7 @@ from PIL import Image
 from fastmagn.config.command_line import parse_config
 from fastmagn.config.schema import Config, DataConfig, EvalConfig
 from fastmagn.corruptions import corrupt
-from fastmagn.data import load_data
+from fastmagn.data import ImageSet, load_data
 from fastmagn.data.corrupted.npy import check_source
 from fastmagn.data.files.crops import has_dali
 from fastmagn.data.subset import even_subset
@@ -113,3 +113,22 @@ def test_a_run_goes_on_in_the_middle_of_an_epoch_bit_for_bit(trained, folder, tm
         for run_dir in (trained, tmp_path)
     }
     assert measured[trained] == measured[tmp_path]
+
+
+def test_changed_pixels_are_refused_and_a_checkpoint_of_an_earlier_version_resumes(tmp_path, monkeypatch, capsys):
+    """Such a checkpoint has a fingerprint of names and sizes; the next one has that of the contents."""
+    photos, run_dir = make_photo_folder(tmp_path / "photos", 18, 9), tmp_path / "run"
+    with monkeypatch.context() as earlier:
+        earlier.setattr(ImageSet, "fingerprint", ImageSet.former_fingerprint)
+        run(photos, run_dir, "--train.max_steps", "1")
+    capsys.readouterr()
+    run(photos, run_dir, "--train.max_steps", "2")
+    assert "is of an earlier version, which recognised image files by their names and sizes" in capsys.readouterr().out
+    run(photos, run_dir, "--train.max_steps", "3")
+    assert "earlier version" not in capsys.readouterr().out
+    path = next((photos / "train" / "ape").iterdir())
+    content = bytearray(path.read_bytes())
+    content[-40] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"data\.dir: .* has other training images or labels than"):
+        run(photos, run_dir, "--train.max_steps", "4")
