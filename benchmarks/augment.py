@@ -29,6 +29,7 @@ from benchmarks.measure import console, extra_memory_mib, seconds, spread, write
 from benchmarks.per_image_augmix import PER_IMAGE, TWO_VIEWS, views_by_whole_batch, views_by_workers
 from fastmagn.augment.params import ViewSpec, identity_base, sample_view_params
 from fastmagn.augment.views import BACKENDS, choose_engine, make_views
+from fastmagn.config.command_line import OwnOptions
 from fastmagn.config.schema import AugmentConfig
 from fastmagn.errors import InputError, check
 from fastmagn.machine.command import run_command
@@ -83,7 +84,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.augment", description=__doc__.splitlines()[0])
+    parser = OwnOptions("python -m benchmarks.augment", __doc__.splitlines()[0])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="device of the batch (default: cpu)")
     parser.add_argument("--size", type=int, choices=sorted(SIZES), default=32, help="side of the images in px")
     parser.add_argument("--data_dir", type=Path, help="folder that holds cifar-10-batches-py (default: use digits)")

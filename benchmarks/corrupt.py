@@ -8,7 +8,6 @@ severities at every size, and reads frost's picture again for each image. All co
 code only the first few of them. Reading images and writing results are not timed.
 """
 
-import argparse
 import importlib
 from collections.abc import Callable
 from functools import partial
@@ -23,6 +22,7 @@ from rich.table import Table
 
 from benchmarks.measure import console, seconds, spread, write_result
 from benchmarks.plain_corruptions import PLAIN
+from fastmagn.config.command_line import OwnOptions
 from fastmagn.corruptions import SEVERITIES, available_corruptions, corrupt
 from fastmagn.data import load_images
 from fastmagn.errors import check
@@ -39,7 +39,7 @@ Cell = Callable[[np.ndarray, str, int], object]  # applies a corruption to all i
 
 def main(arguments: list[str]) -> int:
     """Measure, print the table, and write the JSON if `--out` is given."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.corrupt", description=__doc__.splitlines()[0])
+    parser = OwnOptions("python -m benchmarks.corrupt", __doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument(
         "--num_images", type=int, help="images in each cell (default: 1000, or 24 at 224 px; the real set: 10000)"

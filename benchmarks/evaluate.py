@@ -22,20 +22,22 @@ from rich.table import Table
 from torch import nn
 
 from benchmarks.measure import console, repeated, seconds, spread, write_result
+from fastmagn.config.command_line import OwnOptions
 from fastmagn.config.schema import Config, EvalConfig, TrainConfig
 from fastmagn.corruptions import CORRUPTION_SETS, SEVERITIES
 from fastmagn.data import load_images
 from fastmagn.evaluation.corrupted_set import CorruptConfig, make_corrupted_set
 from fastmagn.evaluation.measure import evaluate
+from fastmagn.machine.command import run_command
 from fastmagn.machine.hardware import precision, settle_hardware
 from fastmagn.models import MODELS, build_model
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     if options.corrupted is not None:
         _benchmark(options, options.corrupted)
-        return
+        return 0
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "set"
         wanted = CorruptConfig(
@@ -43,10 +45,11 @@ def main(arguments: list[str] | None = None) -> None:
         )
         make_corrupted_set(wanted)
         _benchmark(options, made)
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.evaluate", description=__doc__.splitlines()[0])
+    parser = OwnOptions("python -m benchmarks.evaluate", __doc__.splitlines()[0])
     parser.add_argument("--model", default="resnet_small", choices=MODELS, help="network (default: resnet_small)")
     parser.add_argument("--dataset", default="digits", help="image set (default: digits)")
     parser.add_argument("--data_dir", type=Path, default=Path("data"), help="folder of a CIFAR set (default: data)")
@@ -142,4 +145,4 @@ def _report(runs: list[Run], settings: dict[str, Any], out: Path | None) -> None
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

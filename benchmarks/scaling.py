@@ -7,7 +7,6 @@ the same global batch (`train.batch_size`). This is strong scaling. The images/s
 compilation does not count. On a CPU the processes share the cores, so the result shows the cost of sharing.
 """
 
-import argparse
 import json
 import subprocess
 import sys
@@ -19,22 +18,23 @@ import torch
 from rich.table import Table
 
 from benchmarks.measure import console, spread, write_result
+from fastmagn.config.command_line import OwnOptions, parse_own
 from fastmagn.errors import InputError, check
 from fastmagn.machine.command import run_command
 
 
 def main(arguments: list[str]) -> int:
     """Measure, print the table, and write the JSON if requested."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.scaling",
-        description=__doc__.splitlines()[0],
-        epilog="Any field of the configuration may follow; python -m fastmagn.train --help lists them.",
+    parser = OwnOptions(
+        "python -m benchmarks.scaling",
+        __doc__.splitlines()[0],
+        "Any field of the configuration may follow; python -m fastmagn.train --help_all lists them.",
     )
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="numbers of processes (default: 1 2)")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each number of processes (default: 3)")
     parser.add_argument("--epochs", type=int, default=2, help="epochs per run; only the last one counts (default: 2)")
     parser.add_argument("--out", type=Path, help="JSON file to write")
-    options, fields = parser.parse_known_args(arguments)
+    options, fields = parse_own(parser, arguments)
     check(options.epochs >= 2, "epochs", options.epochs, "2 or more: the first is not counted")
     check(min(options.processes) >= 1, "processes", options.processes, "1 or more each")
     rates: dict[int, list[float]] = {count: [] for count in options.processes}

@@ -7,7 +7,6 @@ This is what every call of a command pays before it does anything: Python, the c
 peak resident size. The files are in the disk cache, since one round is not counted.
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -19,6 +18,7 @@ from typing import NamedTuple
 from rich.table import Table
 
 from benchmarks.measure import console, spread, write_result
+from fastmagn.config.command_line import OwnOptions
 from fastmagn.errors import check
 from fastmagn.machine.command import run_command
 
@@ -44,7 +44,7 @@ class Start(NamedTuple):
 
 def main(arguments: list[str]) -> int:
     """Measure, print the table, and write the JSON if requested."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.start", description=__doc__.splitlines()[0])
+    parser = OwnOptions("python -m benchmarks.start", __doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5, help="counted calls of each command (default: 5)")
     parser.add_argument(
         "--checkout", type=Path, help="measure the commands of another checkout, such as an older commit"

@@ -9,7 +9,6 @@ compilation and training, but not the evaluation. Finished runs are not trained 
 interrupted benchmark. The result is one table and one plot.
 """
 
-import argparse
 import json
 import shlex
 import subprocess
@@ -24,6 +23,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from benchmarks.measure import console, write_result
+from fastmagn.config.command_line import OwnOptions
 from fastmagn.errors import InputError, check
 from fastmagn.machine.command import run_command
 from fastmagn.machine.files import write_json
@@ -34,7 +34,7 @@ CLOCK_FILE = "time_to_mca.json"  # in a run folder: how long its training proces
 
 def main(arguments: list[str]) -> int:
     """Train the missing runs, print the table, and write the JSON and the plot if requested."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.time_to_mca", description=__doc__.splitlines()[0])
+    parser = OwnOptions("python -m benchmarks.time_to_mca", __doc__.splitlines()[0])
     parser.add_argument("--run", nargs=2, action="append", required=True, metavar=("NAME", "ARGUMENTS"), dest="recipes")
     parser.add_argument(
         "--seeds", type=int, nargs="+", default=[0, 1, 2], help="train.seed of the runs (default: 0 1 2)"

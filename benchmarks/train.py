@@ -15,7 +15,6 @@ it.
 With `--data folder`, the benchmark times only the supply of views from files (`benchmarks.folder`), without a network.
 """
 
-import argparse
 import itertools
 import time
 from collections.abc import Callable, Iterator
@@ -31,7 +30,7 @@ from benchmarks.conventional import conventional_steps
 from benchmarks.folder import measure_folder
 from benchmarks.measure import console, seconds, spread, write_result
 from fastmagn.augment.views import choose_engine
-from fastmagn.config.command_line import parse_config
+from fastmagn.config.command_line import OwnOptions, parse_config, parse_own
 from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten
 from fastmagn.data import load_data, split_validation
@@ -49,10 +48,10 @@ PEAK_SIDE = {"cpu": 1024, "cuda": 8192}  # side of the matrices whose product me
 
 def main(arguments: list[str]) -> int:
     """Measure, print the tables, and write the JSON if requested."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.train",
-        description=__doc__.splitlines()[0],
-        epilog="Any field of the configuration may follow; python -m fastmagn.train --help lists them.",
+    parser = OwnOptions(
+        "python -m benchmarks.train",
+        __doc__.splitlines()[0],
+        "Any field of the configuration may follow; python -m fastmagn.train --help_all lists them.",
     )
     parser.add_argument("--steps", type=int, default=5, help="steps per turn (default: 5)")
     parser.add_argument("--turns", type=int, default=7, help="turns of ours and of the ceiling (default: 7)")
@@ -62,7 +61,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--data", choices=["folder"], help="time only the views, from JPEGs that it creates")
     parser.add_argument("--folder_images", type=int, default=256, help="number of JPEGs to create (default: 256)")
     parser.add_argument("--memory_steps", type=int, default=0, help="with --data folder: steps to check for a leak")
-    options, fields = parser.parse_known_args(arguments)
+    options, fields = parse_own(parser, arguments)
     for name in ("steps", "turns", "workers", "folder_images"):
         check(getattr(options, name) >= 1, name, getattr(options, name), "1 or more")
     config = settle_hardware(parse_config(fields, parser.prog, parser.description))

@@ -19,7 +19,9 @@ from torchvision.transforms.functional import normalize, resize
 from fastmagn import evaluate_robustness
 from fastmagn.data import load_images
 
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser = argparse.ArgumentParser(
+    allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+)
 parser.add_argument("--data_dir", type=Path, help="folder that holds cifar-10-batches-py (default: use digits)")
 parser.add_argument("--model", default="resnet18", help="a name from timm.list_models() (default: resnet18)")
 parser.add_argument("--checkpoint", type=Path, help="weights, .safetensors or .pt (default: random)")
@@ -52,6 +54,7 @@ results = evaluate_robustness(
     corruption_set=arguments.corruption_set,
     corrupted_dir=arguments.corrupted,
     num_images=min(arguments.num_images, len(images.test_labels)),
+    subset="first",  # the images of these two sets are in random order
     device="cuda" if torch.cuda.is_available() else "cpu",
     preprocess=preprocess,
 )

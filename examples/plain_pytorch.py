@@ -12,7 +12,7 @@ from torch import nn
 
 from fastmagn import AugMix, MAGNLoss, evaluate_robustness
 
-parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__.splitlines()[0])
 parser.add_argument("--epochs", type=int, default=5, help="training epochs (default: 5)")
 parser.add_argument("--num_test_images", type=int, default=597, help="use the first N test images (default: 597, all)")
 arguments = parser.parse_args()

@@ -16,8 +16,9 @@ from fastmagn.errors import EXIT_CODES, InputError
 from fastmagn.machine.command import run_command
 from fastmagn.machine.console import console
 from fastmagn.machine.files import write_json
+from fastmagn.machine.leftovers import names_locked, remove_leftovers
 from fastmagn.machine.torchrun import rank
-from fastmagn.runs.paths import EVALUATION
+from fastmagn.runs.paths import EVALUATION, LOGITS
 from fastmagn.runs.reading import read_config
 
 _PROG = "python -m fastmagn.evaluate"
@@ -34,10 +35,13 @@ def main(arguments: list[str]) -> int:
 
     is_first_process = rank() == 0
     out = own.out or (own.run or own.logits) / EVALUATION
+    if is_first_process:
+        remove_leftovers(own.logits or own.run / LOGITS)
     if own.images is not None:
         entries = evaluate_images(own.run, config, own.images, own.classes)
         if is_first_process:
-            write_json(out, with_image_folders(out, entries))
+            with names_locked(out.parent):  # another evaluation may add its images
+                write_json(out, with_image_folders(out, entries))
     else:
         if own.run is not None:
             results = evaluate_run(own.run, config)
@@ -76,7 +80,7 @@ def _parser() -> OwnOptions:
         _PROG,
         _DESCRIPTION,
         "Any field of the run's configuration may follow, such as --data.dir DIR, --eval.num_images N, "
-        "--eval.corruption_set c15, --device cpu; python -m fastmagn.train --help lists them. " + EXIT_CODES,
+        "--eval.corruption_set c15, --device cpu; python -m fastmagn.train --help_all lists them. " + EXIT_CODES,
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(

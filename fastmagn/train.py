@@ -16,6 +16,20 @@ from fastmagn.machine.command import run_command
 from fastmagn.machine.console import console
 from fastmagn.methods.table import METHODS
 
+_SHOWN = frozenset(
+    {"help", "help_all", "config", "method", "run_dir", "data.name", "data.dir", "model.name"}
+    | {"train.epochs", "train.batch_size", "train.seed", "eval.num_images"}
+)
+_DESCRIPTION = """Train a classifier, then measure its robustness. The same command resumes an interrupted run.
+
+  python -m fastmagn.train                                              MAGN+AugMix on digits
+  python -m fastmagn.train --config cifar10_magn_augmix --data.dir DIR  a shipped configuration
+  python -m fastmagn.train --config FILE.yaml --train.seed 1            your own, with a change
+  python -m fastmagn.train --method augmix --print_config > FILE.yaml   write one
+  torchrun --nproc_per_node 2 -m fastmagn.train --config FILE.yaml      several GPUs
+
+These are the fields that are used most; --help_all shows every field."""
+
 
 def train(config: Config) -> dict[str, Any]:
     """Train (or resume) a run, evaluate it and write results.json. Returns what results.json holds.
@@ -34,8 +48,9 @@ def main(arguments: list[str]) -> int:
     config = parse_config(
         arguments,
         "python -m fastmagn.train",
-        "Train a classifier, then measure its robustness.",
+        _DESCRIPTION,
         f"Methods: {', '.join(METHODS)}. {EXIT_CODES}",
+        _SHOWN,
     )
     results = train(config)
     print_results(results, title=f"{results['config']['method']} on {results['config']['data']['name']}")

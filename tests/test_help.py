@@ -1,9 +1,64 @@
 """--help answers without PyTorch and Numba, which take seconds to import."""
 
+import importlib
+
 import pytest
 
 from fastmagn.__main__ import VERBS
+from fastmagn.config.schema import Config
+from fastmagn.config.text import flatten
+from tests.config.test_command_line import main_of
 from tests.helpers.processes import run
+
+BENCHMARKS = ("augment", "corrupt", "evaluate", "scaling", "start", "time_to_mca", "train")
+MAX_LINES = 60  # two screens
+
+
+def shown(main, option: str, capsys, monkeypatch) -> str:
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit) as left:
+        main([option])
+    assert not left.value.code
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", sorted(VERBS))
+def test_help_is_two_screens_in_words(command, capsys, monkeypatch):
+    text = shown(main_of(command), "--help", capsys, monkeypatch)
+    check_words(text)
+    assert len(text.splitlines()) <= MAX_LINES
+    assert max(map(len, text.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS)
+def test_help_of_a_benchmark_is_in_words(benchmark, capsys, monkeypatch):
+    check_words(shown(importlib.import_module(f"benchmarks.{benchmark}").main, "--help", capsys, monkeypatch))
+
+
+def check_words(text: str) -> None:
+    assert text.startswith("usage: ")
+    assert not any(word in text for word in ("<class", "Literal", "Union", "Optional", "CONFIG", "==SUPPRESS=="))
+
+
+def test_the_trainers_help_begins_with_examples_and_names_the_whole_list(capsys, monkeypatch):
+    text = shown(main_of("train"), "--help", capsys, monkeypatch)
+    assert text.index("  python -m fastmagn.train --config") < text.index("--data.dir PATH")
+    assert "--help_all" in text
+    assert "--attack.epsilon" not in text
+
+
+def test_help_all_explains_every_field(capsys, monkeypatch):
+    text = " ".join(shown(main_of("train"), "--help_all", capsys, monkeypatch).split())
+    check_words(text)
+    for name in flatten(Config()):
+        assert f"--{name} " in text
+    assert (
+        "--attack.steps N Number of steps of projected gradient descent, 1 or more. (a whole number; default: 7)"
+        in text
+    )
+    assert "--train.compile {auto,true,false} Whether" in text
+    assert "(a path or null; default: none)" in text
+    assert "up over 30 % of the steps" in text
 
 
 @pytest.mark.process

@@ -107,6 +107,7 @@ def make_views(
 
 
 def _check_images(images_u8: Tensor, params: ViewParams) -> None:
+    check(isinstance(images_u8, Tensor), "images_u8", f"a {type(images_u8).__name__}", "a tensor uint8 [B, 3, H, W]")
     check(images_u8.dtype == torch.uint8, "images_u8.dtype", images_u8.dtype, "torch.uint8 (pixels 0..255)")
     check(images_u8.ndim == 4, "images_u8", f"{images_u8.ndim} dimensions", "4: [B, 3, H, W]")
     batch, channels, height, width = images_u8.shape

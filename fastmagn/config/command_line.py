@@ -10,9 +10,12 @@ from typing import Any, NoReturn, TypeVar
 
 from jsonargparse import ArgumentParser
 
+from fastmagn.config.help import BriefFormatter, HelpFormatter, hide
+from fastmagn.config.paths import user_path, with_user_paths
 from fastmagn.config.plain_yaml import read_plain_yaml
 from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten
+from fastmagn.config.words import allows_none, describe_fault, in_words
 from fastmagn.errors import EXIT_CODES, InputError, nearest, one_line
 
 T = TypeVar("T")
@@ -24,31 +27,48 @@ _NEAR = 0.75  # how similar to a YAML file's unknown field a suggestion must be,
 
 def make_parser(prog: str, description: str, *kinds: type, epilog: str = EXIT_CODES) -> ArgumentParser:
     """A parser with an option for each field of the dataclasses `kinds`; further options can be added to it."""
-    parser = ArgumentParser(prog=prog, description=description, epilog=epilog, exit_on_error=False, allow_abbrev=False)
+    parser = ArgumentParser(
+        prog=prog,
+        description=description,
+        epilog=epilog,
+        formatter_class=HelpFormatter,
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
     for kind in kinds:
         parser.add_class_arguments(kind)
     return parser
 
 
 def parse(parser: ArgumentParser, arguments: list[str]) -> dict[str, Any]:
-    """The value of every option by its name; `of_kind` makes dataclasses of them.
+    """The value of every option by its name, `~` expanded in paths; `of_kind` makes dataclasses of them.
 
     Raises:
         InputError: An option or a field is unknown (the nearest known one is named) or missing, or its value has the
             wrong type or range.
     """
+    hints = _hints(parser)
     try:
-        return vars(parser.instantiate(parser.parse_args(arguments)))
+        values = parser.parse_args(arguments)
     except ArgumentError as error:
         known = option_names(parser)
         check_options(arguments, known, parser.prog)
         line = one_line(error, None)
-        raise InputError(line + _nearest_field(line, known)) from error
+        raise InputError(describe_fault(line, hints) + _nearest_field(line, known)) from error
+    for name, hint in hints.items():
+        if values.get(name) is None and not allows_none(hint):
+            raise InputError(f"{name}: got null; expected {in_words(hint)}.")
+    return vars(parser.instantiate(with_user_paths(values)))
 
 
 def of_kind(kind: type[T], values: dict[str, Any]) -> T:
     """The dataclass `kind`, its fields taken from `values`."""
     return kind(**{field.name: values[field.name] for field in fields(kind)})
+
+
+def _hints(parser: ArgumentParser) -> dict[str, Any]:
+    """The type of every field and argument of a parser by its name."""
+    return {action.dest: action._typehint for action in parser._actions if hasattr(action, "_typehint")}
 
 
 def option_names(parser: argparse.ArgumentParser) -> list[str]:
@@ -77,18 +97,27 @@ def _nearest_field(line: str, known: list[str]) -> str:
         name = f"{group[1]}.{word}" if group else word
         hint = nearest(name, (field for field in known if field not in _SECTIONS), cutoff=_NEAR)
         if hint and word not in _SECTIONS and name not in known:
-            return f".{hint}"
+            return hint
     return ""
 
 
 class OwnOptions(argparse.ArgumentParser):
-    """The options of a command that also takes every field of `Config`; see `parse_own`. Its errors are InputErrors."""
+    """The options of a command that may also take every field of `Config`; see `parse_own`.
 
-    def __init__(self, prog: str, description: str, epilog: str) -> None:
-        super().__init__(prog=prog, description=description, epilog=epilog, allow_abbrev=False)
+    Its errors are InputErrors, no option may be abbreviated, and `~` is expanded in paths.
+    """
+
+    def __init__(self, prog: str, description: str, epilog: str = "") -> None:
+        super().__init__(
+            prog=prog, description=description, epilog=epilog, formatter_class=HelpFormatter, allow_abbrev=False
+        )
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:
+        own, left = super().parse_known_args(args, namespace)
+        return with_user_paths(own), left
 
     def error(self, message: str) -> NoReturn:
-        raise InputError(message)
+        raise InputError(describe_fault(message, {action.dest: action.type or str for action in self._actions}))
 
 
 def parse_own(parser: OwnOptions, arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -108,27 +137,52 @@ def parse_own(parser: OwnOptions, arguments: list[str]) -> tuple[argparse.Namesp
     return own, left
 
 
-def config_parser(prog: str, description: str, epilog: str = EXIT_CODES) -> ArgumentParser:
-    """The command line of Config: `--config FILE`, `--section.field value`, `--print_config`, `--help`."""
+def config_parser(
+    prog: str, description: str, epilog: str = EXIT_CODES, shown: frozenset[str] | None = None
+) -> ArgumentParser:
+    """The command line of Config: `--config FILE`, `--section.field value`, `--print_config`, `--help`, `--help_all`.
+
+    Args:
+        prog: The command, as the user writes it.
+        description: Begins the help.
+        epilog: Ends the help.
+        shown: The options that `--help` shows; `--help_all` shows all. None shows all at once.
+    """
     parser = make_parser(prog, description, epilog=epilog)
+    parser.usage = "%(prog)s [--config FILE] [--section.field VALUE ...]"
     parser.add_argument(
         "--config",
         action="config",
+        metavar="FILE",
         help="A YAML file of these fields, or the name of a shipped one, such as digits_quickstart. Later arguments "
         "override it. A file with the line `base: OTHER.yaml` (relative to the file) holds only its differences.",
     )
+    parser.add_argument("--help_all", action=_HelpAll, help="Show every field with its default, and exit.")
     parser.add_class_arguments(Config)
+    hide(parser, but=shown)
+    if shown is not None:
+        parser.formatter_class = BriefFormatter
     return parser
 
 
-def parse_config(arguments: list[str], prog: str, description: str, epilog: str = EXIT_CODES) -> Config:
-    """A Config from command-line arguments.
+class _HelpAll(argparse._HelpAction):
+    """Prints the help with every field."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        print(config_parser(parser.prog, parser.description or "", parser.epilog or "").format_help(), end="")
+        raise SystemExit(0)
+
+
+def parse_config(
+    arguments: list[str], prog: str, description: str, epilog: str = EXIT_CODES, shown: frozenset[str] | None = None
+) -> Config:
+    """A Config from command-line arguments; see `config_parser`.
 
     Raises:
         InputError: A field is unknown (the nearest known one is named), a value has the wrong type or range, a YAML
             file cannot be read, or a `base` is not a file or leads back to itself.
     """
-    return of_kind(Config, parse(config_parser(prog, description, epilog), with_bases(arguments)))
+    return of_kind(Config, parse(config_parser(prog, description, epilog, shown), with_bases(arguments)))
 
 
 def config_of(values: dict[str, Any]) -> Config:
@@ -144,7 +198,8 @@ def config_of(values: dict[str, Any]) -> Config:
     except InputError:
         raise
     except Exception as error:  # the parser raises many kinds of errors for values that no version has written
-        raise InputError(f"config: this version cannot read it ({one_line(error)}).") from error
+        fault = describe_fault(one_line(error), _hints(parser))
+        raise InputError(f"config: this version cannot read it ({fault.removesuffix('.')}).") from error
 
 
 def _check_fields(values: dict[str, Any]) -> None:
@@ -172,8 +227,11 @@ def config_file(name: str) -> str:
     Raises:
         InputError: The file does not exist. The message names the nearest shipped ones.
     """
-    if any(mark in name for mark in "\n:{") or Path(name).is_file():
+    if any(mark in name for mark in "\n:{"):
         return name
+    path = user_path(name, "config")
+    if path.is_file():
+        return str(path)
     folder, wanted = shipped_configs(), name.removeprefix("configs/").removesuffix(".yaml")
     shipped = {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.yaml"))}
     if wanted in shipped:
@@ -217,7 +275,7 @@ def _with_base(config: str, above: tuple[Path, ...]) -> list[str]:
     if line is None:
         return [config]
     name = re.sub(r"\s#.*", "", line[1]).strip().strip("'\"")
-    base = path.parent / name
+    base = path.parent / user_path(name, f"{path}: base")
     chain = (*above, path)
     if not base.is_file():
         raise InputError(f"{path}: base: got {name!r}; expected a YAML file, but {base} is not a file.")

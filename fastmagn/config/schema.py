@@ -310,10 +310,12 @@ class EvalConfig:
     Args:
         corruption_set: Corruptions to measure on: c19 (all), c18 (the paper's, without gaussian_noise), or c15 (those
             of the usual benchmark).
-        num_images: Number of test images to measure on, the first ones; 0 means all.
+        num_images: Number of test images to measure on; 0 means all. They are the first ones, whose order is random;
+            those of a folder are drawn evenly over the classes by corruption_seed. The results say which they are.
         corrupted_dir: Folder of a -C set, published or made by fastmagn.corrupt. If none, the images are corrupted
             during the evaluation.
-        corruption_seed: Seed of the corruptions that are made during the evaluation, 0..2^64 - 1.
+        corruption_seed: Seed of the corruptions that are made during the evaluation, and of the images that are drawn
+            from a folder, 0..2^64 - 1.
         cache_dir: Folder to store these corrupted images in, for later evaluations of the same images (2.9 GB for
             10,000 CIFAR images). If none, each evaluation makes them anew.
         batch_size: Images per forward pass, 1 or more.

@@ -1,15 +1,11 @@
 """Opens .npy files from elsewhere as memory maps: plain numbers only, and one clear line for anything else."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 
 from fastmagn.errors import InputError, one_line
-
-# What numpy raises for invalid headers: it parses them as Python literals.
-_HEADER_ERRORS = (
-    *(ValueError, OSError, EOFError, SyntaxError, TypeError, ArithmeticError, RecursionError, MemoryError, LookupError),
-)
 
 
 def open_array(path: Path, missing: str, remedy: str) -> np.ndarray:
@@ -27,11 +23,12 @@ def open_array(path: Path, missing: str, remedy: str) -> np.ndarray:
         raise InputError(f"{path}: no such file; {missing}")
     try:
         # Unlike np.load, open_memmap accepts neither archives nor pickles, and it refuses arrays of objects.
-        with np.errstate(over="raise"):  # a shape whose product is 2^64
+        with np.errstate(over="raise"), warnings.catch_warnings():  # a shape whose product is 2^64
+            warnings.simplefilter("ignore")  # of a header that is odd Python; what it says is checked below
             array = np.lib.format.open_memmap(path, mode="r")
         if array.dtype.kind not in "biuf":
             raise ValueError(f"its values are {str(array.dtype)[:80]}")
-    except _HEADER_ERRORS as error:
+    except Exception as error:  # numpy parses the header as Python: any error of a tokenizer or parser may come
         reason = one_line(error)
         raise InputError(f"{path}: not a whole .npy array of plain numbers ({reason}). {remedy}") from error
     return array

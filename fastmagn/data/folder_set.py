@@ -19,6 +19,26 @@ MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 
+def open_test_images(dir: Path, image_size: int, resize_px: int = 0) -> tuple[FolderImages, tuple[str, ...]]:
+    """The images of DIR/CLASS/*, or of DIR/val/CLASS/* if DIR/val exists, and the class names; only headers are read.
+
+    Args:
+        dir: The folder.
+        image_size: Side of the square images, 8..4096 px.
+        resize_px: The shorter side before the square is cut out, image_size..4096 px; 0 means image_size.
+
+    Raises:
+        InputError: There is no such folder, it has no class folders, a class folder has no images, or no image can be
+            read.
+    """
+    root = Path(dir) / "val" if (Path(dir) / "val").is_dir() else Path(dir)
+    classes = list_classes(root)
+    files = scan(root, *class_files(classes, range(len(classes))))
+    warn_of_lost_classes(lost_classes(tuple(classes), files.labels), root)
+    config = DataConfig(name="folder", dir=dir, image_size=image_size, eval_resize_px=resize_px or image_size)
+    return FolderImages(files, config), tuple(classes)
+
+
 def open_image_folder(config: DataConfig) -> ImageSet:
     """The image set in `config.dir`; only headers are read.
 

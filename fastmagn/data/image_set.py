@@ -31,6 +31,31 @@ class Images(Protocol):
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray: ...
 
 
+class ImageRows:
+    """Rows of an array uint8 [N, H, W, 3], copied only when `np.asarray` asks for them: the array may be a mapped file.
+
+    Args:
+        images_u8: The array.
+        rows: int64 [n].
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, images_u8: np.ndarray, rows: np.ndarray) -> None:
+        self._images_u8, self._rows = images_u8, rows
+        self.shape = (len(rows), *images_u8.shape[1:])
+        self.nbytes = int(np.prod(self.shape, dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, rows: slice | np.ndarray) -> "ImageRows":
+        return ImageRows(self._images_u8, self._rows[rows])
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self._images_u8[self._rows], dtype)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageSet:
     """Training and test images with their labels.

@@ -84,7 +84,7 @@ def read_plain_pickle(path: Path, max_bytes: int) -> dict[str, Any]:
         raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
     try:
         return _Machine(len(data)).run(data)
-    except ValueError as error:  # pickletools raises ValueError for what it cannot decode
+    except Exception as error:  # pickletools says ValueError of most that it cannot decode, and anything of the rest
         reason = one_line(error)
         raise InputError(
             f"{path}: not a dictionary of plain values and arrays ({reason}). Nothing in it was run. Download it again."

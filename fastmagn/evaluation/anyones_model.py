@@ -63,8 +63,8 @@ def find_logits(output: Any, num_images: int) -> Tensor:
         found = found.flatten(1)
     if found.shape == (num_images,) or found.shape == (num_images, 1):
         raise InputError(
-            f"model: got outputs {shape}; expected logits [{num_images}, K] of K classes, 2 or more. If it gives one"
-            " logit z, that of class 1, give a function that returns torch.stack([0 * z, z], dim=1) with z of shape [B]."
+            f"model: got outputs {shape}; expected logits [{num_images}, K] of K classes, 2 or more. If z is one logit,"
+            " that of class 1, give a function that returns torch.stack([0 * z, z], dim=1), z of shape [B]."
         )
     if found.ndim != 2 or len(found) != num_images or not found.is_floating_point():
         got = f"{str(found.dtype).removeprefix('torch.')} {shape}"

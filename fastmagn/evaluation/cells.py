@@ -6,6 +6,7 @@ cell of their own, of severity 0. Shape letters: M test images, n some of them, 
 
 from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,9 +15,10 @@ from fastmagn.config.schema import EvalConfig
 from fastmagn.corruptions import CORRUPTION_SETS, SEVERITIES, available_corruptions, corrupt
 from fastmagn.data import open_corrupted
 from fastmagn.data.corrupted.image_tree import check_cells, open_cell, stored_corruptions
-from fastmagn.data.corrupted.npy import check_source, is_made_of
+from fastmagn.data.corrupted.npy import check_source, read_manifest
 from fastmagn.data.files.on_demand import LazyImages
-from fastmagn.data.image_set import Images
+from fastmagn.data.image_set import ImageRows, Images
+from fastmagn.errors import InputError
 from fastmagn.machine.console import console
 
 CHUNK_BYTES = 1 << 28  # images that are corrupted at a time
@@ -34,7 +36,7 @@ class Corruptions(NamedTuple):
     """
 
     names: tuple[str, ...]
-    open_stored: Callable[[str, int, slice], np.ndarray | LazyImages] | None = None
+    open_stored: Callable[[str, int, slice], Images] | None = None
     are_image_files: bool = False
 
 
@@ -95,16 +97,36 @@ def find_corruptions(
             return open_cell(places[name], severity, present_classes, height)[rows[share]]
 
         return Corruptions(names, open_files, are_image_files=True)
-    if isinstance(measured, np.ndarray) and is_made_of(folder, len(rows)):
-        images_u8, labels, measured = images_u8[measured], labels[measured], slice(0, len(rows))
-    check_source(folder, images_u8, labels)
-    num_needed = measured.stop if isinstance(measured, slice) else rows[-1] + 1
+    held = check_source(folder, images_u8, labels)
+    if isinstance(held, np.ndarray):
+        places_held, stored_labels = _places(folder, held, rows), labels[held]
+    else:
+        if isinstance(measured, np.ndarray) and held is not None and rows[-1] >= held.stop:
+            raise InputError(
+                f"{folder}: made of the first {held.stop} of {len(labels)} images; {np.sum(rows >= held.stop)} of the"
+                f" {len(rows)} to measure, which are drawn evenly over the classes, are not among them. Make the set"
+                " again of all images, or measure the first ones (evaluate_robustness: subset='first')."
+            )
+        places_held, stored_labels = measured, labels[: rows[-1] + 1]
 
-    def open_array(name: str, severity: int, share: slice) -> np.ndarray:
-        cell = open_corrupted(folder, name, labels[:num_needed], images_u8.shape[1:])[severity - 1]
-        return cell[share] if isinstance(measured, slice) else cell[rows[share]]
+    def open_array(name: str, severity: int, share: slice) -> np.ndarray | ImageRows:
+        cell = open_corrupted(folder, name, stored_labels, images_u8.shape[1:])[severity - 1]
+        return cell[share] if isinstance(places_held, slice) else ImageRows(cell, places_held[share])
 
     return Corruptions(names, open_array)
+
+
+def _places(folder: Path, held: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The places of the test images `rows` in a set that was made of the test images `held`; both ascend."""
+    missing = np.setdiff1d(rows, held)
+    if len(missing):
+        seed = read_manifest(folder)["subset"]["seed"]
+        raise InputError(
+            f"{folder}: made of {len(held)} images drawn evenly over the classes by seed {seed}; {len(missing)} of the"
+            f" {len(rows)} images to measure are not among them. Measure them with --eval.num_images {len(held)} (or"
+            f" fewer) --eval.corruption_seed {seed}."
+        )
+    return np.searchsorted(held, rows)
 
 
 def cell_parts(

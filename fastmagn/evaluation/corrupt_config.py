@@ -20,8 +20,9 @@ class CorruptConfig:
             data_dir/val/CLASS/IMAGE where there is a val).
         data_dir: Folder that holds cifar-10-batches-py or cifar-100-python, or the class folders.
         download: Download a missing CIFAR set into data_dir.
-        num_images: Number of test images to use, the first ones; 0 means all.
-        seed: Seed of the corruptions, 0..2^64 - 1.
+        num_images: Number of test images to use; 0 means all. They are the first ones; those of a folder are drawn
+            evenly over the classes by seed.
+        seed: Seed of the corruptions, and of the images that are drawn from a folder, 0..2^64 - 1.
         corruption_set: c19 (all), c18 (without gaussian_noise, the paper's), c15 (the usual benchmark's).
         image_size: For dataset folder: side of the square images in px, 8..4096; the centre is kept.
         resize_px: For dataset folder: the shorter side before the centre is cut out, image_size..4096 px; 0 means

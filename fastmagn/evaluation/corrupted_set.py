@@ -11,12 +11,13 @@ import os
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +26,7 @@ from PIL import features
 from rich.progress import Progress, TaskID
 
 from fastmagn.corruptions import CORRUPTION_SETS, SEVERITIES, corrupt
-from fastmagn.data import DATASETS, load_folder_images, load_images
+from fastmagn.data import DATASETS, load_images
 from fastmagn.data.corrupted.npy import (
     MANIFEST,
     MANIFEST_FORMAT_VERSION,
@@ -34,11 +35,16 @@ from fastmagn.data.corrupted.npy import (
     read_manifest,
     source_digests,
 )
+from fastmagn.data.folder_set import open_test_images
+from fastmagn.data.image_set import Images
 from fastmagn.errors import InputError, check
 from fastmagn.evaluation.corrupt_config import CorruptConfig
+from fastmagn.evaluation.subset import Subset, subset_of
 from fastmagn.machine.console import progress_bar
 from fastmagn.machine.environment import environment
-from fastmagn.machine.files import replace_folder, write_json
+from fastmagn.machine.files import make_folder, replace_folder, write_json
+from fastmagn.machine.leftovers import remove_leftovers
+from fastmagn.machine.waiting_lock import waiting_lock
 
 _CHUNK_BYTES = 1 << 25
 # Chunks made while others are written: flushing a file of 150 MB takes as long as making one or two of them.
@@ -47,14 +53,26 @@ _MANIFEST_BYTES = 1 << 16  # room for it, more than it takes
 
 
 class SourceImages(NamedTuple):
-    """Test images, uint8 [N, H, W, 3], their labels, int64 [N], and the names of the classes."""
+    """The test images that a set is made of.
 
-    images_u8: np.ndarray
+    Args:
+        images_u8: uint8 [N, H, W, 3].
+        labels: int64 [N].
+        class_names: Label k is class_names[k].
+        indices: int64 [N], their rows among all test images, which key their corruptions; None means 0..N - 1.
+        subset: How they were chosen, for the manifest; see `Subset.record`.
+    """
+
+    images_u8: Images
     labels: np.ndarray
     class_names: tuple[str, ...]
+    indices: np.ndarray | None = None
+    subset: Mapping[str, Any] = MappingProxyType({})
 
 
-def make_corrupted_set(config: CorruptConfig, announce: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+def make_corrupted_set(
+    config: CorruptConfig, announce: Callable[[str], None] = lambda line: None, source: SourceImages | None = None
+) -> dict[str, Any]:
     """Make the -C set `config.out`: <corruption>.npy, labels.npy and manifest.json, in the published layout.
 
     <corruption>.npy is uint8 [5*N, H, W, 3]; rows (s-1)*N..s*N-1 are severity s, in the test images' order. labels.npy
@@ -64,17 +82,20 @@ def make_corrupted_set(config: CorruptConfig, announce: Callable[[str], None] = 
     Args:
         config: What to make.
         announce: Called with a line of text at the start and after each corruption.
+        source: The test images; None reads those that `config` names.
 
     Returns:
         The manifest.
 
     Raises:
-        InputError: `out` is taken or cannot be written, the disk is too small, or the images cannot be read or
-            corrupted.
+        InputError: `out` is taken, is being made by another process or cannot be written, the disk is too small, or the
+            images cannot be read or corrupted.
     """
     out = Path(os.path.realpath(config.out))  # resolve() would raise for a loop of links, which has its own message
+    remove_leftovers(out)
     _check_out_is_free(out)
-    source = load_source_images(config)
+    source = source or load_source_images(config)
+    source = source._replace(images_u8=np.asarray(source.images_u8))  # decoded once, not for each corruption
     names = CORRUPTION_SETS[config.corruption_set]
     needed = len(names) * (len(_npy_header(_file_shape(source))) + len(SEVERITIES) * source.images_u8.nbytes)
     needed += len(_labels_npy(source)) + _MANIFEST_BYTES
@@ -83,9 +104,9 @@ def make_corrupted_set(config: CorruptConfig, announce: Callable[[str], None] = 
     for name in names:  # a corruption that cannot be made (no frost pictures, say) fails now, not after an hour
         corrupt(source.images_u8[:1], name, SEVERITIES[0], seed=config.seed)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        _check_disk(out, needed)
-        with replace_folder(out, overwrite=False) as folder:
+        make_folder(out.parent)
+        with _only_maker(out), replace_folder(out, overwrite=False) as folder:
+            _check_disk(out, needed)
             files = _write_corruptions(folder, source, names, config.seed, announce)
             files["labels.npy"] = _write_file(folder / "labels.npy", [_labels_npy(source)])
             manifest = _manifest(config, source, files)
@@ -99,26 +120,35 @@ def make_corrupted_set(config: CorruptConfig, announce: Callable[[str], None] = 
 
 
 def load_source_images(config: CorruptConfig) -> SourceImages:
-    """The first `num_images` test images of `config.dataset`.
+    """`num_images` test images of `config.dataset`: the first ones, of a folder drawn evenly over the classes.
 
     Raises:
         InputError: They cannot be read, or there are fewer.
     """
     check(config.dataset is not None, "dataset", None, f"one of {', '.join(DATASETS)}")
     if config.dataset == "folder":
-        sizes = {"image_size": config.image_size, "resize_px": config.resize_px}
-        source = SourceImages(*load_folder_images(config.data_dir, num_images=config.num_images, **sizes))
+        images_u8, class_names = open_test_images(config.data_dir, config.image_size, config.resize_px)
+        labels = images_u8.files.labels
     else:
         try:
             image_set = load_images(config.dataset, config.data_dir or Path(), config.download)
         except InputError as error:  # its message uses the trainer's names of these options
             message = str(error).replace("data.dir", "data_dir").replace("data.download", "download")
             raise InputError(message.replace("data.name", "dataset")) from error
-        source = SourceImages(image_set.test_images_u8, image_set.test_labels, image_set.class_names)
-    total = len(source.labels)
+        images_u8, labels, class_names = image_set.test_images_u8, image_set.test_labels, image_set.class_names
+    total = len(labels)
     check(config.num_images <= total, "num_images", config.num_images, f"0..{total}, the test images there are")
-    num_images = config.num_images or total
-    return SourceImages(source.images_u8[:num_images], source.labels[:num_images], source.class_names)
+    return choose_images(images_u8, labels, class_names, subset_of(config.dataset, config.seed), config.num_images)
+
+
+def choose_images(
+    images_u8: Images, labels: np.ndarray, class_names: tuple[str, ...], subset: Subset, num_images: int
+) -> SourceImages:
+    """`num_images` of a data set's test images as `subset` chooses them; 0 means all."""
+    rows = subset.rows(labels, num_images)
+    chosen = labels[rows]
+    indices = np.arange(len(labels))[rows]
+    return SourceImages(images_u8[rows], chosen, class_names, indices, subset.record(len(chosen), len(labels)))
 
 
 def verify_corrupted_set(config: CorruptConfig) -> list[str]:
@@ -141,11 +171,9 @@ def verify_corrupted_set(config: CorruptConfig) -> list[str]:
     if config.dataset not in (None, made_of):
         return [*faults, f"{config.out}: made of {made_of}; --dataset says {config.dataset}."]
     side = manifest["image_shape"][0] if made_of == "folder" else None
-    images_u8, labels, _ = load_source_images(
-        dataclasses.replace(config, dataset=made_of, image_size=side, num_images=0)
-    )
+    source = load_source_images(dataclasses.replace(config, dataset=made_of, image_size=side, num_images=0))
     try:
-        check_source(config.out, images_u8, labels)
+        check_source(config.out, source.images_u8, source.labels)
     except InputError as error:
         faults.append(str(error))
     return faults
@@ -167,15 +195,25 @@ def _check_out_is_free(out: Path) -> None:
         )
 
 
+@contextmanager
+def _only_maker(out: Path) -> Iterator[None]:
+    """Keep other processes from making `out` meanwhile."""
+
+    def refuse() -> None:
+        raise InputError(f"out: {out} is being made by another process; wait for it, or give another --out.")
+
+    with waiting_lock(out.with_name(f".{out.name}.lock"), refuse):
+        _check_out_is_free(out)  # another process may have made it since this one looked
+        yield
+
+
 def _check_disk(out: Path, needed: int) -> None:
     free = shutil.disk_usage(out.parent).free
     if free >= needed:
         return
-    left = sorted(path.name for path in out.parent.iterdir() if path.name.startswith(f"{out.name}.partial-"))
-    hint = f" Left by a killed run, or being made by another: {', '.join(left)}." if left else ""
     raise InputError(
         f"out: {out.parent} has {free:,} bytes free; the set needs {needed:,}. Make room, give another --out or fewer"
-        f" --num_images.{hint}"
+        " --num_images."
     )
 
 
@@ -185,7 +223,7 @@ def _write_corruptions(
     """Write <corruption>.npy for each name; returns the manifest's entry of each file, by file name."""
     shape, chunks = _file_shape(source), _chunks(source.images_u8)
     header, files = _npy_header(shape), {}
-    with progress_bar() as bar, closing(_corrupt_ahead(source.images_u8, chunks, names, seed)) as corrupted:
+    with progress_bar() as bar, closing(_corrupt_ahead(source, chunks, names, seed)) as corrupted:
         task = bar.add_task("images", total=len(names) * shape[0], status="")
         for name in names:
             start = time.perf_counter()
@@ -201,13 +239,14 @@ def _chunks(images_u8: np.ndarray) -> list[slice]:
     return [slice(first, min(first + size, len(images_u8))) for first in range(0, len(images_u8), size)]
 
 
-def _corrupt_ahead(images_u8: np.ndarray, chunks: list[slice], names: Iterable[str], seed: int) -> Iterator[np.ndarray]:
+def _corrupt_ahead(source: SourceImages, chunks: list[slice], names: Iterable[str], seed: int) -> Iterator[np.ndarray]:
     """The set's rows in order, chunk by chunk, uint8 [n, H, W, 3]; a thread makes them while earlier ones are written.
 
     Closing the iterator stops the thread.
     """
+    indices = np.arange(len(source.labels)) if source.indices is None else source.indices
     calls = (
-        partial(corrupt, images_u8[chunk], name, severity, seed=seed, indices=np.arange(chunk.start, chunk.stop))
+        partial(corrupt, source.images_u8[chunk], name, severity, seed=seed, indices=indices[chunk])
         for name in names
         for severity in SEVERITIES
         for chunk in chunks
@@ -255,6 +294,7 @@ def _manifest(config: CorruptConfig, source: SourceImages, files: dict[str, dict
         "corruption_set": config.corruption_set,
         "corruptions": list(CORRUPTION_SETS[config.corruption_set]),
         "class_names": list(source.class_names),
+        "subset": dict(source.subset),
         "source": source_digests(source.images_u8, source.labels),
         # JPEG's pixels depend on the library that Pillow was built with.
         "environment": environment(torch.device("cpu")) | {"libjpeg_turbo": features.version("libjpeg_turbo")},

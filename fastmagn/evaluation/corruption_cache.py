@@ -1,21 +1,36 @@
 """The -C sets that `eval.cache_dir` keeps, so that later evaluations of the same images read them."""
 
 import dataclasses
+import hashlib
+from pathlib import Path
+
+import numpy as np
 
 from fastmagn import __version__
 from fastmagn.config.schema import Config, EvalConfig
+from fastmagn.data.corrupted.npy import MANIFEST
 from fastmagn.data.files.decoding import resize_px
+from fastmagn.data.image_set import ImageSet
+from fastmagn.errors import InputError
 from fastmagn.evaluation.corrupt_config import CorruptConfig
-from fastmagn.evaluation.corrupted_set import make_corrupted_set
+from fastmagn.evaluation.corrupted_set import SourceImages, choose_images, make_corrupted_set
+from fastmagn.evaluation.subset import subset_of
 from fastmagn.machine.console import console
 from fastmagn.machine.processes import World
+from fastmagn.machine.waiting_lock import waiting_lock
 
 
-def use_cache(config: Config, world: World) -> EvalConfig:
+def use_cache(config: Config, world: World, image_set: ImageSet) -> EvalConfig:
     """The eval section of `config`, with `corrupted_dir` set to the -C set in `cache_dir`.
 
-    Rank 0 makes a missing set, and the other processes wait for it. Without a `cache_dir`, or with a
-    `corrupted_dir` already given, the section is returned unchanged.
+    The set's name has a digest of the test images, so that other images of the same number and size get a set of their
+    own. Rank 0 makes a missing set, and the other processes wait for it. So do other runs: the first one makes the set.
+    Without a `cache_dir`, or with a `corrupted_dir` already given, the section is returned unchanged.
+
+    Args:
+        config: The configuration of the evaluation.
+        world: torchrun's processes.
+        image_set: The images that will be measured.
     """
     section, data = config.eval, config.data
     if section.cache_dir is None or section.corrupted_dir is not None:
@@ -23,20 +38,63 @@ def use_cache(config: Config, world: World) -> EvalConfig:
     is_folder = data.name == "folder"
     size = f"{data.image_size}" if is_folder else ""
     images = f"n{section.num_images}" if section.num_images else "all"
-    name = f"{data.name}{size}-{section.corruption_set}-{images}-seed{section.corruption_seed}-fastmagn{__version__}"
-    folder = section.cache_dir / name
-    if world.rank == 0 and not folder.exists():
+    settings = f"{section.corruption_set}-{images}-seed{section.corruption_seed}"
+    digest = world.gather(_digest(config, image_set) if world.rank == 0 else None)[0]
+    folder = section.cache_dir / f"{data.name}{size}-{digest}-{settings}-fastmagn{__version__}"
+    if world.rank == 0 and not _is_there(folder):
+        subset = subset_of(data.name, section.corruption_seed)
+        source = choose_images(
+            *(image_set.test_images_u8, image_set.test_labels, image_set.class_names), subset, section.num_images
+        )
         wanted = CorruptConfig(
             out=folder,
             dataset=data.name,
             data_dir=data.dir,
-            download=data.download,
             num_images=section.num_images,
             seed=section.corruption_seed,
             corruption_set=section.corruption_set,
             image_size=data.image_size if is_folder else None,
             resize_px=resize_px(data) if is_folder else 0,
         )
-        make_corrupted_set(wanted, announce=console.print)
+        _make_once(wanted, source)
     world.gather(None)
     return dataclasses.replace(section, corrupted_dir=folder)
+
+
+def _make_once(wanted: CorruptConfig, source: SourceImages) -> None:
+    """Make the set, unless another run does; then wait for it."""
+    folder = wanted.out
+
+    def tell() -> None:
+        console.print(f"waiting for another run, which makes {folder}", soft_wrap=True, markup=False)
+
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"eval.cache_dir: {folder.parent} cannot be made ({error.strerror}); give another folder."
+        ) from error
+    with waiting_lock(folder.with_name(f".{folder.name}.cache-lock"), tell):
+        if _is_there(folder):
+            return
+        try:
+            make_corrupted_set(wanted, console.print, source)
+        except InputError:
+            if not _is_there(folder):  # where files cannot be locked, another run may have been faster
+                raise
+
+
+def _is_there(folder: Path) -> bool:
+    return (folder / MANIFEST).exists()
+
+
+def _digest(config: Config, image_set: ImageSet) -> str:
+    """16 hex digits that tell the test images, their labels and how they are cut out from others."""
+    images_u8, data = image_set.test_images_u8, config.data
+    digest = hashlib.sha256(repr((images_u8.shape, image_set.class_names)).encode())
+    if isinstance(images_u8, np.ndarray):
+        digest.update(images_u8)
+    else:
+        digest.update(f"{images_u8.fingerprint} {data.image_size} {resize_px(data)}".encode())
+    digest.update(image_set.test_labels)
+    return digest.hexdigest()[:16]

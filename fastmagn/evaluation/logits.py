@@ -7,6 +7,7 @@
 Shape letters: M images, K classes.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -35,7 +36,7 @@ class LogitsWriter:
         """Keep a cell's logits, float32 [M, K]. The severities of a corruption come in order, 1 to 5; `clean` has 0."""
         self._severities.append(logits)
         if name == "clean" or severity == SEVERITIES[-1]:
-            np.save(self._folder / f"{name}.npy", np.stack(self._severities))
+            _save(self._folder / f"{name}.npy", np.stack(self._severities))
             self._severities.clear()
 
     def discard(self) -> None:
@@ -47,18 +48,26 @@ class LogitsWriter:
 def write_logits(folder: Path, labels: np.ndarray) -> Iterator[LogitsWriter]:
     """Write a logits folder, which appears when the block ends and replaces an older one.
 
-    If the block fails or discards it, nothing is left of it, and an older folder stays.
+    If the block fails or discards it, nothing is left of it, and an older folder stays. The files are flushed to disk:
+    results.json, which is written later, must not outlive them in a power cut.
 
     Args:
         folder: The folder.
         labels: int64 [M].
     """
     with suppress(_Discarded), replace_folder(folder) as partial:
-        np.save(partial / "labels.npy", labels)
+        _save(partial / "labels.npy", labels)
         writer = LogitsWriter(partial)
         yield writer
         if writer.is_discarded:
             raise _Discarded
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with path.open("wb") as file:
+        np.save(file, array)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_logits(folder: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:

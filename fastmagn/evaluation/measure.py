@@ -23,7 +23,7 @@ from fastmagn.evaluation.metrics.accuracy import alexnet_normalised_error
 from fastmagn.evaluation.metrics.predictions import Predictions, concatenate, measure_logits, stack
 from fastmagn.evaluation.metrics.summary import not_finite, summarise
 from fastmagn.evaluation.subset import FIRST, Subset
-from fastmagn.machine.console import console, progress_bar
+from fastmagn.machine.console import console, progress_bar, warn
 from fastmagn.machine.hardware import precision
 from fastmagn.machine.processes import World
 from fastmagn.models import evaluation_mode
@@ -107,10 +107,11 @@ def evaluate(
         callback: Called after each cell.
 
     Returns:
-        The measured part of results.json, see `metrics.summary.summarise`, and `subset`. With a -C set of image files of 1000 classes
-        (ImageNet-C) also `mce_alexnet`, None if one of its 15 corruptions is not measured. An image file that cannot be
-        decoded is left out of its corruption, at all severities, with a warning. An accuracy is None if some of its
-        logits are NaN or infinite, and so is every mean that needs it; a warning counts these images.
+        The measured part of results.json, see `metrics.summary.summarise`, and `subset`. With a -C set of image files
+        of 1000 classes (ImageNet-C) also `mce_alexnet`, None if one of its 15 corruptions is not measured. An image
+        file that cannot be decoded is left out of its corruption, at all severities, with a warning. An accuracy is
+        None if some of its logits are NaN or infinite, and so is every mean that needs it; a warning counts these
+        images.
 
     Raises:
         InputError: There are fewer images than `eval.num_images` or than processes; the -C set in `eval.corrupted_dir`
@@ -265,10 +266,9 @@ def _warn_of_not_finite(clean: Predictions, corrupted: dict[str, Predictions]) -
             counts[f"{name} at severity {severity}"] = int(row.sum())
     found = [f"{name} ({count} images)" for name, count in counts.items() if count]
     if found:
-        console.print(
-            f"warning: logits are not finite for {some(found, shown=5)}. Their accuracies, and every mean that"
-            " needs them, are null in the results.",
-            markup=False,
+        warn(
+            f"logits are not finite for {some(found, shown=5)}. Their accuracies, and every mean that needs them, are"
+            " null in the results."
         )
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from fastmagn.config.schema import EvalConfig
 from fastmagn.corruptions import CORRUPTION_SETS
 from fastmagn.corruptions.corrupting import check_images, one_integer_each
-from fastmagn.errors import InputError, check, some
+from fastmagn.errors import InputError, check, is_integer, some
 from fastmagn.evaluation.anyones_model import LogitsOf, place, probe
 from fastmagn.evaluation.measure import MeasuredCell, evaluate
 from fastmagn.evaluation.subset import Subset
@@ -40,8 +40,8 @@ def evaluate_robustness(
     """Accuracy of a PyTorch classifier on clean and corrupted images, mCA, and calibration.
 
     The model is measured in evaluation mode and left in the mode it was in. The images are corrupted on the fly, the
-    same way each time, unless a made or published -C set is given. Two images are tried first, so that a model or labels
-    that cannot be measured are refused at once.
+    same way each time, unless a made or published -C set is given. Two images are tried first, so that a model or
+    labels that cannot be measured are refused at once.
 
     >>> import torch
     >>> from fastmagn import evaluate_robustness
@@ -52,10 +52,11 @@ def evaluate_robustness(
     (4, ['c15', 'c18', 'c19'], 5)
 
     Args:
-        model: A module, or any function. It takes images [B, 3, H, W] in [0, 1], or what `preprocess` makes of them, in
-            the dtype of its parameters (float32 if it has none). It returns logits [B, K] or [B, K, 1, 1], K at least
-            2; or a dictionary or an object (dataclass, ModelOutput) with `logits`; or a tuple or list, whose first
-            tensor of two or more dimensions counts. Logits are measured in float32.
+        model: A module, or any function (put a module that it calls in evaluation mode first). It takes images
+            [B, 3, H, W] in [0, 1], or what `preprocess` makes of them, in the dtype of its parameters (float32 if it
+            has none). It returns logits [B, K] or [B, K, 1, 1], K at least 2; or a dictionary or an object (dataclass,
+            ModelOutput) with `logits`; or a tuple or list, whose first tensor of two or more dimensions counts. Logits
+            are measured in float32.
         images_u8: Test images, uint8 [N, H, W, 3], RGB, H and W at least 8 px: an array, a tensor, or a list of images.
         labels: N integers in 0..K-1: an array, a tensor or a list.
         corruption_set: c15 (the usual benchmark's), c18 (without gaussian_noise), c19 (all).
@@ -88,13 +89,17 @@ def evaluate_robustness(
     labels = _as_labels(labels, len(images_u8))
     check(corruption_set in CORRUPTION_SETS, "corruption_set", corruption_set, f"one of {', '.join(CORRUPTION_SETS)}")
     check(subset in ("by class", "first"), "subset", subset, "'by class' or 'first'")
+    for field, value in (("num_images", num_images), ("num_bins", num_bins), ("batch_size", batch_size)):
+        check(is_integer(value), field, value, "an integer")
+    for field, function in (("preprocess", preprocess), ("callback", callback)):
+        check(function is None or callable(function), field, function, "a function, or None")
     check(0 <= num_images <= len(labels), "num_images", num_images, f"0..{len(labels)}, the images there are")
     config = EvalConfig(
         corruption_set=corruption_set,
         corrupted_dir=None if corrupted_dir is None else Path(corrupted_dir),
-        num_images=num_images,
-        num_bins=num_bins,
-        batch_size=batch_size,
+        num_images=int(num_images),
+        num_bins=int(num_bins),
+        batch_size=int(batch_size),
     )
     here, dtype = place(model, device)
     measured = LogitsOf(model, preprocess, dtype)

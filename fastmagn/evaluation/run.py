@@ -17,6 +17,7 @@ from fastmagn.evaluation.measure import evaluate, predict
 from fastmagn.evaluation.metrics.predictions import concatenate
 from fastmagn.evaluation.other_images import MeasuredTwice, find_images, measure_images, summarise_images
 from fastmagn.evaluation.shown import print_images
+from fastmagn.evaluation.subset import subset_of
 from fastmagn.evaluation.trained import load_run
 from fastmagn.machine.environment import environment
 from fastmagn.machine.hardware import settle_hardware
@@ -43,12 +44,13 @@ def evaluate_model(
         model,
         image_set.test_images_u8,
         image_set.test_labels,
-        use_cache(config, world),
+        use_cache(config, world, image_set),
         device=device,
         amp=config.train.amp,
         logits_dir=run_dir / LOGITS if config.eval.save_logits else None,
         world=world,
         class_names=image_set.class_names,
+        subset=subset_of(config.data.name, config.eval.corruption_seed),
     )
 
 
@@ -69,7 +71,7 @@ def evaluate_images(run_dir: Path, config: Config, folder: Path, classes: Path |
 
     Args:
         run_dir: The run.
-        config: Its configuration. `eval.num_images` is ignored: the first images would all be of a few classes.
+        config: Its configuration. `eval.num_images` is ignored: all images are measured.
         folder: The folder.
         classes: A file that names the run's class of each class folder; None if the folders are named like the classes.
 

@@ -17,19 +17,24 @@ def print_results(results: dict[str, Any], title: str) -> None:
         table.add_column(str(severity), justify="right")
     table.add_column("mean", justify="right")
     for name, accuracies in results["corruption_accuracy"].items():
-        mean = sum(accuracies) / len(accuracies)
-        table.add_row(name, *(f"{100 * accuracy:.1f}" for accuracy in (*accuracies, mean)))
+        mean = None if None in accuracies else sum(accuracies) / len(accuracies)
+        table.add_row(name, *(percent(accuracy, 1) for accuracy in (*accuracies, mean)))
     console.print(table)
     rms = results["rms_calibration_error"]
     mca = "  ".join(f"{name} {100 * value:.2f}" for name, value in results["mca"].items() if value is not None)
-    console.print(f"clean accuracy {100 * results['clean_accuracy']:.2f} %")
+    console.print(f"clean accuracy {percent(results['clean_accuracy'])} %")
     console.print(f"mCA {mca} %")
     if results.get("mce_alexnet") is not None:
         console.print(f"mCE normalised by AlexNet's {100 * results['mce_alexnet']:.2f} %")
     console.print(
-        f"RMS calibration error: clean {100 * rms['clean']:.2f} %, corrupt ({rms['corruption_set']}) "
-        f"{100 * rms['corrupt']:.2f} %"
+        f"RMS calibration error: clean {percent(rms['clean'])} %, corrupt ({rms['corruption_set']}) "
+        f"{percent(rms['corrupt'])} %"
     )
+
+
+def percent(fraction: float | None, digits: int = 2) -> str:
+    """A fraction in per cent; `-` for None, which stands where logits were not finite."""
+    return "-" if fraction is None else f"{100 * fraction:.{digits}f}"
 
 
 def print_images(folder: str, entry: Mapping[str, Any], num_all_classes: int) -> None:

@@ -4,7 +4,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from fastmagn.data.subset import even_subset
+from fastmagn.data.subset import BY_CLASS, even_subset
 
 
 class Subset(NamedTuple):
@@ -39,3 +39,8 @@ class Subset(NamedTuple):
 
 
 FIRST = Subset()
+
+
+def subset_of(data_name: str, seed: int) -> Subset:
+    """How some of a data set's test images are chosen: a folder's are sorted by class, others are in random order."""
+    return Subset(BY_CLASS, seed) if data_name == "folder" else FIRST

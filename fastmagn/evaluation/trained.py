@@ -10,11 +10,13 @@ from torch import nn
 
 from fastmagn.config.schema import Config
 from fastmagn.data import ImageSet, load_data
+from fastmagn.errors import InputError
 from fastmagn.methods.test_time import model_for_test
 from fastmagn.models import Normalised, build_model
+from fastmagn.models.shapes import fits
 from fastmagn.runs.checkpoint import load_model, read_checkpoint
 from fastmagn.runs.paths import RESULTS, last_checkpoint
-from fastmagn.runs.reading import damaged, read_config, read_results
+from fastmagn.runs.reading import check_results, read_config, read_results
 
 MEASURES = ("num_images", "clean_accuracy", "mca", "rms_calibration_error")
 
@@ -69,10 +71,11 @@ def load_run(
     class_names, image_size = _classes(results, config, image_set)
     path = last_checkpoint(run_dir)
     state = read_checkpoint(path, device or torch.device("cpu"))
+    options = {"num_classes": len(class_names), "image_size": image_size, "weight_names": state["model"].keys()}
+    if not fits(state["model"], config.model.name, **options):
+        raise InputError(f"{path}: its weights do not fit this model; check model.name and data.name.")
     # The checkpoint holds mean and standard deviation.
-    network = build_model(
-        config.model.name, num_classes=len(class_names), mean=(0.0,) * 3, std=(1.0,) * 3, image_size=image_size
-    )
+    network = build_model(config.model.name, mean=(0.0,) * 3, std=(1.0,) * 3, **options)
     if device is not None:
         network.to(device, memory_format=torch.channels_last)
     load_model(state, network, path, config.eval.weights)
@@ -93,9 +96,7 @@ def _read_results(run_dir: Path) -> dict[str, Any] | None:
         results = read_results(file)
     except FileNotFoundError:
         return None
-    missing = [name for name in (*MEASURES, "config") if name not in results]
-    if missing or not isinstance(results["config"], dict):
-        raise damaged(file, f"it lacks {', '.join(missing)}" if missing else "its config is not an object")
+    check_results(results, file)
     return results
 
 
@@ -111,5 +112,5 @@ def _classes(
 
 def _measures(results: dict[str, Any], config: Config) -> bool:
     """Whether the results are those of the weights and the ensemble that `config` names."""
-    measured = results["config"].get("eval", {})
+    measured = results["config"]["eval"]
     return all(measured.get(name) == getattr(config.eval, name) for name in ("weights", "test_time_flip", "rse_draws"))

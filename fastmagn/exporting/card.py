@@ -6,6 +6,7 @@ import yaml
 
 from fastmagn.config.text import plain
 from fastmagn.corruptions import CORRUPTION_SETS
+from fastmagn.evaluation.shown import percent
 from fastmagn.evaluation.trained import Trained
 from fastmagn.exporting.info import model_info
 
@@ -90,8 +91,8 @@ def _numbers(results: dict[str, Any] | None) -> str:
     rows += [(f"mCA {name}", value) for name, value in results["mca"].items() if value is not None]
     rows += [("RMS calibration error, clean", rms["clean"])]
     rows += [(f"RMS calibration error, corrupt ({measured})", rms["corrupt"])]
-    rows += [(f"ECE, {name}", calibration[name]["ece"]) for name in ("clean", "corrupt") if name in calibration]
-    table = "\n".join(f"| {name} | {100 * value:.2f} % |" for name, value in rows)
+    rows += [(f"ECE, {name}", calibration[name].get("ece")) for name in ("clean", "corrupt") if name in calibration]
+    table = "\n".join(f"| {name} | {percent(value)} % |" for name, value in rows if value is not None)
     return (
         f"On {results['num_images']:,} test images; mCA is the mean accuracy over a set's corruptions and severities; "
         f"calibration with {rms['num_bins']} bins ({rms['binning']}, {rms['pooling']}).\n\n"
@@ -106,8 +107,8 @@ def _training(trained: Trained) -> str:
     settings["data"] = {name: value for name, value in config["data"].items() if name not in _PATHS}
     results = trained.results or {}
     duration = ""
-    if "train_s" in results:
-        machine = results["environment"]
+    if "train_s" in results and "steps" in results:
+        machine = {name: results.get("environment", {}).get(name, "unknown") for name in ("device", "cpu", "torch")}
         duration = (
             f"\n\n{results['steps']:,} steps in {results['train_s']:,.0f} s on {machine['device']} ({machine['cpu']}), "
             f"torch {machine['torch']}."

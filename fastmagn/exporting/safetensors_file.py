@@ -14,6 +14,7 @@ from fastmagn.machine.files import replace_file
 from fastmagn.methods.rse import NoiseEnsemble
 from fastmagn.methods.test_time import MirrorEnsemble
 from fastmagn.models import build_model
+from fastmagn.models.shapes import fits
 
 _NOISES = "noises"
 
@@ -60,15 +61,15 @@ def read_safetensors(path: Path) -> tuple[nn.Module, ModelInfo]:
 
 def _model(tensors: dict[str, Tensor], info: ModelInfo, file: str) -> nn.Module:
     noises = tensors.pop(_NOISES, None)
-    model = build_model(
-        info.network, num_classes=info.num_classes, mean=info.mean, std=info.std, image_size=info.image_size
-    )
+    options = {"num_classes": info.num_classes, "image_size": info.image_size, "weight_names": tensors.keys()}
+    unfit = f"{file}: its weights do not fit its network, {info.network}; export the run again."
+    if not fits(tensors, info.network, **options):
+        raise InputError(unfit)
+    model = build_model(info.network, mean=info.mean, std=info.std, **options)
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
-        raise InputError(
-            f"{file}: its weights do not fit its network, {info.network}; export the run again."
-        ) from error
+        raise InputError(unfit) from error
     if (info.noise_draws, *info.image_size) != ((0, *info.image_size) if noises is None else _form(noises)):
         raise InputError(f"{file}: its noises are not the {info.noise_draws} that its metadata name; export it again.")
     ensemble = model if noises is None else NoiseEnsemble(model, noises)

@@ -28,7 +28,7 @@ def run_command(main: Callable[[list[str]], int]) -> None:
     except OSError as error:
         if error.filename is None:
             raise
-        print(f"error: {printable(str(error.filename))}: {error.strerror}", file=sys.stderr)
+        print(f"error: {printable(str(error.filename))}: {error.strerror or error}", file=sys.stderr)
         status = EXIT_INPUT_ERROR
     except Interrupted as interrupted:
         print(f"interrupted by {interrupted}", file=sys.stderr)
@@ -43,7 +43,8 @@ def warnings_in_one_line() -> Iterator[None]:
     """Print each warning as a line on stderr, `warning: …`, without the class and the line of code it came from.
 
     Pillow's warnings and log are silenced: they are about palettes and broken EXIF fields of images that can be read,
-    and the files that cannot be read are counted by our own warnings.
+    and the files that cannot be read are counted by our own warnings. So are FutureWarnings, which tell programmers
+    what a library's next version will change.
     """
 
     def show(message: Warning | str, *_: object) -> None:
@@ -54,6 +55,7 @@ def warnings_in_one_line() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.showwarning = show
         warnings.filterwarnings("ignore", module=r"PIL\.")
+        warnings.simplefilter("ignore", FutureWarning)
         log.handlers = [logging.NullHandler()]
         log.propagate = False
         try:

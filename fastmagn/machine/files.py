@@ -3,32 +3,32 @@
 import errno
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from fastmagn.machine.leftovers import hold, names_locked, old_path, partial_path, remove_leftovers
+
 DISK_FAILURES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE}
-
-
-def partial_path(path: Path) -> Path:
-    """A free name beside `path` for what is being written: NAME.partial-PID-HEX."""
-    return _beside(path, "partial")
 
 
 @contextmanager
 def replace_file(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file beside `path`, to write and read. On success it is flushed and renamed to `path`, else removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = partial_path(path)
+    """Open a file beside `path`, to write and read. On success it is flushed and renamed to `path`, else removed.
+
+    What dead processes left beside `path` is removed.
+    """
+    make_folder(path.parent)
+    remove_leftovers(path)
+    partial, file = _open_partial(path)
     try:
-        with partial.open("w+b") as file:
+        with _failures_named(path), file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
+            os.replace(partial, path)
         sync_folder(path.parent)
     finally:
         partial.unlink(missing_ok=True)
@@ -38,7 +38,8 @@ def replace_file(path: Path) -> Iterator[IO[bytes]]:
 def replace_folder(path: Path, overwrite: bool = True) -> Iterator[Path]:
     """Make an empty folder beside `path`, to be filled; on success it is renamed to `path`, else removed.
 
-    A reader sees the old folder or the new one, or none for an instant. The caller flushes the files.
+    A reader sees the old folder or the new one, or none for an instant. Of several processes that do this at once, the
+    last one's folder stays. The caller flushes the files (`replace_file` does). What dead processes left is removed.
 
     Args:
         path: The folder; links are followed.
@@ -48,21 +49,68 @@ def replace_folder(path: Path, overwrite: bool = True) -> Iterator[Path]:
         OSError: `path` is taken, or the disk fails; what was at `path` is still there.
     """
     path = Path(os.path.realpath(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial, old = partial_path(path), _beside(path, "old")
-    partial.mkdir()
+    make_folder(path.parent)
+    remove_leftovers(path)
+    partial, descriptor = _make_partial(path)
+    old = old_path(path)
     try:
-        yield partial
+        with _failures_named(path):
+            yield partial
         sync_folder(partial)
-        if overwrite and path.is_dir():
-            os.rename(path, old)
-        os.rename(partial, path)
+        with names_locked(path.parent):
+            try:
+                if overwrite and path.is_dir():
+                    os.rename(path, old)
+                os.rename(partial, path)
+            finally:
+                if old.exists() and not path.exists():
+                    os.rename(old, path)
         sync_folder(path.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-        if old.exists() and not path.exists():
-            os.rename(old, path)
         shutil.rmtree(old, ignore_errors=True)
+        os.close(descriptor)
+
+
+@contextmanager
+def _failures_named(path: Path) -> Iterator[None]:
+    """Tell a failure of the disk what was being written: write and fsync do not know the name."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and (error.errno is None or error.errno in DISK_FAILURES):
+            error.filename = str(path)
+        raise
+
+
+def _open_partial(path: Path) -> tuple[Path, IO[bytes]]:
+    while True:
+        partial = partial_path(path)
+        file = partial.open("x+b")
+        if hold(partial, file.fileno()):
+            return partial, file
+        file.close()
+
+
+def _make_partial(path: Path) -> tuple[Path, int]:
+    while True:
+        partial = partial_path(path)
+        partial.mkdir()
+        with suppress(FileNotFoundError):
+            descriptor = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
+            if hold(partial, descriptor):
+                return partial, descriptor
+            os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents, each of which survives a power cut. It may be there already."""
+    if folder.is_dir():
+        return
+    if not folder.parent.exists():
+        make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:
@@ -75,10 +123,15 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace the file `path` with `content`."""
+    with replace_file(path) as file:
+        file.write(content)
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace the file `path` with `text`, UTF-8."""
-    with replace_file(path) as file:
-        file.write(text.encode())
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -99,12 +152,6 @@ def os_error_behind(error: BaseException) -> BaseException:
     while cause is not None and not isinstance(cause, OSError | KeyboardInterrupt):
         cause = cause.__cause__ or cause.__context__
     return error if cause is None else cause
-
-
-def _beside(path: Path, what: str) -> Path:
-    """A free name beside `path`."""
-    # The process id alone would not do: every container has a process 1.
-    return path.with_name(f"{path.name}.{what}-{os.getpid()}-{secrets.token_hex(3)}")
 
 
 def _mb(num_bytes: int) -> str:

@@ -101,7 +101,7 @@ def lost_output() -> OSError | None:
 
 
 def _open_missing_descriptors() -> None:
-    """Open the null device in place of closed standard streams: a checkpoint opened as number 2 would get the errors."""
+    """Open the null device in place of closed standard streams: a file that got number 2 would get the errors."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)

@@ -2,8 +2,9 @@
 
 import errno
 import fcntl
+import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -11,36 +12,57 @@ _HELD = {errno.EACCES, errno.EAGAIN}
 
 
 @contextmanager
-def waiting_lock(path: Path, tell: Callable[[], None] = lambda: None) -> Iterator[None]:
+def waiting_lock(path: Path, when_held: Callable[[], None] = lambda: None) -> Iterator[bool]:
     """Hold the lock file `path` in the block, after waiting for as long as another process holds it.
 
-    It is a record lock: the kernel releases it when the process exits, however it exits. The file stays. Where it
-    cannot be made or locked (a read-only folder, a file system without locks), the block runs without a lock.
+    It is a record lock: the kernel releases it when the process exits, however it exits. The file is removed at the
+    end. Where it cannot be made or locked (a read-only folder, a file system without locks), the block runs without a
+    lock.
 
     Args:
-        path: The lock file; its folder is made.
-        tell: Called once if another process holds the lock.
+        path: The lock file; its folder exists.
+        when_held: Called if another process holds the lock; it may raise, instead of waiting.
+
+    Yields:
+        Whether the lock is held.
     """
-    file = _locked(path, tell)
+    file = _locked(path, when_held)
     try:
-        yield
+        yield file is not None
     finally:
         if file is not None:
+            with suppress(OSError):
+                path.unlink()  # before the lock is released: whoever waits for it looks at the path again
             file.close()
 
 
-def _locked(path: Path, tell: Callable[[], None]) -> IO[bytes] | None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("ab")
-    except OSError:
-        return None
+def _locked(path: Path, when_held: Callable[[], None]) -> IO[bytes] | None:
+    while True:
+        try:
+            file = path.open("ab")
+        except OSError:
+            return None
+        if not _lock(file, when_held):
+            file.close()
+            return None
+        if _is_at(path, file):
+            return file
+        file.close()  # its holder has removed it
+
+
+def _lock(file: IO[bytes], when_held: Callable[[], None]) -> bool:
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno not in _HELD:
-            file.close()
-            return None
-        tell()
+            return False
+        when_held()
         fcntl.lockf(file, fcntl.LOCK_EX)
-    return file
+    return True
+
+
+def _is_at(path: Path, file: IO[bytes]) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(file.fileno()))
+    except OSError:
+        return False

@@ -1,6 +1,6 @@
 """Builds a network by its name, behind its normalisation."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -10,6 +10,9 @@ from fastmagn.models import LIBRARIES, MODELS
 from fastmagn.models.batchnorm import split_batch_norm
 from fastmagn.models.sync_batchnorm import synchronise_batch_norm
 from fastmagn.registry import resolve
+
+# A name in MODELS -> "module:function"; a function takes the network and the names of its weights.
+WITH_OLDER_FORMS = dict.fromkeys(("densenet121", "densenet121_k12"), "fastmagn.models.densenet:match_older_form")
 
 
 class Normalised(nn.Module):
@@ -39,6 +42,7 @@ def build_model(
     bn_views: str = "joint",
     sync_bn: bool = False,
     image_size: tuple[int, int] = (32, 32),
+    weight_names: Collection[str] = (),
 ) -> Normalised:
     """A network of MODELS, torchvision or timm with weights drawn from `seed`, on the CPU, float32.
 
@@ -54,6 +58,8 @@ def build_model(
         sync_bn: Compute batch statistics over the images of all processes.
         image_size: (H, W) of the images, px. Networks of MODELS take any size from 32x32; others are built for this
             size.
+        weight_names: Names of the weights that the model will be given, as in its state_dict. If an earlier version
+            built another form of the network, they say which form is built.
 
     Raises:
         InputError: The name is unknown; timm is not installed; the network cannot take images of `image_size`; or
@@ -66,6 +72,9 @@ def build_model(
         synchronise_batch_norm(network)
     if bn_views == "per_view":
         split_batch_norm(network, num_views)
+    if name in WITH_OLDER_FORMS:
+        match_older_form = resolve(WITH_OLDER_FORMS, name, "model.name")
+        match_older_form(network, {weight.removeprefix("network.") for weight in weight_names})
     return Normalised(network, mean, std)
 
 

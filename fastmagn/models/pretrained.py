@@ -1,40 +1,36 @@
-"""Loads initial weights from a file: of a fastmagn run, of timm or of torchvision."""
+"""Loads initial weights from a file: of a fastmagn run, of timm or torchvision, or published for CIFAR."""
 
-import pickle
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fastmagn.errors import InputError, one_line, some
+from fastmagn.errors import InputError, some
+from fastmagn.models.by_order import match_by_order
+from fastmagn.models.densenet import match_older_form
+from fastmagn.models.errors import Ambiguous
+from fastmagn.models.weight_files import Weights, read_weights
 
-SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".tar")
-# The keys under which checkpoints keep the weights: fastmagn and torchvision's references use the first; AugMix, timm
-# and most others the second.
-_HOLDERS = ("model", "state_dict")
-# The prefixes that wrappers give names: torch.nn.DataParallel and DistributedDataParallel; torch.compile.
-_WRAPPERS = ("module.", "_orig_mod.")
-_NETWORK = "network."  # the prefix that Normalised gives names
 _REMEDY = "Give weights of this network, or the network's name by --model.name."
 _MAX_NAME_CHARS = 80
-# What the readers raise for damaged files.
-_DAMAGED = (
-    *(OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError),
-    MemoryError,
-)
+
+
+class Loaded(NamedTuple):
+    """What was loaded.
+
+    Args:
+        line: That in one line.
+        new: Names of the tensors that kept their new values: the last layer's, or none.
+    """
+
+    line: str
+    new: list[str]
 
 
 def load_pretrained(network: nn.Module, path: Path, num_classes: int) -> str:
-    """Copy a file's weights into a network; no code in the file is run.
-
-    The names may be those of the network itself, of a whole fastmagn model (`Normalised`, whose mean and standard
-    deviation are not copied) or of a wrapped network (`module.`, `_orig_mod.`). The weights may be stored under `model`
-    or `state_dict`, as in checkpoints. The network's last layer keeps its new weights if the file's has another number
-    of classes, or if the file has none.
+    """Copy a file's weights into a network; no code in the file is run. See `load_weights`.
 
     Args:
         network: A float32 network without `Normalised`; changed in place, and not at all if an error is raised.
@@ -48,8 +44,67 @@ def load_pretrained(network: nn.Module, path: Path, num_classes: int) -> str:
         InputError: The file is missing, damaged or of another kind; a name or a shape does not fit; or a value is not
             finite.
     """
-    given = _network_names(_read_weights(path))
+    field = "model.weights"
+    return load_weights(network, read_weights(path, field), path, num_classes, field).line
+
+
+def load_weights(network: nn.Module, weights: Weights, path: Path, num_classes: int, field: str) -> Loaded:
+    """Copy weights into a network.
+
+    The names may be those of the network itself, of a whole fastmagn model (`Normalised`, whose mean and standard
+    deviation are not copied) or of a wrapped network (`module.`, `_orig_mod.`, `model.`). The weights may be stored
+    under `model`, `state_dict`, `model_state_dict` or `net`, as in checkpoints. The network's last layer keeps its new
+    weights if the file's has another number of classes, or if the file has none. Where no name fits, but all kinds and
+    shapes agree in their order, the order decides (`by_order.match_by_order`).
+
+    Args:
+        network: A float32 network without `Normalised`; changed in place, and not at all if an error is raised.
+        weights: What `read_weights` has read.
+        path: The file, for the messages.
+        num_classes: K of the network.
+        field: The field or option that names the file, for the messages.
+
+    Raises:
+        InputError: A name or a shape does not fit, or a value is not finite.
+    """
+    given = weights.tensors
+    match_older_form(network, given)
     wanted = network.state_dict()
+    how = ""
+    if not all(name in wanted for name in given):
+        ordered = _by_order(given, network, path, field)
+        if ordered is not None:
+            first = next((name for name in zip(given, ordered, strict=False) if name[0] != name[1]), ("", ""))
+            how = f", by their order, as the names differ ({first[0][:_MAX_NAME_CHARS]} is {first[1]} here)"
+            given = ordered
+    new = _check_fit(given, wanted, num_classes, path, field)
+    kept = {name: given[name] for name in wanted if name in given and name not in new}
+    bad = [name for name, value in kept.items() if not _is_usable(value, wanted[name])]
+    if bad:
+        raise InputError(f"{field}: {path} has values that are not finite numbers: {_some(bad)}. Get it again.")
+    network.load_state_dict(kept, strict=False)
+    numbers = sum(value.numel() for value in kept.values())
+    count = f"{len(kept)} of {len(wanted)} tensors, {numbers / 1e6:.2f} M numbers{how}"
+    return Loaded(f"weights from {path}: {count}; new for {num_classes} classes: {', '.join(new) or 'none'}", new)
+
+
+def _by_order(given: Mapping[str, Tensor], network: nn.Module, path: Path, field: str) -> dict[str, Tensor] | None:
+    try:
+        return match_by_order(given, network)
+    except Ambiguous as error:
+        raise InputError(
+            f"{field}: {path} has the shapes of this network under other names, but {error}. {_REMEDY}"
+        ) from error
+
+
+def _check_fit(
+    given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], num_classes: int, path: Path, field: str
+) -> list[str]:
+    """The names of the last layer's tensors if they must stay new.
+
+    Raises:
+        InputError: Anything else does not fit.
+    """
     unknown = [name for name in given if name not in wanted]
     # Files of before PyTorch 0.4.1 do not count batches, and only an average without momentum needs the count.
     missing = [name for name in wanted if name not in given and not name.endswith("num_batches_tracked")]
@@ -62,63 +117,8 @@ def load_pretrained(network: nn.Module, path: Path, num_classes: int) -> str:
     }
     for problem, names in problems.items():
         if names:
-            raise InputError(f"model.weights: {path} {problem}: {_some(names)}. {_REMEDY}")
-    kept = {name: given[name] for name in wanted if name in given and name not in new}
-    bad = [name for name, value in kept.items() if not _is_usable(value, wanted[name])]
-    if bad:
-        raise InputError(f"model.weights: {path} has values that are not finite numbers: {_some(bad)}. Get it again.")
-    network.load_state_dict(kept, strict=False)
-    numbers = sum(value.numel() for value in kept.values())
-    count = f"{len(kept)} of {len(wanted)} tensors, {numbers / 1e6:.2f} M numbers"
-    return f"weights from {path}: {count}; new for {num_classes} classes: {', '.join(new) or 'none'}"
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    """A file's named tensors, on the CPU."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise InputError(f"model.weights: got {path}; expected a file named *{', *'.join(SUFFIXES)}.")
-    if not path.is_file():
-        raise InputError(f"model.weights: {path}: no such file; expected weights of this network.")
-    content = _read_safetensors(path) if path.suffix.lower() == ".safetensors" else _read_torch(path)
-    for holder in _HOLDERS:
-        if isinstance(content, dict) and isinstance(content.get(holder), dict):
-            content = content[holder]
-    tensors = isinstance(content, dict) and all(_is_named_tensor(name, value) for name, value in content.items())
-    if not tensors or not content:
-        raise InputError(f"model.weights: {path} holds no named weights; expected a state_dict of the network.")
-    return content
-
-
-def _read_torch(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (*_DAMAGED, pickle.UnpicklingError, EOFError) as error:
-        reason = f"{type(error).__name__}; nothing in it was run"
-        raise InputError(f"model.weights: {path} cannot be read as a file of torch.save ({reason}).") from error
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (*_DAMAGED, SafetensorError) as error:
-        raise InputError(f"model.weights: {path} cannot be read as safetensors ({one_line(error)}).") from error
-
-
-def _is_named_tensor(name: Any, value: Any) -> bool:
-    return (
-        isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized
-    )
-
-
-def _network_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors under the names that they have in the network itself."""
-    for prefix in (*_WRAPPERS, *_WRAPPERS):
-        if all(name.startswith(prefix) for name in weights):
-            weights = {name.removeprefix(prefix): value for name, value in weights.items()}
-    own = {name for name in weights if name not in ("mean", "std")}
-    if own and all(name.startswith(_NETWORK) for name in own):
-        weights = {name.removeprefix(_NETWORK): weights[name] for name in weights if name in own}
-    return dict(weights)
+            raise InputError(f"{field}: {path} {problem}: {_some(names)}. {_REMEDY}")
+    return new
 
 
 def _classifier(

@@ -4,6 +4,7 @@ import itertools
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from fastmagn import __version__
 from fastmagn.corruptions import CORRUPTION_SETS
 from fastmagn.errors import InputError, printable
 from fastmagn.machine.console import console
-from fastmagn.machine.files import replace_folder, write_json, write_text
+from fastmagn.machine.files import replace_folder, write_bytes, write_json, write_text
+from fastmagn.machine.leftovers import names_locked, remove_leftovers
 from fastmagn.reporting.experiments import Experiment, group_experiments
 from fastmagn.reporting.figure_data import FigureData, make_figures
 from fastmagn.reporting.figures import FIGURE_FORMATS, to_files
@@ -51,6 +53,7 @@ def report_runs(paths: Iterable[Path], out: Path) -> None:
     Raises:
         InputError: No run can be reported, or the folder cannot be written.
     """
+    remove_leftovers(out)
     check_out(out)  # before the work, and again when writing
     report = make_report(paths)
     for warning in report.warnings:
@@ -104,10 +107,9 @@ def write_report(report: Report, out: Path) -> None:
                 for table in data_set.tables:
                     for ending, render in TABLE_FORMATS.items():
                         write_text(folder / "tables" / f"{table.name}.{ending}", render(table))
-                (folder / "figures").mkdir(exist_ok=True)
                 for figure in data_set.figures:
                     for ending, content in to_files(figure).items():
-                        (folder / "figures" / f"{figure.name}.{ending}").write_bytes(content)
+                        write_bytes(folder / "figures" / f"{figure.name}.{ending}", content)
                         if ending == "svg":
                             drawn[figure.name] = content
             write_text(folder / PAGE_FILE, to_page(report.data_sets, report.warnings, drawn, out))
@@ -127,18 +129,17 @@ def check_out(out: Path) -> None:
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"out: {out} is a file; expected a new folder, or one that holds an older report.")
-    present = (
-        {path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir()} if out.exists() else set()
-    )
-    if not present:
-        return
-    try:
+    known: set[str] | None = None
+    with names_locked(out.parent), suppress(OSError, ValueError, KeyError, TypeError):  # another report may appear here
+        present = {path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir()}
+        if not present:
+            return
         known = set(json.loads((out / DATA_FILE).read_text(encoding="utf-8"))["files"])
-    except (OSError, ValueError, KeyError, TypeError):
+    if known is None:
         raise InputError(
             f"out: {out} is not empty, and it holds no older report ({DATA_FILE}). Nothing is overwritten; name another"
             " --out."
-        ) from None
+        )
     foreign = sorted(present - known)
     if foreign:
         raise InputError(

@@ -109,7 +109,7 @@ def recipe(run: FinishedRun, but: Iterable[str] = ()) -> str:
     """A key that is the same for runs that differ only in their seed and in the fields `but` (dotted names)."""
     ignored = _BOOKKEEPING | {"train.seed"} | set(but)
     config = {field: value for field, value in flatten(run.config).items() if field not in ignored}
-    return json.dumps([config, run.num_images], sort_keys=True)
+    return json.dumps([config, run.num_images, *run.subset], sort_keys=True)
 
 
 def _variants(groups: list[list[FinishedRun]]) -> list[Experiment]:

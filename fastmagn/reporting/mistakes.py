@@ -8,7 +8,8 @@ import numpy as np
 from fastmagn.config.schema import Config
 from fastmagn.corruptions import corrupt
 from fastmagn.data import ImageSet, open_corrupted
-from fastmagn.data.image_set import Images
+from fastmagn.data.corrupted.npy import MANIFEST, read_manifest
+from fastmagn.data.subset import even_subset
 from fastmagn.errors import InputError
 from fastmagn.evaluation.logits import read_logits
 from fastmagn.reporting.gallery import ImagesOf, read_config
@@ -88,11 +89,10 @@ def mistakes(run: FinishedRun, images_of: ImagesOf) -> Mistakes:
         _check_same(run, labels, logits)
         config = read_config(run)
         image_set = images_of(config.data)
-        if not np.array_equal(labels, image_set.test_labels[: len(labels)]):
-            raise InputError(f"{folder}: its labels do not belong to the test images in {config.data.dir}.")
+        rows = _rows(run, image_set, labels, logits["clean"].shape[-1])
         names = image_set.class_names
         found = worst(labels, logits, NUM_MISTAKES)
-        shown = [_show(mistake, image_set, labels, config) for mistake in found]
+        shown = [_show(mistake, image_set, rows, config) for mistake in found]
         pairs = [
             (names[pair.true], names[pair.predicted], f"{pair.count:,}", f"{100 * pair.share:.1f}", pair.corruption)
             for pair in confusions(labels, logits, NUM_CONFUSIONS)
@@ -184,15 +184,34 @@ def _check_same(run: FinishedRun, labels: np.ndarray, logits: dict[str, np.ndarr
             )
 
 
-def _show(mistake: Mistake, image_set: ImageSet, labels: np.ndarray, config: Config) -> ShownMistake:
-    names, original = image_set.class_names, np.asarray(image_set.test_images_u8[np.array([mistake.index])])[0]
+def _rows(run: FinishedRun, image_set: ImageSet, labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """The rows of the test images that the logits are of, int64 [M].
+
+    Raises:
+        InputError: The logits are of other classes, or of other images.
+    """
+    folder, test_labels = run.folder / LOGITS, image_set.test_labels
+    if num_classes != image_set.num_classes:
+        of = f"the {len(test_labels)} test images in {image_set.name}"
+        raise InputError(f"{folder}: has logits of {num_classes} classes; {of} have {image_set.num_classes}.")
+    if len(labels) > len(test_labels):
+        raise InputError(f"{folder}: has logits of {len(labels)} images; there are {len(test_labels)} test images.")
+    rows = np.arange(len(test_labels))[run.subset.rows(test_labels, len(labels))]
+    if not np.array_equal(labels, test_labels[rows]):
+        raise InputError(f"{folder}: its labels do not belong to the test images of {run.data}.")
+    return rows
+
+
+def _show(mistake: Mistake, image_set: ImageSet, rows: np.ndarray, config: Config) -> ShownMistake:
+    row = rows[mistake.index]
+    names, original = image_set.class_names, np.asarray(image_set.test_images_u8[np.array([row])])[0]
     try:
-        corrupted = png_address(_corrupted(mistake, image_set.test_images_u8, labels, config))
+        corrupted = png_address(_corrupted(mistake, image_set, rows, config))
     except InputError:  # frost without its pictures, or a -C set that is gone: only the picture is missing
         corrupted = ""
     percent = 100 * mistake.confidence
     return ShownMistake(
-        index=mistake.index,
+        index=int(row),
         corruption=corruption_title(mistake.corruption),
         severity=mistake.severity,
         true=names[mistake.true],
@@ -203,11 +222,23 @@ def _show(mistake: Mistake, image_set: ImageSet, labels: np.ndarray, config: Con
     )
 
 
-def _corrupted(mistake: Mistake, images_u8: Images, labels: np.ndarray, config: Config) -> np.ndarray:
-    """The image as the model was given it, uint8 [H, W, 3]. `labels` are those of the measured images."""
-    name, severity, index, chosen = mistake.corruption, mistake.severity, mistake.index, config.eval
+def _corrupted(mistake: Mistake, image_set: ImageSet, rows: np.ndarray, config: Config) -> np.ndarray:
+    """The image as the model was given it, uint8 [H, W, 3]. `rows` are those of the measured images."""
+    images_u8, labels = image_set.test_images_u8, image_set.test_labels
+    name, severity, row, chosen = mistake.corruption, mistake.severity, rows[[mistake.index]], config.eval
     if chosen.corrupted_dir is not None:
-        stored = open_corrupted(Path(chosen.corrupted_dir), name, labels, images_u8.shape[1:])
-        return np.array(stored[severity - 1][index])
-    row = np.array([index])
+        held = _held(Path(chosen.corrupted_dir), labels)
+        place = int(np.searchsorted(held, row[0]))
+        if place == len(held) or held[place] != row[0]:
+            raise InputError(f"{chosen.corrupted_dir}: does not hold test image {row[0]}.")
+        stored = open_corrupted(Path(chosen.corrupted_dir), name, labels[held[: place + 1]], images_u8.shape[1:])
+        return np.array(stored[severity - 1][place])
     return corrupt(np.asarray(images_u8[row]), name, severity, seed=chosen.corruption_seed, indices=row)[0]
+
+
+def _held(folder: Path, test_labels: np.ndarray) -> np.ndarray:
+    """The rows of the test images that a -C set of .npy files was made of, ascending; all, if it does not say."""
+    subset = read_manifest(folder).get("subset", {}) if (folder / MANIFEST).exists() else {}
+    if subset.get("chosen") != "by class":
+        return np.arange(len(test_labels))
+    return even_subset(test_labels, read_manifest(folder)["num_images"], subset["seed"])

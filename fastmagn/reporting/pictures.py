@@ -2,6 +2,7 @@
 
 import base64
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 from fastmagn.errors import InputError, one_line
 
 MAX_PICTURE_BYTES = 8 << 20
+MAX_PICTURE_PX = 1 << 24  # decoding takes up to 8 bytes per pixel
 _MAX_SIDE_PX = 128
 _GAP_PX = 2
 
@@ -56,17 +58,23 @@ def stored_png(path: Path) -> tuple[str, tuple[int, int]]:
     """The address and the size (width, height) in px of a PNG file. Decoding it checks that it is a picture.
 
     Raises:
-        InputError: It is not a complete PNG picture, or larger than 8 MiB.
+        InputError: It is not a complete PNG picture, or larger than 8 MiB or 16.8 million pixels.
     """
     try:
         if path.stat().st_size > MAX_PICTURE_BYTES:
             raise InputError(f"{path}: is larger than {MAX_PICTURE_BYTES >> 20} MiB; expected a smaller picture.")
         content = path.read_bytes()
-        with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
-            image.load()
-            size = image.size
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our bound is lower
+            image = Image.open(io.BytesIO(content), formats=("PNG",))  # reads the size only
+        size = image.size
+        if size[0] * size[1] > MAX_PICTURE_PX:
+            raise InputError(
+                f"{path}: has {size[0]} x {size[1]} px; expected at most {MAX_PICTURE_PX:,} pixels. It is not shown."
+            )
+        image.load()
     except InputError:
         raise
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except Exception as error:  # a forged file can make the reader fail in any way
         raise InputError(f"{path}: is not a complete PNG picture ({one_line(error, 100)}).") from error
     return "data:image/png;base64," + base64.b64encode(content).decode(), size

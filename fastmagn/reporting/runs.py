@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from fastmagn.corruptions import CORRUPTION_SETS, CORRUPTIONS, SEVERITIES
-from fastmagn.errors import InputError
+from fastmagn.errors import InputError, some
 from fastmagn.evaluation.metrics.accuracy import mean_corruption_accuracy
+from fastmagn.evaluation.subset import FIRST, Subset
 from fastmagn.runs.paths import CONFIG, METRICS, RESULTS
 from fastmagn.runs.reading import check_run_folder, read_results, strict_json
 
@@ -32,6 +33,7 @@ class FinishedRun:
             results.
         epochs: The rows of metrics.jsonl; empty if there are none.
         images_per_s: The training speed; None if it was not measured, as in an evaluation.
+        subset: Which test images were measured, if not all; older results have the first ones.
     """
 
     path: Path
@@ -48,6 +50,7 @@ class FinishedRun:
     epochs: tuple[dict[str, Any], ...]
     environment: dict[str, Any]
     images_per_s: float | None
+    subset: Subset = FIRST
 
     @property
     def folder(self) -> Path:
@@ -97,6 +100,7 @@ def read_run(path: Path) -> tuple[FinishedRun, list[str]]:
     config = _get(results, "config", dict, file)
     name = _name(config, "data.name", file)
     data = f"folder {_get(config, 'data.dir', str, file, 'config.')}" if name == "folder" else name
+    _check_finite(results, file)
     accuracy = _corruption_accuracy(results, file)
     epochs, faults = _read_epochs(file.parent / METRICS)
     speed = results.get("images_per_s")
@@ -115,6 +119,7 @@ def read_run(path: Path) -> tuple[FinishedRun, list[str]]:
         epochs=epochs,
         environment=_get(results, "environment", dict, file),
         images_per_s=float(speed) if isinstance(speed, int | float) else None,
+        subset=_subset(results, file),
     )
     return run, faults
 
@@ -169,6 +174,15 @@ def _fraction(value: Any, name: str, file: Path) -> float:
     return float(value)
 
 
+def _check_finite(results: dict[str, Any], file: Path) -> None:
+    """Raise InputError if an accuracy is null, as evaluations write it where logits are NaN or infinite."""
+    table = results.get("corruption_accuracy")
+    cells = {"clean": [results.get("clean_accuracy", 0)]} | (table if isinstance(table, dict) else {})
+    faulty = [name for name, values in cells.items() if isinstance(values, list) and None in values]
+    if faulty:
+        raise InputError(f"{file}: has no accuracy for {some(faulty)}: logits were NaN or infinite there.")
+
+
 def _corruption_accuracy(results: dict[str, Any], file: Path) -> dict[str, tuple[float, ...]]:
     """The accuracies by corruption, in the registry's order. They must agree with the results' mCA."""
     table = {}
@@ -189,6 +203,18 @@ def _corruption_accuracy(results: dict[str, Any], file: Path) -> dict[str, tuple
         if not agree:
             raise InputError(f"{file}: mca.{name}: got {value!r}; corruption_accuracy gives {computed:.6f}.")
     return table
+
+
+def _subset(results: dict[str, Any], file: Path) -> Subset:
+    if "subset" not in results:
+        return FIRST
+    chosen = _get(results, "subset.chosen", str, file)
+    if chosen != "by class":
+        return FIRST
+    seed = _get(results, "subset.seed", int, file)
+    if seed < 0:
+        raise InputError(f"{file}: subset.seed: got {seed}; expected 0 or more.")
+    return Subset("by class", seed)
 
 
 def _rms(results: dict[str, Any], file: Path) -> dict[str, Any]:

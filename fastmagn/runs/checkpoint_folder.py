@@ -8,11 +8,24 @@ from pathlib import Path
 
 from fastmagn.errors import InputError
 from fastmagn.machine.console import warn
-from fastmagn.machine.files import check_room, partial_path, sync_folder
+from fastmagn.machine.files import check_room, make_folder, sync_folder
+from fastmagn.machine.leftovers import partial_path, remove_leftovers
 from fastmagn.runs.checksum import find_damage, stored_step
-from fastmagn.runs.paths import CONFIG, LOGITS, METRICS, RESULTS, last_checkpoint, step_checkpoint, step_checkpoints
+from fastmagn.runs.paths import (
+    CHECKPOINTS,
+    CONFIG,
+    EVALUATION,
+    LOGITS,
+    METRICS,
+    RESULTS,
+    VIEWS,
+    last_checkpoint,
+    step_checkpoint,
+    step_checkpoints,
+)
 
-_WRITTEN = (CONFIG, METRICS, RESULTS)  # in the run folder, by replace_file
+_WRITTEN = (CONFIG, METRICS, RESULTS, VIEWS)  # in the run folder, under the run's lock
+_WRITTEN_BY_OTHERS = (LOGITS, EVALUATION)  # evaluate needs no lock of the run
 
 
 def put_checkpoint(run_dir: Path, step: int, num_bytes: int, keep: int, write: Callable[[Path], None]) -> None:
@@ -29,7 +42,7 @@ def put_checkpoint(run_dir: Path, step: int, num_bytes: int, keep: int, write: C
         OSError: The disk is full or the file cannot be written; last.pt is unchanged.
     """
     last = last_checkpoint(run_dir)
-    last.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(last.parent)
     previous = stored_step(last) if last.exists() else None
     if keep > 1 and previous is not None and previous != step:
         with suppress(OSError):  # neither hard links nor room for a copy: the new checkpoint matters more
@@ -72,14 +85,17 @@ def newest_whole_checkpoint(run_dir: Path) -> Path | None:
 
 
 def remove_partial_files(run_dir: Path) -> None:
-    """Remove what a killed process left half written. Call it only while holding the run's lock."""
-    partial = list(last_checkpoint(run_dir).parent.glob("*.partial-*"))
+    """Remove what a killed process left half written. Call it only while holding the run's lock.
+
+    The files of an evaluation that is under way stay.
+    """
+    partial = list((run_dir / CHECKPOINTS).glob("*.partial-*"))
     for name in _WRITTEN:
         partial += run_dir.glob(f"{name}.partial-*")
     for path in partial:
         path.unlink(missing_ok=True)
-    for folder in (*run_dir.glob(f"{LOGITS}.partial-*"), *run_dir.glob(f"{LOGITS}.old-*")):
-        shutil.rmtree(folder, ignore_errors=True)
+    for name in _WRITTEN_BY_OTHERS:
+        remove_leftovers(run_dir / name)
 
 
 def _damage(path: Path) -> str | None:

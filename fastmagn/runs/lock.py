@@ -12,6 +12,7 @@ from typing import IO
 
 from fastmagn.errors import InputError
 from fastmagn.machine.console import warn
+from fastmagn.machine.files import make_folder
 from fastmagn.machine.processes import World
 from fastmagn.runs.paths import LOCK
 
@@ -44,7 +45,7 @@ def _take(run_dir: Path) -> tuple[IO[str] | None, str | None]:
     """The locked file (None where there are no locks), and the reason why the run must not start (None to start)."""
     path = run_dir / LOCK
     try:
-        run_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(run_dir)
         file = path.open("a+")
     except OSError as error:
         return None, f"run_dir: {run_dir} cannot be written ({error.strerror}); name another --run_dir."

@@ -6,7 +6,7 @@ The files may come from anyone: JSON is read strictly, and nothing in it is trus
 import json
 import math
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -59,6 +59,93 @@ def read_results(file: Path) -> dict[str, Any]:
     if not isinstance(results, dict):
         raise damaged(file, f"it holds a {type(results).__name__}, not an object")
     return results
+
+
+def check_results(results: dict[str, Any], file: Path) -> None:
+    """Check what commands read of a run's results.json. The file may come from anyone.
+
+    Args:
+        results: What it holds.
+        file: The file, for the message.
+
+    Raises:
+        InputError: A field is missing, or of another type or range.
+    """
+    lacking = [name for name in _REQUIRED if _entry(results, name) is _ABSENT]
+    if lacking:
+        raise damaged(file, f"it lacks {', '.join(lacking)}")
+    for name, (holds, expected) in (_REQUIRED | _OPTIONAL).items():
+        value = _entry(results, name)
+        if value is not _ABSENT and not holds(value):
+            raise damaged(file, f"{name} is {str(value)[:40]!r}, not {expected}")
+
+
+_ABSENT = object()
+_MAX_SIDE_PX = 4096
+_Kind = tuple[Callable[[Any], bool], str]
+
+
+def _entry(values: Any, name: str) -> Any:
+    """The entry with a dotted name, or _ABSENT."""
+    for part in name.split("."):
+        if not isinstance(values, dict) or part not in values:
+            return _ABSENT
+        values = values[part]
+    return values
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and value >= 0
+
+
+def _is_fraction(value: Any) -> bool:
+    return value is None or (_is_number(value) and value <= 1)
+
+
+def _is_table(value: Any) -> bool:
+    rows = value.values() if isinstance(value, dict) else ()
+    return bool(rows) and all(isinstance(row, list) and len(row) == 5 and all(map(_is_fraction, row)) for row in rows)
+
+
+_FRACTION: _Kind = (_is_fraction, "a fraction in 0..1 or null")
+_NUMBER: _Kind = (_is_number, "a number, 0 or more")
+_COUNT: _Kind = (lambda value: type(value) is int and value >= 1, "an integer, 1 or more")
+_TEXT: _Kind = (lambda value: type(value) is str, "a text")
+_OBJECT: _Kind = (lambda value: isinstance(value, dict), "an object")
+_REQUIRED: dict[str, _Kind] = {
+    "num_images": _COUNT,
+    "clean_accuracy": _FRACTION,
+    "mca": (
+        lambda value: isinstance(value, dict) and all(map(_is_fraction, value.values())),
+        "an object of fractions in 0..1 or null",
+    ),
+    "corruption_accuracy": (_is_table, "five fractions in 0..1 or null for each corruption"),
+    "rms_calibration_error": _OBJECT,
+    **dict.fromkeys(("rms_calibration_error.clean", "rms_calibration_error.corrupt"), _FRACTION),
+    "rms_calibration_error.num_bins": _COUNT,
+    **{f"rms_calibration_error.{name}": _TEXT for name in ("corruption_set", "binning", "pooling")},
+    **dict.fromkeys(("config", "config.data", "config.eval"), _OBJECT),
+    **dict.fromkeys(("config.method", "config.data.name", "config.run_dir"), _TEXT),
+}
+_OPTIONAL: dict[str, _Kind] = {
+    "class_names": (
+        lambda value: isinstance(value, list) and bool(value) and all(type(name) is str for name in value),
+        "a list of texts",
+    ),
+    "image_size": (
+        lambda value: (
+            isinstance(value, list)
+            and len(value) == 2
+            and all(type(side) is int and 1 <= side <= _MAX_SIDE_PX for side in value)
+        ),
+        f"[H, W] in 1..{_MAX_SIDE_PX} px",
+    ),
+    **dict.fromkeys(("steps", "num_processes"), _COUNT),
+    **dict.fromkeys(("train_s", "images_per_s"), _NUMBER),
+    "mce_alexnet": (lambda value: value is None or _is_number(value), "a number or null"),
+    **dict.fromkeys(("environment", "calibration", "calibration.clean", "calibration.corrupt"), _OBJECT),
+    **dict.fromkeys(("calibration.clean.ece", "calibration.corrupt.ece"), _FRACTION),
+}
 
 
 def damaged(file: Path, reason: str) -> InputError:

@@ -117,8 +117,9 @@ def log_results(run_dir: Path, results: dict[str, Any], epochs: int) -> None:
     """Log the results as TensorBoard scalars, after `epochs` rows; does nothing without TensorBoard."""
     rms = results["rms_calibration_error"]
     scalars = {"clean_accuracy": results["clean_accuracy"]}
-    scalars |= {f"mca_{name}": value for name, value in results["mca"].items() if value is not None}
+    scalars |= {f"mca_{name}": value for name, value in results["mca"].items()}
     scalars |= {f"rms_calibration_error_{part}": rms[part] for part in ("clean", "corrupt")}
+    scalars = {name: value for name, value in scalars.items() if value is not None}  # not measured, or NaN logits
     try:
         events = open_events(run_dir / TENSORBOARD, epochs)
         if events is not None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastmagn.config.command_line import OwnOptions, config_file, parse_own
+from fastmagn.config.paths import user_path
 from fastmagn.config.plain_yaml import load_plain_yaml
 from fastmagn.errors import EXIT_CODES, InputError, check, nearest
 from fastmagn.sweeping.definition import Search, check_field, parse_grid, parse_random, parse_range
@@ -79,7 +80,7 @@ def _parser() -> OwnOptions:
         "trial has an ordinary run folder in DIR. The same command resumes an interrupted sweep. A sweep ends with a "
         "report.",
         "Any field of the configuration may follow, such as --train.epochs 5. It holds for all trials. python -m "
-        f"fastmagn.train --help lists the fields. {EXIT_CODES} With 1, a trial failed.",
+        f"fastmagn.train --help_all lists the fields. {EXIT_CODES} With 1, a trial failed.",
     )
     add = parser.add_argument
     add(
@@ -200,14 +201,14 @@ def _read_sweep(path: Path) -> dict[str, Any]:
             "{FIELD: [a, b]}, random: {FIELD: low..high}."
         ) from error
     if "out" in given:
-        read["out"] = Path(given["out"])
+        read["out"] = user_path(given["out"], f"{path}: out")
     return read
 
 
 def _base_arguments(path: Path, given: dict[str, Any]) -> list[str]:
     if "base" not in given:
         return []
-    base = path.parent / given["base"]
+    base = path.parent / user_path(given["base"], f"{path}: base")
     if not base.is_file():
         raise InputError(f"{path}: base: got {given['base']!r}; expected a YAML file, but {base} is not a file.")
     return ["--config", str(base)]

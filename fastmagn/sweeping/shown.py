@@ -11,8 +11,10 @@ from rich.live import Live
 from rich.table import Table
 
 from fastmagn.evaluation.metrics.accuracy import mean_corruption_accuracy
+from fastmagn.evaluation.shown import percent
 from fastmagn.machine.console import console
 from fastmagn.runs.paths import METRICS, RESULTS
+from fastmagn.runs.reading import read_results
 from fastmagn.sweeping.definition import Trial
 from fastmagn.sweeping.trial import Outcome
 
@@ -22,12 +24,15 @@ _STATE_ORDER = ("running", "failed", "interrupted", "finished", "waiting")
 
 
 class Summary(NamedTuple):
-    """A finished trial, its numbers as fractions. `mca` is over the corruptions that all trials have measured."""
+    """A finished trial, its numbers as fractions; None where logits were not finite.
+
+    `mca` is over the corruptions that all trials have measured.
+    """
 
     trial: Trial
-    clean_accuracy: float
-    mca: float
-    rms_corrupt: float
+    clean_accuracy: float | None
+    mca: float | None
+    rms_corrupt: float | None
 
 
 class Board:
@@ -53,8 +58,8 @@ class Board:
         seconds = time.monotonic() - self.started_at[name]
         what = outcome.state + (f": {outcome.error}" if outcome.error else "")
         if outcome.state == "finished":
-            results = read_json(trial.config.run_dir / RESULTS)
-            what = f"clean accuracy {100 * results['clean_accuracy']:.2f} %{_mca_text(results)}"
+            results = read_results(trial.config.run_dir / RESULTS)
+            what = f"clean accuracy {percent(results['clean_accuracy'])} %{_mca_text(results)}"
         console.print(f"[{done}/{len(self.trials)}] {name}: {what} ({seconds:.0f} s)", soft_wrap=True)
 
     @contextmanager
@@ -102,14 +107,6 @@ def _last_row(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def read_json(path: Path) -> Any | None:
-    """What a JSON file holds; None if it is absent or incomplete."""
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-
-
 def _mca_text(results: dict[str, Any]) -> str:
     known = [name for name in _SETS if results["mca"].get(name) is not None]
     return f", mCA {known[0]} {100 * results['mca'][known[0]]:.2f} %" if known else ""
@@ -117,16 +114,19 @@ def _mca_text(results: dict[str, Any]) -> str:
 
 def summarise_trials(trials: list[Trial]) -> tuple[str, list[Summary]]:
     """The title of the corruptions that all these finished trials have measured, and the trials by mCA, best first."""
-    results = {trial.name: read_json(trial.config.run_dir / RESULTS) for trial in trials}
+    results = {trial.name: read_results(trial.config.run_dir / RESULTS) for trial in trials}
     known = [name for name in _SETS if all(one["mca"].get(name) is not None for one in results.values())]
-    shared = set.intersection(*(set(one["corruption_accuracy"]) for one in results.values()))
+    tables = [one["corruption_accuracy"] for one in results.values()]
+    shared = {name for name in tables[0] if all(None not in table.get(name, [None]) for table in tables)}
     summaries = []
     for trial in trials:
         one = results[trial.name]
-        mca = one["mca"][known[0]] if known else mean_corruption_accuracy(one["corruption_accuracy"], shared)
+        mca = one["mca"].get(known[0]) if known else None
+        if not known and shared:
+            mca = mean_corruption_accuracy(one["corruption_accuracy"], shared)
         summaries.append(Summary(trial, one["clean_accuracy"], mca, one["rms_calibration_error"]["corrupt"]))
     title = known[0] if known else f"of {len(shared)} corruptions"
-    return title, sorted(summaries, key=lambda summary: summary.mca, reverse=True)
+    return title, sorted(summaries, key=lambda summary: -1 if summary.mca is None else summary.mca, reverse=True)
 
 
 def print_summary(trials: list[Trial]) -> None:
@@ -140,5 +140,5 @@ def print_summary(trials: list[Trial]) -> None:
     for summary in summaries:
         numbers = (summary.clean_accuracy, summary.mca, summary.rms_corrupt)
         values = [str(value) for value in summary.trial.values.values()]
-        table.add_row(*values, *(f"{100 * number:.2f}" for number in numbers))
+        table.add_row(*values, *map(percent, numbers))
     console.print(table)

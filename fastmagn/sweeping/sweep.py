@@ -10,16 +10,17 @@ from fastmagn.config.text import flatten, to_yaml
 from fastmagn.data import DATASETS
 from fastmagn.errors import InputError, Interrupted
 from fastmagn.machine.console import console, warn
-from fastmagn.machine.files import write_text
+from fastmagn.machine.files import make_folder, write_text
 from fastmagn.methods.table import METHODS
 from fastmagn.models import MODELS
 from fastmagn.registry import resolve
 from fastmagn.reporting.document import report_runs
 from fastmagn.runs.paths import CONFIG, LOCK, RESULTS, TRIAL_LOG
+from fastmagn.runs.reading import check_results, read_results
 from fastmagn.sweeping.arguments import Machines, Request
 from fastmagn.sweeping.definition import PLACE_FIELDS, Trial, definition, keep_definition, make_trials
 from fastmagn.sweeping.on_ray import check_ray, run_trials
-from fastmagn.sweeping.shown import Board, print_summary, read_json
+from fastmagn.sweeping.shown import Board, print_summary
 from fastmagn.sweeping.trial import Outcome
 
 EXIT_TRIAL_FAILED = 1
@@ -68,7 +69,7 @@ def sweep_lock(out: Path) -> Iterator[None]:
     Raises:
         InputError: Another sweep has locked it.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     with (out / LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -81,8 +82,14 @@ def sweep_lock(out: Path) -> Iterator[None]:
 
 def is_finished(trial: Trial) -> bool:
     """Whether the trial's folder holds the results of its configuration."""
-    results = read_json(trial.config.run_dir / RESULTS)
-    if results is None:
+    file = trial.config.run_dir / RESULTS
+    try:
+        results = read_results(file)
+        check_results(results, file)
+    except FileNotFoundError:
+        return False
+    except InputError as error:
+        warn(f"{error} The trial runs again.")
         return False
     measured = flatten(results["config"])
     return all(

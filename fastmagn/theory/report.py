@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from fastmagn.data.subset import BY_CLASS
 from fastmagn.machine.files import replace_file, write_json, write_text
 
 Measured = Mapping[str, np.ndarray]
@@ -85,7 +86,7 @@ def geometry_markdown(geometry: dict[str, Any]) -> str:
     lines = [
         "# Geometry of the loss near test images",
         "",
-        f"{geometry['dataset']}, first {geometry['num_images']} test images, seed {settings['seed']}; with respect to"
+        f"{geometry['dataset']}, {_which(geometry)} test images, seed {settings['seed']}; with respect to"
         f" the image, pixels in [0, 1]. Loss deviations: noise of standard deviation {settings['noise_sigma']:g}; noise"
         f" regulariser: sigma_max {settings['sigma_max']:g}; {settings['num_noise']} draws per image.",
         "",
@@ -155,6 +156,12 @@ def write_report(
         with replace_file(out / f"geometry.{suffix}") as file:
             figure.savefig(file, format=suffix, dpi=150)
     return table
+
+
+def _which(geometry: dict[str, Any]) -> str:
+    chosen = geometry.get("subset", {}).get("chosen")
+    count = geometry["num_images"]
+    return f"{count} evenly drawn" if chosen == BY_CLASS else f"first {count}"
 
 
 def _table_head(cells: list[str]) -> list[str]:

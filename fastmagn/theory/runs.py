@@ -12,6 +12,7 @@ from fastmagn.config.schema import Config
 from fastmagn.config.text import plain
 from fastmagn.data import load_data
 from fastmagn.errors import InputError, check
+from fastmagn.evaluation.subset import subset_of
 from fastmagn.evaluation.trained import load_run
 from fastmagn.machine.console import console
 from fastmagn.machine.environment import environment
@@ -46,14 +47,16 @@ def measure_runs(run_dirs: list[Path], config: TheoryConfig, geometry: GeometryC
         label: load_run(run_dir, config=run_config, image_set=image_set, device=device).network
         for run_dir, (label, run_config) in zip(run_dirs, configs.items(), strict=True)
     }
-    images = torch.from_numpy(np.asarray(image_set.test_images_u8[:num_images])).permute(0, 3, 1, 2).float() / 255
-    labels = torch.from_numpy(image_set.test_labels[:num_images])
+    subset = subset_of(data.name, geometry.seed)
+    rows = subset.rows(image_set.test_labels, config.num_images)
+    images = torch.from_numpy(np.asarray(image_set.test_images_u8[rows])).permute(0, 3, 1, 2).float() / 255
+    labels = torch.from_numpy(image_set.test_labels[rows])
     measured = {}
     for label, model in models.items():
         console.print(f"{label}: {num_images} images", soft_wrap=True)
         measured[label] = measure_geometry(model, images, labels, geometry, device=device)
-    head = {"dataset": data.name, "num_images": num_images, "settings": plain(geometry)}
-    head["environment"] = environment(device)
+    head = {"dataset": data.name, "num_images": num_images, "subset": subset.record(num_images, total)}
+    head |= {"settings": plain(geometry), "environment": environment(device)}
     return write_report(config.out, head, _describe(run_dirs, configs), measured)
 
 

@@ -1,5 +1,8 @@
 """Builds a run from its configuration: data source, model, loss, optimiser."""
 
+from collections.abc import Collection
+from contextlib import suppress
+
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -13,8 +16,10 @@ from fastmagn.methods.method import Method
 from fastmagn.methods.table import get_method
 from fastmagn.methods.test_time import model_for_test
 from fastmagn.models import Normalised, build_model
+from fastmagn.models.building import WITH_OLDER_FORMS
 from fastmagn.models.pretrained import load_pretrained
-from fastmagn.runs.paths import last_checkpoint
+from fastmagn.runs.checkpoint import read_checkpoint
+from fastmagn.runs.paths import last_checkpoint, step_checkpoints
 from fastmagn.training.ema import make_average
 from fastmagn.training.optim import make_optimizer
 from fastmagn.training.step import ForwardLoss, Run, Stage
@@ -46,6 +51,7 @@ def build_run(
         bn_views=config.model.bn_views,
         sync_bn=config.model.sync_bn,
         image_size=part.images_u8.shape[1:3],
+        weight_names=_saved_names(config),
     )
     load_first_weights(config, model, image_set.num_classes)
     model.to(device)
@@ -78,6 +84,15 @@ def load_first_weights(config: Config, model: Normalised, num_classes: int) -> N
     resumes = config.run_dir is not None and any(last_checkpoint(config.run_dir).parent.glob("*.pt"))
     if config.model.weights is not None and not resumes:
         console.print(load_pretrained(model.network, config.model.weights, num_classes), soft_wrap=True)
+
+
+def _saved_names(config: Config) -> Collection[str]:
+    """The names of the weights that the run resumes from, if its network has older forms; else none."""
+    if config.run_dir is not None and config.model.name in WITH_OLDER_FORMS:
+        for path in (last_checkpoint(config.run_dir), *step_checkpoints(config.run_dir).values()):
+            with suppress(InputError):
+                return read_checkpoint(path, torch.device("cpu"))["model"].keys()
+    return ()
 
 
 def _stage(method: Method, model: Normalised, config: Config, world: World, device: torch.device) -> Stage:

@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
-from fastmagn.machine.console import console
-from fastmagn.machine.files import write_text
+from fastmagn.errors import one_line
+from fastmagn.machine.console import console, warn
+from fastmagn.machine.files import replace_file, write_text
 
 SKIPPED_STEPS = 5  # they compile, and cuDNN chooses its algorithms
 TABLE_ROWS = 40
@@ -27,10 +28,15 @@ def profiled(folder: Path, num_steps: int, device: torch.device) -> Iterator[Cal
     on_cuda = device.type == "cuda"
 
     def finish(profiler: profile) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        profiler.export_chrome_trace(str(folder / "trace.json"))
         sort_by = f"self_{device.type}_time_total"
-        write_text(folder / "summary.txt", profiler.key_averages().table(sort_by=sort_by, row_limit=TABLE_ROWS))
+        table = profiler.key_averages().table(sort_by=sort_by, row_limit=TABLE_ROWS)
+        try:
+            with replace_file(folder / "trace.json") as file:
+                profiler.export_chrome_trace(file.name)
+            write_text(folder / "summary.txt", table)
+        except (OSError, RuntimeError) as error:
+            warn(f"{folder} not written ({one_line(error)}). The run continues.")
+            return
         console.print(f"profile of {num_steps} steps: {folder}/trace.json and summary.txt", soft_wrap=True)
 
     with profile(

@@ -11,17 +11,18 @@ from fastmagn.config.schema import Config
 from fastmagn.config.text import plain
 from fastmagn.data import FolderSource, load_data, split_validation
 from fastmagn.errors import InputError
+from fastmagn.evaluation.logits import read_logits
 from fastmagn.evaluation.run import evaluate_model
-from fastmagn.machine.console import console
+from fastmagn.machine.console import console, warn
 from fastmagn.machine.environment import environment
 from fastmagn.machine.files import write_json
 from fastmagn.machine.hardware import set_backends, settle_hardware
 from fastmagn.machine.processes import World, join_world
 from fastmagn.runs.failures import explain_failures
 from fastmagn.runs.lock import run_lock
-from fastmagn.runs.paths import RESULTS
+from fastmagn.runs.paths import LOGITS, RESULTS
 from fastmagn.runs.progress import Progress
-from fastmagn.runs.reading import read_results
+from fastmagn.runs.reading import check_results, read_results
 from fastmagn.runs.records import log_results
 from fastmagn.runs.wandb import check_wandb, finish_run
 from fastmagn.training.build import build_run, measured_model
@@ -87,15 +88,22 @@ def train_in(world: World, device: torch.device, config: Config) -> dict[str, An
 
 def finished_results(run: Run, progress: Progress) -> dict[str, Any] | None:
     """The results of a run that has nothing left to train or measure, else None."""
-    path = run.config.run_dir / RESULTS
+    run_dir = run.config.run_dir
+    path = run_dir / RESULTS
     if run.steps_done(progress) < run.last_step or not path.exists():
         return None
     try:
         results = read_results(path)
-        same = results["steps"] == run.last_step and results["config"]["eval"] == plain(run.config.eval)
-    except (InputError, LookupError, TypeError):
-        return None  # damaged: the run is measured again
-    return results if same else None
+        check_results(results, path)
+        if results.get("steps") != run.last_step or results["config"]["eval"] != plain(run.config.eval):
+            return None
+        if run.config.eval.save_logits and (run_dir / LOGITS).exists():
+            read_logits(run_dir / LOGITS)
+    except InputError as error:
+        if run.world.rank == 0:
+            warn(f"{error} The run is measured again.")
+        return None
+    return results
 
 
 def print_start(run: Run, progress: Progress, num_images: int) -> None:

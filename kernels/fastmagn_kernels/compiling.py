@@ -7,6 +7,7 @@ this package.
 
 import hashlib
 import os
+import stat
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -72,19 +73,48 @@ def jit_inlined(function: Callable) -> Any:
 
 @cache
 def cache_folder() -> str:
-    """Return the folder for compiled kernels: in NUMBA_CACHE_DIR, else beside the sources, else in the user's cache."""
+    """Return the folder for compiled kernels: in NUMBA_CACHE_DIR, else beside the sources, else in the user's cache.
+
+    Where that cannot be made or written (no home, HOME=/), it is one of temporary files, the same for later processes.
+    """
     digest = hashlib.sha256()
     for path in sorted(_SOURCES.rglob("*.py")):
         digest.update(path.relative_to(_SOURCES).as_posix().encode() + path.read_bytes())
+    name = f"kernels-{digest.hexdigest()[:16]}"
+    base = _base_folder()
+    if base is not None:
+        with suppress(OSError):
+            (base / name).mkdir(parents=True, exist_ok=True)
+            if os.access(base / name, os.W_OK | os.X_OK):
+                return str(base / name)
+    return _temporary_folder(name)
+
+
+def _base_folder() -> Path | None:
+    """Return where the folder of compiled kernels belongs; None if nobody knows the user's home."""
     if config.CACHE_DIR:
-        base = Path(config.CACHE_DIR)
-    elif os.access(_SOURCES, os.W_OK):
-        base = _SOURCES / "__pycache__"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastmagn"
-    folder = base / f"kernels-{digest.hexdigest()[:16]}"
+        return Path(config.CACHE_DIR)
+    if os.access(_SOURCES, os.W_OK):
+        return _SOURCES / "__pycache__"
+    if os.environ.get("XDG_CACHE_HOME"):
+        return Path(os.environ["XDG_CACHE_HOME"]) / "fastmagn"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:  # it cannot be made: each process compiles for itself
-        return tempfile.mkdtemp(prefix="fastmagn-kernels-")
-    return str(folder)
+        return Path.home() / ".cache" / "fastmagn"
+    except RuntimeError:  # no HOME, and no entry in the list of users, as with a container's numeric user
+        return None
+
+
+def _temporary_folder(name: str) -> str:
+    """Return a folder of temporary files that all processes of this user share, and nobody else can write to.
+
+    If another user has taken its name, each process gets its own.
+    """
+    base = Path(tempfile.gettempdir()) / f"fastmagn-{os.geteuid()}"
+    with suppress(OSError):
+        with suppress(FileExistsError):
+            base.mkdir(mode=0o700)
+        state = base.lstat()
+        if stat.S_ISDIR(state.st_mode) and state.st_uid == os.geteuid() and not state.st_mode & 0o077:
+            (base / name).mkdir(exist_ok=True)
+            return str(base / name)
+    return tempfile.mkdtemp(prefix="fastmagn-kernels-")

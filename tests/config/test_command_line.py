@@ -15,17 +15,27 @@ MISSPELT = [
     ("train", ["--augment.aug_sevrity", "2"], "augment.aug_sevrity", "augment.aug_severity"),
     ("train", ["--resum=never"], "resum", "resume"),
     ("train", ["--train.epoch", "3"], "train.epoch", "train.epochs"),
+    ("train", ["--conf", "digits_quickstart"], "conf", "config"),
+    ("train", ["--conf=digits_quickstart"], "conf", "config"),
     ("evaluate", ["--rum", "r"], "rum", "run"),
+    ("evaluate", ["--ru", "r"], "ru", "run"),
+    ("evaluate", ["--run", "r", "--conf", "digits_quickstart"], "conf", "config"),
     ("evaluate", ["--run", "r", "--save_logit"], "save_logit", "save_logits"),
     ("evaluate", ["--run_dir", "r", "--eval.num_image", "3"], "eval.num_image", "eval.num_images"),
     ("corrupt", ["--out", "o", "--datset", "digits"], "datset", "dataset"),
     ("corrupt", ["--out", "o", "--veriffy"], "veriffy", "verify"),
+    ("corrupt", ["--out", "o", "--verif"], "verif", "verify"),
     ("report", ["r", "--uot", "o"], "uot", "out"),
+    ("report", ["r", "--ou", "o"], "ou", "out"),
     ("sweep", ["--gird", "train.seed=0,1"], "gird", "grid"),
+    ("sweep", ["--grid", "train.seed=0,1", "--num_trial", "3"], "num_trial", "num_trials"),
+    ("sweep", ["--grid", "train.seed=0,1", "--conf", "digits_quickstart"], "conf", "config"),
     ("sweep", ["--grid", "train.seed=0,1", "--train.epohcs", "3"], "train.epohcs", "train.epochs"),
     ("export", ["--run", "r", "--fromat", "onnx", "--out", "o.onnx"], "fromat", "format"),
     ("export", ["--run", "r", "--fromat", "onnx"], "fromat", "format"),  # and --format and --out are missing
+    ("export", ["--run", "r", "--form", "onnx", "--out", "o.onnx"], "form", "format"),
     ("theory", ["r", "--out", "o", "--num_noize", "3"], "num_noize", "num_noise"),
+    ("theory", ["r", "--out", "o", "--num_probe", "3"], "num_probe", "num_probes"),
 ]
 
 
@@ -65,7 +75,7 @@ def test_an_option_like_no_other_is_named(command):
         ("export", ["--run", "r", "--out", "o.onnx"], ["format", "required"]),
         ("export", ["--run", "r", "--format", "onxx", "--out", "o.onnx"], ["onxx", "safetensors"]),
         ("theory", ["r", "--out", "o", "--num_images", "few"], ["num_images", "few"]),
-        ("sweep", ["--num_trials", "few"], ["--num_trials: invalid int value: 'few'"]),
+        ("sweep", ["--num_trials", "few"], ["num_trials: got 'few'; expected a whole number."]),
     ],
 )
 def test_a_missing_or_wrong_value_is_one_line(command, arguments, fragments):
@@ -97,7 +107,10 @@ def test_a_config_of_values():
     [
         ({"colour": "red"}, "config: colour: is not a field of this version."),
         ({"train": {"epoch": 3}}, "config: train.epoch: is not a field of this version. Did you mean 'train.epochs'?"),
-        ({"train": {"epochs": "many"}}, "config: this version cannot read it "),
+        (
+            {"train": {"epochs": "many"}},
+            "config: this version cannot read it (train.epochs: got 'many'; expected a whole number).",
+        ),
         ({"train": "other.yaml"}, "config: train: is not a mapping of its fields."),
         ({"data": {"class_path": "payload.X"}}, "config: data.class_path: is not a field of this version."),
         ({"data.class_path": "payload.X"}, "config: data.class_path: is not a field of this version."),

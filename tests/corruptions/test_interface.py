@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -103,6 +104,7 @@ def test_strided_images_and_no_images(name, pictures):
 
 
 IMAGES = np.zeros((2, 32, 32, 3), np.uint8)
+ARRAY = r"expected a NumPy array uint8 \[N, H, W, 3\], H and W at least 8\."
 
 
 @pytest.mark.parametrize(
@@ -113,11 +115,21 @@ IMAGES = np.zeros((2, 32, 32, 3), np.uint8)
         ((IMAGES, "fog", 6), "severity: got 6; expected 1, 2, 3, 4 or 5."),
         ((IMAGES, "fog", 1.5), "severity: got 1.5; expected 1, 2, 3, 4 or 5."),
         ((IMAGES, "fog", True), "severity: got True; expected 1, 2, 3, 4 or 5."),
-        ((IMAGES / 255, "fog", 1), r"images_u8.dtype: got 'float64'; expected uint8 \(levels 0..255\)."),
-        ((IMAGES[0], "fog", 1), r"images_u8.shape: got \(32, 32, 3\); expected \[N, H, W, 3\], H and W at least 8."),
-        ((IMAGES[..., :1], "fog", 1), r"images_u8.shape: got \(2, 32, 32, 1\); expected"),
-        ((IMAGES[:, :7], "fog", 1), r"images_u8.shape: got \(2, 7, 32, 3\); expected .* at least 8."),
-        ((None, "fog", 1), "images_u8.shape: got None; expected"),
+        (
+            (IMAGES / 255, "fog", 1),
+            rf"images_u8: got float64 \[2, 32, 32, 3\]; {ARRAY} For floats in \[0, 1\], \(255 \* images\)",
+        ),
+        ((IMAGES[0], "fog", 1), rf"got uint8 \[32, 32, 3\]; {ARRAY} For a single image, give images\[None\]\."),
+        ((IMAGES[..., :1], "fog", 1), r"images_u8: got uint8 \[2, 32, 32, 1\]; expected"),
+        ((IMAGES[:, :7], "fog", 1), r"images_u8: got uint8 \[2, 7, 32, 3\]; expected .* at least 8."),
+        ((IMAGES.transpose(0, 3, 1, 2), "fog", 1), rf"{ARRAY} images.transpose\(0, 2, 3, 1\) puts the channels last\."),
+        ((None, "fog", 1), f"images_u8: got a NoneType; {ARRAY}"),
+        ((list(IMAGES), "fog", 1), f"images_u8: got a list; {ARRAY}"),
+        ((torch.from_numpy(IMAGES), "fog", 1), f"images_u8: got a torch.Tensor; {ARRAY}"),
+        ((IMAGES, None, 1), "corruption: got None; expected one of gaussian_noise, "),
+        ((IMAGES, 3, 1), "corruption: got 3; expected one of gaussian_noise, "),
+        ((IMAGES, ["fog"], 1), r"corruption: got \['fog'\]; expected one of gaussian_noise, "),
+        ((IMAGES, "fog", None), "severity: got None; expected 1, 2, 3, 4 or 5."),
     ],
 )
 def test_wrong_arguments(arguments, message):
@@ -131,6 +143,7 @@ def test_wrong_arguments(arguments, message):
         ({"seed": -1}, r"seed: got -1; expected an integer in 0..2\^64 - 1."),
         ({"seed": 0.5}, "seed: got 0.5; expected an integer"),
         ({"indices": np.arange(3)}, r"indices: got int64 \[3\]; expected integers, one for each of 2 images."),
+        ({"indices": [[0], [1, 2]]}, r"indices: got a list that is not an array \("),
         ({"indices": np.zeros(2)}, r"indices: got float64 \[2\]; expected integers"),
         ({"indices": np.array([-1, 0])}, r"indices: got '-1..0'; expected sample indices in 0..2\^32 - 1."),
     ],

@@ -235,3 +235,14 @@ def test_folders_that_cannot_be_used(tmp_path):
     for wrong in (0, 4097, None, 8.0, True):
         with pytest.raises(InputError, match=rf"image_size: got {wrong}; expected the side of the square images, 1"):
             load_folder_images(tmp_path, wrong)
+
+
+def test_sizes_and_numbers_are_integers_of_any_kind(photo_folder):
+    images_u8, labels, _ = load_folder_images(photo_folder, 16, num_images=4, resize_px=20)
+    again = load_folder_images(photo_folder, np.int64(16), num_images=np.uint8(4), resize_px=np.int32(20))
+    np.testing.assert_array_equal(again[0], images_u8)
+    np.testing.assert_array_equal(again[1], labels)
+    for wrong in ({"num_images": "4"}, {"num_images": 2.0}, {"resize_px": "20"}, {"num_images": True}):
+        (name, value) = next(iter(wrong.items()))
+        with pytest.raises(InputError, match=f"{name}: got {value!r}; expected"):
+            load_folder_images(photo_folder, 16, **wrong)

@@ -144,6 +144,24 @@ def test_the_fingerprint_is_of_names_contents_and_labels(photo_folder, tmp_path)
     assert load_data(config(moved)).train_images_u8.fingerprint != files.fingerprint
 
 
+def test_changed_pixels_of_the_same_size_are_other_images(tmp_path):
+    """In a folder of BMPs every pixel may change without any file's size."""
+
+    def image_set(seed: int):
+        for part in ("train", "val"):
+            for name in ("a", "b"):
+                (tmp_path / part / name).mkdir(parents=True, exist_ok=True)
+                pixels = np.random.default_rng(seed).integers(0, 256, (40, 40, 3), np.uint8)
+                Image.fromarray(pixels).save(tmp_path / part / name / "0.bmp")
+        return load_data(config(tmp_path))
+
+    first = image_set(0)
+    fingerprint = first.fingerprint
+    second = image_set(1)
+    assert second.fingerprint != fingerprint
+    assert second.former_fingerprint == first.former_fingerprint
+
+
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """Two classes of three images each, in train and in val."""

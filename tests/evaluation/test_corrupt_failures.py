@@ -1,6 +1,7 @@
 """Making -C sets where something stands in the way: a taken folder, a full disk, an interruption."""
 
 import errno
+import fcntl
 import os
 import resource
 import shutil
@@ -66,13 +67,10 @@ def test_the_disk_is_measured_before_anything_is_written(tmp_path, monkeypatch):
     make_corrupted_set(small(tmp_path / "c"))
     needed = sum(path.stat().st_size for path in (tmp_path / "c").glob("*.npy")) + 65_536
     usage = namedtuple("Usage", "free")
-    (tmp_path / "d.partial-1").mkdir()
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(needed - 1))
     with pytest.raises(InputError, match=rf"{tmp_path} has {needed - 1:,} bytes free; the set needs {needed:,}\."):
         make_corrupted_set(small(tmp_path / "d"))
-    with pytest.raises(InputError, match=r"Left by a killed run, or being made by another: d\.partial-1\."):
-        make_corrupted_set(small(tmp_path / "d"))
-    assert sorted(os.listdir(tmp_path)) == ["c", "d.partial-1"]
+    assert os.listdir(tmp_path) == ["c"]
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(needed))
     make_corrupted_set(small(tmp_path / "d"))
 
@@ -159,9 +157,47 @@ def test_interruptions_leave_no_set(tmp_path, number):
     left = [path.name for path in tmp_path.iterdir() if path.name != "c.partial-old"]
     assert (tmp_path / "c.partial-old" / "fog.npy").read_text() == "another run's"
     if number == signal.SIGKILL:
-        assert len(left) == 1
+        assert len(left) == 2  # and the lock's file
     else:
         assert left == []
         assert stderr == f"interrupted by {signal.Signals(number).name}\n"
     make_corrupted_set(small(out))
     assert verify(out) == 0
+    assert sorted(os.listdir(tmp_path)) == ["c", "c.partial-old"]
+
+
+def test_a_set_that_another_process_makes_is_refused_at_once_and_left_alone(tmp_path):
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / ".c.lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(InputError, match=rf"out: {tmp_path / 'c'} is being made by another process; wait for it"):
+            make_corrupted_set(small(tmp_path / "c"))
+    finally:
+        holder.kill()
+        holder.wait()
+    assert os.listdir(tmp_path) == [".c.lock"]
+    make_corrupted_set(small(tmp_path / "c"))  # the kernel has released the dead holder's lock
+    assert os.listdir(tmp_path) == ["c"]
+
+
+HOLD = """
+import fcntl, sys
+file = open(sys.argv[1], "ab")
+fcntl.lockf(file, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_without_locks_what_another_process_may_be_writing_stays(tmp_path, monkeypatch):
+    (tmp_path / "c.partial-7-abcdef").mkdir()
+
+    def refuse(*_) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "lockf", refuse)
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    make_corrupted_set(small(tmp_path / "c"))
+    assert sorted(set(os.listdir(tmp_path)) - {".c.lock"}) == ["c", "c.partial-7-abcdef"]

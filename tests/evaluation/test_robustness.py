@@ -65,8 +65,18 @@ def test_a_made_set_gives_the_same_numbers(digits, tmp_path):
     stored = evaluate_robustness(model, images_u8, labels, corrupted_dir=str(tmp_path / "c"), device="cpu")
     assert stored == evaluate_robustness(model, images_u8, labels)
     assert not model.training
-    few = evaluate_robustness(model, images_u8, labels, corrupted_dir=tmp_path / "c", num_images=4)
-    assert few == evaluate_robustness(model, images_u8[:4], labels[:4])
+    few = evaluate_robustness(model, images_u8, labels, corrupted_dir=tmp_path / "c", num_images=4, subset="first")
+    assert few | {"subset": {"chosen": "all", "of": 4}} == evaluate_robustness(model, images_u8[:4], labels[:4])
+    even = evaluate_robustness(model, images_u8, labels, corrupted_dir=tmp_path / "c", num_images=4)
+    assert even["subset"] == {"chosen": "by class", "of": NUM_IMAGES, "seed": 0}
+    assert even == evaluate_robustness(model, images_u8, labels, num_images=4)
+    more = np.concatenate([images_u8, images_u8 + 1]), np.concatenate([labels, labels])
+    options = {"corrupted_dir": tmp_path / "c", "num_images": NUM_IMAGES}
+    assert evaluate_robustness(model, *more, **options, subset="first")["num_images"] == NUM_IMAGES
+    with pytest.raises(
+        InputError, match=r"c: made of the first 9 of 18 images; \d of the 9 to measure.*subset='first'"
+    ):
+        evaluate_robustness(model, *more, **options)
     mean = np.mean([stored["corruption_accuracy"][name] for name in CORRUPTION_SETS["c15"]])
     assert stored["mca"]["c15"] == pytest.approx(mean)
 
@@ -76,16 +86,18 @@ def test_a_made_set_gives_the_same_numbers(digits, tmp_path):
     [
         ({"corruption_set": "c16"}, "corruption_set: got 'c16'; expected one of c15, c18, c19."),
         ({"num_bins": 0}, "eval.num_bins: got 0; expected 1 or more."),
-        ({"labels": [0, 1]}, "labels: got 'int64 [2]'; expected integers, one for each of 9 images."),
-        ({"labels": [0.0] * 9}, "labels: got 'float64 [9]'; expected integers, one for each of 9 images."),
+        ({"labels": [0, 1]}, "labels: got int64 [2]; expected integers, one for each of 9 images."),
+        ({"labels": [0.0] * 9}, "labels: got float64 [9]; expected integers, one for each of 9 images."),
         ({"labels": [-1] * 9}, "labels: got -1; expected classes, 0..K-1."),
         (
             {"images_u8": np.zeros((9, 3, 32, 32), np.uint8)},
-            "images_u8.shape: got [9, 3, 32, 32]; expected [N, H, W, 3], N at least 1, H and W at least 8.",
+            "images_u8: got uint8 [9, 3, 32, 32]; expected a NumPy array uint8 [N, H, W, 3], H and W at least 8."
+            " images.transpose(0, 2, 3, 1) puts the channels last.",
         ),
         (
             {"images_u8": np.zeros((9, 32, 32, 3), np.float32)},
-            "images_u8.dtype: got 'float32'; expected uint8 (levels 0..255).",
+            "images_u8: got float32 [9, 32, 32, 3]; expected a NumPy array uint8 [N, H, W, 3], H and W at least 8."
+            " For floats in [0, 1], (255 * images).round().astype(np.uint8) makes them.",
         ),
     ],
 )

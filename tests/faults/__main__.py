@@ -72,7 +72,7 @@ def undisturbed_run(folder: Path) -> Bench:
     log, run_dir = folder / "log.txt", folder / "undisturbed"
     made = run("corrupt", [*CORRUPTED, str(folder / CORRUPTED_NAME)], log)
     assert made.status == 0, made
-    import_what_it_imports(arguments_for(folder / "warm"), log)
+    import_what_it_imports("train", arguments_for(folder / "warm"), log)
     pid = start("train", arguments_for(run_dir), log)
     wait_until(pid, lambda: "config.yaml" in names_in(run_dir))
     begin = time.monotonic()
@@ -142,7 +142,9 @@ def chosen_trials(only: str | None, rounds: int) -> list[tuple[str, int]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, prog="python -m tests.faults", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--rounds", type=int, default=50, help="SIGKILLs; the other harms in proportion")
     parser.add_argument("--seed", type=int, default=None, help="of all random moments and places; drawn if not given")
     parser.add_argument("--only", help="harms, or one trial of one (sigkill:17), separated by commas")

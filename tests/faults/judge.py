@@ -38,16 +38,26 @@ def _state_differences(run_dir: Path, undisturbed: Path) -> list[str]:
         for folder in (run_dir, undisturbed)
     )
     parts = [name for name in ("model", "optimizer", "average", "scaler") if name in expected]
-    return [f"{name} differs" for name in parts if _bits(state.get(name)) != _bits(expected[name])]
+    return [f"{name} differs" for name in parts if bits(state.get(name)) != bits(expected[name])]
 
 
-def _bits(value: Any) -> Any:
+def bits(value: Any) -> Any:
     """A nest of tensors as bytes: equal where every bit is."""
     if isinstance(value, torch.Tensor):
         return (str(value.dtype), tuple(value.shape), value.contiguous().numpy().tobytes())
     if isinstance(value, dict):
-        return {name: _bits(inner) for name, inner in value.items()}
-    return [_bits(inner) for inner in value] if isinstance(value, list | tuple) else value
+        return {name: bits(inner) for name, inner in value.items()}
+    return [bits(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def without_times(path: Path) -> Any:
+    """What a file of JSON, or of lines of JSON, holds besides times."""
+    return [_without(json.loads(line), _TIMES) for line in _json_texts(path)]
+
+
+def _json_texts(path: Path) -> list[str]:
+    text = path.read_text()
+    return text.splitlines() if path.suffix == ".jsonl" else [text]
 
 
 def _rows(run_dir: Path) -> list[dict[str, Any]]:

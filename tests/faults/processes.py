@@ -16,13 +16,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from fastmagn import evaluate, train
+from fastmagn import evaluate, export, report, train
+from fastmagn import sweep as sweep_command
 from fastmagn.evaluation import corrupt_command
 from fastmagn.machine.command import run_command
 
 POLL_S = 0.0005  # a checkpoint of a few MB takes milliseconds to write
 TIMEOUT_S = 300.0
-COMMANDS = {"train": train.main, "evaluate": evaluate.main, "corrupt": corrupt_command.main}
+COMMANDS = {
+    "train": train.main,
+    "evaluate": evaluate.main,
+    "corrupt": corrupt_command.main,
+    "report": report.main,
+    "export": export.main,
+    "sweep": sweep_command.main,
+}
 
 
 class Ended(NamedTuple):
@@ -65,8 +73,8 @@ def _redirect(log: Path, append: bool) -> None:
     sys.stdout.reconfigure(line_buffering=True)
 
 
-def import_what_it_imports(arguments: list[str], log: Path) -> None:
-    """Run the trainer once in a process of its own, and import here all that it has imported there."""
+def import_what_it_imports(command: str, arguments: list[str], log: Path) -> None:
+    """Run a command once in a process of its own, and import here all that it has imported there."""
     names = log.with_suffix(".modules")
 
     def report_modules() -> None:
@@ -78,7 +86,7 @@ def import_what_it_imports(arguments: list[str], log: Path) -> None:
 
         os._exit = note
 
-    ended = run("train", arguments, log, prepare=report_modules)
+    ended = run(command, arguments, log, prepare=report_modules)
     if ended.status:
         raise SystemExit(f"the undisturbed run failed:\n{ended.output}")
     for name in names.read_text().splitlines():

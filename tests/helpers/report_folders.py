@@ -101,16 +101,26 @@ def rewrite(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     file.write_text(json.dumps(results))
 
 
-def write_logits(folder: Path, num_images: int = 60, skill: float = 4.0, draw: int = 0) -> tuple[Any, dict[str, Any]]:
+def write_logits(
+    folder: Path,
+    num_images: int = 60,
+    skill: float = 4.0,
+    draw: int = 0,
+    num_classes: int = 10,
+    rows: np.ndarray | None = None,
+) -> tuple[Any, dict[str, Any]]:
     """Logits of the first digits beside a run's results, and the accuracies that they give in these; returns both.
 
-    `skill` is added to the right class's standard normal logit; it falls to nothing at severity 5 of fog.
+    `skill` is added to the right class's standard normal logit; it falls to nothing at severity 5 of fog. `rows` are
+    other digits than the first; beyond the last digit, the labels begin anew.
     """
-    labels = load_images("digits", Path()).test_labels[:num_images]
+    digits = load_images("digits", Path()).test_labels
+    labels = np.resize(digits, num_images) if rows is None else digits[rows]
+    num_images = len(labels)
     random = np.random.default_rng(draw)
     logits = {}
     for name in ("clean", *C19):
-        cells = random.normal(size=(1 if name == "clean" else 5, num_images, 10)).astype(np.float32)
+        cells = random.normal(size=(1 if name == "clean" else 5, num_images, num_classes)).astype(np.float32)
         for severity, cell in enumerate(cells):
             cell[np.arange(num_images), labels] += skill * (1 - severity / 4 if name == "fog" else 1)
         logits[name] = cells

@@ -2,9 +2,11 @@
 
 import errno
 import os
+import pwd
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,59 @@ def test_a_change_in_any_room_or_a_move_between_rooms_gives_another_cache(tmp_pa
     folders.append(cache_folder_of(sources, monkeypatch))
     assert len(set(folders)) == len(files) + 2
     assert cache_folder_of(sources, monkeypatch) == folders[-1]
+
+
+@pytest.fixture
+def installed_elsewhere(tmp_path, monkeypatch) -> Path:
+    """The folder of temporary files, where the sources cannot be written and no variable names a cache."""
+    honest, temporary = os.access, tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: path != SOURCES and honest(path, mode))
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    monkeypatch.setattr(compiling.config, "CACHE_DIR", "")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    return temporary
+
+
+def nobody(user: int) -> None:
+    raise KeyError(user)
+
+
+@pytest.mark.parametrize("home", ["none", "cannot be written"])
+def test_without_a_home_all_processes_of_the_user_share_one_folder(home, installed_elsewhere, tmp_path, monkeypatch):
+    if home == "none":
+        monkeypatch.delenv("HOME")
+        monkeypatch.setattr(pwd, "getpwuid", nobody)  # as of a container's numeric user
+    else:
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    folders = {cache_folder_of(SOURCES, monkeypatch) for _ in range(3)}  # one a process
+    (folder,) = map(Path, folders)
+    assert folder.is_dir()
+    assert folder.parent == installed_elsewhere / f"fastmagn-{os.geteuid()}"
+    assert folder.parent.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("taken", ["open to all", "a link", "a file", "another user's"])
+def test_a_shared_name_that_is_not_safe_is_not_used(taken, installed_elsewhere, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    name = installed_elsewhere / f"fastmagn-{os.geteuid()}"
+    if taken == "a link":
+        (tmp_path / "theirs").mkdir(mode=0o700)
+        name.symlink_to(tmp_path / "theirs")
+    elif taken == "a file":
+        name.touch()
+    else:
+        name.mkdir()
+        name.chmod(0o777 if taken == "open to all" else 0o700)
+    if taken == "another user's":
+        user = os.geteuid()
+        monkeypatch.setattr(os, "geteuid", lambda: user + 1)
+        name.rename(installed_elsewhere / f"fastmagn-{user + 1}")
+    folders = [Path(cache_folder_of(SOURCES, monkeypatch)) for _ in range(2)]
+    assert all(folder.name.startswith("fastmagn-kernels-") and folder.is_dir() for folder in folders)
+    assert folders[0] != folders[1]
 
 
 def test_a_kernel_is_compiled_again_when_what_it_inlines_has_changed(tmp_path):

@@ -6,6 +6,7 @@ import re
 import stat
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fastmagn.machine.files import replace_file, replace_folder, write_text
@@ -56,6 +57,26 @@ def test_a_rename_that_fails_leaves_the_old_one(old, monkeypatch):
         write(old, "new")
     assert os.listdir(old.parent) == ["folder"]
     assert (old / "text").read_text() == "old"
+
+
+def test_a_failure_of_the_disk_has_the_name_of_what_was_written(tmp_path, monkeypatch):
+    """write and fsync do not know it."""
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    for path, work in ((tmp_path / "file", lambda path: write_text(path, "new")), (tmp_path / "folder", numpy_in)):
+        with pytest.raises(OSError, match="No space left on device") as error:
+            work(path)
+        assert error.value.filename == str(path)
+    assert os.listdir(tmp_path) == []
+
+
+def numpy_in(path: Path) -> None:
+    with replace_folder(path) as folder, (folder / "a.npy").open("wb") as file:
+        np.save(file, np.zeros(3))
+        os.fsync(file.fileno())
 
 
 @pytest.mark.parametrize("overwrite", [True, False])

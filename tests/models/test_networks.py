@@ -86,8 +86,8 @@ INCEPTION_V3_TRUNK = (
     [
         ("resnet18", lambda k: 11_173_962 + 513 * (k - 10)),  # the usual CIFAR ResNet-18 at 10 classes
         ("resnet50", lambda k: 25_557_032 + 2049 * (k - 1000)),  # torchvision's documentation, at 1000 classes
-        ("densenet121", lambda k: densenet121_parameters(32, 3, k)),
-        ("densenet121_k12", lambda k: densenet121_parameters(12, 3, k)),
+        ("densenet121", lambda k: densenet121_parameters(32, 3, k) - 2 * 64),
+        ("densenet121_k12", lambda k: densenet121_parameters(12, 3, k) - 2 * 24),
         ("inception_v3", lambda k: INCEPTION_V3_TRUNK + INCEPTION_V3_HEAD * k),
         ("wideresnet28_10", lambda k: wide_resnet_parameters(28, 10, k)),
         ("wideresnet40_2", lambda k: wide_resnet_parameters(40, 2, k)),

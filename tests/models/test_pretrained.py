@@ -142,8 +142,8 @@ UNFIT = {
         f"has other shapes: {FIRST} [2] for [32, 3, 3, 3]. Give weights",
     ),
     "names.pt": (
-        lambda w: {f"a.{name}": value for name, value in w.items()},
-        "the network lacks: a.stem.0.weight, a.s",
+        lambda w: {f"a.{name}": value for name, value in reversed(w.items())},
+        "the network lacks: a.head.bias, a.head.w",
     ),
     "head.pt": (
         lambda w: w | {"head.weight": torch.ones(7, 9)},

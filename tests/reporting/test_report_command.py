@@ -10,7 +10,7 @@ import pytest
 import fastmagn.reporting.document as document
 from fastmagn.errors import InputError
 from fastmagn.report import main
-from fastmagn.reporting.document import make_report, to_data, to_text, write_report
+from fastmagn.reporting.document import make_report, report_runs, to_data, to_text, write_report
 from tests.helpers.commands import call
 from tests.helpers.report_folders import C19, rewrite
 
@@ -93,6 +93,19 @@ def test_the_same_runs_give_the_same_bytes_and_an_older_report_is_replaced(fake_
     names = set(files_below(out))
     assert "tables/digits_networks.md" in names
     assert not any("cifar10" in name for name in names)
+
+
+def test_a_report_killed_between_two_renames_is_put_back_before_anything_else(fake_run, tmp_path, no_drawing):
+    """Also one that left its process id alone. A report that cannot be made then leaves it as it was."""
+    out = tmp_path / "report"
+    write_report(make_report([fake_run("a")]), out)
+    before = files_below(out)
+    out.rename(tmp_path / "report.old-1")
+    (tmp_path / "report.partial-1-abcdef").mkdir()
+    with pytest.raises(InputError, match="nowhere"):
+        report_runs([tmp_path / "nowhere"], out)
+    assert files_below(out) == before
+    assert sorted(os.listdir(tmp_path)) == ["a", "report"]
 
 
 def test_what_is_not_a_report_stays(fake_run, tmp_path, no_drawing):

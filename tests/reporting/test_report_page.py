@@ -5,6 +5,9 @@ import hashlib
 import io
 import math
 import re
+import struct
+import warnings
+import zlib
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +21,7 @@ import fastmagn.reporting.document as document
 import fastmagn.reporting.page as page
 from fastmagn.corruptions import corrupt
 from fastmagn.data import load_images, split_validation
+from fastmagn.data.subset import even_subset
 from fastmagn.machine.hardware import settle_hardware
 from fastmagn.reporting.document import make_report, write_report
 from fastmagn.reporting.gallery import gallery, images_loader, read_config
@@ -319,6 +323,55 @@ def test_logits_that_are_absent_or_of_another_evaluation(fake_run):
     assert "data.dir: looked for CIFAR-10" in mistakes(read_run(gone)[0], images_loader()).note
 
 
+def test_logits_of_other_classes_or_more_images_cost_their_part_of_the_page(fake_run, page_of):
+    """The labels and accuracies agree; the number of classes or of images does not."""
+    good, more_classes, more_images = (
+        fake_run(method, data="digits", method=method) for method in ("standard", "augmix", "magn")
+    )
+    write_logits(good)
+    write_logits(more_classes, num_classes=20)
+    note = mistakes(read_run(more_classes)[0], images_loader()).note
+    said = f"{more_classes / 'logits'}: has logits of 20 classes; the 599 test images in digits have 10."
+    assert note == f"The worst errors are not shown: {said}"
+    write_logits(more_images, num_images=600)
+    note = mistakes(read_run(more_images)[0], images_loader()).note
+    assert note.endswith("has logits of 600 images; there are 599 test images.")
+    _, text = page_of([good, more_classes, more_images])
+    assert "has logits of 20 classes" in text
+    assert "has logits of 600 images" in text
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_errors_of_a_subset_are_shown_with_its_images(stored, fake_run, tmp_path):
+    image_set = load_images("digits", Path())
+    rows = even_subset(image_set.test_labels, 40, 3)
+    fields = {}
+    if stored:  # a published set has no manifest and holds all images
+        fields = {"eval.corrupted_dir": str(tmp_path / "c")}
+        (tmp_path / "c").mkdir()
+        np.save(tmp_path / "c" / "labels.npy", image_set.test_labels)
+        made = {name: np.random.default_rng(len(name)).integers(0, 256, (5, 599, 32, 32, 3), np.uint8) for name in C19}
+        for name, images_u8 in made.items():
+            np.save(tmp_path / "c" / f"{name}.npy", images_u8.reshape(-1, 32, 32, 3))
+    folder = fake_run("a", data="digits", fields=fields)
+    labels, logits = write_logits(folder, rows=rows)
+    rewrite(folder, lambda results: results.update(subset={"chosen": "by class", "of": 599, "seed": 3}))
+    shown = mistakes(read_run(folder)[0], images_loader())
+    assert not shown.note
+    for one, known in zip(shown.examples, worst(labels, logits, 12), strict=True):
+        row = rows[known.index]
+        image = image_set.test_images_u8[row]
+        assert one.index == row
+        assert np.array_equal(pixels_of(one.original), image)
+        if stored:
+            corrupted = made[known.corruption][known.severity - 1, row]
+        else:
+            (corrupted,) = corrupt(image[None], known.corruption, known.severity, indices=np.array([row]))
+        assert np.array_equal(pixels_of(one.corrupted), corrupted)
+    rewrite(folder, lambda results: results.pop("subset"))
+    assert "its labels do not belong to the test images" in mistakes(read_run(folder)[0], images_loader()).note
+
+
 @pytest.mark.parametrize("method", ["magn_augmix", "cutout", "at"])
 def test_views_made_again_are_those_of_the_first_batch(method, fake_run):
     run, _ = read_run(fake_run("a", data="digits", network="resnet_small", method=method))
@@ -364,6 +417,25 @@ def test_views_that_the_run_has_left(fake_run):
     assert "views.png: is not a complete PNG picture" in gallery(read_run(folder)[0], images_loader()).note
     (folder / "views.png").write_text("<svg onload='alert(1)'/>")
     assert "views.png: is not a complete PNG picture" in gallery(read_run(folder)[0], images_loader()).note
+
+
+@pytest.mark.parametrize(("width", "height"), [(13_000, 13_000), (4096, 4097), (60_000, 60_000)])
+def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(width, height, fake_run):
+    """Its pixels are not even there."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    folder = fake_run("a")
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    (folder / "views.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b"x") + chunk(b"IEND", b""))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        note = gallery(read_run(folder)[0], images_loader()).note
+    if width == 60_000:  # Pillow's own bound
+        assert "views.png: is not a complete PNG picture (Image size (3600000000 pixels) exceeds limit" in note
+    else:
+        assert f"views.png: has {width} x {height} px; expected at most 16,777,216 pixels. It is not shown." in note
 
 
 def test_views_that_cannot_be_made(fake_run):

@@ -72,6 +72,16 @@ DAMAGE = {
         broken(lambda results: results["rms_calibration_error"].pop("num_bins")),
         "rms_calibration_error.num_bins",
     ),
+    "an accuracy that was not finite": (
+        set_value("corruption_accuracy", "fog", value=[0.5, None, 0.5, 0.5, 0.5]),
+        "results.json: has no accuracy for fog: logits were NaN or infinite there.",
+    ),
+    "a clean accuracy that was not finite": (
+        set_value("clean_accuracy", value=None),
+        "results.json: has no accuracy for clean: logits were NaN or infinite there.",
+    ),
+    "a subset": (set_value("subset", value="first"), "lacks subset.chosen; expected what"),
+    "a subset without its seed": (set_value("subset", value={"chosen": "by class"}), "lacks subset.seed; expected"),
     "bins": (
         set_value("reliability", "clean", "count", value=[1, 2]),
         "reliability.clean: got lists of [2, 4, 4]; expected 4 bins in each.",

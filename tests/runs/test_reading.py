@@ -1,15 +1,18 @@
 """A run folder that cannot be used is the same line from every command that reads one, and its remedy works."""
 
+import io
 import json
 import shlex
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import fastmagn
 from fastmagn import evaluate, export, report
 from fastmagn.errors import InputError
+from fastmagn.evaluation.logits import read_logits
 from fastmagn.reporting.runs import read_runs
 from fastmagn.runs.paths import CONFIG, RESULTS, last_checkpoint
 from fastmagn.runs.reading import check_run_folder, read_results
@@ -88,6 +91,38 @@ def test_damaged_results_and_the_remedy(text, run_dir):
     train(shlex.split(remedy)[3:])
     assert not errors(run_dir)
     assert read_results(run_dir / RESULTS)["mca"]["c15"] == json.loads((OLD_RUN / RESULTS).read_text())["mca"]["c15"]
+
+
+@pytest.mark.parametrize("harm", ["empty", "short", "of other images", "gone"])
+def test_a_finished_run_whose_logits_are_not_whole_is_measured_again(harm, run_dir, capsys):
+    """As a power cut may leave it, if results.json reached the disk and the logits did not."""
+    logits = run_dir / "logits"
+    file = logits / ("labels.npy" if harm == "of other images" else "fog.npy")
+    whole = {path.name: path.read_bytes() for path in logits.iterdir()}
+    arguments = ["--config", str(run_dir / CONFIG), "--run_dir", str(run_dir)]
+    if harm == "gone":  # they are not kept where an image file is unreadable
+        shutil.rmtree(logits)
+    else:
+        content = {"empty": b"", "short": whole[file.name][:-40]}.get(harm)
+        if content is None:
+            np.save(file, np.load(file)[:-1])
+        else:
+            file.write_bytes(content)
+    train(arguments)
+    said = " ".join(capsys.readouterr().out.split())
+    if harm == "gone":
+        assert "is finished" in said
+        assert not logits.exists()
+        return
+    assert "is finished" not in said
+    assert f"warning: {logits}" in said
+    assert "The run is measured again." in said
+    labels, again = read_logits(logits)
+    assert np.array_equal(labels, np.load(io.BytesIO(whole["labels.npy"])))
+    for name, cells in again.items():
+        np.testing.assert_allclose(cells, np.load(io.BytesIO(whole[f"{name}.npy"])), atol=1e-5)
+    train(arguments)
+    assert "is finished" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_damaged_evaluation_names_the_command_that_writes_it(run_dir):

@@ -102,7 +102,7 @@ def test_a_sweeps_folder_is_an_ordinary_run_dir(tmp_path):
 REFUSED = [
     (["--grid", "loss.jsd_weigth=1,2"], r"got 'loss.jsd_weigth', which is not a field .*Did you mean 'loss.jsd_w"),
     (["--grid", "loss=1,2"], r"--grid: got 'loss', which is not a field"),
-    (["--grid", "loss.jsd_weight=1,much"], r"loss\.jsd_weight.*Got value: much"),
+    (["--grid", "loss.jsd_weight=1,much"], r"loss\.jsd_weight: got 'much'"),
     (["--grid", "loss.jsd_weight=-1,1"], r"loss\.jsd_weight: got -1\.0; expected 0 or more"),
     (["--grid", "method=magn,magnn"], r"method: got 'magnn'; .*Did you mean 'magn'"),
     (["--grid", "model.name=resnet_small,resnet81"], r"model\.name: got 'resnet81'; .*Did you mean 'resnet18'"),
@@ -131,7 +131,7 @@ REFUSED = [
         r"--gpus_per_trial: got 1\.5; expected 0\.\.1, or a whole",
     ),
     (["--grid", "train.seed=0,1", "--cpus_per_trial", "0"], r"--cpus_per_trial: got 0\.0; expected a number above 0"),
-    (["--grid", "train.seed=0,1", "--max_concurrent", "few"], r"--max_concurrent: invalid int value: 'few'"),
+    (["--grid", "train.seed=0,1", "--max_concurrent", "few"], r"max_concurrent: got 'few'; expected a whole number"),
     (["--grid", "train.seed=0,1", "--config", "absent.yaml"], r"absent\.yaml"),
 ]
 

@@ -96,3 +96,22 @@ def test_without_a_whole_set_the_corruptions_that_all_share_decide(trials):
         ("seed-1", pytest.approx(0.6)),
         ("seed-0", pytest.approx(0.5)),
     ]
+
+
+def test_accuracies_that_were_not_finite_are_dashes(trials, terminal):
+    """The mCA is over the corruptions that have a number in every trial; without one, there is none."""
+    finish(trials[0], None, {"fog": [0.75] * 5, "snow": [0.25] * 5})
+    finish(trials[1], None, {"fog": [0.75, None, 0.75, 0.75, 0.75], "snow": [0.5] * 5})
+    title, summaries = summarise_trials(trials[:2])
+    assert title == "of 1 corruptions"
+    assert [summary.mca for summary in summaries] == [0.5, 0.25]
+    finish(trials[1], None, {"fog": [None] * 5, "snow": [None] * 5})
+    print_summary(trials[:2])
+    assert terminal.export_text().count(" - ") == 2
+    file = trials[2].config.run_dir / "results.json"
+    finish(trials[2], None, {"fog": [None] * 5})
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"clean_accuracy": None}))
+    board = Board(trials, finished=set())
+    board.started("seed-2")
+    board.ended(Outcome("seed-2", "finished"))
+    assert "seed-2: clean accuracy - % (" in terminal.export_text()

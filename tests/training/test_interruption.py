@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from fastmagn.errors import InputError, Interrupted
-from fastmagn.machine.files import os_error_behind
+from fastmagn.machine.files import os_error_behind, replace_folder
 from fastmagn.machine.processes import World
 from fastmagn.machine.signals import interrupted_at_once, interruptible
 from fastmagn.runs import lock as lock_module
@@ -255,6 +255,18 @@ def test_one_run_at_a_time_in_a_folder_and_a_killed_one_leaves_no_lock(tmp_path,
     holder.wait()
     with run_lock(run_dir, World()):
         assert (run_dir / ".lock").read_text() == f"process {os.getpid()} on {os.uname().nodename}\n"
+
+
+def test_a_run_leaves_the_files_of_an_evaluation_that_is_under_way(undisturbed, tmp_path):
+    """And removes those of one that was killed."""
+    run_dir = shutil.copytree(undisturbed, tmp_path / "run")
+    (run_dir / "results.json").unlink()
+    (run_dir / "logits.partial-1-abcdef").mkdir()
+    (run_dir / "views.png.partial-1-abcdef").write_bytes(b"half")
+    with replace_folder(run_dir / "logits") as partial:
+        train(small(run_dir))
+        assert [path.name for path in run_dir.glob("*.partial-*")] == [partial.name]
+    assert (run_dir / "logits").is_dir()
 
 
 def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, capsys):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import warnings
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from PIL import Image
 
 from fastmagn.config.command_line import parse_config
 from fastmagn.config.schema import Config, DataConfig, EvalConfig
-from fastmagn.data import load_data
+from fastmagn.corruptions import corrupt
+from fastmagn.data import ImageSet, load_data
 from fastmagn.data.corrupted.npy import check_source
 from fastmagn.data.files.crops import has_dali
+from fastmagn.data.subset import even_subset
 from fastmagn.errors import InputError
 from fastmagn.evaluation.corruption_cache import use_cache
 from fastmagn.machine.processes import World
@@ -85,12 +88,16 @@ def test_the_network_sees_the_central_squares(trained, folder):
 def test_kept_corruptions_are_of_the_images_that_are_measured(folder, tmp_path):
     data = DataConfig(name="folder", dir=folder, image_size=SIDE)
     asked = EvalConfig(corruption_set="c15", cache_dir=tmp_path, num_images=3)
-    kept = use_cache(Config(data=data, eval=asked), World()).corrupted_dir
-    assert kept.name.startswith(f"folder{SIDE}-c15-n3-seed0-fastmagn")
+    kept = use_cache(Config(data=data, eval=asked), World(), load_data(data)).corrupted_dir
     images = load_data(data)
+    assert re.fullmatch(rf"folder{SIDE}-[0-9a-f]{{16}}-c15-n3-seed0-fastmagn.*", kept.name)
     check_source(kept, images.test_images_u8, images.test_labels)
     with pytest.raises(InputError, match="made of 3 images of folder, which differ from the test set's"):
         check_source(kept, load_data(dataclasses.replace(data, eval_resize_px=40)).test_images_u8, images.test_labels)
+    rows = even_subset(images.test_labels, 3, 0)
+    assert np.load(kept / "labels.npy").tolist() == 5 * images.test_labels[rows].tolist() == 5 * [0, 1, 2]
+    expected = corrupt(np.asarray(images.test_images_u8[rows]), "fog", 2, seed=0, indices=rows)
+    np.testing.assert_array_equal(np.load(kept / "fog.npy")[3:6], expected)
 
 
 @pytest.mark.parametrize("source", ["torchvision", pytest.param("dali", marks=needs_dali)])
@@ -106,3 +113,22 @@ def test_a_run_goes_on_in_the_middle_of_an_epoch_bit_for_bit(trained, folder, tm
         for run_dir in (trained, tmp_path)
     }
     assert measured[trained] == measured[tmp_path]
+
+
+def test_changed_pixels_are_refused_and_a_checkpoint_of_an_earlier_version_resumes(tmp_path, monkeypatch, capsys):
+    """Such a checkpoint has a fingerprint of names and sizes; the next one has that of the contents."""
+    photos, run_dir = make_photo_folder(tmp_path / "photos", 18, 9), tmp_path / "run"
+    with monkeypatch.context() as earlier:
+        earlier.setattr(ImageSet, "fingerprint", ImageSet.former_fingerprint)
+        run(photos, run_dir, "--train.max_steps", "1")
+    capsys.readouterr()
+    run(photos, run_dir, "--train.max_steps", "2")
+    assert "is of an earlier version, which recognised image files by their names and sizes" in capsys.readouterr().out
+    run(photos, run_dir, "--train.max_steps", "3")
+    assert "earlier version" not in capsys.readouterr().out
+    path = next((photos / "train" / "ape").iterdir())
+    content = bytearray(path.read_bytes())
+    content[-40] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"data\.dir: .* has other training images or labels than"):
+        run(photos, run_dir, "--train.max_steps", "4")

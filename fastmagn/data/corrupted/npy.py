@@ -15,6 +15,7 @@ import numpy as np
 from fastmagn.corruptions import SEVERITIES
 from fastmagn.data.arrays import open_array
 from fastmagn.data.image_set import Images
+from fastmagn.data.subset import BY_CLASS, even_subset
 from fastmagn.errors import InputError
 
 MANIFEST = "manifest.json"
@@ -128,9 +129,16 @@ def _manifest_fault(manifest: Any) -> str | None:
             return f"{name!r} is not a plain file name"
         if not isinstance(file, dict) or type(file.get("bytes")) is not int or type(file.get("sha256")) is not str:
             return f"{name!r} has no bytes and sha256"
+    subset = manifest.get("subset", {})
+    if not isinstance(subset, dict) or (subset.get("chosen") == BY_CLASS and not _is_seed(subset.get("seed"))):
+        return "subset does not say how the images were chosen"
     if any(type(manifest["source"].get(name)) is not str for name in ("images_sha256", "labels_sha256")):
         return "source has no images_sha256 and labels_sha256"
     return None
+
+
+def _is_seed(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**64
 
 
 def source_digests(images_u8: Images, labels: np.ndarray) -> dict[str, str]:
@@ -144,36 +152,39 @@ def source_digests(images_u8: Images, labels: np.ndarray) -> dict[str, str]:
     }
 
 
-def is_made_of(folder: Path, num_images: int) -> bool:
-    """Whether a set has a manifest, which says that it was made of this number of images."""
-    return (Path(folder) / MANIFEST).exists() and read_manifest(folder)["num_images"] == num_images
-
-
-def check_source(folder: Path, images_u8: Images, labels: np.ndarray) -> None:
+def check_source(folder: Path, images_u8: Images, labels: np.ndarray) -> slice | np.ndarray | None:
     """Check that a set was made from these test images; a published set, which has no manifest, passes.
 
     Labels alone do not distinguish two image sets whose classes have the same sizes.
 
     Args:
         folder: The folder of the -C set.
-        images_u8: All test images, uint8 [M, H, W, 3]; a set made from the first N of them is accepted too.
+        images_u8: All test images, uint8 [M, H, W, 3]; a set made from some of them is accepted too.
         labels: int64 [M].
+
+    Returns:
+        The rows of the test images that the set was made of, ascending: the first ones as a slice, or int64 [N] if its
+        manifest says that they were drawn by class. None for a published set.
 
     Raises:
         InputError: The manifest is broken, or the set was made from other images.
     """
     if not (Path(folder) / MANIFEST).exists():
-        return
+        return None
     manifest = read_manifest(folder)
     num_images = manifest["num_images"]
     made_of = f"{folder}: made of {num_images} images of {manifest['dataset']}"
     if num_images > len(labels):
         raise InputError(f"{made_of}; the test set given has {len(labels)}. Give the test set that it was made of.")
-    if source_digests(images_u8[:num_images], labels[:num_images]) != manifest["source"]:
+    subset = manifest.get("subset", {})  # sets of earlier versions have none, and are of the first images
+    is_drawn = subset.get("chosen") == BY_CLASS
+    rows = even_subset(labels, num_images, subset["seed"]) if is_drawn else slice(0, num_images)
+    if source_digests(images_u8[rows], labels[rows]) != manifest["source"]:
         raise InputError(
             f"{made_of}, which differ from the test set's by their SHA-256. Give the test set that it was made of, or"
             " make this set again with python -m fastmagn.corrupt."
         )
+    return rows
 
 
 def check_files(folder: Path, advance: Callable[[int], None] = lambda num_bytes: None) -> list[str]:

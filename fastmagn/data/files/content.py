@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from fastmagn.errors import InputError
 from fastmagn.machine.console import console, progress_bar
@@ -28,6 +29,7 @@ _THREADS = 16  # network storage answers many requests at a time
 _FILES_PER_TASK = 64
 _TOLD_FROM_BYTES = 4_000_000_000
 _MAX_CACHE_BYTES = 512_000_000
+_Item = TypeVar("_Item")
 
 
 def content_digests(root: Path, names: Sequence[str]) -> list[bytes]:
@@ -45,7 +47,9 @@ def content_digests(root: Path, names: Sequence[str]) -> list[bytes]:
     place = _cache_file(root)
     if place is None:
         return _digests(root, names, {})[0]
-    with waiting_lock(place.with_name(f"{place.name[:2]}.lock")):  # few lock files, whatever the number of folders
+    with suppress(OSError):
+        place.parent.mkdir(parents=True, exist_ok=True)
+    with waiting_lock(place.with_suffix(".lock")):
         known = _read(place)
         digests, entries = _digests(root, names, known)
         if entries:
@@ -59,7 +63,7 @@ def _digests(root: Path, names: Sequence[str], known: dict[bytes, bytes]) -> tup
     start = time.time()
     paths = [os.path.join(root, name) for name in names]
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = list(pool.map(_stat, paths, chunksize=_FILES_PER_TASK))
+        found = [status for part in pool.map(_stats, _tasks(paths)) for status in part]
         keys = [_key(name, status) for name, status in zip(names, found, strict=True)]
         unknown = [row for row, key in enumerate(keys) if key not in known]
         if not unknown:
@@ -86,15 +90,18 @@ def _digests(root: Path, names: Sequence[str], known: dict[bytes, bytes]) -> tup
     return [read[row] if row in read else known[key] for row, key in enumerate(keys)], entries
 
 
-def _tasks(rows: list[int]) -> Iterator[list[int]]:
-    return (rows[first : first + _FILES_PER_TASK] for first in range(0, len(rows), _FILES_PER_TASK))
+def _tasks(items: list[_Item]) -> Iterator[list[_Item]]:
+    return (items[first : first + _FILES_PER_TASK] for first in range(0, len(items), _FILES_PER_TASK))
 
 
-def _stat(path: str) -> os.stat_result:
-    try:
-        return os.stat(path)
-    except OSError as error:
-        raise _unreadable(path, error) from error
+def _stats(paths: list[str]) -> list[os.stat_result]:
+    found = []
+    for path in paths:
+        try:
+            found.append(os.stat(path))
+        except OSError as error:
+            raise _unreadable(path, error) from error
+    return found
 
 
 def _digest(path: str) -> bytes:

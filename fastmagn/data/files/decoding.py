@@ -8,10 +8,11 @@ What happens to a file that cannot be decoded is decided here, once:
 """
 
 import struct
+import threading
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeVar
 
@@ -131,6 +132,11 @@ def quiet_pillow() -> Iterator[None]:
         yield
 
 
+# Uncompressed, a file of some KB may have 89 million pixels; only so many as large as that are in memory at a time.
+_LARGE_PIXELS = 1 << 25
+_LARGE_AT_A_TIME = threading.BoundedSemaphore(2)
+
+
 @contextmanager
 def open_image(file: str | Path | BinaryIO) -> Iterator[Image.Image]:
     """Open an image file; its pixels are not decoded yet.
@@ -146,7 +152,8 @@ def open_image(file: str | Path | BinaryIO) -> Iterator[Image.Image]:
                 f"Image size ({num_pixels} pixels) exceeds limit of {Image.MAX_IMAGE_PIXELS} pixels, could be"
                 " decompression bomb DOS attack."
             )
-        yield image
+        with _LARGE_AT_A_TIME if num_pixels > _LARGE_PIXELS else nullcontext():
+            yield image
 
 
 def decode_square(path: str | Path, image_size: int, shorter_side_px: int) -> np.ndarray:

@@ -26,7 +26,7 @@ from fastmagn.data.files.headers import ImageFiles, scan
 from fastmagn.data.files.listing import class_files, list_classes
 from fastmagn.data.image_set import Images
 from fastmagn.data.subset import even_subset
-from fastmagn.errors import check
+from fastmagn.errors import check, is_integer
 from fastmagn_kernels import threads
 
 
@@ -171,11 +171,11 @@ def load_folder_images(
         InputError: There is no such folder, it has no class folders, a class folder has no images, no image can be
             read, or a size is out of range.
     """
-    is_size = type(image_size) is int and 1 <= image_size <= MAX_IMAGE_SIZE_PX
+    is_size = is_integer(image_size) and 1 <= image_size <= MAX_IMAGE_SIZE_PX
     check(is_size, "image_size", image_size, f"the side of the square images, 1..{MAX_IMAGE_SIZE_PX} px")
-    is_side = resize_px == 0 or image_size <= resize_px <= MAX_IMAGE_SIZE_PX
+    is_side = is_integer(resize_px) and (resize_px == 0 or image_size <= resize_px <= MAX_IMAGE_SIZE_PX)
     check(is_side, "resize_px", resize_px, f"0 (image_size) or {image_size}..{MAX_IMAGE_SIZE_PX} px")
-    check(num_images >= 0, "num_images", num_images, "0 (all) or more")
+    check(is_integer(num_images) and num_images >= 0, "num_images", num_images, "0 (all) or more")
     root = Path(dir) / "val" if (Path(dir) / "val").is_dir() else Path(dir)
     classes = list_classes(root)
     names, labels = class_files(classes, range(len(classes)))

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from fastmagn.errors import check
+from fastmagn.errors import check, is_integer
 
 Binning = Literal["width", "adaptive"]
 Pooling = Literal["pooled", "per_corruption"]
@@ -54,7 +54,7 @@ def bin_predictions(
     in_range = bool(np.all((confidences >= 0) & (confidences <= 1)))
     span = f"confidences {confidences.min()}..{confidences.max()}"
     check(in_range, "calibration error", span, "0..1")
-    check(num_bins >= 1, "eval.num_bins", num_bins, "1 or more")
+    check(is_integer(num_bins) and num_bins >= 1, "eval.num_bins", num_bins, "1 or more")
     check(binning in ("width", "adaptive"), "eval.binning", binning, "width or adaptive")
     if binning == "width":
         lower_edges = np.arange(num_bins) / num_bins

@@ -1,0 +1,64 @@
+"""What `--help` shows: examples first, then options with their placeholders, types in words and defaults."""
+
+import argparse
+import textwrap
+from typing import Any
+
+from fastmagn.config.words import in_words, placeholder
+
+_MAX_WIDTH = 110  # columns
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Formats the help of every command. A paragraph whose lines are indented is kept as it is."""
+
+    tells_types = True
+
+    def __init__(self, prog: str, **options: Any) -> None:
+        super().__init__(prog, **options)
+        self._max_help_position = 30
+        self._width = min(self._width, _MAX_WIDTH)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n\n".join(
+            part if part.startswith(" ") else textwrap.fill(" ".join(part.split()), width)
+            for part in text.strip("\n").split("\n\n")
+        )
+
+    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
+        hint = getattr(action, "_typehint", None)
+        return "PATH" if hint is None else placeholder(hint)
+
+    def _expand_help(self, action: argparse.Action) -> str:
+        hint = getattr(action, "_typehint", None)
+        if hint is None:
+            return action.help or ""
+        notes = [in_words(hint)] if self.tells_types and not placeholder(hint).startswith("{") else []
+        if action.required:
+            notes.append("required")
+        elif action.default is not argparse.SUPPRESS:
+            notes.append(f"default: {_shown(action.default)}")
+        return f"{action.help} ({'; '.join(notes)})"
+
+
+class BriefFormatter(HelpFormatter):
+    """The same without types: a placeholder such as N is enough."""
+
+    tells_types = False
+
+
+def hide(parser: argparse.ArgumentParser, *, but: frozenset[str] | None) -> None:
+    """Leave options out of a parser's help: those that set a whole section at once; with `but`, all that are not in it.
+
+    They are options all the same.
+    """
+    for action in parser._actions:
+        sets_a_section = action.metavar == "CONFIG" and action.dest != "config"
+        if sets_a_section or (but is not None and action.dest not in but):
+            action.help = argparse.SUPPRESS
+
+
+def _shown(default: Any) -> str:
+    if isinstance(default, bool):
+        return str(default).lower()
+    return f"{default:.6g}" if isinstance(default, float) else str("none" if default is None else default)

@@ -1,0 +1,41 @@
+"""Paths as people write them: `~` and `~NAME` are home folders."""
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from fastmagn.errors import InputError
+
+
+def user_path(text: str | Path, field: str = "path") -> Path:
+    """The path that a user gave, with the home folder in place of a leading `~` or `~NAME`.
+
+    The shell does this for an argument of its own, but not for `--field=~/x`, nor in quotes or in a YAML file.
+
+    Args:
+        text: The path.
+        field: The field or option in which it was given, for the message.
+
+    Raises:
+        InputError: There is no such user.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        home = Path(text).parts[0]
+        raise InputError(
+            f"{field}: got {str(text)!r}; expected the home folder of a user of this machine, and {home} is none. "
+            f"For a folder that is named {home}, give its whole path."
+        ) from None
+
+
+def with_user_paths(value: Any, field: str = "") -> Any:
+    """The same parsed value with `user_path` of every Path in it: in lists, and in namespaces, which are changed."""
+    if isinstance(value, Path):
+        return user_path(value, field)
+    if isinstance(value, list):
+        return [with_user_paths(one, field) for one in value]
+    if isinstance(value, Namespace):
+        for name, inner in vars(value).items():
+            setattr(value, name, with_user_paths(inner, f"{field}.{name}".removeprefix(".")))
+    return value

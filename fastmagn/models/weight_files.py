@@ -1,0 +1,124 @@
+"""Reads named tensors from files of others: safetensors, or torch.save without running what a file names."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from fastmagn.errors import InputError, one_line
+
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".tar")
+# The keys under which checkpoints keep the weights: fastmagn and torchvision's references use the first; AugMix, timm
+# and most others the second.
+_HOLDERS = ("model", "state_dict", "model_state_dict", "net")
+# The prefixes that wrappers give names: DataParallel and DistributedDataParallel; torch.compile; a model behind its
+# normalisation, as RobustBench and fastmagn have it.
+_WRAPPERS = ("module.", "_orig_mod.", "model.", "network.")
+_MEANS, _STDS = ("mean", "mu"), ("std", "sigma")
+# What the readers raise for damaged files.
+_DAMAGED = (
+    *(OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError),
+    MemoryError,
+)
+
+
+class _Ignored:
+    """Stands for a number or array of NumPy in a checkpoint, such as its best accuracy: read, and not needed."""
+
+    def __init__(self, *arguments: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+_NUMPY_NAMES = (
+    *("numpy.dtype", "numpy.ndarray", "numpy.core.multiarray.scalar", "numpy.core.multiarray._reconstruct"),
+    *("numpy._core.multiarray.scalar", "numpy._core.multiarray._reconstruct"),
+)
+
+
+class Weights(NamedTuple):
+    """The tensors of a file.
+
+    Args:
+        tensors: Those of the network by their names, without the prefixes of wrappers.
+        mean: What the file's model subtracts from each channel, pixels in [0, 1]; None if it does not say.
+        std: What it then divides by; None likewise.
+    """
+
+    tensors: dict[str, Tensor]
+    mean: tuple[float, float, float] | None
+    std: tuple[float, float, float] | None
+
+
+def read_weights(path: Path, field: str) -> Weights:
+    """A file's named tensors, on the CPU. No code in the file is run.
+
+    Args:
+        path: The file.
+        field: The field or option that names it, for the messages.
+
+    Raises:
+        InputError: The file is missing, damaged or of another kind, or holds no named tensors.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"{field}: got {path}; expected a file named *{', *'.join(SUFFIXES)}.")
+    if not path.is_file():
+        raise InputError(f"{field}: {path}: no such file; expected weights of this network.")
+    is_safetensors = path.suffix.lower() == ".safetensors"
+    content = _read_safetensors(path, field) if is_safetensors else _read_torch(path, field)
+    for holder in _HOLDERS:
+        if isinstance(content, dict) and isinstance(content.get(holder), dict):
+            content = content[holder]
+    tensors = isinstance(content, dict) and all(_is_named_tensor(name, value) for name, value in content.items())
+    if not tensors or not content:
+        raise InputError(f"{field}: {path} holds no named weights; expected a state_dict of the network.")
+    own, rest = {}, {}
+    for name, value in content.items():
+        (rest if _is_normalisation(name, value) else own)[name] = value
+    return Weights(_without_wrappers(own or content), _channels(rest, _MEANS), _channels(rest, _STDS))
+
+
+def _read_torch(path: Path, field: str) -> Any:
+    try:
+        with torch.serialization.safe_globals([(_Ignored, name) for name in _NUMPY_NAMES]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (*_DAMAGED, pickle.UnpicklingError, EOFError) as error:
+        reason = f"{type(error).__name__}; nothing in it was run"
+        raise InputError(f"{field}: {path} cannot be read as a file of torch.save ({reason}).") from error
+
+
+def _read_safetensors(path: Path, field: str) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (*_DAMAGED, SafetensorError) as error:
+        raise InputError(f"{field}: {path} cannot be read as safetensors ({one_line(error)}).") from error
+
+
+def _is_named_tensor(name: Any, value: Any) -> bool:
+    return (
+        isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized
+    )
+
+
+def _is_normalisation(name: str, value: Tensor) -> bool:
+    last = name.rpartition(".")[2]
+    return last in (*_MEANS, *_STDS) and value.numel() == 3 and value.is_floating_point() and not value.is_meta
+
+
+def _channels(tensors: Mapping[str, Tensor], names: tuple[str, ...]) -> tuple[float, float, float] | None:
+    found = [value for name, value in tensors.items() if name.rpartition(".")[2] in names]
+    return tuple(found[0].flatten().tolist()) if found else None
+
+
+def _without_wrappers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors without the prefixes that all their names share."""
+    while prefix := next((one for one in _WRAPPERS if all(name.startswith(one) for name in tensors)), None):
+        tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    return tensors

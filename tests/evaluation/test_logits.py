@@ -1,0 +1,102 @@
+"""Stored logits reach the disk before anything that is written after them; results that are not finite are printed."""
+
+import os
+import stat
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fastmagn.config.schema import EvalConfig
+from fastmagn.corruptions import available_corruptions
+from fastmagn.data import load_images
+from fastmagn.errors import InputError
+from fastmagn.evaluation.logits import read_logits, write_logits
+from fastmagn.evaluation.measure import evaluate, summarise_logits
+from fastmagn.evaluation.shown import print_results
+from fastmagn.machine.files import write_json
+from fastmagn.runs import records
+from fastmagn.runs.records import log_results
+
+
+def test_all_files_are_flushed_before_they_get_their_name(tmp_path, monkeypatch):
+    """Each file's content, the names in the folder, and the folder's own name: all before results.json is written."""
+    flushed: list[str] = []
+    real_fsync, real_rename = os.fsync, os.rename
+
+    def fsync(descriptor: int) -> None:
+        is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        flushed.append(("folder " if is_folder else "") + os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
+        real_fsync(descriptor)
+
+    def rename(source, target) -> None:
+        flushed.append(f"renamed to {os.path.basename(target)}")
+        real_rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "rename", rename)
+    image_set = load_images("digits", "data")
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+    config = EvalConfig(num_images=5, corruption_set="c15")
+    run_dir = tmp_path / "run"
+    images = (image_set.test_images_u8, image_set.test_labels)
+    results = evaluate(model, *images, config, device=torch.device("cpu"), logits_dir=run_dir / "logits")
+    write_json(run_dir / "results.json", results)
+    flushed = [name.partition(".partial-")[0] for name in flushed]
+    files = {path.name for path in (run_dir / "logits").iterdir()}
+    renamed = flushed.index("renamed to logits")
+    assert files <= set(flushed[:renamed])
+    assert flushed[renamed - 1] == "folder logits"
+    assert flushed[renamed + 1 : renamed + 3] == ["folder run", "results.json"]
+
+
+@pytest.mark.parametrize("harm", [lambda content: b"", lambda content: content[:-1], lambda content: content[:40]])
+def test_logits_that_are_not_whole_are_one_line(harm, tmp_path):
+    with write_logits(tmp_path / "logits", np.array([0, 1])) as writer:
+        writer.write("clean", 0, np.zeros((2, 3), np.float32))
+        for severity in range(1, 6):
+            writer.write("fog", severity, np.zeros((2, 3), np.float32))
+    read_logits(tmp_path / "logits")
+    for name in ("labels", "clean", "fog"):
+        path = tmp_path / "logits" / f"{name}.npy"
+        content = path.read_bytes()
+        path.write_bytes(harm(content))
+        with pytest.raises(InputError) as error:
+            summarise_logits(tmp_path / "logits", EvalConfig())
+        assert str(error.value).startswith(f"{path}: not a whole .npy array of plain numbers (")
+        assert "\n" not in str(error.value)
+        path.write_bytes(content)
+
+
+class NotANumber(nn.Module):
+    def forward(self, images):
+        return images.mean(dim=(2, 3)) * torch.nan
+
+
+def test_a_run_whose_every_logit_is_nan_ends_with_results(tmp_path, capsys, monkeypatch):
+    """What training ends with: the results are written, printed and logged, without a number that nobody measured."""
+    image_set = load_images("digits", "data")
+    images = (image_set.test_images_u8, image_set.test_labels % 3)
+    config = EvalConfig(num_images=5, corruption_set="c15")
+    options = {"device": torch.device("cpu"), "logits_dir": tmp_path / "logits"}
+    results = evaluate(NotANumber(), *images, config, **options)
+    write_json(tmp_path / "results.json", results)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "warning: logits are not finite for clean (5 images), gaussian_noise at severity 1 (5 images)" in said
+    num_cells = 1 + 5 * sum(name in available_corruptions() for name in results["corruption_accuracy"])
+    assert f"and {num_cells - 5} more" in said
+    assert results["clean_accuracy"] is None
+    assert set(results["mca"].values()) == {None}
+    assert results["rms_calibration_error"]["clean"] is results["rms_calibration_error"]["corrupt"] is None
+    assert results["subset"] == {"chosen": "first", "of": 599}
+    print_results(results, "title")
+    assert "clean accuracy - %" in capsys.readouterr().out
+    logged = []
+    events = SimpleNamespace(add_scalars=lambda scalars, step: logged.append(scalars), close=lambda: None)
+    monkeypatch.setattr(records, "open_events", lambda *_: events)
+    log_results(tmp_path, results, 1)
+    assert logged == [{}]
+    again = summarise_logits(tmp_path / "logits", config)
+    assert again == {name: value for name, value in results.items() if name != "subset"}

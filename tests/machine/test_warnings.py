@@ -1,0 +1,36 @@
+"""Warnings of a command: one line each, for people."""
+
+import logging
+import warnings
+
+import pytest
+
+from fastmagn.errors import warn_caller
+from fastmagn.machine.command import run_command
+
+
+def run(main) -> None:
+    with pytest.raises(SystemExit) as left:
+        run_command(lambda arguments: main() or 0)
+    assert left.value.code == 0
+
+
+def test_a_warning_is_one_line_without_its_class_and_its_source(capsys):
+    run(lambda: warn_caller("a.jpg\n  cannot be read\x1b[31m"))
+    assert capsys.readouterr().err == "warning: a.jpg cannot be read\\x1b[31m\n"
+
+
+def test_what_pillow_and_programmers_say_is_not_shown(capsys):
+    def main() -> None:
+        warnings.warn_explicit("Palette images", UserWarning, "PngImagePlugin.py", 7, module="PIL.PngImagePlugin")
+        warnings.warn_explicit("will change", FutureWarning, "script.py", 7, module="torch.jit")
+        logging.getLogger("PIL.TiffImagePlugin").warning("more samples than expected")
+
+    run(main)
+    assert capsys.readouterr().err == ""
+
+
+def test_afterwards_warnings_are_as_they_were():
+    before = (warnings.showwarning, list(warnings.filters), logging.getLogger("PIL").propagate)
+    run(lambda: None)
+    assert (warnings.showwarning, list(warnings.filters), logging.getLogger("PIL").propagate) == before
