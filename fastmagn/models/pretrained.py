@@ -74,7 +74,8 @@ def load_weights(network: nn.Module, weights: Weights, path: Path, num_classes: 
     if not all(name in wanted for name in given):
         ordered = _by_order(given, network, path, field)
         if ordered is not None:
-            first = next((name for name in zip(given, ordered, strict=False) if name[0] != name[1]), ("", ""))
+            named = zip((name for name in given if not name.endswith("num_batches_tracked")), ordered, strict=True)
+            first = next(pair for pair in named if pair[0] != pair[1])
             how = f", by their order, as the names differ ({first[0][:_MAX_NAME_CHARS]} is {first[1]} here)"
             given = ordered
     new = _check_fit(given, wanted, num_classes, path, field)
