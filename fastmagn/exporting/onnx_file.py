@@ -192,9 +192,9 @@ def _largest_difference(written: bytes, exported: Exported, info: ModelInfo) -> 
 
 def _random_images(batch: int, input: str, info: ModelInfo) -> Tensor:
     """Images whose pixels are independent, the same ones each time."""
-    generator = torch.Generator().manual_seed(batch)
+    generator = torch.Generator(device="cpu").manual_seed(batch)
     shape = (batch, *info.image_size, 3)
-    images_u8 = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
+    images_u8 = torch.randint(256, shape, dtype=torch.uint8, generator=generator, device="cpu")
     return images_u8 if input == "uint8" else (images_u8.permute(0, 3, 1, 2) / 255).contiguous()
 
 

@@ -194,6 +194,15 @@ def test_methods_with_and_without_noise_get_the_same_augmix_views(pictures):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_the_default_device_does_not_matter(backend, pictures):
+    images = as_tensor(pictures(20, 33))
+    expected = make_views(images, params_for(pictures(20, 33)), backend)
+    with torch.device("meta"):  # stands for cuda
+        made = make_views(images, params_for(pictures(20, 33)), backend)
+    assert torch.equal(made, expected)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_identity_parameters_change_nothing(backend, pictures):
     images = pictures(20, 33)
     params = identity_base(params_for(images))
