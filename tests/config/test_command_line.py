@@ -128,3 +128,20 @@ def test_values_of_unknown_origin_run_no_code_and_name_no_file(values, message, 
         config_of(values)
     assert message in str(error.value)
     assert not (tmp_path / "marker").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("train", ["--run_dir", "runs/\udcff"]),
+        ("corrupt", ["--dataset", "digits", "--out", "runs/\udcff"]),
+        ("report", ["runs/\udcff", "--out", "report"]),
+        ("sweep", ["--grid", "train.seed=0,1", "--out", "runs/\udcff"]),
+        ("export", ["--run", "runs/\udcff", "--format", "onnx", "--out", "m.onnx"]),
+        ("theory", ["runs/\udcff", "--out", "report"]),
+        ("evaluate", ["--run", "runs/\udcff"]),
+    ],
+)
+def test_a_name_that_is_not_utf8_is_refused(command, arguments):
+    with pytest.raises(InputError, match=r"^'runs/.udcff': is not UTF-8; expected names in UTF-8\. Rename the file"):
+        main_of(command)(arguments)
