@@ -39,7 +39,8 @@ def register(mixer: Mixer) -> int:
 )
 def augmix(images: Tensor, order: Tensor, indices: Tensor | None, epoch: int, number: int) -> Tensor:
     """The mixed images of `AugMix.mix`, of the same shape, dtype and device, channels last in memory."""
-    return _mixers[number].mix(images, indices, epoch)
+    mixed = _mixers[number].mix(images, indices, epoch)
+    return mixed.clone() if mixed.storage_offset() else mixed  # compilers count on a start that is aligned
 
 
 @augmix.register_fake
