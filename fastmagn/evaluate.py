@@ -8,6 +8,7 @@ torchrun --nproc_per_node 2 -m fastmagn.evaluate --run_dir runs/NAME ...
 """
 
 import argparse
+import os
 from pathlib import Path
 
 from fastmagn.config.command_line import OwnOptions, parse_config, parse_own
@@ -38,6 +39,7 @@ def main(arguments: list[str]) -> int:
 
     is_first_process = rank() == 0
     out = own.out or _results_file(own)
+    _check_writable(out)
     if is_first_process:
         remove_leftovers(own.logits or (own.run or _folder(out)) / LOGITS)
     if own.images is not None:
@@ -64,6 +66,12 @@ def _results_file(own: argparse.Namespace) -> Path:
     if own.weights is not None:
         return own.weights.with_name(f"{own.weights.stem}.{EVALUATION}")
     return (own.run or own.logits) / EVALUATION
+
+
+def _check_writable(out: Path) -> None:
+    """Raise InputError if the results could not be written: before the work, not after it."""
+    if out.parent.is_dir() and not os.access(out.parent, os.W_OK | os.X_OK):
+        raise InputError(f"out: {out} cannot be written: {out.parent} is read-only; name another --out.")
 
 
 def _folder(out: Path) -> Path:

@@ -22,16 +22,17 @@ def replace_file(path: Path) -> Iterator[IO[bytes]]:
     """
     make_folder(path.parent)
     remove_leftovers(path)
-    partial, file = _open_partial(path)
-    try:
-        with _failures_named(path), file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-            os.replace(partial, path)
-        sync_folder(path.parent)
-    finally:
-        partial.unlink(missing_ok=True)
+    with _failures_named(path):
+        partial, file = _open_partial(path)
+        try:
+            with file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(partial, path)
+            sync_folder(path.parent)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -51,34 +52,35 @@ def replace_folder(path: Path, overwrite: bool = True) -> Iterator[Path]:
     path = Path(os.path.realpath(path))
     make_folder(path.parent)
     remove_leftovers(path)
-    partial, descriptor = _make_partial(path)
-    old = old_path(path)
-    try:
-        with _failures_named(path):
+    with _failures_named(path):
+        partial, descriptor = _make_partial(path)
+        old = old_path(path)
+        try:
             yield partial
-        sync_folder(partial)
-        with names_locked(path.parent):
-            try:
-                if overwrite and path.is_dir():
-                    os.rename(path, old)
-                os.rename(partial, path)
-            finally:
-                if old.exists() and not path.exists():
-                    os.rename(old, path)
-        sync_folder(path.parent)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
-        os.close(descriptor)
+            sync_folder(partial)
+            with names_locked(path.parent):
+                try:
+                    if overwrite and path.is_dir():
+                        os.rename(path, old)
+                    os.rename(partial, path)
+                finally:
+                    if old.exists() and not path.exists():
+                        os.rename(old, path)
+            sync_folder(path.parent)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+            os.close(descriptor)
 
 
 @contextmanager
 def _failures_named(path: Path) -> Iterator[None]:
-    """Tell a failure of the disk what was being written: write and fsync do not know the name."""
+    """Name `path` in a failure of the disk: write and fsync know no name, other calls that of the partial file."""
     try:
         yield
     except OSError as error:
-        if error.filename is None and (error.errno is None or error.errno in DISK_FAILURES):
+        is_unnamed = error.filename is None and (error.errno is None or error.errno in DISK_FAILURES)
+        if is_unnamed or str(error.filename).startswith(f"{path}.partial-"):
             error.filename = str(path)
         raise
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from fastmagn import evaluate as evaluate_command
 from fastmagn.config.schema import EvalConfig
 from fastmagn.corruptions import available_corruptions
 from fastmagn.data import load_images
@@ -100,3 +101,10 @@ def test_a_run_whose_every_logit_is_nan_ends_with_results(tmp_path, capsys, monk
     assert logged == [{}]
     again = summarise_logits(tmp_path / "logits", config)
     assert again == {name: value for name, value in results.items() if name != "subset"}
+
+
+def test_a_read_only_folder_is_refused_before_anything_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)  # root may write everywhere
+    out = tmp_path / "evaluation.json"
+    with pytest.raises(InputError, match=rf"^out: {out} cannot be written: {tmp_path} is read-only; name another"):
+        evaluate_command.main(["--logits", str(tmp_path / "none"), "--out", str(out)])

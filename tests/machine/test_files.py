@@ -119,3 +119,13 @@ def test_a_partial_name_tells_processes_of_one_number_apart(tmp_path, monkeypatc
     assert len(names) == 3
     assert re.fullmatch(r"a\.json\.partial-1-[0-9a-f]{6}", names[0])
     assert all(re.fullmatch(r"logits\.partial-1-[0-9a-f]{6}", name) for name in names[1:])
+
+
+def test_a_failure_names_the_file_and_not_its_partial_one():
+    path = Path("/proc/self/results.json")  # nobody can make it
+    with pytest.raises(OSError, match="results") as failure:
+        write_text(path, "text")
+    assert failure.value.filename == str(path)
+    with pytest.raises(OSError, match="results") as failure, replace_folder(path):
+        pass
+    assert failure.value.filename == os.path.realpath(path)
