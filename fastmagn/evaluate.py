@@ -2,6 +2,7 @@
 
 python -m fastmagn.evaluate --run runs/NAME [--corrupted DIR] [--data.dir DIR] [--eval.num_images N] ...
 python -m fastmagn.evaluate --run runs/NAME --images DIR [--classes FILE] ...
+python -m fastmagn.evaluate --weights FILE --model.name NAME --data.name cifar10 [--mean X [X X]] [--std X [X X]] ...
 python -m fastmagn.evaluate --logits runs/NAME/logits [--eval.num_bins N] ...
 torchrun --nproc_per_node 2 -m fastmagn.evaluate --run_dir runs/NAME ...
 """
@@ -22,7 +23,8 @@ from fastmagn.runs.paths import EVALUATION, LOGITS
 from fastmagn.runs.reading import read_config
 
 _PROG = "python -m fastmagn.evaluate"
-_DESCRIPTION = "Measure a trained run again, or on other images, or stored logits without the model."
+_DESCRIPTION = "Measure a trained run again, or on other images; other people's weights; or stored logits."
+_MAX_METHOD_CHARS = 100  # as in a report
 
 
 def main(arguments: list[str]) -> int:
@@ -30,13 +32,14 @@ def main(arguments: list[str]) -> int:
     # Imported here, so that --help does not wait for PyTorch.
     from fastmagn.evaluation.measure import summarise_logits
     from fastmagn.evaluation.other_images import with_image_folders
+    from fastmagn.evaluation.published import Published, evaluate_weights
     from fastmagn.evaluation.run import evaluate_images, evaluate_run
     from fastmagn.evaluation.shown import print_results
 
     is_first_process = rank() == 0
-    out = own.out or (own.run or own.logits) / EVALUATION
+    out = own.out or _results_file(own)
     if is_first_process:
-        remove_leftovers(own.logits or own.run / LOGITS)
+        remove_leftovers(own.logits or (own.run or _folder(out)) / LOGITS)
     if own.images is not None:
         entries = evaluate_images(own.run, config, own.images, own.classes)
         if is_first_process:
@@ -45,14 +48,27 @@ def main(arguments: list[str]) -> int:
     else:
         if own.run is not None:
             results = evaluate_run(own.run, config)
+        elif own.weights is not None:
+            results = evaluate_weights(Published(own.weights, own.mean, own.std), config, _folder(out))
         else:
             results = summarise_logits(own.logits, config.eval) | {"config": {"eval": plain(config.eval)}}
         if is_first_process:
             write_json(out, results)
-            print_results(results, title=str(own.run or own.logits))
+            print_results(results, title=str(own.run or own.weights or own.logits))
     if is_first_process:
         console.print(f"written to {out}", soft_wrap=True)
     return 0
+
+
+def _results_file(own: argparse.Namespace) -> Path:
+    if own.weights is not None:
+        return own.weights.with_name(f"{own.weights.stem}.{EVALUATION}")
+    return (own.run or own.logits) / EVALUATION
+
+
+def _folder(out: Path) -> Path:
+    """The folder that gets the logits of measured weights."""
+    return out.with_suffix("")
 
 
 def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, Config]:
@@ -71,8 +87,35 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, Config]:
         fields = [*fields, "--eval.corrupted_dir", str(own.corrupted)]
     if own.save_logits:
         fields = [*fields, "--eval.save_logits", "true"]
+    for name in ("mean", "std"):
+        setattr(own, name, _channels(name, getattr(own, name), own.weights))
+    if own.weights is not None:  # the name of the file stands for the method, which is unknown
+        fields = ["--method", own.weights.stem[:_MAX_METHOD_CHARS], "--train.amp", "float32", *fields]
     config = read_config(own.run, fields) if own.run is not None else parse_config(fields, _PROG, _DESCRIPTION)
     return own, config
+
+
+def _channels(name: str, values: list[float] | None, weights: Path | None) -> tuple[float, ...] | None:
+    """One number for each channel.
+
+    Raises:
+        InputError: There are neither one nor three, or they are out of range, or belong to no --weights.
+    """
+    if values is None:
+        return None
+    if weights is None:
+        raise InputError(f"{name}: got {_numbers(values)}; expected none without --weights FILE.")
+    in_range = all(0 <= value <= 1 and (value > 0 or name == "mean") for value in values)
+    if len(values) not in (1, 3) or not in_range:
+        raise InputError(
+            f"{name}: got {_numbers(values)}; expected one number, or three for R, G and B, for pixels in [0, 1] "
+            f"({'0..1' if name == 'mean' else 'above 0, up to 1'}; divide levels of 0..255 by 255)."
+        )
+    return tuple(values * 3 if len(values) == 1 else values)
+
+
+def _numbers(values: list[float]) -> str:
+    return " ".join(f"{value:g}" for value in values)
 
 
 def _parser() -> OwnOptions:
@@ -88,7 +131,22 @@ def _parser() -> OwnOptions:
         type=Path,
         help="folder of the run (write --run_dir under torchrun, which has an option --run of its own)",
     )
+    what.add_argument(
+        "--weights",
+        type=Path,
+        help="file of weights, such as a published checkpoint (.pt, .pth, .tar, .safetensors), instead of a run; "
+        "--model.name and --data.name say of what; results go to FILE.evaluation.json beside it",
+    )
     what.add_argument("--logits", type=Path, help="folder of logits that --save_logits left, instead of a run")
+    for name, what_for in (("mean", "subtracts"), ("std", "then divides by")):
+        parser.add_argument(
+            f"--{name}",
+            type=float,
+            nargs="+",
+            metavar="X",
+            help=f"for --weights: what the network {what_for}, one number or three, for pixels in [0, 1]; by default "
+            "what the file says, else the data set's own",
+        )
     parser.add_argument("--corrupted", type=Path, help="folder of a made or published -C set (eval.corrupted_dir)")
     parser.add_argument("--save_logits", action="store_true", help="keep all logits in RUN/logits (eval.save_logits)")
     parser.add_argument(

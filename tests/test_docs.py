@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from fastmagn.methods.table import METHODS
 from tests.helpers.commands import call
+from tests.helpers.foreign_networks import AugmixWideResNet, trained_like
 from tests.helpers.processes import ROOT, run
 
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -110,6 +112,7 @@ def test_commands_of_the_other_pages(data_dir, tmp_path, monkeypatch, capsys):
     assert found
     made = ["--dataset", "cifar10", "--data_dir", str(data_dir), "--num_images", "4", "--out", "set"]
     call(["fastmagn.corrupt", *made], capsys)
+    torch.save(trained_like(AugmixWideResNet()).state_dict(), "augmix.pth")
     for _, command in sorted(found, key=lambda entry: ORDER.index(module_of(entry[1]))):
         shutil.rmtree("run" if module_of(command) == "train" else "nothing", ignore_errors=True)
         run_here(command, places, capsys)

@@ -157,8 +157,8 @@ class AugMix(nn.Module):
     def mix(self, images: Tensor, indices: int | Sequence[int] | np.ndarray | Tensor | None, epoch: int) -> Tensor:
         """`forward` for plain tensors: the mixed images of `images`; without `indices`, keyed by the generator."""
         images, _ = to_tensor(images)
-        *leading, channels, height, width = images.shape
-        batch = images.view(-1, channels, height, width) if leading else images[None]
+        batch = images if images.ndim == 4 else images[None]
+        channels, height, width = batch.shape[1:]
         if indices is None:
             seed, epoch, keys = self._draw_key(), 0, np.arange(len(batch))
         else:
@@ -175,7 +175,7 @@ class AugMix(nn.Module):
         views = make_views(batch.expand(-1, 3, -1, -1), identity_base(params), self.backend)
         mixed = views[len(batch) :, :channels].contiguous(memory_format=torch.channels_last)
         mixed = (mixed * 255).round_().to(torch.uint8) if is_uint8 else mixed.to(images.dtype)
-        return mixed if leading else mixed[0]
+        return mixed if images.ndim == 4 else mixed[0]
 
     def _draw_key(self) -> int:
         """The key of a call's draws, from the generator; in a DataLoader's worker from one that it seeds there.

@@ -45,7 +45,8 @@ def augmix(images: Tensor, order: Tensor, indices: Tensor | None, epoch: int, nu
             "A compiled or exported graph calls an AugMix object that is not in this process any more. Keep the object,"
             " compile or export where it is, or export the model without it."
         )
-    return mixer.mix(images, indices, epoch)
+    mixed = mixer.mix(images, indices, epoch)
+    return mixed.clone() if mixed.storage_offset() else mixed  # compilers count on a start that is aligned
 
 
 @augmix.register_fake

@@ -44,7 +44,7 @@ def describe_fault(line: str, hints: Mapping[str, Any]) -> str:
     """
     if match := re.fullmatch(r'Parser key "([\w.]+)": (.*)', line):
         return _describe_value(match[1], match[2], hints)
-    if match := re.fullmatch(r"argument --([\w.]+)\S*: expected one argument", line):
+    if match := re.fullmatch(r"argument --([\w.]+)\S*: expected (?:at least )?one argument", line):
         return f"{match[1]}: got no value; expected {_expected(match[1], hints)}."
     if match := re.fullmatch(r"argument --([\w.]+)\S*: invalid (int|float) value: (.*)", line):
         return f"{match[1]}: got {match[3]}; expected {in_words({'int': int, 'float': float}[match[2]])}."

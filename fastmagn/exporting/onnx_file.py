@@ -7,7 +7,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastmagn.errors import InputError, one_line
+from fastmagn.errors import InputError, one_line, printable
 from fastmagn.evaluation.trained import Trained
 from fastmagn.exporting.info import METADATA_KEY, ModelInfo, info_from_json, model_info
 from fastmagn.machine.files import replace_file
@@ -93,10 +93,11 @@ def read_onnx(path: Path, device: str) -> tuple[Callable[[np.ndarray], np.ndarra
         Images are converted to the input of the file; this rounds floats to 256 levels if it takes uint8.
 
     Raises:
-        InputError: onnxruntime is not installed, or it has no CUDA and `device` is cuda; the file cannot be used.
+        InputError: The extra `onnx` is not installed, or onnxruntime has no CUDA and `device` is cuda; the file cannot
+            be used, or names other files.
     """
-    _require("onnxruntime")
-    session = _session(str(path), _providers(device))
+    _require("onnx", "onnxruntime")
+    session = _session(_self_contained(path), _providers(device), str(path))
     info = info_from_json(session.get_modelmeta().custom_metadata_map.get(METADATA_KEY), str(path))
     inputs, outputs = session.get_inputs(), [output.name for output in session.get_outputs()]
     expected = {"tensor(uint8)": [*info.image_size, 3], "tensor(float)": [3, *info.image_size]}
@@ -191,9 +192,9 @@ def _largest_difference(written: bytes, exported: Exported, info: ModelInfo) -> 
 
 def _random_images(batch: int, input: str, info: ModelInfo) -> Tensor:
     """Images whose pixels are independent, the same ones each time."""
-    generator = torch.Generator().manual_seed(batch)
+    generator = torch.Generator(device="cpu").manual_seed(batch)
     shape = (batch, *info.image_size, 3)
-    images_u8 = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
+    images_u8 = torch.randint(256, shape, dtype=torch.uint8, generator=generator, device="cpu")
     return images_u8 if input == "uint8" else (images_u8.permute(0, 3, 1, 2) / 255).contiguous()
 
 
@@ -208,7 +209,43 @@ def _providers(device: str) -> list[str]:
     return [*(["CUDAExecutionProvider"] if has_cuda and device != "cpu" else []), "CPUExecutionProvider"]
 
 
-def _session(model: bytes | str, providers: list[str]) -> Any:
+def _self_contained(path: Path) -> bytes:
+    """The content of an ONNX file.
+
+    Raises:
+        InputError: It cannot be read, or a tensor's values are in another file, which could be any file of the machine.
+    """
+    import onnx
+
+    try:
+        content = path.read_bytes()
+        model = onnx.ModelProto.FromString(content)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
+    except Exception as error:  # protobuf's errors depend on its implementation
+        raise InputError(f"{path}: is not an ONNX model ({type(error).__name__}); export the run again.") from error
+    for tensor in _tensors(model):
+        if tensor.external_data or tensor.data_location == onnx.TensorProto.EXTERNAL:
+            raise InputError(
+                f"{path}: the values of {printable(tensor.name[:80])!r} are in another file; expected an ONNX file "
+                "that holds everything. Save it without external data."
+            )
+    return content
+
+
+def _tensors(message: Any) -> Iterator[Any]:
+    """Every TensorProto inside a protobuf message: of the graph, of subgraphs and of functions."""
+    for field, value in message.ListFields():
+        if field.type != field.TYPE_MESSAGE:
+            continue
+        for inner in [value] if hasattr(value, "ListFields") else value:
+            if field.message_type.name == "TensorProto":
+                yield inner
+            else:
+                yield from _tensors(inner)
+
+
+def _session(model: bytes, providers: list[str], name: str = "the exported model") -> Any:
     """An onnxruntime session that logs only errors."""
     import onnxruntime
 
@@ -217,6 +254,5 @@ def _session(model: bytes | str, providers: list[str]) -> Any:
     try:
         return onnxruntime.InferenceSession(model, options, providers=providers)
     except Exception as error:  # onnxruntime's errors have no common class
-        name = model if isinstance(model, str) else "the exported model"
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise InputError(f"{name}: cannot be read by onnxruntime ({reason}).") from error

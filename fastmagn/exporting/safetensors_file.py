@@ -34,7 +34,8 @@ def write_safetensors(trained: Trained, path: Path) -> None:
     }
     written = safetensors.torch.save(plain, metadata={METADATA_KEY: info.to_json()})
     model = _model(safetensors.torch.load(written), info, path.name)
-    images = torch.rand(2, 3, *info.image_size, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator(device="cpu").manual_seed(0)
+    images = torch.rand(2, 3, *info.image_size, generator=generator, device="cpu")
     with torch.inference_mode():
         assert torch.equal(model(images), trained.measured(images)), "the file computes something else than the model"
     with replace_file(path) as file:

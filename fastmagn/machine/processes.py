@@ -42,7 +42,7 @@ class World(NamedTuple):
         """The largest number of all ranks. Only the hosts wait, not their devices."""
         if self.size == 1:
             return number
-        largest = torch.tensor(number, dtype=torch.int64)
+        largest = torch.tensor(number, dtype=torch.int64, device="cpu")
         dist.all_reduce(largest, dist.ReduceOp.MAX)
         return int(largest)
 

@@ -52,7 +52,8 @@ class StepContext:
     def _fill_like(self, images: Tensor, fill: Callable[..., None], stream: int) -> Tensor:
         batch, channels, height, width = images.shape
         assert batch == len(self.indices)
-        on_host = torch.empty((batch, height, width, channels), pin_memory=images.device.type == "cuda")
+        shape = (batch, height, width, channels)
+        on_host = torch.empty(shape, dtype=torch.float32, device="cpu", pin_memory=images.device.type == "cuda")
         flat = on_host.view(batch, -1).numpy()
         fill(flat, stream, 0, self.indices, self.epoch, *rng.key_words(self.config.train.seed))
         return on_host.to(images.device, non_blocking=True).permute(0, 3, 1, 2)

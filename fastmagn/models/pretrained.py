@@ -15,6 +15,7 @@ from fastmagn.models.weight_files import Weights, read_weights
 
 _REMEDY = "Give weights of this network, or the network's name by --model.name."
 _MAX_NAME_CHARS = 80
+_COUNTER = "num_batches_tracked"  # no weight: batch normalisation's count of batches, which published files often lack
 
 
 class Loaded(NamedTuple):
@@ -74,7 +75,8 @@ def load_weights(network: nn.Module, weights: Weights, path: Path, num_classes: 
     if not all(name in wanted for name in given):
         ordered = _by_order(given, network, path, field)
         if ordered is not None:
-            first = next((name for name in zip(given, ordered, strict=False) if name[0] != name[1]), ("", ""))
+            named = zip((name for name in given if not name.endswith(_COUNTER)), ordered, strict=True)
+            first = next(pair for pair in named if pair[0] != pair[1])
             how = f", by their order, as the names differ ({first[0][:_MAX_NAME_CHARS]} is {first[1]} here)"
             given = ordered
     new = _check_fit(given, wanted, num_classes, path, field)
@@ -84,7 +86,8 @@ def load_weights(network: nn.Module, weights: Weights, path: Path, num_classes: 
         raise InputError(f"{field}: {path} has values that are not finite numbers: {_some(bad)}. Get it again.")
     network.load_state_dict(kept, strict=False)
     numbers = sum(value.numel() for value in kept.values())
-    count = f"{len(kept)} of {len(wanted)} tensors, {numbers / 1e6:.2f} M numbers{how}"
+    counted, total = (sum(not name.endswith(_COUNTER) for name in names) for names in (kept, wanted))
+    count = f"{counted} of {total} tensors, {numbers / 1e6:.2f} M numbers{how}"
     return Loaded(f"weights from {path}: {count}; new for {num_classes} classes: {', '.join(new) or 'none'}", new)
 
 

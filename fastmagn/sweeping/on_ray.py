@@ -35,6 +35,8 @@ try:
 except ImportError:
     ray = tune = None
 
+# Off, Ray's servers listen on loopback, as they do by default on the systems in its name.
+_REACHABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _OBJECT_STORE_BYTES = 100 * 2**20  # a trial's outcome is a line of text; Ray's default is a third of the memory
 
 
@@ -171,7 +173,8 @@ def _connected(address: str | None) -> Iterator[None]:
         if address is None:
             cores = len(os.sched_getaffinity(0))
             store = _OBJECT_STORE_BYTES
-            ray.init("local", num_cpus=cores, object_store_memory=store, include_dashboard=False, **quiet)
+            with _loopback_only():
+                ray.init("local", num_cpus=cores, object_store_memory=store, include_dashboard=False, **quiet)
         else:
             ray.init(address, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -180,6 +183,23 @@ def _connected(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _loopback_only() -> Iterator[None]:
+    """Ray's servers that start meanwhile listen on 127.0.0.1 only: whoever reaches them can run code."""
+    from ray._private import ray_constants  # Ray reads its environment when it is imported
+
+    environment, reachable = os.environ.get(_REACHABLE), ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[_REACHABLE], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = reachable
+        if environment is None:
+            del os.environ[_REACHABLE]
+        else:
+            os.environ[_REACHABLE] = environment
 
 
 def _gpus(machines: Machines, on_cpu: bool) -> float:

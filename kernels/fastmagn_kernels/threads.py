@@ -68,7 +68,7 @@ def _cgroup_quota(root: Path, own: Path) -> float:
         own: The file that names this process's cgroups: lines `number:controllers:/path`.
     """
     try:
-        lines = [line.split(":", 2) for line in own.read_text().splitlines()]
+        lines = [line.split(":", 2) for line in own.read_text().splitlines() if line.count(":") >= 2]
     except OSError:
         lines = []
     cpus = math.inf

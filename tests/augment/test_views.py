@@ -16,8 +16,15 @@ from fastmagn.augment.views import BACKENDS, make_views
 from fastmagn.config.schema import AugmentConfig
 from fastmagn.errors import InputError
 from tests.augment.drawn import with_draws
-from tests.helpers.processes import ROOT, run
-from tests.helpers.views import CLEAN_ONLY, PAPER, SPEC, as_tensor, clean_views, params_for
+from tests.helpers.views import (
+    CLEAN_ONLY,
+    PAPER,
+    SPEC,
+    as_tensor,
+    assert_equal_on_threads,
+    clean_views,
+    params_for,
+)
 
 SIZES = [(32, 32), (20, 33), (33, 20), (1, 1), (2, 5)]
 
@@ -175,10 +182,8 @@ def test_views_do_not_depend_on_batch_or_order(pictures):
         torch.testing.assert_close(views_of([row]), whole[:, [row]], rtol=0, atol=0)
 
 
-@pytest.mark.process
-def test_views_do_not_depend_on_the_number_of_threads():
-    shown = run(["tests.augment.views_on_threads", "numba"], ROOT, NUMBA_NUM_THREADS="3").stdout
-    assert shown == "equal on 1 to 3 threads\n"
+def test_views_do_not_depend_on_the_number_of_threads(monkeypatch):
+    assert_equal_on_threads("numba", monkeypatch)
 
 
 def test_methods_with_and_without_noise_get_the_same_augmix_views(pictures):
@@ -186,6 +191,15 @@ def test_methods_with_and_without_noise_get_the_same_augmix_views(pictures):
     both = make_views(as_tensor(images), params_for(images))
     augmix = make_views(as_tensor(images), params_for(images, ViewSpec(num_augmix_views=2, num_noise_views=0)))
     torch.testing.assert_close(both[: len(augmix)], augmix, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_default_device_does_not_matter(backend, pictures):
+    images = as_tensor(pictures(20, 33))
+    expected = make_views(images, params_for(pictures(20, 33)), backend)
+    with torch.device("meta"):  # stands for cuda
+        made = make_views(images, params_for(pictures(20, 33)), backend)
+    assert torch.equal(made, expected)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

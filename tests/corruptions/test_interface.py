@@ -1,6 +1,5 @@
 """The corruptions' contract: names, sets, keys of the random stream, sizes, errors."""
 
-import numba
 import numpy as np
 import pytest
 import torch
@@ -16,6 +15,7 @@ from fastmagn.corruptions import (
     frost_pictures,
 )
 from fastmagn.errors import InputError
+from fastmagn_kernels import threads
 from tests.helpers.processes import run
 
 HERE = available_corruptions()
@@ -47,7 +47,7 @@ def test_any_subset_order_split_and_thread_count_gives_the_same_pixels(name, pic
     ]
     np.testing.assert_array_equal(np.concatenate(parts), whole)
     for num_threads in (1, 3):
-        monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", num_threads)
+        monkeypatch.setattr(threads, "num_threads", lambda number=num_threads: number)
         np.testing.assert_array_equal(corrupt(images, name, 3, seed=11), whole)
 
 

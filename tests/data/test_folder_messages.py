@@ -66,4 +66,5 @@ def test_no_command_prints_a_warning_class_or_a_line_of_code(folder, tmp_path):
     printed("corrupt", *source, "--corruption_set", "c15", "--num_images", "6", "--out", tmp_path / "c")
     printed("corrupt", "--verify", "--data_dir", folder, "--out", tmp_path / "c")
     printed("report", run, "--out", tmp_path / "report")
-    printed("export", "--run", run, "--out", tmp_path / "model.safetensors")
+    for kind in ("safetensors", "onnx"):
+        printed("export", "--run", run, "--format", kind, "--out", tmp_path / f"model.{kind}")

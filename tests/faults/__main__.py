@@ -43,6 +43,7 @@ from tests.faults.harms import (
 )
 from tests.faults.judge import differences
 from tests.faults.processes import finish, import_what_it_imports, run, start, wait_until
+from tests.faults.shim import run_with_library
 from tests.faults.torchrun import killed_worker
 
 HARMS: dict[str, Callable[[Bench, random.Random], Outcome]] = {
@@ -164,7 +165,10 @@ def main() -> int:
         summary = {"seed": seed, "rounds": chosen.rounds, "failed": len(failed)}
         summary |= {"environment": environment(torch.device("cpu")), "trials": done}
         chosen.out.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
-    return 1 if failed else 0
+    status = 1 if failed else 0
+    if chosen.only is None:  # then each call that changes a file, in every command
+        status |= run_with_library("tests.faults.calls", ["--sample", str(max(1, chosen.rounds // 5))])
+    return status
 
 
 if __name__ == "__main__":

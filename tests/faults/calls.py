@@ -212,9 +212,9 @@ def main() -> int:
     done = []
     with tempfile.TemporaryDirectory(prefix="fastmagn-calls-") as name:
         folder = Path(name)
-        make_sources(folder)
         workloads = make_workloads(folder)
         commands = chosen.only.split(",") if chosen.only else list(workloads)
+        make_sources(folder, commands)
         for command in commands:
             done += trials_of(Bench(folder, command, workloads[command]), harms, chosen.sample)
     show(done)

@@ -51,8 +51,8 @@ def bits(value: Any) -> Any:
 
 
 def without_times(path: Path) -> Any:
-    """What a file of JSON, or of lines of JSON, holds besides times."""
-    return [_without(json.loads(line), _TIMES) for line in _json_texts(path)]
+    """What a file of JSON, or of lines of JSON, holds besides times and the commit, which may change meanwhile."""
+    return [_without(json.loads(line), _TIMES | {"commit"}) for line in _json_texts(path)]
 
 
 def _json_texts(path: Path) -> list[str]:

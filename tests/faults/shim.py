@@ -1,7 +1,6 @@
 """The preloaded library `shim.c`: built by gcc, loaded by a new Python process, armed in a forked process."""
 
 import ctypes
-import os
 import shutil
 import subprocess
 import sys
@@ -10,6 +9,8 @@ from collections.abc import Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple
+
+from tests.helpers.processes import ROOT, command_environment
 
 SOURCE = Path(__file__).with_name("shim.c")
 
@@ -53,8 +54,9 @@ def build(folder: Path) -> Path:
 def run_with_library(module: str, arguments: Sequence[str]) -> int:
     """Run a module in a process that has the library. Returns its exit status."""
     with tempfile.TemporaryDirectory(prefix="fastmagn-shim-") as folder:
-        preloaded = os.environ | {"LD_PRELOAD": str(build(Path(folder)))}
-        return subprocess.run([sys.executable, "-m", module, *arguments], env=preloaded, check=False).returncode
+        preloaded = command_environment(LD_PRELOAD=str(build(Path(folder))))
+        command = [sys.executable, "-m", module, *arguments]
+        return subprocess.run(command, cwd=ROOT, env=preloaded, check=False).returncode
 
 
 def arm(

@@ -46,8 +46,8 @@ class Workload(NamedTuple):
     prepare: Callable[[], None]
 
 
-def make_sources(folder: Path) -> None:
-    """A trained run, a -C set and a report for the workloads to begin with."""
+def make_sources(folder: Path, commands: list[str]) -> None:
+    """What the workloads of these commands begin with: a -C set, a trained run, and a report."""
     sys.modules["ray"] = None  # it has threads; sweeps do without it here
     from fastmagn.sweeping import sweep
 
@@ -60,7 +60,7 @@ def make_sources(folder: Path) -> None:
     for command, arguments in (
         ("corrupt", [*_CORRUPT, str(folder / "set")]),
         ("train", [*_train(folder), "--run_dir", str(folder / "source"), "--eval.save_logits", "true"]),
-        ("report", [str(folder / "source"), "--out", str(folder / "old-report")]),
+        *([("report", [str(folder / "source"), "--out", str(folder / "old-report")])] if "report" in commands else []),
     ):
         ended = run(command, arguments, log)
         assert ended.status == 0, ended

@@ -266,10 +266,11 @@ def test_a_process_killed_at_any_call_leaves_a_whole_last_checkpoint(work, two, 
     assert 4 < call < 99
 
 
-def test_what_a_killed_process_left_half_written_is_removed(tmp_path, monkeypatch):
+def test_what_a_killed_process_left_half_written_is_removed_and_the_old_put_back(tmp_path, monkeypatch):
     """Killed at the worst moment: the old logits are renamed, the new ones not yet."""
     run_dir, killed, rename = tmp_path / "run", tmp_path / "killed", os.rename
     (run_dir / LOGITS).mkdir(parents=True)
+    (run_dir / LOGITS / "old.npy").touch()
 
     def rename_and_look(source: Path, target: Path) -> None:
         rename(source, target)
@@ -279,10 +280,11 @@ def test_what_a_killed_process_left_half_written_is_removed(tmp_path, monkeypatc
     monkeypatch.setattr(os, "rename", rename_and_look)
     with replace_file(run_dir / RESULTS), replace_file(last_checkpoint(run_dir)), replace_folder(run_dir / LOGITS):
         pass
-    left = sorted(path.name.rsplit("-", 2)[0] for path in killed.rglob("*") if path != killed / CHECKPOINTS)
+    left = sorted(path.name.rsplit("-", 2)[0] for path in killed.rglob("*-*"))
     assert left == ["last.pt.partial", "logits.old", "logits.partial", "results.json.partial"]
     remove_partial_files(killed)
-    assert list(killed.rglob("*")) == [killed / CHECKPOINTS]
+    logits = killed / LOGITS
+    assert sorted(killed.rglob("*")) == [killed / CHECKPOINTS, logits, logits / "old.npy"]
 
 
 class Attack:

@@ -109,3 +109,36 @@ def test_interrupted_and_killed_sweeps_go_on_bit_for_bit(tmp_path):
     assert all(is_finished(trial) for trial in make_trials(request.arguments, request.search, request.out)[1])
     other = parse_arguments([*FIELDS, *arguments, "--eval.num_images", "9", "--out", str(tmp_path / "sweep")])
     assert not any(is_finished(trial) for trial in make_trials(other.arguments, other.search, other.out)[1])
+
+
+LISTENING = """
+import glob, json, os, pathlib
+from fastmagn.sweeping import on_ray
+
+def descendants(process):
+    for task in glob.glob(f"/proc/{process}/task/*/children"):
+        for child in pathlib.Path(task).read_text().split():
+            yield child
+            yield from descendants(child)
+
+with on_ray._connected(None):
+    assert on_ray.ray.get(on_ray.ray.remote(lambda: 1).remote()) == 1
+    ours = set()
+    for process in ("self", *descendants(os.getpid())):
+        for link in glob.glob(f"/proc/{process}/fd/*"):
+            try:
+                ours.add(os.readlink(link))
+            except OSError:
+                pass
+    rows = [line.split() for kind in ("tcp", "tcp6") for line in open(f"/proc/net/{kind}").readlines()[1:]]
+    print(json.dumps([row[1].split(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in ours]))
+assert on_ray._REACHABLE not in os.environ
+"""
+LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}  # 127.0.0.1 and ::1
+
+
+def test_ray_on_this_machine_listens_on_loopback_only(tmp_path):
+    """The kernel's own table of listening sockets, of this process and all that Ray has started."""
+    addresses = json.loads(run(["-c", LISTENING], tmp_path).stdout.splitlines()[-1])
+    assert len(addresses) >= 4
+    assert set(addresses) <= LOOPBACK

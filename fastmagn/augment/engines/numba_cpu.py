@@ -4,9 +4,9 @@ import numpy as np
 from torch import Tensor
 
 from fastmagn.augment.params import ViewParams, empty_augmix
+from fastmagn_kernels import threads
 from fastmagn_kernels.augmix_cpu.rotate import make_rotations
 from fastmagn_kernels.augmix_cpu.views import Batch, make_views_batch, own_scratch
-from fastmagn_kernels.threads import num_threads, run_on_threads
 
 
 def fill_views(images: Tensor, params: ViewParams, out: Tensor) -> None:
@@ -30,4 +30,4 @@ def fill_views(images: Tensor, params: ViewParams, out: Tensor) -> None:
     def make_views() -> None:
         make_views_batch(work, settings, base, augmix, drawn, rotations, own_scratch(height, width))
 
-    run_on_threads(make_views, min(num_threads(), batch))
+    threads.run_on_threads(make_views, min(threads.num_threads(), batch))

@@ -74,7 +74,7 @@ class _Lane:
         """The crops, uint8 [B, S, S, 3], and the files that could not be decoded; `read` has the plain JPEGs' bytes."""
         decoder, on_gpu = self.decoder, self.stream is not None
         shape = (len(rows), decoder.image_size, decoder.image_size, 3)
-        images = torch.empty(shape, dtype=torch.uint8, pin_memory=on_gpu)
+        images = torch.empty(shape, dtype=torch.uint8, device="cpu", pin_memory=on_gpu)
         out = images.numpy()
 
         def by_pillow(i: int) -> Future:

@@ -3,7 +3,6 @@
 import dataclasses
 import sys
 
-import numba
 import numpy as np
 import pytest
 import torch
@@ -19,15 +18,15 @@ from fastmagn.augment.params import ViewParams, ViewSpec, identity_base, sample_
 from fastmagn.augment.views import make_views
 from fastmagn.config.schema import AugmentConfig
 from fastmagn.errors import InputError
+from fastmagn_kernels import threads
 from fastmagn_kernels.random import draws
 from tests.augment.drawn import with_draws
 from tests.augment.engines.tolerances_dali import TOLERANCES
 from tests.helpers.operations import magnitudes, run_pillow
-from tests.helpers.processes import ROOT, run
 from tests.helpers.small_runs import config_for
 from tests.helpers.steps import start_run, take_steps
 from tests.helpers.tiers import slow_but
-from tests.helpers.views import CLEAN_ONLY, PAPER, SPEC, as_tensor, clean_views, params_for
+from tests.helpers.views import CLEAN_ONLY, PAPER, SPEC, as_tensor, assert_equal_on_threads, clean_views, params_for
 
 ONE_CHAIN = ViewSpec(num_augmix_views=1, num_noise_views=0)
 ONE_OPERATION = AugmentConfig(mixture_width=1, mixture_depth=1, all_operations=True)
@@ -218,10 +217,8 @@ def test_views_do_not_depend_on_batch_or_order(pictures):
 
 
 @pytest.mark.slow
-@pytest.mark.process
-def test_views_do_not_depend_on_the_number_of_threads():
-    shown = run(["tests.augment.views_on_threads", "dali"], ROOT, NUMBA_NUM_THREADS="3").stdout
-    assert shown == "equal on 1 to 3 threads\n"
+def test_views_do_not_depend_on_the_number_of_threads(monkeypatch):
+    assert_equal_on_threads("dali", monkeypatch)
 
 
 def test_a_smaller_last_batch_uses_the_same_pipelines(pictures):
@@ -234,7 +231,7 @@ def test_a_smaller_last_batch_uses_the_same_pipelines(pictures):
     assert [cache.cache_info().misses for cache in caches] == before
 
 
-def test_pipelines_that_are_kept_are_few_and_have_as_many_threads_as_numba(pictures, monkeypatch):
+def test_pipelines_that_are_kept_are_few_and_have_as_many_threads_as_kernels(pictures, monkeypatch):
     built = []
     graph = dali_backend._base_graph
 
@@ -247,7 +244,7 @@ def test_pipelines_that_are_kept_are_few_and_have_as_many_threads_as_numba(pictu
         whole_views("dali", pictures(height, 8), params_for(pictures(height, 8), CLEAN_ONLY))
     assert len(built) == 6
     assert dali_backend._base_pipeline.cache_info().currsize == 4
-    assert {pipeline.num_threads for pipeline in built} == {numba.get_num_threads()}
+    assert {pipeline.num_threads for pipeline in built} == {threads.num_threads()}
 
 
 def test_without_dali_the_extra_is_named(pictures, monkeypatch):

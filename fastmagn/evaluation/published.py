@@ -1,0 +1,106 @@
+"""Measure weights from a file, such as a published checkpoint, without a run."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from fastmagn.config.schema import Config
+from fastmagn.config.text import plain
+from fastmagn.data import ImageSet, load_data
+from fastmagn.errors import InputError, some
+from fastmagn.evaluation.run import evaluate_model
+from fastmagn.machine.console import console
+from fastmagn.machine.environment import environment
+from fastmagn.machine.hardware import settle_hardware
+from fastmagn.machine.processes import join_world
+from fastmagn.methods.test_time import MirrorEnsemble
+from fastmagn.models import Normalised, build_model
+from fastmagn.models.pretrained import load_weights
+from fastmagn.models.weight_files import Weights, read_weights
+
+Channels = tuple[float, float, float]
+
+
+class Published(NamedTuple):
+    """Weights to measure.
+
+    Args:
+        file: The file; `models.weight_files.read_weights` says what is read.
+        mean: What the network's training subtracted from each channel, pixels in [0, 1]. None: what the file says, or
+            the data set's own.
+        std: What it then divided by; None likewise.
+    """
+
+    file: Path
+    mean: Channels | None = None
+    std: Channels | None = None
+
+
+def evaluate_weights(published: Published, config: Config, results_dir: Path) -> dict[str, Any]:
+    """Measure weights as the network `model.name` on the test images of `data.name`, on all of torchrun's processes.
+
+    The network itself is measured, or its mean with the mirror image if `eval.test_time_flip` is on; no ensemble of a
+    method.
+
+    Args:
+        published: The weights.
+        config: Its sections data, model, eval and the device say what is measured, and `train.amp` in which precision.
+        results_dir: Folder that gets `logits` if `eval.save_logits` is on.
+
+    Returns:
+        What `evaluation.run.evaluate_run` returns, and `weights_file` and `normalisation` {mean, std}.
+
+    Raises:
+        InputError: The file cannot be read, or is not of this network and number of classes.
+    """
+    config = settle_hardware(config)
+    with join_world(torch.device(config.device)) as (world, device):
+        image_set = load_data(config.data)
+        weights = read_weights(published.file, "weights")
+        mean, std, whose = _normalisation(published, weights, image_set)
+        network, line = _load(published.file, weights, config, image_set, mean, std)
+        if world.rank == 0:
+            console.print(line, markup=False, soft_wrap=True)
+            console.print(f"normalisation: mean {_shown(mean)}, std {_shown(std)} ({whose})", soft_wrap=True)
+        network.to(device, memory_format=torch.channels_last).eval()
+        model = MirrorEnsemble(network) if config.eval.test_time_flip else network
+        measured = evaluate_model(model, image_set, config, results_dir, device=device, world=world)
+    about = {"weights_file": str(published.file), "normalisation": {"mean": list(mean), "std": list(std)}}
+    return measured | about | {"environment": environment(device), "config": plain(config)}
+
+
+def _normalisation(published: Published, weights: Weights, image_set: ImageSet) -> tuple[Channels, Channels, str]:
+    """Mean, standard deviation, and where they are from."""
+    sources = {
+        "as given": (published.mean, published.std),
+        "the file's": (weights.mean, weights.std),
+        f"those of {image_set.name}; --mean and --std name others": (image_set.mean, image_set.std),
+    }
+    mean, whose_mean = next((pair[0], name) for name, pair in sources.items() if pair[0] is not None)
+    std, whose_std = next((pair[1], name) for name, pair in sources.items() if pair[1] is not None)
+    return mean, std, whose_mean if whose_mean == whose_std else f"mean {whose_mean}, std {whose_std}"
+
+
+def _load(
+    file: Path, weights: Weights, config: Config, image_set: ImageSet, mean: Channels, std: Channels
+) -> tuple[Normalised, str]:
+    """The network with the weights, and what was loaded in one line."""
+    network = build_model(
+        config.model.name,
+        num_classes=image_set.num_classes,
+        mean=mean,
+        std=std,
+        image_size=image_set.test_images_u8.shape[1:3],
+    )
+    loaded = load_weights(network.network, weights, file, image_set.num_classes, "weights")
+    if loaded.new:
+        raise InputError(
+            f"weights: {file} has no classifier for the {image_set.num_classes} classes of {image_set.name}: "
+            f"{some(loaded.new)} would be new. Give weights that were trained on them, or another --data.name."
+        )
+    return network, loaded.line
+
+
+def _shown(channels: Channels) -> str:
+    return " ".join(f"{value:.4g}" for value in channels)

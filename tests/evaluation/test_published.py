@@ -1,0 +1,168 @@
+"""evaluate --weights: other people's weights measured without a run, as the same network measured by hand."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from fastmagn import evaluate_robustness
+from fastmagn.data import load_images
+from fastmagn.errors import InputError
+from fastmagn.evaluate import main, parse_arguments
+from fastmagn.models import build_model
+from tests.helpers.foreign_networks import Standardised, trained_like
+
+FEW = ["--data.name", "digits", "--eval.num_images", "12", "--eval.corruption_set", "c15", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def network():
+    """resnet_small, so that it is quick; its file has other names."""
+    return trained_like(build_model("resnet_small", num_classes=10, mean=(0.0,) * 3, std=(1.0,) * 3).network)
+
+
+@pytest.fixture
+def file(network, tmp_path):
+    path = tmp_path / "wrn.pth"
+    state = {f"module.{name.replace('stem', 'conv1')}": value for name, value in network.state_dict().items()}
+    torch.save({"epoch": 9, "model": "wrn", "state_dict": state}, path)
+    return path
+
+
+def by_hand(model, mean: tuple, std: tuple) -> dict:
+    """The same measures of the network itself, normalised here."""
+    digits = load_images("digits", "data")
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (mean, std))
+    return evaluate_robustness(
+        model,
+        np.asarray(digits.test_images_u8)[:12],
+        digits.test_labels[:12],
+        preprocess=lambda images: (images - mean) / std,
+    )
+
+
+def check_same(file, results: dict, wanted: dict) -> None:
+    assert results == json.loads(file.with_name(f"{file.stem}.evaluation.json").read_text())
+    for name in ("clean_accuracy", "corruption_accuracy", "num_images"):
+        assert results[name] == wanted[name]
+    assert results["mca"]["c15"] == pytest.approx(wanted["mca"]["c15"])
+    for name in ("clean", "corrupt"):
+        error = results["rms_calibration_error"][name]
+        assert error == pytest.approx(wanted["rms_calibration_error"][name], abs=1e-5)
+
+
+def evaluated(file, *arguments: str) -> dict:
+    assert main(["--weights", str(file), *FEW, *arguments]) == 0
+    return json.loads(file.with_name(f"{file.stem}.evaluation.json").read_text())
+
+
+def test_a_published_checkpoint_with_its_normalisation(network, file, capsys):
+    results = evaluated(file, "--model.name", "resnet_small", "--mean", "0.5", "--std", "0.5")
+    shown = capsys.readouterr().out
+    assert f"weights from {file}: " in shown
+    assert "by their order, as the names differ (conv1.0.weight is stem.0.weight here)" in shown
+    assert "normalisation: mean 0.5 0.5 0.5, std 0.5 0.5 0.5 (as given)" in shown
+    assert "clean accuracy" in shown
+    check_same(file, results, by_hand(network, (0.5,) * 3, (0.5,) * 3))
+    assert results["normalisation"] == {"mean": [0.5] * 3, "std": [0.5] * 3}
+    assert results["weights_file"] == str(file)
+    assert results["config"]["model"]["name"] == "resnet_small"
+    assert results["config"]["method"] == "wrn"
+
+
+def test_without_a_normalisation_the_data_sets_own_and_a_line_says_so(network, file, capsys):
+    digits = load_images("digits", "data")
+    results = evaluated(file, "--model.name", "resnet_small")
+    shown = capsys.readouterr().out
+    assert "(those of digits; --mean and --std name others)" in shown
+    check_same(file, results, by_hand(network, digits.mean, digits.std))
+
+
+def test_three_numbers_and_a_mirror_image(network, file, capsys):
+    mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
+    arguments = ["--mean", *map(str, mean), "--std", *map(str, std), "--eval.test_time_flip", "true"]
+    results = evaluated(file, "--model.name", "resnet_small", *arguments)
+
+    class Mirrored(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, images):
+            return (self.network(images) + self.network(images.flip(-1))) / 2
+
+    check_same(file, results, by_hand(Mirrored().eval(), mean, std))
+
+
+def test_the_files_own_normalisation(network, tmp_path, capsys):
+    mean, std = (0.3, 0.4, 0.5), (0.2, 0.25, 0.3)
+    path = tmp_path / "whole.pt"
+    torch.save(Standardised(network, mean, std).state_dict(), path)
+    results = evaluated(path, "--model.name", "resnet_small")
+    assert "normalisation: mean 0.3 0.4 0.5, std 0.2 0.25 0.3 (the file's)" in capsys.readouterr().out
+    check_same(path, results, by_hand(network, mean, std))
+
+
+def test_logits_and_another_results_file(file, tmp_path, capsys):
+    out = tmp_path / "there" / "wrn.json"
+    out.parent.mkdir()
+    arguments = ["--weights", str(file), *FEW, "--model.name", "resnet_small", "--out", str(out), "--save_logits"]
+    assert main(arguments) == 0
+    assert np.load(tmp_path / "there" / "wrn" / "logits" / "clean.npy").shape == (1, 12, 10)
+    assert not file.with_name("wrn.evaluation.json").exists()
+
+
+def test_a_report_shows_it(file, tmp_path, capsys):
+    from fastmagn.report import main as report
+
+    evaluated(file, "--model.name", "resnet_small", "--mean", "0.5", "--std", "0.5")
+    assert report([str(file.with_name("wrn.evaluation.json")), "--out", str(tmp_path / "report")]) == 0
+    assert "wrn" in (tmp_path / "report" / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (
+            ["--mean", "125"],
+            "mean: got 125; expected one number, or three for R, G and B, for pixels in [0, 1] (0..",
+        ),
+        (["--mean", "0.5", "0.5"], "mean: got 0.5 0.5; expected one number, or three"),
+        (["--std", "0"], "std: got 0; expected one number, or three for R, G and B, for pixels in [0, 1] (above 0, up"),
+        (["--std", "half"], "std: got 'half'; expected a number."),
+        (["--std"], "std: got no value; expected a number."),
+        (["--mean", "nan"], "mean: got nan; expected"),
+    ],
+)
+def test_a_normalisation_that_is_none(arguments, line):
+    with pytest.raises(InputError) as error:
+        parse_arguments(["--weights", "a.pt", *arguments])
+    assert str(error.value).startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--run", "r", "--mean", "0.5"], "mean: got 0.5; expected none without --weights FILE."),
+        (["--run", "r", "--weights", "a.pt"], "argument --weights: not allowed with argument --run/--run_dir"),
+        (["--weights", "a.pt", "--images", "d"], "images: got d; expected it with --run"),
+    ],
+)
+def test_options_that_exclude_each_other(arguments, line):
+    with pytest.raises(InputError) as error:
+        parse_arguments(arguments)
+    assert str(error.value).startswith(line)
+
+
+def test_weights_of_another_network_or_of_other_classes(file, tmp_path):
+    with pytest.raises(InputError, match=r"^weights: .*wrn\.pth has names that the network lacks: "):
+        evaluated(file, "--model.name", "resnet18")
+    other = build_model("resnet_small", num_classes=7, mean=(0.0,) * 3, std=(1.0,) * 3)
+    torch.save(other.state_dict(), tmp_path / "seven.pt")
+    with pytest.raises(InputError) as error:
+        evaluated(tmp_path / "seven.pt", "--model.name", "resnet_small")
+    assert "has no classifier for the 10 classes of digits: head.weight, head.bias would be new." in str(error.value)
+    with pytest.raises(InputError, match=r"^weights: .*nothing\.pt: no such file"):
+        evaluated(tmp_path / "nothing.pt", "--model.name", "resnet18")
+    assert list(tmp_path.glob("*.json")) == []
