@@ -28,7 +28,8 @@ def run_command(main: Callable[[list[str]], int]) -> None:
     except OSError as error:
         if error.filename is None:
             raise
-        print(f"error: {printable(str(error.filename))}: {error.strerror or error}", file=sys.stderr)
+        name = str(error.filename2 or error.filename)  # of a rename: the final name, not the temporary one
+        print(f"error: {printable(name)}: {error.strerror or error}", file=sys.stderr)
         status = EXIT_INPUT_ERROR
     except Interrupted as interrupted:
         print(f"interrupted by {interrupted}", file=sys.stderr)
