@@ -54,7 +54,6 @@ def test_a_fork_while_another_thread_takes_memory_does_not_hang(tmp_path):
     code = """
 import os, signal, threading, time
 from fastmagn.augment.engines import host_memory
-from tests.helpers.processes import run
 held = threading.Event()
 def hold():
     with host_memory._lock:
