@@ -45,8 +45,9 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> dict[str, Any]:
 
     Raises:
         InputError: An option or a field is unknown (the nearest known one is named) or missing, or its value has the
-            wrong type or range.
+            wrong type or range, or is not UTF-8.
     """
+    _check_utf8(arguments)
     hints = _hints(parser)
     try:
         values = parser.parse_args(arguments)
@@ -59,6 +60,17 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> dict[str, Any]:
         if values.get(name) is None and not allows_none(hint):
             raise InputError(f"{name}: got null; expected {in_words(hint)}.")
     return vars(parser.instantiate(with_user_paths(values)))
+
+
+def _check_utf8(arguments: list[str]) -> None:
+    """Raise InputError for an argument of other bytes, such as an old name of a file: YAML and JSON cannot hold it."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise InputError(
+                f"{argument!r}: is not UTF-8; expected names in UTF-8. Rename the file or folder."
+            ) from None
 
 
 def of_kind(kind: type[T], values: dict[str, Any]) -> T:
@@ -128,8 +140,9 @@ def parse_own(parser: OwnOptions, arguments: list[str]) -> tuple[argparse.Namesp
 
     Raises:
         InputError: An option is neither the command's own nor a field (the nearest is named), or an own option is
-            missing or has a wrong value.
+            missing or has a wrong value, or is not UTF-8.
     """
+    _check_utf8(arguments)
     known = option_names(parser) + option_names(config_parser(parser.prog, ""))
     try:
         own, left = parser.parse_known_args(arguments)

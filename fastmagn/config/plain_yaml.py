@@ -38,7 +38,9 @@ def read_plain_yaml(path: Path, sections: frozenset[str] = frozenset(), max_byte
         raise InputError(f"{path}: not UTF-8 at byte {error.start}; expected a YAML file.") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
-    except yaml.YAMLError as error:
+    except InputError:
+        raise
+    except Exception as error:  # a damaged file can make the parser fail in any way
         raise InputError(f"{path}: cannot be read as YAML ({one_line(error)}).") from error
     if fault:
         raise InputError(f"{path}: {fault}; expected plain fields and values.")
@@ -53,9 +55,9 @@ def load_plain_yaml(path: Path, max_bytes: int = MAX_BYTES) -> Any:
     """
     try:
         return yaml.safe_load(read_plain_yaml(path, max_bytes=max_bytes))
-    except (yaml.YAMLError, ValueError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except Exception as error:  # likewise
         raise InputError(f"{path}: cannot be read as YAML ({one_line(error)}).") from error
 
 

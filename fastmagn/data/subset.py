@@ -14,8 +14,8 @@ def even_subset(labels: np.ndarray, num_images: int, seed: int) -> np.ndarray:
     """The rows of `num_images` images, drawn at random and evenly over the classes; a pure function.
 
     The numbers of images of two classes differ by at most one, unless the smaller class is used up. The seed draws the
-    images of each class, and which classes have one image more. A larger subset
-    of the same seed contains a smaller one.
+    images of each class, and which classes have one image more. A larger subset of the same seed contains a smaller
+    one.
 
     Args:
         labels: int64 [N], each 0 or more; the classes are those that occur.

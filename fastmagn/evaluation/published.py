@@ -61,7 +61,7 @@ def evaluate_weights(published: Published, config: Config, results_dir: Path) ->
         mean, std, whose = _normalisation(published, weights, image_set)
         network, line = _load(published.file, weights, config, image_set, mean, std)
         if world.rank == 0:
-            console.print(line, markup=False, soft_wrap=True)
+            console.print(line, soft_wrap=True)
             console.print(f"normalisation: mean {_shown(mean)}, std {_shown(std)} ({whose})", soft_wrap=True)
         network.to(device, memory_format=torch.channels_last).eval()
         model = MirrorEnsemble(network) if config.eval.test_time_flip else network

@@ -34,7 +34,7 @@ class Subset(NamedTuple):
         """What results.json says: `chosen` (`all` if every image was measured), `of`, and `seed` of `by class`."""
         if num_images == total:
             return {"chosen": "all", "of": total}
-        seed = {"seed": self.seed} if self.chosen == "by class" else {}
+        seed = {"seed": self.seed} if self.chosen == BY_CLASS else {}
         return {"chosen": self.chosen, "of": total, **seed}
 
 

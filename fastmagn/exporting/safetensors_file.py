@@ -4,7 +4,6 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from fastmagn.errors import InputError, one_line
@@ -55,7 +54,9 @@ def read_safetensors(path: Path) -> tuple[nn.Module, ModelInfo]:
         with safetensors.safe_open(path, framework="pt", device="cpu") as file:
             info = info_from_json((file.metadata() or {}).get(METADATA_KEY), str(path))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # a damaged file can make the reader fail in any way
         raise InputError(f"{path}: cannot be read as safetensors ({one_line(error, 100)}).") from error
     return _model(tensors, info, str(path)), info
 

@@ -73,9 +73,7 @@ def handled_by(receive: Callable[[int], None], numbers: tuple[signal.Signals, ..
     def handle(number: int, frame: object) -> None:
         if os.getpid() == owner:
             receive(number)
-        elif (
-            number == signal.SIGTERM
-        ):  # a forked worker exits; a terminal sends the others to all, and the parent decides
+        elif number == signal.SIGTERM:  # a forked worker exits; of the others, sent to all, the parent decides
             os._exit(128 + number)
 
     numbers = tuple(number for number in numbers if number != signal.SIGHUP or not _is_hangup_ignored())

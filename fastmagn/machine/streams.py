@@ -51,7 +51,10 @@ class CurrentOutput(io.TextIOBase):
     def write(self, text: str) -> int:
         if (stream := self._stream) is not None:
             with suppress(OSError):
-                stream.write(text)
+                try:
+                    stream.write(text)
+                except UnicodeEncodeError:  # its characters are few, or a name is not text
+                    stream.write(text.encode(self.encoding, "backslashreplace").decode(self.encoding))
         return len(text)
 
     def flush(self) -> None:
@@ -71,24 +74,24 @@ class CurrentOutput(io.TextIOBase):
 def use_unfailing_streams() -> None:
     """Replace sys.stdout and sys.stderr of this process, unless another program has replaced them already.
 
-    What a write refuses is lost; later writes are tried again, so a log continues once its disk has room.
+    What a write refuses is lost; later writes are tried again, so a log continues once its disk has room. A stream that
+    was closed before the process began becomes the null device.
     """
     _open_missing_descriptors()
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         raw = getattr(getattr(stream, "buffer", None), "raw", getattr(stream, "buffer", None))
-        if type(stream) is not io.TextIOWrapper or not isinstance(raw, io.FileIO):
+        if stream is None:  # print(file=sys.stderr) would print to standard output
+            descriptor, options = os.open(os.devnull, os.O_WRONLY), {"encoding": "utf-8"}
+        elif type(stream) is io.TextIOWrapper and isinstance(raw, io.FileIO):
+            with suppress(OSError):
+                stream.flush()
+            descriptor = raw.fileno()
+            options = {key: getattr(stream, key) for key in ("encoding", "line_buffering", "write_through")}
+        else:
             continue
-        with suppress(OSError):
-            stream.flush()
-        unfailing = io.TextIOWrapper(
-            io.BufferedWriter(_UnfailingFile(raw.fileno(), f"<{name}>")),
-            encoding=stream.encoding,
-            errors="backslashreplace",  # the name of a folder need not be text
-            line_buffering=stream.line_buffering,
-            write_through=stream.write_through,
-        )
-        setattr(sys, name, unfailing)
+        file = io.BufferedWriter(_UnfailingFile(descriptor, f"<{name}>"))
+        setattr(sys, name, io.TextIOWrapper(file, errors="backslashreplace", **options))  # a path need not be text
 
 
 def lost_output() -> OSError | None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-_HELD = {errno.EACCES, errno.EAGAIN}
+HELD = {errno.EACCES, errno.EAGAIN}  # what locking says where another process holds the lock
 
 
 @contextmanager
@@ -54,7 +54,7 @@ def _lock(file: IO[bytes], when_held: Callable[[], None]) -> bool:
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        if error.errno not in _HELD:
+        if error.errno not in HELD:
             return False
         when_held()
         fcntl.lockf(file, fcntl.LOCK_EX)

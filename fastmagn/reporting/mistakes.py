@@ -9,7 +9,7 @@ from fastmagn.config.schema import Config
 from fastmagn.corruptions import corrupt
 from fastmagn.data import ImageSet, open_corrupted
 from fastmagn.data.corrupted.npy import MANIFEST, read_manifest
-from fastmagn.data.subset import even_subset
+from fastmagn.data.subset import BY_CLASS, even_subset
 from fastmagn.errors import InputError
 from fastmagn.evaluation.logits import read_logits
 from fastmagn.reporting.gallery import ImagesOf, read_config
@@ -238,7 +238,8 @@ def _corrupted(mistake: Mistake, image_set: ImageSet, rows: np.ndarray, config: 
 
 def _held(folder: Path, test_labels: np.ndarray) -> np.ndarray:
     """The rows of the test images that a -C set of .npy files was made of, ascending; all, if it does not say."""
-    subset = read_manifest(folder).get("subset", {}) if (folder / MANIFEST).exists() else {}
-    if subset.get("chosen") != "by class":
+    manifest = read_manifest(folder) if (folder / MANIFEST).exists() else {}
+    subset = manifest.get("subset", {})
+    if subset.get("chosen") != BY_CLASS:
         return np.arange(len(test_labels))
-    return even_subset(test_labels, read_manifest(folder)["num_images"], subset["seed"])
+    return even_subset(test_labels, manifest["num_images"], subset["seed"])

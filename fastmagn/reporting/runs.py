@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fastmagn.corruptions import CORRUPTION_SETS, CORRUPTIONS, SEVERITIES
+from fastmagn.data.subset import BY_CLASS
 from fastmagn.errors import InputError, some
 from fastmagn.evaluation.metrics.accuracy import mean_corruption_accuracy
 from fastmagn.evaluation.subset import FIRST, Subset
@@ -209,12 +210,12 @@ def _subset(results: dict[str, Any], file: Path) -> Subset:
     if "subset" not in results:
         return FIRST
     chosen = _get(results, "subset.chosen", str, file)
-    if chosen != "by class":
+    if chosen != BY_CLASS:
         return FIRST
     seed = _get(results, "subset.seed", int, file)
     if seed < 0:
         raise InputError(f"{file}: subset.seed: got {seed}; expected 0 or more.")
-    return Subset("by class", seed)
+    return Subset(BY_CLASS, seed)
 
 
 def _rms(results: dict[str, Any], file: Path) -> dict[str, Any]:

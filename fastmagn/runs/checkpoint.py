@@ -158,7 +158,6 @@ def check_same_run(
             f"{path} is of an earlier version, which recognised image files by their names and sizes: these are as they"
             " were. The next checkpoint recognises them by their content.",
             soft_wrap=True,
-            markup=False,
         )
     elif before != data_fingerprint:
         raise InputError(

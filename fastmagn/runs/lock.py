@@ -1,6 +1,5 @@
 """One run at a time in a run folder."""
 
-import errno
 import fcntl
 import os
 import socket
@@ -14,10 +13,10 @@ from fastmagn.errors import InputError
 from fastmagn.machine.console import warn
 from fastmagn.machine.files import make_folder
 from fastmagn.machine.processes import World
+from fastmagn.machine.waiting_lock import HELD
 from fastmagn.runs.paths import LOCK
 
 PATIENCE_S = 3.0  # a process that was just killed holds it until the kernel has freed its memory
-_HELD = {errno.EACCES, errno.EAGAIN}
 
 
 @contextmanager
@@ -55,7 +54,7 @@ def _take(run_dir: Path) -> tuple[IO[str] | None, str | None]:
         return file, None
     holder = _holder(file)
     file.close()
-    if failure.errno in _HELD:
+    if failure.errno in HELD:
         return None, f"run_dir: {run_dir} is in use by {holder}; stop it, or name another --run_dir."
     warn(f"{path} cannot be locked ({failure.strerror}): make sure that only one run at a time uses this folder.")
     return None, None
@@ -68,7 +67,7 @@ def _lock(file: IO[str]) -> OSError | None:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            if error.errno not in _HELD or time.monotonic() > deadline:
+            if error.errno not in HELD or time.monotonic() > deadline:
                 return error
             time.sleep(0.1)
         else:

@@ -162,3 +162,20 @@ def test_a_repeated_key_is_refused(text, fault, tmp_path):
 def test_a_folder_is_not_a_configuration(tmp_path):
     with pytest.raises(InputError, match=f"config: {tmp_path} is not a file, nor is it a shipped configuration"):
         main_of("train")(["--config", str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("train", ["--run_dir", "runs/\udcff"]),
+        ("corrupt", ["--dataset", "digits", "--out", "runs/\udcff"]),
+        ("report", ["runs/\udcff", "--out", "report"]),
+        ("sweep", ["--grid", "train.seed=0,1", "--out", "runs/\udcff"]),
+        ("export", ["--run", "runs/\udcff", "--format", "onnx", "--out", "m.onnx"]),
+        ("theory", ["runs/\udcff", "--out", "report"]),
+        ("evaluate", ["--run", "runs/\udcff"]),
+    ],
+)
+def test_a_name_that_is_not_utf8_is_refused(command, arguments):
+    with pytest.raises(InputError, match=r"^'runs/.udcff': is not UTF-8; expected names in UTF-8\. Rename the file"):
+        main_of(command)(arguments)

@@ -84,6 +84,13 @@ def test_closed_streams_get_no_file_of_the_work(work):
 
 
 @pytest.mark.process
+def test_a_closed_error_stream_does_not_put_errors_among_the_output():
+    command = [sys.executable, "-m", "fastmagn.train", "--no_such_field", "1"]
+    process = start(["sh", "-c", 'exec "$@" 2>&-', "sh", *command], stdout=subprocess.PIPE)
+    assert (process.communicate()[0], process.returncode) == (b"", 2)
+
+
+@pytest.mark.process
 def test_a_terminal_that_is_gone_under_nohup(work):
     command, kept = work
     terminal, end = pty.openpty()
@@ -129,6 +136,15 @@ def test_in_a_library_the_console_raises_nothing():
             with progress_bar() as bar:
                 bar.add_task("work", total=1, status="")
     assert not console.quiet
+
+
+def test_what_the_stream_of_a_library_cannot_encode_is_escaped():
+    written = io.BytesIO()
+    stream = io.TextIOWrapper(written, encoding="ascii")
+    with redirect_stdout(stream):
+        console.print("runs/\udcff and \u00e9")  # a name of other bytes than UTF-8, and a letter
+    stream.flush()
+    assert written.getvalue() == b"runs/\\udcff and \\xe9\n"
 
 
 def test_nothing_printed_is_markup(capsys):
