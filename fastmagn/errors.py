@@ -36,6 +36,14 @@ def is_integer(value: object) -> bool:
     return not isinstance(value, bool)
 
 
+def as_integer(field: str, value: object, allowed: range, expected: str) -> int:
+    """The value as Python's integer; InputError if it is not one, or not in `allowed`."""
+    check(is_integer(value), field, value, expected)
+    number = operator.index(value)  # type: ignore[arg-type]
+    check(number in allowed, field, number, expected)
+    return number
+
+
 def warn_caller(message: str) -> None:
     """`warnings.warn`, for the line of the program that called fastmagn; commands print the message alone."""
     level, frame = 1, sys._getframe()

@@ -88,6 +88,8 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, Config]:
     own, fields = parse_own(_parser(), arguments)
     if own.classes is not None and own.images is None:
         raise InputError(f"classes: got {own.classes}; expected none without --images DIR, whose folders it explains.")
+    if own.out is not None and own.out.is_dir():
+        raise InputError(f"out: {own.out} is a folder; expected the name of a results file.")
     has_run_only = own.run is not None and own.corrupted is None and not own.save_logits
     if own.images is not None and not has_run_only:
         raise InputError(f"images: got {own.images}; expected it with --run, without --corrupted and --save_logits.")

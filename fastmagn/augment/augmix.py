@@ -10,12 +10,12 @@ from torch.utils.data import get_worker_info
 
 from fastmagn.augment import augmix_operator
 from fastmagn.augment.forks import torch_on_one_thread_in_forks
-from fastmagn.augment.image_forms import to_tensor
+from fastmagn.augment.image_forms import refuse_places, to_tensor
 from fastmagn.augment.params import ViewSpec, identity_base, sample_view_params
 from fastmagn.augment.pixel_range import RangeCheck
 from fastmagn.augment.views import choose_engine, make_views
 from fastmagn.config.schema import AugmentConfig
-from fastmagn.errors import check, is_integer
+from fastmagn.errors import as_integer, check, is_integer
 
 _ONE_AUGMIX_VIEW = ViewSpec(num_augmix_views=1, num_noise_views=0)
 
@@ -44,8 +44,9 @@ class AugMix(nn.Module):
 
     It runs in a `DataLoader`'s workers (fork, spawn and forkserver; per image or in `collate_fn`), there on one thread.
     Every worker and, without persistent workers, every epoch draws anew; the loader's generator or `torch.manual_seed`
-    makes that repeatable. It runs inside `torch.compile`, as one opaque operator, with the draws of eager mode. A copy
-    or a pickle has a generator of its own, in the state that the original's had; `state_dict` has no entry for it.
+    makes that repeatable. It runs inside `torch.compile` on plain tensors, as one opaque operator, with the draws of
+    eager mode; give `indices` as a tensor there, since new numbers in a list compile anew. A copy or a pickle has a
+    generator of its own, in the state that the original's had; `state_dict` has no entry for it.
 
     Args:
         aug_severity: Strength, 1..10: an operation's level is uniform in [0.1, aug_severity]. AugMix uses 3 for CIFAR
@@ -127,7 +128,8 @@ class AugMix(nn.Module):
         Args:
             images: [B, 3, H, W], [B, 1, H, W], [3, H, W] or [1, H, W]; uint8, or floats in [0, 1], which are first
                 rounded to 256 levels. A tensor, torchvision's Image or Video, or a PIL image (RGB or L). B can be 0.
-            others: Labels and whatever else a pipeline passes on; returned unchanged after the images.
+            others: Labels and whatever else a pipeline passes on; returned unchanged after the images. Boxes, masks and
+                key points are refused, as by torchvision's AugMix: the mixture is of images moved in several ways.
             indices: The sample index of each image, integers [B] in 0..2^32 - 1, on the CPU; one integer for one image.
             epoch: The epoch, 0..2^32 - 1.
 
@@ -136,31 +138,32 @@ class AugMix(nn.Module):
             of them all.
 
         Raises:
-            InputError: The images have another shape or dtype; floats are outside [0, 1] by more than half a level
-                (0.5 / 255) or NaN; `indices` or `epoch` are out of range or one of them is missing. On CUDA the range
-                of the first batch is checked at once, that of a later one by a later call, so that the host never
-                waits.
+            InputError: The images have another shape or dtype; there are boxes or masks in `others`; floats are outside
+                [0, 1] by more than half a level (0.5 / 255) or NaN; `indices` or `epoch` are out of range or one of
+                them is missing. On CUDA the range of the first batch is checked at once, that of a later one by a later
+                call, so that the host never waits.
         """
         check((indices is None) == (epoch is None), "epoch", epoch, "indices and epoch, both or neither")
-        if indices is not None:
-            indices = torch.as_tensor(indices, device="cpu")
         if torch.compiler.is_compiling():
-            mixed = torch.ops.fastmagn.augmix(images, self._order, indices, epoch or 0, self._number)
+            rows = None if indices is None else torch.as_tensor(indices, device="cpu")
+            mixed = torch.ops.fastmagn.augmix(images, self._order, rows, epoch or 0, self._number)
         else:
             tensor, back = to_tensor(images)
-            mixed = back(self.mix(tensor, indices, epoch or 0))
+            refuse_places(others)
+            mixed = back(self.mix(tensor, indices, 0 if epoch is None else epoch))
         return (mixed, *others) if others else mixed
 
     @torch_on_one_thread_in_forks
-    def mix(self, images: Tensor, indices: Tensor | None, epoch: int) -> Tensor:
+    def mix(self, images: Tensor, indices: int | Sequence[int] | np.ndarray | Tensor | None, epoch: int) -> Tensor:
         """`forward` for plain tensors: the mixed images of `images`; without `indices`, keyed by the generator."""
         images, _ = to_tensor(images)
         batch = images if images.ndim == 4 else images[None]
         channels, height, width = batch.shape[1:]
-        seed, rows = self.seed, indices
-        if rows is None:
-            seed, epoch, rows = self._draw_key(), 0, torch.arange(len(batch), device="cpu")
-        keys = rows.reshape(-1).numpy()
+        if indices is None:
+            seed, epoch, keys = self._draw_key(), 0, np.arange(len(batch))
+        else:
+            seed, keys = self.seed, _as_array(indices).reshape(-1)
+            check(len(keys) == len(batch), "indices", f"{len(keys)} integers", f"{len(batch)}, one for each image")
         params = sample_view_params(seed, epoch, keys, _ONE_AUGMIX_VIEW, self.augment, (height, width))
         if not len(batch):
             return images.clone()
@@ -199,8 +202,11 @@ def _generator(seed: int | torch.Generator) -> torch.Generator:
         check(seed.device.type == "cpu", "seed", f"a generator on {seed.device}", "one on the CPU")
         return seed
     allowed = "an integer in 0..2^64 - 1, or a torch.Generator on the CPU"
-    check(is_integer(seed) and -(2**63) <= seed < 2**64, "seed", seed, allowed)
-    return torch.Generator(device="cpu").manual_seed(int(seed))
+    return torch.Generator(device="cpu").manual_seed(as_integer("seed", seed, range(-(2**63), 2**64), allowed))
+
+
+def _as_array(indices: int | Sequence[int] | np.ndarray | Tensor) -> np.ndarray:
+    return indices.numpy(force=True) if isinstance(indices, Tensor) else np.asarray(indices)
 
 
 def _draw(generator: torch.Generator) -> int:

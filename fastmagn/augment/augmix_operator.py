@@ -39,7 +39,13 @@ def register(mixer: Mixer) -> int:
 )
 def augmix(images: Tensor, order: Tensor, indices: Tensor | None, epoch: int, number: int) -> Tensor:
     """The mixed images of `AugMix.mix`, of the same shape, dtype and device, channels last in memory."""
-    mixed = _mixers[number].mix(images, indices, epoch)
+    mixer = _mixers.get(number)
+    if mixer is None:
+        raise RuntimeError(
+            "A compiled or exported graph calls an AugMix object that is not in this process any more. Keep the object,"
+            " compile or export where it is, or export the model without it."
+        )
+    mixed = mixer.mix(images, indices, epoch)
     return mixed.clone() if mixed.storage_offset() else mixed  # compilers count on a start that is aligned
 
 

@@ -1,6 +1,6 @@
 """The forms in which images reach AugMix in other people's code: tensors, torchvision's tv_tensors, PIL images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,8 @@ def to_tensor(images: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
             hint = " torch.from_numpy makes a tensor of an array."
         elif isinstance(images, tuple | list):
             hint = " Labels are further arguments: augmix(images, labels)."
+        elif isinstance(images, Mapping):
+            hint = " Give its images alone, such as augmix(sample['image'])."
         raise InputError(f"images: got a {type(images).__name__}; expected a tensor, {FORMS}, or a PIL image.{hint}")
     back = _keep if type(images) is Tensor else _back_to(images)
     images = images.as_subclass(Tensor)
@@ -63,3 +65,20 @@ def _back_to(images: Tensor) -> Callable[[Tensor], Tensor]:
     is_images = isinstance(images, tv_tensors.Image | tv_tensors.Video)
     check(is_images, "images", f"a tv_tensor {type(images).__name__}", "Image or Video")
     return lambda mixed: tv_tensors.wrap(mixed, like=images)
+
+
+def refuse_places(others: Any) -> None:
+    """Raise InputError if a tv_tensor that marks places in an image is among `others` or in a container there."""
+    if isinstance(others, Mapping):
+        others = tuple(others.values())
+    if isinstance(others, list | tuple):
+        for other in others:
+            refuse_places(other)
+    elif isinstance(others, Tensor) and type(others) is not Tensor:
+        from torchvision import tv_tensors
+
+        is_place = isinstance(others, tv_tensors.TVTensor) and not isinstance(
+            others, tv_tensors.Image | tv_tensors.Video
+        )
+        expected = "labels and the like: AugMix moves an image in several ways at once and cannot move these with it"
+        check(not is_place, "others", f"a tv_tensor {type(others).__name__}", expected)

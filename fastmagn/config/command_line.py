@@ -95,10 +95,13 @@ def check_options(arguments: list[str], known: Iterable[str], prog: str) -> None
         InputError: One is not; the nearest known option is named.
     """
     known = set(known)
+    sections = {option.partition(".")[0] for option in known if "." in option}
     for argument in arguments:
         name = argument.removeprefix("--").partition("=")[0]
         if argument.startswith("--") and name and name not in known:
-            hint = nearest(name, known) or f" {prog} --help lists all options."
+            in_other_sections = [option for option in known if option.rpartition(".")[2] == name.rpartition(".")[2]]
+            hint = nearest(name, in_other_sections, cutoff=0) or nearest(name, known - sections)
+            hint = hint or f" {prog} --help lists all options."
             raise InputError(f"--{name}: is not an option of {prog}.{hint}")
 
 
@@ -250,8 +253,8 @@ def config_file(name: str) -> str:
     if wanted in shipped:
         return str(shipped[wanted])
     raise InputError(
-        f"config: {name} does not exist, nor is it a shipped configuration, such as digits_quickstart or "
-        f"paper/table1/magn_augmix.{nearest(wanted, shipped, 3)}"
+        f"config: {name} {'is not a file' if path.exists() else 'does not exist'}, nor is it a shipped configuration, "
+        f"such as digits_quickstart or paper/table1/magn_augmix.{nearest(wanted, shipped, 3)}"
     )
 
 
@@ -286,6 +289,8 @@ def _with_base(config: str, above: tuple[Path, ...]) -> list[str]:
     text = read_plain_yaml(path, _SECTIONS)
     line = re.search(r"^base:(.*)$", text, re.MULTILINE)
     if line is None:
+        if _is_empty(text):
+            raise InputError(f"{path}: has no fields; expected some, such as `train: {{epochs: 3}}`.")
         return [config]
     name = re.sub(r"\s#.*", "", line[1]).strip().strip("'\"")
     base = path.parent / user_path(name, f"{path}: base")
@@ -296,5 +301,8 @@ def _with_base(config: str, above: tuple[Path, ...]) -> list[str]:
         raise InputError(f"{path}: base: got {name!r}, which leads back to itself; expected a file without this one.")
     # Text and not values: the parser reads 1e-3 as a number, PyYAML does not.
     own = text[: line.start()] + text[line.end() :]
-    is_empty = all(row.strip() == "" or row.lstrip().startswith("#") for row in own.splitlines())
-    return [*_with_base(str(base), chain), *([] if is_empty else [own])]
+    return [*_with_base(str(base), chain), *([] if _is_empty(own) else [own])]
+
+
+def _is_empty(text: str) -> bool:
+    return all(row.strip() == "" or row.lstrip().startswith("#") for row in text.splitlines())

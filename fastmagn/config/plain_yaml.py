@@ -27,13 +27,13 @@ def read_plain_yaml(path: Path, sections: frozenset[str] = frozenset(), max_byte
     Raises:
         InputError: The file is larger, not a regular file, not UTF-8 or not YAML; or it has an anchor, an alias, a tag,
             a `class_path`, a character that cannot be printed, a value of more than 4096 characters, more than 16
-            levels, or a string in place of a section.
+            levels, a key twice, or a string in place of a section.
     """
     try:
         if not path.is_file() or path.stat().st_size > max_bytes:
             raise InputError(f"{path}: expected a YAML file of at most {max_bytes} bytes.")
         text = path.read_text(encoding="utf-8")
-        fault = _fault(text) or _section_fault(text, sections)
+        fault = _fault(text) or _key_fault(text, sections)
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 at byte {error.start}; expected a YAML file.") from error
     except OSError as error:
@@ -91,13 +91,26 @@ def _scalar_fault(value: str) -> str | None:
     return None
 
 
-def _section_fault(text: str, sections: frozenset[str]) -> str | None:
+def _key_fault(text: str, sections: frozenset[str]) -> str | None:
     root = yaml.compose(text, Loader=yaml.SafeLoader)
-    if not isinstance(root, yaml.MappingNode):
-        return None  # the parser of the fields reports it
-    for key, value in root.value:
-        if not isinstance(key, yaml.ScalarNode):
-            return f"line {key.start_mark.line + 1}: a key is not a string"
-        if key.value in sections and not isinstance(value, yaml.MappingNode):
-            return f"line {key.start_mark.line + 1}: {key.value} is not a mapping of its fields"
+    if isinstance(root, yaml.MappingNode):  # the parser of the fields reports another one
+        for key, value in root.value:
+            if not isinstance(key, yaml.ScalarNode):
+                return f"line {key.start_mark.line + 1}: a key is not a string"
+            if key.value in sections and not isinstance(value, yaml.MappingNode):
+                return f"line {key.start_mark.line + 1}: {key.value} is not a mapping of its fields"
+    return None if root is None else _repeated_key(root)
+
+
+def _repeated_key(node: yaml.Node) -> str | None:
+    """The first key that its mapping has twice: YAML would silently drop what the first one holds."""
+    seen: dict[str, yaml.Node] = {}
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else []:
+        if isinstance(key, yaml.ScalarNode) and (first := seen.setdefault(key.value, key)) is not key:
+            return f"line {key.start_mark.line + 1} repeats {key.value} of line {first.start_mark.line + 1}"
+        if fault := _repeated_key(value):
+            return fault
+    for item in node.value if isinstance(node, yaml.SequenceNode) else []:
+        if fault := _repeated_key(item):
+            return fault
     return None

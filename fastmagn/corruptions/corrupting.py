@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from fastmagn.corruptions import CORRUPTIONS, MIN_SIDE_PX, SEVERITIES
+from fastmagn.corruptions import CORRUPTIONS, MIN_SIDE_PX
 from fastmagn.corruptions.frost_pictures import find_frost_pictures
-from fastmagn.errors import InputError, check, is_integer, one_line
+from fastmagn.errors import InputError, as_integer, check, one_line
 from fastmagn.registry import resolve
 from fastmagn_kernels.threads import over_chunks
 
@@ -43,8 +43,8 @@ def corrupt(
     """
     function = resolve(CORRUPTIONS, name, "corruption")
     check_images(images_u8)
-    check(is_integer(severity) and severity in SEVERITIES, "severity", severity, "1, 2, 3, 4 or 5")
-    check(is_integer(seed) and 0 <= seed < 2**64, "seed", seed, "an integer in 0..2^64 - 1")
+    severity = as_integer("severity", severity, range(1, 6), "1, 2, 3, 4 or 5")
+    seed = as_integer("seed", seed, range(2**64), "an integer in 0..2^64 - 1")
     keys = np.arange(len(images_u8)) if indices is None else one_integer_each("indices", indices, len(images_u8))
     if len(keys) == 0:
         return images_u8.copy()
@@ -54,7 +54,7 @@ def corrupt(
     out = np.empty(images_u8.shape, np.uint8)
 
     def corrupt_chunk(chunk: slice) -> None:
-        out[chunk] = function(np.ascontiguousarray(images_u8[chunk]), int(severity), int(seed), keys[chunk])
+        out[chunk] = function(np.ascontiguousarray(images_u8[chunk]), severity, seed, keys[chunk])
 
     over_chunks(corrupt_chunk, len(out), max(1, _CHUNK_PIXELS // (out.shape[1] * out.shape[2])))
     return out

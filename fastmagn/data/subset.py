@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fastmagn.errors import check
+from fastmagn.errors import as_integer, check
 from fastmagn_kernels.random import rng
 
 BY_CLASS = "by class"  # how results and manifests name this subset
@@ -30,7 +30,7 @@ def even_subset(labels: np.ndarray, num_images: int, seed: int) -> np.ndarray:
     """
     total = len(labels)
     check(1 <= num_images <= total, "num_images", num_images, f"1..{total}, the images there are")
-    check(0 <= seed < 2**64, "seed", seed, "0..2^64 - 1")
+    seed = as_integer("seed", seed, range(2**64), "an integer in 0..2^64 - 1")
     _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
     drawn = rng.permutation(total, seed, _IMAGES_EPOCH)
     by_class = drawn[np.argsort(classes[drawn], kind="stable")]

@@ -66,7 +66,8 @@ def find_logits(output: Any, num_images: int) -> Tensor:
             f"model: got outputs {shape}; expected logits [{num_images}, K] of K classes, 2 or more. If z is one logit,"
             " that of class 1, give a function that returns torch.stack([0 * z, z], dim=1), z of shape [B]."
         )
-    if found.ndim != 2 or len(found) != num_images or not found.is_floating_point():
+    is_logits = found.ndim == 2 and len(found) == num_images and found.shape[1] > 0 and found.is_floating_point()
+    if not is_logits:
         got = f"{str(found.dtype).removeprefix('torch.')} {shape}"
         raise InputError(f"model: got outputs {got} for {num_images} images; expected float logits [{num_images}, K].")
     return found
@@ -90,6 +91,9 @@ def place(model: Callable[[Any], Any], device: str | torch.device | None) -> tup
         model.to(chosen)
     tensors = list(chain(model.parameters(), model.buffers()))
     here = tensors[0].device if tensors else chosen or torch.device("cpu")
+    check(
+        here.type != "meta", "model", "parameters without values, on meta", "them on a device; model.to_empty allocates"
+    )
     floats = (tensor.dtype for tensor in tensors if tensor.is_floating_point())
     return here, next(floats, torch.float32)
 
@@ -99,7 +103,7 @@ def _existing(device: str | torch.device) -> torch.device:
         chosen = torch.device(device)
         has_device = chosen.type != "cuda" or torch.cuda.is_available()
         check(has_device, "device", str(device), "cpu, as PyTorch finds no CUDA device here")
-        torch.empty(0, device=chosen)
+        torch.empty(0, device=chosen).cpu()  # "meta" has no values to copy
     except InputError:
         raise
     except Exception as error:  # of many types: no such device, not compiled for it

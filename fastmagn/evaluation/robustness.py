@@ -3,6 +3,7 @@
 Shape letters: B batch, N images, H W image, K classes.
 """
 
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -87,7 +88,10 @@ def evaluate_robustness(
     """
     images_u8 = _as_images(images_u8)
     labels = _as_labels(labels, len(images_u8))
-    check(corruption_set in CORRUPTION_SETS, "corruption_set", corruption_set, f"one of {', '.join(CORRUPTION_SETS)}")
+    known = isinstance(corruption_set, str) and corruption_set in CORRUPTION_SETS
+    check(known, "corruption_set", corruption_set, f"one of {', '.join(CORRUPTION_SETS)}")
+    is_path = corrupted_dir is None or isinstance(corrupted_dir, str | os.PathLike)
+    check(is_path, "corrupted_dir", corrupted_dir, "a path, or None")
     check(subset in ("by class", "first"), "subset", subset, "'by class' or 'first'")
     for field, value in (("num_images", num_images), ("num_bins", num_bins), ("batch_size", batch_size)):
         check(is_integer(value), field, value, "an integer")

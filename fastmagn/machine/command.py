@@ -10,6 +10,7 @@ from typing import NoReturn
 from fastmagn.errors import EXIT_INPUT_ERROR, InputError, Interrupted, printable
 from fastmagn.machine.signals import interrupted_at_once
 from fastmagn.machine.streams import lost_output, use_unfailing_streams
+from fastmagn.machine.waiting import bound_spinning
 
 
 def run_command(main: Callable[[list[str]], int]) -> None:
@@ -18,6 +19,7 @@ def run_command(main: Callable[[list[str]], int]) -> None:
     SIGINT (Ctrl-C) ends the command with status 130, SIGTERM with 143, SIGHUP (a closed terminal) with 129. Output that
     cannot be printed does not change the status, unless it is all that was asked for (`--help`, `--print_config`).
     """
+    bound_spinning()
     use_unfailing_streams()
     try:
         with interrupted_at_once(), warnings_in_one_line():
@@ -28,7 +30,8 @@ def run_command(main: Callable[[list[str]], int]) -> None:
     except OSError as error:
         if error.filename is None:
             raise
-        print(f"error: {printable(str(error.filename))}: {error.strerror or error}", file=sys.stderr)
+        name = str(error.filename2 or error.filename)  # of a rename: the final name, not the temporary one
+        print(f"error: {printable(name)}: {error.strerror or error}", file=sys.stderr)
         status = EXIT_INPUT_ERROR
     except Interrupted as interrupted:
         print(f"interrupted by {interrupted}", file=sys.stderr)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastmagn.errors import check
+from fastmagn.errors import as_integer
 from fastmagn.theory.config import MAX_DRAWS
 from fastmagn_kernels.random import draws, rng
 
@@ -38,7 +38,7 @@ def standard_normal(like: Tensor, purpose: Purpose, draw: int, indices: np.ndarr
         indices: int64 [B], each image's sample index, 0..2^32 - 1.
         seed: 0..2^64 - 1.
     """
-    check(0 <= seed < 2**64, "seed", seed, "0..2^64 - 1")
+    seed = as_integer("seed", seed, range(2**64), "an integer in 0..2^64 - 1")
     assert 0 <= draw < MAX_DRAWS
     assert indices.shape == like.shape[:1]
     normals = np.empty((len(indices), like[:1].numel()), np.float32)
@@ -55,7 +55,7 @@ def rademacher(like: Tensor, purpose: Purpose, draw: int, indices: np.ndarray, s
 
 def noise_levels(like: Tensor, num_draws: int, sigma_max: float, indices: np.ndarray, seed: int) -> Tensor:
     """sigma ~ U[0, sigma_max] of each draw and image, [num_draws, B]; arguments as `standard_normal`'s."""
-    check(0 <= seed < 2**64, "seed", seed, "0..2^64 - 1")
+    seed = as_integer("seed", seed, range(2**64), "an integer in 0..2^64 - 1")
     unit = np.empty((num_draws, len(indices)), np.float32)
     draws.fill_sigma(indices, _EPOCH, *rng.key_words(seed), 1.0, unit)
     return sigma_max * torch.from_numpy(unit).to(like.device, like.dtype)

@@ -8,8 +8,10 @@ import functools
 import math
 import os
 import sys
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from numba import config
@@ -113,16 +115,39 @@ def run_on_threads(work: Callable[[], None], threads: int) -> None:
     """Call `work()` on so many threads at once, this one among them; return when all have finished.
 
     A thread that has not started when this one has finished does not start any more: each call takes what is left of
-    the work.
+    the work. Where no thread can be started, as at the interpreter's exit, this one does all of it.
     """
-    others = [_pool().submit(work) for _ in range(threads - 1)]
+    changed, running = threading.Condition(), 0
+    open_work = [work]  # emptied at the end: a helper that starts later does nothing, and keeps no memory until then
+    errors: list[BaseException] = []
+
+    def help_out() -> None:
+        nonlocal running
+        with changed:
+            if not open_work:
+                return
+            own_work = open_work[0]
+            running += 1
+        try:
+            own_work()
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            with changed:
+                running -= 1
+                changed.notify()
+
+    with suppress(RuntimeError):
+        for _ in range(threads - 1):
+            _pool().submit(help_out)
     try:
         work()
     finally:
-        started = [other for other in others if not other.cancel()]
-        wait(started)
-    for other in started:
-        other.result()
+        with changed:
+            open_work.clear()
+            changed.wait_for(lambda: running == 0)
+    if errors:
+        raise errors[0]
 
 
 def over_chunks(work: Callable[[slice], None], num_rows: int, rows_per_chunk: int) -> None:

@@ -1,5 +1,7 @@
 """AugMix within torch.compile and torch.export: one opaque operator with the draws of eager mode."""
 
+import gc
+
 import pytest
 import torch
 from torch import nn
@@ -104,3 +106,13 @@ def test_images_out_of_range_are_refused_in_a_graph():
     compiled = torch.compile(AugMix(), backend="aot_eager", fullgraph=True)
     with pytest.raises(InputError, match=r"^images: got values in 0\.\S+\.\.2\S+; expected floats in 0\.\.1\."):
         compiled(IMAGES * 255)
+
+
+def test_a_graph_without_its_object_says_so():
+    augmix = AugMix()
+    exported = torch.export.export(torch.nn.Sequential(augmix), (IMAGES,)).module()
+    assert exported(IMAGES).shape == IMAGES.shape
+    del augmix
+    gc.collect()
+    with pytest.raises(RuntimeError, match="calls an AugMix object that is not in this process any more"):
+        exported(IMAGES)

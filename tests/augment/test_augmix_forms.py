@@ -205,3 +205,29 @@ def test_a_state_dict_has_no_entry_for_it():
     assert list(model.state_dict()) == ["1.weight", "1.bias"]
     model.load_state_dict(model.state_dict())
     assert not list(AugMix().buffers())
+
+
+@pytest.mark.parametrize("target", ["alone", "in a dictionary", "in a list"])
+def test_boxes_and_masks_are_refused(images, target):
+    """torchvision's own AugMix refuses them too: no box fits several moved copies of an image."""
+    boxes = tv_tensors.BoundingBoxes([[1, 2, 3, 4]], format="XYXY", canvas_size=(20, 33))
+    others = {"alone": boxes, "in a dictionary": {"boxes": boxes, "label": 3}, "in a list": [3, {"boxes": boxes}]}
+    with pytest.raises(TypeError, match="not supported"):
+        v2.AugMix()(images, boxes)
+    with pytest.raises(InputError) as error:
+        AugMix()(images, others[target])
+    assert str(error.value) == (
+        "others: got 'a tv_tensor BoundingBoxes'; expected labels and the like: AugMix moves an image in several ways"
+        " at once and cannot move these with it."
+    )
+    with pytest.raises(InputError, match="a tv_tensor Mask"):
+        AugMix()(images, tv_tensors.Mask(images[:, 0]))
+
+
+def test_a_dictionary_is_refused_with_what_to_do(images):
+    with pytest.raises(InputError) as error:
+        v2.Compose([AugMix()])({"image": images[0], "label": 3})
+    assert str(error.value) == (
+        f"images: got a dict; expected a tensor, {FORMS}, or a PIL image. Give its images alone, such as"
+        " augmix(sample['image'])."
+    )

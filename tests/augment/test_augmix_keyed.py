@@ -57,16 +57,46 @@ def test_keyed_calls_take_nothing_from_the_generator(pictures):
     [
         ({"indices": [0, 1]}, "epoch: got None; expected indices and epoch, both or neither."),
         ({"epoch": 3}, "epoch: got 3; expected indices and epoch, both or neither."),
-        ({"indices": [0, 1, 2], "epoch": 0}, "images_u8: got '2 images'; expected 3, as params has indices."),
+        ({"indices": [0, 1, 2], "epoch": 0}, "indices: got '3 integers'; expected 2, one for each image."),
+        ({"indices": 7, "epoch": 0}, "indices: got '1 integers'; expected 2, one for each image."),
+        (
+            {"indices": ["a", "b"], "epoch": 0},
+            "indices: got '<U1 [2]'; expected integers [B], the sample's number each.",
+        ),
+        (
+            {"indices": [None, 1], "epoch": 0},
+            "indices: got 'object [2]'; expected integers [B], the sample's number each.",
+        ),
+        ({"indices": [0, 1], "epoch": 1.5}, "epoch: got 1.5; expected an integer in 0..2^32 - 1."),
+        ({"indices": [0, 1], "epoch": "1"}, "epoch: got '1'; expected an integer in 0..2^32 - 1."),
+        ({"indices": [0, 1], "epoch": True}, "epoch: got True; expected an integer in 0..2^32 - 1."),
         (
             {"indices": [0.0, 1.0], "epoch": 0},
-            "indices: got 'float32 [2]'; expected integers [B], the sample's number each.",
+            "indices: got 'float64 [2]'; expected integers [B], the sample's number each.",
         ),
         ({"indices": [0, -1], "epoch": 0}, "indices: got '-1..0'; expected 0..2^32 - 1."),
-        ({"indices": [0, 1], "epoch": -1}, "epoch: got -1; expected 0..2^32 - 1."),
+        ({"indices": [0, 1], "epoch": -1}, "epoch: got -1; expected an integer in 0..2^32 - 1."),
     ],
 )
 def test_other_keys_are_refused(arguments, message):
     with pytest.raises(InputError) as error:
         AugMix()(torch.zeros(2, 3, 8, 8), **arguments)
     assert str(error.value) == message
+
+
+def test_keys_are_integers_of_any_kind(pictures):
+    images = as_tensor(pictures(20, 33))[:4]
+    augmix = AugMix(seed=3)
+    expected = augmix(images, indices=[9, 8, 7, 6], epoch=1)
+    kinds = [
+        torch.tensor([9, 8, 7, 6], dtype=torch.uint8),
+        torch.tensor([[9], [8], [7], [6]]),
+        np.array([6, 7, 8, 9], np.uint64)[::-1],
+        range(9, 5, -1),
+        tuple(np.arange(9, 5, -1, dtype=np.int16)),
+    ]
+    for indices in kinds:
+        for epoch in (1, np.uint8(1), torch.tensor(1)):
+            assert torch.equal(augmix(images, indices=indices, epoch=epoch), expected)
+    assert torch.equal(AugMix(seed=torch.tensor(3))(images, indices=kinds[0], epoch=1), expected)
+    assert augmix(images[:0], indices=[], epoch=1).shape == (0, 3, 20, 33)

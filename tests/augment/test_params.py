@@ -220,8 +220,8 @@ def test_identity_base_keeps_augmix_and_noise():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"seed": -1}, "seed: got -1; expected 0..2^64 - 1."),
-        ({"epoch": -1}, "epoch: got -1; expected 0..2^32 - 1."),
+        ({"seed": -1}, "seed: got -1; expected an integer in 0..2^64 - 1."),
+        ({"epoch": -1}, "epoch: got -1; expected an integer in 0..2^32 - 1."),
         ({"indices": np.array([-1, 4])}, "indices: got '-1..4'; expected 0..2^32 - 1."),
         (
             {"indices": np.array([0.5])},

@@ -17,6 +17,7 @@ MISSPELT = [
     ("train", ["--train.epoch", "3"], "train.epoch", "train.epochs"),
     ("train", ["--conf", "digits_quickstart"], "conf", "config"),
     ("train", ["--conf=digits_quickstart"], "conf", "config"),
+    ("train", ["--train.lr", "0.1"], "train.lr", "optim.lr"),  # of another section
     ("evaluate", ["--rum", "r"], "rum", "run"),
     ("evaluate", ["--ru", "r"], "ru", "run"),
     ("evaluate", ["--run", "r", "--conf", "digits_quickstart"], "conf", "config"),
@@ -128,6 +129,39 @@ def test_values_of_unknown_origin_run_no_code_and_name_no_file(values, message, 
         config_of(values)
     assert message in str(error.value)
     assert not (tmp_path / "marker").exists()
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# train:\n#   epochs: 3\n"])
+def test_a_file_without_fields_is_refused(text, tmp_path):
+    """As a write that failed leaves it; a run of nothing but defaults would start."""
+    path = tmp_path / "own.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError) as error:
+        main_of("train")(["--config", str(path)])
+    assert str(error.value) == f"{path}: has no fields; expected some, such as `train: {{epochs: 3}}`."
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("train: {epochs: 3}\noptim: {lr: 0.1}\ntrain: {seed: 1}\n", "line 3 repeats train of line 1"),
+        ("train:\n  epochs: 3\n  seed: 1\n  epochs: 4\n", "line 4 repeats epochs of line 2"),
+        ("{train: {seed: 1}, train: {seed: 2}}", "line 1 repeats train of line 1"),
+        ("- a: 1\n- b: 2\n  c: 3\n  b: 4\n", "line 4 repeats b of line 2"),
+    ],
+)
+def test_a_repeated_key_is_refused(text, fault, tmp_path):
+    """YAML's readers keep the last one, without a word."""
+    path = tmp_path / "own.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError) as error:
+        main_of("train")(["--config", str(path)])
+    assert str(error.value) == f"{path}: {fault}; expected plain fields and values."
+
+
+def test_a_folder_is_not_a_configuration(tmp_path):
+    with pytest.raises(InputError, match=f"config: {tmp_path} is not a file, nor is it a shipped configuration"):
+        main_of("train")(["--config", str(tmp_path)])
 
 
 @pytest.mark.parametrize(

@@ -47,8 +47,9 @@ def test_every_suffix_of_torchvision_is_used():
 def test_links_in_a_circle_end(tmp_path):
     put(tmp_path / "a" / "in" / "1.png")
     os.symlink(tmp_path / "a", tmp_path / "a" / "in" / "again")
+    os.symlink(".", tmp_path / "a" / "self")
     os.symlink("itself.png", tmp_path / "a" / "itself.png")
-    with pytest.warns(UserWarning, match=r"not used: 1 dangling link, 1 link to a folder above it\.$"):
+    with pytest.warns(UserWarning, match=r"not used: 1 dangling link, 2 links to folders above them\.$"):
         assert list_classes(tmp_path) == {"a": ["in/1.png"]}
 
 

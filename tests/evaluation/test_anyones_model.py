@@ -319,3 +319,17 @@ def test_an_image_is_corrupted_alike_in_a_subset_and_in_the_whole_set():
     assert not np.array_equal(rows, np.arange(5))
     for some, whole in zip(seen[5], seen[0], strict=True):
         assert torch.equal(some, whole[rows])
+
+
+def test_a_device_without_values_is_refused_and_the_model_stays():
+    model = linear()
+    with pytest.raises(InputError, match=r"device: got 'meta'; expected a device of this machine"):
+        evaluate_robustness(model, IMAGES, LABELS, device="meta")
+    assert next(model.parameters()).device.type == "cpu"
+    with pytest.raises(InputError, match="model: got 'parameters without values, on meta'"):
+        evaluate_robustness(model.to("meta"), IMAGES, LABELS)
+
+
+def test_no_classes_are_no_logits():
+    with pytest.raises(InputError, match=r"model: got outputs float32 \[2, 0\] for 2 images; expected float logits"):
+        evaluate_robustness(lambda images: images.new_empty(len(images), 0), IMAGES, LABELS)

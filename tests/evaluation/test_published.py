@@ -146,6 +146,7 @@ def test_a_normalisation_that_is_none(arguments, line):
     [
         (["--run", "r", "--mean", "0.5"], "mean: got 0.5; expected none without --weights FILE."),
         (["--run", "r", "--weights", "a.pt"], "argument --weights: not allowed with argument --run/--run_dir"),
+        (["--weights", "a.pt", "--out", "."], "out: . is a folder; expected the name of a results file."),
         (["--weights", "a.pt", "--images", "d"], "images: got d; expected it with --run"),
     ],
 )

@@ -85,6 +85,8 @@ def test_a_made_set_gives_the_same_numbers(digits, tmp_path):
     ("changed", "message"),
     [
         ({"corruption_set": "c16"}, "corruption_set: got 'c16'; expected one of c15, c18, c19."),
+        ({"corruption_set": ["c15"]}, "corruption_set: got ['c15']; expected one of c15, c18, c19."),
+        ({"corrupted_dir": 15}, "corrupted_dir: got 15; expected a path, or None."),
         ({"num_bins": 0}, "eval.num_bins: got 0; expected 1 or more."),
         ({"labels": [0, 1]}, "labels: got int64 [2]; expected integers, one for each of 9 images."),
         ({"labels": [0.0] * 9}, "labels: got float64 [9]; expected integers, one for each of 9 images."),

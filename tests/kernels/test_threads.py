@@ -1,7 +1,10 @@
 """How many threads kernels run on, how they share work, and that PyTorch keeps its own number."""
 
+import gc
 import os
 import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numba
@@ -111,6 +114,68 @@ def test_an_error_on_any_thread_arrives_after_all_have_finished():
     with pytest.raises(ValueError, match="there"):
         threads.run_on_threads(fail_elsewhere, 2)
     assert finished
+
+
+def test_more_callers_than_threads_do_not_wait_for_each_other(monkeypatch):
+    """A call within the pool's only thread finds no other one free, and does all of its work."""
+    pool = ThreadPoolExecutor(1)
+    monkeypatch.setattr(threads, "_pool", lambda: pool)
+    monkeypatch.setattr(threads, "num_threads", lambda: 4)
+    done = np.zeros((8, 16), int)
+
+    def call(row: int) -> None:
+        def work(chunk: slice) -> None:
+            done[row, chunk] += 1
+
+        threads.over_chunks(work, 16, 2)
+
+    for future in [pool.submit(call, row) for row in range(8)]:
+        future.result(timeout=60)
+    pool.shutdown()
+    assert (done == 1).all()
+
+
+def test_where_no_thread_can_be_started_the_caller_does_all_and_no_memory_stays(monkeypatch):
+    """As where the system allows no more threads: what was submitted stays in the pool's queue."""
+
+    class NoThreads(ThreadPoolExecutor):
+        def _adjust_thread_count(self) -> None:
+            raise RuntimeError("can't start new thread")
+
+    pool, done = NoThreads(1), np.zeros(16, int)
+    monkeypatch.setattr(threads, "_pool", lambda: pool)
+
+    def work() -> None:
+        done[:] += 1
+
+    alive = weakref.ref(work)
+    threads.run_on_threads(work, 4)
+    del work
+    gc.collect()
+    assert (done == 1).all()
+    assert alive() is None
+
+
+@pytest.mark.process
+def test_kernels_run_at_the_interpreters_exit(tmp_path):
+    """Other threads, exit functions and finalisers may run when no thread can be started any more."""
+    code = """
+import atexit, threading, torch
+from fastmagn import AugMix
+images = torch.rand(20, 3, 16, 16)
+views = AugMix()(images, indices=range(20), epoch=0)
+def again():
+    assert torch.equal(AugMix()(images, indices=range(20), epoch=0), views)
+    print("equal", flush=True)
+def at_the_end():
+    threading.main_thread().join()
+    again()
+atexit.register(again)
+threading.Thread(target=at_the_end).start()
+"""
+    finished = run(["-c", code], Path(tmp_path), OMP_NUM_THREADS="2", NUMBA_NUM_THREADS="2")
+    assert finished.stdout == "equal\nequal\n"
+    assert finished.stderr == ""
 
 
 @pytest.mark.parametrize(("num_rows", "rows_per_chunk"), [(0, 3), (1, 3), (10, 3), (12, 3), (7, 100)])

@@ -5,6 +5,7 @@ them back as zeroed pages with a page fault each: at 224 pixels that took two th
 """
 
 import math
+import os
 import threading
 import weakref
 
@@ -15,6 +16,8 @@ from torch import Tensor
 NUM_KEPT = 2  # free buffers: this step's and the last step's
 _free: list[np.ndarray] = []
 _lock = threading.RLock()  # reentrant: garbage collection may return a buffer while its thread holds the lock
+# A process that is forked while another thread holds it would wait for ever.
+os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
 def empty(shape: tuple[int, ...]) -> Tensor:

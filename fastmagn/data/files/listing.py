@@ -23,6 +23,11 @@ IMAGE_SUFFIXES = (
 )
 LAYOUT = f"CLASS/IMAGE in it, IMAGE one of *{', *'.join(IMAGE_SUFFIXES)}"
 _OTHER_KIND = "of another kind"
+_PLURALS = {
+    "dangling link": "dangling links",
+    "link to a folder above it": "links to folders above them",
+    "folder that cannot be read": "folders that cannot be read",
+}
 _SUFFIXES_SHOWN = 5
 
 
@@ -177,7 +182,10 @@ def _unused_in_words(folders: list[Found]) -> str:
         unused.update(found.unused)
         suffixes |= found.suffixes
     kinds = {_OTHER_KIND: f" ({some(sorted(suffixes), _SUFFIXES_SHOWN)})"}
-    return ", ".join(f"{count} {reason}{kinds.get(reason, '')}" for reason, count in sorted(unused.items()))
+    return ", ".join(
+        f"{count} {_PLURALS.get(reason, reason) if count > 1 else reason}{kinds.get(reason, '')}"
+        for reason, count in sorted(unused.items())
+    )
 
 
 def _visible_entries(folder: Path, content: str) -> list[os.DirEntry]:

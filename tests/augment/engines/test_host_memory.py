@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fastmagn.augment.engines import host_memory
+from tests.helpers.processes import run
 
 
 @pytest.fixture(autouse=True)
@@ -45,3 +46,28 @@ def test_another_size_is_other_memory_and_few_are_kept():
     del tensors
     gc.collect()
     assert len(host_memory._free) == host_memory.NUM_KEPT
+
+
+@pytest.mark.process
+def test_a_fork_while_another_thread_takes_memory_does_not_hang(tmp_path):
+    """The lock is held by a thread that the new process does not have."""
+    code = """
+import os, signal, threading, time
+from fastmagn.augment.engines import host_memory
+held = threading.Event()
+def hold():
+    with host_memory._lock:
+        held.set()
+        time.sleep(0.3)
+threading.Thread(target=hold).start()
+held.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    host_memory.empty((4,))
+    os._exit(5)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 5
+host_memory.empty((4,))
+print("both continue")
+"""
+    assert run(["-c", code], tmp_path).stdout == "both continue\n"
