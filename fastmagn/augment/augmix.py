@@ -110,7 +110,6 @@ class AugMix(nn.Module):
         self.generator = torch.Generator(device="cpu").set_state(generator_state)
         self._set_up()
 
-    @torch.no_grad()
     def forward(
         self,
         images: Any,
@@ -146,13 +145,15 @@ class AugMix(nn.Module):
         check((indices is None) == (epoch is None), "epoch", epoch, "indices and epoch, both or neither")
         if torch.compiler.is_compiling():
             rows = None if indices is None else torch.as_tensor(indices, device="cpu")
-            mixed = torch.ops.fastmagn.augmix(images, self._order, rows, epoch or 0, self._number)
+            # Not under no_grad: an error in a graph would leave gradients off.
+            mixed = torch.ops.fastmagn.augmix(images.detach(), self._order, rows, epoch or 0, self._number)
         else:
             tensor, back = to_tensor(images)
             refuse_places(others)
             mixed = back(self.mix(tensor, indices, 0 if epoch is None else epoch))
         return (mixed, *others) if others else mixed
 
+    @torch.no_grad()
     @torch_on_one_thread_in_forks
     def mix(self, images: Tensor, indices: int | Sequence[int] | np.ndarray | Tensor | None, epoch: int) -> Tensor:
         """`forward` for plain tensors: the mixed images of `images`; without `indices`, keyed by the generator."""

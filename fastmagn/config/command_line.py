@@ -10,7 +10,7 @@ from typing import Any, NoReturn, TypeVar
 
 from jsonargparse import ArgumentParser
 
-from fastmagn.config.help import BriefFormatter, HelpFormatter, hide
+from fastmagn.config.help import HelpFormatter, brief_formatter, hide_sections
 from fastmagn.config.paths import user_path, with_user_paths
 from fastmagn.config.plain_yaml import read_plain_yaml
 from fastmagn.config.schema import Config
@@ -175,9 +175,9 @@ def config_parser(
     )
     parser.add_argument("--help_all", action=_HelpAll, help="Show every field with its default, and exit.")
     parser.add_class_arguments(Config)
-    hide(parser, but=shown)
+    hide_sections(parser)
     if shown is not None:
-        parser.formatter_class = BriefFormatter
+        parser.formatter_class = brief_formatter(shown)
     return parser
 
 

@@ -41,20 +41,23 @@ class HelpFormatter(argparse.HelpFormatter):
         return f"{action.help} ({'; '.join(notes)})"
 
 
-class BriefFormatter(HelpFormatter):
-    """The same without types: a placeholder such as N is enough."""
+def brief_formatter(shown: frozenset[str]) -> type[HelpFormatter]:
+    """Formats only these options, and without types: a placeholder such as N is enough."""
 
-    tells_types = False
+    class BriefFormatter(HelpFormatter):
+        tells_types = False
+
+        def add_argument(self, action: argparse.Action) -> None:
+            if action.dest in shown:
+                super().add_argument(action)
+
+    return BriefFormatter
 
 
-def hide(parser: argparse.ArgumentParser, *, but: frozenset[str] | None) -> None:
-    """Leave options out of a parser's help: those that set a whole section at once; with `but`, all that are not in it.
-
-    They are options all the same.
-    """
+def hide_sections(parser: argparse.ArgumentParser) -> None:
+    """Leave the options that set a whole section at once out of a parser's help. They are options all the same."""
     for action in parser._actions:
-        sets_a_section = action.metavar == "CONFIG" and action.dest != "config"
-        if sets_a_section or (but is not None and action.dest not in but):
+        if action.metavar == "CONFIG" and action.dest != "config":
             action.help = argparse.SUPPRESS
 
 

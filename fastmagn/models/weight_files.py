@@ -102,12 +102,12 @@ def _is_named_tensor(name: Any, value: Any) -> bool:
 
 def _is_normalisation(name: str, value: Tensor) -> bool:
     last = name.rpartition(".")[2]
-    return last in (*_MEANS, *_STDS) and value.numel() == 3 and value.is_floating_point() and not value.is_meta
+    return last in (*_MEANS, *_STDS) and value.numel() == 3 and not value.is_complex() and not value.is_meta
 
 
 def _channels(tensors: Mapping[str, Tensor], names: tuple[str, ...]) -> tuple[float, float, float] | None:
     found = [value for name, value in tensors.items() if name.rpartition(".")[2] in names]
-    return tuple(found[0].flatten().tolist()) if found else None
+    return tuple(found[0].flatten().double().tolist()) if found else None
 
 
 def _without_wrappers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

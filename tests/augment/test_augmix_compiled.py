@@ -116,3 +116,4 @@ def test_a_graph_without_its_object_says_so():
     gc.collect()
     with pytest.raises(RuntimeError, match="calls an AugMix object that is not in this process any more"):
         exported(IMAGES)
+    assert torch.is_grad_enabled()

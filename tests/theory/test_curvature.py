@@ -245,5 +245,5 @@ def test_what_cannot_be_used_is_named(make_network, make_images):
         mean_of_draws([torch.zeros(2)])
     with pytest.raises(InputError, match=r"num_iterations: got 0; expected 1 or more"):
         power_iteration(torch.zeros_like, images, 0)
-    with pytest.raises(InputError, match=r"seed: got -1; expected 0\.\.2\^64 - 1"):
+    with pytest.raises(InputError, match=r"seed: got -1; expected an integer in 0\.\.2\^64 - 1"):
         rademacher(images, Purpose.FISHER_PROBE, 0, np.arange(2), seed=-1)
