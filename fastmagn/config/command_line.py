@@ -64,12 +64,14 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> dict[str, Any]:
 
 def _check_utf8(arguments: list[str]) -> None:
     """Raise InputError for an argument of other bytes, such as an old name of a file: YAML and JSON cannot hold it."""
-    for argument in arguments:
+    for previous, argument in zip(["", *arguments], arguments, strict=False):
         try:
             argument.encode()
         except UnicodeEncodeError:
+            option, _, value = argument.rpartition("=") if argument.startswith("--") else (previous, "", argument)
+            field = f"{option.removeprefix('--')}: " if option.startswith("--") else ""
             raise InputError(
-                f"{argument!r}: is not UTF-8; expected names in UTF-8. Rename the file or folder."
+                f"{field}{value!r} is not UTF-8; expected names in UTF-8. Rename the file or folder."
             ) from None
 
 
