@@ -9,7 +9,6 @@ a process of its own: the real training steps of `--seconds`, after three that a
 `--busy` are the numbers of other processes, each of which computes without end.
 """
 
-import argparse
 import os
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from rich.table import Table
 
 from benchmarks.measure import console, spread, write_result
 from benchmarks.train import endless_batches
-from fastmagn.config.command_line import parse_config
+from fastmagn.config.command_line import OwnOptions, parse_config, parse_own
 from fastmagn.data import load_data, split_validation
 from fastmagn.errors import InputError, check
 from fastmagn.machine.command import run_command
@@ -44,17 +43,16 @@ _WARM_UP_STEPS = 3
 
 def main(arguments: list[str]) -> int:
     """Measure, print the table, and write the JSON if requested."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.waiting",
-        description=__doc__.splitlines()[0],
-        epilog="Any field of the configuration may follow; python -m fastmagn.train --help lists them.",
-        allow_abbrev=False,
+    parser = OwnOptions(
+        "python -m benchmarks.waiting",
+        __doc__.splitlines()[0],
+        "Any field of the configuration may follow; python -m fastmagn.train --help_all lists them.",
     )
     parser.add_argument("--busy", type=int, nargs="+", default=[0, 6], help="other processes (default: 0 6)")
     parser.add_argument("--seconds", type=float, default=10, help="length of a measurement (default: 10)")
     parser.add_argument("--turns", type=int, default=3, help="measurements of each setting (default: 3)")
     parser.add_argument("--out", type=Path, help="JSON file to write")
-    options, fields = parser.parse_known_args(arguments)
+    options, fields = parse_own(parser, arguments)
     check(options.turns >= 1, "turns", options.turns, "1 or more")
     check(min(options.busy) >= 0, "busy", options.busy, "0 or more each")
     check(options.seconds > 0, "seconds", options.seconds, "more than 0")

@@ -5,7 +5,8 @@ import operator
 import signal
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
+from typing import Any
 
 EXIT_INPUT_ERROR = 2
 EXIT_CODES = (
@@ -27,6 +28,11 @@ def check(holds: bool, field: str, got: object, expected: str) -> None:
         raise InputError(f"{field}: got {got!r}; expected {expected}.")
 
 
+def form(array: Any) -> str:
+    """The dtype and the shape of a tensor or an array, as messages show them: `uint8 [8, 3, 32, 32]`."""
+    return f"{str(array.dtype).removeprefix('torch.')} {list(array.shape)}"
+
+
 def is_integer(value: object) -> bool:
     """Whether it is an integer of Python, NumPy or PyTorch; True and False are not."""
     try:
@@ -36,7 +42,7 @@ def is_integer(value: object) -> bool:
     return not isinstance(value, bool)
 
 
-def as_integer(field: str, value: object, allowed: range, expected: str) -> int:
+def as_integer(field: str, value: object, allowed: Container[int], expected: str) -> int:
     """The value as Python's integer; InputError if it is not one, or not in `allowed`."""
     check(is_integer(value), field, value, expected)
     number = operator.index(value)  # type: ignore[arg-type]

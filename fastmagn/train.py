@@ -1,8 +1,8 @@
 """python -m fastmagn.train: train, then evaluate, then write RUN/results.json. torchrun takes the same arguments.
 
 training/step.py has the path of a batch on one page: views (`make_pieces`), model and loss (`ForwardLoss`), update
-(`train_step`). At Ctrl-C or SIGTERM the run finishes its step, saves a checkpoint and exits. The same command resumes
-it.
+(`train_step`). At Ctrl-C, SIGTERM or SIGHUP the run finishes its step, saves a checkpoint and exits. The same command
+resumes it.
 """
 
 import shlex
@@ -37,7 +37,7 @@ def train(config: Config) -> dict[str, Any]:
     Raises:
         InputError: The configuration, the data or the run folder cannot be used; memory or the disk is too small; a
             device is lost.
-        Interrupted: SIGINT or SIGTERM came during training. The checkpoint is saved.
+        Interrupted: SIGINT, SIGTERM or SIGHUP came during training. The checkpoint is saved.
     """
     from fastmagn.training.run import train as train_run  # here, as it imports PyTorch
 

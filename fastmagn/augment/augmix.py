@@ -156,8 +156,7 @@ class AugMix(nn.Module):
     @torch.no_grad()
     @torch_on_one_thread_in_forks
     def mix(self, images: Tensor, indices: int | Sequence[int] | np.ndarray | Tensor | None, epoch: int) -> Tensor:
-        """`forward` for plain tensors: the mixed images of `images`; without `indices`, keyed by the generator."""
-        images, _ = to_tensor(images)
+        """`forward` for what `to_tensor` returns: the mixed images; without `indices`, keyed by the generator."""
         batch = images if images.ndim == 4 else images[None]
         channels, height, width = batch.shape[1:]
         if indices is None:

@@ -12,6 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from fastmagn.augment.image_forms import to_tensor
+
 
 class Mixer(Protocol):
     """What the operator calls."""
@@ -45,7 +47,7 @@ def augmix(images: Tensor, order: Tensor, indices: Tensor | None, epoch: int, nu
             "A compiled or exported graph calls an AugMix object that is not in this process any more. Keep the object,"
             " compile or export where it is, or export the model without it."
         )
-    mixed = mixer.mix(images, indices, epoch)
+    mixed = mixer.mix(to_tensor(images)[0], indices, epoch)
     return mixed.clone() if mixed.storage_offset() else mixed  # compilers count on a start that is aligned
 
 

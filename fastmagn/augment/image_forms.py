@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fastmagn.errors import InputError, check
+from fastmagn.errors import InputError, check, form
 
 FORMS = "uint8 or float [B, 3, H, W], [B, 1, H, W], [3, H, W] or [1, H, W]"
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -40,11 +40,10 @@ def to_tensor(images: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
     images = images.as_subclass(Tensor)
     is_images = images.ndim in (3, 4) and images.shape[-3] in (1, 3) and min(images.shape[-2:]) >= 1
     if not (is_images and images.dtype in (torch.uint8, *_FLOATS)):
-        form = f"{str(images.dtype).removeprefix('torch.')} {list(images.shape)}"
         last = images.ndim in (3, 4) and images.shape[-1] in (1, 3)
         order = (2, 0, 1) if images.ndim == 3 else (0, 3, 1, 2)
         hint = f" Channels come before height and width: permute{order}." if last and not is_images else ""
-        raise InputError(f"images: got {form}; expected {FORMS}.{hint}")
+        raise InputError(f"images: got {form(images)}; expected {FORMS}.{hint}")
     return images, back
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from fastmagn.augment.operations import NUM_AUGMIX_OPERATIONS, OPERATIONS
 from fastmagn.config.schema import AugmentConfig
-from fastmagn.errors import as_integer, check
+from fastmagn.errors import as_integer, check, form
 from fastmagn_kernels.random import draws, rng
 from fastmagn_kernels.random.draws import AugMixParams, BaseParams, Settings
 
@@ -128,7 +128,7 @@ def sample_view_params(
     epoch = as_integer("epoch", epoch, range(2**32), "an integer in 0..2^32 - 1")
     indices = np.asarray(indices)
     is_list = indices.ndim == 1 and (indices.size == 0 or np.issubdtype(indices.dtype, np.integer))
-    check(is_list, "indices", f"{indices.dtype} {list(indices.shape)}", "integers [B], the sample's number each")
+    check(is_list, "indices", form(indices), "integers [B], the sample's number each")
     indices = np.ascontiguousarray(indices, np.int64)
     in_range = indices.size == 0 or (indices.min() >= 0 and indices.max() < 2**32)
     check(in_range, "indices", f"{indices.min(initial=0)}..{indices.max(initial=0)}", "0..2^32 - 1")

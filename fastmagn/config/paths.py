@@ -17,7 +17,7 @@ def user_path(text: str | Path, field: str = "path") -> Path:
         field: The field or option in which it was given, for the message.
 
     Raises:
-        InputError: There is no such user.
+        InputError: The user does not exist.
     """
     try:
         return Path(text).expanduser()

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from fastmagn.corruptions import CORRUPTIONS, MIN_SIDE_PX
+from fastmagn.corruptions import CORRUPTIONS, MIN_SIDE_PX, SEVERITIES
 from fastmagn.corruptions.frost_pictures import find_frost_pictures
-from fastmagn.errors import InputError, as_integer, check, one_line
+from fastmagn.errors import InputError, as_integer, check, form, one_line
 from fastmagn.registry import resolve
 from fastmagn_kernels.threads import over_chunks
 
@@ -43,7 +43,7 @@ def corrupt(
     """
     function = resolve(CORRUPTIONS, name, "corruption")
     check_images(images_u8)
-    severity = as_integer("severity", severity, range(1, 6), "1, 2, 3, 4 or 5")
+    severity = as_integer("severity", severity, SEVERITIES, "1, 2, 3, 4 or 5")
     seed = as_integer("seed", seed, range(2**64), "an integer in 0..2^64 - 1")
     keys = np.arange(len(images_u8)) if indices is None else one_integer_each("indices", indices, len(images_u8))
     if len(keys) == 0:
@@ -66,7 +66,7 @@ def check_images(images_u8: np.ndarray) -> None:
     if not isinstance(images_u8, np.ndarray):
         kind = f"{type(images_u8).__module__.partition('.')[0]}.{type(images_u8).__name__}".removeprefix("builtins.")
         raise InputError(f"images_u8: got a {kind}; expected {wanted}. np.asarray(images) makes one of many kinds.")
-    got, shape = f"{images_u8.dtype} {list(images_u8.shape)}", images_u8.shape
+    shape = images_u8.shape
     hint = ""
     if images_u8.ndim == 3 and shape[2] == 3:
         hint = " For a single image, give images[None]."
@@ -76,7 +76,7 @@ def check_images(images_u8: np.ndarray) -> None:
         hint = " For floats in [0, 1], (255 * images).round().astype(np.uint8) makes them."
     is_images = images_u8.ndim == 4 and shape[3] == 3 and min(shape[1:3]) >= MIN_SIDE_PX
     if not is_images or images_u8.dtype != np.uint8:
-        raise InputError(f"images_u8: got {got}; expected {wanted}.{hint}")
+        raise InputError(f"images_u8: got {form(images_u8)}; expected {wanted}.{hint}")
 
 
 def one_integer_each(field: str, values: Any, num_images: int) -> np.ndarray:
@@ -90,6 +90,5 @@ def one_integer_each(field: str, values: Any, num_images: int) -> np.ndarray:
     except (ValueError, TypeError, RuntimeError) as error:  # rows of different lengths; a tensor with gradients
         raise InputError(f"{field}: got a {type(values).__name__} that is not an array ({one_line(error)}).") from error
     if array.shape != (num_images,) or array.dtype.kind not in "iu":
-        got = f"{array.dtype} {list(array.shape)}"
-        raise InputError(f"{field}: got {got}; expected integers, one for each of {num_images} images.")
+        raise InputError(f"{field}: got {form(array)}; expected integers, one for each of {num_images} images.")
     return array

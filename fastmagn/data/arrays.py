@@ -17,7 +17,7 @@ def open_array(path: Path, missing: str, remedy: str) -> np.ndarray:
         remedy: What the message advises for a file that is truncated, of another kind, or holds objects.
 
     Raises:
-        InputError: There is no such file, or it is not a whole .npy array of plain numbers.
+        InputError: The file does not exist, or it is not a whole .npy array of plain numbers.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; {missing}")

@@ -28,7 +28,7 @@ def open_test_images(dir: Path, image_size: int, resize_px: int = 0) -> tuple[Fo
         resize_px: The shorter side before the square is cut out, image_size..4096 px; 0 means image_size.
 
     Raises:
-        InputError: There is no such folder, it has no class folders, a class folder has no images, or no image can be
+        InputError: The folder does not exist, it has no class folders, a class folder has no images, or no image can be
             read.
     """
     root = Path(dir) / "val" if (Path(dir) / "val").is_dir() else Path(dir)

@@ -81,7 +81,7 @@ def place(model: Callable[[Any], Any], device: str | torch.device | None) -> tup
         device: None leaves a module where its parameters are; for a model without any it means the CPU.
 
     Raises:
-        InputError: The model cannot be called, or there is no such device.
+        InputError: The model cannot be called, or the device does not exist.
     """
     check(callable(model), "model", f"a {type(model).__name__}", "a PyTorch module or another function of images")
     chosen = None if device is None else _existing(device)
@@ -106,7 +106,7 @@ def _existing(device: str | torch.device) -> torch.device:
         torch.empty(0, device=chosen).cpu()  # "meta" has no values to copy
     except InputError:
         raise
-    except Exception as error:  # of many types: no such device, not compiled for it
+    except Exception as error:  # of many types: the device does not exist, or PyTorch was built without it
         raise InputError(
             f"device: got {str(device)!r}; expected a device of this machine ({one_line(error)})."
         ) from error

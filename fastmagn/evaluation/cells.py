@@ -19,7 +19,7 @@ from fastmagn.data.corrupted.npy import check_source, read_manifest
 from fastmagn.data.files.on_demand import LazyImages
 from fastmagn.data.image_set import ImageRows, Images
 from fastmagn.errors import InputError
-from fastmagn.machine.console import console
+from fastmagn.machine.console import warn
 
 CHUNK_BYTES = 1 << 28  # images that are corrupted at a time
 KEPT_BYTES = 1 << 30  # up to this size, a process decodes its images once and keeps them
@@ -171,7 +171,7 @@ def _present(names: tuple[str, ...], available: Container[str], remedy: str) -> 
     """The names that are available; a warning names the others and says how to get them."""
     missing = [name for name in names if name not in available]
     if missing:
-        console.print(f"warning: {', '.join(missing)} left out, and with it every mCA that needs it; {remedy}")
+        warn(f"{', '.join(missing)} left out, and with it every mCA that needs it; {remedy}")
     return tuple(name for name in names if name in available)
 
 

@@ -23,7 +23,7 @@ from fastmagn.evaluation.metrics.accuracy import alexnet_normalised_error
 from fastmagn.evaluation.metrics.predictions import Predictions, concatenate, measure_logits, stack
 from fastmagn.evaluation.metrics.summary import not_finite, summarise
 from fastmagn.evaluation.subset import FIRST, Subset
-from fastmagn.machine.console import console, progress_bar, warn
+from fastmagn.machine.console import progress_bar, warn
 from fastmagn.machine.hardware import precision
 from fastmagn.machine.processes import World
 from fastmagn.models import evaluation_mode
@@ -277,10 +277,7 @@ def _warn_of_unreadable(shares: list[dict[str, Measured]]) -> None:
     counts = {name: sum(share[name].num_unreadable for share in shares) for name in shares[0]}
     if any(counts.values()):
         found = ", ".join(f"{count} of {name}" for name, count in counts.items() if count)
-        console.print(
-            f"warning: image files cannot be read: {found}. They are left out at all severities, and no logits are"
-            " stored."
-        )
+        warn(f"image files cannot be read: {found}. They are left out at all severities, and no logits are stored.")
 
 
 def _join(shares: list[dict[str, Measured]]) -> tuple[Predictions, dict[str, Predictions]]:

@@ -88,23 +88,10 @@ def evaluate_robustness(
     """
     images_u8 = _as_images(images_u8)
     labels = _as_labels(labels, len(images_u8))
-    known = isinstance(corruption_set, str) and corruption_set in CORRUPTION_SETS
-    check(known, "corruption_set", corruption_set, f"one of {', '.join(CORRUPTION_SETS)}")
-    is_path = corrupted_dir is None or isinstance(corrupted_dir, str | os.PathLike)
-    check(is_path, "corrupted_dir", corrupted_dir, "a path, or None")
+    config = _settings(corruption_set, corrupted_dir, num_images, num_bins, batch_size, total=len(labels))
     check(subset in ("by class", "first"), "subset", subset, "'by class' or 'first'")
-    for field, value in (("num_images", num_images), ("num_bins", num_bins), ("batch_size", batch_size)):
-        check(is_integer(value), field, value, "an integer")
     for field, function in (("preprocess", preprocess), ("callback", callback)):
         check(function is None or callable(function), field, function, "a function, or None")
-    check(0 <= num_images <= len(labels), "num_images", num_images, f"0..{len(labels)}, the images there are")
-    config = EvalConfig(
-        corruption_set=corruption_set,
-        corrupted_dir=None if corrupted_dir is None else Path(corrupted_dir),
-        num_images=int(num_images),
-        num_bins=int(num_bins),
-        batch_size=int(batch_size),
-    )
     here, dtype = place(model, device)
     measured = LogitsOf(model, preprocess, dtype)
     probe(measured, images_u8, labels, here)
@@ -117,6 +104,32 @@ def evaluate_robustness(
         subset=Subset(subset),
         progress=progress,
         callback=callback,
+    )
+
+
+def _settings(
+    corruption_set: str,
+    corrupted_dir: str | Path | None,
+    num_images: int,
+    num_bins: int,
+    batch_size: int,
+    *,
+    total: int,
+) -> EvalConfig:
+    """The arguments as the eval section of a configuration, checked; `total` is the number of images."""
+    known = isinstance(corruption_set, str) and corruption_set in CORRUPTION_SETS
+    check(known, "corruption_set", corruption_set, f"one of {', '.join(CORRUPTION_SETS)}")
+    is_path = corrupted_dir is None or isinstance(corrupted_dir, str | os.PathLike)
+    check(is_path, "corrupted_dir", corrupted_dir, "a path, or None")
+    for field, value in (("num_images", num_images), ("num_bins", num_bins), ("batch_size", batch_size)):
+        check(is_integer(value), field, value, "an integer")
+    check(0 <= num_images <= total, "num_images", num_images, f"0..{total}, the images there are")
+    return EvalConfig(
+        corruption_set=corruption_set,
+        corrupted_dir=None if corrupted_dir is None else Path(corrupted_dir),
+        num_images=int(num_images),
+        num_bins=int(num_bins),
+        batch_size=int(batch_size),
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
-from fastmagn.machine.console import console
+from fastmagn.machine.console import console, warn
 
 
 def print_results(results: dict[str, Any], title: str) -> None:
@@ -40,7 +40,7 @@ def percent(fraction: float | None, digits: int = 2) -> str:
 def print_images(folder: str, entry: Mapping[str, Any], num_all_classes: int) -> None:
     """A folder's entry of `image_folders`, see `other_images.summarise_images`."""
     if entry["num_unreadable"]:
-        console.print(f"warning: {entry['num_unreadable']} image files cannot be read; they are left out.")
+        warn(f"{entry['num_unreadable']} image files cannot be read; they are left out.")
     console.print(f"{folder}: {entry['num_images']} images of {entry['num_classes']} classes", soft_wrap=True)
     for name, which in (
         ("own_classes", f"among these {entry['num_classes']} classes (as ImageNet-A and -R are published)"),

@@ -88,7 +88,7 @@ def load(file: str | Path, device: str = "auto") -> Classifier:
         device: auto (CUDA if there is a device), cpu or cuda.
 
     Raises:
-        InputError: The file does not exist, is none of these, or is damaged; there is no such device.
+        InputError: The file does not exist, is none of these, or is damaged; or the device does not exist.
     """
     path = Path(file)
     check(device in ("auto", "cpu", "cuda"), "device", device, "auto, cpu or cuda")

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from fastmagn.data.files.decoding import central_square, open_upright_rgb, upright_rgb
-from fastmagn.errors import InputError, one_line
+from fastmagn.errors import InputError, form, one_line
 from fastmagn.exporting.info import ModelInfo
 
 _Picture = str | Path | Image.Image
@@ -29,7 +29,7 @@ def as_sequence(images: Any) -> Sequence[Any]:
     if isinstance(images, np.ndarray | torch.Tensor):
         if images.ndim != 4:
             hint = " For a single image, give images[None]." if images.ndim == 3 else ""
-            raise InputError(f"images: got {_form(images)}; expected a batch, [B, H, W, 3] or [B, 3, H, W].{hint}")
+            raise InputError(f"images: got {form(images)}; expected a batch, [B, H, W, 3] or [B, 3, H, W].{hint}")
         return images
     if isinstance(images, list | tuple) and all(isinstance(image, _Picture) for image in images):
         return images
@@ -63,13 +63,13 @@ def as_batch(images: Sequence[Any], info: ModelInfo, resizes: bool) -> np.ndarra
     is_channels_last = images.shape[1:] == (height, width, 3)
     if not is_channels_last and images.shape[1:] != (3, height, width):
         raise InputError(
-            f"images: got {_form(images)}; expected [B, {height}, {width}, 3] or [B, 3, {height}, {width}], the size "
+            f"images: got {form(images)}; expected [B, {height}, {width}, 3] or [B, 3, {height}, {width}], the size "
             "that the model was trained on. Resize them first."
         )
     if images.dtype == np.uint8:
         return images if is_channels_last else images.transpose(0, 2, 3, 1)
     if images.dtype.kind != "f":
-        raise InputError(f"images: got {_form(images)}; expected uint8 (levels 0..255), or floats in [0, 1].")
+        raise InputError(f"images: got {form(images)}; expected uint8 (levels 0..255), or floats in [0, 1].")
     low, high = (float(images.min()), float(images.max())) if images.size else (0.0, 0.0)
     if not 0 <= low <= high <= 1:
         raise InputError(
@@ -94,7 +94,3 @@ def _pixels(picture: _Picture, info: ModelInfo, resizes: bool) -> np.ndarray:
             "With resize=True its shorter side is resized and its centre is cut out."
         )
     return np.asarray(image)
-
-
-def _form(images: np.ndarray | torch.Tensor) -> str:
-    return f"{str(images.dtype).removeprefix('torch.')} {list(images.shape)}"

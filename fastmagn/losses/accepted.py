@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from fastmagn.errors import InputError
+from fastmagn.errors import InputError, form
 
 
 def check_logits(field: str, logits: Tensor) -> None:
@@ -51,4 +51,4 @@ def _form(value: object) -> str:
     if not isinstance(value, Tensor):
         return f"a {type(value).__name__}"
     place = "" if value.device.type == "cpu" else f" on {value.device}"
-    return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}{place}"
+    return form(value) + place

@@ -3,8 +3,8 @@
 import os
 import sys
 
-# How often a thread looks before it sleeps, about 0.1 ms. GNU OpenMP's own number, some ms, burns the time that other
-# processes on the same cores need; to sleep at once costs a quiet machine speed. `benchmarks.waiting` measures them.
+# How often a waiting thread looks before it sleeps. By itself GNU OpenMP looks for milliseconds, and takes that time
+# from other processes on the same cores. `benchmarks.waiting` compares the settings.
 SPIN_COUNT = 10_000
 _SET_BY_USERS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 

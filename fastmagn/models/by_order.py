@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fastmagn.models.densenet import order_channels
 from fastmagn.models.errors import Ambiguous
 
-_COUNT = "num_batches_tracked"  # which files of before PyTorch 0.4.1 lack
+COUNTER = "num_batches_tracked"  # no weight: a count of batches, which files of before PyTorch 0.4.1 lack
 _SHORTCUT = re.compile("shortcut|downsample|skip", re.IGNORECASE)
 
 
@@ -29,8 +29,8 @@ def match_by_order(given: Mapping[str, Tensor], network: nn.Module) -> dict[str,
     Raises:
         Ambiguous: They agree, but it is not certain that the same order gives the same function.
     """
-    wanted = {name: value for name, value in network.state_dict().items() if not name.endswith(_COUNT)}
-    given = {name: value for name, value in given.items() if not name.endswith(_COUNT)}
+    wanted = {name: value for name, value in network.state_dict().items() if not name.endswith(COUNTER)}
+    given = {name: value for name, value in given.items() if not name.endswith(COUNTER)}
     if [_form(*one) for one in given.items()] != [_form(*one) for one in wanted.items()]:
         return None
     names = dict(zip(given, wanted, strict=True))

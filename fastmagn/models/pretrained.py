@@ -8,14 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from fastmagn.errors import InputError, some
-from fastmagn.models.by_order import match_by_order
+from fastmagn.models.by_order import COUNTER, match_by_order
 from fastmagn.models.densenet import match_older_form
 from fastmagn.models.errors import Ambiguous
 from fastmagn.models.weight_files import Weights, read_weights
 
 _REMEDY = "Give weights of this network, or the network's name by --model.name."
 _MAX_NAME_CHARS = 80
-_COUNTER = "num_batches_tracked"  # no weight: batch normalisation's count of batches, which published files often lack
 
 
 class Loaded(NamedTuple):
@@ -55,8 +54,8 @@ def load_weights(network: nn.Module, weights: Weights, path: Path, num_classes: 
     The names may be those of the network itself, of a whole fastmagn model (`Normalised`, whose mean and standard
     deviation are not copied) or of a wrapped network (`module.`, `_orig_mod.`, `model.`). The weights may be stored
     under `model`, `state_dict`, `model_state_dict` or `net`, as in checkpoints. The network's last layer keeps its new
-    weights if the file's has another number of classes, or if the file has none. Where no name fits, but all kinds and
-    shapes agree in their order, the order decides (`by_order.match_by_order`).
+    weights if the file's has another number of classes, or if the file has none. Where names do not fit, but all kinds
+    and shapes agree in their order, the order decides (`by_order.match_by_order`).
 
     Args:
         network: A float32 network without `Normalised`; changed in place, and not at all if an error is raised.
@@ -75,7 +74,7 @@ def load_weights(network: nn.Module, weights: Weights, path: Path, num_classes: 
     if not all(name in wanted for name in given):
         ordered = _by_order(given, network, path, field)
         if ordered is not None:
-            named = zip((name for name in given if not name.endswith(_COUNTER)), ordered, strict=True)
+            named = zip((name for name in given if not name.endswith(COUNTER)), ordered, strict=True)
             first = next(pair for pair in named if pair[0] != pair[1])
             how = f", by their order, as the names differ ({first[0][:_MAX_NAME_CHARS]} is {first[1]} here)"
             given = ordered
@@ -86,7 +85,7 @@ def load_weights(network: nn.Module, weights: Weights, path: Path, num_classes: 
         raise InputError(f"{field}: {path} has values that are not finite numbers: {_some(bad)}. Get it again.")
     network.load_state_dict(kept, strict=False)
     numbers = sum(value.numel() for value in kept.values())
-    counted, total = (sum(not name.endswith(_COUNTER) for name in names) for names in (kept, wanted))
+    counted, total = (sum(not name.endswith(COUNTER) for name in names) for names in (kept, wanted))
     count = f"{counted} of {total} tensors, {numbers / 1e6:.2f} M numbers{how}"
     return Loaded(f"weights from {path}: {count}; new for {num_classes} classes: {', '.join(new) or 'none'}", new)
 
@@ -110,7 +109,7 @@ def _check_fit(
     """
     unknown = [name for name in given if name not in wanted]
     # Files of before PyTorch 0.4.1 do not count batches, and only an average without momentum needs the count.
-    missing = [name for name in wanted if name not in given and not name.endswith("num_batches_tracked")]
+    missing = [name for name in wanted if name not in given and not name.endswith(COUNTER)]
     misshapen = [name for name in wanted if name in given and given[name].shape != wanted[name].shape]
     new = _classifier(wanted, given, missing + misshapen, num_classes)
     problems = {

@@ -8,8 +8,7 @@ import numpy as np
 from fastmagn.config.schema import Config
 from fastmagn.corruptions import corrupt
 from fastmagn.data import ImageSet, open_corrupted
-from fastmagn.data.corrupted.npy import MANIFEST, read_manifest
-from fastmagn.data.subset import BY_CLASS, even_subset
+from fastmagn.data.corrupted.npy import MANIFEST, read_manifest, rows_of
 from fastmagn.errors import InputError
 from fastmagn.evaluation.logits import read_logits
 from fastmagn.reporting.gallery import ImagesOf, read_config
@@ -238,8 +237,5 @@ def _corrupted(mistake: Mistake, image_set: ImageSet, rows: np.ndarray, config: 
 
 def _held(folder: Path, test_labels: np.ndarray) -> np.ndarray:
     """The rows of the test images that a -C set of .npy files was made of, ascending; all, if it does not say."""
-    manifest = read_manifest(folder) if (folder / MANIFEST).exists() else {}
-    subset = manifest.get("subset", {})
-    if subset.get("chosen") != BY_CLASS:
-        return np.arange(len(test_labels))
-    return even_subset(test_labels, manifest["num_images"], subset["seed"])
+    rows = np.arange(len(test_labels))
+    return rows[rows_of(read_manifest(folder), test_labels)] if (folder / MANIFEST).exists() else rows

@@ -47,7 +47,7 @@ def read_results(file: Path) -> dict[str, Any]:
     """A results file, such as RUN/results.json or RUN/evaluation.json.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: The file does not exist.
         InputError: It cannot be read, or it is not strict JSON with an object at the top.
     """
     try:

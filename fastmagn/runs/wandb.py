@@ -21,7 +21,7 @@ def check_wandb(config: Config) -> None:
 def log_row(config: Config, row: dict[str, Any]) -> None:
     """Log the row of an epoch; does nothing without `train.wandb_project`. If it fails, there is a warning."""
     if config.train.wandb_project is not None:
-        with _is_no_obstacle():
+        with _failures_are_warnings():
             _run(config).log(row, step=row["epoch"])
 
 
@@ -32,7 +32,7 @@ def finish_run(config: Config, results: dict[str, Any]) -> None:
     """
     if config.train.wandb_project is None:
         return
-    with _is_no_obstacle():
+    with _failures_are_warnings():
         run = _run(config)
         run.summary.update({name: value for name, value in results.items() if name not in ("config", "reliability")})
         run.finish()
@@ -44,8 +44,8 @@ def run_id(run_dir: Path) -> str:
 
 
 @contextmanager
-def _is_no_obstacle() -> Iterator[None]:
-    """Turn any failure into a warning: neither W&B's network nor a full disk may end the run."""
+def _failures_are_warnings() -> Iterator[None]:
+    """Turn any failure into a warning: neither the network nor a full disk may end the run."""
     try:
         yield
     except Exception as error:

@@ -34,7 +34,7 @@ def run_sweep(request: Request) -> int:
 
     Raises:
         InputError: The sweep cannot start. Nothing has been trained.
-        Interrupted: SIGINT or SIGTERM came. Every trial has saved its checkpoint.
+        Interrupted: SIGINT, SIGTERM or SIGHUP came. Every trial has saved its checkpoint.
     """
     base, trials = make_trials(request.arguments, request.search, request.out)
     for trial in trials:

@@ -100,7 +100,7 @@ def train_all(run: Run, progress: Progress, validation: ImagePart) -> None:
     trains the epoch again and replaces the row.
 
     Raises:
-        Interrupted: SIGINT or SIGTERM arrived; everything is saved.
+        Interrupted: SIGINT, SIGTERM or SIGHUP arrived; everything is saved.
         InputError: A loss or a gradient is not finite.
     """
     config, run_dir, writes = run.config, run.config.run_dir, run.world.rank == 0

@@ -86,7 +86,7 @@ def _quota_in(folder: Path, names: tuple[str, ...]) -> float:
     try:
         quota, period = " ".join((folder / name).read_text() for name in names).split()
         return math.ceil(int(quota) / int(period)) if int(quota) > 0 else math.inf
-    except (OSError, ValueError):  # there is no such file, or the quota is "max"
+    except (OSError, ValueError):  # the file does not exist, or the quota is "max"
         return math.inf
 
 

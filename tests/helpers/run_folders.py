@@ -45,10 +45,8 @@ def made_results(config: Config, **changed) -> dict:
     }
 
 
-def make_run(folder: Path, *arguments: str, results: bool = True) -> tuple[Config, Normalised]:
-    """A run folder of an untrained network; its config, and the model that it names; the average is of seed 2."""
-    config = parse_config(["--run_dir", str(folder), *arguments], "test", "A test.")
-    model, average = randomised_model(config.model.name, 1), randomised_model(config.model.name, 2)
+def write_run(folder: Path, config: Config, **models: Normalised) -> None:
+    """A run folder of a run that is at step 0: config.yaml, and a checkpoint of `model` and, if given, `average`."""
     write_text(folder / "config.yaml", to_yaml(config))
     save_checkpoint(
         last_checkpoint(folder),
@@ -58,9 +56,15 @@ def make_run(folder: Path, *arguments: str, results: bool = True) -> tuple[Confi
         data_fingerprint="none",
         optimizer={},
         scaler={},
-        model=model.state_dict(),
-        **({"average": average.state_dict()} if config.train.ema_decay else {}),
+        **{name: model.state_dict() for name, model in models.items()},
     )
+
+
+def make_run(folder: Path, *arguments: str, results: bool = True) -> tuple[Config, Normalised]:
+    """A run folder of an untrained network; its config, and the model that it names; the average is of seed 2."""
+    config = parse_config(["--run_dir", str(folder), *arguments], "test", "A test.")
+    model, average = randomised_model(config.model.name, 1), randomised_model(config.model.name, 2)
+    write_run(folder, config, model=model, **({"average": average} if config.train.ema_decay else {}))
     if results:
         write_json(folder / "results.json", made_results(config))
     return config, (average if config.eval.weights == "ema" else model)

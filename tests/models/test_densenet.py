@@ -11,22 +11,19 @@ from torchvision.models.densenet import DenseNet
 
 import fastmagn
 from fastmagn.config.command_line import parse_config
-from fastmagn.config.text import flatten, to_yaml
 from fastmagn.data import load_images, split_validation
 from fastmagn.evaluation.trained import load_run
 from fastmagn.exporting.config import ExportConfig
 from fastmagn.exporting.export import export
-from fastmagn.machine.files import write_json, write_text
+from fastmagn.machine.files import write_json
 from fastmagn.machine.hardware import settle_hardware
 from fastmagn.models import Normalised, build_model
 from fastmagn.models.pretrained import load_pretrained
-from fastmagn.runs.checkpoint import save_checkpoint
 from fastmagn.runs.paths import last_checkpoint
-from fastmagn.runs.progress import Progress
 from fastmagn.training.build import build_run
 from fastmagn.training.run import train
 from tests.helpers.foreign_networks import KuangliuDenseNet121, trained_like
-from tests.helpers.run_folders import MEAN, STD, made_results
+from tests.helpers.run_folders import MEAN, STD, made_results, write_run
 
 SMALL = "densenet121_k12"
 
@@ -53,17 +50,7 @@ def old_run(old, tmp_path):
     """A run folder whose checkpoint holds the older form."""
     folder = tmp_path / "run"
     config = parse_config(["--run_dir", str(folder), "--model.name", SMALL, "--method", "standard"], "test", "")
-    write_text(folder / "config.yaml", to_yaml(config))
-    save_checkpoint(
-        last_checkpoint(folder),
-        step=0,
-        progress=Progress(),
-        config=flatten(config),
-        data_fingerprint="none",
-        optimizer={},
-        scaler={},
-        model=old.state_dict(),
-    )
+    write_run(folder, config, model=old)
     write_json(folder / "results.json", made_results(config))
     return folder
 

@@ -152,6 +152,18 @@ def source_digests(images_u8: Images, labels: np.ndarray) -> dict[str, str]:
     }
 
 
+def rows_of(manifest: dict[str, Any], labels: np.ndarray) -> slice | np.ndarray:
+    """The rows of the test images that a set was made of, ascending: the first ones, or int64 [N] drawn by class.
+
+    Args:
+        manifest: From `read_manifest`.
+        labels: int64 [M], of all test images.
+    """
+    subset = manifest.get("subset", {})  # sets of earlier versions have none, and are of the first images
+    is_drawn = subset.get("chosen") == BY_CLASS
+    return even_subset(labels, manifest["num_images"], subset["seed"]) if is_drawn else slice(0, manifest["num_images"])
+
+
 def check_source(folder: Path, images_u8: Images, labels: np.ndarray) -> slice | np.ndarray | None:
     """Check that a set was made from these test images; a published set, which has no manifest, passes.
 
@@ -176,9 +188,7 @@ def check_source(folder: Path, images_u8: Images, labels: np.ndarray) -> slice |
     made_of = f"{folder}: made of {num_images} images of {manifest['dataset']}"
     if num_images > len(labels):
         raise InputError(f"{made_of}; the test set given has {len(labels)}. Give the test set that it was made of.")
-    subset = manifest.get("subset", {})  # sets of earlier versions have none, and are of the first images
-    is_drawn = subset.get("chosen") == BY_CLASS
-    rows = even_subset(labels, num_images, subset["seed"]) if is_drawn else slice(0, num_images)
+    rows = rows_of(manifest, labels)
     if source_digests(images_u8[rows], labels[rows]) != manifest["source"]:
         raise InputError(
             f"{made_of}, which differ from the test set's by their SHA-256. Give the test set that it was made of, or"

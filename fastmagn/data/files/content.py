@@ -132,7 +132,7 @@ def _cache_file(root: Path) -> Path | None:
 
 
 def _read(place: Path) -> dict[bytes, bytes]:
-    """The entries of a cache; none if there is no cache or it is damaged."""
+    """The entries of a cache; empty if its file is missing or damaged."""
     try:
         content = place.read_bytes()
     except OSError:

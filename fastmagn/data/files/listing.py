@@ -51,7 +51,7 @@ def list_classes(root: Path) -> dict[str, list[str]]:
     A warning counts the files that are not used, by reason.
 
     Raises:
-        InputError: There is no such folder, it cannot be read, it has no class folders, or one of them has no images.
+        InputError: The folder does not exist or cannot be read, it has no class folders, or one of them has no images.
     """
     files = {name: find_images(root / name) for name in class_folders(root)}
     empty = [name for name, found in files.items() if not found.names]
@@ -81,7 +81,7 @@ def class_folders(root: Path) -> list[str]:
     """The names of a folder's subfolders, sorted.
 
     Raises:
-        InputError: There is no such folder, it cannot be read, or it has no subfolders.
+        InputError: The folder does not exist, cannot be read, or has no subfolders.
     """
     names = sorted(entry.name for entry in _visible_entries(root, LAYOUT) if _is(entry.is_dir))
     if not names:
@@ -93,7 +93,7 @@ def image_names(folder: Path) -> list[str]:
     """The image files in a folder and in its subfolders, relative to it, in torchvision's order.
 
     Raises:
-        InputError: There is no such folder, or it cannot be read.
+        InputError: The folder does not exist or cannot be read.
     """
     return find_images(folder).names
 
@@ -102,7 +102,7 @@ def find_images(folder: Path) -> Found:
     """The image files in a folder and in its subfolders, and what is not used.
 
     Raises:
-        InputError: There is no such folder, or it cannot be read.
+        InputError: The folder does not exist or cannot be read.
     """
     unused: Counter[str] = Counter()
     suffixes: set[str] = set()

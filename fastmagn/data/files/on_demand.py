@@ -168,7 +168,7 @@ def load_folder_images(
         class_names[k], the k-th of the class folders in sorted order.
 
     Raises:
-        InputError: There is no such folder, it has no class folders, a class folder has no images, no image can be
+        InputError: The folder does not exist, it has no class folders, a class folder has no images, no image can be
             read, or a size is out of range.
     """
     is_size = is_integer(image_size) and 1 <= image_size <= MAX_IMAGE_SIZE_PX
