@@ -11,12 +11,15 @@ from functools import cached_property
 import numpy as np
 
 from fastmagn.augment.operations import NUM_AUGMIX_OPERATIONS, OPERATIONS
+from fastmagn.augment.policies.recipe import Colour, draw_recipe, has_recipe, undrawn_recipe
 from fastmagn.config.schema import AugmentConfig
 from fastmagn.errors import as_integer, check, form
 from fastmagn_kernels.random import draws, rng
 from fastmagn_kernels.random.draws import AugMixParams, BaseParams, Settings
+from fastmagn_kernels.random.policies import Recipe
 
 JITTER_PARTS = ("brightness", "contrast", "saturation")
+GREY: Colour = (0.5, 0.5, 0.5)
 # jitter_order -> the order in which the colour jitter applies its three parts.
 JITTER_ORDERS = tuple(tuple(JITTER_PARTS[part] for part in order) for order in draws.JITTER_ORDERS)
 
@@ -48,6 +51,7 @@ class ViewParams:
         view_spec: The number of views.
         augment: The distributions.
         image_size: (H, W) of the images, px; translations are fractions of it.
+        mean: The data set's mean colour, in [0, 1], which can fill erased areas.
     """
 
     seed: int
@@ -56,6 +60,7 @@ class ViewParams:
     view_spec: ViewSpec
     augment: AugmentConfig
     image_size: tuple[int, int]
+    mean: Colour = GREY
 
     @property
     def batch_size(self) -> int:
@@ -100,6 +105,14 @@ class ViewParams:
         return _draw_augmix(self)
 
     @cached_property
+    def recipe(self) -> Recipe | None:
+        """The policy, the erased areas and the noise patches of the clean views, drawn; None if there are none."""
+        if not has_recipe(self.augment):
+            return None
+        undrawn = undrawn_recipe(self.augment, self.image_size, self.mean)
+        return draw_recipe(undrawn, self.indices, (self.epoch, *rng.key_words(self.seed)), self.image_size)
+
+    @cached_property
     def sigma(self) -> np.ndarray:
         """Standard deviations of the noise, float32 [N, B], pixels in [0, 1]."""
         settings = self.settings
@@ -109,7 +122,13 @@ class ViewParams:
 
 
 def sample_view_params(
-    seed: int, epoch: int, indices: np.ndarray, view_spec: ViewSpec, augment: AugmentConfig, image_size: tuple[int, int]
+    seed: int,
+    epoch: int,
+    indices: np.ndarray,
+    view_spec: ViewSpec,
+    augment: AugmentConfig,
+    image_size: tuple[int, int],
+    mean: Colour = GREY,
 ) -> ViewParams:
     """The parameters of a batch's views.
 
@@ -120,6 +139,7 @@ def sample_view_params(
         view_spec: The numbers of AugMix and noise views.
         augment: Their distributions.
         image_size: (H, W), px.
+        mean: The data set's mean colour, in [0, 1].
 
     Raises:
         InputError: An argument is out of range.
@@ -140,16 +160,19 @@ def sample_view_params(
         view_spec=view_spec,
         augment=augment,
         image_size=(height, width),
+        mean=mean,
     )
 
 
 def identity_base(params: ViewParams) -> ViewParams:
-    """The same AugMix and noise draws on the unchanged images: without crop, flip, jitter and rotation.
+    """The same AugMix and noise draws on the unchanged images: without crop, flip, jitter, rotation and what follows.
 
     Turning one quantity off does not change the draws of the others.
     """
     unchanged = dataclasses.replace(
-        params.augment, crop_padding_px=0, horizontal_flip=False, color_jitter=0.0, rotation_deg=0.0
+        params.augment,
+        **{"crop_padding_px": 0, "horizontal_flip": False, "color_jitter": 0.0, "rotation_deg": 0.0},
+        **{"policy": "none", "erase_probability": 0.0, "patch_probability": 0.0},
     )
     return dataclasses.replace(params, augment=unchanged)
 

@@ -10,9 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastmagn.augment.engines import BACKENDS, CUDA_BACKENDS, host_memory
+from fastmagn.augment.engines import BACKENDS, CUDA_BACKENDS, WITHOUT_RECIPES, host_memory
 from fastmagn.augment.forks import torch_on_one_thread_in_forks
 from fastmagn.augment.params import ViewParams
+from fastmagn.augment.policies.recipe import has_recipe
 from fastmagn.errors import InputError, check
 from fastmagn.registry import resolve
 
@@ -38,17 +39,27 @@ class Engine(NamedTuple):
         return f"{self.backend} on {self.device}"
 
 
-def choose_engine(backend: str, device: torch.device) -> Engine:
+def choose_engine(backend: str, device: torch.device, with_recipe: bool = False) -> Engine:
     """The engine that makes the views of images on `device`.
 
     Args:
         backend: A name in BACKENDS, or auto: the fastest exact one. That is numba's: on the device where numba-cuda is
             installed, else on the host.
         device: The images' device.
+        with_recipe: Whether a policy, erasing or noise patches change the clean views (`policies.recipe.has_recipe`).
+            Then the views are made on the host, also those of images on CUDA.
 
     Raises:
-        InputError: The backend is unknown, or not installed.
+        InputError: The backend is unknown or not installed, or knows no policies.
     """
+    if with_recipe:
+        check(
+            backend not in WITHOUT_RECIPES,
+            "augment.backend",
+            backend,
+            "auto, numba or pil with a policy, erasing or noise patches",
+        )
+        device = torch.device("cpu")
     if device.type == "cuda":
         on_device = find_spec("numba_cuda") is not None
         if backend == "numba" and not on_device:
@@ -69,7 +80,8 @@ def make_views(
 ) -> Tensor:
     """Make the clean, AugMix and noise views of a batch.
 
-    The base transform (crop, flip, colour jitter, rotation) and AugMix's operations work on uint8 as Pillow does;
+    The base transform (crop, flip, colour jitter, rotation, then policy and erasing) and AugMix's operations work on
+    uint8 as Pillow does; a noise patch is added to the clean view in [0, 1], after the others have been made from it;
     AugMix mixes `(1 - m) x + m sum_i w_i chain_i` and noise adds `sigma z`, both to the clean view in [0, 1].
 
     Args:
@@ -92,7 +104,7 @@ def make_views(
     check(dtype in VIEW_DTYPES, "dtype", dtype, ", ".join(map(str, VIEW_DTYPES)))
     _check_images(images_u8, params)
     device = images_u8.device
-    engine = choose_engine(backend, device)
+    engine = choose_engine(backend, device, has_recipe(params.augment))
     batch, channels, height, width = images_u8.shape
     images = images_u8.permute(0, 2, 3, 1).to(engine.device).contiguous()
     shape = (params.view_spec.num_views * batch, height, width, channels)

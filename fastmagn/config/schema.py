@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from fastmagn.config.augment_section import AugmentConfig
 from fastmagn.errors import check
 
 
@@ -173,57 +174,6 @@ class OptimConfig:
         check(self.step_epochs >= 1, "optim.step_epochs", self.step_epochs, "1 or more")
         check(0 < self.step_factor <= 1, "optim.step_factor", self.step_factor, "a number in (0, 1]")
         check(self.filter_lr_ratio > 0, "optim.filter_lr_ratio", self.filter_lr_ratio, "a number above 0")
-
-
-@dataclass(frozen=True, kw_only=True)
-class AugmentConfig:
-    """How views are made: the base transform of the clean view, AugMix, Gaussian noise.
-
-    Args:
-        backend: Engine that makes the views: auto (the fastest exact engine for the device), numba, kornia, dali, pil.
-        aug_severity: Strength of AugMix, 1..10. The level of an operation is uniform in [0.1, aug_severity].
-        random_aug_severity: Draw the strength uniformly from 1..aug_severity for each image and view.
-        mixture_width: Number of chains that an AugMix view mixes, 1..8.
-        mixture_depth: Number of operations in a chain, 1..8; -1 draws it uniformly from 1, 2, 3 for each chain.
-        all_operations: Add colour, contrast, brightness and sharpness to AugMix's nine operations. These four overlap
-            with the test corruptions.
-        num_noise_samples: Number of noisy views of each image for magn, magn_augmix and dign, 1..8. MAGN averages
-            their divergences.
-        sigma_max: Largest standard deviation of the Gaussian noise, for pixels in [0, 1], 0..10. Each noisy view of
-            each image draws its own standard deviation.
-        rse_sigma: Standard deviation of rse's noise in training and testing, for pixels in [0, 1], 0..10.
-        crop_padding_px: Width of the black border that is added before the random crop, 0..64 px; 0 turns the crop off.
-        horizontal_flip: Flip an image left to right with probability 1/2.
-        color_jitter: Strength of the colour jitter, 0..1: factors of brightness, contrast and saturation are uniform in
-            [1 - color_jitter, 1 + color_jitter].
-        rotation_deg: Largest rotation of the clean view, 0..30 degrees. The angle is uniform in +-rotation_deg.
-    """
-
-    backend: Literal["auto", "numba", "kornia", "dali", "pil"] = "auto"
-    aug_severity: int = 3
-    random_aug_severity: bool = False
-    mixture_width: int = 3
-    mixture_depth: int = -1
-    all_operations: bool = False
-    num_noise_samples: int = 1
-    sigma_max: float = 0.2
-    rse_sigma: float = 0.1
-    crop_padding_px: int = 4
-    horizontal_flip: bool = False
-    color_jitter: float = 0.0
-    rotation_deg: float = 2.0
-
-    def __post_init__(self) -> None:
-        check(1 <= self.aug_severity <= 10, "augment.aug_severity", self.aug_severity, "1..10")
-        check(1 <= self.mixture_width <= 8, "augment.mixture_width", self.mixture_width, "1..8")
-        depth_ok = self.mixture_depth == -1 or 1 <= self.mixture_depth <= 8
-        check(depth_ok, "augment.mixture_depth", self.mixture_depth, "-1 (drawn from 1, 2, 3) or 1..8")
-        check(1 <= self.num_noise_samples <= 8, "augment.num_noise_samples", self.num_noise_samples, "1..8")
-        check(0 <= self.sigma_max <= 10, "augment.sigma_max", self.sigma_max, "0..10")
-        check(0 <= self.rse_sigma <= 10, "augment.rse_sigma", self.rse_sigma, "0..10")
-        check(0 <= self.crop_padding_px <= 64, "augment.crop_padding_px", self.crop_padding_px, "0..64")
-        check(0 <= self.color_jitter <= 1, "augment.color_jitter", self.color_jitter, "0..1")
-        check(0 <= self.rotation_deg <= 30, "augment.rotation_deg", self.rotation_deg, "0..30")
 
 
 @dataclass(frozen=True, kw_only=True)

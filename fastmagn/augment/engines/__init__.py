@@ -17,3 +17,5 @@ CUDA_BACKENDS = {
     "kornia": "fastmagn.augment.engines.kornia:fill_views",
     "dali": "fastmagn.augment.engines.dali:fill_views",
 }
+# Engines that know neither policies nor erasing nor noise patches.
+WITHOUT_RECIPES = ("kornia", "dali")

@@ -27,7 +27,9 @@ def fill_views(images: Tensor, params: ViewParams, out: Tensor) -> None:
     )
     settings, base, rotations = params.settings, params.base, make_rotations(height, width)
 
+    recipe = params.recipe
+
     def make_views() -> None:
-        make_views_batch(work, settings, base, augmix, drawn, rotations, own_scratch(height, width))
+        make_views_batch(work, settings, base, augmix, drawn, rotations, own_scratch(height, width), recipe)
 
     threads.run_on_threads(make_views, min(threads.num_threads(), batch))

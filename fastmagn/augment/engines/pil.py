@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
+from fastmagn.augment.engines.pil_recipe import with_patch, with_recipe
 from fastmagn.augment.operations import OPERATIONS
 from fastmagn.augment.params import JITTER_ORDERS, ViewParams
 from fastmagn_kernels.random import rng
@@ -44,8 +45,10 @@ def fill_views(images: Tensor, params: ViewParams, out: Tensor) -> None:
     views, augmix = out.numpy().reshape(params.view_spec.num_views, *images.shape), params.augmix
     for i, pixels in enumerate(images.numpy()):
         clean_image = base_transform(Image.fromarray(pixels), params, i)
+        if params.recipe is not None:
+            clean_image = with_recipe(clean_image, params, i)
         clean = _to_float(clean_image)
-        views[0, i] = clean
+        views[0, i] = clean if params.recipe is None else with_patch(clean, params, i)
         for j in range(params.view_spec.num_augmix_views):
             mixture = np.zeros_like(clean)
             for weight, ops, magnitudes in zip(

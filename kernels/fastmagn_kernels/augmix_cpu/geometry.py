@@ -174,19 +174,29 @@ def rotation_matrix(angle, rotation_table, height, width):
 
 
 @jit_uncounted
+def transform_bilinear(source, target, height, width, matrix, fill, scratch):
+    """Transform as Image.transform does, by an affine matrix, bilinear; `fill` is the packed colour of the outside."""
+    found, channels, pairs = scratch.found, scratch.channels, scratch.pairs
+    pack_pairs(source, pairs)
+    # A position outside is that of the pair after the image, whatever its fraction.
+    outside = np.uint64(fill) | np.uint64(fill) << np.uint64(32)
+    pairs[height * width] = outside
+    pairs[height * width + width] = outside
+    columns, rows = block_shape(width)
+    for y0 in range(0, height, rows):
+        for x0 in range(0, width, columns):
+            count = min(columns, width - x0) * min(rows, height - y0)
+            locate_rotated(scratch, matrix, height, width, x0, y0, count)
+            find_two(pairs, scratch.corners, found, width, count)
+            interpolate_bilinear(found, scratch.fractions, channels, count)
+            store_block(channels, target, y0 * width + x0, count)
+
+
+@jit_uncounted
 def rotate(source, target, height, width, angle, rotation_table, scratch):
     """Rotate as Image.rotate does, by `angle` / 64 degrees counter-clockwise, bilinear."""
     if angle == 0:
         copy(source, target)
         return
     matrix = rotation_matrix(angle, rotation_table, height, width)
-    found, channels = scratch.found, scratch.channels
-    pack_pairs(source, scratch.pairs)
-    columns, rows = block_shape(width)
-    for y0 in range(0, height, rows):
-        for x0 in range(0, width, columns):
-            count = min(columns, width - x0) * min(rows, height - y0)
-            locate_rotated(scratch, matrix, height, width, x0, y0, count)
-            find_two(scratch.pairs, scratch.corners, found, width, count)
-            interpolate_bilinear(found, scratch.fractions, channels, count)
-            store_block(channels, target, y0 * width + x0, count)
+    transform_bilinear(source, target, height, width, matrix, np.uint64(0), scratch)

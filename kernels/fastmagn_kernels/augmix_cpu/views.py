@@ -1,4 +1,4 @@
-"""The CPU engine: base transform, AugMix and noise of a batch; several threads share its images.
+"""The CPU engine: base transform, policy, AugMix and noise of a batch; several threads share its images.
 
 Images arrive and views leave with their channels last; in between, a thread works on its own planar rows (see
 `operations`).
@@ -24,6 +24,7 @@ from fastmagn_kernels.augmix_cpu.operations import (
 )
 from fastmagn_kernels.compiling import jit, jit_inlined, jit_uncounted
 from fastmagn_kernels.pixel import unit
+from fastmagn_kernels.policy_cpu.recipe import apply_recipe, make_patch
 from fastmagn_kernels.random import draws
 from fastmagn_kernels.random.draws import JITTER_ORDERS
 from fastmagn_kernels.random.rng import STREAM_NOISE, standard_normal
@@ -207,14 +208,19 @@ def augmix_view(j, i, clean, settings, augmix, rotations, scratch, out):
 
 
 @jit_inlined
-def image_views(i, batch, settings, base, augmix, rotations, scratch):
-    """Make the clean and the AugMix views of image `i`; return the row of the clean view.
+def image_views(i, batch, settings, base, augmix, rotations, scratch, recipe):
+    """Make the clean view of image `i`, unless it has a noise patch, and its AugMix views; return the clean view's row.
 
     The arguments are those of `make_views_batch`.
     """
     num_images = batch.images.shape[0]
     clean = base_transform(i, batch.images, settings, base, rotations, scratch)
-    to_float(scratch.rows[clean], scratch.pixels, scratch.mixed, batch.out[i])
+    if recipe is None:
+        to_float(scratch.rows[clean], scratch.pixels, scratch.mixed, batch.out[i])
+    else:
+        clean = apply_recipe(i, clean, batch.indices, settings, recipe, scratch)
+        if recipe.params.patched[i, 2] == 0:
+            to_float(scratch.rows[clean], scratch.pixels, scratch.mixed, batch.out[i])
     for j in range(augmix.ops.shape[0]):
         augmix_view(j, i, clean, settings, augmix, rotations, scratch, batch.out[(1 + j) * num_images + i])
     return clean
@@ -235,7 +241,7 @@ def claim(typingctx, counter):
 
 
 @jit(nogil=True)
-def make_views_batch(batch, settings, base, augmix, drawn, rotations, scratch):
+def make_views_batch(batch, settings, base, augmix, drawn, rotations, scratch, recipe):
     """Make the views of the images of a batch that no other thread takes; several threads may call it at once.
 
     Args:
@@ -246,6 +252,7 @@ def make_views_batch(batch, settings, base, augmix, drawn, rotations, scratch):
         drawn: Whether `augmix` has been drawn; if not, it is drawn here.
         rotations: What `rotate.make_rotations` returns for this size.
         scratch: What `own_scratch` returns in this thread for this size.
+        recipe: policies.Recipe, drawn; None compiles a kernel without one.
     """
     indices, sigma, next_image, out = batch.indices, batch.sigma, batch.next_image, batch.out
     num_images = indices.size
@@ -255,7 +262,9 @@ def make_views_batch(batch, settings, base, augmix, drawn, rotations, scratch):
     while i < num_images:
         if not drawn:
             draws.draw_augmix(i, indices, settings, augmix)
-        clean = image_views(i, batch, settings, base, augmix, rotations, scratch)
+        clean = image_views(i, batch, settings, base, augmix, rotations, scratch, recipe)
+        if recipe is not None:
+            make_patch(i, scratch.rows[clean], scratch.pixels, batch.out[i], indices[i], settings, recipe)
         for n in range(num_noise):
             noisy = out[(1 + num_augmix + n) * num_images + i]
             standard_normal(noisy, STREAM_NOISE, n, indices[i], epoch, key_0, key_1)

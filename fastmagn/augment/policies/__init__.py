@@ -1,0 +1,1 @@
+"""Policies: random operations of drawn strength, as tables for the kernels."""

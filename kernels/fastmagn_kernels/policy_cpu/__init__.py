@@ -1,0 +1,1 @@
+"""The CPU engine: policies, erasing and noise patches on numba, exact against Pillow."""

@@ -1,0 +1,206 @@
+"""A policy and an erased area on a clean view, and its noise patch; see `random.policies` for what is drawn.
+
+The policy and the erased area change the uint8 clean view, so that every view made from it has them. The patch changes
+only the floats of the clean view.
+"""
+
+import math
+
+import numpy as np
+
+from fastmagn_kernels.augmix_cpu.geometry import BLOCK
+from fastmagn_kernels.augmix_cpu.layout import planes_to_pixels
+from fastmagn_kernels.compiling import jit, jit_inlined, jit_uncounted
+from fastmagn_kernels.pixel import unit
+from fastmagn_kernels.policy_cpu.operations import apply_row, fill_box
+from fastmagn_kernels.random import policies
+from fastmagn_kernels.random.rng import (
+    STREAM_ERASING,
+    STREAM_PATCH,
+    log_uniform,
+    philox4x32,
+    standard_normal,
+    stream_view_word,
+)
+
+_FIXED_ONE = np.float32(1 << 20)  # the norm's terms are added as integers: in any order, the sum is the same
+_SQRT_HALF = np.float32(math.sqrt(0.5))
+_TWO_TO_MINUS_24 = np.float32(2.0**-24)
+
+
+@jit_inlined
+def apply_recipe(i, current, indices, settings, recipe, scratch):
+    """Apply the policy and the erased area of image `i` to row `current`, 0 or 1; return the row of the result."""
+    height, width, rows = settings.height, settings.width, scratch.rows
+    table, params = recipe.table, recipe.params
+    for step in range(params.rows.shape[1]):
+        row = params.rows[i, step]
+        if row != policies.NO_ROW and table.kinds[row] != policies.COPY:
+            source, target = rows[current], rows[1 - current]
+            apply_row(table.kinds[row], table.parameters[row], table.fill, source, target, height, width, scratch)
+            current = 1 - current
+    left, top, box_width, box_height = params.erased[i]
+    if box_width > 0:
+        image, erasing = rows[current], recipe.erasing
+        if erasing.fill == policies.ERASE_NOISE:
+            fill_noise(image, height, width, left, top, box_width, box_height, indices[i], settings)
+        else:
+            fill_box(image, height, width, left, top, box_width, box_height, erasing.colour)
+    return current
+
+
+@jit_uncounted
+def fill_noise(image, height, width, left, top, box_width, box_height, index, settings):
+    """Fill a rectangle of an image, planar uint8 [3 H W], with uniform bytes."""
+    size, word = height * width, stream_view_word(STREAM_ERASING, 1)
+    for y in range(top, top + box_height):
+        first = 3 * (y * width + left)
+        for block in range(first // 16, (first + 3 * box_width + 15) // 16):
+            words = philox4x32(block, word, index, settings.epoch, settings.key_0, settings.key_1)
+            for k in range(16):
+                element = 16 * block + k
+                if first <= element < first + 3 * box_width:
+                    four = words[0] if k < 4 else (words[1] if k < 8 else (words[2] if k < 12 else words[3]))
+                    value = np.uint8((np.uint32(four) >> np.uint32(8 * (k % 4))) & np.uint32(255))
+                    image[(element % 3) * size + element // 3] = value
+
+
+@jit
+def fill_words(out, view, index, epoch, key_0, key_1):
+    """Fill `out`, uint32 [4, Q], with the words of the blocks of a view of STREAM_PATCH."""
+    word = stream_view_word(STREAM_PATCH, view)
+    for b in range(out.shape[1]):
+        out[0, b], out[1, b], out[2, b], out[3, b] = philox4x32(b, word, index, epoch, key_0, key_1)
+
+
+@jit
+def fraction(word):
+    """Return a float32 in [0, 1) from the 24 highest bits of a word."""
+    return np.float32(np.uint32(word) >> np.uint32(8)) * _TWO_TO_MINUS_24
+
+
+@jit
+def signed_by(value, word):
+    """Return `value` with a sign from a word's lowest bit, which `fraction` and `log_uniform` do not use."""
+    return value if np.uint32(word) & np.uint32(1) else -value
+
+
+@jit
+def fill_exponentials(out, words, second):
+    """Fill `out`, float32 [E], with |x|^p of points whose density falls with exp(-|x|^p): p is 1, or 1/2 with `second`.
+
+    The sum of two exponentials is a draw of the Gamma distribution of shape 2, for p = 1/2.
+    """
+    flat, flat_second = words.reshape(-1), second.reshape(-1)
+    for k in range(out.size):
+        out[k] = -log_uniform(flat[k])
+    if flat_second.size > 0:
+        for k in range(out.size):
+            out[k] -= log_uniform(flat_second[k])
+
+
+@jit
+def fixed_sum(values, squared):
+    """Return the sum of `values`, float32, or of half their squares, as a float64; exact in fixed point."""
+    total = np.int64(0)
+    for k in range(values.size):
+        term = np.float32(0.5) * values[k] * values[k] if squared else values[k]
+        total += np.int64(term * _FIXED_ONE)
+    return np.float64(total) / np.float64(_FIXED_ONE)
+
+
+@jit
+def ball_point(out, noise, strength, words, index, epoch, key_0, key_1):
+    """Fill `out`, float32 [E], with a uniform point of the l_p ball of radius `strength`, p as `noise` says.
+
+    A point whose density falls with exp(-|x|^p), divided by (sum |x|^p + e)^(1/p) with an exponential e, is uniform in
+    the unit ball. Source: F. Barthe et al., "A probabilistic approach to the geometry of the l_p^n-ball", 2005.
+    """
+    first, _, _, _ = philox4x32(2, stream_view_word(STREAM_PATCH, 0), index, epoch, key_0, key_1)
+    exponential = np.float64(-log_uniform(first))
+    flat = words.reshape(-1)
+    if noise == policies.L2:
+        standard_normal(out, STREAM_PATCH, 1, index, epoch, key_0, key_1)
+        scale = np.float32(strength / math.sqrt(fixed_sum(out, True) + exponential)) * _SQRT_HALF
+        for k in range(out.size):
+            out[k] *= scale
+    elif noise == policies.L1:
+        fill_exponentials(out, words, words[:0])
+        scale = np.float32(strength / (fixed_sum(out, False) + exponential))
+        for k in range(out.size):
+            out[k] = signed_by(out[k] * scale, flat[k])
+    else:
+        second = np.empty_like(words)
+        fill_words(second, 3, index, epoch, key_0, key_1)
+        fill_exponentials(out, words, second)
+        norm = fixed_sum(out, False) + exponential
+        scale = np.float32(strength / (norm * norm))
+        for k in range(out.size):
+            out[k] = signed_by(out[k] * out[k] * scale, flat[k])
+
+
+@jit
+def fill_patch_noise(out, noise, strength, left_out, index, epoch, key_0, key_1):
+    """Fill `out`, float32 [H W 3], with what a patch adds to each element; for impulses, with its value or NaN.
+
+    NaN leaves an element as it is.
+    """
+    quarter = (out.size + 3) // 4
+    words, others = np.empty((4, quarter), np.uint32), np.empty((4, quarter), np.uint32)
+    fill_words(words, 1, index, epoch, key_0, key_1)
+    fill_words(others, 2, index, epoch, key_0, key_1)
+    flat, flat_others = words.reshape(-1), others.reshape(-1)
+    if noise == policies.IMPULSE:
+        hit = strength * (np.float32(1) - left_out)
+        for k in range(out.size):
+            out[k] = fraction(flat_others[k]) if fraction(flat[k]) < hit else np.float32(np.nan)
+        return
+    if noise == policies.LINF:
+        for k in range(out.size):
+            out[k] = strength * (np.float32(2) * fraction(flat[k]) - np.float32(1))
+    elif noise == policies.GAUSSIAN:
+        standard_normal(out, STREAM_PATCH, 1, index, epoch, key_0, key_1)
+        for k in range(out.size):
+            out[k] *= strength
+    else:
+        ball_point(out, noise, strength, words, index, epoch, key_0, key_1)
+    for k in range(out.size):
+        out[k] = np.float32(0) if fraction(flat_others[k]) < left_out else out[k]
+
+
+@jit_uncounted
+def add_patch(clean, pixels, out, height, width, box, impulses, clipped):
+    """Store the clean view, planar uint8 [3 H W], in `out`, float32 [H W 3] in [0, 1], with its patch.
+
+    `out` holds what `fill_patch_noise` returns; `box` is the patch's left, top, width and height.
+    """
+    left, top, box_width, box_height = box
+    for y in range(height):
+        inside = top <= y < top + box_height
+        for x0 in range(0, width, BLOCK):
+            count = min(BLOCK, width - x0)
+            planes_to_pixels(clean, y * width + x0, count, pixels, 0)
+            row = out[3 * (y * width + x0) :]
+            first = 3 * min(max(left - x0, 0), count) if inside else 3 * count
+            last = 3 * min(max(left + box_width - x0, 0), count) if inside else 3 * count
+            for k in range(first):
+                row[k] = unit(pixels[k])
+            for k in range(first, last):
+                value, noise = unit(pixels[k]), row[k]
+                value = (value if np.isnan(noise) else noise) if impulses else value + noise
+                row[k] = min(max(value, np.float32(0)), np.float32(1)) if clipped else value
+            for k in range(last, 3 * count):
+                row[k] = unit(pixels[k])
+
+
+@jit
+def make_patch(i, clean, pixels, out, index, settings, recipe):
+    """Store image `i`'s clean view, planar uint8 [3 H W], in `out`, float32 [H W 3], if it has a noise patch."""
+    params, epoch, key_0, key_1 = recipe.params, settings.epoch, settings.key_0, settings.key_1
+    box = (params.patched[i, 0], params.patched[i, 1], params.patched[i, 2], params.patched[i, 3])
+    if box[2] == 0:
+        return
+    noise = np.int64(params.noise[i])
+    fill_patch_noise(out, noise, params.strength[i], params.left_out[i], index, epoch, key_0, key_1)
+    impulses, clipped = noise == policies.IMPULSE, recipe.patches.clipped
+    add_patch(clean, pixels, out, settings.height, settings.width, box, impulses, clipped)
