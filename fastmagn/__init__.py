@@ -1,18 +1,24 @@
 """fastmagn: corruption-robust image classifiers (MAGN, AugMix) trained at the speed of the model.
 
-For other people's code: `AugMix`, `MAGNLoss` and `jensen_shannon` in a training loop; `corrupt` and
-`evaluate_robustness` to measure any classifier; `load` to use a trained one.
+For other people's code: `AugMix`, `TrivialAugment`, `RandAugment`, `AutoAugment`, `MAGNLoss` and `jensen_shannon` in a
+training loop; `corrupt` and `evaluate_robustness` to measure any classifier; `load` to use a trained one.
 """
 
 from fastmagn.registry import lazy_attributes
 
 __version__ = "0.1.0"
-__all__ = ["AugMix", "MAGNLoss", "corrupt", "evaluate_robustness", "jensen_shannon", "load"]
+__all__ = [
+    *("AugMix", "AutoAugment", "MAGNLoss", "RandAugment", "TrivialAugment"),
+    *("corrupt", "evaluate_robustness", "jensen_shannon", "load"),
+]
 
 # Imported when used: a command such as `python -m fastmagn.report` must not pay for the others.
 _PUBLIC = {
     "AugMix": "fastmagn.augment.augmix:AugMix",
+    "AutoAugment": "fastmagn.augment.policies.transforms:AutoAugment",
     "MAGNLoss": "fastmagn.losses:MAGNLoss",
+    "RandAugment": "fastmagn.augment.policies.transforms:RandAugment",
+    "TrivialAugment": "fastmagn.augment.policies.transforms:TrivialAugment",
     "corrupt": "fastmagn.corruptions:corrupt",
     "evaluate_robustness": "fastmagn.evaluation.robustness:evaluate_robustness",
     "jensen_shannon": "fastmagn.losses:jensen_shannon",

@@ -1,4 +1,4 @@
-"""The forms in which images reach AugMix in other people's code: tensors, torchvision's tv_tensors, PIL images."""
+"""The forms in which images reach AugMix and policies in others' code: tensors, tv_tensors, PIL images."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,11 +14,12 @@ FORMS = "uint8 or float [B, 3, H, W], [B, 1, H, W], [3, H, W] or [1, H, W]"
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
-def to_tensor(images: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
+def to_tensor(images: Any, name: str = "augmix") -> tuple[Tensor, Callable[[Tensor], Any]]:
     """The images as a plain tensor, and the function that gives a result the form they came in.
 
     Args:
         images: A tensor in one of FORMS (plain, or torchvision's Image or Video), or a PIL image of mode RGB or L.
+        name: What the caller is called in examples.
 
     Raises:
         InputError: They have another form.
@@ -32,9 +33,9 @@ def to_tensor(images: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
         if isinstance(images, np.ndarray):
             hint = " torch.from_numpy makes a tensor of an array."
         elif isinstance(images, tuple | list):
-            hint = " Labels are further arguments: augmix(images, labels)."
+            hint = f" Labels are further arguments: {name}(images, labels)."
         elif isinstance(images, Mapping):
-            hint = " Give its images alone, such as augmix(sample['image'])."
+            hint = f" Give its images alone, such as {name}(sample['image'])."
         raise InputError(f"images: got a {type(images).__name__}; expected a tensor, {FORMS}, or a PIL image.{hint}")
     back = _keep if type(images) is Tensor else _back_to(images)
     images = images.as_subclass(Tensor)
@@ -47,12 +48,12 @@ def to_tensor(images: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
     return images, back
 
 
-def _keep(mixed: Tensor) -> Tensor:
-    return mixed
+def _keep(changed: Tensor) -> Tensor:
+    return changed
 
 
-def _to_pil(mixed: Tensor) -> Image.Image:
-    return Image.fromarray(mixed.permute(1, 2, 0).squeeze(2).contiguous().numpy())
+def _to_pil(changed: Tensor) -> Image.Image:
+    return Image.fromarray(changed.permute(1, 2, 0).squeeze(2).contiguous().numpy())
 
 
 def _back_to(images: Tensor) -> Callable[[Tensor], Tensor]:
@@ -63,21 +64,23 @@ def _back_to(images: Tensor) -> Callable[[Tensor], Tensor]:
         return _keep
     is_images = isinstance(images, tv_tensors.Image | tv_tensors.Video)
     check(is_images, "images", f"a tv_tensor {type(images).__name__}", "Image or Video")
-    return lambda mixed: tv_tensors.wrap(mixed, like=images)
+    return lambda changed: tv_tensors.wrap(changed, like=images)
 
 
-def refuse_places(others: Any) -> None:
-    """Raise InputError if a tv_tensor that marks places in an image is among `others` or in a container there."""
+def refuse_places(others: Any, moves: str) -> None:
+    """Raise InputError if a tv_tensor that marks places in an image is among `others` or in a container there.
+
+    `moves` says why, as the end of the message.
+    """
     if isinstance(others, Mapping):
         others = tuple(others.values())
     if isinstance(others, list | tuple):
         for other in others:
-            refuse_places(other)
+            refuse_places(other, moves)
     elif isinstance(others, Tensor) and type(others) is not Tensor:
         from torchvision import tv_tensors
 
         is_place = isinstance(others, tv_tensors.TVTensor) and not isinstance(
             others, tv_tensors.Image | tv_tensors.Video
         )
-        expected = "labels and the like: AugMix moves an image in several ways at once and cannot move these with it"
-        check(not is_place, "others", f"a tv_tensor {type(others).__name__}", expected)
+        check(not is_place, "others", f"a tv_tensor {type(others).__name__}", f"labels and the like: {moves}")

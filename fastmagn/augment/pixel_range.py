@@ -18,7 +18,8 @@ class RangeCheck:
     pinned memory while the device works, and a later call raises the error. So no call but the first waits.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "AugMix") -> None:
+        self._name = name
         self._waited = False
         self._pending: deque[tuple[Tensor, torch.cuda.Event]] = deque()
 
@@ -29,11 +30,11 @@ class RangeCheck:
             InputError: Values of these images, or of an earlier batch on CUDA, are out of range.
         """
         while self._pending and self._pending[0][1].query():
-            _refuse(self._pending.popleft()[0], "an earlier batch")
+            self._refuse(self._pending.popleft()[0], "an earlier batch")
         extremes = torch.stack(torch.aminmax(images)).float()
         if not (images.is_cuda and self._waited):
             self._waited |= images.is_cuda
-            _refuse(extremes, "images")
+            self._refuse(extremes, "images")
             return
         on_host = torch.empty(2, dtype=torch.float32, device="cpu", pin_memory=True)
         on_host.copy_(extremes, non_blocking=True)
@@ -41,12 +42,11 @@ class RangeCheck:
         copied.record(torch.cuda.current_stream(images.device))
         self._pending.append((on_host, copied))
 
-
-def _refuse(extremes: Tensor, name: str) -> None:
-    low, high = extremes.tolist()
-    if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):
-        got = "NaN" if low != low else f"values in {low:g}..{high:g}"
-        raise InputError(
-            f"{name}: got {got}; expected floats in 0..1. Divide levels 0..255 by 255 or pass uint8, normalise after"
-            " AugMix and not before it, and clamp(0, 1) what an interpolation left."
-        )
+    def _refuse(self, extremes: Tensor, name: str) -> None:
+        low, high = extremes.tolist()
+        if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):
+            got = "NaN" if low != low else f"values in {low:g}..{high:g}"
+            raise InputError(
+                f"{name}: got {got}; expected floats in 0..1. Divide levels 0..255 by 255 or pass uint8, normalise"
+                f" after {self._name} and not before it, and clamp(0, 1) what an interpolation left."
+            )

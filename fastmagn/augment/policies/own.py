@@ -31,7 +31,7 @@ _RANGES = {
     "px": (-4096.0, 4096.0),
     "degrees": (-360.0, 360.0),
     "factor": (0.0, 10.0),
-    "bits": (0.0, 8.0),
+    "bits": (1.0, 8.0),
     "threshold": (0.0, 256.0),
 }
 _WITH_SIGNS = ("px per px", "px", "degrees")

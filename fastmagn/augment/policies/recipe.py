@@ -15,7 +15,7 @@ from fastmagn.augment.policies.table import Policy, gate, make_table
 from fastmagn.config.paths import user_path
 from fastmagn.config.schema import AugmentConfig
 from fastmagn_kernels.random import policies
-from fastmagn_kernels.random.policies import Erasing, Patches, Recipe, RecipeParams
+from fastmagn_kernels.random.policies import Erasing, Patches, Recipe, RecipeParams, Table
 
 Colour = tuple[float, float, float]
 
@@ -107,6 +107,12 @@ def draw_recipe(recipe: Recipe, indices: np.ndarray, key: tuple[int, int, int], 
     recipe = recipe._replace(params=params)
     policies.fill_recipe(indices, *key, *image_size, recipe)
     return recipe
+
+
+def draw_rows(table: Table, indices: np.ndarray, key: tuple[int, int, int], image_size: tuple[int, int]) -> np.ndarray:
+    """The row of each step of a policy for the samples `indices`, int32 [B, D]; NO_ROW where it is not applied."""
+    recipe = undrawn_recipe(AugmentConfig(), image_size, (0.0, 0.0, 0.0))._replace(table=table)
+    return draw_recipe(recipe, indices, key, image_size).params.rows
 
 
 def _strengths(augment: AugmentConfig) -> list[float]:

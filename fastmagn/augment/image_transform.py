@@ -1,0 +1,165 @@
+"""What AugMix and the policies have in common in other people's code: forms of images, keys, generators, workers."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import get_worker_info
+
+from fastmagn.augment import operator
+from fastmagn.augment.forks import torch_on_one_thread_in_forks
+from fastmagn.augment.image_forms import refuse_places, to_tensor
+from fastmagn.augment.params import ViewParams, ViewSpec, sample_view_params
+from fastmagn.augment.pixel_range import RangeCheck
+from fastmagn.augment.views import choose_engine
+from fastmagn.config.schema import AugmentConfig
+from fastmagn.errors import as_integer, check
+
+
+class ImageTransform(nn.Module):
+    """A random change of images on 256 levels, each image by itself; subclasses implement `make`.
+
+    Args:
+        augment: What `ViewParams` get.
+        view_spec: Likewise.
+        moves: Why boxes and masks are refused, as the end of the message.
+        seed: The seed of the draws: an integer in 0..2^64 - 1, or a torch.Generator on the CPU.
+        backend: auto, or a name in BACKENDS.
+    """
+
+    def __init__(
+        self,
+        *,
+        augment: AugmentConfig,
+        view_spec: ViewSpec,
+        moves: str,
+        seed: int | torch.Generator,
+        backend: str,
+    ) -> None:
+        super().__init__()
+        choose_engine(backend, torch.device("cpu"))
+        self.augment, self.view_spec, self.moves = augment, view_spec, moves
+        self.backend = backend
+        self.generator = _generator(seed)
+        self.seed = self.generator.initial_seed()
+        self._set_up()
+
+    def make(self, images_u8: Tensor, params: ViewParams, as_uint8: bool) -> Tensor:
+        """What becomes of images uint8 [B, C, H, W], B >= 1, C 1 or 3: uint8, or float32 in [0, 1], as many."""
+        raise NotImplementedError
+
+    def _set_up(self) -> None:
+        """What belongs to this object in this process, and is neither copied nor pickled."""
+        self._check_range = RangeCheck(type(self).__name__)
+        self._number = operator.register(self)
+        self._order = torch.zeros((), dtype=torch.int64, device="cpu")
+        self._worker_seed: int | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = ("_check_range", "_number", "_order", "_worker_seed", "_worker_generator")
+        state = {name: value for name, value in vars(self).items() if name not in own}
+        # Bytes: a tensor would go to another process through shared memory.
+        return state | {"generator": self.generator.get_state().numpy().tobytes()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        generator_state = torch.frombuffer(bytearray(state["generator"]), dtype=torch.uint8)
+        self.generator = torch.Generator(device="cpu").set_state(generator_state)
+        self._set_up()
+
+    def forward(
+        self,
+        images: Any,
+        *others: Any,
+        indices: int | Sequence[int] | np.ndarray | Tensor | None = None,
+        epoch: int | None = None,
+    ) -> Any:
+        """Augment a batch or an image.
+
+        With `indices` and `epoch`, the views are a function of the seed, the epoch, the sample's index and its pixels
+        alone: they do not depend on the worker, the batch or the calls before, and nothing is taken from the
+        generator. They are the draws of a run with `train.seed` seed (AugMix: its first AugMix view; a policy: its
+        clean view under that policy), without its crop, flip, jitter and rotation. For a second view of an image use a
+        second object with another seed.
+
+        Args:
+            images: [B, 3, H, W], [B, 1, H, W], [3, H, W] or [1, H, W]; uint8, or floats in [0, 1], which are first
+                rounded to 256 levels. A tensor, torchvision's Image or Video, or a PIL image (RGB or L). B can be 0.
+            others: Labels and whatever else a pipeline passes on; returned unchanged after the images. Boxes, masks and
+                key points are refused, as by torchvision: operations move the image and cannot move these with it.
+            indices: The sample index of each image, integers [B] in 0..2^32 - 1, on the CPU; one integer for one image.
+            epoch: The epoch, 0..2^32 - 1.
+
+        Returns:
+            The changed images, of the same type, shape, dtype and device; with `others`, a tuple of them all. In
+            memory, AugMix's have their channels last; those of a policy are as they came (in a graph: channels last).
+
+        Raises:
+            InputError: The images have another shape or dtype; there are boxes or masks in `others`; floats are outside
+                [0, 1] by more than half a level (0.5 / 255) or NaN; `indices` or `epoch` are out of range or one of
+                them is missing. On CUDA the range of the first batch is checked at once, that of a later one by a later
+                call, so that the host never waits.
+        """
+        check((indices is None) == (epoch is None), "epoch", epoch, "indices and epoch, both or neither")
+        if torch.compiler.is_compiling():
+            rows = None if indices is None else torch.as_tensor(indices, device="cpu")
+            # Not under no_grad: an error in a graph would leave gradients off.
+            changed = torch.ops.fastmagn.augment(images.detach(), self._order, rows, epoch or 0, self._number)
+        else:
+            tensor, back = to_tensor(images, type(self).__name__.lower())
+            refuse_places(others, self.moves)
+            changed = back(self.change(tensor, indices, 0 if epoch is None else epoch))
+        return (changed, *others) if others else changed
+
+    @torch.no_grad()
+    @torch_on_one_thread_in_forks
+    def change(self, images: Tensor, indices: int | Sequence[int] | np.ndarray | Tensor | None, epoch: int) -> Tensor:
+        """`forward` for what `to_tensor` returns: the changed images; without `indices`, keyed by the generator."""
+        batch = images if images.ndim == 4 else images[None]
+        if indices is None:
+            seed, epoch, keys = self._draw_key(), 0, np.arange(len(batch))
+        else:
+            seed, keys = self.seed, _as_array(indices).reshape(-1)
+            check(len(keys) == len(batch), "indices", f"{len(keys)} integers", f"{len(batch)}, one for each image")
+        params = sample_view_params(seed, epoch, keys, self.view_spec, self.augment, tuple(batch.shape[2:]))
+        if not len(batch):
+            return images.clone()
+        is_uint8 = images.dtype == torch.uint8
+        if not is_uint8:
+            self._check_range(batch)
+            batch = (batch.float() * 255).round_().clamp_(0, 255).to(torch.uint8)
+        changed = self.make(batch, params, is_uint8).to(images.dtype)
+        return changed if images.ndim == 4 else changed[0]
+
+    def _draw_key(self) -> int:
+        """The key of a call's draws, from the generator; in a DataLoader's worker from one that it seeds there.
+
+        The worker's seed changes with the worker and, as the loader starts workers anew, with the epoch. The generator
+        arrives there in one state again and again.
+        """
+        worker = get_worker_info()
+        if worker is None:
+            return _draw(self.generator)
+        if self._worker_seed != worker.seed:
+            words = np.random.SeedSequence([_draw(self.generator), worker.seed]).generate_state(1, np.uint64)
+            self._worker_generator = torch.Generator(device="cpu").manual_seed(int(words[0]))
+            self._worker_seed = worker.seed
+        return _draw(self._worker_generator)
+
+
+def _generator(seed: int | torch.Generator) -> torch.Generator:
+    if isinstance(seed, torch.Generator):
+        check(seed.device.type == "cpu", "seed", f"a generator on {seed.device}", "one on the CPU")
+        return seed
+    allowed = "an integer in 0..2^64 - 1, or a torch.Generator on the CPU"
+    return torch.Generator(device="cpu").manual_seed(as_integer("seed", seed, range(-(2**63), 2**64), allowed))
+
+
+def _as_array(indices: int | Sequence[int] | np.ndarray | Tensor) -> np.ndarray:
+    return indices.numpy(force=True) if isinstance(indices, Tensor) else np.asarray(indices)
+
+
+def _draw(generator: torch.Generator) -> int:
+    return int(torch.randint(2**63 - 1, (), generator=generator, device="cpu"))

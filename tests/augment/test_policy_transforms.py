@@ -1,0 +1,161 @@
+"""TrivialAugment, RandAugment and AutoAugment as others call them: torchvision's pixels, keys, forms, layouts."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from fastmagn import AutoAugment, RandAugment, TrivialAugment
+from fastmagn.augment.params import ViewSpec, identity_base, sample_view_params
+from fastmagn.augment.views import make_views
+from fastmagn.config.schema import AugmentConfig
+from fastmagn.errors import InputError
+from tests.helpers.views import as_tensor
+
+CLASSES = [TrivialAugment, RandAugment, AutoAugment]
+INDICES = np.array([7, 0, 1, 2, 3, 49_999, 2**32 - 1, 4, 5, 6, 8, 9, 10, 11])
+
+
+@pytest.fixture
+def images(pictures) -> torch.Tensor:
+    """uint8 [14, 3, 20, 33], channels last."""
+    return as_tensor(pictures(20, 33))
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_images_are_torchvisions_for_the_same_draws(kind, images):
+    made = kind(seed=3, interpolation="bilinear", fill=(9, 80, 255))
+    reference = kind(seed=3, interpolation="bilinear", fill=(9, 80, 255), backend="pil")
+    changed = 0
+    for _ in range(4):
+        expected = reference(images)
+        assert torch.equal(made(images), expected)
+        changed += (expected != images).flatten(1).any(dim=1).sum()
+    assert changed > 20
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_memory_formats_dtypes_and_devices_do_not_matter(kind, images):
+    expected = kind(seed=1)(images)
+    planar = kind(seed=1)(images.contiguous())
+    assert torch.equal(planar, expected)
+    assert planar.is_contiguous()
+    assert expected.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(kind(seed=1)(images.flip(3).flip(3)[:, :, :, :]), expected)
+    assert torch.equal(kind(seed=1)(images / 255), expected / 255)
+    half = kind(seed=1)((images / 255).half())
+    torch.testing.assert_close(half, (expected / 255).half(), rtol=0, atol=1e-3)
+    with torch.device("meta"):  # stands for cuda
+        assert torch.equal(kind(seed=1)(images), expected)
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_keyed_images_depend_on_sample_and_epoch_alone(kind, images):
+    augment = kind(seed=3)
+    whole = augment(images, indices=INDICES, epoch=1)
+    augment(images)
+    order = np.random.default_rng(0).permutation(14)
+    assert torch.equal(augment(images[order], indices=INDICES[order].tolist(), epoch=1), whole[order])
+    for row in range(14):
+        assert torch.equal(augment(images[row], indices=INDICES[row], epoch=1), whole[row])
+    assert not torch.equal(augment(images, indices=INDICES, epoch=2), whole)
+    assert not torch.equal(kind(seed=4)(images, indices=INDICES, epoch=1), whole)
+
+
+@pytest.mark.parametrize(
+    ("augment", "settings"),
+    [
+        (TrivialAugment, {"policy": "trivialaugment"}),
+        (RandAugment, {"policy": "randaugment"}),
+        (AutoAugment, {"policy": "autoaugment_imagenet"}),
+    ],
+)
+def test_keyed_images_are_the_trainers(augment, settings, images):
+    spec = ViewSpec(num_augmix_views=0, num_noise_views=0)
+    still = identity_base(sample_view_params(5, 7, INDICES, spec, AugmentConfig(), (20, 33))).augment
+    augmented = AugmentConfig(**{**vars(still), **settings})
+    params = sample_view_params(5, 7, INDICES, spec, augmented, (20, 33))
+    expected = make_views(images, params, "pil")
+    assert torch.equal(augment(seed=5)(images / 255, indices=INDICES, epoch=7), expected)
+
+
+def test_grey_images_are_one_channel_of_their_rgb_copies(images):
+    grey = images[:, :1]
+    made = TrivialAugment(seed=2, fill=77)(grey)
+    expected = TrivialAugment(seed=2, fill=77)(grey.expand(-1, 3, -1, -1))
+    assert made.shape == grey.shape
+    assert torch.equal(made, expected[:, :1])
+    picture = Image.fromarray(images[8, 0].numpy())
+    assert TrivialAugment()(picture).mode == "L"
+    with pytest.raises(InputError, match=r"^fill: got \(1, 2, 3\); expected one number for images of one channel\.$"):
+        TrivialAugment(fill=(1, 2, 3))(grey)
+
+
+def test_forms_come_back_and_labels_pass(images):
+    labels = torch.arange(14)
+    made, passed = v2.Compose([RandAugment(), v2.ToDtype(torch.float32, scale=True)])(tv_tensors.Image(images), labels)
+    assert type(made) is tv_tensors.Image
+    assert passed is labels
+    boxes = tv_tensors.BoundingBoxes([[1, 2, 3, 4]], format="XYXY", canvas_size=(20, 33))
+    with pytest.raises(InputError) as error:
+        AutoAugment()(images, boxes)
+    assert str(error.value) == (
+        "others: got 'a tv_tensor BoundingBoxes'; expected labels and the like: AutoAugment moves the image and cannot"
+        " move these with it."
+    )
+    with pytest.raises(InputError, match="normalise after TrivialAugment and not before it"):
+        TrivialAugment()(images.float())
+    with pytest.raises(InputError, match=r"trivialaugment\(images, labels\)"):
+        TrivialAugment()((images, labels))
+    assert TrivialAugment()(images[:0]).shape == (0, 3, 20, 33)
+
+
+def test_arguments_are_torchvisions(images):
+    made = RandAugment(1, 20, 40, v2.InterpolationMode.BILINEAR, [1, 2, 3], seed=1)
+    named = RandAugment(
+        num_ops=1, magnitude=20, num_magnitude_bins=40, interpolation=2, fill=(1.5, 2.0, 3), seed=1
+    )  # fmt: skip
+    assert made.policy == named.policy
+    assert torch.equal(made(images), named(images))
+    assert AutoAugment(v2.AutoAugmentPolicy.SVHN).policy == AutoAugment(policy="svhn").policy
+    assert AutoAugment().policy == AutoAugment("imagenet").policy
+    assert TrivialAugment(7, "nearest", None).policy == TrivialAugment(num_magnitude_bins=7).policy
+    assert torch.equal(RandAugment(num_ops=0)(images), images)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: TrivialAugment(1), "num_magnitude_bins: got 1; expected an integer in 2..256."),
+        (
+            lambda: TrivialAugment(interpolation="bicubic"),
+            "interpolation: got 'bicubic'; expected nearest or bilinear.",
+        ),
+        (lambda: TrivialAugment(fill="red"), "fill: got 'red'; expected None, a number in 0..255, or three of them."),
+        (lambda: TrivialAugment(fill=[1, 2]), "fill: got [1, 2]; expected None, a number in 0..255, or three of them."),
+        (lambda: TrivialAugment(fill={}), "fill: got {}; expected None, a number in 0..255, or three of them."),
+        (lambda: RandAugment(magnitude=31), "magnitude: got 31; expected an integer in 0..30."),
+        (lambda: RandAugment(num_ops=-1), "num_ops: got -1; expected an integer in 0..8."),
+        (lambda: AutoAugment("cifar"), "policy: got 'cifar'; expected cifar10, imagenet, svhn."),
+        (lambda: AutoAugment(backend="kornia"), "backend: got 'kornia'; expected auto, numba, pil."),
+        (lambda: TrivialAugment(seed=None), "seed: got None; expected an integer in 0..2^64 - 1, or a"),
+    ],
+)
+def test_other_settings_are_refused(make, message):
+    with pytest.raises(InputError) as error:
+        make()
+    assert str(error.value).startswith(message)
+
+
+def test_it_compiles_as_one_operator():
+    images = torch.rand(6, 3, 20, 33, generator=torch.Generator().manual_seed(0))
+    eager, augment = TrivialAugment(seed=7), TrivialAugment(seed=7)
+    compiled = torch.compile(lambda images: 1 - augment(images), backend="aot_eager", fullgraph=True)
+    for _ in range(2):
+        assert torch.equal(compiled(images), 1 - eager(images))
+    order = torch.zeros((), dtype=torch.int64)
+    torch.library.opcheck(
+        torch.ops.fastmagn.augment.default, (images, order, torch.arange(6), 4, augment._number)
+    )  # fmt: skip
