@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from fastmagn_kernels.random.draws import OPS_VERSION
+from fastmagn_kernels.random.policies import POLICY_VERSION
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -21,6 +22,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "torch": torch.__version__,
         **{name: metadata.version(name) for name in packages},
         "augmix_operations": OPS_VERSION,
+        "policy_operations": POLICY_VERSION,
         "platform": platform.platform(),
         "cpu": _cpu_name(),
         "cpu_threads": torch.get_num_threads(),

@@ -3,9 +3,10 @@
 Shape letters: V views, B batch, K classes, C H W image. Targets are labels int64 [B], or probabilities float32 [B, K].
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -57,6 +58,7 @@ class Method:
             `layout` lists them, targets). None forwards the views as they are made.
         forwarded: The views that `prepare` returns, if their kinds are not those of `view_spec`.
         test_time: (model, config, image size) -> the model that is measured. None measures the model itself.
+        implies: Fields of `AugmentConfig` that this method sets where the user has left the default.
     """
 
     title: str
@@ -66,6 +68,13 @@ class Method:
     prepare: Prepare | None = None
     forwarded: Layout | None = None
     test_time: TestTime | None = None
+    implies: Mapping[str, Any] = field(default_factory=dict)
+
+    def settled(self, augment: AugmentConfig) -> AugmentConfig:
+        """The settings of the views: the user's, and what the method implies."""
+        default = AugmentConfig()
+        left = {name: value for name, value in self.implies.items() if getattr(augment, name) == getattr(default, name)}
+        return dataclasses.replace(augment, **left)
 
     def view_spec(self, augment: AugmentConfig) -> ViewSpec:
         """The views that the augmentation engine makes of a batch."""
@@ -82,7 +91,7 @@ class Method:
     def view_titles(self, augment: AugmentConfig) -> list[str]:
         """The titles of the views that the model is given, in order. A changed clean view has the method's title."""
         layout = self.layout(augment)
-        if self.prepare is not None and layout == Layout():
+        if (self.prepare is not None or self.implies) and layout == Layout():
             return [self.title]
         kinds = (("clean", layout.clean), ("AugMix", layout.augmix))
         kinds += (("noisy", layout.noisy), ("adversarial", layout.adversarial))

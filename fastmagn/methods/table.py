@@ -14,6 +14,8 @@ METHODS = {
     "cutmix": "fastmagn.methods.mixing:CUTMIX",
     "autoaugment": "fastmagn.methods.policies:AUTOAUGMENT",
     "trivialaugment": "fastmagn.methods.policies:TRIVIALAUGMENT",
+    "randaugment": "fastmagn.methods.policies:RANDAUGMENT",
+    "ta_noise": "fastmagn.methods.policies:TA_NOISE",
     "at": "fastmagn.methods.adversarial:AT",
     "trades": "fastmagn.methods.adversarial:TRADES",
     "rse": "fastmagn.methods.rse:RSE",

@@ -97,7 +97,8 @@ def _saved_names(config: Config) -> Collection[str]:
 
 def _stage(method: Method, model: Normalised, config: Config, world: World, device: torch.device) -> Stage:
     forward_loss = _prepare(ForwardLoss(model, method, config), world, device)
-    return Stage(method=method, view_spec=method.view_spec(config.augment), forward_loss=forward_loss)
+    augment = method.settled(config.augment)
+    return Stage(method=method, augment=augment, view_spec=method.view_spec(augment), forward_loss=forward_loss)
 
 
 def _prepare(forward_loss: ForwardLoss, world: World, device: torch.device) -> nn.Module:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from fastmagn.augment.policies.recipe import has_recipe, policy_of
 from fastmagn.augment.views import choose_engine
 from fastmagn.config.schema import Config
 from fastmagn.config.text import plain
@@ -18,6 +19,7 @@ from fastmagn.machine.environment import environment
 from fastmagn.machine.files import write_json
 from fastmagn.machine.hardware import set_backends, settle_hardware
 from fastmagn.machine.processes import World, join_world
+from fastmagn.methods.table import get_method
 from fastmagn.runs.failures import explain_failures
 from fastmagn.runs.lock import run_lock
 from fastmagn.runs.paths import LOGITS, RESULTS
@@ -39,7 +41,9 @@ def train(config: Config) -> dict[str, Any]:
         config.run_dir or Path("runs") / f"{config.data.name}-{config.method}-{model_name}-seed{config.train.seed}"
     )
     config = dataclasses.replace(config, run_dir=run_dir)
-    choose_engine(config.augment.backend, torch.device(config.device))
+    augment = get_method(config.method).settled(config.augment)
+    choose_engine(augment.backend, torch.device(config.device), has_recipe(augment))
+    policy_of(augment)
     check_wandb(config)
     with (
         explain_failures(config),
@@ -111,7 +115,8 @@ def print_start(run: Run, progress: Progress, num_images: int) -> None:
     config = run.config
     parameters = sum(parameter.numel() for parameter in run.model.parameters())
     num_views = run.main_stage.method.layout(config.augment).num_views
-    engine = choose_engine(config.augment.backend, run.device)
+    augment = run.main_stage.augment
+    engine = choose_engine(augment.backend, run.device, has_recipe(augment))
     processes = f" by {run.world.size} processes" if run.world.size > 1 else ""
     where = f", resumed at epoch {progress.epoch + 1}" if progress.epoch or progress.step_in_epoch else ""
     decoded = f" (decoded by {run.source.description})" if isinstance(run.source, FolderSource) else ""

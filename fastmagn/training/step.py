@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fastmagn.augment.params import ViewSpec, sample_view_params
 from fastmagn.augment.views import make_views
-from fastmagn.config.schema import Config
+from fastmagn.config.schema import AugmentConfig, Config
 from fastmagn.data import Batch, DeviceSource, FolderSource, ImageSet
 from fastmagn.machine.hardware import precision
 from fastmagn.machine.processes import World
@@ -32,6 +32,7 @@ class Stage:
     """What an epoch trains with: the method of the run, or clean views only in the first `clean_epochs`."""
 
     method: Method
+    augment: AugmentConfig
     view_spec: ViewSpec
     forward_loss: nn.Module
 
@@ -105,11 +106,13 @@ class Piece(NamedTuple):
 
 def make_pieces(run: Run, batch: Batch, epoch: int) -> list[Piece]:
     """The views of a batch of images uint8 [B, 3, H, W], in `train.accumulation_steps` pieces; epochs count from 0."""
-    config, view_spec = run.config, run.stage(epoch).view_spec
-    pieces = []
-    for part in batch.pieces(config.train.accumulation_steps):
-        params = sample_view_params(config.train.seed, epoch, part.indices, view_spec, config.augment, run.image_size)
-        pieces.append(Piece(make_views(part.images, params, config.augment.backend), part, epoch))
+    train, stage, mean = run.config.train, run.stage(epoch), tuple(run.image_set.mean)
+    augment, pieces = stage.augment, []
+    for part in batch.pieces(train.accumulation_steps):
+        params = sample_view_params(
+            train.seed, epoch, part.indices, stage.view_spec, augment, run.image_size, mean
+        )  # fmt: skip
+        pieces.append(Piece(make_views(part.images, params, augment.backend), part, epoch))
     return pieces
 
 

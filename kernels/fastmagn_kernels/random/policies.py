@@ -60,6 +60,9 @@ CONTRAST = 13  # factor
 BRIGHTNESS = 14  # factor
 SHARPNESS = 15  # factor
 
+# Raise it when a kind, a slot or the rows of a named policy change, because old runs then no longer replay.
+POLICY_VERSION = 1
+
 NO_ROW = -1  # a step that is not applied
 
 # The noises of a patch, in the order of `Patches.strengths`.
