@@ -102,7 +102,7 @@ def train_for(seconds: float, fields: list[str]) -> None:
     """Train for so many seconds and print the images/s."""
     config = settle_hardware(parse_config(fields, "python -m benchmarks.waiting", ""))
     device = torch.device(config.device)
-    set_backends(device, config.train.deterministic)
+    set_backends(device, config.train.deterministic, config.train.amp)
     image_set = load_data(config.data)
     run = build_run(config, image_set, split_validation(image_set, 0, config.train.seed)[0])
     run.model.train()
