@@ -52,7 +52,7 @@ def train(config: Config) -> dict[str, Any]:
 def train_in(world: World, device: torch.device, config: Config) -> dict[str, Any]:
     """`train` with a settled config, in one of torchrun's processes."""
     data, run_dir = config.data, config.run_dir
-    set_backends(device, config.train.deterministic)
+    set_backends(device, config.train.deterministic, config.train.amp)
     image_set = load_data(data) if world.rank == 0 else None
     world.gather(None)  # rank 0 downloads while the others wait
     image_set = image_set or load_data(data)
