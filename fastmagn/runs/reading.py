@@ -141,7 +141,7 @@ _OPTIONAL: dict[str, _Kind] = {
         f"[H, W] in 1..{_MAX_SIDE_PX} px",
     ),
     **dict.fromkeys(("steps", "num_processes"), _COUNT),
-    **dict.fromkeys(("train_s", "images_per_s"), _NUMBER),
+    **dict.fromkeys(("train_s", "images_per_s", "wall_s", "wall_images_per_s"), _NUMBER),
     "mce_alexnet": (lambda value: value is None or _is_number(value), "a number or null"),
     **dict.fromkeys(("environment", "calibration", "calibration.clean", "calibration.corrupt"), _OBJECT),
     **dict.fromkeys(("calibration.clean.ece", "calibration.corrupt.ece"), _FRACTION),

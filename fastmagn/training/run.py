@@ -68,13 +68,16 @@ def train_in(world: World, device: torch.device, config: Config) -> dict[str, An
     measured = evaluate_model(measured_model(run), image_set, config, run_dir, device=device, world=world)
     save_at_last(run, progress)
     best = progress.best_validation()
+    images, wall_s = run.last_step * config.train.batch_size, progress.train_wall_s + progress.epoch_wall_s
     results = measured | {
         **({"best_validation": best} if best else {}),
         "class_names": list(image_set.class_names),
         "image_size": list(run.image_size),
         "steps": run.last_step,
         "train_s": progress.train_s + progress.epoch_s,
-        "images_per_s": run.last_step * config.train.batch_size / (progress.train_s + progress.epoch_s),
+        "images_per_s": images / (progress.train_s + progress.epoch_s),
+        "wall_s": wall_s,
+        "wall_images_per_s": images / wall_s,
         "num_processes": world.size,
         "environment": environment(device),
         "config": plain(config),
