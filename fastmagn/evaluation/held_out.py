@@ -138,6 +138,8 @@ def fit_on(model: nn.Module, held_out: HeldOut, forward: Forward, field: str = F
     """
     logits, readable = logits_of(model, held_out.images_u8, forward, field)
     logits, labels = logits[readable].double(), torch.from_numpy(held_out.labels[readable])
+    num_classes = logits.shape[1]
+    check(int(labels.max()) < num_classes, f"{field}: labels", int(labels.max()), f"classes 0..{num_classes - 1}")
     if not torch.isfinite(torch.logsumexp(logits, dim=1)).all():
         warn(f"{field}: no temperature is fitted, as logits are not finite.")
         return None

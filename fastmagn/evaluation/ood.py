@@ -20,8 +20,9 @@ from fastmagn.data.image_set import Images
 from fastmagn.data.subset import even_subset
 from fastmagn.errors import InputError, check, nearest
 from fastmagn.evaluation.forward import Forward, logits_of
-from fastmagn.evaluation.metrics.detection import SCORES, detect, familiarity_scores
+from fastmagn.evaluation.metrics.detection import detect, familiarity_scores
 from fastmagn.machine.console import warn
+from fastmagn.runs.reading import SCORES
 
 FIELD = "eval.ood"
 _KNOWN = tuple(name for name in DATASETS if name != "folder")

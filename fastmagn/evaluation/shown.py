@@ -5,8 +5,8 @@ from typing import Any
 
 from rich.table import Table
 
-from fastmagn.evaluation.metrics.detection import SCORES
 from fastmagn.machine.console import console, warn
+from fastmagn.runs.reading import SCORES
 
 
 def print_results(results: dict[str, Any], title: str) -> None:
@@ -31,13 +31,15 @@ def print_results(results: dict[str, Any], title: str) -> None:
         f"RMS calibration error: clean {percent(rms['clean'])} %, corrupt ({rms['corruption_set']}) "
         f"{percent(rms['corrupt'])} %"
     )
-    _print_selective(results["selective_prediction"])
+    _print_selective(results.get("selective_prediction"))
     _print_temperature(results.get("temperature_scaling"))
     for name, entry in results.get("ood", {}).items():
         _print_ood(name, entry)
 
 
-def _print_selective(selective: Mapping[str, Any]) -> None:
+def _print_selective(selective: Mapping[str, Any] | None) -> None:
+    if selective is None:  # the results are of an earlier version
+        return
     measures = {"aurc": "AURC", "risk_at_80_coverage": "risk at 80 % coverage"}
     parts = [
         f"{title}: clean {percent(selective['clean'][name])} %, corrupt ({selective['corruption_set']}) "

@@ -126,8 +126,9 @@ def expected_calibration_error(
 
     Arguments and errors are those of `bin_predictions`.
 
-    Source: C. Guo et al., "On calibration of modern neural networks", ICML 2017, equation 3. With `adaptive` bins it is
-    what J. Nixon et al., "Measuring calibration in deep learning", CVPR workshops 2019, take of the largest probability.
+    Source: C. Guo et al., "On calibration of modern neural networks", ICML 2017, equation 3. The `adaptive` bins are
+    those of J. Nixon et al., "Measuring calibration in deep learning", CVPR workshops 2019, for the largest
+    probability.
     """
     return bin_predictions(confidences, correct, num_bins, binning).ece
 

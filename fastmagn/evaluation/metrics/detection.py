@@ -8,7 +8,8 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from torch import Tensor
 
-SCORES = ("max_softmax", "energy", "max_logit")
+from fastmagn.runs.reading import SCORES
+
 _TPR = 0.95
 _NORMALISED = 1e-4  # energies below this in size are those of log-probabilities in float32
 
