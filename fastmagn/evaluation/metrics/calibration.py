@@ -89,7 +89,7 @@ def bin_predictions(
 
 
 def in_order_of_confidence(confidences: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both arrays, [n], sorted by confidence, as float64; predictions of equal confidence all get their mean correctness.
+    """Both arrays, float64 [n], sorted by confidence; predictions of equal confidence all get their mean correctness.
 
     Args:
         confidences: [n].
