@@ -1,8 +1,8 @@
 """The CPU's time for a call of the CUDA engine, with a CUDA driver that does nothing.
 
 `python -m benchmarks.stubbed_driver SIZE BATCH` is a process of its own, because the driver is loaded once: it prints
-microseconds of calls, as JSON. Everything above the driver is real: the engine, numba-cuda, cuda.core and cuda.bindings.
-Of PyTorch, what needs a device is replaced: tensors stay in the CPU's memory, and nothing is copied or waited for.
+microseconds of calls, as JSON. All above the driver is real: the engine, numba-cuda, cuda.core and cuda.bindings. Of
+PyTorch, what needs a device is replaced: tensors stay in the CPU's memory, and nothing is copied or waited for.
 """
 
 import ctypes
