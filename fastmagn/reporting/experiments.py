@@ -26,6 +26,8 @@ _BOOKKEEPING = frozenset(
         "eval.batch_size",
         "eval.cache_dir",
         "eval.save_logits",
+        "eval.ood",
+        "eval.temperature_images",
     }
 )
 _MAX_CHANGES_SHOWN = 2
