@@ -92,10 +92,11 @@ class TrainConfig:
         max_steps: Stop training after this many steps, then evaluate; 0 means no limit.
         accumulation_steps: Number of forward and backward passes per step, to save memory. Its product with the number
             of processes must divide batch_size.
-        amp: Precision of the forward pass: bf16 or fp16 (autocast; fp16 uses a loss scaler), float32, or auto (bf16 if
-            the hardware has it).
+        amp: Precision of the forward pass: bf16 or fp16 (autocast; fp16 uses a loss scaler), float32 (without
+            TensorFloat-32), or auto (bf16 if the hardware has it).
         compile: Whether to torch.compile model and loss; auto means on CUDA only.
-        compile_mode: Mode of torch.compile; reduce-overhead and max-autotune use CUDA graphs.
+        compile_mode: Mode of torch.compile; reduce-overhead and max-autotune use CUDA graphs, which allow one
+            accumulation step only.
         channels_last: Store weights and activations with channels last.
         deterministic: Use only operations that give the same result in every run on a GPU. This is slower.
         ema_decay: Decay of a moving average of the weights, updated after every step, 0 <= ema_decay < 1; 0 keeps no

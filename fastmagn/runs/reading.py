@@ -169,7 +169,7 @@ _OPTIONAL: dict[str, _Kind] = {
         f"[H, W] in 1..{_MAX_SIDE_PX} px",
     ),
     **dict.fromkeys(("steps", "num_processes"), _COUNT),
-    **dict.fromkeys(("train_s", "images_per_s"), _NUMBER),
+    **dict.fromkeys(("train_s", "images_per_s", "wall_s", "wall_images_per_s"), _NUMBER),
     "environment": _OBJECT,
 }
 _OTHERS: dict[str, _Kind] = {

@@ -52,7 +52,7 @@ def train(config: Config) -> dict[str, Any]:
 def train_in(world: World, device: torch.device, config: Config) -> dict[str, Any]:
     """`train` with a settled config, in one of torchrun's processes."""
     data, run_dir = config.data, config.run_dir
-    set_backends(device, config.train.deterministic)
+    set_backends(device, config.train.deterministic, config.train.amp)
     image_set = load_data(data) if world.rank == 0 else None
     world.gather(None)  # rank 0 downloads while the others wait
     image_set = image_set or load_data(data)
@@ -71,13 +71,16 @@ def train_in(world: World, device: torch.device, config: Config) -> dict[str, An
     )
     save_at_last(run, progress)
     best = progress.best_validation()
+    images, wall_s = run.last_step * config.train.batch_size, progress.train_wall_s + progress.epoch_wall_s
     results = measured | {
         **({"best_validation": best} if best else {}),
         "class_names": list(image_set.class_names),
         "image_size": list(run.image_size),
         "steps": run.last_step,
         "train_s": progress.train_s + progress.epoch_s,
-        "images_per_s": run.last_step * config.train.batch_size / (progress.train_s + progress.epoch_s),
+        "images_per_s": images / (progress.train_s + progress.epoch_s),
+        "wall_s": wall_s,
+        "wall_images_per_s": images / wall_s,
         "num_processes": world.size,
         "environment": environment(device),
         "config": plain(config),
