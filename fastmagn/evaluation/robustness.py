@@ -3,6 +3,7 @@
 Shape letters: B batch, N images, H W image, K classes.
 """
 
+import dataclasses
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ def evaluate_robustness(
     *,
     corruption_set: str = "c15",
     corrupted_dir: str | Path | None = None,
+    corruption_jpeg: bool = True,
     num_images: int = 0,
     subset: Literal["by class", "first"] = "by class",
     num_bins: int = 15,
@@ -62,6 +64,8 @@ def evaluate_robustness(
         labels: N integers in 0..K-1: an array, a tensor or a list.
         corruption_set: c15 (the usual benchmark's), c18 (without gaussian_noise), c19 (all).
         corrupted_dir: Folder of a -C set of these images: <corruption>.npy and labels.npy.
+        corruption_jpeg: Whether corrupted images of 64 px and more pass through JPEG of quality 85, as the published
+            Tiny-ImageNet-C and ImageNet-C are stored.
         num_images: Number of test images to measure on; 0 means all.
         subset: Which ones, if not all. `by class` draws them evenly over the classes (the same ones each time), since
             images are often sorted by class; `first` takes the first ones.
@@ -78,10 +82,11 @@ def evaluate_robustness(
     Returns:
         The measured part of results.json, fractions in 0..1: `num_images`, `clean_accuracy`, `mca` {c15, c18, c19; None
         for a set that was not measured completely}, `corruption_accuracy` {name: [5, by severity]},
-        `rms_calibration_error`, `calibration`, `reliability`, and `subset` {chosen: all, first or by class; of: N; seed
-        of by class}. Where logits are NaN or infinite (-inf may rule a class out), the cell's accuracy and every mean
-        that needs it are None; a warning names the corruption, the severity and the number of images. Other cells keep
-        their results. The dictionary is strict JSON.
+        `rms_calibration_error`, `calibration`, `reliability`, `subset` {chosen: all, first or by class; of: N; seed
+        of by class}, and `corrupted_as` {published: the sets whose script is followed; version; jpeg_quality}, None for
+        a published -C set. Where logits are NaN or infinite (-inf may rule a class out), the cell's accuracy and every
+        mean that needs it are None; a warning names the corruption, the severity and the number of images. Other cells
+        keep their results. The dictionary is strict JSON.
 
     Raises:
         InputError: An argument or the model's output is not as described here, or the -C set does not fit the images.
@@ -89,6 +94,8 @@ def evaluate_robustness(
     images_u8 = _as_images(images_u8)
     labels = _as_labels(labels, len(images_u8))
     config = _settings(corruption_set, corrupted_dir, num_images, num_bins, batch_size, total=len(labels))
+    check(isinstance(corruption_jpeg, bool), "corruption_jpeg", corruption_jpeg, "True or False")
+    config = dataclasses.replace(config, corruption_jpeg=corruption_jpeg)
     check(subset in ("by class", "first"), "subset", subset, "'by class' or 'first'")
     for field, function in (("preprocess", preprocess), ("callback", callback)):
         check(function is None or callable(function), field, function, "a function, or None")
