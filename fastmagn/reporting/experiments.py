@@ -27,6 +27,8 @@ _BOOKKEEPING = frozenset(
         "eval.corruption_jpeg",
         "eval.cache_dir",
         "eval.save_logits",
+        "eval.ood",
+        "eval.temperature_images",
     }
 )
 _MAX_CHANGES_SHOWN = 2
