@@ -192,7 +192,7 @@ def record(folder, version, quality):
 
 
 def test_runs_measured_by_other_versions_of_the_corruptions_are_kept_apart(fake_run):
-    """Version 1 says nothing in its results: its runs and those of 32 px that say version 1 are seeds of one another."""
+    """Older results do not say their version, which is 1: they and those that say 1 are seeds of one experiment."""
     first = [fake_run("a", seed=0), record(fake_run("b", seed=1), 1, None)]
     second = [record(fake_run("c", seed=0), 2, 85), record(fake_run("d", seed=1), 2, None)]
     runs, _ = read_runs([*first, *second])
