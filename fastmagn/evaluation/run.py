@@ -16,6 +16,7 @@ from fastmagn.evaluation.corruption_cache import use_cache
 from fastmagn.evaluation.measure import evaluate, predict
 from fastmagn.evaluation.metrics.predictions import concatenate
 from fastmagn.evaluation.other_images import MeasuredTwice, find_images, measure_images, summarise_images
+from fastmagn.evaluation.protocols import check_protocols, evaluate_protocols
 from fastmagn.evaluation.shown import print_images
 from fastmagn.evaluation.subset import subset_of
 from fastmagn.evaluation.trained import load_run
@@ -30,7 +31,9 @@ from fastmagn.runs.paths import LOGITS
 def evaluate_model(
     model: nn.Module, image_set: ImageSet, config: Config, run_dir: Path, *, device: torch.device, world: World
 ) -> dict[str, Any]:
-    """Measure the model of a run on its test images, as the eval section of `config` says; see `measure.evaluate`.
+    """Measure the model of a run on its test images, as the eval section of `config` says.
+
+    `measure.evaluate` and `protocols.evaluate_protocols` say what is returned.
 
     Args:
         model: The model to measure, on `device`.
@@ -40,7 +43,8 @@ def evaluate_model(
         device: Where the model is.
         world: torchrun's processes.
     """
-    return evaluate(
+    check_protocols(model, image_set, config)
+    measured = evaluate(
         model,
         image_set.test_images_u8,
         image_set.test_labels,
@@ -52,6 +56,7 @@ def evaluate_model(
         class_names=image_set.class_names,
         subset=subset_of(config.data.name, config.eval.corruption_seed),
     )
+    return measured | evaluate_protocols(model, image_set, config, device=device, world=world)
 
 
 def evaluate_run(run_dir: Path, config: Config) -> dict[str, Any]:

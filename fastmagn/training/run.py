@@ -7,11 +7,12 @@ from typing import Any
 import torch
 
 from fastmagn.augment.views import choose_engine
-from fastmagn.config.schema import Config
+from fastmagn.config.schema import Config, EvalConfig
 from fastmagn.config.text import plain
 from fastmagn.data import FolderSource, load_data, split_validation
 from fastmagn.errors import InputError
 from fastmagn.evaluation.logits import read_logits
+from fastmagn.evaluation.protocols import check_protocols
 from fastmagn.evaluation.run import evaluate_model
 from fastmagn.machine.console import console, warn
 from fastmagn.machine.environment import environment
@@ -58,6 +59,7 @@ def train_in(world: World, device: torch.device, config: Config) -> dict[str, An
     image_set = image_set or load_data(data)
     part, validation = split_validation(image_set, data.num_validation_images, config.train.seed)
     run = build_run(config, image_set, part, world, device)
+    check_protocols(run.model, image_set, config)
     progress = restore(run)
     results = finished_results(run, progress)
     if results is not None:
@@ -95,7 +97,7 @@ def finished_results(run: Run, progress: Progress) -> dict[str, Any] | None:
     try:
         results = read_results(path)
         check_results(results, path)
-        if results.get("steps") != run.last_step or results["config"]["eval"] != plain(run.config.eval):
+        if results.get("steps") != run.last_step or not _measures_the_same(results, run.config):
             return None
         if run.config.eval.save_logits and (run_dir / LOGITS).exists():
             read_logits(run_dir / LOGITS)
@@ -104,6 +106,11 @@ def finished_results(run: Run, progress: Progress) -> dict[str, Any] | None:
             warn(f"{error} The run is measured again.")
         return None
     return results
+
+
+def _measures_the_same(results: dict[str, Any], config: Config) -> bool:
+    """Whether the eval section of the results is that of `config`; results of older versions lack some fields."""
+    return plain(EvalConfig()) | results["config"]["eval"] == plain(config.eval)
 
 
 def print_start(run: Run, progress: Progress, num_images: int) -> None:
