@@ -14,6 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from fastmagn.corruptions import PERTURBATIONS
 from fastmagn.corruptions.blur import as_rows, gaussian_weights, motion_weights
 from fastmagn.corruptions.corrupting import check_images, check_keys
 from fastmagn.corruptions.digital import as_pixels
@@ -36,14 +37,6 @@ from fastmagn_kernels.corruptions.stream import Stream
 from fastmagn_kernels.random.rng import key_words
 from fastmagn_kernels.threads import over_chunks
 
-# name -> "module:function". A place is a number in the random stream.
-PERTURBATIONS = {
-    name: f"fastmagn.corruptions.sequences:{name}"
-    for name in (
-        *("gaussian_noise", "shot_noise", "motion_blur", "zoom_blur", "spatter"),
-        *("brightness", "translate", "rotate", "tilt", "scale"),
-    )
-}
 SIDE_PX = 32
 _NUM_FRAMES = 31
 _CHUNK_IMAGES = 32

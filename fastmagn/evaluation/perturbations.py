@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from fastmagn.config.schema import EvalConfig
-from fastmagn.corruptions.sequences import PERTURBATIONS, check_side, perturb
+from fastmagn.corruptions import PERTURBATIONS
+from fastmagn.corruptions.sequences import check_side, perturb
 from fastmagn.data.arrays import open_array
 from fastmagn.data.image_set import Images
 from fastmagn.errors import InputError, check, some

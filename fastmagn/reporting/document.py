@@ -207,6 +207,7 @@ def run_data(run: FinishedRun) -> dict[str, Any]:
         "corruption_accuracy": {name: list(values) for name, values in run.corruption_accuracy.items()},
         "rms_calibration_error": run.rms,
         "images_per_s": run.images_per_s,
+        **{name: entry for name, entry in run.protocols._asdict().items() if entry is not None},
         "command": command(run),
         "environment": run.environment,
         "config": run.config,

@@ -32,6 +32,7 @@ from fastmagn.reporting.provenance import (
     runs_table,
     whole_config,
 )
+from fastmagn.reporting.tables import PROTOCOLS
 from fastmagn.runs.paths import LOGITS
 
 
@@ -124,7 +125,8 @@ def _data_set(number: int, data_set: Any, drawn: Mapping[str, bytes], images_of:
         "difference": difference,
         "bound": bound,
         "summary": summary,
-        "tables": tables,
+        "tables": [table for table in tables if not table.name.endswith(PROTOCOLS)],
+        "protocols": [table for table in tables if table.name.endswith(PROTOCOLS)],
         "figures": _figures(data_set.figures, drawn),
         "differing": differing_fields(experiments),
         "runs": {"header": header, "rows": runs},
@@ -158,6 +160,7 @@ def _figures(figures: Sequence[FigureData], drawn: Mapping[str, bytes]) -> dict[
     by_kind: dict[str, list[dict[str, str]]] = {}
     for figure in figures:
         shown = {"title": figure.title, "caption": figure.caption, "address": svg_address(drawn[figure.name])}
+        shown["kind"] = figure.kind
         by_kind.setdefault(figure.kind, []).append(shown)
     return by_kind
 

@@ -13,6 +13,7 @@ from fastmagn.data.subset import BY_CLASS
 from fastmagn.errors import InputError, some
 from fastmagn.evaluation.metrics.accuracy import mean_corruption_accuracy
 from fastmagn.evaluation.subset import FIRST, Subset
+from fastmagn.reporting.protocols import NONE, Protocols, read_protocols
 from fastmagn.runs.paths import CONFIG, METRICS, RESULTS
 from fastmagn.runs.reading import check_run_folder, read_results, strict_json
 
@@ -35,6 +36,7 @@ class FinishedRun:
         epochs: The rows of metrics.jsonl; empty if there are none.
         images_per_s: The training speed; None if it was not measured, as in an evaluation.
         subset: Which test images were measured, if not all; older results have the first ones.
+        protocols: What was measured beside accuracy and calibration.
     """
 
     path: Path
@@ -52,6 +54,7 @@ class FinishedRun:
     environment: dict[str, Any]
     images_per_s: float | None
     subset: Subset = FIRST
+    protocols: Protocols = NONE
 
     @property
     def folder(self) -> Path:
@@ -121,6 +124,7 @@ def read_run(path: Path) -> tuple[FinishedRun, list[str]]:
         environment=_get(results, "environment", dict, file),
         images_per_s=float(speed) if isinstance(speed, int | float) else None,
         subset=_subset(results, file),
+        protocols=read_protocols(results, file),
     )
     return run, faults
 

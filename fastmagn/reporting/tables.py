@@ -20,6 +20,7 @@ from fastmagn.reporting.paper import WEIGHTS, paper_counterpart
 from fastmagn.reporting.runs import FinishedRun
 
 ACCURACY_DECIMALS, CALIBRATION_DECIMALS = 2, 1  # decimals of the paper's numbers, in per cent
+PROTOCOLS = "_protocols"  # ends the name of the table of `protocol_tables`
 _BEST = "The best of each row is bold."
 
 
@@ -87,7 +88,8 @@ def make_tables(experiments: Sequence[Experiment]) -> list[Table]:
     for group in by_network(experiments):
         tables += corruption_tables(group)
     compared = without_sensitivity(experiments)
-    return [*tables, network_table(compared), calibration_table(compared), *sensitivity_tables(experiments)]
+    tables += [network_table(compared), calibration_table(compared)]
+    return [*tables, *protocol_tables(experiments), *sensitivity_tables(experiments)]
 
 
 def by_network(experiments: Iterable[Experiment]) -> list[list[Experiment]]:
@@ -217,6 +219,44 @@ def calibration_table(experiments: Sequence[Experiment]) -> Table:
         rows=tuple(rows),
         shows_paper=True,
     )
+
+
+def protocol_tables(experiments: Sequence[Experiment]) -> list[Table]:
+    """A row per experiment: flip probability, mean error of the Fourier heat map, adapted batch normalisation."""
+    title, names = common_set(experiments)
+    adapted = f"adapted BN, mCA {title}"
+    measures: dict[str, tuple[Callable[[FinishedRun], float | None], bool]] = {
+        "flip probability": (lambda run: run.protocols.flip_probability, True),
+        "Fourier error": (lambda run: run.protocols.fourier_error, True),
+        "adapted BN, clean": (lambda run: run.protocols.adapted_clean, False),
+        adapted: (lambda run: run.protocols.adapted_mca(names) if names else None, False),
+    }
+    columns = {
+        label: [cell for group in by_network(experiments) for cell in _best_row((), group, measure, "", lower).cells]
+        for label, (measure, lower) in measures.items()
+    }
+    columns = {label: cells for label, cells in columns.items() if any(cells)}
+    if not columns:
+        return []
+    labels = [
+        (item.label, network_title(item.network), str(len(item.runs)))
+        for group in by_network(experiments)
+        for item in group
+    ]
+    return [
+        Table(
+            name=file_name(experiments[0].data) + PROTOCOLS,
+            title=f"Other protocols, {data_title(experiments[0].data)}",
+            caption="Per cent. Flip probability: the mean over CIFAR-10-P's sequences, lower is better. Fourier error: "
+            "the mean over all frequencies of the heat map, lower is better. Adapted BN: batch normalisation by each "
+            "test batch's own statistics, not comparable with the other tables. The best of each network is bold.",
+            row_headers=("Method", "Network", "Runs"),
+            columns=tuple(Column(label) for label in columns),
+            rows=tuple(
+                Row(label, cells) for label, cells in zip(labels, zip(*columns.values(), strict=True), strict=True)
+            ),
+        )
+    ]
 
 
 def sensitivity_tables(experiments: Sequence[Experiment]) -> list[Table]:

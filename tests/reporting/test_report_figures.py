@@ -9,9 +9,10 @@ from PIL import Image
 
 from fastmagn.methods.table import METHODS
 from fastmagn.models import MODELS
+from fastmagn.reporting.drawing import METHOD_STYLES, style
 from fastmagn.reporting.experiments import group_experiments
 from fastmagn.reporting.figure_data import make_figures
-from fastmagn.reporting.figures import DRAWINGS, METHOD_STYLES, draw, style, to_files
+from fastmagn.reporting.figures import DRAWINGS, draw, to_files
 from fastmagn.reporting.names import NETWORK_TITLES
 from fastmagn.reporting.runs import read_runs
 from tests.helpers.report_folders import C19, SLOPE, rewrite
