@@ -368,7 +368,7 @@ class EvalConfig:
         check(self.num_bins >= 1, "eval.num_bins", self.num_bins, "1 or more")
         check(self.rse_draws >= 1, "eval.rse_draws", self.rse_draws, "1 or more")
         is_used = self.perturbed_dir is None or self.perturbations
-        check(is_used, "eval.perturbed_dir", self.perturbed_dir, "none without eval.perturbations")
+        check(is_used, "eval.perturbed_dir", str(self.perturbed_dir), "none without eval.perturbations")
         check(self.fourier_images >= 1, "eval.fourier_images", self.fourier_images, "1 or more")
         norm_ok = 0 < self.fourier_norm < float("inf")
         check(norm_ok, "eval.fourier_norm", self.fourier_norm, "a number above 0")

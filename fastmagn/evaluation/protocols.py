@@ -9,7 +9,7 @@ from torch import nn
 
 from fastmagn.config.schema import Config
 from fastmagn.data import ImageSet
-from fastmagn.errors import InputError
+from fastmagn.errors import InputError, check
 from fastmagn.evaluation.corruption_cache import use_cache
 from fastmagn.evaluation.fourier import evaluate_fourier
 from fastmagn.evaluation.measure import evaluate
@@ -19,12 +19,12 @@ from fastmagn.machine.processes import World
 from fastmagn.models.batchnorm import batch_statistics, has_batch_norm
 
 
-def check_protocols(model: nn.Module, image_set: ImageSet, config: Config) -> None:
+def check_protocols(model: nn.Module, image_set: ImageSet, config: Config, world: World) -> None:
     """Check that what `eval` asks for can be measured: before the work, not after it.
 
     Raises:
         InputError: `perturbations` of images of another size, or a -P set that does not fit; `batch_norm adapt` of a
-            network without batch normalisation.
+            network without batch normalisation, or of fewer than two images for each process.
     """
     section = config.eval
     if section.perturbations:
@@ -34,6 +34,14 @@ def check_protocols(model: nn.Module, image_set: ImageSet, config: Config) -> No
             f"eval.batch_norm: got adapt; expected trained, as {config.model.name} has no batch normalisation whose "
             "statistics could be those of a test batch."
         )
+    num_images, least = section.num_images or len(image_set.test_labels), 2 * world.size
+    is_enough = section.batch_norm == "trained" or num_images >= least
+    check(
+        is_enough,
+        "eval.num_images",
+        num_images,
+        f"{least} or more, for batches of two images with eval.batch_norm adapt",
+    )
 
 
 def evaluate_protocols(

@@ -43,7 +43,7 @@ def evaluate_model(
         device: Where the model is.
         world: torchrun's processes.
     """
-    check_protocols(model, image_set, config)
+    check_protocols(model, image_set, config, world)
     measured = evaluate(
         model,
         image_set.test_images_u8,

@@ -59,7 +59,7 @@ def train_in(world: World, device: torch.device, config: Config) -> dict[str, An
     image_set = image_set or load_data(data)
     part, validation = split_validation(image_set, data.num_validation_images, config.train.seed)
     run = build_run(config, image_set, part, world, device)
-    check_protocols(run.model, image_set, config)
+    check_protocols(run.model, image_set, config, world)
     progress = restore(run)
     results = finished_results(run, progress)
     if results is not None:

@@ -29,7 +29,7 @@ from fastmagn.reporting.mistakes import confusions, log_doubt, mistakes, worst
 from fastmagn.reporting.runs import read_run
 from fastmagn.training.build import build_run
 from fastmagn.training.step import make_pieces
-from tests.helpers.report_folders import C19, SLOPE, rewrite, write_logits
+from tests.helpers.report_folders import C19, SLOPE, rewrite, with_protocols, write_logits
 
 SECTIONS = ("summary", "corruptions", "severity", "reliability", "training", "views", "errors")
 SECTIONS += ("configuration", "environment", "again")
@@ -117,6 +117,18 @@ def test_sections_and_contents(fake_run, page_of):
     header = " ".join(tree.all("header")[0].text.split())
     assert "CIFAR-10: Standard, MAGN on ResNet-18; 2 runs." in header
     assert "Digits: Standard on ResNet-18; 1 run." in header
+
+
+def test_other_protocols_have_a_section_where_they_were_measured(fake_run, page_of):
+    tree, page = page_of([with_protocols(fake_run("a")), fake_run("b", method="magn"), fake_run("c", data="digits")])
+    ids = [heading.attributes["id"] for heading in tree.all("h3")]
+    assert [name for name in ids if name.endswith("protocols")] == ["set0-protocols"]
+    assert ids.index("set0-protocols") == ids.index("set0-training") - 1
+    assert [link.attributes["href"] for link in tree.all("a")] == [f"#{name}" for name in ids]
+    drawings = [image.attributes for image in tree.all("img") if "drawing" in image.attributes["class"]]
+    kept = [image["alt"].split(",")[0] for image in drawings if "shades" in image["class"].split()]
+    assert kept == ["Fourier heat map"], "its colours are not turned on a dark page"
+    assert "adapted BN, mCA c18" in page
 
 
 def test_heat_maps_are_the_runs_numbers(fake_run, page_of):
