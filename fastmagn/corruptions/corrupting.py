@@ -70,12 +70,12 @@ def check_keys(seed: int, indices: np.ndarray | None, num_images: int) -> tuple[
     return seed, keys.astype(np.int64)
 
 
-def check_images(images_u8: np.ndarray) -> None:
+def check_images(images_u8: np.ndarray, field: str = "images_u8") -> None:
     """Raise InputError unless these are images that can be corrupted: an array uint8 [N, H, W, 3]."""
     wanted = f"a NumPy array uint8 [N, H, W, 3], H and W at least {MIN_SIDE_PX}"
     if not isinstance(images_u8, np.ndarray):
         kind = f"{type(images_u8).__module__.partition('.')[0]}.{type(images_u8).__name__}".removeprefix("builtins.")
-        raise InputError(f"images_u8: got a {kind}; expected {wanted}. np.asarray(images) makes one of many kinds.")
+        raise InputError(f"{field}: got a {kind}; expected {wanted}. np.asarray(images) makes one of many kinds.")
     shape = images_u8.shape
     hint = ""
     if images_u8.ndim == 3 and shape[2] == 3:
@@ -86,7 +86,7 @@ def check_images(images_u8: np.ndarray) -> None:
         hint = " For floats in [0, 1], (255 * images).round().astype(np.uint8) makes them."
     is_images = images_u8.ndim == 4 and shape[3] == 3 and min(shape[1:3]) >= MIN_SIDE_PX
     if not is_images or images_u8.dtype != np.uint8:
-        raise InputError(f"images_u8: got {form(images_u8)}; expected {wanted}.{hint}")
+        raise InputError(f"{field}: got {form(images_u8)}; expected {wanted}.{hint}")
 
 
 def one_integer_each(field: str, values: Any, num_images: int) -> np.ndarray:

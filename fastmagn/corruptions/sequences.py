@@ -113,12 +113,12 @@ def shot_noise(images_u8: np.ndarray, seed: int, indices: np.ndarray) -> np.ndar
 
 def motion_blur(images_u8: np.ndarray, seed: int, indices: np.ndarray) -> np.ndarray:
     """ImageMagick's motion blur, turning by 9 degrees from frame to frame, from -180 to 0."""
-    weights = motion_weights(*MOTION_RADIUS_SIGMA_PX, large=False)
+    weights = motion_weights(*MOTION_RADIUS_SIGMA_PX)
 
     def blurred(frame: int) -> np.ndarray:
         out = np.empty_like(images_u8)
         angle_deg = float(MOTION_STEP_DEG * (frame + 1 - MOTION_FRAMES))
-        motion_frame_batch(as_rows(out), as_rows(images_u8), weights, np.float32(0.5), angle_deg)
+        motion_frame_batch(as_rows(out), as_rows(images_u8), weights, angle_deg)
         return out
 
     return _frames(images_u8, MOTION_FRAMES, blurred)

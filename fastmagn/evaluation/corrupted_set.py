@@ -41,7 +41,7 @@ from fastmagn.errors import InputError, check
 from fastmagn.evaluation.corrupt_config import CorruptConfig
 from fastmagn.evaluation.subset import Subset, subset_of
 from fastmagn.machine.console import progress_bar
-from fastmagn.machine.environment import environment
+from fastmagn.machine.environment import environment, found
 from fastmagn.machine.files import make_folder, replace_folder, write_json
 from fastmagn.machine.leftovers import remove_leftovers
 from fastmagn.machine.waiting_lock import waiting_lock
@@ -297,7 +297,7 @@ def _manifest(config: CorruptConfig, source: SourceImages, files: dict[str, dict
         "subset": dict(source.subset),
         "source": source_digests(source.images_u8, source.labels),
         # JPEG's pixels depend on the library that Pillow was built with.
-        "environment": environment(torch.device("cpu")) | {"libjpeg_turbo": features.version("libjpeg_turbo")},
+        "environment": environment(torch.device("cpu")) | {"libjpeg_turbo": found(features.version, "libjpeg_turbo")},
         "files": files,
     }
 

@@ -26,6 +26,8 @@ _BOOKKEEPING = frozenset(
         "eval.batch_size",
         "eval.cache_dir",
         "eval.save_logits",
+        "eval.ood",
+        "eval.temperature_images",
     }
     # What is measured beside the numbers that are compared.
     | {f"eval.{name}" for name in ("perturbations", "perturbed_dir", "fourier", "fourier_images", "fourier_norm")}

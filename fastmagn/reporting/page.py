@@ -32,7 +32,6 @@ from fastmagn.reporting.provenance import (
     runs_table,
     whole_config,
 )
-from fastmagn.reporting.tables import PROTOCOLS
 from fastmagn.runs.paths import LOGITS
 
 
@@ -125,8 +124,8 @@ def _data_set(number: int, data_set: Any, drawn: Mapping[str, bytes], images_of:
         "difference": difference,
         "bound": bound,
         "summary": summary,
-        "tables": [table for table in tables if not table.name.endswith(PROTOCOLS)],
-        "protocols": [table for table in tables if table.name.endswith(PROTOCOLS)],
+        "tables": [table for table in tables if not table.section],
+        "more_tables": [table for table in tables if table.section],
         "figures": _figures(data_set.figures, drawn),
         "differing": differing_fields(experiments),
         "runs": {"header": header, "rows": runs},

@@ -37,6 +37,10 @@ class Protocols(NamedTuple):
     def adapted_clean(self) -> float | None:
         return self.adapted_batch_norm and self.adapted_batch_norm["clean_accuracy"]
 
+    @property
+    def adapted_batch(self) -> str:
+        return "–" if self.adapted_batch_norm is None else str(self.adapted_batch_norm["batch_size"])
+
     def adapted_mca(self, names: Iterable[str]) -> float | None:
         """The mean accuracy over the corruptions `names` with adapted batch normalisation; None without all of them."""
         if self.adapted_batch_norm is None:
@@ -100,6 +104,9 @@ def _is_fourier(entry: dict[str, Any]) -> bool:
 
 def _is_adapted(entry: dict[str, Any]) -> bool:
     table = entry["corruption_accuracy"]
+    batch_size = entry["batch_size"]
+    if type(batch_size) is not int or batch_size < 1:
+        return False
     return _is_fraction(entry["clean_accuracy"]) and all(
         isinstance(name, str) and len(values) == 5 and all(map(_is_fraction, values)) for name, values in table.items()
     )

@@ -4,7 +4,7 @@ import math
 import os
 import shlex
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ from fastmagn.evaluation.metrics.accuracy import mean_corruption_accuracy
 from fastmagn.evaluation.subset import FIRST, Subset
 from fastmagn.reporting.protocols import NONE, Protocols, read_protocols
 from fastmagn.runs.paths import CONFIG, METRICS, RESULTS
-from fastmagn.runs.reading import check_run_folder, read_results, strict_json
+from fastmagn.runs.reading import check_other_measures, check_run_folder, read_results, strict_json
 
 _MCA_TOLERANCE = 1e-6
+# What older results lack, by its key in them.
+MEASURES = ("rms_calibration_error", "calibration", "temperature_scaling", "selective_prediction", "ood", "mce_alexnet")
 _MAX_NAME = 100  # characters of a method's, network's or data set's name
 
 
@@ -36,6 +38,7 @@ class FinishedRun:
         epochs: The rows of metrics.jsonl; empty if there are none.
         images_per_s: The training speed; None if it was not measured, as in an evaluation.
         subset: Which test images were measured, if not all; older results have the first ones.
+        measures: The results' other measures, as far as they have them, checked; see `MEASURES`.
         protocols: What was measured beside accuracy and calibration.
     """
 
@@ -54,6 +57,7 @@ class FinishedRun:
     environment: dict[str, Any]
     images_per_s: float | None
     subset: Subset = FIRST
+    measures: dict[str, Any] = field(default_factory=dict)
     protocols: Protocols = NONE
 
     @property
@@ -124,6 +128,7 @@ def read_run(path: Path) -> tuple[FinishedRun, list[str]]:
         environment=_get(results, "environment", dict, file),
         images_per_s=float(speed) if isinstance(speed, int | float) else None,
         subset=_subset(results, file),
+        measures=_measures(results, file),
         protocols=read_protocols(results, file),
     )
     return run, faults
@@ -220,6 +225,11 @@ def _subset(results: dict[str, Any], file: Path) -> Subset:
     if seed < 0:
         raise InputError(f"{file}: subset.seed: got {seed}; expected 0 or more.")
     return Subset(BY_CLASS, seed)
+
+
+def _measures(results: dict[str, Any], file: Path) -> dict[str, Any]:
+    check_other_measures(results, file)
+    return {name: results[name] for name in MEASURES if name in results}
 
 
 def _rms(results: dict[str, Any], file: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from fastmagn.reporting.formats import (
 from fastmagn.reporting.paper import paper_value
 from fastmagn.reporting.runs import read_runs
 from fastmagn.reporting.tables import Cell, Column, Row, Table, make_tables
-from tests.helpers.report_folders import C19, with_protocols
+from tests.helpers.report_folders import C19
 
 PAPER_WEIGHTS = {"loss.consistency_weight": 3.0, "loss.jsd_weight": 12.0, "augment.sigma_max": 0.2}
 ATTACK = {"attack.epsilon": 8 / 255, "attack.steps": 7, "attack.step_scale": 2.5}
@@ -191,26 +191,6 @@ def test_networks_and_calibration(fake_run):
     assert corrupt.difference == pytest.approx(0.012 - 0.011)
     assert "| ResNet-18 | CIFAR-10 | 5.00 | 4.7 | +0.3 | **2.10** | 2.2 | −0.1 |" in to_markdown(calibration)
     assert "4 bins of equal width, corruptions pooled" in calibration.caption
-
-
-def test_other_protocols(fake_run):
-    runs = [
-        with_protocols(fake_run("a"), flip=0.1, error=0.4, adapted=0.6),
-        with_protocols(fake_run("b", seed=1), flip=0.3, error=0.2, adapted=0.8),
-        with_protocols(fake_run("c", method="magn"), flip=0.1, error=0.1, adapted=0.65),
-        fake_run("d", method="augmix"),
-    ]
-    table = tables_of(runs)["cifar10_protocols"]
-    labels = ["flip probability", "Fourier error", "adapted BN, clean", "adapted BN, mCA c18"]
-    assert [column.label for column in table.columns] == labels
-    half = (0.5 * 8 + 7 / 15 + 0.5 * 1) / 10  # of the frames of each sequence
-    flip = cell(table, ("Standard", "ResNet-18", "2"), "flip probability")
-    assert (flip.mean, flip.num_runs, flip.is_best) == (pytest.approx(0.2 * half), 2, False)
-    assert cell(table, ("MAGN", "ResNet-18", "1"), "flip probability").is_best
-    assert cell(table, ("MAGN", "ResNet-18", "1"), "Fourier error").mean == pytest.approx(0.1 * 1026 / 1024)
-    assert cell(table, ("Standard", "ResNet-18", "2"), "adapted BN, mCA c18").mean == pytest.approx(0.7)
-    assert cell(table, ("AugMix", "ResNet-18", "1"), "adapted BN, clean") is None
-    assert not [name for name in tables_of(runs[3:]) if name.endswith("protocols")]
 
 
 def test_sensitivity(fake_run):

@@ -105,10 +105,10 @@ def taps_batch(out, images, taps):
 
 
 @jit(nogil=True)
-def motion_frame_batch(out, images, weights, rounding, angle_deg):
+def motion_frame_batch(out, images, weights, angle_deg):
     """Blur `images`, uint8 [N, H, W * 3], in one direction; the arguments are those of `motion_filter`."""
     for i in range(images.shape[0]):
-        motion_filter(out[i], images[i], weights, rounding, angle_deg, _CHANNELS)
+        motion_filter(out[i], images[i], weights, angle_deg, _CHANNELS)
 
 
 @jit
