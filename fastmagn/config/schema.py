@@ -318,6 +318,8 @@ class EvalConfig:
             during the evaluation.
         corruption_seed: Seed of the corruptions that are made during the evaluation, and of the images that are drawn
             from a folder, 0..2^64 - 1.
+        corruption_jpeg: Pass corrupted images of 64 px and more through JPEG of quality 85, as the published
+            Tiny-ImageNet-C and ImageNet-C are stored. Smaller ones, as CIFAR-10-C's, never are.
         cache_dir: Folder to store these corrupted images in, for later evaluations of the same images (2.9 GB for
             10,000 CIFAR images). If none, each evaluation makes them anew.
         batch_size: Images per forward pass, 1 or more.
@@ -351,6 +353,7 @@ class EvalConfig:
     num_images: int = 0
     corrupted_dir: Path | None = None
     corruption_seed: int = 0
+    corruption_jpeg: bool = True
     cache_dir: Path | None = None
     batch_size: int = 1000
     test_time_flip: bool = False

@@ -106,6 +106,24 @@ def parameters(table: BySize, images_u8: np.ndarray, severity: int) -> Any:
     return getattr(table, size_class(images_u8.shape).name)[severity - 1]
 
 
+def corrupted_as(shape: tuple[int, ...], jpeg: bool) -> dict[str, Any]:
+    """What results and manifests record of how images of a shape, [N, H, W, 3], are corrupted.
+
+    Args:
+        shape: The images' shape.
+        jpeg: Whether they then pass through the published set's JPEG.
+
+    Returns:
+        `published` and `version` of their `SizeClass`, and its `jpeg_quality`; None if there is no JPEG.
+    """
+    size = size_class(shape)
+    return {
+        "published": size.published,
+        "version": size.version,
+        "jpeg_quality": size.jpeg_quality if jpeg else None,
+    }
+
+
 def random_view(name: str, severity: int) -> int:
     """The view of rng.STREAM_CORRUPTION that this corruption draws from at this severity."""
     return 8 * tuple(CORRUPTIONS).index(name) + severity

@@ -113,10 +113,12 @@ def evaluate(
         temperature: What the logits are divided by for `temperature_scaling`, above 0; None measures no such thing.
 
     Returns:
-        The measured part of results.json, see `metrics.summary.summarise`, and `subset`. With a -C set of image files
-        of 1000 classes (ImageNet-C) also `mce_alexnet`, None if one of its 15 corruptions is not measured. With a
-        temperature also `temperature_scaling`: what `metrics.summary.confidence_measures` returns for the divided
-        logits. An image file that cannot be decoded is left out of its corruption, at all severities, with a warning.
+        The measured part of results.json, see `metrics.summary.summarise`, `subset`, and `corrupted_as`: the published
+        sets whose script is followed, the version and the quality of the JPEG; None for a published -C set. With a -C
+        set of image files of 1000 classes (ImageNet-C) also `mce_alexnet`, None if one of its 15 corruptions is not
+        measured. With a temperature also `temperature_scaling`: what `metrics.summary.confidence_measures` returns for
+        the divided logits. An image file that cannot be decoded is left out of its corruption, at all severities, with
+        a warning.
         An accuracy is None if some of its logits are NaN or infinite, and so is every mean that needs it; a warning
         counts these images.
 
@@ -141,7 +143,8 @@ def evaluate(
     _warn_of_unreadable(measured)
     clean, corrupted = _join(measured)
     _warn_of_not_finite(clean, corrupted)
-    results = summarise(clean, corrupted, config) | {"subset": subset.record(len(labels), total)}
+    results = summarise(clean, corrupted, config)
+    results |= {"subset": subset.record(len(labels), total), "corrupted_as": corruptions.made_as}
     if corruptions.are_image_files and len(class_names) == IMAGENET_CLASSES:
         results["mce_alexnet"] = alexnet_normalised_error(results["corruption_accuracy"])
     if temperature is not None:

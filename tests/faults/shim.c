@@ -55,8 +55,8 @@ static int happens(const char *kind, const char *path, const char *before) {
     if (!armed || !strstr(path, scope)) return COUNT;
     pthread_mutex_lock(&mutex);
     int number = ++count;
+    write_log(number, kind, path, before);  // in the order of the numbers: several threads write files
     pthread_mutex_unlock(&mutex);
-    write_log(number, kind, path, before);
     if (number != target && !(sticky && target > 0 && number > target)) return COUNT;
     if (mode == KILL_BEFORE) die();
     if (mode == SIGNAL) kill(getpid(), error_number);

@@ -209,6 +209,28 @@ def test_bookkeeping_makes_no_experiment_and_everything_else_does(fake_run):
     assert len(experiments[0].runs) == 3
 
 
+def record(folder, version, quality):
+    results = json.loads((folder / "results.json").read_text())
+    results["corrupted_as"] = {"published": "some", "version": version, "jpeg_quality": quality}
+    (folder / "results.json").write_text(json.dumps(results))
+    return folder
+
+
+def test_runs_measured_by_other_versions_of_the_corruptions_are_kept_apart(fake_run):
+    """Older results do not say their version, which is 1: they and those that say 1 are seeds of one experiment."""
+    first = [fake_run("a", seed=0), record(fake_run("b", seed=1), 1, None)]
+    second = [record(fake_run("c", seed=0), 2, 85), record(fake_run("d", seed=1), 2, None)]
+    runs, _ = read_runs([*first, *second])
+    experiments, warnings = group_experiments(runs)
+    assert not warnings
+    found = {experiment.label: [run.path.name for run in experiment.runs] for experiment in experiments}
+    assert found == {
+        "Standard": ["a", "b"],
+        "Standard (corruptions of version 2, JPEG 85)": ["c"],
+        "Standard (corruptions of version 2, no JPEG)": ["d"],
+    }
+
+
 def test_the_order_of_the_arguments_does_not_matter(fake_run):
     paths = [fake_run(f"{m}{s}", method=m, seed=s) for m in ("zebra", "magn", "standard", "ape") for s in (1, 0)]
     runs, _ = read_runs(paths)

@@ -46,7 +46,12 @@ def _compiled(name: str, compile_kernel: Callable[[], Any]) -> Any:
 
 
 class FromPtx:
-    """Runs kernels from their PTX. A fault fails the test. `order` and `blocks` are those of `Kernel.launch`."""
+    """Runs kernels from their PTX. A fault fails the test. Options are those of `Kernel.launch`.
+
+    `kernels` are those that were run, by name; `report` is that of the last run.
+    """
+
+    report: Report
 
     def __init__(self, builder: Builder) -> None:
         self.builder = builder
@@ -61,13 +66,12 @@ class FromPtx:
         shared_bytes: int,
         arguments: Sequence[Any],
         **options: Any,
-    ) -> Report:
-        """Run a kernel, and return the report."""
+    ) -> None:
+        """Run a kernel."""
         if name not in self.kernels:
             self.kernels[name] = numba_kernel(self.builder, *source, name=name)
-        report = self.kernels[name].launch(grid, block, arguments, shared_bytes=shared_bytes, **options)
-        assert not report.faults, "\n".join(map(str, report.faults))
-        return report
+        self.report = self.kernels[name].launch(grid, block, arguments, shared_bytes=shared_bytes, **options)
+        assert not self.report.faults, "\n".join(map(str, self.report.faults))
 
 
 def plan(images: np.ndarray, params: ViewParams, in_shared: bool | None = None) -> Launch:
