@@ -282,10 +282,11 @@ def draw_fourier(data: FigureData) -> Figure:
             interpolation="nearest",
         )
         axes.set_title(f"{wrapped(series['label'])}\nmean error {100 * series['mean_error']:.1f} %")
+        axes.set_xlabel("Horizontal (cycles per image)")
+        axes.set_ylabel("Vertical (cycles per image)")
+        axes.label_outer()
     bar = figure.colorbar(image, ax=panels, shrink=0.85)
     bar.set_label("Error (%)")
-    figure.supxlabel("Horizontal frequency (cycles per image)", fontsize=11)
-    figure.supylabel("Vertical frequency (cycles per image)", fontsize=11)
     return figure
 
 
