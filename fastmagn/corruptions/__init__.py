@@ -33,6 +33,21 @@ CORRUPTIONS: dict[str, str] = {
     "gaussian_blur": "fastmagn.corruptions.blur:gaussian_blur",
     "spatter": "fastmagn.corruptions.weather:spatter",
     "saturate": "fastmagn.corruptions.digital:saturate",
+    "blue_noise_sample": "fastmagn.corruptions.cbar_noise:blue_noise_sample",
+    "brownish_noise": "fastmagn.corruptions.cbar_noise:brownish_noise",
+    "checkerboard_cutout": "fastmagn.corruptions.cbar_cover:checkerboard_cutout",
+    "inverse_sparkles": "fastmagn.corruptions.cbar_cover:inverse_sparkles",
+    "sparkles": "fastmagn.corruptions.cbar_cover:sparkles",
+    "pinch_and_twirl": "fastmagn.corruptions.cbar_warp:pinch_and_twirl",
+    "ripple": "fastmagn.corruptions.cbar_warp:ripple",
+    "circular_motion_blur": "fastmagn.corruptions.cbar_warp:circular_motion_blur",
+    "lines": "fastmagn.corruptions.cbar_cover:lines",
+    "transverse_chromatic_abberation": "fastmagn.corruptions.cbar_warp:transverse_chromatic_abberation",
+    "caustic_refraction": "fastmagn.corruptions.cbar_warp:caustic_refraction",
+    "cocentric_sine_waves": "fastmagn.corruptions.cbar_noise:cocentric_sine_waves",
+    "perlin_noise": "fastmagn.corruptions.cbar_noise:perlin_noise",
+    "plasma_noise": "fastmagn.corruptions.cbar_noise:plasma_noise",
+    "single_frequency_greyscale": "fastmagn.corruptions.cbar_noise:single_frequency_greyscale",
 }
 
 # The published sets. A corruption that is appended belongs to none of them, or their numbers would change meaning.
