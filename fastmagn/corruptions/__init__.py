@@ -1,9 +1,13 @@
-"""The 19 common corruptions at five severities, as in the published sets, seeded and in any order.
+"""The 19 common corruptions and C-bar's 15, at five severities as in the published sets, seeded and in any order.
 
-Source: D. Hendrycks and T. Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and
+Source of the 19: D. Hendrycks and T. Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and
 Perturbations", ICLR 2019. For small images the severities' parameters are those of the script that made CIFAR-10-C; for
 large images (`is_large`) they are ImageNet-C's, as in the PyPI package imagecorruptions-imaug 1.1.5. They stand at the
 top of each module.
+
+Source of C-bar's: E. Mintun, A. Kirillov and S. Xie, "On Interaction Between Augmentations and Corruptions in Natural
+Corruption Robustness", NeurIPS 2021. The parameters are those of the files cifar10_c_bar.csv and imagenet_c_bar.csv
+that the authors published with their code; the names are spelt as there, since stored sets have folders of these names.
 """
 
 from typing import Any, NamedTuple
@@ -50,7 +54,8 @@ CORRUPTIONS: dict[str, str] = {
     "single_frequency_greyscale": "fastmagn.corruptions.cbar_noise:single_frequency_greyscale",
 }
 
-# The published sets. A corruption that is appended belongs to none of them, or their numbers would change meaning.
+# The published sets that are the same at every size; sets.py has C-bar. A corruption that is appended belongs to none
+# of them, or their numbers would change meaning.
 CORRUPTION_SETS: dict[str, tuple[str, ...]] = {
     "c15": tuple(CORRUPTIONS)[:15],
     "c18": tuple(CORRUPTIONS)[1:19],
@@ -66,8 +71,8 @@ LARGE_SIDE_PX = 64
 class BySize(NamedTuple):
     """A corruption's parameters at severities 1 to 5, for each of the two kinds of image."""
 
-    small: tuple[Any, ...]  # as in the 32x32 sets (CIFAR-10-C)
-    large: tuple[Any, ...]  # as in ImageNet-C
+    small: tuple[Any, ...]  # as in the 32x32 sets (CIFAR-10-C, CIFAR-10-C-bar)
+    large: tuple[Any, ...]  # as in ImageNet-C and ImageNet-C-bar
 
 
 def is_large(images_u8: np.ndarray) -> bool:

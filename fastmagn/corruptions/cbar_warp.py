@@ -89,7 +89,7 @@ def caustic_refraction(images_u8: np.ndarray, severity: int, seed: int, indices:
 
 @lru_cache(maxsize=16)
 def twirl(cell_px: int, pinch: float, angle: float) -> Warp:
-    """The warp of one cell: within its circle, a pixel comes from nearer to the edge, and from a turn about the middle."""
+    """The warp of one cell: within its circle, a pixel comes from nearer to the edge, and from a turn away."""
     radius = cell_px / 2
     y, x = np.mgrid[:cell_px, :cell_px] - radius
     distance = np.hypot(y, x) / radius
@@ -107,7 +107,7 @@ def twirl(cell_px: int, pinch: float, angle: float) -> Warp:
 
 @lru_cache(maxsize=16)
 def cubic_zoom(side_px: int, scales: tuple[float, float, float]) -> CubicZoom:
-    """The middle of a side, enlarged as SciPy's `zoom` of order 3 does without its prefilter, which softens a little."""
+    """The middle of a side, enlarged as SciPy's `zoom` of order 3 does without its prefilter."""
     taps, weights = [], []
     for scale in scales:
         zoomed = round(side_px * scale)

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastmagn.config.corruption_sets import set_parts
 from fastmagn.config.schema import EvalConfig
-from fastmagn.corruptions import CORRUPTION_SETS
 from fastmagn.corruptions.corrupting import check_images, one_integer_each
 from fastmagn.errors import InputError, check, is_integer, some
 from fastmagn.evaluation.anyones_model import LogitsOf, place, probe
@@ -60,7 +60,10 @@ def evaluate_robustness(
             are measured in float32.
         images_u8: Test images, uint8 [N, H, W, 3], RGB, H and W at least 8 px: an array, a tensor, or a list of images.
         labels: N integers in 0..K-1: an array, a tensor or a list.
-        corruption_set: c15 (the usual benchmark's), c18 (without gaussian_noise), c19 (all).
+        corruption_set: c15 (the usual benchmark's), c18 (without gaussian_noise), c19 (all of CIFAR-10-C or
+            ImageNet-C), cbar (C-bar's ten: CIFAR-10-C-bar's for images below 64 px, else ImageNet-C-bar's); or several
+            joined by +, such as c15+cbar. Of a -C set, those that it holds and those that are in none of these sets;
+            all that it holds, if it holds none of them.
         corrupted_dir: Folder of a -C set of these images: <corruption>.npy and labels.npy.
         num_images: Number of test images to measure on; 0 means all.
         subset: Which ones, if not all. `by class` draws them evenly over the classes (the same ones each time), since
@@ -76,8 +79,9 @@ def evaluate_robustness(
             for clean), accuracy, and how many of how many cells are measured: a NamedTuple of these five.
 
     Returns:
-        The measured part of results.json, fractions in 0..1: `num_images`, `clean_accuracy`, `mca` {c15, c18, c19; None
-        for a set that was not measured completely}, `corruption_accuracy` {name: [5, by severity]},
+        The measured part of results.json, fractions in 0..1: `num_images`, `clean_accuracy`, `mca` {c15, c18, c19: None
+        for a set that was not measured completely; cbar: if it was; measured: over all, if complete sets do not cover
+        it}, `corruption_accuracy` {name: [5, by severity]} (`severities` names those of corruptions that have fewer),
         `rms_calibration_error`, `calibration`, `reliability`, and `subset` {chosen: all, first or by class; of: N; seed
         of by class}. Where logits are NaN or infinite (-inf may rule a class out), the cell's accuracy and every mean
         that needs it are None; a warning names the corruption, the severity and the number of images. Other cells keep
@@ -117,8 +121,7 @@ def _settings(
     total: int,
 ) -> EvalConfig:
     """The arguments as the eval section of a configuration, checked; `total` is the number of images."""
-    known = isinstance(corruption_set, str) and corruption_set in CORRUPTION_SETS
-    check(known, "corruption_set", corruption_set, f"one of {', '.join(CORRUPTION_SETS)}")
+    set_parts("corruption_set", corruption_set)
     is_path = corrupted_dir is None or isinstance(corrupted_dir, str | os.PathLike)
     check(is_path, "corrupted_dir", corrupted_dir, "a path, or None")
     for field, value in (("num_images", num_images), ("num_bins", num_bins), ("batch_size", batch_size)):

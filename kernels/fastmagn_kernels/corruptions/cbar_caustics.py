@@ -59,7 +59,7 @@ def refraction(slope_y, slope_x):
 def caustics_batch(out, images, lens_share, lighting, weights, stream, indices):
     """Refract `images`, uint8 [N, H, W, 3], by waves, and light them; `out` is like `images`.
 
-    `lens_share` is the depth in sides, `lighting` the brightness of a slope of 1, and `weights`, float64 [2r + 1], smooth
+    `lens_share` is the depth in sides, `lighting` the brightness of a slope of 1; `weights`, float64 [2r + 1], smooth
     the waves.
     """
     _, height, width, _ = images.shape

@@ -26,7 +26,7 @@ def checkerboard_batch(out, images, fraction, stream, indices):
     """Grey out a `fraction` of the black fields of a turned checkerboard; `images` and `out` are uint8 [N, H, W, 3].
 
     Draws: the angle, the fields' side in 0.1..0.25 sides, and then one for each field, row by row. Fields are counted
-    from the top left corner, towards which their numbers are rounded: the two on either side of it have the same number.
+    from the top left corner, and their numbers are rounded towards it: the two on either side of it have the same one.
     """
     _, height, width, _ = images.shape
     side = min(height, width)
@@ -107,7 +107,7 @@ def _note(places, shares, count, height, width, row, column, distance):
 def lines_batch(out, images, num_lines, stream, indices):
     """Draw grey lines, two sides long, on `images`, uint8 [N, H, W, 3]; `out` is like `images`.
 
-    Draws: the mean angle and its variation (0.1..1 turns); for each line its middle's row and column, and its own angle.
+    Draws: the mean angle and its variation (0.1..1 turns); for each line its middle's row and column, and its angle.
     """
     _, height, width, _ = images.shape
     side = min(height, width)
@@ -199,7 +199,7 @@ def sparkles_batch(out, images, radius_share, stream, indices):
 def inverse_sparkles_batch(out, images, exponent, stream, indices):
     """Whiten `images`, uint8 [N, H, W, 3], outside of a sparkle near the middle; `out` is like `images`.
 
-    Its rays are a quarter side long on average, and its brightness to the power `exponent` is what is left of the image.
+    Its rays are a quarter side long on average; its brightness to the power `exponent` is what is left of the image.
     Draws: the centre's row and column, in 1/4..3/4 of the sides, the number of rays, and the rays; two words give two.
     """
     _, height, width, _ = images.shape

@@ -27,9 +27,9 @@ def between(word, low, high):
 def fill_spectrum(out, words, sources, powers):
     """Fill `out`, complex128 [H, W // 2 + 1], with the half spectrum of a real image.
 
-    Its inverse transform is the real part of that of P exp(i phi), where a word is a phase phi in turns. At each place k
-    of `out`, `sources` [H, W // 2 + 1, 2] are the words of k and of -k, and `powers` half their P. The number of words
-    stands for the phase 0.
+    Its inverse transform is the real part of that of P exp(i phi), where a word is a phase phi in turns. At each place
+    k of `out`, `sources` [H, W // 2 + 1, 2] are the words of k and of -k, and `powers` half their P. The number of
+    words stands for the phase 0.
     """
     sines, cosines = np.empty(words.size + 1), np.empty(words.size + 1)
     for j in range(words.size):
@@ -218,9 +218,9 @@ def lattice_noise(x, y, order, gradients):
 
 @jit(nogil=True)
 def perlin_batch(out, images, share, stream, indices):
-    """Mix `images`, uint8 [N, H, W, 3], with a `share` of Perlin's turbulence, of grey to white; `out` is like `images`.
+    """Mix `images`, uint8 [N, H, W, 3], with a `share` of Perlin's turbulence, from grey to white.
 
-    The draws are those of `fill_lattice`. A side of an image has seven cells of the lowest frequency.
+    `out` is like `images`. The draws are those of `fill_lattice`. A side has seven cells of the lowest frequency.
     """
     _, height, width, _ = images.shape
     cell_px = 32.0 * min(height, width) / 224.0

@@ -150,7 +150,7 @@ def invert_spline(lines):
 
 @jit
 def spline_weights(weights, t):
-    """Fill the weights of four B-spline coefficients, float64 [4], at the share t of the way from the second to the third."""
+    """Fill the weights of four B-spline coefficients, float64 [4], at the share t of the way from second to third."""
     s = 1.0 - t
     weights[0], weights[3] = s * s * s / 6.0, t * t * t / 6.0
     weights[1] = (4.0 - 6.0 * t * t + 3.0 * t * t * t) / 6.0
@@ -200,8 +200,8 @@ def collect_arc(arc, touched, y, x, height, width, turns, shares):
 def circular_blur_batch(out, images, turns, shares):
     """Average `images`, uint8 [N, H, W, 3], over turns about their middle, interpolated by cubic splines.
 
-    `turns` and `shares` are as in `collect_arc`. What a turn brings in from outside is black. The weights of a pixel are
-    the same in all images and channels, so these are the innermost loop. `out` is like `images`.
+    `turns` and `shares` are as in `collect_arc`. What a turn brings in from outside is black. The weights of a pixel
+    are the same in all images and channels, so these are the innermost loop. `out` is like `images`.
     """
     num_images, height, width, _ = images.shape
     lanes = 3 * num_images
@@ -240,7 +240,7 @@ def circular_blur_batch(out, images, turns, shares):
 def chromatic_batch(out, images, orders, rows, columns, stream, indices):
     """Enlarge the channels of `images`, uint8 [N, H, W, 3], by three scales; `out` is like `images`.
 
-    `orders`, int64 [6, 3], has the scale of each channel in either of the permutations, of which one is drawn. `rows` and
+    `orders`, int64 [6, 3], has the scale of each channel in each permutation, of which one is drawn. `rows` and
     `columns` are `CubicZoom`s. Values are rounded.
     """
     _, height, width, _ = images.shape
