@@ -19,6 +19,7 @@ from statistics import fmean, median
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from rich.table import Table
 
@@ -26,11 +27,13 @@ from benchmarks.measure import console, seconds, spread, write_result
 from benchmarks.plain_cbar import PLAIN_CBAR
 from benchmarks.plain_corruptions import PLAIN
 from fastmagn.config.command_line import OwnOptions
+from fastmagn.config.corruption_sets import set_parts
 from fastmagn.corruptions import CORRUPTION_SETS, SEVERITIES, available_corruptions, corrupt
 from fastmagn.corruptions.sets import set_members
 from fastmagn.data import load_images
 from fastmagn.errors import check
 from fastmagn.machine.command import run_command
+from fastmagn.machine.environment import found
 from fastmagn_kernels.threads import num_threads
 
 SET_IMAGES = 10_000  # in a published set
@@ -58,6 +61,7 @@ def main(arguments: list[str]) -> int:
     check(options.repeats >= 1, "repeats", options.repeats, "1 or more")
     images = load_test_images(options.data_dir, num_images, options.size)
     sample = images[: PLAIN_IMAGES[options.size]]
+    set_parts("corruption_set", options.corruption_set)
     members = set_members(options.corruption_set, options.size, options.size)
     names = tuple(name for name in members if name in available_corruptions())
     if len(names) < len(members):
@@ -89,7 +93,7 @@ def main(arguments: list[str]) -> int:
             "per_image_codes_threads": 1,
             "library": library_versions() if library else None,
         }
-        write_result(options.out, "corrupt", settings, measured)
+        write_result(options.out, "corrupt", settings, measured, torch.device("cpu"))
     return 0
 
 
@@ -115,11 +119,11 @@ def find_library() -> Any | None:
         return None
 
 
-def library_versions() -> dict[str, str]:
-    """Return the versions of the packages that `find_library` found."""
+def library_versions() -> dict[str, str | None]:
+    """Return the versions of the packages that `find_library` found; None for one that does not say it."""
     return {
-        "imagecorruptions-imaug": metadata.version("imagecorruptions-imaug"),
-        "opencv": importlib.import_module("cv2").__version__,
+        "imagecorruptions-imaug": found(metadata.version, "imagecorruptions-imaug"),
+        "opencv": getattr(importlib.import_module("cv2"), "__version__", None),
     }
 
 

@@ -93,10 +93,11 @@ class TrainConfig:
         max_steps: Stop training after this many steps, then evaluate; 0 means no limit.
         accumulation_steps: Number of forward and backward passes per step, to save memory. Its product with the number
             of processes must divide batch_size.
-        amp: Precision of the forward pass: bf16 or fp16 (autocast; fp16 uses a loss scaler), float32, or auto (bf16 if
-            the hardware has it).
+        amp: Precision of the forward pass: bf16 or fp16 (autocast; fp16 uses a loss scaler), float32 (without
+            TensorFloat-32), or auto (bf16 if the hardware has it).
         compile: Whether to torch.compile model and loss; auto means on CUDA only.
-        compile_mode: Mode of torch.compile; reduce-overhead and max-autotune use CUDA graphs.
+        compile_mode: Mode of torch.compile; reduce-overhead and max-autotune use CUDA graphs, which allow one
+            accumulation step only.
         channels_last: Store weights and activations with channels last.
         deterministic: Use only operations that give the same result in every run on a GPU. This is slower.
         ema_decay: Decay of a moving average of the weights, updated after every step, 0 <= ema_decay < 1; 0 keeps no
@@ -320,6 +321,8 @@ class EvalConfig:
             or NAME/SEVERITY/CLASS/IMAGE. If none, the images are corrupted during the evaluation.
         corruption_seed: Seed of the corruptions that are made during the evaluation, and of the images that are drawn
             from a folder, 0..2^64 - 1.
+        corruption_jpeg: Pass corrupted images of 64 px and more through JPEG of quality 85, as the published
+            Tiny-ImageNet-C and ImageNet-C are stored. Smaller ones, as CIFAR-10-C's, never are.
         cache_dir: Folder to store these corrupted images in, for later evaluations of the same images (2.9 GB for
             10,000 CIFAR images). If none, each evaluation makes them anew.
         batch_size: Images per forward pass, 1 or more.
@@ -332,12 +335,18 @@ class EvalConfig:
             (per_corruption).
         save_logits: Store all logits in RUN/logits. fastmagn.evaluate --logits measures from them without the model.
         rse_draws: Number of noisy copies of a test image over whose probabilities rse averages, 1 or more.
+        ood: Images of other classes that the model should tell from the test images: names of data sets in data.dir
+            (cifar10, cifar100, digits) or folders of images, separated by commas. If none, this is not measured.
+        temperature_images: Held-out images that temperature scaling is fitted on; calibration is then measured with
+            and without it. They are the run's own data.num_validation_images (validation), the test images that
+            eval.num_images leaves out (test), or those of a folder, CLASS/IMAGE in it. If none, nothing is fitted.
     """
 
     corruption_set: str = "c19"
     num_images: int = 0
     corrupted_dir: Path | None = None
     corruption_seed: int = 0
+    corruption_jpeg: bool = True
     cache_dir: Path | None = None
     batch_size: int = 1000
     test_time_flip: bool = False
@@ -347,6 +356,8 @@ class EvalConfig:
     pooling: Literal["pooled", "per_corruption"] = "pooled"
     save_logits: bool = False
     rse_draws: int = 10
+    ood: str | None = None
+    temperature_images: str | None = None
 
     def __post_init__(self) -> None:
         set_parts("eval.corruption_set", self.corruption_set)

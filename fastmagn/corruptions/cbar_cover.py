@@ -6,7 +6,8 @@ Each function takes images_u8, uint8 [N, H, W, 3], severity, 1..5, seed and indi
 
 import numpy as np
 
-from fastmagn.corruptions import BySize, parameters, random_view
+from fastmagn.corruptions import parameters, random_view
+from fastmagn.corruptions.sets import cbar_levels
 from fastmagn_kernels.corruptions.cbar_cover import (
     checkerboard_batch,
     inverse_sparkles_batch,
@@ -16,9 +17,9 @@ from fastmagn_kernels.corruptions.cbar_cover import (
 from fastmagn_kernels.corruptions.stream import Stream
 from fastmagn_kernels.random.rng import key_words
 
-CHECKERBOARD_LEVEL = BySize(small=(1.0, 2.0, 3.0, 4.0, 5.0), large=(2.0, 3.0, 4.0, 5.0, 6.0))
-SPARKLES_LEVEL = BySize(small=(0.7, 3.5, 5.6, 6.3, 7.0), large=(1.0, 2.0, 3.0, 5.0, 6.0))
-INVERSE_SPARKLES_LEVEL = BySize(small=(1.0, 1.5, 2.5, 4.5, 5.0), large=(1.0, 2.0, 4.0, 9.0, 10.0))
+CHECKERBOARD_LEVEL = cbar_levels((1.0, 2.0, 3.0, 4.0, 5.0), (2.0, 3.0, 4.0, 5.0, 6.0))
+SPARKLES_LEVEL = cbar_levels((0.7, 3.5, 5.6, 6.3, 7.0), (1.0, 2.0, 3.0, 5.0, 6.0))
+INVERSE_SPARKLES_LEVEL = cbar_levels((1.0, 1.5, 2.5, 4.5, 5.0), (1.0, 2.0, 4.0, 9.0, 10.0))
 # ImageNet-C-bar has no lines: images of any size get CIFAR-10-C-bar's levels.
 LINES_LEVEL = (0.5, 1.0, 1.5, 2.0, 2.5)
 

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import fft
 
-from fastmagn.corruptions import BySize, parameters, random_view
+from fastmagn.corruptions import parameters, random_view
+from fastmagn.corruptions.sets import cbar_levels
 from fastmagn_kernels.corruptions.cbar_noise import (
     add_noise_batch,
     mask_batch,
@@ -23,8 +24,8 @@ from fastmagn_kernels.corruptions.cbar_noise import (
 from fastmagn_kernels.corruptions.stream import Stream
 from fastmagn_kernels.random.rng import key_words
 
-BLUE_NOISE_LEVEL = BySize(small=(0.7, 1.4, 2.1, 3.5, 4.2), large=(0.8, 1.6, 2.4, 4.0, 5.6))
-BROWNISH_LEVEL = BySize(small=(2.5, 4.0, 5.5, 6.5, 7.0), large=(1.0, 2.0, 3.0, 4.0, 5.0))
+BLUE_NOISE_LEVEL = cbar_levels((0.7, 1.4, 2.1, 3.5, 4.2), (0.8, 1.6, 2.4, 4.0, 5.6))
+BROWNISH_LEVEL = cbar_levels((2.5, 4.0, 5.5, 6.5, 7.0), (1.0, 2.0, 3.0, 4.0, 5.0))
 # CIFAR-10-C-bar has none of the others: images of any size get ImageNet-C-bar's levels.
 SINGLE_FREQUENCY_LEVEL = (1.0, 1.5, 2.0, 4.5, 5.0)
 SINE_RINGS_LEVEL = (3.0, 5.0, 8.0, 9.0, 10.0)

@@ -11,7 +11,7 @@ from itertools import permutations
 
 import numpy as np
 
-from fastmagn.corruptions import is_large, random_view
+from fastmagn.corruptions import random_view, size_class
 from fastmagn.corruptions.blur import gaussian_weights
 from fastmagn_kernels.corruptions.cbar_caustics import caustics_batch
 from fastmagn_kernels.corruptions.cbar_warp import (
@@ -36,9 +36,9 @@ _ORDERS = np.array(list(permutations(range(3))))
 
 
 def pinch_and_twirl(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
-    """Pinch 3 x 3 (large images: 5 x 5) cells towards their middles and twirl each to the left or to the right."""
+    """Pinch 3 x 3 (from 64 px on 5 x 5) cells towards their middles and twirl each to the left or to the right."""
     out = np.empty_like(images_u8)
-    level, cells = PINCH_AND_TWIRL_LEVEL[severity - 1], 5 if is_large(images_u8) else 3
+    level, cells = PINCH_AND_TWIRL_LEVEL[severity - 1], 3 if size_class(images_u8.shape).name == "small" else 5
     height, width = images_u8.shape[1:3]
     side = min(height, width)
     warp = twirl(side // cells, 0.04 * level + 0.1, level / 10 * math.pi / 2)

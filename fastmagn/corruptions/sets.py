@@ -2,8 +2,7 @@
 
 from collections.abc import Collection, Iterable
 
-from fastmagn.config.corruption_sets import set_parts
-from fastmagn.corruptions import CORRUPTION_SETS, CORRUPTIONS, LARGE_SIDE_PX
+from fastmagn.corruptions import CORRUPTION_SETS, CORRUPTIONS, BySize, size_class
 
 _IN_BOTH = ("blue_noise_sample", "brownish_noise", "checkerboard_cutout", "inverse_sparkles", "sparkles")
 CIFAR_CBAR = (
@@ -17,15 +16,19 @@ IMAGENET_CBAR = (
 MEASURED = "measured"  # the name of the mean over all that was measured
 
 
+def cbar_levels(cifar: tuple[float, ...], imagenet: tuple[float, ...]) -> BySize:
+    """The table of a corruption that both have: ImageNet-C-bar's levels are for all images but the small ones."""
+    return BySize(small=cifar, medium=imagenet, large=imagenet)
+
+
 def set_members(corruption_set: str, height_px: int, width_px: int) -> tuple[str, ...]:
     """The corruptions of a set, or of several joined by +, for images of this size; each once, in the sets' order.
 
-    Raises:
-        InputError: The set is unknown.
+    `config.corruption_sets.set_parts` checks the names.
     """
-    cbar = IMAGENET_CBAR if min(height_px, width_px) >= LARGE_SIDE_PX else CIFAR_CBAR
+    cbar = CIFAR_CBAR if size_class((0, height_px, width_px, 3)).name == "small" else IMAGENET_CBAR
     sets = CORRUPTION_SETS | {"cbar": cbar}
-    return tuple(dict.fromkeys(name for part in set_parts("corruption_set", corruption_set) for name in sets[part]))
+    return tuple(dict.fromkeys(name for part in corruption_set.split("+") for name in sets[part]))
 
 
 def sets_to_show(names: Collection[str]) -> dict[str, tuple[str, ...]]:

@@ -7,16 +7,16 @@ cell of their own, of severity 0. Shape letters: M test images, n some of them, 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastmagn.config.schema import EvalConfig
-from fastmagn.corruptions import CORRUPTIONS, SEVERITIES, available_corruptions, corrupt
+from fastmagn.corruptions import CORRUPTIONS, SEVERITIES, available_corruptions, corrupt, corrupted_as
 from fastmagn.corruptions.sets import CIFAR_CBAR, IMAGENET_CBAR, set_members
 from fastmagn.data import open_corrupted
 from fastmagn.data.corrupted.image_tree import Cells, check_cells, open_cell, stored_trees
-from fastmagn.data.corrupted.npy import LAYOUTS, check_source, read_manifest, stored_files
+from fastmagn.data.corrupted.npy import LAYOUTS, check_source, read_manifest, recorded_as, stored_files
 from fastmagn.data.files.on_demand import LazyImages
 from fastmagn.data.image_set import ImageRows, Images
 from fastmagn.errors import InputError, some
@@ -34,11 +34,13 @@ class Corruptions(NamedTuple):
         open_stored: (corruption, severity, share) -> the stored images of that cell in these rows of the measured ones,
             uint8 [n, H, W, 3]; None if the images are corrupted here.
         are_image_files: Whether they are stored as image files, as ImageNet-C is.
+        made_as: What `corrupted_as` says of images that are made here, or that fastmagn.corrupt made; None for others.
     """
 
     severities: Mapping[str, tuple[int, ...]]
     open_stored: Callable[[str, int, slice], Images] | None = None
     are_image_files: bool = False
+    made_as: dict[str, Any] | None = None
 
 
 class CellPart(NamedTuple):
@@ -87,7 +89,9 @@ def find_corruptions(
     names, folder = set_members(config.corruption_set, *images_u8.shape[1:3]), config.corrupted_dir
     if folder is None:
         remedy = 'pip install "fastmagn[corruptions]" brings its pictures.'
-        return Corruptions(dict.fromkeys(_present(names, available_corruptions(), remedy), SEVERITIES))
+        made_as = corrupted_as(images_u8.shape, config.corruption_jpeg)
+        names = _present(names, available_corruptions(), remedy)
+        return Corruptions(dict.fromkeys(names, SEVERITIES), made_as=made_as)
     if measured is None:
         measured = slice(0, config.num_images or len(labels))
     trees = stored_trees(folder)
@@ -139,7 +143,8 @@ def _of_arrays(
         cell = open_all(name)[severity - 1]
         return cell[share] if isinstance(places_held, slice) else ImageRows(cell, places_held[share])
 
-    return _told_of_few(Corruptions({name: SEVERITIES[: len(open_all(name))] for name in names}, open_array))
+    severities = {name: SEVERITIES[: len(open_all(name))] for name in names}
+    return _told_of_few(Corruptions(severities, open_array, made_as=_made_as(folder, images_u8.shape)))
 
 
 def _told_of_few(corruptions: Corruptions) -> Corruptions:
@@ -170,6 +175,17 @@ def _stored(names: tuple[str, ...], held: Collection[str], config: EvalConfig) -
     return _present(names, held, f"{folder} does not hold them.") + own
 
 
+def _made_as(folder: Path, shape: tuple[int, ...]) -> dict[str, Any] | None:
+    """What the manifest of a set records; a warning says if its images would be made in another way now."""
+    made_as = recorded_as(folder, shape)
+    if made_as is not None and made_as["version"] != corrupted_as(shape, jpeg=False)["version"]:
+        warn(
+            f"{folder}: made by an earlier version, which corrupted images of this size in another way. Its numbers do"
+            " not compare with new ones; make the set again with python -m fastmagn.corrupt."
+        )
+    return made_as
+
+
 def _places(folder: Path, held: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """The places of the test images `rows` in a set that was made of the test images `held`; both ascend."""
     missing = np.setdiff1d(rows, held)
@@ -192,7 +208,7 @@ def cell_parts(
         corruptions: What is measured besides the clean images.
         images_u8: The test images that are measured, uint8 [M, H, W, 3].
         share: The rows of this process.
-        config: `batch_size` and `corruption_seed`.
+        config: `batch_size`, `corruption_seed` and `corruption_jpeg`.
         indices: The sample index of each measured image, int64 [M], which keys its corruption; None means 0..M - 1.
     """
     own = images_u8[share]
@@ -208,7 +224,8 @@ def cell_parts(
                 continue
             for rows, is_last in _chunks(own, config.batch_size):
                 pixels = np.asarray(own[rows])
-                corrupted = corrupt(pixels, name, severity, seed=config.corruption_seed, indices=indices[rows])
+                keys = {"seed": config.corruption_seed, "indices": indices[rows]}
+                corrupted = corrupt(pixels, name, severity, **keys, jpeg=config.corruption_jpeg)
                 yield CellPart(name, severity, corrupted, is_last)
 
 

@@ -23,6 +23,8 @@ class CorruptConfig:
         num_images: Number of test images to use; 0 means all. They are the first ones; those of a folder are drawn
             evenly over the classes by seed.
         seed: Seed of the corruptions, and of the images that are drawn from a folder, 0..2^64 - 1.
+        jpeg: Pass corrupted images of 64 px and more through JPEG of quality 85, as the published Tiny-ImageNet-C and
+            ImageNet-C are stored. Smaller ones, as CIFAR-10-C's, never are.
         corruption_set: c19 (all of CIFAR-10-C or ImageNet-C), c18 (without gaussian_noise, the paper's), c15 (the usual
             benchmark's), cbar (C-bar's ten: CIFAR-10-C-bar's below 64 px, else ImageNet-C-bar's); or several joined by
             +, such as c15+cbar.
@@ -37,6 +39,7 @@ class CorruptConfig:
     download: bool = False
     num_images: int = 0
     seed: int = 0
+    jpeg: bool = True
     corruption_set: str = "c19"
     image_size: int | None = None
     resize_px: int = 0

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.plain_cbar import LEVELS, PLAIN_CBAR
+from fastmagn.config.corruption_sets import SET_NAMES, set_parts
 from fastmagn.corruptions import CORRUPTION_SETS, CORRUPTIONS, corrupt
 from fastmagn.corruptions.sets import CIFAR_CBAR, IMAGENET_CBAR, are_covered, in_order, set_members, sets_to_show
 from fastmagn.errors import InputError
@@ -109,7 +110,11 @@ def test_sets():
 @pytest.mark.parametrize("value", ["c12", "c15+", "", "c15,cbar", "c15 + cbar", None, ["c15"]])
 def test_unknown_sets(value):
     with pytest.raises(InputError, match="expected one of c15, c18, c19, cbar, or several of them joined by"):
-        set_members(value, 32, 32)
+        set_parts("corruption_set", value)
+
+
+def test_the_configuration_knows_every_set():
+    assert set(SET_NAMES) == {*CORRUPTION_SETS, "cbar"}
 
 
 def test_what_complete_sets_cover():

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import io
+import json
 import math
 import re
 import struct
@@ -301,6 +302,17 @@ def test_errors_are_shown_with_the_images_that_were_measured(fake_run):
         assert np.array_equal(pixels_of(one.corrupted), made)
         assert np.array_equal(pixels_of(one.original), images_u8[one.index])
         assert (one.true, one.predicted) == (str(labels[one.index]), str(known.predicted))
+
+
+def test_a_picture_that_this_version_corrupts_in_another_way_is_not_shown(fake_run):
+    folder = fake_run("a", data="digits")
+    write_logits(folder)
+    results = json.loads((folder / "results.json").read_text())
+    results["corrupted_as"] = {"published": None, "version": 7, "jpeg_quality": None}
+    (folder / "results.json").write_text(json.dumps(results))
+    shown = mistakes(read_run(folder)[0], images_loader())
+    assert len(shown.examples) == 12
+    assert {one.corrupted for one in shown.examples} == {""}
 
 
 def test_logits_that_are_absent_or_of_another_evaluation(fake_run):
