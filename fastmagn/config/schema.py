@@ -337,6 +337,16 @@ class EvalConfig:
         temperature_images: Held-out images that temperature scaling is fitted on; calibration is then measured with
             and without it. They are the run's own data.num_validation_images (validation), the test images that
             eval.num_images leaves out (test), or those of a folder, CLASS/IMAGE in it. If none, nothing is fitted.
+        perturbations: Also measure the flip probability on the ten sequences of CIFAR-10-P. Images of 32x32 px only.
+        perturbed_dir: Folder of a -P set, such as the published CIFAR-10-P. If none, the sequences are made during the
+            evaluation, from corruption_seed.
+        fourier: Also measure the Fourier heat map: the error under a perturbation along each Fourier basis image.
+        fourier_images: Number of test images of the heat map, drawn evenly over the classes by corruption_seed, 1 or
+            more. If there are fewer, all are measured.
+        fourier_norm: l2 norm of the heat map's perturbation in each channel, for pixels in [0, 1], above 0. Its authors
+            use 4 for CIFAR-10 and 15.7 for ImageNet.
+        batch_norm: Statistics of batch normalisation in testing: those of training (trained); or measure a second time
+            with those of each test batch (adapt). The results hold the second measurement apart.
     """
 
     corruption_set: Literal["c15", "c18", "c19"] = "c19"
@@ -355,6 +365,12 @@ class EvalConfig:
     rse_draws: int = 10
     ood: str | None = None
     temperature_images: str | None = None
+    perturbations: bool = False
+    perturbed_dir: Path | None = None
+    fourier: bool = False
+    fourier_images: int = 500
+    fourier_norm: float = 4.0
+    batch_norm: Literal["trained", "adapt"] = "trained"
 
     def __post_init__(self) -> None:
         check(self.num_images >= 0, "eval.num_images", self.num_images, "0 (all) or more")
@@ -362,6 +378,11 @@ class EvalConfig:
         check(self.batch_size >= 1, "eval.batch_size", self.batch_size, "1 or more")
         check(self.num_bins >= 1, "eval.num_bins", self.num_bins, "1 or more")
         check(self.rse_draws >= 1, "eval.rse_draws", self.rse_draws, "1 or more")
+        is_used = self.perturbed_dir is None or self.perturbations
+        check(is_used, "eval.perturbed_dir", str(self.perturbed_dir), "none without eval.perturbations")
+        check(self.fourier_images >= 1, "eval.fourier_images", self.fourier_images, "1 or more")
+        norm_ok = 0 < self.fourier_norm < float("inf")
+        check(norm_ok, "eval.fourier_norm", self.fourier_norm, "a number above 0")
 
 
 @dataclass(frozen=True, kw_only=True)

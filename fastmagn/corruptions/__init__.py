@@ -34,6 +34,15 @@ CORRUPTIONS: dict[str, str] = {
     "saturate": "fastmagn.corruptions.digital:saturate",
 }
 
+# name -> "module:function"; CIFAR-10-P's ten sequences. A place is a number in the random stream.
+PERTURBATIONS = {
+    name: f"fastmagn.corruptions.sequences:{name}"
+    for name in (
+        *("gaussian_noise", "shot_noise", "motion_blur", "zoom_blur", "spatter"),
+        *("brightness", "translate", "rotate", "tilt", "scale"),
+    )
+}
+
 # The published sets. A corruption that is appended belongs to none of them, or their numbers would change meaning.
 CORRUPTION_SETS: dict[str, tuple[str, ...]] = {
     "c15": tuple(CORRUPTIONS)[:15],

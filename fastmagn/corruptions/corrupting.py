@@ -56,13 +56,9 @@ def corrupt(
     function = resolve(CORRUPTIONS, name, "corruption")
     check_images(images_u8)
     severity = as_integer("severity", severity, SEVERITIES, "1, 2, 3, 4 or 5")
-    seed = as_integer("seed", seed, range(2**64), "an integer in 0..2^64 - 1")
-    keys = np.arange(len(images_u8)) if indices is None else one_integer_each("indices", indices, len(images_u8))
+    seed, keys = check_keys(seed, indices, len(images_u8))
     if len(keys) == 0:
         return images_u8.copy()
-    in_range = keys.min() >= 0 and keys.max() < 2**32
-    check(in_range, "indices", f"{keys.min()}..{keys.max()}", "sample indices in 0..2^32 - 1")
-    keys = keys.astype(np.int64)
     out = np.empty(images_u8.shape, np.uint8)
     quality = size_class(images_u8.shape).jpeg_quality if jpeg else None
 
@@ -72,6 +68,20 @@ def corrupt(
 
     over_chunks(corrupt_chunk, len(out), max(1, _CHUNK_PIXELS // (out.shape[1] * out.shape[2])))
     return out
+
+
+def check_keys(seed: int, indices: np.ndarray | None, num_images: int) -> tuple[int, np.ndarray]:
+    """The seed, and the sample index of each image, int64 [N]; by default 0..N - 1.
+
+    Raises:
+        InputError: One of them has another type, shape or range.
+    """
+    seed = as_integer("seed", seed, range(2**64), "an integer in 0..2^64 - 1")
+    keys = np.arange(num_images) if indices is None else one_integer_each("indices", indices, num_images)
+    if len(keys):
+        in_range = keys.min() >= 0 and keys.max() < 2**32
+        check(in_range, "indices", f"{keys.min()}..{keys.max()}", "sample indices in 0..2^32 - 1")
+    return seed, keys.astype(np.int64)
 
 
 def check_images(images_u8: np.ndarray, field: str = "images_u8") -> None:

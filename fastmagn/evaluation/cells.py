@@ -104,13 +104,13 @@ def find_corruptions(
     if isinstance(held, np.ndarray):
         places_held, stored_labels = _places(folder, held, rows), labels[held]
     else:
-        if isinstance(measured, np.ndarray) and held is not None and rows[-1] >= held.stop:
+        if isinstance(measured, np.ndarray) and held is not None and rows.max() >= held.stop:
             raise InputError(
                 f"{folder}: made of the first {held.stop} of {len(labels)} images; {np.sum(rows >= held.stop)} of the"
                 f" {len(rows)} to measure, which are drawn evenly over the classes, are not among them. Make the set"
                 " again of all images, or measure the first ones (evaluate_robustness: subset='first')."
             )
-        places_held, stored_labels = measured, labels[: rows[-1] + 1]
+        places_held, stored_labels = measured, labels[: rows.max() + 1]
 
     def open_array(name: str, severity: int, share: slice) -> np.ndarray | ImageRows:
         cell = open_corrupted(folder, name, stored_labels, images_u8.shape[1:])[severity - 1]
@@ -131,7 +131,7 @@ def _made_as(folder: Path, shape: tuple[int, ...]) -> dict[str, Any] | None:
 
 
 def _places(folder: Path, held: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The places of the test images `rows` in a set that was made of the test images `held`; both ascend."""
+    """The places of the test images `rows` in a set that was made of the test images `held`, which ascend."""
     missing = np.setdiff1d(rows, held)
     if len(missing):
         seed = read_manifest(folder)["subset"]["seed"]

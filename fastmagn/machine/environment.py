@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from fastmagn import __version__
+from fastmagn.version import __version__
 from fastmagn_kernels.random.draws import OPS_VERSION
 
 GIT_LIMIT_S = 20.0  # git looks at every file of the checkout, which may lie on a disk that does not answer

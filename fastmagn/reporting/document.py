@@ -209,6 +209,7 @@ def run_data(run: FinishedRun) -> dict[str, Any]:
         "rms_calibration_error": run.rms,
         **run.measures,
         "images_per_s": run.images_per_s,
+        **{name: entry for name, entry in run.protocols._asdict().items() if entry is not None},
         "command": command(run),
         "environment": run.environment,
         "config": run.config,

@@ -30,6 +30,9 @@ _BOOKKEEPING = frozenset(
         "eval.ood",
         "eval.temperature_images",
     }
+    # What is measured beside the numbers that are compared.
+    | {f"eval.{name}" for name in ("perturbations", "perturbed_dir", "fourier", "fourier_images", "fourier_norm")}
+    | {"eval.batch_norm"}
 )
 _MAX_CHANGES_SHOWN = 2
 CALIBRATION_SET = "c18"

@@ -1,12 +1,13 @@
 """Tables of the measures that the paper has no table of: corruption errors, expected calibration error, temperature
-scaling, selective prediction and out-of-distribution detection. A table is made if some run has its numbers.
+scaling, selective prediction, out-of-distribution detection, perturbations, adapted batch normalisation. A table is
+made if some run has its numbers.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from fastmagn.corruptions import CORRUPTION_SETS
-from fastmagn.reporting.experiments import Experiment
+from fastmagn.reporting.experiments import Experiment, common_set
 from fastmagn.reporting.names import CORRUPTION_KINDS, data_title, file_name, network_title, set_title
 from fastmagn.reporting.runs import FinishedRun
 from fastmagn.reporting.tables import Column, Measure, Row, Table, experiment_rows, make_cell, spread
@@ -20,7 +21,10 @@ _BEST = "The best of each network is bold."
 
 def more_tables(experiments: Sequence[Experiment]) -> list[Table]:
     """The tables of one data set that some run has numbers for."""
-    makers = (error_table, ece_table, temperature_table, selective_table, detection_table)
+    makers = (
+        *(error_table, ece_table, temperature_table, selective_table, detection_table),
+        *(stability_table, adapted_table),
+    )
     tables = [make(experiments) for make in makers]
     return [table for table in tables if any(cell is not None for row in table.rows for cell in row.cells)]
 
@@ -143,6 +147,41 @@ def detection_table(experiments: Sequence[Experiment]) -> Table:
     )
 
 
+def stability_table(experiments: Sequence[Experiment]) -> Table:
+    """How often predictions flip along perturbation sequences, and the mean error of the Fourier heat map."""
+    measures = [
+        Measure(Column("Flip probability"), lambda run: run.protocols.flip_probability, lower=True),
+        Measure(Column("Fourier error"), lambda run: run.protocols.fourier_error, lower=True),
+    ]
+    return _table(
+        experiments,
+        "stability",
+        "Perturbations and frequencies",
+        "Flip probability: the mean over CIFAR-10-P's sequences. Fourier error: the mean over all frequencies of the"
+        " heat map.",
+        measures,
+    )
+
+
+def adapted_table(experiments: Sequence[Experiment]) -> Table:
+    """Accuracy with batch normalisation by each test batch's own statistics."""
+    title, names = common_set(experiments)
+    measures = [
+        Measure(Column("Clean"), lambda run: run.protocols.adapted_clean),
+        Measure(Column(f"mCA {title}"), lambda run: run.protocols.adapted_mca(names) if names else None),
+    ]
+    return _table(
+        experiments,
+        "adapted",
+        "Adapted batch normalisation",
+        "Batch normalisation uses the statistics of each test batch, so that a prediction depends on the other images"
+        " of its batch. Not comparable with the other tables.",
+        measures,
+        {"Batch": lambda item: ", ".join(dict.fromkeys(run.protocols.adapted_batch for run in item.runs))},
+        better="higher",
+    )
+
+
 def _table(
     experiments: Sequence[Experiment],
     name: str,
@@ -150,6 +189,7 @@ def _table(
     caption: str,
     measures: Sequence[Measure],
     more_labels: dict[str, Callable[[Experiment], str]] | None = None,
+    better: str = "lower",
 ) -> Table:
     """A table with a row for each experiment; `more_labels` has further labels of a row by their headers."""
     measures = [one for one in measures if any(one.read(run) is not None for run in _runs(experiments))]
@@ -160,7 +200,7 @@ def _table(
     return Table(
         name=file_name(data, name),
         title=f"{title}, {data_title(data)}",
-        caption=f"Per cent, lower is better. {caption} {_BEST} {spread(experiments)}",
+        caption=f"Per cent, {better} is better. {caption} {_BEST} {spread(experiments)}",
         row_headers=("Method", "Network", *more),
         columns=tuple(measure.column for measure in measures),
         rows=tuple(rows),

@@ -13,6 +13,7 @@ from fastmagn.data.subset import BY_CLASS
 from fastmagn.errors import InputError, some
 from fastmagn.evaluation.metrics.accuracy import mean_corruption_accuracy
 from fastmagn.evaluation.subset import FIRST, Subset
+from fastmagn.reporting.protocols import NONE, Protocols, read_protocols
 from fastmagn.runs.paths import CONFIG, METRICS, RESULTS
 from fastmagn.runs.reading import check_other_measures, check_run_folder, read_results, strict_json
 
@@ -39,6 +40,7 @@ class FinishedRun:
         subset: Which test images were measured, if not all; older results have the first ones.
         corruptions: The version of the corruptions, and the quality of the JPEG that followed (0 for none).
         measures: The results' other measures, as far as they have them, checked; see `MEASURES`.
+        protocols: What was measured beside accuracy and calibration.
     """
 
     path: Path
@@ -58,6 +60,7 @@ class FinishedRun:
     subset: Subset = FIRST
     corruptions: tuple[int, int] = (1, 0)
     measures: dict[str, Any] = field(default_factory=dict)
+    protocols: Protocols = NONE
 
     @property
     def folder(self) -> Path:
@@ -129,6 +132,7 @@ def read_run(path: Path) -> tuple[FinishedRun, list[str]]:
         subset=_subset(results, file),
         corruptions=_corruptions(results, file),
         measures=_measures(results, file),
+        protocols=read_protocols(results, file),
     )
     return run, faults
 

@@ -45,7 +45,7 @@ class Progress:
     first_bad: Tensor | None = None
     unsaved: bool = False
     unsettled: bool = False
-    ticked: float = field(default_factory=time.perf_counter)
+    ticked: float = field(default_factory=lambda: time.perf_counter())
 
     def state(self) -> dict[str, Any]:
         """The part that a checkpoint keeps."""

@@ -61,10 +61,8 @@ def test_a_made_set_says_how_it_was_made_and_one_of_version_1_is_read_with_a_war
     del manifest["corrupted_as"]  # as version 1 wrote it
     (tmp_path / "c" / "manifest.json").write_text(json.dumps(manifest))
     capsys.readouterr()
-    old = measured(images, corrupted_dir=tmp_path / "c")
-    assert (
-        "/c: made by an earlier version, which corrupted images of this size in another way." in capsys.readouterr().out
-    )
+    old, said = measured(images, corrupted_dir=tmp_path / "c"), capsys.readouterr().out
+    assert "/c: made by an earlier version, which corrupted images of this size in another way." in said
     assert old == results | {"corrupted_as": {"published": None, "version": 1, "jpeg_quality": None}}
 
 

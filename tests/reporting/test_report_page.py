@@ -30,7 +30,7 @@ from fastmagn.reporting.mistakes import confusions, log_doubt, mistakes, worst
 from fastmagn.reporting.runs import read_run
 from fastmagn.training.build import build_run
 from fastmagn.training.step import make_pieces
-from tests.helpers.report_folders import C19, SLOPE, rewrite, write_logits
+from tests.helpers.report_folders import C19, SLOPE, rewrite, with_protocols, write_logits
 
 SECTIONS = ("summary", "corruptions", "severity", "reliability", "more", "training", "views", "errors")
 SECTIONS += ("configuration", "environment", "again")
@@ -118,6 +118,17 @@ def test_sections_and_contents(fake_run, page_of):
     header = " ".join(tree.all("header")[0].text.split())
     assert "CIFAR-10: Standard, MAGN on ResNet-18; 2 runs." in header
     assert "Digits: Standard on ResNet-18; 1 run." in header
+
+
+def test_the_fourier_map_keeps_its_colours_on_a_dark_page(fake_run, page_of):
+    tree, page = page_of([with_protocols(fake_run("a")), fake_run("b", method="magn"), fake_run("c", data="digits")])
+    drawings = [image.attributes for image in tree.all("img") if "drawing" in image.attributes.get("class", "")]
+    kept = [image["alt"].split(",")[0] for image in drawings if "shades" in image["class"].split()]
+    assert kept == ["Fourier heat map"]
+    assert "Flips along perturbation sequences" in page
+    assert page.index("Flips along") < page.index('id="set0-training"')
+    assert "Adapted batch normalisation, CIFAR-10" in page
+    assert "Adapted batch normalisation, Digits" not in page
 
 
 def test_heat_maps_are_the_runs_numbers(fake_run, page_of):
