@@ -19,6 +19,7 @@ from fastmagn.runs.paths import last_checkpoint
 from tests.helpers import smooth_network
 
 STEPS_PER_EPOCH = 4
+TIMES = {"epoch_s", "images_per_s", "wall_s", "wall_images_per_s"}  # of a row
 SHORT = [
     *("--device", "cpu", "--train.batch_size", "256", "--train.epochs", "2"),
     *("--eval.corruption_set", "c15", "--eval.num_bins", "3"),
@@ -87,7 +88,7 @@ def rows(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def without_times(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{name: value for name, value in row.items() if name not in ("epoch_s", "images_per_s")} for row in rows]
+    return [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
 
 
 def assert_same_weights(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
