@@ -5,8 +5,8 @@ training loop; `corrupt` and `evaluate_robustness` to measure any classifier; `l
 """
 
 from fastmagn.registry import lazy_attributes
+from fastmagn.version import __version__ as __version__
 
-__version__ = "0.1.0"
 __all__ = [
     *("AugMix", "AutoAugment", "MAGNLoss", "RandAugment", "TrivialAugment"),
     *("corrupt", "evaluate_robustness", "jensen_shannon", "load"),

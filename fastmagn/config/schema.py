@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from fastmagn.config.augment_section import AugmentConfig
+from fastmagn.config.corruption_sets import set_parts
 from fastmagn.errors import check
 
 
@@ -93,14 +94,18 @@ class TrainConfig:
         max_steps: Stop training after this many steps, then evaluate; 0 means no limit.
         accumulation_steps: Number of forward and backward passes per step, to save memory. Its product with the number
             of processes must divide batch_size.
-        amp: Precision of the forward pass: bf16 or fp16 (autocast; fp16 uses a loss scaler), float32, or auto (bf16 if
-            the hardware has it).
+        amp: Precision of the forward pass: bf16 or fp16 (autocast; fp16 uses a loss scaler), float32 (without
+            TensorFloat-32), or auto (bf16 if the hardware has it).
         compile: Whether to torch.compile model and loss; auto means on CUDA only.
-        compile_mode: Mode of torch.compile; reduce-overhead and max-autotune use CUDA graphs.
+        compile_mode: Mode of torch.compile; reduce-overhead and max-autotune use CUDA graphs, which allow one
+            accumulation step only.
         channels_last: Store weights and activations with channels last.
         deterministic: Use only operations that give the same result in every run on a GPU. This is slower.
         ema_decay: Decay of a moving average of the weights, updated after every step, 0 <= ema_decay < 1; 0 keeps no
             average. `eval.weights ema` measures the average.
+        swa_fraction: Share of the epochs, at the run's end, after each of which the weights enter an equal average, 0
+            <= swa_fraction < 1 (stochastic weight averaging); 0 keeps none. A last pass over the training views then
+            measures its batch statistics. `eval.weights ema` measures this average.
         checkpoint_every_steps: Number of steps between checkpoints within an epoch, 0 or more; 0 means only at the end
             of each epoch.
         keep_checkpoints: Number of checkpoints kept in RUN/checkpoints, 1 or more: last.pt and those before it.
@@ -121,6 +126,7 @@ class TrainConfig:
     channels_last: bool = True
     deterministic: bool = False
     ema_decay: float = 0.0
+    swa_fraction: float = 0.0
     checkpoint_every_steps: int = 0
     keep_checkpoints: int = 2
     profile: int = 0
@@ -136,6 +142,9 @@ class TrainConfig:
         divides = pieces >= 1 and self.batch_size % pieces == 0
         check(divides, "train.accumulation_steps", pieces, f"a divisor of train.batch_size {self.batch_size}")
         check(0 <= self.ema_decay < 1, "train.ema_decay", self.ema_decay, "0 (no average) <= ema_decay < 1")
+        check(0 <= self.swa_fraction < 1, "train.swa_fraction", self.swa_fraction, "0 (no average) <= swa_fraction < 1")
+        one = self.ema_decay == 0 or self.swa_fraction == 0
+        check(one, "train.swa_fraction", self.swa_fraction, "0 with a train.ema_decay above 0: there is one average")
         check(self.profile >= 0, "train.profile", self.profile, "0 (none) or more")
         check(self.keep_checkpoints >= 1, "train.keep_checkpoints", self.keep_checkpoints, "1 or more")
         steps = self.checkpoint_every_steps
@@ -152,9 +161,15 @@ class OptimConfig:
         momentum: Nesterov momentum, 0 <= momentum < 1; 0 is plain SGD.
         weight_decay: L2 penalty on all parameters, 0 or more.
         schedule: step (the rate is multiplied by step_factor every step_epochs epochs), one_cycle (cosine: up over 30 %
-            of the steps, then down), or triangular (linear: up over 20 % of the steps, then down to 0).
+            of the steps, then down), triangular (linear: up over 20 % of the steps, then down to 0), or
+            cosine_restarts (cosine: down to 0 in restart_epochs epochs, then again from lr, each time longer).
         step_epochs: For the step schedule: epochs between two steps, 1 or more.
         step_factor: For the step schedule: factor of each step, in (0, 1].
+        restart_epochs: For the cosine_restarts schedule: epochs of the first cosine, 1 or more.
+        restart_factor: For the cosine_restarts schedule: how many times longer than the last one each cosine is, 1 or
+            more.
+        swa_lr_ratio: With train.swa_fraction: within 5 epochs the learning rate becomes swa_lr_ratio * lr, 0..1; 0
+            keeps the schedule.
         filter_lr_ratio: For muon: the filters' learning rate divided by lr, above 0.
     """
 
@@ -162,9 +177,12 @@ class OptimConfig:
     lr: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4
-    schedule: Literal["step", "one_cycle", "triangular"] = "one_cycle"
+    schedule: Literal["step", "one_cycle", "triangular", "cosine_restarts"] = "one_cycle"
     step_epochs: int = 50
     step_factor: float = 0.1
+    restart_epochs: int = 20
+    restart_factor: int = 2
+    swa_lr_ratio: float = 0.0
     filter_lr_ratio: float = 1.0
 
     def __post_init__(self) -> None:
@@ -173,6 +191,9 @@ class OptimConfig:
         check(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "0 or more")
         check(self.step_epochs >= 1, "optim.step_epochs", self.step_epochs, "1 or more")
         check(0 < self.step_factor <= 1, "optim.step_factor", self.step_factor, "a number in (0, 1]")
+        check(self.restart_epochs >= 1, "optim.restart_epochs", self.restart_epochs, "1 or more")
+        check(self.restart_factor >= 1, "optim.restart_factor", self.restart_factor, "1 or more")
+        check(0 <= self.swa_lr_ratio <= 1, "optim.swa_lr_ratio", self.swa_lr_ratio, "0..1")
         check(self.filter_lr_ratio > 0, "optim.filter_lr_ratio", self.filter_lr_ratio, "a number above 0")
 
 
@@ -259,32 +280,52 @@ class EvalConfig:
     """What is measured after training.
 
     Args:
-        corruption_set: Corruptions to measure on: c19 (all), c18 (the paper's, without gaussian_noise), or c15 (those
-            of the usual benchmark).
+        corruption_set: Corruptions to measure on: c19 (all of CIFAR-10-C or ImageNet-C), c18 (the paper's, without
+            gaussian_noise), c15 (those of the usual benchmark), cbar (C-bar's ten: CIFAR-10-C-bar's for images below
+            64 px, else ImageNet-C-bar's); or several joined by +, such as c15+cbar. Of a stored set, those that it
+            holds, and those that are in none of these sets; all that it holds, if it holds none of them.
         num_images: Number of test images to measure on; 0 means all. They are the first ones, whose order is random;
             those of a folder are drawn evenly over the classes by corruption_seed. The results say which they are.
-        corrupted_dir: Folder of a -C set, published or made by fastmagn.corrupt. If none, the images are corrupted
-            during the evaluation.
+        corrupted_dir: Folder of a -C set, published, your own or made by fastmagn.corrupt: NAME.npy and labels.npy,
+            or NAME/SEVERITY/CLASS/IMAGE. If none, the images are corrupted during the evaluation.
         corruption_seed: Seed of the corruptions that are made during the evaluation, and of the images that are drawn
             from a folder, 0..2^64 - 1.
+        corruption_jpeg: Pass corrupted images of 64 px and more through JPEG of quality 85, as the published
+            Tiny-ImageNet-C and ImageNet-C are stored. Smaller ones, as CIFAR-10-C's, never are.
         cache_dir: Folder to store these corrupted images in, for later evaluations of the same images (2.9 GB for
             10,000 CIFAR images). If none, each evaluation makes them anew.
         batch_size: Images per forward pass, 1 or more.
         test_time_flip: Average the logits of an image and of its mirror image.
-        weights: Weights to measure: those of the last step (last), or their moving average (ema; needs train.ema_decay
-            above 0).
+        weights: Weights to measure: those of the last step (last), or their average (ema; needs train.ema_decay or
+            train.swa_fraction above 0).
         num_bins: Number of bins of the RMS calibration error, 1 or more.
         binning: Bins of equal width (width), or of equal numbers of predictions (adaptive).
         pooling: Calibration error of all corrupt predictions together (pooled), or the mean of the corruptions' errors
             (per_corruption).
         save_logits: Store all logits in RUN/logits. fastmagn.evaluate --logits measures from them without the model.
         rse_draws: Number of noisy copies of a test image over whose probabilities rse averages, 1 or more.
+        ood: Images of other classes that the model should tell from the test images: names of data sets in data.dir
+            (cifar10, cifar100, digits) or folders of images, separated by commas. If none, this is not measured.
+        temperature_images: Held-out images that temperature scaling is fitted on; calibration is then measured with
+            and without it. They are the run's own data.num_validation_images (validation), the test images that
+            eval.num_images leaves out (test), or those of a folder, CLASS/IMAGE in it. If none, nothing is fitted.
+        perturbations: Also measure the flip probability on the ten sequences of CIFAR-10-P. Images of 32x32 px only.
+        perturbed_dir: Folder of a -P set, such as the published CIFAR-10-P. If none, the sequences are made during the
+            evaluation, from corruption_seed.
+        fourier: Also measure the Fourier heat map: the error under a perturbation along each Fourier basis image.
+        fourier_images: Number of test images of the heat map, drawn evenly over the classes by corruption_seed, 1 or
+            more. If there are fewer, all are measured.
+        fourier_norm: l2 norm of the heat map's perturbation in each channel, for pixels in [0, 1], above 0. Its authors
+            use 4 for CIFAR-10 and 15.7 for ImageNet.
+        batch_norm: Statistics of batch normalisation in testing: those of training (trained); or measure a second time
+            with those of each test batch (adapt). The results hold the second measurement apart.
     """
 
-    corruption_set: Literal["c15", "c18", "c19"] = "c19"
+    corruption_set: str = "c19"
     num_images: int = 0
     corrupted_dir: Path | None = None
     corruption_seed: int = 0
+    corruption_jpeg: bool = True
     cache_dir: Path | None = None
     batch_size: int = 1000
     test_time_flip: bool = False
@@ -294,13 +335,27 @@ class EvalConfig:
     pooling: Literal["pooled", "per_corruption"] = "pooled"
     save_logits: bool = False
     rse_draws: int = 10
+    ood: str | None = None
+    temperature_images: str | None = None
+    perturbations: bool = False
+    perturbed_dir: Path | None = None
+    fourier: bool = False
+    fourier_images: int = 500
+    fourier_norm: float = 4.0
+    batch_norm: Literal["trained", "adapt"] = "trained"
 
     def __post_init__(self) -> None:
+        set_parts("eval.corruption_set", self.corruption_set)
         check(self.num_images >= 0, "eval.num_images", self.num_images, "0 (all) or more")
         check(0 <= self.corruption_seed < 2**64, "eval.corruption_seed", self.corruption_seed, "0..2^64 - 1")
         check(self.batch_size >= 1, "eval.batch_size", self.batch_size, "1 or more")
         check(self.num_bins >= 1, "eval.num_bins", self.num_bins, "1 or more")
         check(self.rse_draws >= 1, "eval.rse_draws", self.rse_draws, "1 or more")
+        is_used = self.perturbed_dir is None or self.perturbations
+        check(is_used, "eval.perturbed_dir", str(self.perturbed_dir), "none without eval.perturbations")
+        check(self.fourier_images >= 1, "eval.fourier_images", self.fourier_images, "1 or more")
+        norm_ok = 0 < self.fourier_norm < float("inf")
+        check(norm_ok, "eval.fourier_norm", self.fourier_norm, "a number above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -331,5 +386,6 @@ class Config:
     def __post_init__(self) -> None:
         one_number_of_views = self.train.clean_epochs == 0 or self.model.bn_views == "joint"
         check(one_number_of_views, "train.clean_epochs", self.train.clean_epochs, "0 with model.bn_views per_view")
-        has_average = self.eval.weights == "last" or self.train.ema_decay > 0
-        check(has_average, "eval.weights", self.eval.weights, "last, or a train.ema_decay above 0")
+        has_average = self.eval.weights == "last" or self.train.ema_decay > 0 or self.train.swa_fraction > 0
+        allowed = "last, or a train.ema_decay or train.swa_fraction above 0"
+        check(has_average, "eval.weights", self.eval.weights, allowed)

@@ -5,7 +5,6 @@ from typing import Any
 import yaml
 
 from fastmagn.config.text import plain
-from fastmagn.corruptions import CORRUPTION_SETS
 from fastmagn.evaluation.shown import percent
 from fastmagn.evaluation.trained import Trained
 from fastmagn.exporting.info import model_info
@@ -86,7 +85,7 @@ def _numbers(results: dict[str, Any] | None) -> str:
     if results is None:
         return "None: the run has no `results.json`, or it measures other weights."
     rms, calibration = results["rms_calibration_error"], results.get("calibration", {})
-    measured = rms["corruption_set"] if rms["corruption_set"] in CORRUPTION_SETS else "all that were measured"
+    measured = "all that were measured" if "+" in rms["corruption_set"] else rms["corruption_set"]
     rows = [("clean accuracy", results["clean_accuracy"])]
     rows += [(f"mCA {name}", value) for name, value in results["mca"].items() if value is not None]
     rows += [("RMS calibration error, clean", rms["clean"])]
@@ -108,7 +107,8 @@ def _training(trained: Trained) -> str:
     results = trained.results or {}
     duration = ""
     if "train_s" in results and "steps" in results:
-        machine = {name: results.get("environment", {}).get(name, "unknown") for name in ("device", "cpu", "torch")}
+        described = results.get("environment", {})
+        machine = {name: described.get(name) or "unknown" for name in ("device", "cpu", "torch")}
         duration = (
             f"\n\n{results['steps']:,} steps in {results['train_s']:,.0f} s on {machine['device']} ({machine['cpu']}), "
             f"torch {machine['torch']}."

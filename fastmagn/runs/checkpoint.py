@@ -124,7 +124,7 @@ def load_model(state: dict[str, Any], model: nn.Module, path: Path, weights: str
     """
     name = {"last": "model", "ema": "average"}[weights]
     if name == "average" and "average" not in state:
-        raise InputError(f"eval.weights: got 'ema'; expected last, as {path} was trained with train.ema_decay 0.")
+        raise InputError(f"eval.weights: got 'ema'; expected last, as {path} was trained without an average.")
     try:
         model.load_state_dict(state[name])
     except (RuntimeError, LookupError, TypeError, AttributeError) as error:

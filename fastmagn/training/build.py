@@ -67,7 +67,7 @@ def build_run(
         image_size=part.images_u8.shape[1:3],
         num_classes=image_set.num_classes,
         model=model,
-        average=make_average(model) if train.ema_decay else None,
+        average=make_average(model) if train.ema_decay or train.swa_fraction else None,
         clean_stage=_stage(get_method("standard"), model, config, world, device) if train.clean_epochs else None,
         main_stage=_stage(method, model, config, world, device),
         optimizer=make_optimizer(model.parameters(), config.optim),

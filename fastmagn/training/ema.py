@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights, without host synchronisation."""
+"""Averages of the weights, without host synchronisation: exponential, or equal over the last epochs (SWA)."""
 
 import copy
 
@@ -7,7 +7,7 @@ from torch import nn
 
 
 def make_average(model: nn.Module) -> nn.Module:
-    """A copy of the model for `update_average`; it has no gradients."""
+    """A copy of the model for `update_average` or `update_equal_average`; it has no gradients."""
     return copy.deepcopy(model).requires_grad_(False)
 
 
@@ -21,9 +21,22 @@ def update_average(average: nn.Module, model: nn.Module, decay: float, step: int
         decay: The final d, 0 <= decay < 1.
         step: Steps done before this one. Early on, d is (1 + step) / (10 + step), so the first weights fade quickly.
     """
-    decay = min(decay, (1 + step) / (10 + step))
+    _move(average, model, 1 - min(decay, (1 + step) / (10 + step)))
+
+
+@torch.no_grad()
+def update_equal_average(average: nn.Module, model: nn.Module, count: int) -> None:
+    """The average of `count` + 1 models from that of the first `count` and the next one; see `update_average`.
+
+    Source: P. Izmailov et al., "Averaging weights leads to wider optima and better generalization", UAI 2018.
+    """
+    _move(average, model, 1 / (count + 1))
+
+
+def _move(average: nn.Module, model: nn.Module, share: float) -> None:
+    """average <- (1 - share) average + share model; counters are copied."""
     kept, new = list(average.state_dict().values()), list(model.state_dict().values())
     floats = [i for i, value in enumerate(kept) if value.is_floating_point()]
-    torch._foreach_lerp_([kept[i] for i in floats], [new[i] for i in floats], 1 - decay)
+    torch._foreach_lerp_([kept[i] for i in floats], [new[i] for i in floats], share)
     for i in set(range(len(kept))) - set(floats):  # counters
         kept[i].copy_(new[i])

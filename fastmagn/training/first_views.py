@@ -49,7 +49,7 @@ def _cpu_run(config: Config, image_set: ImageSet, batch_size: int) -> Run:
         device="cpu",
         model=dataclasses.replace(config.model, name=name, weights=None, sync_bn=False),
         train=dataclasses.replace(
-            config.train, batch_size=batch_size, accumulation_steps=1, compile=False, ema_decay=0.0
+            config.train, batch_size=batch_size, accumulation_steps=1, compile=False, ema_decay=0.0, swa_fraction=0.0
         ),
         augment=dataclasses.replace(config.augment, backend="auto"),
         eval=EvalConfig(),

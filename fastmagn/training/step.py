@@ -5,8 +5,9 @@ A batch comes from a source in data/. `make_pieces` draws the parameters of its 
 the optimiser.
 """
 
+import math
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from fastmagn.augment.params import ViewSpec, sample_view_params
 from fastmagn.augment.views import make_views
 from fastmagn.config.schema import AugmentConfig, Config
 from fastmagn.data import Batch, DeviceSource, FolderSource, ImageSet
+from fastmagn.machine.behind import Behind
 from fastmagn.machine.hardware import precision
 from fastmagn.machine.processes import World
 from fastmagn.methods.context import StepContext
@@ -39,7 +41,10 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """Everything that the steps of a run share. `average` is None if `train.ema_decay` is 0."""
+    """Everything that the steps of a run share. `average` is None if `train.ema_decay` is 0.
+
+    `writing` is the checkpoint that rank 0 is writing; its result is whether that is on disk.
+    """
 
     config: Config
     world: World
@@ -54,10 +59,17 @@ class Run:
     main_stage: Stage
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+    writing: Behind[bool] = field(default_factory=Behind)
 
     def stage(self, epoch: int) -> Stage:
         """The stage of an epoch, counted from 0."""
         return self.clean_stage if epoch < self.config.train.clean_epochs else self.main_stage
+
+    @property
+    def first_averaged(self) -> int | None:
+        """The first epoch, counted from 0, whose weights enter the equal average; None without one."""
+        train = self.config.train
+        return math.floor(train.epochs * (1 - train.swa_fraction) + 1e-9) if train.swa_fraction else None
 
     @property
     def last_step(self) -> int:
@@ -129,7 +141,13 @@ def train_step(run: Run, pieces: list[Piece], step: int) -> LossParts:
         which are the clean ones if the method has them.
     """
     config = run.config
-    lr = learning_rate(step, config.optim, steps_per_epoch=run.source.steps_per_epoch, epochs=config.train.epochs)
+    lr = learning_rate(
+        step,
+        config.optim,
+        steps_per_epoch=run.source.steps_per_epoch,
+        epochs=config.train.epochs,
+        first_averaged=run.first_averaged,
+    )
     set_learning_rate(run.optimizer, lr)
     means: LossParts = {}
     for piece in pieces:
@@ -144,7 +162,7 @@ def train_step(run: Run, pieces: list[Piece], step: int) -> LossParts:
     run.scaler.step(run.optimizer)
     run.scaler.update()
     run.optimizer.zero_grad(set_to_none=True)
-    if run.average is not None:
+    if config.train.ema_decay:
         update_average(run.average, run.model, config.train.ema_decay, step)
     return means
 

@@ -13,7 +13,9 @@ from fastmagn.corruptions import (
     corrupt,
     corrupting,
     frost_pictures,
+    size_class,
 )
+from fastmagn.corruptions.sets import CIFAR_CBAR, IMAGENET_CBAR
 from fastmagn.errors import InputError
 from fastmagn_kernels import threads
 from tests.helpers.processes import run
@@ -77,6 +79,7 @@ RANDOM = tuple(
     in (
         *("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise", "glass_blur", "motion_blur"),
         *("snow", "frost", "fog", "elastic_transform", "spatter"),
+        *(name for name in CIFAR_CBAR + IMAGENET_CBAR if name != "circular_motion_blur"),
     )
 )
 
@@ -86,7 +89,8 @@ def test_only_random_ones_depend_on_seed_and_index(name, pictures):
     images = pictures[:4]
     usual = corrupt(images, name, 4)
     for other in (corrupt(images, name, 4, seed=1), corrupt(images, name, 4, indices=np.arange(4) + 4)):
-        assert (other != usual).any(axis=(1, 2, 3)).all() == (name in RANDOM)
+        if name != "transverse_chromatic_abberation":  # it draws one of six orders
+            assert (other != usual).any(axis=(1, 2, 3)).all() == (name in RANDOM)
         assert (other != usual).any() == (name in RANDOM)
 
 
@@ -167,15 +171,15 @@ def test_without_its_pictures_frost_says_what_to_install(monkeypatch):
 def test_frost_covers_images_of_every_size(size):
     if "frost" not in HERE:
         pytest.skip("imagecorruptions-imaug (frost's pictures) is not installed")
-    sizes = frost_pictures.frost_sizes(*size, large=min(size) >= 64)
-    assert len(sizes) == (6 if min(size) >= 64 else 5)
-    assert all(height > size[0] and width > size[1] for height, width in sizes)
+    sizes = frost_pictures.frost_sizes(*size, size_class((1, *size, 3)).frost_scale)
+    assert len(sizes) == 5
+    assert all(height > size[0] and width > size[1] for height, width, _ in sizes)
     frosty = corrupt(np.zeros((3, *size, 3), np.uint8), "frost", 5)
     assert (frosty.std((1, 2, 3)) > 1).all()
 
 
 @pytest.mark.parametrize("name", HERE)
-def test_large_images_in_any_split(name, photographs):
+def test_medium_images_in_any_split(name, photographs):
     # 96 x 128 px are ten images to a chunk.
     images = np.repeat(photographs[96, 128], 3, axis=0)
     whole = corrupt(images, name, 4, seed=11)

@@ -89,7 +89,7 @@ def test_the_average_is_kept_measured_and_resumed(tmp_path):
 
 
 def test_an_average_that_is_not_kept_cannot_be_measured(tmp_path):
-    message = "eval.weights: got 'ema'; expected last, or a train.ema_decay above 0."
+    message = "eval.weights: got 'ema'; expected last, or a train.ema_decay or train.swa_fraction above 0."
     with pytest.raises(InputError) as error:
         small(tmp_path, "--eval.weights", "ema")
     assert message in str(error.value)

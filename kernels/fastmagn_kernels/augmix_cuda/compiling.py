@@ -16,8 +16,9 @@ from numba.cuda import dispatcher
 from numba.cuda.core import config
 from numba.cuda.core.compiler_lock import global_compiler_lock
 from numba.cuda.cudadrv import nvvm
+from numba.cuda.cudadrv.libs import get_libdevice
 
-from fastmagn_kernels.compiling import cache_folder
+from fastmagn_kernels.compiling import cache_folder, keep_where_possible
 
 
 @contextmanager
@@ -44,8 +45,30 @@ def jit_kernel(function: Callable, signature: Any, launch_bounds: tuple[int, int
     """
     if config.ENABLE_CUDASIM:
         return cuda.jit(function)
-    with _unfused(), _replaced(config, "CACHE_DIR", cache_folder()):
+    with (
+        _unfused(),
+        _replaced(config, "CACHE_DIR", cache_folder()),
+        _replaced(dispatcher, "CUDACache", _kept_where_possible(dispatcher.CUDACache)),
+    ):
         return cuda.jit(signature, cache=True, lto=False, launch_bounds=launch_bounds)(function)
+
+
+def load_compiler() -> None:
+    """Load what `jit_kernel` compiles with, libNVVM and libdevice; where they are missing, an error of any type."""
+    if not config.ENABLE_CUDASIM:
+        nvvm.NVVM()
+        get_libdevice()
+
+
+def _kept_where_possible(cache_class: type) -> type:
+    """The class of numba's caches, but a cache that cannot be written or read ends nothing."""
+
+    class Cache(cache_class):
+        def __init__(self, function: Callable) -> None:
+            super().__init__(function)
+            keep_where_possible(self)
+
+    return Cache
 
 
 def compile_ptx(
