@@ -1,6 +1,7 @@
 """python -m benchmarks.augment: compare AugMix views/s of every backend with Pillow, timm and torchvision, in one run.
 
     python -m benchmarks.augment [--device cuda] [--size 32|224] [--data_dir DIR] [--out FILE.json] [--pictures FILE]
+    python -m benchmarks.augment --policy trivialaugment [...]
 
 Every contender gets the same images and the same strength. `views/s` counts AugMix views only, two of each image:
 
@@ -8,6 +9,9 @@ Every contender gets the same images and the same strength. `views/s` counts Aug
 - A backend `in a step` makes everything that a training step needs: crop, flip, jitter and rotation, two AugMix views
   and noise.
 - Per-image code (`per_image_augmix`) runs in `--workers` data-loading processes, which send their views to this one.
+
+With `--policy`, the contenders are those of `augment_policies`, and images of a policy are counted in place of views;
+the reference is torchvision on PIL images in the workers.
 
 The contenders take turns in every round. A ratio compares with the Pillow reference of the same round, so a drift of
 the machine's speed affects both. Extra memory is what a call needs in addition to its output.
@@ -19,11 +23,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.table import Table
 from torch import Tensor
 
 from benchmarks.augment_pictures import save_pictures
+from benchmarks.augment_policies import POLICIES, policy_contenders
+from benchmarks.augment_policies import REFERENCE as policy_reference
 from benchmarks.corrupt import load_test_images
 from benchmarks.measure import console, extra_memory_mib, seconds, spread, write_result
 from benchmarks.per_image_augmix import PER_IMAGE, TWO_VIEWS, views_by_whole_batch, views_by_workers
@@ -46,9 +53,23 @@ MakeViews = Callable[[], int]  # returns the number of AugMix views it made
 def main(arguments: list[str]) -> int:
     """Measure, print the table, and write the JSON and the pictures if requested."""
     options = _parse(arguments)
-    augment = AugmentConfig(aug_severity=options.aug_severity, horizontal_flip=True, color_jitter=0.25)
     images = load_test_images(options.data_dir, max(options.batch_size, options.num_per_image), options.size)
     batch = torch.from_numpy(images[: options.batch_size]).to(options.device).permute(0, 3, 1, 2)
+    per_image = images[: options.num_per_image]
+    if options.policy:
+        contenders = policy_contenders(options.policy, batch, per_image, options.workers)
+        measure(contenders, [name for name in contenders if name.startswith("fastmagn")], batch, options)
+        return 0
+    backends, contenders = augmix_contenders(options, batch, per_image)
+    measure(contenders, [name for name in contenders if name.split(",")[0] in backends], batch, options)
+    return 0
+
+
+def augmix_contenders(
+    options: argparse.Namespace, batch: Tensor, per_image: np.ndarray
+) -> tuple[list[str], dict[str, MakeViews]]:
+    """Return the backends, and the functions that make AugMix views by the contender's name; save the pictures."""
+    augment = AugmentConfig(aug_severity=options.aug_severity, horizontal_flip=True, color_jitter=0.25)
     backends = available_backends(options.backends, batch.device)
     if options.pictures:
         save_pictures(options.pictures, batch[:6], augment, backends)
@@ -60,27 +81,30 @@ def main(arguments: list[str]) -> int:
         if name.startswith("timm") and find_spec("timm") is None:
             console.print("timm is left out because it is not installed")
             continue
-        per_image = images[: options.num_per_image]
         contenders[name] = views_by_workers(name, per_image, augment, options.workers, batch.device)
     contenders["torchvision v2.AugMix, one draw a batch"] = views_by_whole_batch(batch, augment)
+    return backends, contenders
 
+
+def measure(contenders: dict[str, MakeViews], ours: list[str], batch: Tensor, options: argparse.Namespace) -> None:
+    """Let the contenders take turns; print the table and write the JSON. The memory of `ours` is measured too."""
     for make in contenders.values():
         make()  # compile, start the workers
     extra_mib = {
-        name: extra_memory_mib(make, batch.device, _output_mib(batch, name))
+        name: extra_memory_mib(make, batch.device, _output_mib(batch, name, options.policy))
         for name, make in contenders.items()
-        if name.split(",")[0] in backends
+        if name in ours
     }
     calls = {name: max(1, round(TURN_S / _once_s(make, batch.device))) for name, make in contenders.items()}
     rounds = [
         {name: _views_per_s(make, calls[name], batch.device) for name, make in contenders.items()}
         for _ in range(options.rounds)
     ]
-    measured = summarise(rounds, extra_mib)
-    print_table(measured, f"{options.size} x {options.size} px on {options.device}, {options.workers} workers")
+    measured = summarise(rounds, extra_mib, policy_reference if options.policy else REFERENCE)
+    what = f"{options.policy}: images/s" if options.policy else "AugMix views/s"
+    print_table(measured, f"{what}, {options.size} x {options.size} px on {options.device}, {options.workers} workers")
     if options.out:
         write_result(options.out, "augment", _settings(options), {"contenders": measured}, batch.device)
-    return 0
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
@@ -93,6 +117,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--batch_size", type=int, help="images in a backend's batch (default: 512, or 32 at 224 px)")
     parser.add_argument("--num_per_image", type=int, help="images for per-image code (default: 2048, or 64 at 224 px)")
     parser.add_argument("--workers", type=int, default=2, help="data-loading processes of per-image code (default: 2)")
+    parser.add_argument("--policy", choices=POLICIES, help="measure this policy in place of AugMix")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each contender (default: 7)")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument("--pictures", type=Path, help="PNG file of originals, views of each backend and differences")
@@ -133,7 +158,9 @@ def step_views(batch: Tensor, augment: AugmentConfig, backend: str) -> int:
     return 2 * len(batch)
 
 
-def _output_mib(batch: Tensor, name: str) -> float:
+def _output_mib(batch: Tensor, name: str, policy: str | None) -> float:
+    if policy:
+        return batch.numel() / 2**20
     num_views = STEP_VIEWS.num_views if name.endswith("in a step") else TWO_VIEWS.num_views
     return num_views * batch.numel() * 4 / 2**20
 
@@ -155,13 +182,15 @@ def _views_per_s(make: MakeViews, calls: int, device: torch.device) -> float:
     return sum(counted) / elapsed
 
 
-def summarise(rounds: list[dict[str, float]], extra_mib: dict[str, float]) -> dict[str, dict[str, Any]]:
-    """Return each contender's views/s and its ratio to the Pillow reference of the same round, with their spread."""
+def summarise(
+    rounds: list[dict[str, float]], extra_mib: dict[str, float], reference: str = REFERENCE
+) -> dict[str, dict[str, Any]]:
+    """Return each contender's views/s and its ratio to the reference of the same round, with their spread."""
     measured = {}
     for name in rounds[0]:
         measured[name] = {
             "views_per_s": spread([turn[name] for turn in rounds]),
-            "ratio_to_pillow": spread([turn[name] / turn[REFERENCE] for turn in rounds]),
+            "ratio_to_pillow": spread([turn[name] / turn[reference] for turn in rounds]),
         }
         if name in extra_mib:
             measured[name]["extra_memory_mib"] = extra_mib[name]
@@ -170,8 +199,8 @@ def summarise(rounds: list[dict[str, float]], extra_mib: dict[str, float]) -> di
 
 def print_table(measured: dict[str, dict[str, Any]], title: str) -> None:
     """Print the contenders, the fastest first."""
-    table = Table(title=f"AugMix views/s, {title}")
-    for column in ("", "views/s", "times Pillow", "lowest..highest", "extra MiB"):
+    table = Table(title=title)
+    for column in ("", "views/s", "times reference", "lowest..highest", "extra MiB"):
         table.add_column(column, justify="left" if not column else "right")
     by_speed = sorted(measured.items(), key=lambda item: -item[1]["views_per_s"]["median"])
     for name, row in by_speed:
@@ -190,6 +219,7 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "dataset": "cifar10" if options.data_dir else "digits",
         "size_px": options.size,
+        "policy": options.policy,
         "aug_severity": options.aug_severity,
         "batch_size": options.batch_size,
         "num_per_image": options.num_per_image,

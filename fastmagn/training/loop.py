@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,7 @@ def train_epoch(run: Run, progress: Progress, signal_received: Callable[[], int]
             progress.epoch_s = epoch_s_before + _synchronised(run) - start
             save(run, progress)
             start = time.perf_counter() - (progress.epoch_s - epoch_s_before)  # saving is not training
-    if run.first_averaged is not None:
+    if run.first_averaged is not None and progress.step_in_epoch == steps:
         # Until then the average is a copy, so that validation measures the model.
         update_equal_average(run.average, run.model, max(0, epoch - run.first_averaged))
     progress.epoch_s = epoch_s_before + _synchronised(run) - start
@@ -171,13 +172,16 @@ def train_all(run: Run, progress: Progress, validation: ImagePart) -> None:
 
 
 def measure_statistics(run: Run) -> None:
-    """Measure the batch statistics of an equal average of the weights on one more epoch of training views."""
+    """Measure the batch statistics of an equal average of the weights on one more epoch of training views.
+
+    A run of fewer steps than an epoch has takes as many batches of it.
+    """
     if run.first_averaged is None:
         return
     epoch = run.config.train.epochs
 
     def views() -> Iterator[Tensor]:
-        for batch in run.source.batches(epoch):
+        for batch in islice(run.source.batches(epoch), run.last_step):
             for piece in make_pieces(run, batch, epoch):
                 yield prepared(run, piece)[0]
 

@@ -8,6 +8,8 @@ import torch
 from PIL import Image
 
 from benchmarks import augment as benchmark
+from benchmarks import policy_pictures
+from benchmarks.augment_policies import POLICIES, REFERENCE, WHOLE_BATCH
 from benchmarks.per_image_augmix import PER_IMAGE, TWO_VIEWS
 from fastmagn.augment.params import identity_base, sample_view_params
 from fastmagn.augment.views import make_views
@@ -34,6 +36,32 @@ def test_json_and_pictures(tmp_path, monkeypatch):
     with Image.open(pictures_path) as page:
         assert min(page.size) > 300
         assert np.asarray(page.convert("L")).std() > 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", POLICIES)
+def test_json_of_a_policy(policy, tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "TURN_S", 0.0)
+    path = tmp_path / "policy.json"
+    arguments = ["--batch_size", "4", "--num_per_image", "4", "--workers", "1", "--rounds", "1", "--policy", policy]
+    assert benchmark.main([*arguments, "--out", str(path)]) == 0
+    result = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(name))
+    rows = result["contenders"]
+    assert {"fastmagn", "fastmagn, channels last", REFERENCE, WHOLE_BATCH} <= set(rows)
+    assert result["settings"]["policy"] == policy
+    assert rows[REFERENCE]["ratio_to_pillow"] == {"median": 1, "lowest": 1, "highest": 1}
+    assert "extra_memory_mib" in rows["fastmagn"]
+
+
+def test_pictures_of_operations_show_their_strengths(tmp_path):
+    path = tmp_path / "images" / "operations.png"
+    assert policy_pictures.main(["--out", str(path)]) == 0
+    with Image.open(path) as page:
+        assert min(page.size) > 500
+        assert np.asarray(page.convert("L")).std() > 10
+    assert policy_pictures.values_of("rotate") == [0, 33.75, 67.5, 101.25, 135]
+    np.testing.assert_allclose(policy_pictures.values_of("color"), [0.01, 0.505, 1, 1.495, 1.99], atol=1e-6)
+    assert policy_pictures.values_of("invert") == [0]
 
 
 @pytest.mark.parametrize("name", [name for name in PER_IMAGE if not name.startswith("timm")])

@@ -92,5 +92,5 @@ def test_a_run_averages_its_last_epochs_and_measures_their_statistics(tmp_path, 
 
 
 def test_two_averages_are_refused(tmp_path):
-    with pytest.raises(InputError, match="expected 0 with a train.ema_decay above 0: there is one average"):
+    with pytest.raises(InputError, match=r"expected 0 with a train\.ema_decay above 0: there is one average"):
         small(tmp_path, "--train.ema_decay", "0.9", "--train.swa_fraction", "0.1")
