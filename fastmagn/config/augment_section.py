@@ -37,7 +37,7 @@ class AugmentConfig:
             [1 - color_jitter, 1 + color_jitter].
         rotation_deg: Largest rotation of the clean view, 0..30 degrees. The angle is uniform in +-rotation_deg.
         policy: Policy of the clean view: none, trivialaugment, randaugment, autoaugment_cifar10, autoaugment_imagenet,
-            autoaugment_svhn, or a YAML file of your own (docs/methods/policies.md). It works with every method.
+            autoaugment_svhn, or a YAML file of your own (docs/policies.md). It works with every method.
         policy_interpolation: How a named policy's geometric operations sample: nearest, as published, or bilinear.
         randaugment_num_ops: Number of operations that randaugment applies, 1..8.
         randaugment_magnitude: Strength of randaugment's operations, 0..30.

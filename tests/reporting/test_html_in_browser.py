@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason=NEEDE
 ARGUMENTS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync")
 ARGUMENTS += ("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage")
 METHODS = ("standard", "at", "trades", "rse", "augmix", "magn", "magn_augmix")
-METHODS += ("cutout", "mixup", "cutmix", "autoaugment", "trivialaugment", "dign")
+METHODS += ("cutout", "mixup", "cutmix", "autoaugment", "trivialaugment", "randaugment", "ta_noise", "dign")
 EVIL = "<script>console.error('run')</script>"
 
 

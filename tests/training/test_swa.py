@@ -15,7 +15,9 @@ from fastmagn.training import loop
 from fastmagn.training.ema import make_average, update_equal_average
 from fastmagn.training.optim import learning_rate
 from fastmagn.training.run import train
-from tests.helpers.small_runs import small
+from tests.helpers.small_runs import knows_the_network, small
+
+__all__ = ["knows_the_network"]
 
 
 @pytest.mark.parametrize(("first", "factor"), [(2, 2), (3, 1), (1, 3)])
@@ -63,6 +65,7 @@ def test_the_equal_average_is_the_mean():
             torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.usefixtures("knows_the_network")
 def test_a_run_averages_its_last_epochs_and_measures_their_statistics(tmp_path, monkeypatch):
     """The mean of the weights after epochs 1 and 2; resumed or not, to the bit."""
     ends, update = [], loop.update_equal_average
