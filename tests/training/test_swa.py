@@ -17,8 +17,6 @@ from fastmagn.training.optim import learning_rate
 from fastmagn.training.run import train
 from tests.helpers.small_runs import knows_the_network, small
 
-__all__ = ["knows_the_network"]
-
 
 @pytest.mark.parametrize(("first", "factor"), [(2, 2), (3, 1), (1, 3)])
 def test_restarts_are_pytorchs(first, factor):
@@ -65,9 +63,9 @@ def test_the_equal_average_is_the_mean():
             torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.usefixtures("knows_the_network")
 def test_a_run_averages_its_last_epochs_and_measures_their_statistics(tmp_path, monkeypatch):
     """The mean of the weights after epochs 1 and 2; resumed or not, to the bit."""
+    knows_the_network(monkeypatch)
     ends, update = [], loop.update_equal_average
 
     def record(average, model, count):
