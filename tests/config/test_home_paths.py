@@ -36,7 +36,8 @@ def home(tmp_path, monkeypatch) -> Path:
 
 
 def configured(*arguments: str) -> dict:
-    return flatten(parse_config(list(arguments), "test", ""))
+    needed = ["--eval.perturbations", "true"]  # else eval.perturbed_dir has no purpose, and is refused
+    return flatten(parse_config([*arguments, *needed], "test", ""))
 
 
 def test_every_path_of_the_schema_is_here():
