@@ -109,10 +109,10 @@ def pixelate(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarra
 
 def jpeg_compression(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
     """Write and read a JPEG, equal to Pillow with libjpeg-turbo to the bit."""
-    return jpeg(images_u8, parameters(JPEG_QUALITY, images_u8, severity))
+    return through_jpeg(images_u8, parameters(JPEG_QUALITY, images_u8, severity))
 
 
-def jpeg(images_u8: np.ndarray, quality: int) -> np.ndarray:
+def through_jpeg(images_u8: np.ndarray, quality: int) -> np.ndarray:
     """Images, uint8 [N, H, W, 3], after a JPEG file of a quality, 1..100."""
     out = np.empty_like(images_u8)
     jpeg_batch(out, images_u8, jpeg_table(JPEG_LUMA_TABLE, quality), jpeg_table(JPEG_CHROMA_TABLE, quality))

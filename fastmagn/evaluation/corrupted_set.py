@@ -25,7 +25,8 @@ import torch
 from PIL import features
 from rich.progress import Progress, TaskID
 
-from fastmagn.corruptions import CORRUPTION_SETS, SEVERITIES, corrupt
+from fastmagn.corruptions import SEVERITIES, corrupt, corrupted_as
+from fastmagn.corruptions.sets import set_members
 from fastmagn.data import DATASETS, load_images
 from fastmagn.data.corrupted.npy import (
     MANIFEST,
@@ -96,7 +97,7 @@ def make_corrupted_set(
     _check_out_is_free(out)
     source = source or load_source_images(config)
     source = source._replace(images_u8=np.asarray(source.images_u8))  # decoded once, not for each corruption
-    names = CORRUPTION_SETS[config.corruption_set]
+    names = set_members(config.corruption_set, *source.images_u8.shape[1:3])
     needed = len(names) * (len(_npy_header(_file_shape(source))) + len(SEVERITIES) * source.images_u8.nbytes)
     needed += len(_labels_npy(source)) + _MANIFEST_BYTES
     total = f"{len(names)} corruptions x {len(SEVERITIES)} severities x {len(source.labels):,} images"
@@ -107,7 +108,7 @@ def make_corrupted_set(
         make_folder(out.parent)
         with _only_maker(out), replace_folder(out, overwrite=False) as folder:
             _check_disk(out, needed)
-            files = _write_corruptions(folder, source, names, config.seed, announce)
+            files = _write_corruptions(folder, source, names, config, announce)
             files["labels.npy"] = _write_file(folder / "labels.npy", [_labels_npy(source)])
             manifest = _manifest(config, source, files)
             write_json(folder / MANIFEST, manifest)
@@ -218,12 +219,12 @@ def _check_disk(out: Path, needed: int) -> None:
 
 
 def _write_corruptions(
-    folder: Path, source: SourceImages, names: tuple[str, ...], seed: int, announce: Callable[[str], None]
+    folder: Path, source: SourceImages, names: tuple[str, ...], config: CorruptConfig, announce: Callable[[str], None]
 ) -> dict[str, dict[str, Any]]:
     """Write <corruption>.npy for each name; returns the manifest's entry of each file, by file name."""
     shape, chunks = _file_shape(source), _chunks(source.images_u8)
     header, files = _npy_header(shape), {}
-    with progress_bar() as bar, closing(_corrupt_ahead(source, chunks, names, seed)) as corrupted:
+    with progress_bar() as bar, closing(_corrupt_ahead(source, chunks, names, config)) as corrupted:
         task = bar.add_task("images", total=len(names) * shape[0], status="")
         for name in names:
             start = time.perf_counter()
@@ -239,14 +240,17 @@ def _chunks(images_u8: np.ndarray) -> list[slice]:
     return [slice(first, min(first + size, len(images_u8))) for first in range(0, len(images_u8), size)]
 
 
-def _corrupt_ahead(source: SourceImages, chunks: list[slice], names: Iterable[str], seed: int) -> Iterator[np.ndarray]:
+def _corrupt_ahead(
+    source: SourceImages, chunks: list[slice], names: Iterable[str], config: CorruptConfig
+) -> Iterator[np.ndarray]:
     """The set's rows in order, chunk by chunk, uint8 [n, H, W, 3]; a thread makes them while earlier ones are written.
 
     Closing the iterator stops the thread.
     """
     indices = np.arange(len(source.labels)) if source.indices is None else source.indices
+    keyed = partial(corrupt, seed=config.seed, jpeg=config.jpeg)
     calls = (
-        partial(corrupt, source.images_u8[chunk], name, severity, seed=seed, indices=indices[chunk])
+        partial(keyed, source.images_u8[chunk], name, severity, indices=indices[chunk])
         for name in names
         for severity in SEVERITIES
         for chunk in chunks
@@ -292,7 +296,8 @@ def _manifest(config: CorruptConfig, source: SourceImages, files: dict[str, dict
         "image_shape": list(source.images_u8.shape[1:]),
         "seed": config.seed,
         "corruption_set": config.corruption_set,
-        "corruptions": list(CORRUPTION_SETS[config.corruption_set]),
+        "corruptions": list(set_members(config.corruption_set, *source.images_u8.shape[1:3])),
+        "corrupted_as": corrupted_as(source.images_u8.shape, config.jpeg),
         "class_names": list(source.class_names),
         "subset": dict(source.subset),
         "source": source_digests(source.images_u8, source.labels),

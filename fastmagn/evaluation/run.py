@@ -20,6 +20,7 @@ from fastmagn.evaluation.measure import evaluate, predict
 from fastmagn.evaluation.metrics.predictions import concatenate
 from fastmagn.evaluation.ood import find_other_sets, measure_other_sets
 from fastmagn.evaluation.other_images import MeasuredTwice, find_images, measure_images, summarise_images
+from fastmagn.evaluation.protocols import check_protocols, evaluate_protocols
 from fastmagn.evaluation.shown import print_images
 from fastmagn.evaluation.subset import subset_of
 from fastmagn.evaluation.trained import Trained, load_run
@@ -42,7 +43,9 @@ def evaluate_model(
     world: World,
     trained: Config | None,
 ) -> dict[str, Any]:
-    """Measure the model of a run on its test images, as the eval section of `config` says; see `measure.evaluate`.
+    """Measure the model of a run on its test images, as the eval section of `config` says.
+
+    `measure.evaluate` and `protocols.evaluate_protocols` say what is returned.
 
     Args:
         model: The model to measure, on `device`.
@@ -57,6 +60,7 @@ def evaluate_model(
         What `measure.evaluate` returns; `temperature_scaling` also has what `held_out.Fitted` records, and is None if
         nothing could be fitted. If `eval.ood` names images, `ood` has what `ood.measure_other_sets` returns.
     """
+    check_protocols(model, image_set, config, world)
     held_out, others = find_held_out(config, image_set, trained), find_other_sets(config, image_set)
     forward = Forward(device, config.train.amp, config.eval.batch_size, world)
     fitted = fit_on(model, held_out, forward) if held_out is not None else None
@@ -79,7 +83,7 @@ def evaluate_model(
     if others:
         rows = subset.rows(image_set.test_labels, config.eval.num_images)
         results["ood"] = measure_other_sets(model, image_set.test_images_u8[rows], others, forward)
-    return results
+    return results | evaluate_protocols(model, image_set, config, device=device, world=world)
 
 
 def check_evaluation(image_set: ImageSet, config: Config) -> None:

@@ -5,6 +5,8 @@ from typing import Any
 
 from rich.table import Table
 
+from fastmagn.corruptions import SEVERITIES
+from fastmagn.evaluation.metrics.accuracy import measured_mean
 from fastmagn.machine.console import console, warn
 from fastmagn.runs.reading import SCORES
 
@@ -18,13 +20,13 @@ def print_results(results: dict[str, Any], title: str) -> None:
         table.add_column(str(severity), justify="right")
     table.add_column("mean", justify="right")
     for name, accuracies in results["corruption_accuracy"].items():
-        mean = None if None in accuracies else sum(accuracies) / len(accuracies)
+        mean = measured_mean(accuracies, results.get("severities", {}).get(name, SEVERITIES))
         table.add_row(name, *(percent(accuracy, 1) for accuracy in (*accuracies, mean)))
     console.print(table)
     rms = results["rms_calibration_error"]
     mca = "  ".join(f"{name} {100 * value:.2f}" for name, value in results["mca"].items() if value is not None)
     console.print(f"clean accuracy {percent(results['clean_accuracy'])} %")
-    console.print(f"mCA {mca} %")
+    console.print(f"mCA {mca} %" if mca else "mCA -")
     if results.get("mce_alexnet") is not None:
         console.print(f"mCE normalised by AlexNet's {100 * results['mce_alexnet']:.2f} %")
     console.print(
@@ -35,6 +37,7 @@ def print_results(results: dict[str, Any], title: str) -> None:
     _print_temperature(results.get("temperature_scaling"))
     for name, entry in results.get("ood", {}).items():
         _print_ood(name, entry)
+    _print_protocols(results)
 
 
 def _print_selective(selective: Mapping[str, Any] | None) -> None:
@@ -69,6 +72,29 @@ def _print_ood(name: str, entry: Mapping[str, Any]) -> None:
         f"95 % TPR {', '.join(rates) or '-'} %",
         soft_wrap=True,
     )
+
+
+def _print_protocols(results: dict[str, Any]) -> None:
+    """A line for each of the results' `perturbations`, `fourier` and `adapted_batch_norm`."""
+    if "perturbations" in results:
+        entry = results["perturbations"]
+        each = ", ".join(f"{name} {percent(value)}" for name, value in entry["flip_probability"].items())
+        console.print(f"flip probability {percent(entry['mean_flip_probability'])} % ({each})", soft_wrap=True)
+    if "fourier" in results:
+        entry = results["fourier"]
+        console.print(
+            f"Fourier heat map, l2 norm {entry['norm']:g}, {entry['num_images']} images: mean error "
+            f"{percent(entry['mean_error'])} %, clean {percent(entry['clean_error'])} %",
+            soft_wrap=True,
+        )
+    if "adapted_batch_norm" in results:
+        entry = results["adapted_batch_norm"]
+        mca = "  ".join(f"{name} {percent(value)}" for name, value in entry["mca"].items() if value is not None)
+        console.print(
+            f"with batch normalisation by batches of {entry['batch_size']}: clean accuracy "
+            f"{percent(entry['clean_accuracy'])} %, mCA {mca} %",
+            soft_wrap=True,
+        )
 
 
 def percent(fraction: float | None, digits: int = 2) -> str:

@@ -1,16 +1,17 @@
 """The most confident wrong predictions of a run, from its stored logits, with their images."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from fastmagn.config.schema import Config
-from fastmagn.corruptions import corrupt
+from fastmagn.corruptions import SEVERITIES, corrupt, size_class
 from fastmagn.data import ImageSet, open_corrupted
 from fastmagn.data.corrupted.npy import MANIFEST, read_manifest, rows_of
 from fastmagn.errors import InputError
-from fastmagn.evaluation.logits import read_logits
+from fastmagn.evaluation.logits import read_logits, read_severities
 from fastmagn.reporting.gallery import ImagesOf, read_config
 from fastmagn.reporting.names import corruption_title
 from fastmagn.reporting.pictures import png_address
@@ -90,8 +91,8 @@ def mistakes(run: FinishedRun, images_of: ImagesOf) -> Mistakes:
         image_set = images_of(config.data)
         rows = _rows(run, image_set, labels, logits["clean"].shape[-1])
         names = image_set.class_names
-        found = worst(labels, logits, NUM_MISTAKES)
-        shown = [_show(mistake, image_set, rows, config) for mistake in found]
+        found = worst(labels, logits, NUM_MISTAKES, read_severities(folder, logits))
+        shown = [_show(run, mistake, image_set, rows, config) for mistake in found]
         pairs = [
             (names[pair.true], names[pair.predicted], f"{pair.count:,}", f"{100 * pair.share:.1f}", pair.corruption)
             for pair in confusions(labels, logits, NUM_CONFUSIONS)
@@ -101,7 +102,12 @@ def mistakes(run: FinishedRun, images_of: ImagesOf) -> Mistakes:
     return Mistakes(tuple(shown), tuple(pairs))
 
 
-def worst(labels: np.ndarray, logits: dict[str, np.ndarray], number: int) -> list[Mistake]:
+def worst(
+    labels: np.ndarray,
+    logits: dict[str, np.ndarray],
+    number: int,
+    severities: Mapping[str, tuple[int, ...]] | None = None,
+) -> list[Mistake]:
     """The most confident wrong predictions on corrupt images, worst first.
 
     An image comes once, a corruption at most MOST_OF_ONE times. They are ordered by the logarithm of the probability of
@@ -109,14 +115,15 @@ def worst(labels: np.ndarray, logits: dict[str, np.ndarray], number: int) -> lis
 
     Args:
         labels: int64 [M].
-        logits: corruption -> float32 [5, M, K]; `clean` is ignored.
+        logits: corruption -> float32 [S, M, K]; `clean` is ignored.
         number: The largest number of predictions.
+        severities: The severities of each corruption; None means 1 to 5.
     """
     candidates = []
     for name, cells in logits.items():
         if name == "clean":
             continue
-        for severity, cell in enumerate(cells, start=1):
+        for severity, cell in zip(SEVERITIES if severities is None else severities[name], cells, strict=True):
             predicted = cell.argmax(axis=1)
             wrong = np.flatnonzero(predicted != labels)
             if len(wrong) == 0:
@@ -175,7 +182,8 @@ def _check_same(run: FinishedRun, labels: np.ndarray, logits: dict[str, np.ndarr
         same = name in logits and len(labels) == run.num_images
         if same:
             measured = [np.mean(cell.argmax(axis=1) == labels) for cell in logits[name]]
-            same = bool(np.allclose(measured, accuracies, rtol=0, atol=_AGREEMENT))
+            known = [value for value in accuracies if value is not None]
+            same = len(known) == len(measured) and bool(np.allclose(measured, known, rtol=0, atol=_AGREEMENT))
         if not same:
             raise InputError(
                 f"{run.folder / LOGITS}: comes from another evaluation than these results ({name} differs). python -m "
@@ -201,12 +209,12 @@ def _rows(run: FinishedRun, image_set: ImageSet, labels: np.ndarray, num_classes
     return rows
 
 
-def _show(mistake: Mistake, image_set: ImageSet, rows: np.ndarray, config: Config) -> ShownMistake:
+def _show(run: FinishedRun, mistake: Mistake, image_set: ImageSet, rows: np.ndarray, config: Config) -> ShownMistake:
     row = rows[mistake.index]
     names, original = image_set.class_names, np.asarray(image_set.test_images_u8[np.array([row])])[0]
     try:
-        corrupted = png_address(_corrupted(mistake, image_set, rows, config))
-    except InputError:  # frost without its pictures, or a -C set that is gone: only the picture is missing
+        corrupted = png_address(_corrupted(run, mistake, image_set, rows, config))
+    except InputError:  # frost's pictures or a -C set are gone, or an older version measured: the picture is missing
         corrupted = ""
     percent = 100 * mistake.confidence
     return ShownMistake(
@@ -221,7 +229,7 @@ def _show(mistake: Mistake, image_set: ImageSet, rows: np.ndarray, config: Confi
     )
 
 
-def _corrupted(mistake: Mistake, image_set: ImageSet, rows: np.ndarray, config: Config) -> np.ndarray:
+def _corrupted(run: FinishedRun, mistake: Mistake, image_set: ImageSet, rows: np.ndarray, config: Config) -> np.ndarray:
     """The image as the model was given it, uint8 [H, W, 3]. `rows` are those of the measured images."""
     images_u8, labels = image_set.test_images_u8, image_set.test_labels
     name, severity, row, chosen = mistake.corruption, mistake.severity, rows[[mistake.index]], config.eval
@@ -230,9 +238,14 @@ def _corrupted(mistake: Mistake, image_set: ImageSet, rows: np.ndarray, config: 
         place = int(np.searchsorted(held, row[0]))
         if place == len(held) or held[place] != row[0]:
             raise InputError(f"{chosen.corrupted_dir}: does not hold test image {row[0]}.")
-        stored = open_corrupted(Path(chosen.corrupted_dir), name, labels[held[: place + 1]], images_u8.shape[1:])
+        known = labels[held[: place + 1]]
+        stored = open_corrupted(Path(chosen.corrupted_dir), name, known, images_u8.shape[1:], len(held))
         return np.array(stored[severity - 1][place])
-    return corrupt(np.asarray(images_u8[row]), name, severity, seed=chosen.corruption_seed, indices=row)[0]
+    version, jpeg_quality = run.corruptions
+    if version != size_class(images_u8.shape).version:
+        raise InputError(f"{run.path}: measured by version {version} of the corruptions, which is gone.")
+    keys = {"seed": chosen.corruption_seed, "indices": row}
+    return corrupt(np.asarray(images_u8[row]), name, severity, **keys, jpeg=jpeg_quality > 0)[0]
 
 
 def _held(folder: Path, test_labels: np.ndarray) -> np.ndarray:

@@ -1,12 +1,13 @@
 """Tables of the measures that the paper has no table of: corruption errors, expected calibration error, temperature
-scaling, selective prediction and out-of-distribution detection. A table is made if some run has its numbers.
+scaling, selective prediction, out-of-distribution detection, perturbations, adapted batch normalisation. A table is
+made if some run has its numbers.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from fastmagn.corruptions import CORRUPTION_SETS
-from fastmagn.reporting.experiments import Experiment
+from fastmagn.reporting.experiments import Experiment, common_set
 from fastmagn.reporting.names import CORRUPTION_KINDS, data_title, file_name, network_title, set_title
 from fastmagn.reporting.runs import FinishedRun
 from fastmagn.reporting.tables import Column, Measure, Row, Table, experiment_rows, make_cell, spread
@@ -14,12 +15,16 @@ from fastmagn.runs.reading import SCORES
 
 MORE = "more"  # the section of the page that these tables are in
 _SCORE_TITLES = {"max_softmax": "maximum softmax", "energy": "energy", "max_logit": "maximum logit"}
+_MCE = "mce_alexnet"
 _BEST = "The best of each network is bold."
 
 
 def more_tables(experiments: Sequence[Experiment]) -> list[Table]:
     """The tables of one data set that some run has numbers for."""
-    makers = (error_table, ece_table, temperature_table, selective_table, detection_table)
+    makers = (
+        *(error_table, ece_table, temperature_table, selective_table, detection_table),
+        *(stability_table, adapted_table),
+    )
     tables = [make(experiments) for make in makers]
     return [table for table in tables if any(cell is not None for row in table.rows for cell in row.cells)]
 
@@ -32,19 +37,20 @@ def error_table(experiments: Sequence[Experiment]) -> Table:
     def error(names: Sequence[str]) -> Callable[[FinishedRun], float | None]:
         return lambda run: None if run.mca(names) is None else 1 - run.mca(names)
 
+    by_alexnet = " By AlexNet's, each corruption's error is first divided by AlexNet's, as published for ImageNet-C."
     measures = [
         Measure(Column("Clean error"), lambda run: 1 - run.clean_accuracy, lower=True),
         Measure(Column("mCE c15"), error(c15), lower=True),
         Measure(Column("mCE c15 without noise"), error(quiet), lower=True),
-        Measure(Column("mCE by AlexNet's"), _number("mce_alexnet"), lower=True),
+        Measure(Column("mCE by AlexNet's"), _number(_MCE), lower=True),
     ]
     return _table(
         experiments,
         "errors",
         "Mean corruption error",
-        "mCE is the mean error over 15 corruptions and severities, 100 - mCA. Without noise, the three noise"
-        " corruptions are left out: a method that trains with noise has an advantage on them. By AlexNet's, each"
-        " corruption's error is first divided by AlexNet's, which is published for ImageNet-C only.",
+        "mCE is the mean error over 15 corruptions and severities, 100 − mCA. Without noise, the three noise"
+        " corruptions are left out: a method that trains with noise has an advantage on them."
+        f"{by_alexnet if _MCE in {name for run in _runs(experiments) for name in run.measures} else ''}",
         measures,
     )
 
@@ -68,20 +74,21 @@ def ece_table(experiments: Sequence[Experiment]) -> Table:
 def temperature_table(experiments: Sequence[Experiment]) -> Table:
     """Calibration errors with and without temperature scaling."""
     scaled = [item for item in experiments if any(_part(run, "temperature_scaling") for run in item.runs)]
-    measures = []
+    measures, eces = [], []
     for part, shown, on in _parts(scaled, "rms_calibration_error"):
-        for title, path in (("RMS", ("rms_calibration_error", part)), ("ECE", ("calibration", part, "ece"))):
-            measures += [
-                Measure(Column(f"{title} {shown}"), _number(*path, on=on), lower=True),
-                Measure(Column(f"{title} {shown}, scaled"), _number("temperature_scaling", *path, on=on), lower=True),
-            ]
+        rms, ece = ("rms_calibration_error", part), ("temperature_scaling", "calibration", part, "ece")
+        measures += [
+            Measure(Column(f"RMS {shown}"), _number(*rms, on=on), lower=True),
+            Measure(Column(f"RMS {shown}, scaled"), _number("temperature_scaling", *rms, on=on), lower=True),
+        ]
+        eces.append(Measure(Column(f"ECE {shown}, scaled"), _number(*ece, on=on), lower=True))
     return _table(
         scaled,
         "temperature",
         "Calibration with temperature scaling",
         "All logits are divided by one temperature, which is fitted on held-out images: the run's own validation"
         " images, test images that are not measured (test), or a folder.",
-        measures,
+        [*measures, *eces],
         {
             "Temperature": lambda item: _texts(item, lambda entry: f"{entry['temperature']:.3f}"),
             "Fitted on": lambda item: _texts(item, lambda entry: f"{entry['num_images']:,} of {entry['images']}"),
@@ -109,7 +116,7 @@ def selective_table(experiments: Sequence[Experiment]) -> Table:
 
 def detection_table(experiments: Sequence[Experiment]) -> Table:
     """A row for each experiment, set of other images and score."""
-    names = dict.fromkeys(name for item in experiments for run in item.runs for name in _part(run, "ood") or {})
+    names = dict.fromkeys(name for run in _runs(experiments) for name in _part(run, "ood") or {})
     columns = {
         "AUROC": "auroc",
         "AUPR in": "aupr_in",
@@ -140,6 +147,41 @@ def detection_table(experiments: Sequence[Experiment]) -> Table:
     )
 
 
+def stability_table(experiments: Sequence[Experiment]) -> Table:
+    """How often predictions flip along perturbation sequences, and the mean error of the Fourier heat map."""
+    measures = [
+        Measure(Column("Flip probability"), lambda run: run.protocols.flip_probability, lower=True),
+        Measure(Column("Fourier error"), lambda run: run.protocols.fourier_error, lower=True),
+    ]
+    return _table(
+        experiments,
+        "stability",
+        "Perturbations and frequencies",
+        "Flip probability: the mean over CIFAR-10-P's sequences. Fourier error: the mean over all frequencies of the"
+        " heat map.",
+        measures,
+    )
+
+
+def adapted_table(experiments: Sequence[Experiment]) -> Table:
+    """Accuracy with batch normalisation by each test batch's own statistics."""
+    title, names = common_set(experiments)
+    measures = [
+        Measure(Column("Clean"), lambda run: run.protocols.adapted_clean),
+        Measure(Column(f"mCA {title}"), lambda run: run.protocols.adapted_mca(names) if names else None),
+    ]
+    return _table(
+        experiments,
+        "adapted",
+        "Adapted batch normalisation",
+        "Batch normalisation uses the statistics of each test batch, so that a prediction depends on the other images"
+        " of its batch. Not comparable with the other tables.",
+        measures,
+        {"Batch": lambda item: ", ".join(dict.fromkeys(run.protocols.adapted_batch for run in item.runs))},
+        better="higher",
+    )
+
+
 def _table(
     experiments: Sequence[Experiment],
     name: str,
@@ -147,10 +189,10 @@ def _table(
     caption: str,
     measures: Sequence[Measure],
     more_labels: dict[str, Callable[[Experiment], str]] | None = None,
+    better: str = "lower",
 ) -> Table:
     """A table with a row for each experiment; `more_labels` has further labels of a row by their headers."""
-    runs = [run for item in experiments for run in item.runs]
-    measures = [measure for measure in measures if any(measure.read(run) is not None for run in runs)]
+    measures = [one for one in measures if any(one.read(run) is not None for run in _runs(experiments))]
     if not measures:
         return Table(name=name, title=title, caption=caption, row_headers=(), columns=(), rows=())
     data, more = experiments[0].data, more_labels or {}
@@ -158,7 +200,7 @@ def _table(
     return Table(
         name=file_name(data, name),
         title=f"{title}, {data_title(data)}",
-        caption=f"Per cent, lower is better. {caption} {_BEST} {spread(experiments)}",
+        caption=f"Per cent, {better} is better. {caption} {_BEST} {spread(experiments)}",
         row_headers=("Method", "Network", *more),
         columns=tuple(measure.column for measure in measures),
         rows=tuple(rows),
@@ -166,12 +208,15 @@ def _table(
     )
 
 
+def _runs(experiments: Iterable[Experiment]) -> list[FinishedRun]:
+    return [run for item in experiments for run in item.runs]
+
+
 def _parts(experiments: Iterable[Experiment], key: str) -> list[tuple[str, str, str | None]]:
     """(part, its title, corruption set): the clean images, then each set that some run's `key` is over."""
     found = {
         entry["corruption_set"]: None
-        for item in experiments
-        for run in item.runs
+        for run in _runs(experiments)
         if (entry := _part(run, key)) is not None and isinstance(entry.get("corruption_set"), str)
     }
     titles = [("corrupt", set_title(name.split("+")) if "+" in name else name, name) for name in found]

@@ -159,6 +159,7 @@ def _figures(figures: Sequence[FigureData], drawn: Mapping[str, bytes]) -> dict[
     by_kind: dict[str, list[dict[str, str]]] = {}
     for figure in figures:
         shown = {"title": figure.title, "caption": figure.caption, "address": svg_address(drawn[figure.name])}
+        shown["kind"] = figure.kind
         by_kind.setdefault(figure.kind, []).append(shown)
     return by_kind
 

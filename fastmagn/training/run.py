@@ -12,6 +12,7 @@ from fastmagn.config.text import plain
 from fastmagn.data import FolderSource, load_data, split_validation
 from fastmagn.errors import InputError
 from fastmagn.evaluation.logits import read_logits
+from fastmagn.evaluation.protocols import check_protocols
 from fastmagn.evaluation.run import check_evaluation, evaluate_model
 from fastmagn.machine.console import console, warn
 from fastmagn.machine.environment import environment
@@ -59,6 +60,7 @@ def train_in(world: World, device: torch.device, config: Config) -> dict[str, An
     check_evaluation(image_set, config)
     part, validation = split_validation(image_set, data.num_validation_images, config.train.seed)
     run = build_run(config, image_set, part, world, device)
+    check_protocols(run.model, image_set, config, world)
     progress = restore(run)
     results = finished_results(run, progress)
     if results is not None:

@@ -23,7 +23,7 @@ from fastmagn.theory import __main__ as theory
 from fastmagn.train import train
 from tests.config.test_command_line import main_of
 
-PATH_FIELDS = ("run_dir", "data.dir", "model.weights", "eval.corrupted_dir", "eval.cache_dir")
+PATH_FIELDS = ("run_dir", "data.dir", "model.weights", "eval.corrupted_dir", "eval.perturbed_dir", "eval.cache_dir")
 
 
 @pytest.fixture(autouse=True)

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
+from scipy.ndimage import correlate1d
 from scipy.stats import chisquare, poisson
 
 from benchmarks.plain_corruptions import PLAIN, RANDOM, motion_blurred, read_frost_pictures, scaled_frost_picture
 from fastmagn.corruptions import available_corruptions, corrupt, random_view
+from fastmagn.corruptions.blur import gaussian_weights, reflected_weights
 from fastmagn.corruptions.noise import SHOT_PHOTONS, shot_tables
 from fastmagn_kernels.corruptions.blur import shift_pixels
 from fastmagn_kernels.corruptions.stream import Stream, first_word
@@ -206,6 +208,15 @@ def test_frost_is_a_crop_of_one_of_five_pictures():
     np.testing.assert_array_equal((seen / copies).sum(1), 1)
     assert (abs(seen.sum(0) - 40 * copies) < 4 * np.sqrt(200 * 0.4 * 0.6)).all()
     assert len(np.unique(crops.reshape(200, -1), axis=0)) > 180
+
+
+@pytest.mark.parametrize(("side", "sigma"), [(224, 170.8), (9, 4.0), (9, 40.0), (64, 19.2)])
+def test_weights_that_reach_beyond_a_mirrored_image_are_folded(side, sigma):
+    signal, weights = np.random.default_rng(0).normal(size=side), gaussian_weights(sigma, truncate=3)
+    expected = correlate1d(signal, weights, mode="reflect")
+    folded = reflected_weights(weights, side)
+    assert len(folded) == min(len(weights), 2 * side + 1)
+    np.testing.assert_allclose(correlate1d(signal, folded, mode="reflect"), expected, rtol=0, atol=1e-14)
 
 
 def test_mud_is_brown_and_water_only_adds(pictures):

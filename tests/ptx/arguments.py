@@ -40,19 +40,21 @@ class NumbaKernel:
 def numba_kernel(
     builder: Builder, function: Callable, signature: Any, launch_bounds: Any = None, name: str = ""
 ) -> NumbaKernel:
-    """Compile a kernel as `jit_kernel` does, for a Hopper, and prepare its PTX to be run.
+    """Compile a kernel as `jit_kernel` does, for a Hopper, and prepare its PTX to be run; `name` as `compile_once`."""
+    return NumbaKernel(compile_once(builder, function, signature, launch_bounds, name), signature, builder)
 
-    `name` names it among the kernels of the test session: it is then compiled by one process only.
-    """
+
+def compile_once(
+    builder: Builder, function: Callable, signature: Any, launch_bounds: Any = None, name: str = ""
+) -> str:
+    """Return a kernel's PTX. If `name` names it among the builder's kernels, one process compiles it for all."""
 
     def write(path: Path) -> None:
         path.write_text(compile_ptx(function, signature, launch_bounds, compute_capability=CAPABILITY))
 
     if name:
-        ptx = builder.made_once(f"{name}.ptx", write).read_text()
-    else:
-        ptx = compile_ptx(function, signature, launch_bounds, compute_capability=CAPABILITY)
-    return NumbaKernel(ptx, signature, builder)
+        return builder.made_once(f"{name}.ptx", write).read_text()
+    return compile_ptx(function, signature, launch_bounds, compute_capability=CAPABILITY)
 
 
 def _flattened(kind: Any, value: Any, name: str, arrays: list[Memory]) -> list[bytes]:

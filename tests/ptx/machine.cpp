@@ -17,6 +17,7 @@ struct Setup {
 struct Launch {
   u32 grid[3], block[3];
   u32 dynamic_bytes, order, check;
+  u64 most_operations;  // of a warp between two barriers
   const u8* parameters;
   u64 parameters_bytes;
   const Region* regions;
@@ -28,9 +29,6 @@ struct Launch {
   u64* barriers;
   Fault* faults;      // MOST_FAULTS
 };
-
-constexpr u64 MOST_OPERATIONS = u64(1) << 32;  // of a warp between two barriers
-constexpr u32 MOST_THREADS = 1024;
 
 struct Machine {
   Setup setup;
@@ -242,7 +240,7 @@ struct Machine {
         launch.warp_counts[op.statement]++;
         launch.thread_counts[op.statement] += __builtin_popcount(active);
       }
-      if (executed == MOST_OPERATIONS) stop(faults::endless_loop, warp, op);
+      if (executed == launch.most_operations) stop(faults::endless_loop, warp, op);
       if (op.kind == kinds::compute) {
         path.at++;
         if (active) op.compute(warp, op, active);

@@ -172,7 +172,7 @@ def _pieces(body: str, first_line: int) -> Iterator[tuple[int, str]]:
         label = _LABEL.match(body, position)
         if body[position] in "{}":
             end, piece = position + 1, body[position]
-        elif body.startswith(".loc", position):
+        elif re.compile(r"\.loc\s").match(body, position):
             end = body.find("\n", position)
             piece = body[position:end]
         elif label:
@@ -194,7 +194,7 @@ def _parse_body(function: Function, body: str, first_line: int, files: dict[str,
             scopes.append({"": str(made)})
         elif piece == "}":
             scopes.pop()
-        elif piece.startswith(".loc"):
+        elif piece.startswith(".loc "):
             number, row = piece.split()[1:3]
             source = f"{files.get(number, number)}:{row}"
         elif piece.endswith(":"):

@@ -47,6 +47,7 @@ class _Launch(ctypes.Structure):
     _fields_ = (
         *(("grid", ctypes.c_uint32 * 3), ("block", ctypes.c_uint32 * 3)),
         *((name, ctypes.c_uint32) for name in ("dynamic_bytes", "order", "check")),
+        ("most_operations", ctypes.c_uint64),
         *(("parameters", ctypes.c_void_p), ("parameters_bytes", ctypes.c_uint64)),
         *(("regions", ctypes.c_void_p), ("num_regions", ctypes.c_uint64)),
         *(("blocks", ctypes.c_void_p), ("num_blocks", ctypes.c_uint64)),
@@ -187,6 +188,7 @@ class Kernel:
         order: int = 0,
         blocks: Iterable[int] | None = None,
         check: bool = True,
+        most_operations: int = 2**32,
     ) -> Report:
         """Run the kernel.
 
@@ -196,10 +198,11 @@ class Kernel:
             parameters: The bytes of each parameter.
             memory: All arrays that it may touch.
             shared_bytes: Bytes of dynamic shared memory.
-            order: Which order of blocks, warps and ways of a branch: 0 forward, 1 backward, from 2 on at random; even
-                and odd orders take the ways of a branch in turn. What was never written differs with it too.
+            order: The order of blocks and warps: 0 forward, 1 backward, from 2 on warps at random. What was never
+                written differs with it too.
             blocks: The numbers of the blocks to run; all by default.
             check: Whether races and uninitialised reads are looked for; it costs half the time.
+            most_operations: More of one warp between two barriers are a loop without end.
         """
         statements = self.program.statements
         packed = self._packed(parameters)
@@ -213,7 +216,7 @@ class Kernel:
         barriers, faults = ctypes.c_uint64(0), (_Fault * MOST_FAULTS)()
         launch = _Launch(
             *((ctypes.c_uint32 * 3)(*dimension) for dimension in dimensions),
-            *(shared_bytes, order, int(check), ctypes.addressof(packed), self.parameters_bytes),
+            *(shared_bytes, order, int(check), most_operations, ctypes.addressof(packed), self.parameters_bytes),
             *(ctypes.addressof(regions), len(known), numbers.ctypes.data, len(numbers)),
             *(counts[0].ctypes.data, counts[1].ctypes.data, ctypes.addressof(barriers), ctypes.addressof(faults)),
         )

@@ -9,11 +9,13 @@ import pytest
 
 from fastmagn.config.command_line import parse_config
 from fastmagn.config.text import plain
+from fastmagn.corruptions.sets import CIFAR_CBAR
 from fastmagn.errors import InputError
 from fastmagn.reporting.document import command
 from fastmagn.reporting.experiments import common_set, group_experiments
 from fastmagn.reporting.runs import read_run, read_runs
-from tests.helpers.report_folders import C19, rewrite
+from fastmagn.reporting.tables import make_tables
+from tests.helpers.report_folders import C19, rewrite, with_protocols
 
 
 def broken(change):
@@ -55,9 +57,13 @@ DAMAGE = {
     "per cent": (set_value("clean_accuracy", value=94.2), "clean_accuracy: got 94.2; expected a fraction in 0..1."),
     "a bool": (set_value("clean_accuracy", value=True), "clean_accuracy: got True; expected a float."),
     "no corruption": (set_value("corruption_accuracy", value={}), "corruption_accuracy: got none; expected at least"),
-    "a foreign corruption": (
-        broken(lambda results: results["corruption_accuracy"].update(rain=[0.5] * 5)),
-        "corruption_accuracy.rain: unknown corruption; expected some of gaussian_noise, shot_noise,",
+    "a corruption of no name": (
+        broken(lambda results: results["corruption_accuracy"].update({"a" * 101: [0.5] * 5})),
+        "expected names of 1..100 characters.",
+    ),
+    "severities that are all": (
+        broken(lambda results: results.update(severities={"fog": [1, 2, 3, 4, 5]})),
+        "severities.fog: got [1, 2, 3, 4, 5]; expected some of 1 to 5, not all.",
     ),
     "four severities": (
         set_value("corruption_accuracy", "fog", value=[0.5] * 4),
@@ -86,6 +92,30 @@ DAMAGE = {
         set_value("reliability", "clean", "count", value=[1, 2]),
         "reliability.clean: got lists of [2, 4, 4]; expected 4 bins in each.",
     ),
+    "flips of an unknown sequence": (
+        lambda folder: rewrite(
+            with_protocols(folder), lambda results: results["perturbations"]["flip_probability"].update(rain=0.5)
+        ),
+        "perturbations: is damaged; expected what an evaluation writes. Measure it again.",
+    ),
+    "no flips": (set_value("perturbations", value={"flip_probability": []}), "perturbations: is damaged;"),
+    "a map that is not square": (
+        lambda folder: rewrite(with_protocols(folder), lambda results: results["fourier"]["error"].pop()),
+        "fourier: is damaged;",
+    ),
+    "a map of text": (
+        lambda folder: rewrite(
+            with_protocols(folder), lambda results: results["fourier"]["error"][3].__setitem__(3, "<b>")
+        ),
+        "fourier: is damaged;",
+    ),
+    "adapted per cent": (
+        lambda folder: rewrite(
+            with_protocols(folder), lambda results: results["adapted_batch_norm"].update(clean_accuracy=94.2)
+        ),
+        "adapted_batch_norm: is damaged;",
+    ),
+    "adapted list": (set_value("adapted_batch_norm", value=[1]), "adapted_batch_norm: is damaged;"),
     "empty bins": (set_value("reliability", "corrupt", "count", value=[0] * 4), "corrupt.count: got no predictions"),
 }
 
@@ -166,6 +196,7 @@ def test_bookkeeping_makes_no_experiment_and_everything_else_does(fake_run):
     same = [
         fake_run("a", seed=0),
         fake_run("b", seed=1, fields={"device": "cuda", "data.dir": "elsewhere", "eval.cache_dir": "x"}),
+        fake_run("f", seed=2, fields={"eval.fourier": True, "eval.batch_norm": "adapt", "eval.perturbations": True}),
     ]
     others = [
         fake_run("c", fields={"train.epochs": 7}),
@@ -181,7 +212,29 @@ def test_bookkeeping_makes_no_experiment_and_everything_else_does(fake_run):
         "d": "Standard (epochs 7, lr 0.2)",
         "e": "Standard (e)",
     }
-    assert len(experiments[0].runs) == 2
+    assert len(experiments[0].runs) == 3
+
+
+def record(folder, version, quality):
+    results = json.loads((folder / "results.json").read_text())
+    results["corrupted_as"] = {"published": "some", "version": version, "jpeg_quality": quality}
+    (folder / "results.json").write_text(json.dumps(results))
+    return folder
+
+
+def test_runs_measured_by_other_versions_of_the_corruptions_are_kept_apart(fake_run):
+    """Older results do not say their version, which is 1: they and those that say 1 are seeds of one experiment."""
+    first = [fake_run("a", seed=0), record(fake_run("b", seed=1), 1, None)]
+    second = [record(fake_run("c", seed=0), 2, 85), record(fake_run("d", seed=1), 2, None)]
+    runs, _ = read_runs([*first, *second])
+    experiments, warnings = group_experiments(runs)
+    assert not warnings
+    found = {experiment.label: [run.path.name for run in experiment.runs] for experiment in experiments}
+    assert found == {
+        "Standard": ["a", "b"],
+        "Standard (corruptions of version 2, JPEG 85)": ["c"],
+        "Standard (corruptions of version 2, no JPEG)": ["d"],
+    }
 
 
 def test_the_order_of_the_arguments_does_not_matter(fake_run):
@@ -223,3 +276,29 @@ def test_the_command_makes_the_same_configuration(fake_run):
     words = shlex.split(command(run))
     assert words[:3] == ["python", "-m", "fastmagn.train"]
     assert plain(parse_config(words[3:], "test", "A test.")) == run.config
+
+
+def test_a_run_on_a_folder_of_any_corruptions_is_reported(fake_run):
+    """C-bar complete, a corruption of the user's own, and one of three severities."""
+    folder = fake_run("run", means=dict.fromkeys((*C19, *CIFAR_CBAR, "my_rain"), 0.6))
+
+    def change(results):
+        results["corruption_accuracy"]["xy_motion_blur"] = [0.9, None, 0.6, None, 0.3]
+        results["severities"] = {"xy_motion_blur": [1, 3, 5]}
+        results["mca"]["cbar"] = sum(sum(results["corruption_accuracy"][name]) for name in CIFAR_CBAR) / 50
+
+    rewrite(folder, change)
+    (run,), warnings = read_runs([folder])
+    assert warnings == []
+    assert list(run.corruption_accuracy)[-2:] == ["my_rain", "xy_motion_blur"]
+    assert run.mean("xy_motion_blur") == pytest.approx(0.6)
+    assert run.mca(("xy_motion_blur",)) is None
+    assert "xy_motion_blur" not in run.complete
+    tables = make_tables(group_experiments([run])[0])
+    rows = {row.labels[0]: row.cells[0] for table in tables if table.name.endswith("corruptions") for row in table.rows}
+    assert rows["Xy motion blur"].mean == pytest.approx(0.6)
+    assert rows["My rain"] is not None
+    assert rows["mCA cbar"].mean == pytest.approx(run.mca(CIFAR_CBAR))
+    rewrite(folder, lambda results: results["mca"].update(cbar=0.1))
+    with pytest.raises(InputError, match=r"mca\.cbar: got 0\.1; corruption_accuracy gives"):
+        read_runs([folder])

@@ -15,6 +15,7 @@ from fastmagn_kernels.augmix_cuda.compiling import jit_kernel
 from fastmagn_kernels.augmix_cuda.operations import BINS, SEGMENTS, Scratch, apply_operation
 from fastmagn_kernels.augmix_cuda.views import BLOCK, Launch, kernel_source, plan_launch
 from fastmagn_kernels.pixel import rotation_table
+from tests.helpers.cuda_kernels import views_name
 from tests.ptx.arguments import NumbaKernel, numba_kernel
 from tests.ptx.building import Builder
 from tests.ptx.running import Memory, Report, output, scratch
@@ -46,7 +47,12 @@ def _compiled(name: str, compile_kernel: Callable[[], Any]) -> Any:
 
 
 class FromPtx:
-    """Runs kernels from their PTX. A fault fails the test. `order` and `blocks` are those of `Kernel.launch`."""
+    """Runs kernels from their PTX. A fault fails the test. Options are those of `Kernel.launch`.
+
+    `kernels` are those that were run, by name; `report` is that of the last run.
+    """
+
+    report: Report
 
     def __init__(self, builder: Builder) -> None:
         self.builder = builder
@@ -61,13 +67,12 @@ class FromPtx:
         shared_bytes: int,
         arguments: Sequence[Any],
         **options: Any,
-    ) -> Report:
-        """Run a kernel, and return the report."""
+    ) -> None:
+        """Run a kernel."""
         if name not in self.kernels:
             self.kernels[name] = numba_kernel(self.builder, *source, name=name)
-        report = self.kernels[name].launch(grid, block, arguments, shared_bytes=shared_bytes, **options)
-        assert not report.faults, "\n".join(map(str, report.faults))
-        return report
+        self.report = self.kernels[name].launch(grid, block, arguments, shared_bytes=shared_bytes, **options)
+        assert not self.report.faults, "\n".join(map(str, self.report.faults))
 
 
 def plan(images: np.ndarray, params: ViewParams, in_shared: bool | None = None) -> Launch:
@@ -95,7 +100,7 @@ def run_views(
     out = np.full(shape, 1.5, HOST_TYPES[element]) if out is None else out
     run(
         kernel_source(element, launch.in_shared),
-        f"views_{element}_{'shared' if launch.in_shared else 'scratch'}",
+        views_name(element, launch.in_shared),
         launch.blocks,
         BLOCK,
         launch.shared_bytes,
