@@ -27,8 +27,8 @@ from fastmagn.config.command_line import OwnOptions
 from fastmagn.config.schema import AugmentConfig
 from fastmagn.errors import check
 from fastmagn.machine.command import run_command
-from fastmagn_kernels.augmix_cuda.views import ELEMENTS, kernel_source
 from tests.augment.engines.cuda_runs import NUM_SMS, FromPtx, plan, run_views
+from tests.helpers.cuda_kernels import KERNELS, views_name
 from tests.ptx.arguments import compile_once
 from tests.ptx.assembling import assemble, find_tool, machine_class, machine_instructions, version_of
 from tests.ptx.building import COMPILER, Builder
@@ -86,13 +86,10 @@ def kernel_resources(builder: Builder) -> dict[str, dict[str, int]]:
     ptxas = find_tool("ptxas")
     if ptxas is None:
         return {}
-    found = {}
-    for element in ELEMENTS:
-        for in_shared in (True, False):
-            name = f"views_{element}_{'shared' if in_shared else 'scratch'}"
-            ptx = compile_once(builder, *kernel_source(element, in_shared), name=name)
-            found[name] = assemble(ptx, ptxas).as_dict()
-    return found
+    sources = {name: source for makers in KERNELS.values() for name, source in makers.items()}
+    return {
+        name: assemble(compile_once(builder, *source(), name=name), ptxas).as_dict() for name, source in sources.items()
+    }
 
 
 def instructions_per_view(run: FromPtx, images: np.ndarray) -> dict[str, dict[str, dict[str, float]]]:
@@ -124,8 +121,8 @@ def _counted(run: FromPtx, images: np.ndarray, spec: tuple[int, int]) -> Counts:
     counts = {"ptx": Counter(run.report.by_class())}
     ptxas, nvdisasm = find_tool("ptxas"), find_tool("nvdisasm")
     if ptxas and nvdisasm:
-        name = f"views_float32_{'shared' if launch.in_shared else 'scratch'}"
-        counts["machine"] = _machine_counts(run.report, run.kernels[name].kernel.ptx, ptxas, nvdisasm)
+        kernel = run.kernels[views_name("float32", launch.in_shared)].kernel
+        counts["machine"] = _machine_counts(run.report, kernel.ptx, ptxas, nvdisasm)
     return counts
 
 

@@ -227,16 +227,21 @@ def test_global_memory_that_was_never_written_is_found(ptx_builder):
     assert fault.where == "rows"
 
 
-def test_local_memory_beyond_an_array_and_never_written_is_found(ptx_builder):
+def test_local_memory_beyond_an_array_is_found(ptx_builder):
     def local(a, out):
         own = cuda.local.array(8, types.int32)
         i = cuda.threadIdx.x
-        own[a[i] % 8] = i
+        own[a[i] % 16] = i
         out[i] = own[a[i] % 4]
 
-    report = run(ptx_builder, local, numbers(), output(nothing()))
-    fault = the_fault(report, "read before it is written")
-    assert (fault.where, fault.count) == ("local memory", 32)
+    fault = the_fault(run(ptx_builder, local, numbers(), output(nothing())), "out of bounds")
+    assert (fault.where, fault.thread, fault.count) == ("local memory", 1, 32)
+
+
+def test_local_memory_that_was_never_written_is_found(ptx_builder):
+    body = ".local .align 4 .b8 own[8]; mov.u64 %rd2, own; ld.local.u32 %r2, [%rd2+4]; ret;"
+    report = _run_text(ptx_builder, body, in_out(np.zeros(8, np.uint8)))
+    assert the_fault(report, "read before it is written").where == "local memory"
 
 
 def test_a_division_by_zero_is_found(ptx_builder):

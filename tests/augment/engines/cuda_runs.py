@@ -15,6 +15,7 @@ from fastmagn_kernels.augmix_cuda.compiling import jit_kernel
 from fastmagn_kernels.augmix_cuda.operations import BINS, SEGMENTS, Scratch, apply_operation
 from fastmagn_kernels.augmix_cuda.views import BLOCK, Launch, kernel_source, plan_launch
 from fastmagn_kernels.pixel import rotation_table
+from tests.helpers.cuda_kernels import views_name
 from tests.ptx.arguments import NumbaKernel, numba_kernel
 from tests.ptx.building import Builder
 from tests.ptx.running import Memory, Report, output, scratch
@@ -99,7 +100,7 @@ def run_views(
     out = np.full(shape, 1.5, HOST_TYPES[element]) if out is None else out
     run(
         kernel_source(element, launch.in_shared),
-        f"views_{element}_{'shared' if launch.in_shared else 'scratch'}",
+        views_name(element, launch.in_shared),
         launch.blocks,
         BLOCK,
         launch.shared_bytes,

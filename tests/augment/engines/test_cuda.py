@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import mmap
 import re
 
 import numpy as np
@@ -21,11 +22,13 @@ from tests.helpers.processes import run
 from tests.helpers.tiers import slow, slow_but
 
 pytest.importorskip("numba_cuda", reason="needs numba-cuda: install 'fastmagn[test]'")
-from fastmagn_kernels.augmix_cuda.compiling import compile_ptx
 from fastmagn_kernels.augmix_cuda.views import ELEMENTS, bfloat16_bits, kernel_source, plan_launch, unit
 from tests.augment.engines.cuda_runs import FromPtx, RunKernel, plan, run_on_device, run_operations, run_views
+from tests.helpers.cuda_kernels import views_name
+from tests.ptx.arguments import compile_once
 
 ON_DEVICE = torch.cuda.is_available()
+from_ptx = pytest.mark.skipif(ON_DEVICE, reason="the device runs all blocks, in an order of its own")
 on_device = pytest.mark.skipif(not ON_DEVICE, reason="needs a CUDA device")
 
 SPEC = ViewSpec(num_augmix_views=2, num_noise_views=1)
@@ -133,6 +136,80 @@ def test_scratch_in_global_memory_gives_the_same_views(cuda, dtype, pictures):
         assert_equal(run_views(cuda, images, params, dtype, launch._replace(blocks=blocks)), expected)
 
 
+MATRIX = [(1, 1), (2, 5), (3, 3), (9, 8), (20, 33), (31, 33), (32, 32), (33, 31), (48, 48), (64, 64)]
+LARGE = [(224, 180), (225, 225), (1, 300), (300, 1), (2, 1000), (257, 1)]
+
+
+@from_ptx
+@pytest.mark.slow
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("size", [*MATRIX, *LARGE], ids=lambda size: f"{size[0]}x{size[1]}")
+def test_matrix_of_sizes_in_several_orders(cuda, size, config, pictures):
+    images = pictures(*size)[PICTURES[:2] if max(size) > 100 else PICTURES[:3] if max(size) > 20 else PICTURES]
+    params = params_for(images, CONFIGS[config])
+    expected = on_the_host(images, params)
+    for order, in_shared in enumerate([None, False] if max(size) > 20 else [None, False, None, False]):
+        launch = plan(images, params, in_shared)
+        assert_equal(run_views(cuda, images, params, launch=launch, order=order + 1), expected)
+
+
+@from_ptx
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", VIEW_DTYPES, ids=str)
+@pytest.mark.parametrize("size", [(33, 31), (64, 64), (225, 225)], ids=lambda size: f"{size[0]}x{size[1]}")
+def test_matrix_of_dtypes(cuda, size, dtype, pictures):
+    images = pictures(*size)[PICTURES[:2]]
+    params = params_for(images, CONFIGS["all_operations"])
+    assert_equal(run_views(cuda, images, params, dtype, order=2), on_the_host(images, params).to(dtype))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("j", "n"), [(0, 0), (0, 3), (1, 0), (3, 2), (7, 4)])
+def test_extreme_seeds_and_indices(cuda, j, n, pictures):
+    images = pictures(9, 8)[PICTURES[:4]]
+    indices = np.array([2**32 - 1, 0, 2**31, 5])
+    spec = ViewSpec(num_augmix_views=j, num_noise_views=n)
+    for seed in (0, 2**63 + 5, 2**64 - 1):
+        params = sample_view_params(seed, 2**32 - 1, indices, spec, CONFIGS["all_operations"], (9, 8))
+        assert_equal(run_views(cuda, images, params), on_the_host(images, params))
+
+
+@from_ptx
+@pytest.mark.slow
+@pytest.mark.parametrize(("batch", "side"), [(3_000_000, 1), (600_000, 32)], ids=["3 million", "more than 2^32 values"])
+def test_last_blocks_of_a_batch_that_no_memory_holds(cuda, batch, side):
+    """Memory that is not touched is not there: the last images are drawn at random, the others were never written."""
+    last = 20 if side == 1 else 2
+    images = sparse((batch, side, side, 3), np.uint8)
+    images[-last:] = np.random.default_rng(0).integers(0, 256, images[-last:].shape)
+    params = params_for(images)
+    launch = plan(images, params)
+    assert launch.blocks == batch * launch.groups
+    out = sparse((SPEC.num_views * batch, images[0].size), np.float32)
+    blocks = range((batch - last) * launch.groups, batch * launch.groups)
+    made = run_views(cuda, images, params, launch=launch, out=out, blocks=blocks)[:, -last:]
+    expected = sample_view_params(3, 2, params.indices[-last:], SPEC, PAPER, (side, side))
+    assert_equal(made, on_the_host(images[-last:], expected))
+
+
+def sparse(shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    """An array of zeros whose pages take memory only once they are touched."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    no_reserve = 0x4000  # Linux's MAP_NORESERVE, which Python's mmap names from 3.13 on only
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | no_reserve)
+    return np.frombuffer(memory, dtype).reshape(shape)
+
+
+@pytest.mark.slow
+@pytest.mark.data
+@pytest.mark.parametrize("config", CONFIGS)
+def test_real_images(cuda, config, cifar_images):
+    for first in (0, 500):
+        images = np.ascontiguousarray(cifar_images[first : first + 12])
+        params = params_for(images, CONFIGS[config], seed=first)
+        assert_equal(run_views(cuda, images, params), on_the_host(images, params))
+
+
 @pytest.mark.slow
 def test_views_do_not_depend_on_how_blocks_share_them(cuda, pictures):
     images = pictures(9, 8)[PICTURES]
@@ -207,8 +284,8 @@ def test_memory_stays_within_64_mib_beside_the_views(pictures):
 
 @pytest.mark.parametrize("in_shared", [True, False], ids=["shared", "scratch"])
 @pytest.mark.parametrize("element", slow_but(ELEMENTS, "float32"))
-def test_kernel_compiles_for_hopper_and_rounds_as_the_cpu_does(element, in_shared):
-    ptx = compile_ptx(*kernel_source(element, in_shared), compute_capability=(9, 0))
+def test_kernel_compiles_for_hopper_and_rounds_as_the_cpu_does(ptx_builder, element, in_shared):
+    ptx = compile_once(ptx_builder, *kernel_source(element, in_shared), name=views_name(element, in_shared))
     assert ".target sm_90" in ptx
     assert ptx.count(".visible .entry") == 1
     assert re.search(r"\.maxntid 256", ptx)
