@@ -46,6 +46,41 @@ FLOATS = [
 FLOATS += [65504.0, 65520.0, 5.9e-8, 2.0**-149, 1e300, math.inf]
 FLOATS = [*FLOATS, *(-value for value in FLOATS), math.nan]
 
+# Compiled here; tests of kernels use them.
+OTHERS = [
+    *("mad.hi.s32", "mad.wide.u16", "add.sat.s32", "sub.sat.s32", "mul24.lo.u32", "mad24.lo.s32", "abs.s64", "neg.s16"),
+    *("min.relu.s32", "max.relu.s32", "sad.u32", "add.u16x2", "min.s16x2", "max.u16x2", "not.pred", "cnot.b32"),
+    *("selp.f64", "slct.f32.s32", "setp.lt.and.s32", "setp_not.lt.or.f32", "setp_not.eq.u64", "set.lt.f32.f32"),
+    *("neg.f64", "abs.ftz.f32", "copysign.f32", "testp.infinite.f64", "ex2.approx.ftz.f32", "lg2.approx.f32"),
+    *(
+        "sin.approx.f32",
+        "cos.approx.f32",
+        "tanh.approx.f32",
+        "rcp.approx.ftz.f32",
+        "sqrt.approx.f32",
+        "rsqrt.approx.f32",
+    ),
+    *("rcp.approx.ftz.f64", "div.full.f32", "cvt.f32.f32", "cvt.f64.f32", "cvt.rn.bf16x2.f32", "cvt.rn.f16.s32"),
+    *("cvt.pack.sat.u8.s32.b32", "cvt.pack.sat.s16.s32", "pack4.b32", "part4.b64", "pack2.b64", "part2.b32"),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_at_once(ptx_builder):
+    """What these tests compute, in one run of g++ instead of one for each instruction."""
+    shifts = [f"{name}{bits}" for name in ("shl.b", "shr.u", "shr.s") for bits in (16, 32, 64)]
+    counts = [f"{name}{bits}" for name in ("popc.b", "clz.b", "bfind.u", "brev.b") for bits in (32, 64)]
+    fields = ["bfe.u32", "bfe.s32", "bfi.b32", "lop3.b32", "prmt.b32", "dp2a.hi.u32.u32"]
+    fields += [f"dp4a.{kinds}" for kinds in ("u32.u32", "s32.s32", "u32.s32")]
+    fields += [f"shf.{side}.{mode}.b32" for side in "lr" for mode in ("wrap", "clamp")]
+    sums = [f"{name}.rn.{kind}" for name in ("add", "sub", "mul", "div", "sqrt", "rcp") for kind in ("f32", "f64")]
+    sums += [f"{name}.{kind}" for name in ("min", "max") for kind in ("f32", "f64")]
+    sums += ["mul.rn.ftz.f32", "mul.rn.sat.f32"]
+    halves = ["cvt.rn.f32.f64", "cvt.rn.f16.f32", "cvt.rn.bf16.f32", "cvt.f32.f16", "cvt.f32.bf16"]
+    wholes = [f"cvt.{mode}.f64.f64" for mode in ("rni", "rzi", "rmi", "rpi")]
+    used = ["mov.u32", "mov.u64", "mad.lo.s32", "mad.wide.u32", "setp.ge.u32"]
+    ptx_builder.handlers([*shifts, *counts, *fields, *sums, *halves, *wholes, *used, *OTHERS])
+
 
 def compute(builder: Builder, mnemonic: str, kinds: Sequence[str], *operands: np.ndarray) -> np.ndarray:
     """Run `mnemonic` on each element of the operands; `kinds` are the types of its result and of its operands."""
@@ -449,21 +484,3 @@ def test_approximations_are_told_apart():
 def test_the_other_instructions_compile(ptx_builder):
     handlers = ptx_builder.handlers(OTHERS)
     assert all(handlers[mnemonic] for mnemonic in OTHERS)
-
-
-OTHERS = [
-    *("mad.hi.s32", "mad.wide.u16", "add.sat.s32", "sub.sat.s32", "mul24.lo.u32", "mad24.lo.s32", "abs.s64", "neg.s16"),
-    *("min.relu.s32", "max.relu.s32", "sad.u32", "add.u16x2", "min.s16x2", "max.u16x2", "not.pred", "cnot.b32"),
-    *("selp.f64", "slct.f32.s32", "setp.lt.and.s32", "setp_not.lt.or.f32", "setp_not.eq.u64", "set.lt.f32.f32"),
-    *("neg.f64", "abs.ftz.f32", "copysign.f32", "testp.infinite.f64", "ex2.approx.ftz.f32", "lg2.approx.f32"),
-    *(
-        "sin.approx.f32",
-        "cos.approx.f32",
-        "tanh.approx.f32",
-        "rcp.approx.ftz.f32",
-        "sqrt.approx.f32",
-        "rsqrt.approx.f32",
-    ),
-    *("rcp.approx.ftz.f64", "div.full.f32", "cvt.f32.f32", "cvt.f64.f32", "cvt.rn.bf16x2.f32", "cvt.rn.f16.s32"),
-    *("cvt.pack.sat.u8.s32.b32", "cvt.pack.sat.s16.s32", "pack4.b32", "part4.b64", "pack2.b64", "part2.b32"),
-]
