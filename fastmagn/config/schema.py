@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from fastmagn.config.corruption_sets import set_parts
 from fastmagn.errors import check
 
 
@@ -310,12 +311,14 @@ class EvalConfig:
     """What is measured after training.
 
     Args:
-        corruption_set: Corruptions to measure on: c19 (all), c18 (the paper's, without gaussian_noise), or c15 (those
-            of the usual benchmark).
+        corruption_set: Corruptions to measure on: c19 (all of CIFAR-10-C or ImageNet-C), c18 (the paper's, without
+            gaussian_noise), c15 (those of the usual benchmark), cbar (C-bar's ten: CIFAR-10-C-bar's for images below
+            64 px, else ImageNet-C-bar's); or several joined by +, such as c15+cbar. Of a stored set, those that it
+            holds, and those that are in none of these sets; all that it holds, if it holds none of them.
         num_images: Number of test images to measure on; 0 means all. They are the first ones, whose order is random;
             those of a folder are drawn evenly over the classes by corruption_seed. The results say which they are.
-        corrupted_dir: Folder of a -C set, published or made by fastmagn.corrupt. If none, the images are corrupted
-            during the evaluation.
+        corrupted_dir: Folder of a -C set, published, your own or made by fastmagn.corrupt: NAME.npy and labels.npy,
+            or NAME/SEVERITY/CLASS/IMAGE. If none, the images are corrupted during the evaluation.
         corruption_seed: Seed of the corruptions that are made during the evaluation, and of the images that are drawn
             from a folder, 0..2^64 - 1.
         corruption_jpeg: Pass corrupted images of 64 px and more through JPEG of quality 85, as the published
@@ -349,7 +352,7 @@ class EvalConfig:
             with those of each test batch (adapt). The results hold the second measurement apart.
     """
 
-    corruption_set: Literal["c15", "c18", "c19"] = "c19"
+    corruption_set: str = "c19"
     num_images: int = 0
     corrupted_dir: Path | None = None
     corruption_seed: int = 0
@@ -373,6 +376,7 @@ class EvalConfig:
     batch_norm: Literal["trained", "adapt"] = "trained"
 
     def __post_init__(self) -> None:
+        set_parts("eval.corruption_set", self.corruption_set)
         check(self.num_images >= 0, "eval.num_images", self.num_images, "0 (all) or more")
         check(0 <= self.corruption_seed < 2**64, "eval.corruption_seed", self.corruption_seed, "0..2^64 - 1")
         check(self.batch_size >= 1, "eval.batch_size", self.batch_size, "1 or more")

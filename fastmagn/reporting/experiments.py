@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastmagn.config.text import flatten
-from fastmagn.corruptions import CORRUPTION_SETS, CORRUPTIONS
+from fastmagn.corruptions import CORRUPTION_SETS
+from fastmagn.corruptions.sets import in_order
 from fastmagn.methods.table import METHODS
 from fastmagn.reporting.names import DATA_TITLES, NETWORK_TITLES, method_title, order, set_title
 from fastmagn.reporting.paper import WEIGHTS, has_paper_settings, paper_value
@@ -69,6 +70,11 @@ class Experiment:
     def rank(self) -> tuple:
         """The sort key of columns: method, then variant."""
         return (order(METHODS, self.method), self.variant, self.label)
+
+    @property
+    def measured(self) -> list[str]:
+        """Every corruption that some run has measured, in the registry's order, then those that it lacks."""
+        return in_order(name for run in self.runs for name in run.corruption_accuracy)
 
     def statistic(self, measure: Callable[[FinishedRun], float | None]) -> Statistic | None:
         """The mean and the spread of a measure over the runs; None if a run lacks it."""
@@ -180,14 +186,11 @@ def _short(value: Any) -> str:
 
 def common_set(experiments: Iterable[Experiment]) -> tuple[str, tuple[str, ...]]:
     """The title and the corruptions that all runs have measured: c18 if all have it, else c15, else what they share."""
-    shared = set(CORRUPTIONS)
-    for experiment in experiments:
-        for run in experiment.runs:
-            shared &= run.corruption_accuracy.keys()
+    shared = set.intersection(*(run.complete for experiment in experiments for run in experiment.runs))
     for title in (CALIBRATION_SET, "c15"):
         if set(CORRUPTION_SETS[title]) <= shared:
             return title, CORRUPTION_SETS[title]
-    names = tuple(name for name in CORRUPTIONS if name in shared)
+    names = tuple(in_order(shared))
     return set_title(names), names
 
 
