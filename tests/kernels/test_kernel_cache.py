@@ -138,13 +138,24 @@ def test_a_kernel_is_compiled_again_when_what_it_inlines_has_changed(tmp_path):
     assert run() == (sigma / 2, 0)
 
 
+def _identity(numbers):
+    numbers[0] = numbers[0]
+
+
 def test_cuda_kernels_are_kept_in_the_same_folder(monkeypatch):
     pytest.importorskip("numba_cuda", reason="needs numba-cuda: install 'fastmagn[test]'")
-    from numba import cuda
+    from numba import types
 
-    from fastmagn_kernels.augmix_cuda.compiling import jit_kernel
+    from fastmagn_kernels.augmix_cuda.compiling import machine_code
 
-    compile_later = cuda.jit  # without a signature it compiles nothing, and needs no device
-    monkeypatch.setattr(cuda, "jit", lambda signature, *, cache, **options: compile_later(cache=cache))
-    kernel = jit_kernel(lambda number: None, "void(int64)")
-    assert Path(kernel._cache.cache_path).parent == Path(compiling.cache_folder())
+    made = []
+
+    def source():
+        made.append("compiled")
+        return _identity, types.void(types.int32[::1])
+
+    code = machine_code("identity", source, (9, 0))
+    assert code[:4] == b"\x7fELF"
+    assert [path.read_bytes() for path in Path(compiling.cache_folder()).glob("identity*")] == [code]
+    assert machine_code("identity", source, (9, 0)) == code
+    assert made == ["compiled"]
