@@ -14,8 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from numba import cuda
 
+from fastmagn_kernels.augmix_cuda.device import byte, num_threads, thread_number
 from fastmagn_kernels.augmix_cuda.geometry import load_pixel, rotate, shear, shift, store_pixel
-from fastmagn_kernels.augmix_cuda.words import byte, pack, posterize_word, solarize_word
+from fastmagn_kernels.augmix_cuda.words import pack, posterize_mask, solarize_word
 from fastmagn_kernels.pixel import (
     autocontrast_line,
     blend,
@@ -62,18 +63,6 @@ class Scratch(NamedTuple):
     histograms: np.ndarray
     segments: np.ndarray
     luma_sum: np.ndarray
-
-
-@cuda.jit(device=True)
-def thread_number():
-    """Return the number of this thread in its block, uint32."""
-    return np.uint32(cuda.threadIdx.x + cuda.blockDim.x * cuda.threadIdx.y)
-
-
-@cuda.jit(device=True)
-def num_threads():
-    """Return the number of threads in the block, uint32."""
-    return np.uint32(cuda.blockDim.x * cuda.blockDim.y)
 
 
 @cuda.jit(device=True)
@@ -189,14 +178,24 @@ def apply_tables(words, source, target, num_pixels, tables):
 
 
 @cuda.jit(device=True)
-def change_words(op, words, source, target, num_values, amount):
-    """Posterize to `amount` bits, or solarize from the level `amount` on."""
-    k, num_words = thread_number(), np.uint32(np.uint32(num_values + np.uint32(3)) >> np.uint32(2))
-    while k < num_words:
-        word = words[np.uint32((source >> np.uint32(2)) + k)]
-        changed = posterize_word(word, amount) if op == draws.POSTERIZE else solarize_word(word, amount)
-        words[np.uint32((target >> np.uint32(2)) + k)] = changed
-        k = np.uint32(k + num_threads())
+def posterize(words, source, target, num_words, bits):
+    """Apply ImageOps.posterize."""
+    mask = posterize_mask(bits)
+    i, k = thread_number(), np.uint32(np.uint32(target >> np.uint32(2)) + thread_number())
+    offset = np.uint32(np.uint32(source >> np.uint32(2)) - np.uint32(target >> np.uint32(2)))
+    while i < num_words:
+        words[k] = np.uint32(words[np.uint32(k + offset)] & mask)
+        i, k = np.uint32(i + num_threads()), np.uint32(k + num_threads())
+
+
+@cuda.jit(device=True)
+def solarize(words, source, target, num_words, threshold):
+    """Apply ImageOps.solarize."""
+    i, k = thread_number(), np.uint32(np.uint32(target >> np.uint32(2)) + thread_number())
+    offset = np.uint32(np.uint32(source >> np.uint32(2)) - np.uint32(target >> np.uint32(2)))
+    while i < num_words:
+        words[k] = solarize_word(words[np.uint32(k + offset)], threshold)
+        i, k = np.uint32(i + num_threads()), np.uint32(k + num_threads())
 
 
 @cuda.jit(device=True)
@@ -272,6 +271,7 @@ def apply_operation(op, magnitude, rows, source, target, height, width, scratch,
     """Apply one AugMix operation, by its id, to the row at the byte `source` of `rows`."""
     pixels, words = rows.pixels, rows.words
     num_pixels = np.uint32(height * width)
+    num_words = np.uint32(np.uint32(3 * num_pixels + 3) >> np.uint32(2))
     if op == draws.ROTATE and magnitude != 0.0:
         angle = np.int32(magnitude * ANGLE_UNITS_PER_DEGREE)
         rotate(pixels, source, target, height, width, angle, rotation_table)
@@ -281,8 +281,10 @@ def apply_operation(op, magnitude, rows, source, target, height, width, scratch,
         dx = np.int32(magnitude) if op == draws.TRANSLATE_X else np.int32(0)
         dy = np.int32(magnitude) if op == draws.TRANSLATE_Y else np.int32(0)
         shift(pixels, np.uint64(source), pixels, target, height, width, dx, dy, False)
-    elif op == draws.POSTERIZE or op == draws.SOLARIZE:
-        change_words(op, words, source, target, np.uint32(3 * num_pixels), np.int32(magnitude))
+    elif op == draws.POSTERIZE:
+        posterize(words, source, target, num_words, np.int32(magnitude))
+    elif op == draws.SOLARIZE:
+        solarize(words, source, target, num_words, np.int32(magnitude))
     elif op == draws.COLOR:
         enhance_color(pixels, source, target, num_pixels, np.float32(magnitude))
     elif op == draws.CONTRAST or op == draws.BRIGHTNESS:

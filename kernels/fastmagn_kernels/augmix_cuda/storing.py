@@ -4,14 +4,12 @@ Values are computed in float32, in the CPU engine's order of operations, and rou
 Four values at a time, of one word, are stored at once, so that a warp stores 512 contiguous bytes of float32.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import cuda, types
-from numba.cuda.core import config
 
-from fastmagn_kernels.augmix_cuda.operations import num_threads, thread_number
-from fastmagn_kernels.augmix_cuda.words import byte
+from fastmagn_kernels.augmix_cuda.device import byte, num_threads, store_vector, thread_number
 from fastmagn_kernels.compiling import jit
 from fastmagn_kernels.random import draws
 from fastmagn_kernels.random.rng import STREAM_NOISE, normal_pair, philox4x32, stream_view_word
@@ -58,33 +56,6 @@ def bfloat16_bits(value):
     return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
 
 
-if config.ENABLE_CUDASIM:
-
-    def _store_vector(out, i, first, second, third, fourth):
-        out[i : i + 4] = first, second, third, fourth
-
-else:
-    from llvmlite import ir
-    from numba.cuda.extending import intrinsic
-
-    @intrinsic
-    def _store_vector(typingctx, out, i, first, second, third, fourth):
-        """Store four values from out[i] on at once; `i` is a multiple of four, and `out` starts at one of 16 bytes."""
-
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            out_type, _, *value_types = signature.args
-            place = builder.gep(context.make_array(out_type)(context, builder, args[0]).data, [args[1]])
-            vector = ir.VectorType(context.get_data_type(out_type.dtype), 4)(ir.Undefined)
-            for n, (value, value_type) in enumerate(zip(args[2:], value_types, strict=True)):
-                element = context.cast(builder, value, value_type, out_type.dtype)
-                vector = builder.insert_element(vector, element, ir.IntType(32)(n))
-            size = context.get_abi_sizeof(context.get_data_type(out_type.dtype))
-            builder.store(vector, builder.bitcast(place, vector.type.as_pointer()), align=4 * size)
-            return context.get_dummy_value()
-
-        return types.void(out, i, first, second, third, fourth), generate
-
-
 @cuda.jit(device=True)
 def _store(out, i, value, bfloat16):
     """Store a float32 in out[i]. Inlining makes `bfloat16` a constant."""
@@ -104,11 +75,11 @@ def _store_four(out, start, k, num_values, values, bfloat16):
             if k + n < num_values:
                 _store(out, i + np.uint64(n), values[n], bfloat16)
     elif bfloat16:
-        _store_vector(
+        store_vector(
             out, i, bfloat16_bits(first), bfloat16_bits(second), bfloat16_bits(third), bfloat16_bits(fourth)
         )  # fmt: skip
     else:
-        _store_vector(out, i, first, second, third, fourth)
+        store_vector(out, i, first, second, third, fourth)
 
 
 @cuda.jit(device=True)

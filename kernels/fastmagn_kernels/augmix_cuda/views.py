@@ -224,8 +224,8 @@ def run_chain(first, depth, source, spare, end, s, block):
         apply_operation(
             op, magnitude, block.rows, source, target, s.height, s.width, block.scratch, block.rotation_table
         )  # fmt: skip
-        source, k, depth = target, np.uint32(k + 1), np.int32(depth - 1)
         cuda.syncthreads()
+        source, k, depth = target, np.uint32(k + 1), np.int32(depth - 1)
 
 
 class Block(NamedTuple):

@@ -26,12 +26,6 @@ _NEAR = np.uint32(16)  # units of 2^-32: 2^-28
 
 
 @jit
-def byte(word, place):
-    """Return byte `place`, 0..3 from the lowest, of a uint32: int32."""
-    return np.int32(np.uint32(word >> np.uint32(8 * place)) & np.uint32(0xFF))
-
-
-@jit
 def pack(first, second, third, fourth):
     """Pack four values in 0..255 into a uint32, the first lowest."""
     low = np.uint32(np.uint32(first) | np.uint32(np.uint32(second) << np.uint32(8)))
@@ -40,10 +34,9 @@ def pack(first, second, third, fourth):
 
 
 @jit
-def posterize_word(word, bits):
-    """Apply `pixel.posterize_entry` to four bytes at once: uint32."""
-    kept = np.uint32(np.uint32(0xFF) & ~np.uint32((1 << (8 - bits)) - 1))
-    return np.uint32(word & np.uint32(kept * _EVERY_BYTE))
+def posterize_mask(bits):
+    """Return what `pixel.posterize_entry` keeps of each of four bytes: uint32."""
+    return np.uint32(np.uint32(0xFF & ~((1 << (8 - bits)) - 1)) * _EVERY_BYTE)
 
 
 @jit
