@@ -17,6 +17,7 @@ from statistics import fmean, median
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from rich.table import Table
 
@@ -27,6 +28,7 @@ from fastmagn.corruptions import SEVERITIES, available_corruptions, corrupt
 from fastmagn.data import load_images
 from fastmagn.errors import check
 from fastmagn.machine.command import run_command
+from fastmagn.machine.environment import found
 from fastmagn_kernels.threads import num_threads
 
 SET_IMAGES = 10_000  # in a published set
@@ -81,7 +83,7 @@ def main(arguments: list[str]) -> int:
             "per_image_codes_threads": 1,
             "library": library_versions() if library else None,
         }
-        write_result(options.out, "corrupt", settings, measured)
+        write_result(options.out, "corrupt", settings, measured, torch.device("cpu"))
     return 0
 
 
@@ -107,11 +109,11 @@ def find_library() -> Any | None:
         return None
 
 
-def library_versions() -> dict[str, str]:
-    """Return the versions of the packages that `find_library` found."""
+def library_versions() -> dict[str, str | None]:
+    """Return the versions of the packages that `find_library` found; None for one that does not say it."""
     return {
-        "imagecorruptions-imaug": metadata.version("imagecorruptions-imaug"),
-        "opencv": importlib.import_module("cv2").__version__,
+        "imagecorruptions-imaug": found(metadata.version, "imagecorruptions-imaug"),
+        "opencv": getattr(importlib.import_module("cv2"), "__version__", None),
     }
 
 

@@ -98,7 +98,7 @@ def _benchmark(options: argparse.Namespace, corrupted: Path) -> None:
         **{"model": options.model, "dataset": options.dataset, "num_images": num_images, "num_cells": num_cells},
         **{"batch_size": options.batch_size, "amp": amp, "device": device.type, "repeats": options.repeats},
     }
-    _report(runs, settings, options.out)
+    _report(runs, settings, device, options.out)
 
 
 class Run(NamedTuple):
@@ -123,7 +123,7 @@ def _clock(model: nn.Module) -> Iterator[list[float]]:
         after.remove()
 
 
-def _report(runs: list[Run], settings: dict[str, Any], out: Path | None) -> None:
+def _report(runs: list[Run], settings: dict[str, Any], device: torch.device, out: Path | None) -> None:
     images = settings["num_cells"] * settings["num_images"]
     measured = {
         "bare_s": spread([run.bare_s for run in runs]),
@@ -141,7 +141,7 @@ def _report(runs: list[Run], settings: dict[str, Any], out: Path | None) -> None
         table.add_row(f"{what.replace('_', ' ')}, {unit}", *(f"{value:.2f}" for value in measured[name].values()))
     console.print(table)
     if out is not None:
-        write_result(out, "evaluate", settings, measured)
+        write_result(out, "evaluate", settings, measured, device)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 
+from fastmagn.config.command_line import parse_config
 from fastmagn.machine.console import console
 from fastmagn.machine.environment import environment
 from fastmagn.machine.files import write_json
+from fastmagn.machine.hardware import settle_hardware
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -63,12 +65,18 @@ def _status_mib(field: str) -> float:
     return next(int(line.split()[1]) / 2**10 for line in lines if line.startswith(field))
 
 
+def device_of_runs(*runs: list[str]) -> torch.device:
+    """Return the device on which `fastmagn.train` trains with these arguments; CUDA if one of several runs has it."""
+    devices = {settle_hardware(parse_config(arguments, "fastmagn.train", "")).device for arguments in runs}
+    return torch.device("cuda" if "cuda" in devices else "cpu")
+
+
 def write_result(
     path: Path,
     benchmark: str,
     settings: dict[str, Any],
     measured: dict[str, Any],
-    device: torch.device | None = None,
+    device: torch.device,
 ) -> None:
     """Write a benchmark's result as strict JSON, with its command, its commit and its environment.
 
@@ -77,12 +85,12 @@ def write_result(
         benchmark: The benchmark's name, as in `python -m benchmarks.NAME`.
         settings: The settings: sizes, numbers of images, repeats.
         measured: The measurements, under names that end in their units.
-        device: The device they were made on; the CPU by default.
+        device: The device that did the work; the file names it.
     """
     result = {
         "benchmark": benchmark,
         "command": shlex.join(["python", "-m", f"benchmarks.{benchmark}", *sys.argv[1:]]),
-        "environment": environment(device or torch.device("cpu")),
+        "environment": environment(device),
         "settings": settings,
         **measured,
     }

@@ -14,10 +14,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.table import Table
 
-from benchmarks.measure import console, spread, write_result
+from benchmarks.measure import console, device_of_runs, spread, write_result
 from fastmagn.config.command_line import OwnOptions, parse_own
 from fastmagn.errors import InputError, check
 from fastmagn.machine.command import run_command
@@ -49,8 +48,7 @@ def main(arguments: list[str]) -> int:
     print_table(measured)
     if options.out:
         settings = {"epochs": options.epochs, "repeats": options.repeats, "arguments": fields}
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        write_result(options.out, "scaling", settings, {"processes": measured}, device)
+        write_result(options.out, "scaling", settings, {"processes": measured}, device_of_runs(fields))
     return 0
 
 

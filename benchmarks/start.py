@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from rich.table import Table
 
 from benchmarks.measure import console, spread, write_result
@@ -62,7 +63,7 @@ def main(arguments: list[str]) -> int:
     print_table(measured)
     if options.out:
         settings = {"repeats": options.repeats, "checkout": str(options.checkout) if options.checkout else None}
-        write_result(options.out, "start", settings, {"help": measured})
+        write_result(options.out, "start", settings, {"help": measured}, torch.device("cpu"))
     return 0
 
 

@@ -18,11 +18,10 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-import torch
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from benchmarks.measure import console, write_result
+from benchmarks.measure import console, device_of_runs, write_result
 from fastmagn.config.command_line import OwnOptions
 from fastmagn.errors import InputError, check
 from fastmagn.machine.command import run_command
@@ -65,7 +64,7 @@ def main(arguments: list[str]) -> int:
             "target": options.target,
             "corruption_set": options.corruption_set,
         }
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = device_of_runs(*(shlex.split(recipe) for _, recipe in options.recipes))
         write_result(options.out, "time_to_mca", settings, {"recipes": summary}, device)
         plot(summary, options.target, options.corruption_set, options.out.with_suffix(".png"))
     return 0

@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> int:
         check(getattr(options, name) >= 1, name, getattr(options, name), "1 or more")
     config = settle_hardware(parse_config(fields, parser.prog, parser.description))
     device = torch.device(config.device)
-    set_backends(device, config.train.deterministic)
+    set_backends(device, config.train.deterministic, config.train.amp)
     if options.data == "folder":
         batch_size = config.train.batch_size
         enough = options.folder_images >= batch_size

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from rich.table import Table
 
-from benchmarks.measure import console, spread, write_result
+from benchmarks.measure import console, device_of_runs, spread, write_result
 from benchmarks.train import endless_batches
 from fastmagn.config.command_line import OwnOptions, parse_config, parse_own
 from fastmagn.data import load_data, split_validation
@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> int:
         print_table(busy, measured[str(busy)])
     if options.out:
         settings = {"seconds": options.seconds, "turns": options.turns, "arguments": fields}
-        write_result(options.out, "waiting", settings, {"images_per_s_beside": measured})
+        write_result(options.out, "waiting", settings, {"images_per_s_beside": measured}, device_of_runs(fields))
     return 0
 
 
@@ -102,7 +102,7 @@ def train_for(seconds: float, fields: list[str]) -> None:
     """Train for so many seconds and print the images/s."""
     config = settle_hardware(parse_config(fields, "python -m benchmarks.waiting", ""))
     device = torch.device(config.device)
-    set_backends(device, config.train.deterministic)
+    set_backends(device, config.train.deterministic, config.train.amp)
     image_set = load_data(config.data)
     run = build_run(config, image_set, split_validation(image_set, 0, config.train.seed)[0])
     run.model.train()

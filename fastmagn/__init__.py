@@ -5,8 +5,8 @@ For other people's code: `AugMix`, `MAGNLoss` and `jensen_shannon` in a training
 """
 
 from fastmagn.registry import lazy_attributes
+from fastmagn.version import __version__ as __version__
 
-__version__ = "0.1.0"
 __all__ = ["AugMix", "MAGNLoss", "corrupt", "evaluate_robustness", "jensen_shannon", "load"]
 
 # Imported when used: a command such as `python -m fastmagn.report` must not pay for the others.

@@ -90,18 +90,26 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, Config]:
         raise InputError(f"classes: got {own.classes}; expected none without --images DIR, whose folders it explains.")
     if own.out is not None and own.out.is_dir():
         raise InputError(f"out: {own.out} is a folder; expected the name of a results file.")
-    has_run_only = own.run is not None and own.corrupted is None and not own.save_logits
-    if own.images is not None and not has_run_only:
-        raise InputError(f"images: got {own.images}; expected it with --run, without --corrupted and --save_logits.")
+    others = ("corrupted", "save_logits", "perturbations", "fourier")
+    if own.images is not None and (own.run is None or any(getattr(own, name) for name in others)):
+        *most, last = (f"--{name}" for name in others)
+        raise InputError(f"images: got {own.images}; expected it with --run, without {', '.join(most)} and {last}.")
     if own.corrupted is not None:
         fields = [*fields, "--eval.corrupted_dir", str(own.corrupted)]
-    if own.save_logits:
-        fields = [*fields, "--eval.save_logits", "true"]
+    for flag in ("save_logits", "perturbations", "fourier"):
+        if getattr(own, flag):
+            fields = [*fields, f"--eval.{flag}", "true"]
     for name in ("mean", "std"):
         setattr(own, name, _channels(name, getattr(own, name), own.weights))
     if own.weights is not None:  # the name of the file stands for the method, which is unknown
         fields = ["--method", own.weights.stem[:_MAX_METHOD_CHARS], "--train.amp", "float32", *fields]
     config = read_config(own.run, fields) if own.run is not None else parse_config(fields, _PROG, _DESCRIPTION)
+    wanted = [name for name in ("perturbations", "fourier") if getattr(config.eval, name)]
+    wanted += ["batch_norm adapt"] if config.eval.batch_norm == "adapt" else []
+    if own.logits is not None and wanted:
+        raise InputError(
+            f"logits: got eval.{wanted[0]} with them; expected it with --run or --weights: it needs a model."
+        )
     return own, config
 
 
@@ -159,6 +167,12 @@ def _parser() -> OwnOptions:
         )
     parser.add_argument("--corrupted", type=Path, help="folder of a made or published -C set (eval.corrupted_dir)")
     parser.add_argument("--save_logits", action="store_true", help="keep all logits in RUN/logits (eval.save_logits)")
+    parser.add_argument(
+        "--perturbations",
+        action="store_true",
+        help="also measure the flip probability on CIFAR-10-P's ten sequences (eval.perturbations)",
+    )
+    parser.add_argument("--fourier", action="store_true", help="also measure the Fourier heat map (eval.fourier)")
     parser.add_argument(
         "--images",
         type=Path,

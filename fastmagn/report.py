@@ -1,16 +1,17 @@
 """python -m fastmagn.report: a page, tables and figures of finished runs, beside the paper's numbers.
 
-python -m fastmagn.report RUN [RUN ...] --out DIR
+python -m fastmagn.report RUN [RUN ...] --out DIR [--format robustbench]
 """
 
 from pathlib import Path
+from typing import Any, Literal
 
 from fastmagn.config.command_line import make_parser, parse
 from fastmagn.machine.command import run_command
 
 
-def parse_arguments(arguments: list[str]) -> tuple[list[Path], Path]:
-    """The runs and the report's folder.
+def parse_arguments(arguments: list[str]) -> dict[str, Any]:
+    """The runs (`run`), the report's folder (`out`) and its `format`.
 
     Raises:
         InputError: An argument is unknown or missing.
@@ -31,15 +32,24 @@ def parse_arguments(arguments: list[str]) -> tuple[list[Path], Path]:
     parser.add_argument(
         "--out", type=Path, required=True, help="Folder of the report. An older report there is replaced."
     )
-    values = parse(parser, arguments)
-    return values["run"], values["out"]
+    parser.add_argument(
+        "--format",
+        type=Literal["page", "robustbench"],
+        default="page",
+        help="page: the report. robustbench: a JSON file for each run with the keys of RobustBench's leaderboards of "
+        "common corruptions, and a table of them.",
+    )
+    return parse(parser, arguments)
 
 
 def main(arguments: list[str]) -> int:
-    paths, out = parse_arguments(arguments)
-    from fastmagn.reporting.document import report_runs  # here, as it imports PyTorch
+    values = parse_arguments(arguments)
+    if values["format"] == "robustbench":
+        from fastmagn.reporting.robustbench import report_robustbench as report  # here, as it imports PyTorch
+    else:
+        from fastmagn.reporting.document import report_runs as report
 
-    report_runs(paths, out)
+    report(values["run"], values["out"])
     return 0
 
 

@@ -33,6 +33,17 @@ def data_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
+def ptx_builder(tmp_path_factory, pytestconfig):
+    """Compiles what runs PTX on the CPU (tests/ptx), once for all processes of the session; skips without g++."""
+    from tests.helpers.small_runs import session_folder
+    from tests.ptx.building import COMPILER, Builder
+
+    if COMPILER is None:
+        pytest.skip("needs g++, which compiles what runs PTX on the CPU")
+    return Builder(session_folder(tmp_path_factory, pytestconfig) / "ptx")
+
+
+@pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory, pytestconfig) -> Path:
     """The run folder of `small`, which nothing interrupted. Nobody may write to it, but to a copy."""
     from fastmagn.training.run import train

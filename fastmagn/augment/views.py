@@ -3,6 +3,8 @@
 Shape letters: V views, B batch, J AugMix views, N noise views, C H W image.
 """
 
+import functools
+import importlib
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import NamedTuple
@@ -13,7 +15,7 @@ from torch import Tensor
 from fastmagn.augment.engines import BACKENDS, CUDA_BACKENDS, host_memory
 from fastmagn.augment.forks import torch_on_one_thread_in_forks
 from fastmagn.augment.params import ViewParams
-from fastmagn.errors import InputError, check
+from fastmagn.errors import InputError, check, one_line, warn_caller
 from fastmagn.registry import resolve
 
 FillViews = Callable[[Tensor, ViewParams, Tensor], None]
@@ -42,25 +44,43 @@ def choose_engine(backend: str, device: torch.device) -> Engine:
     """The engine that makes the views of images on `device`.
 
     Args:
-        backend: A name in BACKENDS, or auto: the fastest exact one. That is numba's: on the device where numba-cuda is
-            installed, else on the host.
+        backend: A name in BACKENDS, or auto: the fastest exact one. That is numba's: on the device where numba-cuda
+            can be used, else on the host.
         device: The images' device.
 
     Raises:
         InputError: The backend is unknown, or not installed.
     """
     if device.type == "cuda":
-        on_device = find_spec("numba_cuda") is not None
-        if backend == "numba" and not on_device:
+        fault = numba_cuda_fault() if backend in ("auto", "numba") else None
+        if backend == "numba" and fault is not None:
             raise InputError(
-                "augment.backend: got numba with images on CUDA, which needs numba-cuda; install 'fastmagn[cuda]', or"
-                " use auto, which makes the views on the host."
+                f"augment.backend: got numba with images on CUDA, which needs numba-cuda; it {fault}. Install"
+                " 'fastmagn[cuda]', or use auto, which makes the views on the host."
             )
-        name = "numba" if backend == "auto" and on_device else backend
+        name = "numba" if backend == "auto" and fault is None else backend
         if name in CUDA_BACKENDS:
             return Engine(backend=name, device="cuda", fill_views=resolve(CUDA_BACKENDS, name, "augment.backend"))
     name = "numba" if backend == "auto" else backend
     return Engine(backend=name, device="cpu", fill_views=resolve(BACKENDS, name, "augment.backend"))
+
+
+@functools.cache
+def numba_cuda_fault() -> str | None:
+    """What is wrong with numba-cuda, phrased to follow its name; None if it compiles for CUDA here.
+
+    One that is installed may still not fit this numba, or lack libNVVM; there is one warning of that.
+    """
+    if find_spec("numba_cuda") is None:
+        return "is not installed"
+    try:
+        resolve(CUDA_BACKENDS, "numba", "augment.backend")
+        importlib.import_module("fastmagn_kernels.augmix_cuda.compiling").load_compiler()
+    except Exception as error:  # of many types: a version that does not fit, a library that is missing
+        fault = f"cannot be used ({one_line(error)})"
+        warn_caller(f"numba-cuda {fault}: augment.backend auto makes the views of images on CUDA on the host.")
+        return fault
+    return None
 
 
 @torch_on_one_thread_in_forks

@@ -1,9 +1,8 @@
 """The 19 common corruptions at five severities, as in the published sets, seeded and in any order.
 
 Source: D. Hendrycks and T. Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and
-Perturbations", ICLR 2019. For small images the severities' parameters are those of the script that made CIFAR-10-C; for
-large images (`is_large`) they are ImageNet-C's, as in the PyPI package imagecorruptions-imaug 1.1.5. They stand at the
-top of each module.
+Perturbations", ICLR 2019. `SIZE_CLASSES` says which images are corrupted as in which published set. The severities'
+parameters are those of the scripts that made these sets; they stand at the top of each module.
 """
 
 from typing import Any, NamedTuple
@@ -35,6 +34,15 @@ CORRUPTIONS: dict[str, str] = {
     "saturate": "fastmagn.corruptions.digital:saturate",
 }
 
+# name -> "module:function"; CIFAR-10-P's ten sequences. A place is a number in the random stream.
+PERTURBATIONS = {
+    name: f"fastmagn.corruptions.sequences:{name}"
+    for name in (
+        *("gaussian_noise", "shot_noise", "motion_blur", "zoom_blur", "spatter"),
+        *("brightness", "translate", "rotate", "tilt", "scale"),
+    )
+}
+
 # The published sets. A corruption that is appended belongs to none of them, or their numbers would change meaning.
 CORRUPTION_SETS: dict[str, tuple[str, ...]] = {
     "c15": tuple(CORRUPTIONS)[:15],
@@ -45,27 +53,75 @@ CORRUPTION_SETS: dict[str, tuple[str, ...]] = {
 SEVERITIES = (1, 2, 3, 4, 5)
 
 MIN_SIDE_PX = 8
-LARGE_SIDE_PX = 64
+
+
+class SizeClass(NamedTuple):
+    """Images whose shorter side is in one range, and the published set that they are corrupted as.
+
+    Args:
+        name: The field of `BySize` that holds the parameters.
+        min_side_px: The shorter side from which on images are of this class.
+        published: The sets whose script is followed.
+        script: Its name in the repository of the sets' authors, hendrycks/robustness, folder ImageNet-C/create_c.
+        script_side_px: The side of the images that it was written for.
+        frost_scale: The scale of the pictures of frost.
+        jpeg_quality: The quality of the JPEG files that the published set consists of; None for arrays.
+        version: Grows whenever pixels change; results, manifests and the names of cached sets say which.
+    """
+
+    name: str
+    min_side_px: int
+    published: str
+    script: str
+    script_side_px: int
+    frost_scale: float
+    jpeg_quality: int | None
+    version: int
+
+
+# Up to version 1, images of 64 px and more were corrupted as in the package imagecorruptions-imaug 1.1.5.
+SIZE_CLASSES = (
+    SizeClass("small", MIN_SIDE_PX, "CIFAR-10-C, CIFAR-100-C", "make_cifar_c.py", 32, 0.2, None, 1),
+    SizeClass("medium", 64, "Tiny-ImageNet-C, ImageNet-64-C", "make_tinyimagenet_c.py", 64, 0.3, 85, 2),
+    SizeClass("large", 128, "ImageNet-C", "make_imagenet_c.py", 224, 1.0, 85, 2),
+)
 
 
 class BySize(NamedTuple):
-    """A corruption's parameters at severities 1 to 5, for each of the two kinds of image."""
+    """A corruption's parameters at severities 1 to 5, for each of SIZE_CLASSES."""
 
-    small: tuple[Any, ...]  # as in the 32x32 sets (CIFAR-10-C)
-    large: tuple[Any, ...]  # as in ImageNet-C
+    small: tuple[Any, ...]
+    medium: tuple[Any, ...]
+    large: tuple[Any, ...]
 
 
-def is_large(images_u8: np.ndarray) -> bool:
-    """Whether images, [N, H, W, 3], are corrupted as in ImageNet-C: if the shorter side has 64 px or more.
-
-    Smaller images are corrupted as in CIFAR-10-C: ImageNet-C's parameters would leave little to recognise.
-    """
-    return min(images_u8.shape[1:3]) >= LARGE_SIDE_PX
+def size_class(shape: tuple[int, ...]) -> SizeClass:
+    """The class of images of a shape, [N, H, W, 3]."""
+    side_px = min(shape[1:3])
+    return next(size for size in reversed(SIZE_CLASSES) if side_px >= size.min_side_px or size.name == "small")
 
 
 def parameters(table: BySize, images_u8: np.ndarray, severity: int) -> Any:
     """The entry of a corruption's table for images of this size, [N, H, W, 3], at a severity, 1..5."""
-    return (table.large if is_large(images_u8) else table.small)[severity - 1]
+    return getattr(table, size_class(images_u8.shape).name)[severity - 1]
+
+
+def corrupted_as(shape: tuple[int, ...], jpeg: bool) -> dict[str, Any]:
+    """What results and manifests record of how images of a shape, [N, H, W, 3], are corrupted.
+
+    Args:
+        shape: The images' shape.
+        jpeg: Whether they then pass through the published set's JPEG.
+
+    Returns:
+        `published` and `version` of their `SizeClass`, and its `jpeg_quality`; None if there is no JPEG.
+    """
+    size = size_class(shape)
+    return {
+        "published": size.published,
+        "version": size.version,
+        "jpeg_quality": size.jpeg_quality if jpeg else None,
+    }
 
 
 def random_view(name: str, severity: int) -> int:

@@ -10,7 +10,7 @@ from itertools import groupby
 
 import numpy as np
 
-from fastmagn.corruptions import BySize, is_large, parameters, random_view
+from fastmagn.corruptions import BySize, parameters, random_view
 from fastmagn_kernels.corruptions.blur import (
     Zooms,
     filter_batch,
@@ -22,24 +22,32 @@ from fastmagn_kernels.corruptions.blur import (
 from fastmagn_kernels.corruptions.stream import Stream
 from fastmagn_kernels.random.rng import key_words
 
-GAUSSIAN_SIGMA_PX = BySize(small=(0.4, 0.6, 0.7, 0.8, 1.0), large=(1.0, 2.0, 3.0, 4.0, 6.0))
+GAUSSIAN_SIGMA_PX = BySize(
+    small=(0.4, 0.6, 0.7, 0.8, 1.0),
+    medium=(0.5, 0.75, 1.0, 1.25, 1.5),
+    large=(1.0, 2.0, 3.0, 4.0, 6.0),
+)
 # The disk's radius, and the sigma of the blur of the disk itself.
 DEFOCUS_RADIUS_ALIAS_PX = BySize(
     small=((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1.0, 0.2), (1.5, 0.1)),
+    medium=((0.5, 0.6), (1.0, 0.1), (1.5, 0.1), (2.5, 0.01), (3.0, 0.1)),
     large=((3.0, 0.1), (4.0, 0.5), (6.0, 0.5), (8.0, 0.5), (10.0, 0.5)),
 )
 # Zoom factors from 1 to the first number in steps of the second, as numpy.arange counts them.
 ZOOM_END_STEP = BySize(
     small=((1.06, 0.01), (1.11, 0.01), (1.16, 0.01), (1.21, 0.01), (1.26, 0.01)),
+    medium=((1.06, 0.01), (1.11, 0.01), (1.16, 0.01), (1.21, 0.01), (1.26, 0.01)),
     large=((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03)),
 )
 # The blur's sigma, the farthest that a pass moves pixels in each direction, and the number of passes.
 GLASS_SIGMA_REACH_PASSES = BySize(
     small=((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2)),
+    medium=((0.1, 1, 1), (0.5, 1, 1), (0.6, 1, 2), (0.7, 2, 1), (0.9, 2, 2)),
     large=((0.7, 1, 2), (0.9, 2, 1), (1.0, 2, 3), (1.1, 3, 2), (1.5, 4, 2)),
 )
 MOTION_RADIUS_SIGMA_PX = BySize(
     small=((6, 1.0), (6, 1.5), (6, 2.0), (8, 2.0), (9, 2.5)),
+    medium=((10, 1.0), (10, 1.5), (10, 2.0), (10, 2.5), (12, 3.0)),
     large=((10, 3.0), (15, 5.0), (15, 8.0), (15, 12.0), (20, 15.0)),
 )
 MOTION_MAX_ANGLE_DEG = 45.0
@@ -87,15 +95,13 @@ def glass_blur(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndar
 def motion_blur(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
     """ImageMagick's motion blur, in a direction that is uniform within 45 degrees of the horizontal.
 
-    The 32x32 sets were made by ImageMagick itself, which rounds; the source of the large ones computes in float64 and
-    truncates.
+    Levels are rounded to the nearest, as ImageMagick rounds them. Its version 6.9.11 truncates them when it then writes
+    the PNG that the published sets' scripts read.
     """
     out = np.empty_like(images_u8)
-    large = is_large(images_u8)
-    weights = motion_weights(*parameters(MOTION_RADIUS_SIGMA_PX, images_u8, severity), large)
-    rounding = weights.dtype.type(0.0 if large else 0.5)
+    weights = motion_weights(*parameters(MOTION_RADIUS_SIGMA_PX, images_u8, severity))
     stream = Stream(random_view("motion_blur", severity), *key_words(seed))
-    motion_blur_batch(as_rows(out), as_rows(images_u8), weights, rounding, MOTION_MAX_ANGLE_DEG, stream, indices)
+    motion_blur_batch(as_rows(out), as_rows(images_u8), weights, MOTION_MAX_ANGLE_DEG, stream, indices)
     return out
 
 
@@ -111,13 +117,27 @@ def gaussian_weights(sigma_px: float, truncate: float) -> np.ndarray:
     return weights / weights.sum()
 
 
-def motion_weights(radius_px: float, sigma_px: float, large: bool) -> np.ndarray:
-    """ImageMagick's one-sided Gaussian, normalised: [2 ceil(radius) + 1], float32 (float64 for large images)."""
+def reflected_weights(weights: np.ndarray, side_px: int) -> np.ndarray:
+    """Symmetric weights, float64 [2 r + 1], of which none reaches farther than the side of a mirrored image.
+
+    A mirrored image repeats after two sides. Weights that read the same pixel are added: float64 [2 side_px + 1] with
+    the same result, if r is more than the side.
+    """
+    radius = len(weights) // 2
+    if radius <= side_px:
+        return weights
+    total = np.bincount(np.arange(-radius, radius + 1) % (2 * side_px), weights, 2 * side_px)
+    total[side_px] /= 2  # read from both ends
+    return np.concatenate([total[side_px:], total[: side_px + 1]])
+
+
+def motion_weights(radius_px: float, sigma_px: float) -> np.ndarray:
+    """ImageMagick's one-sided Gaussian, normalised: float32 [2 ceil(radius) + 1]."""
     steps = np.arange(2 * math.ceil(radius_px) + 1)
     weights = np.exp(-(steps**2) / (2 * sigma_px**2)) / (
         math.sqrt(2 * math.pi) * sigma_px
     )  # in this form, to equal the source to the last bit
-    return (weights / weights.sum()).astype(np.float64 if large else np.float32)
+    return (weights / weights.sum()).astype(np.float32)
 
 
 @lru_cache(maxsize=10)
@@ -153,18 +173,13 @@ def zoom_samples(side_px: int, factor: float) -> tuple[np.ndarray, np.ndarray]:
     The central ceil(side / factor) px are resampled with fixed end points (SciPy's `zoom`, order 1), and the result is
     trimmed to the side at both ends.
     """
-    first, weights = whole_zoom_samples(side_px, factor)
-    trim = (len(first) - side_px) // 2
-    return first[trim : trim + side_px], weights[trim : trim + side_px]
-
-
-def whole_zoom_samples(side_px: int, factor: float) -> tuple[np.ndarray, np.ndarray]:
-    """`zoom_samples` before trimming: [Z], where Z is the side or a little more."""
     crop = math.ceil(side_px / factor)
     zoomed = round(crop * factor)
     positions = np.arange(zoomed) * ((crop - 1) / (zoomed - 1))
     first = np.floor(positions)
-    return first.astype(np.int64) + (side_px - crop) // 2, positions - first
+    trim = (zoomed - side_px) // 2
+    kept = slice(trim, trim + side_px)
+    return first[kept].astype(np.int64) + (side_px - crop) // 2, (positions - first)[kept]
 
 
 @lru_cache(maxsize=16)

@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from fastmagn.corruptions import CORRUPTIONS, MIN_SIDE_PX, SEVERITIES
+from fastmagn.corruptions import CORRUPTIONS, MIN_SIDE_PX, SEVERITIES, size_class
+from fastmagn.corruptions.digital import through_jpeg
 from fastmagn.corruptions.frost_pictures import find_frost_pictures
 from fastmagn.errors import InputError, as_integer, check, form, one_line
 from fastmagn.registry import resolve
@@ -22,11 +23,19 @@ def available_corruptions() -> tuple[str, ...]:
 
 
 def corrupt(
-    images_u8: np.ndarray, name: str, severity: int, *, seed: int = 0, indices: np.ndarray | None = None
+    images_u8: np.ndarray,
+    name: str,
+    severity: int,
+    *,
+    seed: int = 0,
+    indices: np.ndarray | None = None,
+    jpeg: bool = False,
 ) -> np.ndarray:
     """Corrupt each image as a pure function of its pixels, name, severity, seed and sample index.
 
-    So the pixels do not depend on the subset, the order, the split or the number of threads.
+    So the pixels do not depend on the subset, the order, the split or the number of threads. The severities are those
+    of the published set for images of this size: CIFAR-10-C below 64 px (the shorter side), Tiny-ImageNet-C below
+    128 px, ImageNet-C from there on.
 
     Args:
         images_u8: uint8 [N, H, W, 3], RGB, H and W at least 8 px.
@@ -34,6 +43,9 @@ def corrupt(
         severity: 1..5.
         seed: Key of the random stream, 0..2^64 - 1.
         indices: The sample index that keys each image's stream, int64 [N] in 0..2^32 - 1; by default 0..N - 1.
+        jpeg: Whether corrupted images of 64 px and more then pass through JPEG of quality 85, as the published
+            Tiny-ImageNet-C and ImageNet-C are stored, and as evaluations and made sets have them by default. Smaller
+            ones never do.
 
     Returns:
         uint8 [N, H, W, 3], a new array.
@@ -44,28 +56,40 @@ def corrupt(
     function = resolve(CORRUPTIONS, name, "corruption")
     check_images(images_u8)
     severity = as_integer("severity", severity, SEVERITIES, "1, 2, 3, 4 or 5")
-    seed = as_integer("seed", seed, range(2**64), "an integer in 0..2^64 - 1")
-    keys = np.arange(len(images_u8)) if indices is None else one_integer_each("indices", indices, len(images_u8))
+    seed, keys = check_keys(seed, indices, len(images_u8))
     if len(keys) == 0:
         return images_u8.copy()
-    in_range = keys.min() >= 0 and keys.max() < 2**32
-    check(in_range, "indices", f"{keys.min()}..{keys.max()}", "sample indices in 0..2^32 - 1")
-    keys = keys.astype(np.int64)
     out = np.empty(images_u8.shape, np.uint8)
+    quality = size_class(images_u8.shape).jpeg_quality if jpeg else None
 
     def corrupt_chunk(chunk: slice) -> None:
-        out[chunk] = function(np.ascontiguousarray(images_u8[chunk]), severity, seed, keys[chunk])
+        corrupted = function(np.ascontiguousarray(images_u8[chunk]), severity, seed, keys[chunk])
+        out[chunk] = corrupted if quality is None else through_jpeg(corrupted, quality)
 
     over_chunks(corrupt_chunk, len(out), max(1, _CHUNK_PIXELS // (out.shape[1] * out.shape[2])))
     return out
 
 
-def check_images(images_u8: np.ndarray) -> None:
+def check_keys(seed: int, indices: np.ndarray | None, num_images: int) -> tuple[int, np.ndarray]:
+    """The seed, and the sample index of each image, int64 [N]; by default 0..N - 1.
+
+    Raises:
+        InputError: One of them has another type, shape or range.
+    """
+    seed = as_integer("seed", seed, range(2**64), "an integer in 0..2^64 - 1")
+    keys = np.arange(num_images) if indices is None else one_integer_each("indices", indices, num_images)
+    if len(keys):
+        in_range = keys.min() >= 0 and keys.max() < 2**32
+        check(in_range, "indices", f"{keys.min()}..{keys.max()}", "sample indices in 0..2^32 - 1")
+    return seed, keys.astype(np.int64)
+
+
+def check_images(images_u8: np.ndarray, field: str = "images_u8") -> None:
     """Raise InputError unless these are images that can be corrupted: an array uint8 [N, H, W, 3]."""
     wanted = f"a NumPy array uint8 [N, H, W, 3], H and W at least {MIN_SIDE_PX}"
     if not isinstance(images_u8, np.ndarray):
         kind = f"{type(images_u8).__module__.partition('.')[0]}.{type(images_u8).__name__}".removeprefix("builtins.")
-        raise InputError(f"images_u8: got a {kind}; expected {wanted}. np.asarray(images) makes one of many kinds.")
+        raise InputError(f"{field}: got a {kind}; expected {wanted}. np.asarray(images) makes one of many kinds.")
     shape = images_u8.shape
     hint = ""
     if images_u8.ndim == 3 and shape[2] == 3:
@@ -76,7 +100,7 @@ def check_images(images_u8: np.ndarray) -> None:
         hint = " For floats in [0, 1], (255 * images).round().astype(np.uint8) makes them."
     is_images = images_u8.ndim == 4 and shape[3] == 3 and min(shape[1:3]) >= MIN_SIDE_PX
     if not is_images or images_u8.dtype != np.uint8:
-        raise InputError(f"images_u8: got {form(images_u8)}; expected {wanted}.{hint}")
+        raise InputError(f"{field}: got {form(images_u8)}; expected {wanted}.{hint}")
 
 
 def one_integer_each(field: str, values: Any, num_images: int) -> np.ndarray:

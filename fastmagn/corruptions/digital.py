@@ -9,8 +9,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from fastmagn.corruptions import BySize, is_large, parameters, random_view
-from fastmagn.corruptions.blur import as_rows, gaussian_weights
+from fastmagn.corruptions import BySize, parameters, random_view
+from fastmagn.corruptions.blur import as_rows, gaussian_weights, reflected_weights
 from fastmagn_kernels.corruptions.colour import contrast_batch, hsv_batch, pixelate_batch
 from fastmagn_kernels.corruptions.elastic import Deformation, elastic_batch
 from fastmagn_kernels.corruptions.jpeg import jpeg_batch
@@ -18,20 +18,36 @@ from fastmagn_kernels.corruptions.stream import Stream
 from fastmagn_kernels.random.rng import key_words
 
 # Shift of the value in [0, 1].
-BRIGHTNESS_SHIFT = BySize(small=(0.05, 0.1, 0.15, 0.2, 0.3), large=(0.1, 0.2, 0.3, 0.4, 0.5))
-CONTRAST_FACTOR = BySize(small=(0.75, 0.5, 0.4, 0.3, 0.15), large=(0.4, 0.3, 0.2, 0.1, 0.05))
+BRIGHTNESS_SHIFT = BySize(
+    small=(0.05, 0.1, 0.15, 0.2, 0.3),
+    medium=(0.1, 0.2, 0.3, 0.4, 0.5),
+    large=(0.1, 0.2, 0.3, 0.4, 0.5),
+)
+CONTRAST_FACTOR = BySize(
+    small=(0.75, 0.5, 0.4, 0.3, 0.15),
+    medium=(0.4, 0.3, 0.2, 0.1, 0.05),
+    large=(0.4, 0.3, 0.2, 0.1, 0.05),
+)
 SATURATE_FACTOR_SHIFT = BySize(
     small=((0.3, 0.0), (0.1, 0.0), (1.5, 0.0), (2.0, 0.1), (2.5, 0.2)),
+    medium=((0.3, 0.0), (0.1, 0.0), (2.0, 0.0), (5.0, 0.1), (30.0, 0.2)),
     large=((0.3, 0.0), (0.1, 0.0), (2.0, 0.0), (5.0, 0.1), (20.0, 0.2)),
 )
-JPEG_QUALITY = BySize(small=(80, 65, 58, 50, 40), large=(25, 18, 15, 10, 7))
+JPEG_QUALITY = BySize(small=(80, 65, 58, 50, 40), medium=(65, 58, 50, 40, 25), large=(25, 18, 15, 10, 7))
 # Size of the coarse image, as a share of the image's.
-PIXELATE_FACTOR = BySize(small=(0.95, 0.9, 0.85, 0.75, 0.65), large=(0.6, 0.5, 0.4, 0.3, 0.25))
-# Displacement, its smoothing, the affine warp's jitter. Small images: shares of the shorter side. Large images: the
-# displacement is a share of the height, the smoothing along a side is a share of that side; they are not warped.
+PIXELATE_FACTOR = BySize(
+    small=(0.95, 0.9, 0.85, 0.75, 0.65),
+    medium=(0.9, 0.8, 0.7, 0.6, 0.5),
+    large=(0.6, 0.5, 0.4, 0.3, 0.25),
+)
+# Displacement, its smoothing, the affine warp's jitter, as shares of the shorter side.
 ELASTIC_SHARES = BySize(
     small=((0.0, 0.0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03)),
-    large=((0.0625, 0.01, 0.0), (0.08125, 0.01, 0.0), (0.10625, 0.01, 0.0), (0.125, 0.01, 0.0), (0.15, 0.01, 0.0)),
+    medium=((0.0, 0.0, 0.08), (0.05, 0.3, 0.06), (0.1, 0.08, 0.06), (0.1, 0.03, 0.03), (0.16, 0.03, 0.02)),
+    large=tuple(  # the script takes shares of 244 px where the side is 224
+        tuple(share * 244 / 224 for share in shares)
+        for shares in ((2.0, 0.7, 0.1), (2.0, 0.08, 0.2), (0.05, 0.01, 0.02), (0.07, 0.01, 0.02), (0.12, 0.01, 0.02))
+    ),
 )
 
 # The standard's example tables for quality 50 (ITU-T T.81, annex K); the vertical frequency grows from row to row.
@@ -76,7 +92,7 @@ def contrast(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarra
 
 
 def pixelate(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
-    """Resize down and up again as Pillow's BOX does (large images: up as NEAREST does), equal to the bit.
+    """Resize down and up again as Pillow's BOX does, equal to the bit.
 
     One exception: Pillow 13 resizes images that are about twice as high as wide along the columns first; some pixels
     then differ by one level.
@@ -86,16 +102,19 @@ def pixelate(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarra
     factor = parameters(PIXELATE_FACTOR, images_u8, severity)
     small_height, small_width = int(height * factor), int(width * factor)
     down = box_weights(width, small_width), box_weights(height, small_height)
-    weights = nearest_weights if is_large(images_u8) else box_weights
-    up = weights(small_width, width), weights(small_height, height)
+    up = box_weights(small_width, width), box_weights(small_height, height)
     pixelate_batch(as_rows(out), as_rows(images_u8), *down, *up)
     return out
 
 
 def jpeg_compression(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
     """Write and read a JPEG, equal to Pillow with libjpeg-turbo to the bit."""
+    return through_jpeg(images_u8, parameters(JPEG_QUALITY, images_u8, severity))
+
+
+def through_jpeg(images_u8: np.ndarray, quality: int) -> np.ndarray:
+    """Images, uint8 [N, H, W, 3], after a JPEG file of a quality, 1..100."""
     out = np.empty_like(images_u8)
-    quality = parameters(JPEG_QUALITY, images_u8, severity)
     jpeg_batch(out, images_u8, jpeg_table(JPEG_LUMA_TABLE, quality), jpeg_table(JPEG_CHROMA_TABLE, quality))
     return out
 
@@ -103,14 +122,14 @@ def jpeg_compression(images_u8: np.ndarray, severity: int, seed: int, indices: n
 def elastic_transform(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
     """A random affine warp (mirrored border), then a smooth random displacement (reflected border), both bilinear.
 
-    In the 32x32 sets OpenCV rounds the warp's positions to 1/32 px; here they are exact.
+    OpenCV, in the published sets' scripts, rounds the warp's positions to 1/32 px; here they are exact.
     """
     out = np.empty_like(images_u8)
     _, height, width, _ = images_u8.shape
-    shares = parameters(ELASTIC_SHARES, images_u8, severity)
-    sides_px = (height, height, width) if is_large(images_u8) else (min(height, width),) * 3
-    displacement_px, jitter_px = shares[0] * sides_px[0], shares[2] * sides_px[0]
-    smoothing = [gaussian_weights(shares[1] * side, truncate=3) if shares[1] else np.ones(1) for side in sides_px[1:]]
+    side = min(height, width)
+    displacement_px, sigma_px, jitter_px = (share * side for share in parameters(ELASTIC_SHARES, images_u8, severity))
+    weights = gaussian_weights(sigma_px, truncate=3) if sigma_px else np.ones(1)
+    smoothing = reflected_weights(weights, height), reflected_weights(weights, width)
     deformation = Deformation(displacement_px, *smoothing, jitter_px)
     stream = Stream(random_view("elastic_transform", severity), *key_words(seed))
     elastic_batch(out, images_u8, deformation, stream, indices)
@@ -147,14 +166,3 @@ def box_weights(side_px: int, new_side_px: int) -> tuple[np.ndarray, np.ndarray]
         inside = ((position > -0.5) & (position <= 0.5)).astype(np.float64)
         weights[x, : len(window)] = (inside / inside.sum() * 2**22 + 0.5).astype(np.int64)
     return starts, weights
-
-
-@lru_cache(maxsize=64)
-def nearest_weights(side_px: int, new_side_px: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pillow's NEAREST from one side's length to another, in the form of `box_weights` (K = 1).
-
-    Pillow adds up the steps, so the sum's rounding decides if a centre falls on an edge.
-    """
-    step = side_px / new_side_px
-    centres = np.cumsum(np.concatenate([[step / 2], np.full(new_side_px - 1, step)]))
-    return centres.astype(np.int64), np.full((new_side_px, 1), 2**22)

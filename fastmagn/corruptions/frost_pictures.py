@@ -4,6 +4,7 @@ import importlib.util
 import math
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -12,9 +13,16 @@ from fastmagn.errors import InputError
 
 FROST_FILES = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg", "frost6.jpg")
 
-_NUM_SMALL = 5  # the script that made the 32x32 sets uses the first five pictures, at a fifth of their size
-_SHRINK = 5
+_NUM_USED = 5  # the published sets' scripts draw among the first five
 _MARGIN = 1.1  # so that crops can differ if a picture is resized to fit the images
+
+
+class PictureSize(NamedTuple):
+    """The size to which a picture is resized: bilinearly by `scale`; bicubically if that is None."""
+
+    height: int
+    width: int
+    scale: float | None
 
 
 def find_frost_pictures() -> tuple[Path, ...]:
@@ -28,36 +36,46 @@ def find_frost_pictures() -> tuple[Path, ...]:
     return ()
 
 
-def frost_sizes(height_px: int, width_px: int, large: bool) -> tuple[tuple[int, int], ...]:
-    """The sizes (height, width) to which pictures are resized before they are cropped; larger than the images.
+def frost_sizes(height_px: int, width_px: int, scale: float) -> tuple[PictureSize, ...]:
+    """The sizes to which the five pictures are resized before they are cropped; larger than the images.
 
-    Small images: five pictures at a fifth of their size, or, if that does not cover the images, at 1.1 times the
-    smallest size that does. Large images: six pictures at 1.1 times their size, or at 1.1 times the smallest size that
-    covers the images.
+    They are `scale` times their own size, 0 < scale <= 1, or, if that does not cover the images, 1.1 times the smallest
+    size that does.
 
     Raises:
         InputError: The pictures are not installed.
     """
     sizes = []
-    for picture in _read_pictures()[: None if large else _NUM_SMALL]:
+    for picture in _read_pictures()[:_NUM_USED]:
         height, width, _ = picture.shape
-        fit = max(height_px / height, width_px / width)
-        fifth = len(range(_SHRINK // 2, height, _SHRINK)), len(range(_SHRINK // 2, width, _SHRINK))
-        if not large and fifth[0] > height_px and fifth[1] > width_px:
-            sizes.append(fifth)
+        published = PictureSize(round(height * scale), round(width * scale), scale)
+        if published.height > height_px and published.width > width_px:
+            sizes.append(published)
         else:
-            scale = _MARGIN * (max(1.0, fit) if large else fit)
-            sizes.append((math.ceil(height * scale), math.ceil(width * scale)))
+            fit = _MARGIN * max(height_px / height, width_px / width)
+            sizes.append(PictureSize(math.ceil(height * fit), math.ceil(width * fit), None))
     return tuple(sizes)
 
 
-def load_frost_pictures(sizes: tuple[tuple[int, int], ...]) -> tuple[np.ndarray, ...]:
-    """The first pictures, one for each of `sizes` (height, width), resized to it: uint8 [h, w, 3], RGB.
+def load_frost_pictures(sizes: tuple[PictureSize, ...]) -> tuple[np.ndarray, ...]:
+    """The first pictures, one for each of `sizes`, resized to it: uint8 [h, w, 3], RGB.
 
     Raises:
         InputError: The pictures are not installed.
     """
-    return tuple(_resize(picture, *size) for picture, size in zip(_read_pictures(), sizes, strict=False))
+    return tuple(_resize(picture, size) for picture, size in zip(_read_pictures(), sizes, strict=False))
+
+
+def linear_taps(side_px: int, new_side_px: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """The samples of a bilinear resize by `scale` along a side; the border repeats its edge.
+
+    Returns:
+        Indices, int64 [new_side, 2]; weights in units of 2^-11, int64 [new_side, 2].
+    """
+    position = np.clip((np.arange(new_side_px) + 0.5) / scale - 0.5, 0, side_px - 1)
+    first = np.minimum(np.floor(position).astype(np.int64), side_px - 2)
+    second_weight = np.rint((position - first) * 2**11).astype(np.int64)
+    return first[:, None] + np.arange(2), np.stack([2**11 - second_weight, second_weight], axis=1)
 
 
 def cubic_taps(side_px: int, new_side_px: int) -> tuple[np.ndarray, np.ndarray]:
@@ -92,13 +110,19 @@ def _read_pictures() -> tuple[np.ndarray, ...]:
     return tuple(pictures)
 
 
-def _resize(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """OpenCV's bicubic resize in its fixed-point arithmetic; its bilinear resize to a fifth of the size."""
-    fifth = picture[_SHRINK // 2 :: _SHRINK, _SHRINK // 2 :: _SHRINK]
-    if fifth.shape[:2] == (height, width):  # bilinear by exactly 1/5 samples at 5 i + 2
-        return np.ascontiguousarray(fifth)
-    rows, row_weights = cubic_taps(picture.shape[0], height)
-    columns, column_weights = cubic_taps(picture.shape[1], width)
-    wide = sum(picture[:, columns[:, k]] * column_weights[:, k, None] for k in range(4))
+def _resize(picture: np.ndarray, size: PictureSize) -> np.ndarray:
+    """OpenCV's resize of a picture, uint8 [H, W, 3], in its fixed-point arithmetic."""
+    if size.scale == 1:
+        return picture
+    if size.scale is None:
+        rows, row_weights = cubic_taps(picture.shape[0], size.height)
+        columns, column_weights = cubic_taps(picture.shape[1], size.width)
+    else:
+        rows, row_weights = linear_taps(picture.shape[0], size.height, size.scale)
+        columns, column_weights = linear_taps(picture.shape[1], size.width, size.scale)
+    wide = sum(picture[:, columns[:, k]] * column_weights[:, k, None] for k in range(columns.shape[1]))
+    if size.scale is not None:
+        tall = sum((wide[rows[:, k]] >> 4) * row_weights[:, k, None, None] >> 16 for k in range(2))
+        return np.uint8(tall + 2 >> 2)
     tall = sum(wide[rows[:, k]] * row_weights[:, k, None, None] for k in range(4))
     return np.uint8(np.clip((tall + 2**21) >> 22, 0, 255))

@@ -15,13 +15,29 @@ from fastmagn_kernels.corruptions.stream import Stream
 from fastmagn_kernels.random.rng import key_words
 
 # Standard deviation, pixels in [0, 1].
-GAUSSIAN_STD = BySize(small=(0.04, 0.06, 0.08, 0.09, 0.10), large=(0.08, 0.12, 0.18, 0.26, 0.38))
+GAUSSIAN_STD = BySize(
+    small=(0.04, 0.06, 0.08, 0.09, 0.10),
+    medium=(0.04, 0.08, 0.12, 0.15, 0.18),
+    large=(0.08, 0.12, 0.18, 0.26, 0.38),
+)
 # Expected number of photons of a white pixel.
-SHOT_PHOTONS = BySize(small=(500, 250, 100, 75, 50), large=(60, 25, 12, 5, 3))
+SHOT_PHOTONS = BySize(
+    small=(500, 250, 100, 75, 50),
+    medium=(250, 100, 50, 30, 15),
+    large=(60, 25, 12, 5, 3),
+)
 # Share of the values that are replaced.
-IMPULSE_AMOUNT = BySize(small=(0.01, 0.02, 0.03, 0.05, 0.07), large=(0.03, 0.06, 0.09, 0.17, 0.27))
+IMPULSE_AMOUNT = BySize(
+    small=(0.01, 0.02, 0.03, 0.05, 0.07),
+    medium=(0.01, 0.02, 0.05, 0.08, 0.14),
+    large=(0.03, 0.06, 0.09, 0.17, 0.27),
+)
 # Standard deviation, as a share of the pixel's own value.
-SPECKLE_STD = BySize(small=(0.06, 0.1, 0.12, 0.16, 0.2), large=(0.15, 0.2, 0.35, 0.45, 0.6))
+SPECKLE_STD = BySize(
+    small=(0.06, 0.1, 0.12, 0.16, 0.2),
+    medium=(0.15, 0.2, 0.25, 0.3, 0.35),
+    large=(0.15, 0.2, 0.35, 0.45, 0.6),
+)
 
 
 def gaussian_noise(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastmagn.corruptions import BySize, is_large, parameters, random_view
-from fastmagn.corruptions.blur import gaussian_weights, motion_weights, whole_zoom_samples, zoom_samples
-from fastmagn.corruptions.frost_pictures import frost_sizes, load_frost_pictures
+from fastmagn.corruptions import BySize, parameters, random_view, size_class
+from fastmagn.corruptions.blur import gaussian_weights, motion_weights, zoom_samples
+from fastmagn.corruptions.frost_pictures import PictureSize, frost_sizes, load_frost_pictures
 from fastmagn_kernels.corruptions.blur import Zoom
 from fastmagn_kernels.corruptions.spatter import Liquid, spatter_batch
 from fastmagn_kernels.corruptions.stream import Stream
@@ -50,6 +50,13 @@ SNOW = BySize(
         Snow(0.25, 0.3, 2.25, 0.6, 12, 6, 0.85),
         Snow(0.3, 0.3, 1.25, 0.65, 14, 12, 0.8),
     ),
+    medium=(
+        Snow(0.1, 0.2, 1, 0.6, 8, 3, 0.8),
+        Snow(0.1, 0.2, 1, 0.5, 10, 4, 0.8),
+        Snow(0.15, 0.3, 1.75, 0.55, 10, 4, 0.7),
+        Snow(0.25, 0.3, 2.25, 0.6, 12, 6, 0.65),
+        Snow(0.3, 0.3, 1.25, 0.65, 14, 12, 0.6),
+    ),
     large=(
         Snow(0.1, 0.3, 3, 0.5, 10, 4, 0.8),
         Snow(0.2, 0.3, 2, 0.5, 12, 4, 0.7),
@@ -61,10 +68,12 @@ SNOW = BySize(
 # Shares of the image and of the frost.
 FROST_SHARES = BySize(
     small=((1.0, 0.2), (1.0, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45)),
+    medium=((1.0, 0.3), (0.9, 0.4), (0.8, 0.45), (0.75, 0.5), (0.7, 0.55)),
     large=((1.0, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75)),
 )
 FOG_AMOUNT_DECAY = BySize(
     small=((0.2, 3.0), (0.5, 3.0), (0.75, 2.5), (1.0, 2.0), (1.5, 1.75)),
+    medium=((0.4, 3.0), (0.7, 3.0), (1.0, 2.5), (1.5, 2.0), (2.0, 1.75)),
     large=((1.5, 2.0), (2.0, 2.0), (2.5, 1.7), (2.5, 1.5), (3.0, 1.4)),
 )
 SPATTER = BySize(
@@ -74,6 +83,13 @@ SPATTER = BySize(
         Spatter(0.65, 0.3, 1, 0.69, water_opacity=0.5, mud_sigma_px=0),
         Spatter(0.65, 0.1, 0.7, 0.69, water_opacity=0.0, mud_sigma_px=0.6),
         Spatter(0.65, 0.1, 0.5, 0.68, water_opacity=0.0, mud_sigma_px=0.6),
+    ),
+    medium=(
+        Spatter(0.62, 0.1, 0.7, 0.7, water_opacity=0.6, mud_sigma_px=0),
+        Spatter(0.65, 0.1, 0.8, 0.7, water_opacity=0.6, mud_sigma_px=0),
+        Spatter(0.65, 0.3, 1, 0.69, water_opacity=0.6, mud_sigma_px=0),
+        Spatter(0.65, 0.1, 0.7, 0.68, water_opacity=0.0, mud_sigma_px=0.6),
+        Spatter(0.65, 0.1, 0.5, 0.67, water_opacity=0.0, mud_sigma_px=0.6),
     ),
     large=(
         Spatter(0.65, 0.3, 4, 0.69, water_opacity=0.6, mud_sigma_px=0),
@@ -90,29 +106,27 @@ MUD_COLOUR = (63 / 255, 42 / 255, 20 / 255)
 def snow(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
     """Flakes blown by the wind, and the same flakes turned by 180 degrees, on a whitened image.
 
-    In the 32x32 sets the motion blur works on the middle of the layer, rounded to whole levels. In the large ones it
-    works on the layer as it is, and the top left of the result is used.
+    The wind, a motion blur, works on the middle of the magnified layer, rounded to whole levels.
     """
     out = np.empty_like(images_u8)
-    s, large = parameters(SNOW, images_u8, severity), is_large(images_u8)
+    s = parameters(SNOW, images_u8, severity)
     _, height, width, _ = images_u8.shape
-    samples = whole_zoom_samples if large else zoom_samples
-    zoom = Zoom(*samples(height, s.magnification), *samples(width, s.magnification))
-    weights = motion_weights(s.blur_radius_px, s.blur_sigma_px, large)
-    snowfall = Snowfall(s.mean, s.std, s.threshold, s.keep, zoom, whole_levels=not large, weights=weights)
+    zoom = Zoom(*zoom_samples(height, s.magnification), *zoom_samples(width, s.magnification))
+    weights = motion_weights(s.blur_radius_px, s.blur_sigma_px)
+    snowfall = Snowfall(s.mean, s.std, s.threshold, s.keep, zoom, weights)
     stream = Stream(random_view("snow", severity), *key_words(seed))
     snow_batch(out, images_u8, snowfall, stream, indices)
     return out
 
 
 def frost(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
-    """A weighted sum with a crop of one of five (large images: six) pictures of frost.
+    """A weighted sum with a crop of one of five pictures of frost.
 
     Raises:
         InputError: The pictures are not installed.
     """
     out = np.empty_like(images_u8)
-    pictures = _frost_arrays(frost_sizes(*images_u8.shape[1:3], is_large(images_u8)))
+    pictures = _frost_arrays(frost_sizes(*images_u8.shape[1:3], size_class(images_u8.shape).frost_scale))
     shares = parameters(FROST_SHARES, images_u8, severity)
     stream = Stream(random_view("frost", severity), *key_words(seed))
     frost_batch(out, images_u8, pictures, *shares, stream, indices)
@@ -152,8 +166,8 @@ def spatter(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray
 
 
 @lru_cache(maxsize=4)
-def _frost_arrays(sizes: tuple[tuple[int, int], ...]) -> FrostPictures:
-    """The pictures at these sizes (height, width), in the form that the kernel takes."""
+def _frost_arrays(sizes: tuple[PictureSize, ...]) -> FrostPictures:
+    """The pictures at these sizes, in the form that the kernel takes."""
     pictures = load_frost_pictures(sizes)
     heights, widths = np.array([picture.shape[:2] for picture in pictures], np.int64).T.copy()
     starts = np.cumsum(heights * widths) - heights * widths

@@ -23,7 +23,7 @@ from fastmagn.data.files.headers import ImageFiles
 from fastmagn.data.files.on_demand import FolderImages
 from fastmagn.data.image_set import ImagePart
 from fastmagn.data.source import Batch, DeviceSource, check_batch_size
-from fastmagn.errors import InputError
+from fastmagn.errors import InputError, one_line, warn_caller
 from fastmagn_kernels.random import crops, rng
 
 PILLOW = ("pillow", "torchvision")  # `data.source`: today's name, and that of older configurations
@@ -144,13 +144,20 @@ def make_source(
 def choose_decoder(files: ImageFiles, config: DataConfig, device: torch.device) -> Decoder:
     """The decoder that `data.source` names.
 
+    A DALI that is installed but cannot be imported is a warning if the source is auto.
+
     Raises:
         InputError: It is dali, which is not installed.
     """
     if config.source in PILLOW or (config.source == "auto" and not has_dali()):
         return PillowDecoder(files, config, device)
-    from fastmagn.data.files.dali_crops import DaliDecoder
-
+    try:
+        from fastmagn.data.files.dali_crops import DaliDecoder
+    except Exception as error:  # of many types: a library that is missing, a version that does not fit
+        if config.source != "auto":
+            raise
+        warn_caller(f"NVIDIA DALI cannot be used ({one_line(error.__cause__ or error)}): Pillow decodes the images.")
+        return PillowDecoder(files, config, device)
     return DaliDecoder(files, config, device)
 
 

@@ -7,15 +7,15 @@ cell of their own, of severity 0. Shape letters: M test images, n some of them, 
 from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastmagn.config.schema import EvalConfig
-from fastmagn.corruptions import CORRUPTION_SETS, SEVERITIES, available_corruptions, corrupt
+from fastmagn.corruptions import CORRUPTION_SETS, SEVERITIES, available_corruptions, corrupt, corrupted_as
 from fastmagn.data import open_corrupted
 from fastmagn.data.corrupted.image_tree import check_cells, open_cell, stored_corruptions
-from fastmagn.data.corrupted.npy import check_source, read_manifest
+from fastmagn.data.corrupted.npy import check_source, read_manifest, recorded_as
 from fastmagn.data.files.on_demand import LazyImages
 from fastmagn.data.image_set import ImageRows, Images
 from fastmagn.errors import InputError
@@ -33,11 +33,13 @@ class Corruptions(NamedTuple):
         open_stored: (corruption, severity, share) -> the stored images of that cell in these rows of the measured ones,
             uint8 [n, H, W, 3]; None if the images are corrupted here.
         are_image_files: Whether they are stored as image files, as ImageNet-C is.
+        made_as: What `corrupted_as` says of images that are made here, or that fastmagn.corrupt made; None for others.
     """
 
     names: tuple[str, ...]
     open_stored: Callable[[str, int, slice], Images] | None = None
     are_image_files: bool = False
+    made_as: dict[str, Any] | None = None
 
 
 class CellPart(NamedTuple):
@@ -83,7 +85,8 @@ def find_corruptions(
     names, folder = CORRUPTION_SETS[config.corruption_set], config.corrupted_dir
     if folder is None:
         remedy = 'pip install "fastmagn[corruptions]" brings its pictures.'
-        return Corruptions(_present(names, available_corruptions(), remedy))
+        made_as = corrupted_as(images_u8.shape, config.corruption_jpeg)
+        return Corruptions(_present(names, available_corruptions(), remedy), made_as=made_as)
     if measured is None:
         measured = slice(0, config.num_images or len(labels))
     rows = np.arange(len(labels))[measured]
@@ -101,23 +104,34 @@ def find_corruptions(
     if isinstance(held, np.ndarray):
         places_held, stored_labels = _places(folder, held, rows), labels[held]
     else:
-        if isinstance(measured, np.ndarray) and held is not None and rows[-1] >= held.stop:
+        if isinstance(measured, np.ndarray) and held is not None and rows.max() >= held.stop:
             raise InputError(
                 f"{folder}: made of the first {held.stop} of {len(labels)} images; {np.sum(rows >= held.stop)} of the"
                 f" {len(rows)} to measure, which are drawn evenly over the classes, are not among them. Make the set"
                 " again of all images, or measure the first ones (evaluate_robustness: subset='first')."
             )
-        places_held, stored_labels = measured, labels[: rows[-1] + 1]
+        places_held, stored_labels = measured, labels[: rows.max() + 1]
 
     def open_array(name: str, severity: int, share: slice) -> np.ndarray | ImageRows:
         cell = open_corrupted(folder, name, stored_labels, images_u8.shape[1:])[severity - 1]
         return cell[share] if isinstance(places_held, slice) else ImageRows(cell, places_held[share])
 
-    return Corruptions(names, open_array)
+    return Corruptions(names, open_array, made_as=_made_as(folder, images_u8.shape))
+
+
+def _made_as(folder: Path, shape: tuple[int, ...]) -> dict[str, Any] | None:
+    """What the manifest of a set records; a warning says if its images would be made in another way now."""
+    made_as = recorded_as(folder, shape)
+    if made_as is not None and made_as["version"] != corrupted_as(shape, jpeg=False)["version"]:
+        warn(
+            f"{folder}: made by an earlier version, which corrupted images of this size in another way. Its numbers do"
+            " not compare with new ones; make the set again with python -m fastmagn.corrupt."
+        )
+    return made_as
 
 
 def _places(folder: Path, held: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The places of the test images `rows` in a set that was made of the test images `held`; both ascend."""
+    """The places of the test images `rows` in a set that was made of the test images `held`, which ascend."""
     missing = np.setdiff1d(rows, held)
     if len(missing):
         seed = read_manifest(folder)["subset"]["seed"]
@@ -138,7 +152,7 @@ def cell_parts(
         corruptions: What is measured besides the clean images.
         images_u8: The test images that are measured, uint8 [M, H, W, 3].
         share: The rows of this process.
-        config: `batch_size` and `corruption_seed`.
+        config: `batch_size`, `corruption_seed` and `corruption_jpeg`.
         indices: The sample index of each measured image, int64 [M], which keys its corruption; None means 0..M - 1.
     """
     own = images_u8[share]
@@ -154,7 +168,8 @@ def cell_parts(
                 continue
             for rows, is_last in _chunks(own, config.batch_size):
                 pixels = np.asarray(own[rows])
-                corrupted = corrupt(pixels, name, severity, seed=config.corruption_seed, indices=indices[rows])
+                keys = {"seed": config.corruption_seed, "indices": indices[rows]}
+                corrupted = corrupt(pixels, name, severity, **keys, jpeg=config.corruption_jpeg)
                 yield CellPart(name, severity, corrupted, is_last)
 
 

@@ -23,6 +23,8 @@ class CorruptConfig:
         num_images: Number of test images to use; 0 means all. They are the first ones; those of a folder are drawn
             evenly over the classes by seed.
         seed: Seed of the corruptions, and of the images that are drawn from a folder, 0..2^64 - 1.
+        jpeg: Pass corrupted images of 64 px and more through JPEG of quality 85, as the published Tiny-ImageNet-C and
+            ImageNet-C are stored. Smaller ones, as CIFAR-10-C's, never are.
         corruption_set: c19 (all), c18 (without gaussian_noise, the paper's), c15 (the usual benchmark's).
         image_size: For dataset folder: side of the square images in px, 8..4096; the centre is kept.
         resize_px: For dataset folder: the shorter side before the centre is cut out, image_size..4096 px; 0 means
@@ -35,6 +37,7 @@ class CorruptConfig:
     download: bool = False
     num_images: int = 0
     seed: int = 0
+    jpeg: bool = True
     corruption_set: Literal["c19", "c18", "c15"] = "c19"
     image_size: int | None = None
     resize_px: int = 0

@@ -25,7 +25,7 @@ import torch
 from PIL import features
 from rich.progress import Progress, TaskID
 
-from fastmagn.corruptions import CORRUPTION_SETS, SEVERITIES, corrupt
+from fastmagn.corruptions import CORRUPTION_SETS, SEVERITIES, corrupt, corrupted_as
 from fastmagn.data import DATASETS, load_images
 from fastmagn.data.corrupted.npy import (
     MANIFEST,
@@ -41,7 +41,7 @@ from fastmagn.errors import InputError, check
 from fastmagn.evaluation.corrupt_config import CorruptConfig
 from fastmagn.evaluation.subset import Subset, subset_of
 from fastmagn.machine.console import progress_bar
-from fastmagn.machine.environment import environment
+from fastmagn.machine.environment import environment, found
 from fastmagn.machine.files import make_folder, replace_folder, write_json
 from fastmagn.machine.leftovers import remove_leftovers
 from fastmagn.machine.waiting_lock import waiting_lock
@@ -107,7 +107,7 @@ def make_corrupted_set(
         make_folder(out.parent)
         with _only_maker(out), replace_folder(out, overwrite=False) as folder:
             _check_disk(out, needed)
-            files = _write_corruptions(folder, source, names, config.seed, announce)
+            files = _write_corruptions(folder, source, names, config, announce)
             files["labels.npy"] = _write_file(folder / "labels.npy", [_labels_npy(source)])
             manifest = _manifest(config, source, files)
             write_json(folder / MANIFEST, manifest)
@@ -218,12 +218,12 @@ def _check_disk(out: Path, needed: int) -> None:
 
 
 def _write_corruptions(
-    folder: Path, source: SourceImages, names: tuple[str, ...], seed: int, announce: Callable[[str], None]
+    folder: Path, source: SourceImages, names: tuple[str, ...], config: CorruptConfig, announce: Callable[[str], None]
 ) -> dict[str, dict[str, Any]]:
     """Write <corruption>.npy for each name; returns the manifest's entry of each file, by file name."""
     shape, chunks = _file_shape(source), _chunks(source.images_u8)
     header, files = _npy_header(shape), {}
-    with progress_bar() as bar, closing(_corrupt_ahead(source, chunks, names, seed)) as corrupted:
+    with progress_bar() as bar, closing(_corrupt_ahead(source, chunks, names, config)) as corrupted:
         task = bar.add_task("images", total=len(names) * shape[0], status="")
         for name in names:
             start = time.perf_counter()
@@ -239,14 +239,17 @@ def _chunks(images_u8: np.ndarray) -> list[slice]:
     return [slice(first, min(first + size, len(images_u8))) for first in range(0, len(images_u8), size)]
 
 
-def _corrupt_ahead(source: SourceImages, chunks: list[slice], names: Iterable[str], seed: int) -> Iterator[np.ndarray]:
+def _corrupt_ahead(
+    source: SourceImages, chunks: list[slice], names: Iterable[str], config: CorruptConfig
+) -> Iterator[np.ndarray]:
     """The set's rows in order, chunk by chunk, uint8 [n, H, W, 3]; a thread makes them while earlier ones are written.
 
     Closing the iterator stops the thread.
     """
     indices = np.arange(len(source.labels)) if source.indices is None else source.indices
+    keyed = partial(corrupt, seed=config.seed, jpeg=config.jpeg)
     calls = (
-        partial(corrupt, source.images_u8[chunk], name, severity, seed=seed, indices=indices[chunk])
+        partial(keyed, source.images_u8[chunk], name, severity, indices=indices[chunk])
         for name in names
         for severity in SEVERITIES
         for chunk in chunks
@@ -293,11 +296,12 @@ def _manifest(config: CorruptConfig, source: SourceImages, files: dict[str, dict
         "seed": config.seed,
         "corruption_set": config.corruption_set,
         "corruptions": list(CORRUPTION_SETS[config.corruption_set]),
+        "corrupted_as": corrupted_as(source.images_u8.shape, config.jpeg),
         "class_names": list(source.class_names),
         "subset": dict(source.subset),
         "source": source_digests(source.images_u8, source.labels),
         # JPEG's pixels depend on the library that Pillow was built with.
-        "environment": environment(torch.device("cpu")) | {"libjpeg_turbo": features.version("libjpeg_turbo")},
+        "environment": environment(torch.device("cpu")) | {"libjpeg_turbo": found(features.version, "libjpeg_turbo")},
         "files": files,
     }
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from fastmagn import __version__
 from fastmagn.config.schema import Config, EvalConfig
+from fastmagn.corruptions import corrupted_as
 from fastmagn.data.corrupted.npy import MANIFEST
 from fastmagn.data.files.decoding import resize_px
 from fastmagn.data.image_set import ImageSet
@@ -39,6 +40,7 @@ def use_cache(config: Config, world: World, image_set: ImageSet) -> EvalConfig:
     size = f"{data.image_size}" if is_folder else ""
     images = f"n{section.num_images}" if section.num_images else "all"
     settings = f"{section.corruption_set}-{images}-seed{section.corruption_seed}"
+    settings += _content(image_set.test_images_u8.shape, section.corruption_jpeg)
     digest = world.gather(_digest(config, image_set) if world.rank == 0 else None)[0]
     folder = section.cache_dir / f"{data.name}{size}-{digest}-{settings}-fastmagn{__version__}"
     if world.rank == 0 and not _is_there(folder):
@@ -52,6 +54,7 @@ def use_cache(config: Config, world: World, image_set: ImageSet) -> EvalConfig:
             data_dir=data.dir,
             num_images=section.num_images,
             seed=section.corruption_seed,
+            jpeg=section.corruption_jpeg,
             corruption_set=section.corruption_set,
             image_size=data.image_size if is_folder else None,
             resize_px=resize_px(data) if is_folder else 0,
@@ -86,6 +89,14 @@ def _make_once(wanted: CorruptConfig, source: SourceImages) -> None:
 
 def _is_there(folder: Path) -> bool:
     return (folder / MANIFEST).exists()
+
+
+def _content(shape: tuple[int, ...], jpeg: bool) -> str:
+    """The part of a set's name that says how its images were corrupted; empty for version 1, whose sets have none."""
+    made = corrupted_as(shape, jpeg)
+    if made["version"] == 1:
+        return ""
+    return f"-version{made['version']}" + (f"-jpeg{made['jpeg_quality']}" if made["jpeg_quality"] else "")
 
 
 def _digest(config: Config, image_set: ImageSet) -> str:

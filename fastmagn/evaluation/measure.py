@@ -21,7 +21,7 @@ from fastmagn.evaluation.cells import CellPart, cell_parts, find_corruptions, ne
 from fastmagn.evaluation.logits import read_logits, write_logits
 from fastmagn.evaluation.metrics.accuracy import alexnet_normalised_error
 from fastmagn.evaluation.metrics.predictions import Predictions, concatenate, measure_logits, stack
-from fastmagn.evaluation.metrics.summary import not_finite, summarise
+from fastmagn.evaluation.metrics.summary import confidence_measures, not_finite, summarise
 from fastmagn.evaluation.subset import FIRST, Subset
 from fastmagn.machine.console import progress_bar, warn
 from fastmagn.machine.hardware import precision
@@ -48,10 +48,14 @@ class CellLogits(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """One process's predictions under a corruption, [S, n], and how many images are left out of them as unreadable."""
+    """One process's predictions under a corruption, [S, n], and how many images are left out of them as unreadable.
+
+    `scaled` has the predictions of the logits divided by a temperature; None without one.
+    """
 
     predictions: Predictions
     num_unreadable: int
+    scaled: Predictions | None = None
 
 
 class MeasuredCell(NamedTuple):
@@ -86,6 +90,7 @@ def evaluate(
     subset: Subset = FIRST,
     progress: bool = True,
     callback: Callable[[MeasuredCell], Any] | None = None,
+    temperature: float | None = None,
 ) -> dict[str, Any]:
     """Accuracy on clean and corrupted images, mCA and calibration: one forward pass for each of up to 96 cells.
 
@@ -105,13 +110,17 @@ def evaluate(
         subset: Which images are measured if `eval.num_images` asks for fewer than all; the results record it.
         progress: Show a progress bar; without a terminal nothing is shown.
         callback: Called after each cell.
+        temperature: What the logits are divided by for `temperature_scaling`, above 0; None measures no such thing.
 
     Returns:
-        The measured part of results.json, see `metrics.summary.summarise`, and `subset`. With a -C set of image files
-        of 1000 classes (ImageNet-C) also `mce_alexnet`, None if one of its 15 corruptions is not measured. An image
-        file that cannot be decoded is left out of its corruption, at all severities, with a warning. An accuracy is
-        None if some of its logits are NaN or infinite, and so is every mean that needs it; a warning counts these
-        images.
+        The measured part of results.json, see `metrics.summary.summarise`, `subset`, and `corrupted_as`: the published
+        sets whose script is followed, the version and the quality of the JPEG; None for a published -C set. With a -C
+        set of image files of 1000 classes (ImageNet-C) also `mce_alexnet`, None if one of its 15 corruptions is not
+        measured. With a temperature also `temperature_scaling`: what `metrics.summary.confidence_measures` returns for
+        the divided logits. An image file that cannot be decoded is left out of its corruption, at all severities, with
+        a warning.
+        An accuracy is None if some of its logits are NaN or infinite, and so is every mean that needs it; a warning
+        counts these images.
 
     Raises:
         InputError: There are fewer images than `eval.num_images` or than processes; the -C set in `eval.corrupted_dir`
@@ -130,13 +139,17 @@ def evaluate(
     with evaluation_mode(model), closing(cells):
         num_cells = 1 + len(corruptions.names) * len(SEVERITIES)
         own_labels = torch.from_numpy(labels[share]).to(device)
-        measured = world.gather(_measure(cells, own_labels, num_cells, progress, callback))
+        measured = world.gather(_measure(cells, own_labels, num_cells, progress, callback, temperature))
     _warn_of_unreadable(measured)
     clean, corrupted = _join(measured)
     _warn_of_not_finite(clean, corrupted)
-    results = summarise(clean, corrupted, config) | {"subset": subset.record(len(labels), total)}
+    results = summarise(clean, corrupted, config)
+    results |= {"subset": subset.record(len(labels), total), "corrupted_as": corruptions.made_as}
     if corruptions.are_image_files and len(class_names) == IMAGENET_CLASSES:
         results["mce_alexnet"] = alexnet_normalised_error(results["corruption_accuracy"])
+    if temperature is not None:
+        scaled = [{name: cell._replace(predictions=cell.scaled) for name, cell in part.items()} for part in measured]
+        results["temperature_scaling"] = confidence_measures(*_join(scaled), config)
     return results
 
 
@@ -144,8 +157,11 @@ def summarise_logits(logits_dir: Path, config: EvalConfig) -> dict[str, Any]:
     """The same measures from stored logits, without the model; `config` says which calibration.
 
     Raises:
-        InputError: The folder does not hold whole logits.
+        InputError: The folder does not hold whole logits; `config` asks for what needs the model.
     """
+    for field in ("ood", "temperature_images"):
+        value = getattr(config, field)
+        check(value is None, f"eval.{field}", value, "none with stored logits; --run or --weights measures it")
     labels, logits = read_logits(logits_dir)
     labels = torch.from_numpy(labels)
     measured = {
@@ -222,6 +238,7 @@ def _measure(
     num_cells: int,
     progress: bool,
     callback: Callable[[MeasuredCell], Any] | None,
+    temperature: float | None,
 ) -> dict[str, Measured]:
     """This process's predictions under each corruption, and `clean`.
 
@@ -231,22 +248,25 @@ def _measure(
         num_cells: How many cells there are.
         progress: Whether a progress bar may be shown.
         callback: Called after each cell.
+        temperature: What the logits are divided by for `scaled`; None for none.
     """
-    severities: dict[str, list[tuple[Predictions, np.ndarray]]] = {}
+    severities: dict[str, list[tuple[Predictions, np.ndarray, Predictions | None]]] = {}
     with progress_bar(progress) as bar:
         task = bar.add_task("evaluation", total=num_cells, status="")
         for number, cell in enumerate(cells, start=1):
             predictions = measure_logits(cell.logits, labels)
-            severities.setdefault(cell.name, []).append((predictions, cell.readable))
+            scaled = None if temperature is None else measure_logits(cell.logits / temperature, labels)
+            severities.setdefault(cell.name, []).append((predictions, cell.readable, scaled))
             bar.update(task, advance=1, status=cell.name)
             if callback is not None:
                 callback(MeasuredCell(cell.name, cell.severity, _accuracy(predictions, cell), number, num_cells))
     measured = {}
     for name, entries in severities.items():
-        kept = np.logical_and.reduce([readable for _, readable in entries])
-        predictions = stack([predictions for predictions, _ in entries])
-        kept_predictions = Predictions(*(values[:, kept] for values in predictions))
-        measured[name] = Measured(kept_predictions, int(np.count_nonzero(~kept)))
+        predictions, readable, scaled = zip(*entries, strict=True)
+        kept = np.logical_and.reduce(readable)
+        parts = [predictions] if temperature is None else [predictions, scaled]
+        kept_parts = [Predictions(*(values[:, kept] for values in stack(list(part)))) for part in parts]
+        measured[name] = Measured(kept_parts[0], int(np.count_nonzero(~kept)), *kept_parts[1:])
     return measured
 
 

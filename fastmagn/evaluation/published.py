@@ -65,7 +65,7 @@ def evaluate_weights(published: Published, config: Config, results_dir: Path) ->
             console.print(f"normalisation: mean {_shown(mean)}, std {_shown(std)} ({whose})", soft_wrap=True)
         network.to(device, memory_format=torch.channels_last).eval()
         model = MirrorEnsemble(network) if config.eval.test_time_flip else network
-        measured = evaluate_model(model, image_set, config, results_dir, device=device, world=world)
+        measured = evaluate_model(model, image_set, config, results_dir, device=device, world=world, trained=None)
     about = {"weights_file": str(published.file), "normalisation": {"mean": list(mean), "std": list(std)}}
     return measured | about | {"environment": environment(device), "config": plain(config)}
 

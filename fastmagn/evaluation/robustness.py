@@ -3,9 +3,10 @@
 Shape letters: B batch, N images, H W image, K classes.
 """
 
+import dataclasses
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,8 +19,12 @@ from fastmagn.corruptions import CORRUPTION_SETS
 from fastmagn.corruptions.corrupting import check_images, one_integer_each
 from fastmagn.errors import InputError, check, is_integer, some
 from fastmagn.evaluation.anyones_model import LogitsOf, place, probe
+from fastmagn.evaluation.forward import Forward
+from fastmagn.evaluation.held_out import HeldOut, fit_on
 from fastmagn.evaluation.measure import MeasuredCell, evaluate
+from fastmagn.evaluation.ood import measure_other_sets
 from fastmagn.evaluation.subset import Subset
+from fastmagn.machine.processes import World
 
 
 def evaluate_robustness(
@@ -29,6 +34,7 @@ def evaluate_robustness(
     *,
     corruption_set: str = "c15",
     corrupted_dir: str | Path | None = None,
+    corruption_jpeg: bool = True,
     num_images: int = 0,
     subset: Literal["by class", "first"] = "by class",
     num_bins: int = 15,
@@ -37,6 +43,8 @@ def evaluate_robustness(
     preprocess: Callable[[Tensor], Any] | None = None,
     progress: bool = True,
     callback: Callable[[MeasuredCell], Any] | None = None,
+    ood: Mapping[str, np.ndarray | Tensor | Sequence[np.ndarray]] | None = None,
+    held_out: tuple[Any, Any] | None = None,
 ) -> dict[str, Any]:
     """Accuracy of a PyTorch classifier on clean and corrupted images, mCA, and calibration.
 
@@ -62,6 +70,8 @@ def evaluate_robustness(
         labels: N integers in 0..K-1: an array, a tensor or a list.
         corruption_set: c15 (the usual benchmark's), c18 (without gaussian_noise), c19 (all).
         corrupted_dir: Folder of a -C set of these images: <corruption>.npy and labels.npy.
+        corruption_jpeg: Whether corrupted images of 64 px and more pass through JPEG of quality 85, as the published
+            Tiny-ImageNet-C and ImageNet-C are stored.
         num_images: Number of test images to measure on; 0 means all.
         subset: Which ones, if not all. `by class` draws them evenly over the classes (the same ones each time), since
             images are often sorted by class; `first` takes the first ones.
@@ -74,14 +84,21 @@ def evaluate_robustness(
         progress: Show a progress bar; none is shown without a terminal, as in a pipe.
         callback: Called after each cell (clean, then each corruption at severities 1 to 5) with its name, severity (0
             for clean), accuracy, and how many of how many cells are measured: a NamedTuple of these five.
+        ood: Images of other classes, by a name for each set, that the model should tell from the test images; uint8
+            [n, H, W, 3] or as `images_u8`. All of them count.
+        held_out: Images and labels, as `images_u8` and `labels`, that the model was not trained on and that are not
+            among the test images. Temperature scaling is fitted on them.
 
     Returns:
         The measured part of results.json, fractions in 0..1: `num_images`, `clean_accuracy`, `mca` {c15, c18, c19; None
-        for a set that was not measured completely}, `corruption_accuracy` {name: [5, by severity]},
-        `rms_calibration_error`, `calibration`, `reliability`, and `subset` {chosen: all, first or by class; of: N; seed
-        of by class}. Where logits are NaN or infinite (-inf may rule a class out), the cell's accuracy and every mean
-        that needs it are None; a warning names the corruption, the severity and the number of images. Other cells keep
-        their results. The dictionary is strict JSON.
+        for a set that was not measured completely}, `mean_corruption_error` {1 - mCA}, `corruption_accuracy` {name:
+        [5, by severity]}, `rms_calibration_error`, `calibration`, `reliability`, `selective_prediction`, `subset`
+        {chosen: all, first or by class; of: N; seed of by class}, and `corrupted_as` {published: the sets whose script
+        is followed; version; jpeg_quality}, None for a published -C set. With `ood` also `ood` {name: AUROC, AUPR and
+        FPR at 95 % TPR of three scores}. With `held_out` also `temperature_scaling` {temperature, and the calibration
+        with it}. Where logits are NaN or infinite (-inf may rule a class out), the cell's accuracy and every mean that
+        needs it are None; a warning names the corruption, the severity and the number of images. Other cells keep their
+        results. The dictionary is strict JSON.
 
     Raises:
         InputError: An argument or the model's output is not as described here, or the -C set does not fit the images.
@@ -89,13 +106,22 @@ def evaluate_robustness(
     images_u8 = _as_images(images_u8)
     labels = _as_labels(labels, len(images_u8))
     config = _settings(corruption_set, corrupted_dir, num_images, num_bins, batch_size, total=len(labels))
+    check(isinstance(corruption_jpeg, bool), "corruption_jpeg", corruption_jpeg, "True or False")
+    config = dataclasses.replace(config, corruption_jpeg=corruption_jpeg)
     check(subset in ("by class", "first"), "subset", subset, "'by class' or 'first'")
+    check(ood is None or isinstance(ood, Mapping), "ood", f"a {type(ood).__name__}", "{name: images}, or None")
     for field, function in (("preprocess", preprocess), ("callback", callback)):
         check(function is None or callable(function), field, function, "a function, or None")
     here, dtype = place(model, device)
     measured = LogitsOf(model, preprocess, dtype)
     probe(measured, images_u8, labels, here)
-    return evaluate(
+    forward = Forward(here, "float32", config.batch_size, World())
+    rows = Subset(subset).rows(labels, config.num_images)
+    fitted = None
+    if held_out is not None:
+        fitted = fit_on(measured, _as_held_out(held_out, images_u8[rows]), forward, "held_out")
+    others = {name: _as_images(images, f"ood {name}") for name, images in (ood or {}).items()}
+    results = evaluate(
         measured,
         images_u8,
         labels,
@@ -104,7 +130,26 @@ def evaluate_robustness(
         subset=Subset(subset),
         progress=progress,
         callback=callback,
+        temperature=fitted.temperature if fitted else None,
     )
+    if held_out is not None:
+        results["temperature_scaling"] = fitted and fitted.record | results["temperature_scaling"]
+    if others:
+        results["ood"] = measure_other_sets(measured, images_u8[rows], others, forward, "ood")
+    return results
+
+
+def _as_held_out(held_out: tuple[Any, Any], measured_u8: np.ndarray) -> HeldOut:
+    """Images and labels to fit on, none of which is measured, [M, H, W, 3]."""
+    is_pair = isinstance(held_out, tuple | list) and len(held_out) == 2
+    check(is_pair, "held_out", f"a {type(held_out).__name__}", "(images, labels), or None")
+    images_u8 = _as_images(held_out[0], "held_out images")
+    labels = _as_labels(held_out[1], len(images_u8), "held_out labels")
+    measured = {image.tobytes() for image in measured_u8}
+    num_shared = sum(image.tobytes() in measured for image in images_u8)
+    got = f"{len(images_u8)} images, {num_shared} of which are measured"
+    check(num_shared == 0, "held_out", got, "other images than the measured ones")
+    return HeldOut(images_u8, labels, "held_out")
 
 
 def _settings(
@@ -133,14 +178,14 @@ def _settings(
     )
 
 
-def _as_images(images_u8: np.ndarray | Tensor | Sequence[np.ndarray]) -> np.ndarray:
+def _as_images(images_u8: np.ndarray | Tensor | Sequence[np.ndarray], field: str = "images_u8") -> np.ndarray:
     """The images as one array, uint8 [N, H, W, 3], N at least 1."""
     if isinstance(images_u8, Tensor):
         shape = images_u8.shape
         if images_u8.ndim == 4 and shape[1] == 3 and shape[3] != 3:
             got = f"a {str(images_u8.dtype).removeprefix('torch.')} tensor {list(shape)}"
             raise InputError(
-                f"images_u8: got {got}; expected uint8 [N, H, W, 3]. images.permute(0, 2, 3, 1) puts the channels last."
+                f"{field}: got {got}; expected uint8 [N, H, W, 3]. images.permute(0, 2, 3, 1) puts the channels last."
             )
         images_u8 = images_u8.detach().cpu().numpy()
     elif isinstance(images_u8, list | tuple):
@@ -148,17 +193,17 @@ def _as_images(images_u8: np.ndarray | Tensor | Sequence[np.ndarray]) -> np.ndar
         counts = Counter(" x ".join(map(str, array.shape)) for array in arrays)
         if len(counts) > 1:
             sizes = some(f"{size} ({count})" for size, count in counts.most_common())
-            raise InputError(f"images_u8: got images of several sizes, {sizes}; expected one. Resize them first.")
+            raise InputError(f"{field}: got images of several sizes, {sizes}; expected one. Resize them first.")
         images_u8 = np.array(arrays)
     elif hasattr(images_u8, "__array__"):  # such as images in files
         images_u8 = np.asarray(images_u8)
-    check_images(images_u8)
-    check(len(images_u8) > 0, "images_u8", "no images", "at least one")
+    check_images(images_u8, field)
+    check(len(images_u8) > 0, field, "no images", "at least one")
     return images_u8
 
 
-def _as_labels(labels: np.ndarray | Tensor | Sequence[int], num_images: int) -> np.ndarray:
+def _as_labels(labels: np.ndarray | Tensor | Sequence[int], num_images: int, field: str = "labels") -> np.ndarray:
     """The labels as int64 [N], 0 or more."""
-    labels = one_integer_each("labels", labels.cpu() if isinstance(labels, Tensor) else labels, num_images)
-    check(labels.min() >= 0, "labels", int(labels.min()), "classes, 0..K-1")
+    labels = one_integer_each(field, labels.cpu() if isinstance(labels, Tensor) else labels, num_images)
+    check(labels.min() >= 0, field, int(labels.min()), "classes, 0..K-1")
     return labels.astype(np.int64)

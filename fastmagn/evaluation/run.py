@@ -11,26 +11,41 @@ from fastmagn.config.schema import Config
 from fastmagn.config.text import plain
 from fastmagn.data import ImageSet, load_data
 from fastmagn.data.files.decoding import resize_px
+from fastmagn.errors import InputError
 from fastmagn.evaluation.class_mapping import read_mapping
 from fastmagn.evaluation.corruption_cache import use_cache
+from fastmagn.evaluation.forward import Forward
+from fastmagn.evaluation.held_out import VALIDATION, find_held_out, fit_on
 from fastmagn.evaluation.measure import evaluate, predict
 from fastmagn.evaluation.metrics.predictions import concatenate
+from fastmagn.evaluation.ood import find_other_sets, measure_other_sets
 from fastmagn.evaluation.other_images import MeasuredTwice, find_images, measure_images, summarise_images
+from fastmagn.evaluation.protocols import check_protocols, evaluate_protocols
 from fastmagn.evaluation.shown import print_images
 from fastmagn.evaluation.subset import subset_of
-from fastmagn.evaluation.trained import load_run
+from fastmagn.evaluation.trained import Trained, load_run
 from fastmagn.machine.environment import environment
 from fastmagn.machine.hardware import settle_hardware
 from fastmagn.machine.processes import World, join_world
 from fastmagn.methods.test_time import model_for_test
 from fastmagn.models import evaluation_mode
 from fastmagn.runs.paths import LOGITS
+from fastmagn.runs.reading import read_config
 
 
 def evaluate_model(
-    model: nn.Module, image_set: ImageSet, config: Config, run_dir: Path, *, device: torch.device, world: World
+    model: nn.Module,
+    image_set: ImageSet,
+    config: Config,
+    run_dir: Path,
+    *,
+    device: torch.device,
+    world: World,
+    trained: Config | None,
 ) -> dict[str, Any]:
-    """Measure the model of a run on its test images, as the eval section of `config` says; see `measure.evaluate`.
+    """Measure the model of a run on its test images, as the eval section of `config` says.
+
+    `measure.evaluate` and `protocols.evaluate_protocols` say what is returned.
 
     Args:
         model: The model to measure, on `device`.
@@ -39,8 +54,18 @@ def evaluate_model(
         run_dir: The run's folder, which gets the logits if `eval.save_logits` is on.
         device: Where the model is.
         world: torchrun's processes.
+        trained: The configuration of the training, on the training images of `image_set`; None if it is not known.
+
+    Returns:
+        What `measure.evaluate` returns; `temperature_scaling` also has what `held_out.Fitted` records, and is None if
+        nothing could be fitted. If `eval.ood` names images, `ood` has what `ood.measure_other_sets` returns.
     """
-    return evaluate(
+    check_protocols(model, image_set, config, world)
+    held_out, others = find_held_out(config, image_set, trained), find_other_sets(config, image_set)
+    forward = Forward(device, config.train.amp, config.eval.batch_size, world)
+    fitted = fit_on(model, held_out, forward) if held_out is not None else None
+    subset = subset_of(config.data.name, config.eval.corruption_seed)
+    results = evaluate(
         model,
         image_set.test_images_u8,
         image_set.test_labels,
@@ -50,8 +75,21 @@ def evaluate_model(
         logits_dir=run_dir / LOGITS if config.eval.save_logits else None,
         world=world,
         class_names=image_set.class_names,
-        subset=subset_of(config.data.name, config.eval.corruption_seed),
+        subset=subset,
+        temperature=fitted.temperature if fitted else None,
     )
+    if held_out is not None:
+        results["temperature_scaling"] = fitted and fitted.record | results["temperature_scaling"]
+    if others:
+        rows = subset.rows(image_set.test_labels, config.eval.num_images)
+        results["ood"] = measure_other_sets(model, image_set.test_images_u8[rows], others, forward)
+    return results | evaluate_protocols(model, image_set, config, device=device, world=world)
+
+
+def check_evaluation(image_set: ImageSet, config: Config) -> None:
+    """Raise InputError if what a run's evaluation names beside its test images cannot be used: before the training."""
+    find_held_out(config, image_set, config)
+    find_other_sets(config, image_set)
 
 
 def evaluate_run(run_dir: Path, config: Config) -> dict[str, Any]:
@@ -59,9 +97,24 @@ def evaluate_run(run_dir: Path, config: Config) -> dict[str, Any]:
     config = settle_hardware(config)
     with join_world(torch.device(config.device)) as (world, device):
         image_set = load_data(config.data)
-        model = load_run(run_dir, config=config, image_set=image_set, device=device).measured
-        measured = evaluate_model(model, image_set, config, run_dir, device=device, world=world)
+        run = load_run(run_dir, config=config, image_set=image_set, device=device)
+        trained = _training_of(run, run_dir, image_set) if config.eval.temperature_images == VALIDATION else None
+        measured = evaluate_model(run.measured, image_set, config, run_dir, device=device, world=world, trained=trained)
     return measured | {"environment": environment(device), "config": plain(config)}
+
+
+def _training_of(run: Trained, run_dir: Path, image_set: ImageSet) -> Config:
+    """The run's own configuration.
+
+    Raises:
+        InputError: It was trained on other images, so that those held out then are not those of the same split now.
+    """
+    if run.data_fingerprint not in (image_set.fingerprint, image_set.former_fingerprint):
+        raise InputError(
+            "eval.temperature_images: got validation; expected test or a folder, as the training images here are not"
+            f" those of {run_dir}. Give the data.dir that has them for validation."
+        )
+    return read_config(run_dir)
 
 
 def evaluate_images(run_dir: Path, config: Config, folder: Path, classes: Path | None) -> dict[str, Any]:

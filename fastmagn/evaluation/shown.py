@@ -6,6 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from fastmagn.machine.console import console, warn
+from fastmagn.runs.reading import SCORES
 
 
 def print_results(results: dict[str, Any], title: str) -> None:
@@ -30,6 +31,68 @@ def print_results(results: dict[str, Any], title: str) -> None:
         f"RMS calibration error: clean {percent(rms['clean'])} %, corrupt ({rms['corruption_set']}) "
         f"{percent(rms['corrupt'])} %"
     )
+    _print_selective(results.get("selective_prediction"))
+    _print_temperature(results.get("temperature_scaling"))
+    for name, entry in results.get("ood", {}).items():
+        _print_ood(name, entry)
+    _print_protocols(results)
+
+
+def _print_selective(selective: Mapping[str, Any] | None) -> None:
+    if selective is None:  # the results are of an earlier version
+        return
+    measures = {"aurc": "AURC", "risk_at_80_coverage": "risk at 80 % coverage"}
+    parts = [
+        f"{title}: clean {percent(selective['clean'][name])} %, corrupt ({selective['corruption_set']}) "
+        f"{percent(selective['corrupt'][name])} %"
+        for name, title in measures.items()
+    ]
+    console.print(f"selective prediction: {'; '.join(parts)}")
+
+
+def _print_temperature(scaling: Mapping[str, Any] | None) -> None:
+    if scaling is None:
+        return
+    rms = scaling["rms_calibration_error"]
+    console.print(
+        f"with temperature {scaling['temperature']:.3f}, fitted on {scaling['num_images']} held-out images "
+        f"({scaling['images']}): RMS calibration error: clean {percent(rms['clean'])} %, corrupt "
+        f"({rms['corruption_set']}) {percent(rms['corrupt'])} %",
+        soft_wrap=True,
+    )
+
+
+def _print_ood(name: str, entry: Mapping[str, Any]) -> None:
+    scores = [f"{score} {percent(entry[score]['auroc'])}" for score in SCORES if entry[score] is not None]
+    rates = [f"{score} {percent(entry[score]['fpr_at_95_tpr'])}" for score in SCORES if entry[score] is not None]
+    console.print(
+        f"out of distribution, {name}, {entry['num_other_images']} images: AUROC {', '.join(scores) or '-'} %; FPR at "
+        f"95 % TPR {', '.join(rates) or '-'} %",
+        soft_wrap=True,
+    )
+
+
+def _print_protocols(results: dict[str, Any]) -> None:
+    """A line for each of the results' `perturbations`, `fourier` and `adapted_batch_norm`."""
+    if "perturbations" in results:
+        entry = results["perturbations"]
+        each = ", ".join(f"{name} {percent(value)}" for name, value in entry["flip_probability"].items())
+        console.print(f"flip probability {percent(entry['mean_flip_probability'])} % ({each})", soft_wrap=True)
+    if "fourier" in results:
+        entry = results["fourier"]
+        console.print(
+            f"Fourier heat map, l2 norm {entry['norm']:g}, {entry['num_images']} images: mean error "
+            f"{percent(entry['mean_error'])} %, clean {percent(entry['clean_error'])} %",
+            soft_wrap=True,
+        )
+    if "adapted_batch_norm" in results:
+        entry = results["adapted_batch_norm"]
+        mca = "  ".join(f"{name} {percent(value)}" for name, value in entry["mca"].items() if value is not None)
+        console.print(
+            f"with batch normalisation by batches of {entry['batch_size']}: clean accuracy "
+            f"{percent(entry['clean_accuracy'])} %, mCA {mca} %",
+            soft_wrap=True,
+        )
 
 
 def percent(fraction: float | None, digits: int = 2) -> str:

@@ -32,6 +32,7 @@ class Trained:
         class_names: K names; label k is class_names[k].
         image_size: (H, W), px.
         results: The run's results.json if it measures these weights, else None.
+        data_fingerprint: The fingerprint of the training images, see `ImageSet.fingerprint`.
     """
 
     network: Normalised
@@ -40,6 +41,7 @@ class Trained:
     class_names: tuple[str, ...]
     image_size: tuple[int, int]
     results: dict[str, Any] | None
+    data_fingerprint: str
 
 
 def load_run(
@@ -86,6 +88,7 @@ def load_run(
         class_names=class_names,
         image_size=image_size,
         results=results if results is not None and _measures(results, config) else None,
+        data_fingerprint=state["data_fingerprint"],
     )
 
 

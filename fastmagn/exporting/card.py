@@ -108,7 +108,8 @@ def _training(trained: Trained) -> str:
     results = trained.results or {}
     duration = ""
     if "train_s" in results and "steps" in results:
-        machine = {name: results.get("environment", {}).get(name, "unknown") for name in ("device", "cpu", "torch")}
+        described = results.get("environment", {})
+        machine = {name: described.get(name) or "unknown" for name in ("device", "cpu", "torch")}
         duration = (
             f"\n\n{results['steps']:,} steps in {results['train_s']:,.0f} s on {machine['device']} ({machine['cpu']}), "
             f"torch {machine['torch']}."

@@ -17,6 +17,7 @@ from fastmagn.exporting.images import as_batch, as_sequence
 from fastmagn.exporting.info import ModelInfo, model_info
 from fastmagn.exporting.onnx_file import read_onnx
 from fastmagn.exporting.safetensors_file import read_safetensors
+from fastmagn.machine.hardware import full_float32
 
 
 class Prediction(NamedTuple):
@@ -119,6 +120,7 @@ def _in_torch(model: nn.Module, device: str) -> Callable[[np.ndarray], np.ndarra
         batch = torch.from_numpy(np.array(images)).to(place)
         if batch.dtype == torch.uint8:
             batch = batch.permute(0, 3, 1, 2).float().div_(255)
-        return model(batch).float().softmax(dim=1).cpu().numpy()
+        with full_float32():
+            return model(batch).float().softmax(dim=1).cpu().numpy()
 
     return probabilities

@@ -47,24 +47,24 @@ def warnings_in_one_line() -> Iterator[None]:
 
     Pillow's warnings and log are silenced: they are about palettes and broken EXIF fields of images that can be read,
     and the files that cannot be read are counted by our own warnings. So are FutureWarnings, which tell programmers
-    what a library's next version will change.
+    what a library's next version will change. A library's log that cannot be written, as on a full disk, is dropped.
     """
 
     def show(message: Warning | str, *_: object) -> None:
         print(f"warning: {printable(' '.join(str(message).split()))}", file=sys.stderr)
 
     log = logging.getLogger("PIL")
-    handlers = log.handlers
+    handlers, prints_failures = log.handlers, logging.raiseExceptions
     with warnings.catch_warnings():
         warnings.showwarning = show
         warnings.filterwarnings("ignore", module=r"PIL\.")
         warnings.simplefilter("ignore", FutureWarning)
         log.handlers = [logging.NullHandler()]
-        log.propagate = False
+        log.propagate = logging.raiseExceptions = False
         try:
             yield
         finally:
-            log.handlers, log.propagate = handlers, True
+            log.handlers, log.propagate, logging.raiseExceptions = handlers, True, prints_failures
 
 
 def exit_printed(status: object = 0) -> NoReturn:

@@ -1,31 +1,46 @@
-"""The machine and the versions that a number was measured with."""
+"""The machine and the versions that a number was measured with. What cannot be found out is None, never an error."""
 
 import platform
 import subprocess
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from fastmagn.version import __version__
 from fastmagn_kernels.random.draws import OPS_VERSION
+
+GIT_LIMIT_S = 20.0  # git looks at every file of the checkout, which may lie on a disk that does not answer
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """The machine and the versions that a number was measured with."""
+    """The machine and the versions that a number was measured with; None for what cannot be found out.
+
+    Nothing is raised: the results of hours must not be lost for the sake of their description.
+    """
     packages = ("torchvision", "numpy", "numba", "scipy", "pillow")
     return {
-        "fastmagn": metadata.version("fastmagn"),
-        "commit": _commit(),
+        "fastmagn": __version__,
+        "commit": found(_commit),
         "python": platform.python_version(),
-        "torch": torch.__version__,
-        **{name: metadata.version(name) for name in packages},
+        "torch": str(torch.__version__),
+        **{name: found(metadata.version, name) for name in packages},
         "augmix_operations": OPS_VERSION,
-        "platform": platform.platform(),
-        "cpu": _cpu_name(),
+        "platform": found(platform.platform),
+        "cpu": found(_cpu_name),
         "cpu_threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "device": found(torch.cuda.get_device_name, device) if device.type == "cuda" else device.type,
     }
+
+
+def found(look_up: Callable[..., Any], *arguments: Any) -> Any:
+    """What `look_up` returns; None if it fails in any way."""
+    try:
+        return look_up(*arguments)
+    except Exception:
+        return None
 
 
 def _commit() -> str | None:
@@ -34,15 +49,15 @@ def _commit() -> str | None:
     if not (root / ".git").exists():
         return None
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL, timeout=GIT_LIMIT_S
+    )
+    return done.stdout.strip()
 
 
 def _cpu_name() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()

@@ -2,7 +2,9 @@
 
 import dataclasses
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 
@@ -14,7 +16,7 @@ def settle_hardware(config: Config) -> Config:
     """The config with every `auto` of device, train.amp and train.compile resolved, so that the run can be repeated.
 
     Raises:
-        InputError: device is cuda and there is no CUDA device.
+        InputError: device is cuda and there is no CUDA device; or CUDA graphs are asked for with accumulation steps.
     """
     if config.device == "cuda" and not torch.cuda.is_available():
         raise InputError("device: got 'cuda'; expected cpu or auto, as PyTorch finds no CUDA device here.")
@@ -26,6 +28,13 @@ def settle_hardware(config: Config) -> Config:
         amp = "bf16" if _has_bf16(device) else "float32"
     if compiled == "auto":
         compiled = device == "cuda"
+    uses_graphs = device == "cuda" and compiled and config.train.compile_mode != "default"
+    if uses_graphs and config.train.accumulation_steps > 1:
+        raise InputError(
+            f"train.accumulation_steps: got {config.train.accumulation_steps}; expected 1 with train.compile_mode"
+            f" {config.train.compile_mode}, because a CUDA graph overwrites the gradients of the piece before. Use"
+            " train.compile_mode default."
+        )
     return dataclasses.replace(
         config, device=device, train=dataclasses.replace(config.train, amp=amp, compile=compiled)
     )
@@ -34,18 +43,70 @@ def settle_hardware(config: Config) -> Config:
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def precision(device: torch.device, amp: str) -> AbstractContextManager:
-    """Autocast to bfloat16 for amp `bf16`, to float16 for `fp16`; nothing for `float32`."""
-    return torch.autocast(device.type, _AUTOCAST.get(amp, torch.bfloat16), enabled=amp in _AUTOCAST)
+def precision(device: torch.device, amp: str) -> AbstractContextManager[None]:
+    """Autocast to bfloat16 for amp `bf16`, to float16 for `fp16`; `full_float32` for `float32`.
+
+    In a graph that is being compiled, PyTorch's settings cannot change: `set_backends` has made them.
+    """
+    autocast = torch.autocast(device.type, _AUTOCAST.get(amp, torch.bfloat16), enabled=amp in _AUTOCAST)
+    return autocast if amp in _AUTOCAST or torch.compiler.is_compiling() else full_float32(autocast)
 
 
-def set_backends(device: torch.device, deterministic: bool) -> None:
-    """Let cuDNN try its algorithms for the fixed shapes, or allow only deterministic operations."""
+@contextmanager
+def full_float32(within: AbstractContextManager[None] | None = None) -> Iterator[None]:
+    """Turn off TensorFloat-32, PyTorch's default for convolutions on CUDA: it rounds float32 to 10 bits.
+
+    Args:
+        within: A context that is entered too.
+    """
+    newer, older = [owner.fp32_precision for owner in _float32_products()], _older_settings()
+    forbid_tf32()
+    try:
+        with within or nullcontext():
+            yield
+    finally:
+        if older is not None:
+            torch.backends.cudnn.allow_tf32 = older[0]
+            torch.set_float32_matmul_precision(older[1])
+        for owner, value in zip(_float32_products(), newer, strict=True):
+            owner.fp32_precision = value
+
+
+def forbid_tf32() -> None:
+    """Turn off TensorFloat-32 for good, in PyTorch's older settings and in its newer ones, which must agree."""
+    torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
+    for owner in _float32_products():
+        owner.fp32_precision = "ieee"
+
+
+def _float32_products() -> tuple[Any, ...]:
+    """The owners of the settings of float32's convolutions and matrix products."""
+    cudnn, mkldnn = torch.backends.cudnn, torch.backends.mkldnn
+    return cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul, mkldnn.conv, mkldnn.matmul
+
+
+def _older_settings() -> tuple[bool, str] | None:
+    """PyTorch's older settings of the same; None where a program has used the newer ones, so that they disagree."""
+    try:
+        return torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return None
+
+
+def set_backends(device: torch.device, deterministic: bool, amp: str) -> None:
+    """Set PyTorch's backends for a run, until they are set again.
+
+    cuDNN tries its algorithms for the fixed shapes, or only deterministic operations are allowed. With amp `float32`,
+    there is no TensorFloat-32 in any pass, backward and compiled ones among them.
+    """
     torch.use_deterministic_algorithms(deterministic)
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS needs it before its first call
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = not deterministic
+    if amp == "float32":
+        forbid_tf32()
 
 
 def _has_bf16(device: str) -> bool:

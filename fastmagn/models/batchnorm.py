@@ -1,5 +1,7 @@
-"""Batch normalisation of a fused batch with separate statistics for each view."""
+"""Batch normalisation: separate statistics for each view of a fused batch, and those of a test batch."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -36,3 +38,25 @@ def split_batch_norm(network: nn.Module, num_views: int) -> None:
 @cache
 def _per_view(kind: type[_BatchNorm]) -> type[_BatchNorm]:
     return type(f"PerView{kind.__name__}", (PerViewBatchNorm, kind), {})
+
+
+def has_batch_norm(model: nn.Module) -> bool:
+    """Whether a batch normalisation of the model keeps running statistics, which tests use."""
+    return any(True for _ in _with_statistics(model))
+
+
+@contextmanager
+def batch_statistics(model: nn.Module) -> Iterator[None]:
+    """In evaluation mode, normalise each batch by its own statistics; the running ones are kept and not updated."""
+    kept = [(module, module.running_mean, module.running_var) for module in _with_statistics(model)]
+    for module, _, _ in kept:
+        module.running_mean = module.running_var = None
+    try:
+        yield
+    finally:
+        for module, mean, var in kept:
+            module.running_mean, module.running_var = mean, var
+
+
+def _with_statistics(model: nn.Module) -> Iterator[_BatchNorm]:
+    return (module for module in model.modules() if isinstance(module, _BatchNorm) and module.running_mean is not None)

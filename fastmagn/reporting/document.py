@@ -19,6 +19,7 @@ from fastmagn.reporting.experiments import Experiment, group_experiments
 from fastmagn.reporting.figure_data import FigureData, make_figures
 from fastmagn.reporting.figures import FIGURE_FORMATS, to_files
 from fastmagn.reporting.formats import TABLE_FORMATS, escape_markdown, narrow_tables, to_console, to_markdown
+from fastmagn.reporting.more_tables import more_tables
 from fastmagn.reporting.names import data_title
 from fastmagn.reporting.page import to_page
 from fastmagn.reporting.provenance import command, runs_table
@@ -84,7 +85,7 @@ def make_report(paths: Iterable[Path]) -> Report:
             DataSetReport(
                 title=data_title(data),
                 experiments=members,
-                tables=tuple(make_tables(members)),
+                tables=(*make_tables(members), *more_tables(members)),
                 figures=tuple(figures),
             )
         )
@@ -206,7 +207,9 @@ def run_data(run: FinishedRun) -> dict[str, Any]:
         "mca": {name: run.mca(members) for name, members in CORRUPTION_SETS.items()},
         "corruption_accuracy": {name: list(values) for name, values in run.corruption_accuracy.items()},
         "rms_calibration_error": run.rms,
+        **run.measures,
         "images_per_s": run.images_per_s,
+        **{name: entry for name, entry in run.protocols._asdict().items() if entry is not None},
         "command": command(run),
         "environment": run.environment,
         "config": run.config,

@@ -24,9 +24,15 @@ _BOOKKEEPING = frozenset(
         "train.wandb_project",
         "train.checkpoint_every_steps",
         "eval.batch_size",
+        "eval.corruption_jpeg",
         "eval.cache_dir",
         "eval.save_logits",
+        "eval.ood",
+        "eval.temperature_images",
     }
+    # What is measured beside the numbers that are compared.
+    | {f"eval.{name}" for name in ("perturbations", "perturbed_dir", "fourier", "fourier_images", "fourier_norm")}
+    | {"eval.batch_norm"}
 )
 _MAX_CHANGES_SHOWN = 2
 CALIBRATION_SET = "c18"
@@ -109,7 +115,7 @@ def recipe(run: FinishedRun, but: Iterable[str] = ()) -> str:
     """A key that is the same for runs that differ only in their seed and in the fields `but` (dotted names)."""
     ignored = _BOOKKEEPING | {"train.seed"} | set(but)
     config = {field: value for field, value in flatten(run.config).items() if field not in ignored}
-    return json.dumps([config, run.num_images, *run.subset], sort_keys=True)
+    return json.dumps([config, run.num_images, *run.subset, *run.corruptions], sort_keys=True)
 
 
 def _variants(groups: list[list[FinishedRun]]) -> list[Experiment]:
@@ -142,8 +148,12 @@ def _changes(base: FinishedRun, other: FinishedRun) -> str:
     """The fields in which `other` differs from `base`; the name of its folder if there are many."""
     before, after = flatten(base.config), flatten(other.config)
     fields = [name for name in after if name not in _BOOKKEEPING | {"train.seed"} and after[name] != before.get(name)]
-    if 0 < len(fields) <= _MAX_CHANGES_SHOWN:
-        return ", ".join(f"{WEIGHTS.get(name, name.split('.')[-1])} {_short(after[name])}" for name in fields)
+    changes = [f"{WEIGHTS.get(name, name.split('.')[-1])} {_short(after[name])}" for name in fields]
+    if other.corruptions != base.corruptions:
+        version, quality = other.corruptions
+        changes.append(f"corruptions of version {version}, " + (f"JPEG {quality}" if quality else "no JPEG"))
+    if 0 < len(changes) <= _MAX_CHANGES_SHOWN:
+        return ", ".join(changes)
     return Path(os.path.realpath(other.folder)).name
 
 

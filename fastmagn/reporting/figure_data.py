@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fastmagn.corruptions import CORRUPTIONS, SEVERITIES
+from fastmagn.corruptions import CORRUPTIONS, PERTURBATIONS, SEVERITIES
 from fastmagn.reporting.experiments import CALIBRATION_SET, Experiment, common_set, corrupt_rms, without_sensitivity
 from fastmagn.reporting.names import data_title, file_name, network_title, set_title
 from fastmagn.reporting.paper import paper_counterpart
@@ -40,6 +40,7 @@ def make_figures(experiments: Sequence[Experiment]) -> tuple[list[FigureData], l
     figures, notes = [], []
     for group in by_network(experiments):
         figures += [accuracy_bars(group), *corruption_profile(group), *severity_curves(group)]
+        figures += [*perturbation_curves(group), *fourier_maps(group)]
         for maker in (reliability_diagrams, training_curves):
             made, missing = maker(group)
             figures += made
@@ -194,6 +195,61 @@ def training_curves(group: Sequence[Experiment]) -> tuple[list[FigureData], list
     return [figure], notes
 
 
+def perturbation_curves(group: Sequence[Experiment]) -> list[FigureData]:
+    """The share of the images whose prediction flips at each frame of CIFAR-10-P's sequences."""
+    series, names = [], {}
+    for experiment in group:
+        entries = [run.protocols.perturbations for run in experiment.runs]
+        if None not in entries:
+            curves = {
+                name: _mean_lists([entry["flips_by_frame"].get(name) for entry in entries]) for name in PERTURBATIONS
+            }
+            names |= {name: None for name, curve in curves.items() if curve is not None}
+            series.append(_identity(experiment) | {"flips": curves})
+    if not names:
+        return []
+    return [
+        FigureData(
+            kind="perturbations",
+            name=_name(group, "perturbations"),
+            title=f"Flips along perturbation sequences, {_where(group)}",
+            caption="The share of the images whose predicted class is another than in the frame before (noise: than in "
+            "the first frame). The mean over a sequence's frames is its flip probability. Means over seeds.",
+            axes={"perturbations": [name for name in PERTURBATIONS if name in names]},
+            series=tuple(series),
+        )
+    ]
+
+
+def fourier_maps(group: Sequence[Experiment]) -> list[FigureData]:
+    """The error under a perturbation along each Fourier basis image, a map per method."""
+    series, norms = [], {}
+    for experiment in group:
+        entries = [run.protocols.fourier for run in experiment.runs]
+        alike = None not in entries and all(entry["frequencies"] == entries[0]["frequencies"] for entry in entries)
+        if not alike or any(entry["mean_error"] is None for entry in entries):
+            continue
+        rows = [_mean_lists(list(rows)) for rows in zip(*(entry["error"] for entry in entries), strict=True)]
+        mean_error = sum(entry["mean_error"] for entry in entries) / len(entries)
+        norms |= {f"{entry['norm']:g}": None for entry in entries}
+        shown = {"frequencies": entries[0]["frequencies"], "error": rows, "mean_error": mean_error}
+        series.append(_identity(experiment) | shown)
+    if not series:
+        return []
+    return [
+        FigureData(
+            kind="fourier",
+            name=_name(group, "fourier"),
+            title=f"Fourier heat map, {_where(group)}",
+            caption="The error when the Fourier basis image of a frequency is added, with a random sign for each image "
+            f"and channel and l2 norm {' or '.join(norms)} per channel. Dark: every prediction is wrong. Low "
+            "frequencies are in the middle. Means over seeds.",
+            axes={},
+            series=tuple(series),
+        )
+    ]
+
+
 def calibration_bars(experiments: Sequence[Experiment]) -> FigureData:
     """As in the paper's Figure 6, and the same on clean images: RMS calibration error by network and method."""
     groups = by_network(experiments)
@@ -247,6 +303,13 @@ def _pooled_bins(experiment: Experiment, part: str) -> Series:
         ]
         pooled[name] = [total / count if count else None for total, count in zip(sums, counts, strict=True)]
     return pooled | {"rms": experiment.statistic(lambda run: run.rms[part]).mean}
+
+
+def _mean_lists(lists: Sequence[Sequence[float] | None]) -> list[float] | None:
+    """Their mean, element by element; None if one is None or has another length."""
+    if None in lists or len({len(values) for values in lists}) > 1:
+        return None
+    return [sum(values) / len(lists) for values in zip(*lists, strict=True)]
 
 
 def _at_severity(run: FinishedRun, names: Sequence[str], severity: int) -> float | None:

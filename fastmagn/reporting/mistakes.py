@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastmagn.config.schema import Config
-from fastmagn.corruptions import corrupt
+from fastmagn.corruptions import corrupt, size_class
 from fastmagn.data import ImageSet, open_corrupted
 from fastmagn.data.corrupted.npy import MANIFEST, read_manifest, rows_of
 from fastmagn.errors import InputError
@@ -91,7 +91,7 @@ def mistakes(run: FinishedRun, images_of: ImagesOf) -> Mistakes:
         rows = _rows(run, image_set, labels, logits["clean"].shape[-1])
         names = image_set.class_names
         found = worst(labels, logits, NUM_MISTAKES)
-        shown = [_show(mistake, image_set, rows, config) for mistake in found]
+        shown = [_show(run, mistake, image_set, rows, config) for mistake in found]
         pairs = [
             (names[pair.true], names[pair.predicted], f"{pair.count:,}", f"{100 * pair.share:.1f}", pair.corruption)
             for pair in confusions(labels, logits, NUM_CONFUSIONS)
@@ -201,12 +201,12 @@ def _rows(run: FinishedRun, image_set: ImageSet, labels: np.ndarray, num_classes
     return rows
 
 
-def _show(mistake: Mistake, image_set: ImageSet, rows: np.ndarray, config: Config) -> ShownMistake:
+def _show(run: FinishedRun, mistake: Mistake, image_set: ImageSet, rows: np.ndarray, config: Config) -> ShownMistake:
     row = rows[mistake.index]
     names, original = image_set.class_names, np.asarray(image_set.test_images_u8[np.array([row])])[0]
     try:
-        corrupted = png_address(_corrupted(mistake, image_set, rows, config))
-    except InputError:  # frost without its pictures, or a -C set that is gone: only the picture is missing
+        corrupted = png_address(_corrupted(run, mistake, image_set, rows, config))
+    except InputError:  # frost's pictures or a -C set are gone, or an older version measured: the picture is missing
         corrupted = ""
     percent = 100 * mistake.confidence
     return ShownMistake(
@@ -221,7 +221,7 @@ def _show(mistake: Mistake, image_set: ImageSet, rows: np.ndarray, config: Confi
     )
 
 
-def _corrupted(mistake: Mistake, image_set: ImageSet, rows: np.ndarray, config: Config) -> np.ndarray:
+def _corrupted(run: FinishedRun, mistake: Mistake, image_set: ImageSet, rows: np.ndarray, config: Config) -> np.ndarray:
     """The image as the model was given it, uint8 [H, W, 3]. `rows` are those of the measured images."""
     images_u8, labels = image_set.test_images_u8, image_set.test_labels
     name, severity, row, chosen = mistake.corruption, mistake.severity, rows[[mistake.index]], config.eval
@@ -232,7 +232,11 @@ def _corrupted(mistake: Mistake, image_set: ImageSet, rows: np.ndarray, config: 
             raise InputError(f"{chosen.corrupted_dir}: does not hold test image {row[0]}.")
         stored = open_corrupted(Path(chosen.corrupted_dir), name, labels[held[: place + 1]], images_u8.shape[1:])
         return np.array(stored[severity - 1][place])
-    return corrupt(np.asarray(images_u8[row]), name, severity, seed=chosen.corruption_seed, indices=row)[0]
+    version, jpeg_quality = run.corruptions
+    if version != size_class(images_u8.shape).version:
+        raise InputError(f"{run.path}: measured by version {version} of the corruptions, which is gone.")
+    keys = {"seed": chosen.corruption_seed, "indices": row}
+    return corrupt(np.asarray(images_u8[row]), name, severity, **keys, jpeg=jpeg_quality > 0)[0]
 
 
 def _held(folder: Path, test_labels: np.ndarray) -> np.ndarray:

@@ -124,7 +124,8 @@ def _data_set(number: int, data_set: Any, drawn: Mapping[str, bytes], images_of:
         "difference": difference,
         "bound": bound,
         "summary": summary,
-        "tables": tables,
+        "tables": [table for table in tables if not table.section],
+        "more_tables": [table for table in tables if table.section],
         "figures": _figures(data_set.figures, drawn),
         "differing": differing_fields(experiments),
         "runs": {"header": header, "rows": runs},
@@ -158,6 +159,7 @@ def _figures(figures: Sequence[FigureData], drawn: Mapping[str, bytes]) -> dict[
     by_kind: dict[str, list[dict[str, str]]] = {}
     for figure in figures:
         shown = {"title": figure.title, "caption": figure.caption, "address": svg_address(drawn[figure.name])}
+        shown["kind"] = figure.kind
         by_kind.setdefault(figure.kind, []).append(shown)
     return by_kind
 

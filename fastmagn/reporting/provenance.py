@@ -50,7 +50,7 @@ def runs_table(experiments: Sequence[Experiment]) -> list[tuple[str, ...]]:
     lines: list[tuple[str, ...]] = [(*what, "epochs", "images/s", *made_with)]
     for experiment in experiments:
         for run in experiment.runs:
-            version = f"{run.environment.get('fastmagn', '–')} {run.environment.get('commit') or ''}".strip()
+            version = f"{run.environment.get('fastmagn') or '–'} {run.environment.get('commit') or ''}".strip()
             lines.append(
                 (
                     str(run.path),
@@ -61,7 +61,7 @@ def runs_table(experiments: Sequence[Experiment]) -> list[tuple[str, ...]]:
                     str(experiment.config.get("train.epochs", "–")),
                     "–" if run.images_per_s is None else f"{run.images_per_s:.0f}",
                     version,
-                    *(str(run.environment.get(name, "–")) for name in ("torch", "device", "cpu")),
+                    *(str(run.environment.get(name) or "–") for name in ("torch", "device", "cpu")),
                 )
             )
     return lines

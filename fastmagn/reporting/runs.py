@@ -4,7 +4,7 @@ import math
 import os
 import shlex
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,13 @@ from fastmagn.data.subset import BY_CLASS
 from fastmagn.errors import InputError, some
 from fastmagn.evaluation.metrics.accuracy import mean_corruption_accuracy
 from fastmagn.evaluation.subset import FIRST, Subset
+from fastmagn.reporting.protocols import NONE, Protocols, read_protocols
 from fastmagn.runs.paths import CONFIG, METRICS, RESULTS
-from fastmagn.runs.reading import check_run_folder, read_results, strict_json
+from fastmagn.runs.reading import check_other_measures, check_run_folder, read_results, strict_json
 
 _MCA_TOLERANCE = 1e-6
+# What older results lack, by its key in them.
+MEASURES = ("rms_calibration_error", "calibration", "temperature_scaling", "selective_prediction", "ood", "mce_alexnet")
 _MAX_NAME = 100  # characters of a method's, network's or data set's name
 
 
@@ -35,6 +38,9 @@ class FinishedRun:
         epochs: The rows of metrics.jsonl; empty if there are none.
         images_per_s: The training speed; None if it was not measured, as in an evaluation.
         subset: Which test images were measured, if not all; older results have the first ones.
+        corruptions: The version of the corruptions, and the quality of the JPEG that followed (0 for none).
+        measures: The results' other measures, as far as they have them, checked; see `MEASURES`.
+        protocols: What was measured beside accuracy and calibration.
     """
 
     path: Path
@@ -52,6 +58,9 @@ class FinishedRun:
     environment: dict[str, Any]
     images_per_s: float | None
     subset: Subset = FIRST
+    corruptions: tuple[int, int] = (1, 0)
+    measures: dict[str, Any] = field(default_factory=dict)
+    protocols: Protocols = NONE
 
     @property
     def folder(self) -> Path:
@@ -121,6 +130,9 @@ def read_run(path: Path) -> tuple[FinishedRun, list[str]]:
         environment=_get(results, "environment", dict, file),
         images_per_s=float(speed) if isinstance(speed, int | float) else None,
         subset=_subset(results, file),
+        corruptions=_corruptions(results, file),
+        measures=_measures(results, file),
+        protocols=read_protocols(results, file),
     )
     return run, faults
 
@@ -216,6 +228,20 @@ def _subset(results: dict[str, Any], file: Path) -> Subset:
     if seed < 0:
         raise InputError(f"{file}: subset.seed: got {seed}; expected 0 or more.")
     return Subset(BY_CLASS, seed)
+
+
+def _corruptions(results: dict[str, Any], file: Path) -> tuple[int, int]:
+    """Results of version 1 do not say it, and published -C sets have no version."""
+    if results.get("corrupted_as") is None:
+        return 1, 0
+    quality = results["corrupted_as"].get("jpeg_quality") if isinstance(results["corrupted_as"], dict) else None
+    version = _get(results, "corrupted_as.version", int, file)
+    return version, quality if type(quality) is int else 0
+
+
+def _measures(results: dict[str, Any], file: Path) -> dict[str, Any]:
+    check_other_measures(results, file)
+    return {name: results[name] for name in MEASURES if name in results}
 
 
 def _rms(results: dict[str, Any], file: Path) -> dict[str, Any]:

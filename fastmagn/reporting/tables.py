@@ -52,6 +52,22 @@ class Row(NamedTuple):
     cells: tuple[Cell | None, ...]
 
 
+class Measure(NamedTuple):
+    """A column of one number for each run.
+
+    Args:
+        column: Its header.
+        read: The number of a run, None if it has none.
+        paper: The measure of the paper's number; empty for none.
+        lower: Whether lower is better.
+    """
+
+    column: Column
+    read: Callable[[FinishedRun], float | None]
+    paper: str = ""
+    lower: bool = False
+
+
 @dataclass(frozen=True, kw_only=True)
 class Table:
     """One table.
@@ -64,6 +80,7 @@ class Table:
         columns: The headers of the cells.
         rows: The rows, from top to bottom.
         shows_paper: Whether it shows the paper's numbers and the differences beside ours.
+        section: The page's section that shows it; empty for the paper's tables.
     """
 
     name: str
@@ -73,6 +90,7 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     shows_paper: bool = False
+    section: str = ""
 
     def has_paper(self, column: int) -> bool:
         """Whether the paper has a number for any cell of a column."""
@@ -107,32 +125,43 @@ def summary_table(experiments: Sequence[Experiment]) -> Table:
         for name, members in CORRUPTION_SETS.items()
         if any(run.mca(members) is not None for item in experiments for run in item.runs)
     }
-    measures: list[tuple[Column, Callable[[FinishedRun], float | None], str, bool]] = [
-        (Column("Clean"), lambda run: run.clean_accuracy, "clean", False),
+    measures = [
+        Measure(Column("Clean"), lambda run: run.clean_accuracy, "clean"),
         *(
-            (Column(f"mCA {name}"), _mca_of(sets[name]), "mca" if name == CALIBRATION_SET else "", False)
+            Measure(Column(f"mCA {name}"), _mca_of(sets[name]), "mca" if name == CALIBRATION_SET else "")
             for name in sorted(sets)
         ),
-        (Column("RMS clean", CALIBRATION_DECIMALS), lambda run: run.rms["clean"], "rms_clean", True),
+        Measure(Column("RMS clean", CALIBRATION_DECIMALS), lambda run: run.rms["clean"], "rms_clean", lower=True),
     ]
     for name in calibrated:
         column = Column(f"RMS {set_title(name.split('+')) if '+' in name else name}", CALIBRATION_DECIMALS)
-        measures.append((column, _corrupt_rms_of(name), "rms_corrupt" if name == CALIBRATION_SET else "", True))
-    rows = []
-    for group in by_network(experiments):
-        columns = [_best_row((), group, measure, paper, lower).cells for _, measure, paper, lower in measures]
-        labels = [(item.label, network_title(item.network), str(len(item.runs))) for item in group]
-        rows += [Row(label, cells) for label, cells in zip(labels, zip(*columns, strict=True), strict=True)]
+        paper = "rms_corrupt" if name == CALIBRATION_SET else ""
+        measures.append(Measure(column, _corrupt_rms_of(name), paper, lower=True))
+    rows = experiment_rows(experiments, measures, lambda item: (str(len(item.runs)),))
     return Table(
         name=file_name(data, "summary"),
         title=f"Clean accuracy, mCA and calibration, {data_title(data)}",
         caption="Per cent. mCA is the mean accuracy over a set's corruptions and severities; RMS the calibration error,"
-        f" lower is better ({_bins(experiments)}). The best of each network is bold. {_spread(experiments)}",
+        f" lower is better ({_bins(experiments)}). The best of each network is bold. {spread(experiments)}",
         row_headers=("Method", "Network", "Runs"),
-        columns=tuple(column for column, *_ in measures),
+        columns=tuple(measure.column for measure in measures),
         rows=tuple(rows),
         shows_paper=True,
     )
+
+
+def experiment_rows(
+    experiments: Sequence[Experiment],
+    measures: Sequence[Measure],
+    more_labels: Callable[[Experiment], tuple[str, ...]],
+) -> list[Row]:
+    """A row for each experiment: method, network, its other labels, its measures. The best of a network is marked."""
+    rows = []
+    for group in by_network(experiments):
+        columns = [_best_row((), group, read, paper, lower).cells for _, read, paper, lower in measures]
+        labels = [(item.label, network_title(item.network), *more_labels(item)) for item in group]
+        rows += [Row(label, cells) for label, cells in zip(labels, zip(*columns, strict=True), strict=True)]
+    return rows
 
 
 def corruption_tables(experiments: Sequence[Experiment]) -> list[Table]:
@@ -161,7 +190,7 @@ def _corruption_table(experiments: Sequence[Experiment]) -> Table:
     return Table(
         name=file_name(data, network, "corruptions"),
         title=f"Accuracy on {data_title(data)}-C by corruption, {network_title(network)}{counterpart}",
-        caption=f"Per cent, mean over severities 1 to 5. {_BEST} {_spread(experiments)}",
+        caption=f"Per cent, mean over severities 1 to 5. {_BEST} {spread(experiments)}",
         row_headers=("Corruption",),
         columns=tuple(Column(experiment.label) for experiment in experiments),
         rows=tuple(rows),
@@ -185,7 +214,7 @@ def network_table(experiments: Sequence[Experiment]) -> Table:
     return Table(
         name=file_name(data, "networks"),
         title=f"Clean accuracy and mCA on {clean} and {clean}-C by network{paper_table}",
-        caption=f"Per cent. {_BEST} {_spread(experiments)}",
+        caption=f"Per cent. {_BEST} {spread(experiments)}",
         row_headers=("Network", "Test set"),
         columns=tuple(Column(label) for label in labels),
         rows=tuple(rows),
@@ -211,7 +240,7 @@ def calibration_table(experiments: Sequence[Experiment]) -> Table:
     return Table(
         name=file_name(data, "calibration"),
         title=f"RMS calibration error on {clean} and {clean}-C{paper_table}",
-        caption=f"Per cent, lower is better; {_bins(experiments)}. {_BEST} {_spread(experiments)}",
+        caption=f"Per cent, lower is better; {_bins(experiments)}. {_BEST} {spread(experiments)}",
         row_headers=("Network", "Test set"),
         columns=tuple(Column(label, CALIBRATION_DECIMALS) for label in labels),
         rows=tuple(rows),
@@ -252,7 +281,7 @@ def _sensitivity_table(family: Sequence[Experiment], suffix: str) -> Table:
         name=_sensitivity_name(family) + suffix,
         title=f"Sensitivity of {base.label} on {data_title(base.data)}, {network_title(base.network)}"
         + (" (the paper's Table 4)" if is_table_4 else ""),
-        caption=f"Per cent; RMS is the calibration error. {_spread(family)}".strip(),
+        caption=f"Per cent; RMS is the calibration error. {spread(family)}".strip(),
         row_headers=tuple(WEIGHTS.values()),
         columns=(
             Column("Clean"),
@@ -339,7 +368,7 @@ def _bins(experiments: Iterable[Experiment]) -> str:
     return "; or ".join(ways)
 
 
-def _spread(experiments: Sequence[Experiment]) -> str:
+def spread(experiments: Sequence[Experiment]) -> str:
     """How many images and runs the numbers come from."""
     images = sorted({run.num_images for experiment in experiments for run in experiment.runs})
     tested = f"On {' to '.join(f'{number:,}' for number in dict.fromkeys((images[0], images[-1])))} test images."

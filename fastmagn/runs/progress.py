@@ -1,5 +1,6 @@
 """The position of a run: epoch, step, running sums, rows."""
 
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 
 NEVER = 2**62  # the step of an event that has not happened
-_NOT_KEPT = ("first_bad", "unsaved")
+_NOT_KEPT = ("first_bad", "unsaved", "unsettled", "ticked")
 
 
 @dataclass
@@ -22,10 +23,14 @@ class Progress:
             first step.
         epoch_s: Seconds of training in the current epoch.
         train_s: Seconds of training in the epochs before.
+        epoch_wall_s: Seconds by the clock since the last row: training, and all that it waited for.
+        train_wall_s: The same up to the last row.
         rows: The rows of metrics.jsonl so far. The checkpoint holds them too, so that the file always describes the
             weights beside it, even if the process was killed between the two writes.
         first_bad: The first step of the epoch at which each quantity was not finite, int64 [len(names)] on the device.
         unsaved: Whether the last attempt to save a checkpoint failed.
+        unsettled: Whether a checkpoint is being written, so that `unsaved` is not known yet.
+        ticked: When `tick` was last called, by a clock that only runs forward.
     """
 
     epoch: int = 0
@@ -34,13 +39,22 @@ class Progress:
     sums: Tensor | None = None
     epoch_s: float = 0.0
     train_s: float = 0.0
+    epoch_wall_s: float = 0.0
+    train_wall_s: float = 0.0
     rows: list[dict[str, Any]] = field(default_factory=list)
     first_bad: Tensor | None = None
     unsaved: bool = False
+    unsettled: bool = False
+    ticked: float = field(default_factory=lambda: time.perf_counter())
 
     def state(self) -> dict[str, Any]:
         """The part that a checkpoint keeps."""
         return {name: value for name, value in vars(self).items() if name not in _NOT_KEPT}
+
+    def tick(self) -> None:
+        """Add the time since the last call, or since the start of this process's part of the run, to the wall time."""
+        now = time.perf_counter()
+        self.epoch_wall_s, self.ticked = self.epoch_wall_s + now - self.ticked, now
 
     def add(self, parts: dict[str, Tensor], step: int) -> None:
         """Add a step with its logged quantities, scalars on the device. This does not wait for the device."""
@@ -65,6 +79,7 @@ class Progress:
         """Move to the start of the next epoch."""
         self.epoch, self.step_in_epoch, self.sums, self.first_bad = self.epoch + 1, 0, None, None
         self.train_s, self.epoch_s = self.train_s + self.epoch_s, 0.0
+        self.train_wall_s, self.epoch_wall_s = self.train_wall_s + self.epoch_wall_s, 0.0
 
     def best_validation(self) -> dict[str, Any] | None:
         """The highest validation accuracy so far and its first epoch; None if no images are held out."""

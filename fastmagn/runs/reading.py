@@ -71,13 +71,41 @@ def check_results(results: dict[str, Any], file: Path) -> None:
     Raises:
         InputError: A field is missing, or of another type or range.
     """
-    lacking = [name for name in _REQUIRED if _entry(results, name) is _ABSENT]
+    _check(results, _REQUIRED, file)
+    _check(results, _OPTIONAL, file, needed=False)
+    check_other_measures(results, file)
+
+
+def check_other_measures(results: dict[str, Any], file: Path) -> None:
+    """Check what a run's results.json has beside accuracy and RMS calibration error; older ones lack it.
+
+    Raises:
+        InputError: Something is there, but not whole or not of its kind.
+    """
+    _check(results, _OTHERS, file, needed=False)
+    for name, kinds in _PARTS.items():
+        value = _entry(results, name)
+        if value is not _ABSENT and value is not None:
+            _check(value, kinds, file, f"{name}.")
+    others = results.get("ood", {})
+    if not isinstance(others, dict):
+        raise damaged(file, f"ood is {str(others)[:40]!r}, not an object")
+    for name, entry in others.items():
+        _check(entry, _DETECTION, file, f"ood.{name}.")
+        for score in SCORES:
+            if entry[score] is not None:
+                _check(entry[score], dict.fromkeys(DETECTION_MEASURES, _FRACTION), file, f"ood.{name}.{score}.")
+
+
+def _check(values: Any, kinds: "dict[str, _Kind]", file: Path, prefix: str = "", needed: bool = True) -> None:
+    """Raise InputError unless the entries with these dotted names are of these kinds, and are there if `needed`."""
+    lacking = [f"{prefix}{name}" for name in kinds if needed and _entry(values, name) is _ABSENT]
     if lacking:
         raise damaged(file, f"it lacks {', '.join(lacking)}")
-    for name, (holds, expected) in (_REQUIRED | _OPTIONAL).items():
-        value = _entry(results, name)
+    for name, (holds, expected) in kinds.items():
+        value = _entry(values, name)
         if value is not _ABSENT and not holds(value):
-            raise damaged(file, f"{name} is {str(value)[:40]!r}, not {expected}")
+            raise damaged(file, f"{prefix}{name} is {str(value)[:40]!r}, not {expected}")
 
 
 _ABSENT = object()
@@ -141,10 +169,34 @@ _OPTIONAL: dict[str, _Kind] = {
         f"[H, W] in 1..{_MAX_SIDE_PX} px",
     ),
     **dict.fromkeys(("steps", "num_processes"), _COUNT),
-    **dict.fromkeys(("train_s", "images_per_s"), _NUMBER),
+    **dict.fromkeys(("train_s", "images_per_s", "wall_s", "wall_images_per_s"), _NUMBER),
+    "environment": _OBJECT,
+}
+_OTHERS: dict[str, _Kind] = {
     "mce_alexnet": (lambda value: value is None or _is_number(value), "a number or null"),
-    **dict.fromkeys(("environment", "calibration", "calibration.clean", "calibration.corrupt"), _OBJECT),
-    **dict.fromkeys(("calibration.clean.ece", "calibration.corrupt.ece"), _FRACTION),
+    **dict.fromkeys(("calibration", "calibration.clean", "calibration.corrupt"), _OBJECT),
+    **{f"calibration.{part}.{name}": _FRACTION for part in ("clean", "corrupt") for name in ("ece", "adaptive_ece")},
+}
+
+
+# The names of what results.json has for each set of out-of-distribution images.
+SCORES = ("max_softmax", "energy", "max_logit")
+DETECTION_MEASURES = ("auroc", "aupr_in", "aupr_out", "fpr_at_95_tpr", "fpr_at_95_tpr_out")
+_DETECTION: dict[str, _Kind] = {
+    **dict.fromkeys(("num_test_images", "num_other_images"), _COUNT),
+    **dict.fromkeys(SCORES, (lambda value: value is None or isinstance(value, dict), "an object or null")),
+}
+_RMS = {name: kind for name, kind in _REQUIRED.items() if name.startswith("rms_calibration_error")}
+_PARTS: dict[str, dict[str, _Kind]] = {
+    "selective_prediction": {
+        "corruption_set": _TEXT,
+        **{f"{part}.{name}": _FRACTION for part in ("clean", "corrupt") for name in ("aurc", "risk_at_80_coverage")},
+    },
+    "temperature_scaling": {
+        **{"temperature": _NUMBER, "images": _TEXT, "num_images": _COUNT},
+        **_RMS,
+        **{f"calibration.{part}.ece": _FRACTION for part in ("clean", "corrupt")},
+    },
 }
 
 

@@ -4,7 +4,6 @@ Shape letters: M images, B batch, K classes, C H W image.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fastmagn.errors import InputError, check
+from fastmagn.machine.hardware import full_float32
 from fastmagn.models import evaluation_mode
 from fastmagn.theory.config import GeometryConfig
 from fastmagn.theory.curvature import (
@@ -75,7 +75,7 @@ def measure_geometry(
     check(len(labels) == len(images), "labels", f"{len(labels)} labels", f"{len(images)}, one for each image")
     indices = np.arange(len(images)) if indices is None else np.ascontiguousarray(indices, np.int64)
     parts: dict[str, list[np.ndarray]] = {}
-    with evaluation_mode(model), _full_float32():
+    with evaluation_mode(model), full_float32():
         for first in range(0, len(images), config.batch_size):
             rows = slice(first, first + config.batch_size)
             batch = _Batch(model, images[rows].to(device), labels[rows].to(device), indices[rows], config)
@@ -87,17 +87,6 @@ def measure_geometry(
         if len(bad):
             raise InputError(f"{name}: got {values[bad[0]]} at image {indices[bad[0]]}; expected a finite number.")
     return measured
-
-
-@contextmanager
-def _full_float32() -> Iterator[None]:
-    """Turn off TensorFloat-32 in convolutions, PyTorch's default on CUDA: its 10 bits blur small loss differences."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
 
 
 @dataclass(frozen=True)

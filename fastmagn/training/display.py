@@ -62,7 +62,8 @@ def describe(progress: Progress, batch_size: int) -> str:
 
 def print_epoch(row: dict[str, Any], epochs: int) -> None:
     """One line for one epoch."""
-    known = {"epoch", "step", "lr", "loss", "train_accuracy", "validation_accuracy", "images_per_s", "epoch_s"}
+    known = {"epoch", "step", "lr", "loss", "train_accuracy", "validation_accuracy"}
+    known |= {"images_per_s", "epoch_s", "wall_images_per_s", "wall_s"}
     parts = "".join(f"  {name} {value:.4f}" for name, value in row.items() if name not in known)
     validation = f"  validation {row['validation_accuracy']:.2%}" if "validation_accuracy" in row else ""
     console.print(

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,16 @@ from fastmagn.training.build import measured_model, share_statistics
 from fastmagn.training.display import print_epoch, progress_display
 from fastmagn.training.prefetch import made_ahead
 from fastmagn.training.profiling import profiled
-from fastmagn.training.saving import CHECK_EVERY_STEPS, check_finite, is_save_due, save, save_at_last
+from fastmagn.training.saving import (
+    check_finite,
+    check_step,
+    is_check_due,
+    is_save_due,
+    save,
+    save_at_last,
+    settle,
+    written_at_the_end,
+)
 from fastmagn.training.step import Run, _tensors, make_pieces, prepared, train_step
 from fastmagn.training.view_grid import view_grid
 
@@ -46,21 +56,32 @@ def train_epoch(run: Run, progress: Progress, signal_received: Callable[[], int]
         progress.add(train_step(run, pieces, step), step)
         progress.epoch_s = epoch_s_before + time.perf_counter() - start
         after_step()
-        if (step + 1) % CHECK_EVERY_STEPS == 0:
-            check_finite(run, progress)
+        if is_check_due(run, progress):
+            check_step(run, progress)
         asks = run.world.size == 1 or (step + 1) % AGREE_EVERY_STEPS == 0
         if asks and run.world.max(signal_received()):
             return False
         if is_save_due(run, progress):
+            progress.epoch_s = epoch_s_before + _synchronised(run) - start
             save(run, progress)
-    if run.device.type == "cuda":
-        torch.cuda.synchronize(run.device)  # the last steps may still be running
-    progress.epoch_s = epoch_s_before + time.perf_counter() - start
+            start = time.perf_counter() - (progress.epoch_s - epoch_s_before)  # saving is not training
+    progress.epoch_s = epoch_s_before + _synchronised(run) - start
     return True
 
 
+def _synchronised(run: Run) -> float:
+    """The time, s, by a clock that only runs forward, once all steps have ended: the device may still be at them."""
+    if run.device.type == "cuda":
+        torch.cuda.synchronize(run.device)
+    return time.perf_counter()
+
+
 def finish_epoch(run: Run, progress: Progress, validation: ImagePart) -> dict[str, Any]:
-    """The row of an epoch for metrics.jsonl: means over its steps and all processes, validation accuracy, speed.
+    """The row of an epoch for metrics.jsonl: means over its steps and all processes, validation accuracy, speeds.
+
+    `epoch_s` and `images_per_s` are those of training alone. `wall_s` and `wall_images_per_s` are what a person waits
+    for, since the row before: the start, training, validation, and what of the checkpoint before was not written
+    meanwhile.
 
     Raises:
         InputError: A loss was not finite. The last checkpoint is then the one before this epoch.
@@ -72,8 +93,10 @@ def finish_epoch(run: Run, progress: Progress, validation: ImagePart) -> dict[st
     row |= dict(zip(progress.names, means, strict=True))
     if len(validation.labels):
         row["validation_accuracy"] = validation_accuracy(run, validation)
-    images_per_s = steps * config.train.batch_size / progress.epoch_s
-    return row | {"images_per_s": images_per_s, "epoch_s": progress.epoch_s}
+    progress.tick()
+    images = steps * config.train.batch_size
+    row |= {"images_per_s": images / progress.epoch_s, "epoch_s": progress.epoch_s}
+    return row | {"wall_images_per_s": images / progress.epoch_wall_s, "wall_s": progress.epoch_wall_s}
 
 
 def validation_accuracy(run: Run, validation: ImagePart) -> float:
@@ -97,7 +120,8 @@ def train_all(run: Run, progress: Progress, validation: ImagePart) -> None:
     """Train from `progress` to the last step of the run, and leave a checkpoint unless the disk is full.
 
     A row is written before the checkpoint that holds it. If the process is killed between the two, the resumed run
-    trains the epoch again and replaces the row.
+    trains the epoch again and replaces the row. A checkpoint is written while the next epoch trains, and the epoch's
+    line is printed once it is on disk.
 
     Raises:
         Interrupted: SIGINT, SIGTERM or SIGHUP arrived; everything is saved.
@@ -110,6 +134,7 @@ def train_all(run: Run, progress: Progress, validation: ImagePart) -> None:
         profiled(run_dir / PROFILE, num_profiled, run.device) as trace_step,
         closing(RunFiles(run_dir, to_yaml(config), progress.rows)) if writes else nullcontext() as files,
         progress_display(run, progress) as show_step,
+        written_at_the_end(run),
     ):
         if files is not None:
             show_views(run, files)
@@ -128,14 +153,14 @@ def train_all(run: Run, progress: Progress, validation: ImagePart) -> None:
                     log_row(config, row)
                 if progress.step_in_epoch == run.source.steps_per_epoch:
                     progress.finish_epoch()
-            save(run, progress)
-            if row is not None:
-                print_epoch(row, config.train.epochs)
+            save(run, progress, None if row is None else partial(print_epoch, row, config.train.epochs))
             signal_number = run.world.max(signal_received())
             if signal_number:
                 save_at_last(run, progress)
                 console.print("interrupted; the same command resumes from the last checkpoint")
                 raise Interrupted(signal_number)
+        settle(run, progress)
+    progress.tick()
 
 
 def show_views(run: Run, files: RunFiles) -> None:

@@ -2,16 +2,12 @@
 
 import math
 from collections.abc import Iterable
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fastmagn.config.schema import OptimConfig
-
-# x -> a x + b x^3 + c x^5 takes singular values in (0, 1] to about 1: quickly, not exactly.
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-NEWTON_SCHULZ_STEPS = 3
+from fastmagn.training.muon import Muon
 
 # The shape of torch.optim.lr_scheduler.OneCycleLR with its defaults.
 WARMUP_FRACTION = 0.3
@@ -62,69 +58,3 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 def _cosine(start: float, end: float, fraction: float) -> float:
     return end + (start - end) / 2 * (1 + math.cos(math.pi * fraction))
-
-
-def orthogonalise(matrix: Tensor) -> Tensor:
-    """Approximately the (semi-)orthogonal matrix nearest to [M, N]: its singular values end up in about 0.7..1.2."""
-    a, b, c = NEWTON_SCHULZ
-    x = matrix.bfloat16() if matrix.is_cuda else matrix.float()
-    x = x / (x.norm() + 1e-7)
-    wide = x.shape[0] <= x.shape[1]
-    x = x if wide else x.T
-    for _ in range(NEWTON_SCHULZ_STEPS):
-        square = x @ x.T
-        x = a * x + (b * square + c * square @ square) @ x
-    return (x if wide else x.T).to(matrix.dtype)
-
-
-class Muon(torch.optim.Optimizer):
-    """Muon for parameters with four dimensions and Nesterov SGD for the others, in one optimiser.
-
-    Args:
-        parameters: The parameters of the model.
-        lr: Learning rate of the SGD part, above 0.
-        momentum: Nesterov momentum of both, 0 <= momentum < 1.
-        weight_decay: L2 penalty of the SGD part. Filter banks keep their norm instead.
-        filter_lr_ratio: The learning rate of filter banks divided by `lr`.
-    """
-
-    def __init__(
-        self,
-        parameters: Iterable[nn.Parameter],
-        *,
-        lr: float,
-        momentum: float,
-        weight_decay: float,
-        filter_lr_ratio: float,
-    ) -> None:
-        parameters = list(parameters)
-        groups = [
-            {"params": [p for p in parameters if p.ndim == 4], "is_filters": True},
-            {"params": [p for p in parameters if p.ndim != 4], "is_filters": False},
-        ]
-        defaults: dict[str, Any] = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
-        super().__init__(groups, {**defaults, "filter_lr_ratio": filter_lr_ratio})
-
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:
-        """One update of every parameter that has a gradient."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, group)
-
-    def _update(self, parameter: nn.Parameter, group: dict[str, Any]) -> None:
-        gradient = parameter.grad
-        if not group["is_filters"]:
-            gradient = gradient.add(parameter, alpha=group["weight_decay"])
-        state = self.state[parameter]
-        if not state:
-            state["momentum_buffer"] = torch.zeros_like(parameter)
-        buffer = state["momentum_buffer"].mul_(group["momentum"]).add_(gradient)
-        update = gradient.add(buffer, alpha=group["momentum"])
-        if not group["is_filters"]:
-            parameter.add_(update, alpha=-group["lr"])
-            return
-        parameter.mul_(len(parameter) ** 0.5 / parameter.norm())
-        direction = orthogonalise(update.reshape(len(update), -1)).view_as(update)
-        parameter.add_(direction, alpha=-group["lr"] * group["filter_lr_ratio"])

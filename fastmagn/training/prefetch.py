@@ -1,5 +1,6 @@
 """Makes what the next step needs while the device works on this step."""
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -8,6 +9,12 @@ from torch import Tensor
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
+
+
+@functools.cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """One stream for all epochs: memory that was freed on one stream is not given to another without waiting."""
+    return torch.cuda.Stream(device)
 
 
 def made_ahead(
@@ -29,7 +36,7 @@ def made_ahead(
     if device.type != "cuda":
         yield from map(make, source)
         return
-    side = torch.cuda.Stream(device)
+    side = _side_stream(device)
     side.wait_stream(torch.cuda.current_stream(device))  # what the source holds may still be in flight
 
     def next_made() -> Made | None:

@@ -7,12 +7,13 @@ from typing import Any
 import torch
 
 from fastmagn.augment.views import choose_engine
-from fastmagn.config.schema import Config
+from fastmagn.config.schema import Config, EvalConfig
 from fastmagn.config.text import plain
 from fastmagn.data import FolderSource, load_data, split_validation
 from fastmagn.errors import InputError
 from fastmagn.evaluation.logits import read_logits
-from fastmagn.evaluation.run import evaluate_model
+from fastmagn.evaluation.protocols import check_protocols
+from fastmagn.evaluation.run import check_evaluation, evaluate_model
 from fastmagn.machine.console import console, warn
 from fastmagn.machine.environment import environment
 from fastmagn.machine.files import write_json
@@ -52,12 +53,14 @@ def train(config: Config) -> dict[str, Any]:
 def train_in(world: World, device: torch.device, config: Config) -> dict[str, Any]:
     """`train` with a settled config, in one of torchrun's processes."""
     data, run_dir = config.data, config.run_dir
-    set_backends(device, config.train.deterministic)
+    set_backends(device, config.train.deterministic, config.train.amp)
     image_set = load_data(data) if world.rank == 0 else None
     world.gather(None)  # rank 0 downloads while the others wait
     image_set = image_set or load_data(data)
+    check_evaluation(image_set, config)
     part, validation = split_validation(image_set, data.num_validation_images, config.train.seed)
     run = build_run(config, image_set, part, world, device)
+    check_protocols(run.model, image_set, config, world)
     progress = restore(run)
     results = finished_results(run, progress)
     if results is not None:
@@ -65,16 +68,21 @@ def train_in(world: World, device: torch.device, config: Config) -> dict[str, An
         return results
     print_start(run, progress, len(part.labels))
     train_all(run, progress, validation)
-    measured = evaluate_model(measured_model(run), image_set, config, run_dir, device=device, world=world)
+    measured = evaluate_model(
+        measured_model(run), image_set, config, run_dir, device=device, world=world, trained=config
+    )
     save_at_last(run, progress)
     best = progress.best_validation()
+    images, wall_s = run.last_step * config.train.batch_size, progress.train_wall_s + progress.epoch_wall_s
     results = measured | {
         **({"best_validation": best} if best else {}),
         "class_names": list(image_set.class_names),
         "image_size": list(run.image_size),
         "steps": run.last_step,
         "train_s": progress.train_s + progress.epoch_s,
-        "images_per_s": run.last_step * config.train.batch_size / (progress.train_s + progress.epoch_s),
+        "images_per_s": images / (progress.train_s + progress.epoch_s),
+        "wall_s": wall_s,
+        "wall_images_per_s": images / wall_s,
         "num_processes": world.size,
         "environment": environment(device),
         "config": plain(config),
@@ -95,7 +103,8 @@ def finished_results(run: Run, progress: Progress) -> dict[str, Any] | None:
     try:
         results = read_results(path)
         check_results(results, path)
-        if results.get("steps") != run.last_step or results["config"]["eval"] != plain(run.config.eval):
+        measured_with = plain(EvalConfig()) | results["config"]["eval"]  # a field may be newer than the results
+        if results.get("steps") != run.last_step or measured_with != plain(run.config.eval):
             return None
         if run.config.eval.save_logits and (run_dir / LOGITS).exists():
             read_logits(run_dir / LOGITS)

@@ -1,11 +1,12 @@
 """Save and restore a run. Only finite states are saved, and a full disk costs no checkpoint that exists."""
 
+import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from fastmagn.config.text import flatten
 from fastmagn.errors import InputError
@@ -17,30 +18,71 @@ from fastmagn.runs.checkpoint_folder import newest_whole_checkpoint, put_checkpo
 from fastmagn.runs.paths import last_checkpoint
 from fastmagn.runs.progress import Progress
 from fastmagn.training.build import share_statistics
+from fastmagn.training.snapshot import on_host, tensors_in
 from fastmagn.training.step import Run
 
-CHECK_EVERY_STEPS = (
-    200  # how often finiteness is checked (that waits for the device) and a failed checkpoint is retried
-)
+# How often finiteness is checked (that waits for the device) and a failed checkpoint is retried.
+CHECK_EVERY_STEPS = 200
 LAST_TRIES, LAST_PAUSE_S = 3, 2.0
+EXIT_PATIENCE_S = 2.0  # after a second Ctrl-C
 _HEADER_BYTES = 1 << 20  # for names, configuration, rows
 
 
-def save(run: Run, progress: Progress) -> bool:
-    """Save the run as its last checkpoint. All processes take part, and rank 0 writes.
+def save(run: Run, progress: Progress, after: Callable[[], None] | None = None) -> None:
+    """Begin to save the run as its last checkpoint. All processes take part, and a thread of rank 0 writes.
 
-    Returns:
-        Whether it is on disk. If not, a warning says why, `progress.unsaved` is True, and the checkpoint before stays.
+    It writes a copy in the host's memory, so training can continue. There is one copy at a time: the write before is
+    waited for first. `settle` says how this one ended. If it fails, a warning says why; the checkpoint before stays.
+
+    Args:
+        run: The run.
+        progress: Its position.
+        after: Called by the thread once the checkpoint is on disk, or has failed.
 
     Raises:
         InputError: A logged quantity or a weight is not finite; the checkpoint before stays.
     """
+    settle(run, progress)
     check_finite(run, progress)
     share_statistics(run)
+    progress.tick()
     sums = progress.sums if progress.sums is None else run.world.mean(progress.sums)
-    failed = run.world.rank == 0 and not _write(run, Progress(**{**vars(progress), "sums": sums}))
-    progress.unsaved = bool(run.world.max(failed))
+    if run.world.rank == 0:
+        write = _prepare_write(run, dataclasses.replace(progress, sums=sums))
+
+        def write_and_tell() -> bool:
+            is_saved = write()
+            if after is not None:
+                after()
+            return is_saved
+
+        run.writing.start(write_and_tell)
+    progress.unsettled = True
+
+
+def settle(run: Run, progress: Progress) -> bool:
+    """Wait for the checkpoint that is being written. All processes take part.
+
+    Returns:
+        Whether the last checkpoint is on disk; `progress.unsaved` is the opposite.
+    """
+    if progress.unsettled:
+        failed = run.writing.take() is False
+        progress.unsettled, progress.unsaved = False, bool(run.world.max(failed))
     return not progress.unsaved
+
+
+@contextmanager
+def written_at_the_end(run: Run) -> Iterator[None]:
+    """Wait for the checkpoint that is being written, whatever ends the training; after Ctrl-C only two seconds."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        run.writing.wait(EXIT_PATIENCE_S)
+        raise
+    except BaseException:
+        run.writing.wait()
+        raise
 
 
 def save_at_last(run: Run, progress: Progress) -> None:
@@ -49,16 +91,35 @@ def save_at_last(run: Run, progress: Progress) -> None:
     Raises:
         InputError: It still cannot be saved.
     """
-    for _ in range(LAST_TRIES):
-        if not progress.unsaved or save(run, progress):
+    for pause_s in (0.0, *[LAST_PAUSE_S] * (LAST_TRIES - 1)):
+        if settle(run, progress):
             return
-        time.sleep(LAST_PAUSE_S)
+        time.sleep(pause_s)
+        save(run, progress)
+    if settle(run, progress):
+        return
     path = last_checkpoint(run.config.run_dir)
     there = f"the same command resumes from {path}, which is older" if path.exists() else "there is no checkpoint"
     raise InputError(
         f"run_dir: the weights of step {run.steps_done(progress)} could not be saved in {path.parent}, and are lost;"
         f" {there}. Make room first."
     )
+
+
+def is_check_due(run: Run, progress: Progress) -> bool:
+    """Whether to look, after this step, for what is not finite and for a checkpoint that could not be saved."""
+    return run.steps_done(progress) % CHECK_EVERY_STEPS == 0
+
+
+def check_step(run: Run, progress: Progress) -> None:
+    """Look for both; a checkpoint that is still being written is left alone.
+
+    Raises:
+        InputError: A logged quantity or a weight is not finite.
+    """
+    check_finite(run, progress)
+    if progress.unsettled and not run.world.max(run.writing.is_under_way()):
+        settle(run, progress)
 
 
 def is_save_due(run: Run, progress: Progress) -> bool:
@@ -68,49 +129,43 @@ def is_save_due(run: Run, progress: Progress) -> bool:
     return bool(due) and progress.step_in_epoch < run.source.steps_per_epoch
 
 
-def _write(run: Run, progress: Progress) -> bool:
-    """Write the checkpoint into the run folder. If the disk refuses it, warn and return False."""
+def _prepare_write(run: Run, progress: Progress) -> Callable[[], bool]:
+    """Copy what a checkpoint holds. The returned function writes the copy; if the disk refuses it, it warns: False."""
     config, step = run.config, run.steps_done(progress)
     parts = {"model": run.model, "optimizer": run.optimizer, "scaler": run.scaler, "average": run.average}
     states = {name: part.state_dict() for name, part in parts.items() if part is not None}
-    num_bytes = _HEADER_BYTES + sum(tensor.numel() * tensor.element_size() for tensor in _tensors(states))
-    try:
-        put_checkpoint(
-            config.run_dir,
-            step,
-            num_bytes,
-            config.train.keep_checkpoints,
-            lambda path: save_checkpoint(
-                path,
-                step=step,
-                progress=progress,
-                config=flatten(config),
-                data_fingerprint=run.image_set.fingerprint,
-                **states,
-            ),
-        )
-    except (OSError, RuntimeError) as error:
-        cause = os_error_behind(error)
-        if not isinstance(cause, OSError):
-            raise cause  # noqa: B904
-        folder = last_checkpoint(config.run_dir).parent
-        warn(
-            f"checkpoint of step {step} NOT SAVED in {folder}: {cause.strerror}. The run continues and tries again"
-            f" every {CHECK_EVERY_STEPS} steps and at the end of each epoch. Make room there."
-        )
-        return False
-    if progress.unsaved:
-        console.print(f"checkpoint of step {step} saved", soft_wrap=True)
-    return True
+    num_bytes = _HEADER_BYTES + sum(tensor.numel() * tensor.element_size() for tensor in tensors_in(states))
+    (states, position), wait_for_copies = on_host((states, vars(progress)))
+    kept = {
+        **{"step": step, "progress": Progress(**position), "config": flatten(config)},
+        **{"data_fingerprint": run.image_set.fingerprint, **states},
+    }
 
+    def write() -> bool:
+        wait_for_copies()
+        try:
+            put_checkpoint(
+                config.run_dir,
+                step,
+                num_bytes,
+                config.train.keep_checkpoints,
+                lambda path: save_checkpoint(path, **kept),
+            )
+        except (OSError, RuntimeError) as error:
+            cause = os_error_behind(error)
+            if not isinstance(cause, OSError):
+                raise cause  # noqa: B904
+            folder = last_checkpoint(config.run_dir).parent
+            warn(
+                f"checkpoint of step {step} NOT SAVED in {folder}: {cause.strerror}. The run continues and tries again"
+                f" every {CHECK_EVERY_STEPS} steps and at the end of each epoch. Make room there."
+            )
+            return False
+        if progress.unsaved:
+            console.print(f"checkpoint of step {step} saved", soft_wrap=True)
+        return True
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """Every tensor in nested dicts and lists."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict | list | tuple):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _tensors(inner)
+    return write
 
 
 def check_finite(run: Run, progress: Progress) -> None:
@@ -125,6 +180,7 @@ def check_finite(run: Run, progress: Progress) -> None:
     found = [entry for entry in run.world.gather(bad) if entry is not None]
     if found:
         name, step = min(found, key=lambda entry: entry[1])
+        run.writing.wait()
         checkpoint = last_checkpoint(run.config.run_dir)
         good = f"the last good checkpoint is {checkpoint}" if checkpoint.exists() else "there is no checkpoint yet"
         raise InputError(
@@ -139,7 +195,7 @@ def _bad_weight(run: Run) -> str | None:
     named |= dict(run.model.named_buffers())
     if run.average is not None:
         named |= {f"average of {name}": value for name, value in run.average.state_dict().items()}
-    named |= {f"optimizer state {i}": value for i, value in enumerate(_tensors(run.optimizer.state_dict()["state"]))}
+    named |= {f"optimizer state {i}": value for i, value in enumerate(tensors_in(run.optimizer.state_dict()["state"]))}
     named = {name: value.detach() for name, value in named.items() if value.is_floating_point()}
     finite = torch.stack([value.isfinite().all().to(run.device) for value in named.values()])
     return None if bool(finite.all()) else list(named)[finite.tolist().index(False)]
@@ -172,12 +228,18 @@ def restore(run: Run) -> Progress:
     try:
         run.optimizer.load_state_dict(state["optimizer"])
         run.scaler.load_state_dict(state["scaler"])
-        progress = Progress(**{**state["progress"], "names": tuple(state["progress"]["names"])})
+        progress = _progress(state["progress"])
     except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: its optimiser state does not fit this run; name another --run_dir.") from error
     if run.steps_done(progress) < run.last_step:  # drop the row of an epoch that train.max_steps cut short
         progress.rows = [row for row in progress.rows if row["epoch"] < progress.epoch]
     return progress
+
+
+def _progress(kept: dict[str, Any]) -> Progress:
+    """The position in a checkpoint. Earlier versions counted only the time of training."""
+    counted = {"epoch_wall_s": kept["epoch_s"], "train_wall_s": kept["train_s"]}
+    return Progress(**{**counted, **kept, "names": tuple(kept["names"])})
 
 
 def _prepare_folder(run: Run, restarts: int) -> str | None:

@@ -6,7 +6,7 @@ the optimiser.
 """
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +17,7 @@ from fastmagn.augment.params import ViewSpec, sample_view_params
 from fastmagn.augment.views import make_views
 from fastmagn.config.schema import Config
 from fastmagn.data import Batch, DeviceSource, FolderSource, ImageSet
+from fastmagn.machine.behind import Behind
 from fastmagn.machine.hardware import precision
 from fastmagn.machine.processes import World
 from fastmagn.methods.context import StepContext
@@ -38,7 +39,10 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """Everything that the steps of a run share. `average` is None if `train.ema_decay` is 0."""
+    """Everything that the steps of a run share. `average` is None if `train.ema_decay` is 0.
+
+    `writing` is the checkpoint that rank 0 is writing; its result is whether that is on disk.
+    """
 
     config: Config
     world: World
@@ -53,6 +57,7 @@ class Run:
     main_stage: Stage
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+    writing: Behind[bool] = field(default_factory=Behind)
 
     def stage(self, epoch: int) -> Stage:
         """The stage of an epoch, counted from 0."""

@@ -32,25 +32,33 @@ def jit(function: Callable | None = None, **options: Any) -> Any:
             compiled = numba.njit(function, cache=True, **{"forceinline": False, **options})
         finally:
             config.CACHE_DIR = before
-        _keep_where_possible(compiled)
+        keep_where_possible(compiled._cache)
         return compiled
 
     return compile_later if function is None else compile_later(function)
 
 
-def _keep_where_possible(compiled: Any) -> None:
-    """Continue without the cache if it cannot be written; the function is then compiled for this process only.
+def keep_where_possible(cache: Any) -> None:
+    """Continue without numba's cache if it cannot be written or read; the function is then compiled for this process.
 
     A full disk must not end a run, nor may several processes that compile at once: numba then occasionally raises "no
-    compiled object yet".
+    compiled object yet". Files that a power cut has cut short are emptied, so that later processes write them again.
     """
-    save = compiled._cache.save_overload
+    load, save = cache.load_overload, cache.save_overload
+
+    def load_overload(signature: Any, target_context: Any) -> Any:
+        try:
+            return load(signature, target_context)
+        except Exception:  # what damaged pickles raise has many types
+            with suppress(OSError):
+                cache.flush()
+            return None
 
     def save_overload(signature: Any, result: Any) -> None:
         with suppress(OSError, RuntimeError):
             save(signature, result)
 
-    compiled._cache.save_overload = save_overload
+    cache.load_overload, cache.save_overload = load_overload, save_overload
 
 
 def jit_uncounted(function: Callable, **options: Any) -> Any:

@@ -85,7 +85,8 @@ def test_every_command_of_its_own_options(home):
     for make in (evaluate._parser,):
         own = make().parse_args(["--run", "~/r", "--out=~/o", "--images", "~/i", "--classes", "~/c", "--corrupted=~/s"])
         assert [own.run, own.out, own.images, own.classes, own.corrupted] == [home / name for name in "roics"]
-    assert report.parse_arguments(["~/a", "b", "~/c", "--out=~/o"]) == ([home / "a", Path("b"), home / "c"], home / "o")
+    values = report.parse_arguments(["~/a", "b", "~/c", "--out=~/o"])
+    assert (values["run"], values["out"]) == ([home / "a", Path("b"), home / "c"], home / "o")
     exported = export_command.parse_arguments(["--run=~/r", "--format", "onnx", "--out=~/o.onnx"])
     assert (exported.run, exported.out) == (home / "r", home / "o.onnx")
     made, _ = corrupt_command.parse_arguments(["--out=~/o", "--dataset", "cifar10", "--data_dir=~/d"])

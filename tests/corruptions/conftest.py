@@ -20,8 +20,8 @@ def pictures() -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def photographs() -> dict[tuple[int, int], np.ndarray]:
-    """Eight photographs of each of two sizes, by (height, width): uint8 [8, H, W, 3]."""
-    return {size: cut_photographs(*size) for size in ((224, 224), (96, 128))}
+    """Eight photographs of each of three sizes, by (height, width): uint8 [8, H, W, 3]."""
+    return {size: cut_photographs(*size) for size in ((224, 224), (96, 128), (131, 150))}
 
 
 def cut_photographs(height: int, width: int) -> np.ndarray:

@@ -23,7 +23,7 @@ def test_is_the_plain_computation(name, severity, pictures):
 @pytest.mark.parametrize("severity", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("name", DETERMINISTIC)
 @pytest.mark.parametrize("size", [(224, 224), (96, 128)], ids=str)
-def test_large_images(name, severity, size, photographs):
+def test_medium_and_large_images(name, severity, size, photographs):
     images = photographs[size][3 if size[0] > 200 else 0 :: 4 if size[0] > 200 else 1]
     difference = np.abs(corrupt(images, name, severity).astype(int) - plain(images, name, severity))
     assert difference.max() <= 1
@@ -55,11 +55,12 @@ def test_flat_black_and_white_stay(name, side):
         assert np.abs(corrupt(images, name, severity).astype(int) - images).max() <= 1
 
 
-@pytest.mark.parametrize("name", ["brightness", "pixelate", "gaussian_blur"])
-def test_the_shorter_side_decides_the_severities(name):
-    """63 x 90 px is corrupted as a 32x32 set is, 64 x 90 px as ImageNet-C is: the same rows, visibly apart."""
-    image = np.random.default_rng(0).integers(0, 200, (1, 64, 90, 3), np.uint8)
-    for images in (image, image[:, :63]):
-        assert np.abs(corrupt(images, name, 2).astype(int) - plain(images, name, 2)).max() <= 1
-    change = [abs(corrupt(images, name, 2).astype(int) - images).mean() for images in (image, image[:, :63])]
-    assert change[0] > 1.3 * change[1]
+@pytest.mark.parametrize("side", [64, 128])
+@pytest.mark.parametrize("name", ["jpeg_compression", "pixelate", "gaussian_blur"])
+def test_the_shorter_side_decides_the_severities(name, side):
+    """63 px as CIFAR-10-C, 64 and 127 px as Tiny-ImageNet-C, 128 px as ImageNet-C: the same rows, visibly apart."""
+    image = np.random.default_rng(0).integers(0, 200, (1, side, side + 26, 3), np.uint8)
+    larger, smaller = corrupt(image, name, 5), corrupt(image[:, :-1], name, 5)
+    for images, corrupted in ((image, larger), (image[:, :-1], smaller)):
+        assert np.abs(corrupted.astype(int) - plain(images, name, 5)).max() <= 1
+    assert np.abs(larger[:, :-8].astype(int) - smaller[:, :-7]).mean() > 2

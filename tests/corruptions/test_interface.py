@@ -13,6 +13,7 @@ from fastmagn.corruptions import (
     corrupt,
     corrupting,
     frost_pictures,
+    size_class,
 )
 from fastmagn.errors import InputError
 from fastmagn_kernels import threads
@@ -167,15 +168,15 @@ def test_without_its_pictures_frost_says_what_to_install(monkeypatch):
 def test_frost_covers_images_of_every_size(size):
     if "frost" not in HERE:
         pytest.skip("imagecorruptions-imaug (frost's pictures) is not installed")
-    sizes = frost_pictures.frost_sizes(*size, large=min(size) >= 64)
-    assert len(sizes) == (6 if min(size) >= 64 else 5)
-    assert all(height > size[0] and width > size[1] for height, width in sizes)
+    sizes = frost_pictures.frost_sizes(*size, size_class((1, *size, 3)).frost_scale)
+    assert len(sizes) == 5
+    assert all(height > size[0] and width > size[1] for height, width, _ in sizes)
     frosty = corrupt(np.zeros((3, *size, 3), np.uint8), "frost", 5)
     assert (frosty.std((1, 2, 3)) > 1).all()
 
 
 @pytest.mark.parametrize("name", HERE)
-def test_large_images_in_any_split(name, photographs):
+def test_medium_images_in_any_split(name, photographs):
     # 96 x 128 px are ten images to a chunk.
     images = np.repeat(photographs[96, 128], 3, axis=0)
     whole = corrupt(images, name, 4, seed=11)

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
+from scipy.ndimage import correlate1d
 from scipy.stats import chisquare, poisson
 
 from benchmarks.plain_corruptions import PLAIN, RANDOM, motion_blurred, read_frost_pictures, scaled_frost_picture
 from fastmagn.corruptions import available_corruptions, corrupt, random_view
+from fastmagn.corruptions.blur import gaussian_weights, reflected_weights
 from fastmagn.corruptions.noise import SHOT_PHOTONS, shot_tables
 from fastmagn_kernels.corruptions.blur import shift_pixels
 from fastmagn_kernels.corruptions.stream import Stream, first_word
@@ -35,12 +37,13 @@ def statistics(corrupted: np.ndarray, images: np.ndarray) -> dict[str, np.ndarra
 
 @pytest.mark.parametrize("severity", slow_but([1, 2, 3, 4, 5], 3))
 @pytest.mark.parametrize("name", RANDOM)
-@pytest.mark.parametrize("large", [False, True], ids=["32x32", "96x128"])
-def test_is_distributed_as_the_plain_one(name, severity, large, pictures, photographs):
+@pytest.mark.parametrize("size", slow_but([(32, 32), (96, 128), (131, 150)], (32, 32), (96, 128)), ids=str)
+def test_is_distributed_as_the_plain_one(name, severity, size, pictures, photographs):
     if name not in available_corruptions():
         pytest.skip("imagecorruptions-imaug (frost's pictures) is not installed")
-    limit = 5 if large else 4  # few images: their mean has longer tails than a normal draw
-    images = np.repeat(photographs[96, 128], 4, axis=0) if large else pictures[:NUM_IMAGES]
+    few = size != (32, 32)
+    limit = 5 if few else 4  # the mean of few images has longer tails than a normal draw
+    images = np.repeat(photographs[size], 4, axis=0) if few else pictures[:NUM_IMAGES]
     rng = np.random.default_rng([SEED, severity])
     expected = statistics(np.stack([PLAIN[name](image, severity, rng) for image in images]), images)
     got = statistics(corrupt(images, name, severity, seed=SEED), images)
@@ -74,7 +77,7 @@ def test_spread_on_one_image(name, pictures):
         assert abs(a.mean() - b.mean()) <= 4 * np.sqrt((a.var() + b.var()) / NUM_IMAGES), measure
 
 
-@pytest.mark.parametrize("photons", [*SHOT_PHOTONS.small, *SHOT_PHOTONS.large])
+@pytest.mark.parametrize("photons", sorted({photons for table in SHOT_PHOTONS for photons in table}))
 def test_shot_noise_tables_are_poisson(photons):
     """Every probability, for every level, to the 32 bits that a draw has."""
     starts, last_words = shot_tables(photons)
@@ -98,7 +101,17 @@ def test_black_has_no_shot_or_speckle_noise():
 
 @pytest.mark.parametrize(
     ("side", "severity", "amount"),
-    [(32, 1, 0.01), (32, 2, 0.02), (32, 3, 0.03), (32, 4, 0.05), (32, 5, 0.07), (96, 1, 0.03), (96, 5, 0.27)],
+    [
+        (32, 1, 0.01),
+        (32, 2, 0.02),
+        (32, 3, 0.03),
+        (32, 4, 0.05),
+        (32, 5, 0.07),
+        (96, 1, 0.01),
+        (96, 5, 0.14),
+        (128, 1, 0.03),
+        (128, 5, 0.27),
+    ],
 )
 def test_impulse_noise_is_half_salt_and_half_pepper_and_leaves_the_rest(side, severity, amount):
     grey = np.full((300 if side == 32 else 30, side, side, 3), 128, np.uint8)
@@ -119,8 +132,9 @@ def test_glass_blur_leaves_the_first_two_rows_and_columns_where_they_are(picture
 
 
 @pytest.mark.parametrize("severity", [1, 2, 3, 4, 5])
-def test_motion_blur_of_large_images_is_the_plain_one_at_its_angle(severity, photographs):
-    images = photographs[96, 128]
+@pytest.mark.parametrize("size", [(96, 128), (131, 150)], ids=str)
+def test_motion_blur_is_the_plain_one_at_its_angle(severity, size, photographs):
+    images = photographs[size]
     got = corrupt(images, "motion_blur", severity, seed=SEED)
     for i, image in enumerate(images):
         word = first_word(Stream(random_view("motion_blur", severity), *key_words(SEED)), i, 0)
@@ -149,24 +163,32 @@ def test_glass_blur_takes_each_offset_as_often(reach):
     assert chisquare(counts.ravel()).pvalue > 1e-4
 
 
-def test_frost_on_large_images_is_a_crop_of_one_of_six_enlarged_pictures():
+@pytest.mark.parametrize(("side", "share"), [(64, 0.55), (224, 0.75)])
+def test_frost_is_a_crop_of_one_of_five_pictures_at_the_scale_of_its_set(side, share):
+    """At 64 px the pictures are resized to 0.3 of their size, at 224 px they are as they are."""
     if "frost" not in available_corruptions():
         pytest.skip("imagecorruptions-imaug (frost's pictures) is not installed")
-    crops = corrupt(np.zeros((30, 64, 64, 3), np.uint8), "frost", 5)
-    seen = np.array([[is_crop(crop, scaled_frost_picture(k, 64, 64)) for k in range(6)] for crop in crops])
+    crops = corrupt(np.zeros((30, side, side, 3), np.uint8), "frost", 5)
+    pictures = [scaled_frost_picture(k, side, side) for k in range(5)]
+    shapes = [(600, 900), (315, 560), (315, 560), (350, 527), (495, 660)]
+    scale = 0.3 if side == 64 else 1
+    assert [picture.shape[:2] for picture in pictures] == [(round(h * scale), round(w * scale)) for h, w in shapes]
+    seen = np.array([[is_crop(crop, picture, share) for picture in pictures] for crop in crops])
     assert seen.any(1).all()
     assert (seen.sum(0) >= 1).all()
 
 
-def is_crop(crop: np.ndarray, picture: np.ndarray) -> bool:
-    """Whether 0.75 times some crop of `picture` is `crop`, to 2 levels (the picture's own rounding is one)."""
+def is_crop(crop: np.ndarray, picture: np.ndarray, share: float) -> bool:
+    """Whether `share` times some crop of `picture` is `crop`, to 2 levels (the picture's own rounding is one)."""
     height, width, _ = crop.shape
-    first = 0.75 * picture[: picture.shape[0] - height, : picture.shape[1] - width, 1]
+    first = share * picture[: picture.shape[0] - height, : picture.shape[1] - width, 1]
     places = np.argwhere(abs(first - crop[0, 0, 1]) <= 2)
-    for y, x in np.random.default_rng(0).integers(0, 64, (40, 2)):
-        distance = abs(0.75 * picture[places[:, 0] + y, places[:, 1] + x] - crop[y, x]).max(1)
+    for y, x in np.random.default_rng(0).integers(0, height, (40, 2)):
+        distance = abs(share * picture[places[:, 0] + y, places[:, 1] + x] - crop[y, x]).max(1)
         places = places[distance <= 2]
-    return any((abs(0.75 * picture[top : top + height, left : left + width] - crop) <= 2).all() for top, left in places)
+    return any(
+        (abs(share * picture[top : top + height, left : left + width] - crop) <= 2).all() for top, left in places
+    )
 
 
 def test_frost_is_a_crop_of_one_of_five_pictures():
@@ -186,6 +208,15 @@ def test_frost_is_a_crop_of_one_of_five_pictures():
     np.testing.assert_array_equal((seen / copies).sum(1), 1)
     assert (abs(seen.sum(0) - 40 * copies) < 4 * np.sqrt(200 * 0.4 * 0.6)).all()
     assert len(np.unique(crops.reshape(200, -1), axis=0)) > 180
+
+
+@pytest.mark.parametrize(("side", "sigma"), [(224, 170.8), (9, 4.0), (9, 40.0), (64, 19.2)])
+def test_weights_that_reach_beyond_a_mirrored_image_are_folded(side, sigma):
+    signal, weights = np.random.default_rng(0).normal(size=side), gaussian_weights(sigma, truncate=3)
+    expected = correlate1d(signal, weights, mode="reflect")
+    folded = reflected_weights(weights, side)
+    assert len(folded) == min(len(weights), 2 * side + 1)
+    np.testing.assert_allclose(correlate1d(signal, folded, mode="reflect"), expected, rtol=0, atol=1e-14)
 
 
 def test_mud_is_brown_and_water_only_adds(pictures):

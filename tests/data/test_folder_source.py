@@ -1,5 +1,6 @@
 """Batches from folders of photographs: which image, which crop, which pixels, by Pillow and by DALI."""
 
+import sys
 import threading
 import time
 import warnings
@@ -237,13 +238,25 @@ def test_without_dali(photo_folder, monkeypatch):
     monkeypatch.setattr(folder_source, "has_dali", lambda: False)
     monkeypatch.setattr(crops, "has_dali", lambda: False)
     assert make(photo_folder, "auto").description == "Pillow on 2 threads; DALI, which is faster, is not installed"
-    monkeypatch.setitem(__import__("sys").modules, "nvidia.dali", None)
-    monkeypatch.delitem(__import__("sys").modules, "fastmagn.data.files.dali_crops", raising=False)
+    monkeypatch.setitem(sys.modules, "nvidia.dali", None)
+    monkeypatch.delitem(sys.modules, "fastmagn.data.files.dali_crops", raising=False)
     with pytest.raises(InputError) as error:
         make(photo_folder, "dali")
     assert str(error.value) == (
         "data.source: got dali, which needs NVIDIA DALI; install 'fastmagn[dali]', or use auto or pillow."
     )
+
+
+def test_a_dali_that_cannot_be_imported_is_a_warning_with_auto(photo_folder, monkeypatch):
+    """As one that is installed, and whose libraries do not fit."""
+    monkeypatch.setattr(folder_source, "has_dali", lambda: True)
+    monkeypatch.setitem(sys.modules, "nvidia.dali", None)
+    monkeypatch.delitem(sys.modules, "fastmagn.data.files.dali_crops", raising=False)
+    with pytest.warns(UserWarning, match="NVIDIA DALI cannot be used") as shown:
+        assert make(photo_folder, "auto").description.startswith("Pillow on 2 threads")
+    assert len(shown) == 1
+    with pytest.raises(InputError, match=r"data\.source: got dali, which needs NVIDIA DALI"):
+        make(photo_folder, "dali")
 
 
 def test_the_older_name_of_pillow_is_still_taken(photo_folder):

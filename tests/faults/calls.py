@@ -2,9 +2,9 @@
 
 python -m tests.faults.calls [--sample N] [--only train,report] [--faults "kill before,ENOSPC"] [--out FILE.json]
 
-For each command the calls are logged, then for each call the command is killed before and after it, or the call fails
-or writes half. The same command follows, undisturbed. Held: it ends with 0, its results are those of a command that
-nothing disturbed, to the last bit, and nothing else is left.
+For each command the calls are logged, then for each call the command is killed before and after it or gets a signal,
+or the call fails or writes half. The same command follows, undisturbed. Held: it ends with 0, its results are those of
+a command that nothing disturbed, to the last bit, and nothing else is left.
 """
 
 import argparse
@@ -43,13 +43,15 @@ class Harm(NamedTuple):
 
     fault: Fault
     statuses: tuple[int, ...]
-    error: int = 0
+    error: int = 0  # or the signal's number
     is_sticky: bool = False
 
 
 HARMS = {
     "kill before": Harm(Fault.KILL_BEFORE, (-signal.SIGKILL,)),
     "kill after": Harm(Fault.KILL_AFTER, (-signal.SIGKILL,)),
+    "SIGTERM": Harm(Fault.SIGNAL, (0, 128 + signal.SIGTERM), signal.SIGTERM),
+    "SIGHUP": Harm(Fault.SIGNAL, (0, 128 + signal.SIGHUP), signal.SIGHUP),
     "ENOSPC once": Harm(Fault.FAIL, (0, 2), errno.ENOSPC),
     "ENOSPC from then on": Harm(Fault.FAIL, (0, 2), errno.ENOSPC, is_sticky=True),
     "EIO once": Harm(Fault.FAIL, (0, 2), errno.EIO),

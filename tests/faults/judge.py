@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 # What the clock decides, and what says where the run lies.
-_TIMES = {"epoch_s", "images_per_s", "train_s"}
+_TIMES = {"epoch_s", "images_per_s", "train_s", "wall_s", "wall_images_per_s"}
 _PLACES = {"run_dir", "environment"}
 
 

@@ -1,9 +1,9 @@
 // A library for LD_PRELOAD that counts the calls which change files, and makes one of them go wrong.
 //
 // Only calls on paths that contain `scope` count. The calls are: opening for writing, write, fsync, truncate, rename,
-// link, mkdir, unlink and rmdir. At the call number `target` the process is killed before it, killed after it, gets an
-// error, or writes only half. With `sticky`, every later call goes wrong too. A log has one line for each call:
-// NUMBER, KIND, PATH and, for rename and link, the path before; separated by tabs.
+// link, mkdir, unlink and rmdir. At the call number `target` the process is killed before it, killed after it, gets a
+// signal before it, gets an error, or writes only half. With `sticky`, every later call goes wrong too. A log has one
+// line for each call: NUMBER, KIND, PATH and, for rename and link, the path before; separated by tabs.
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 enum { PATH = 4096 };
-enum mode { COUNT = 0, KILL_BEFORE = 1, FAIL = 2, HALF = 3, KILL_AFTER = 4 };
+enum mode { COUNT = 0, KILL_BEFORE = 1, FAIL = 2, HALF = 3, KILL_AFTER = 4, SIGNAL = 5 };
 
 static int armed, mode, target, sticky, error_number, count, log_fd = -1;
 static char scope[PATH];
@@ -55,10 +55,11 @@ static int happens(const char *kind, const char *path, const char *before) {
     if (!armed || !strstr(path, scope)) return COUNT;
     pthread_mutex_lock(&mutex);
     int number = ++count;
+    write_log(number, kind, path, before);  // in the order of the numbers: several threads write files
     pthread_mutex_unlock(&mutex);
-    write_log(number, kind, path, before);
     if (number != target && !(sticky && target > 0 && number > target)) return COUNT;
     if (mode == KILL_BEFORE) die();
+    if (mode == SIGNAL) kill(getpid(), error_number);
     return mode;
 }
 

@@ -23,6 +23,7 @@ class Fault(IntEnum):
     FAIL = 2
     HALF = 3
     KILL_AFTER = 4
+    SIGNAL = 5
 
 
 class Call(NamedTuple):
@@ -62,7 +63,10 @@ def run_with_library(module: str, arguments: Sequence[str]) -> int:
 def arm(
     fault: Fault, scope: Path, *, target: int = 0, error: int = 0, is_sticky: bool = False, log: Path | None = None
 ) -> None:
-    """From now on, count this process's calls on `scope` and below it; the fault comes at the call number `target`."""
+    """From now on, count this process's calls on `scope` and below it; the fault comes at the call number `target`.
+
+    `error` is the error of FAIL and the number of SIGNAL's signal.
+    """
     logged = b"" if log is None else bytes(log)
     ctypes.CDLL(None).fault_arm(int(fault), target, error, int(is_sticky), bytes(scope), logged)
 

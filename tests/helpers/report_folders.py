@@ -9,6 +9,7 @@ import numpy as np
 
 from fastmagn.config.schema import Config
 from fastmagn.config.text import plain
+from fastmagn.corruptions import PERTURBATIONS
 from fastmagn.data import load_images
 from fastmagn.evaluation.logits import write_logits as logits_writer
 
@@ -137,3 +138,45 @@ def write_logits(
 
     rewrite(folder, change)
     return labels, logits
+
+
+def with_protocols(
+    folder: Path, flip: float = 0.1, error: float = 0.4, adapted: float = 0.7, norm: float = 4.0
+) -> Path:
+    """Add what is measured beside accuracy and calibration to a run's results; returns the folder.
+
+    Every sequence flips with `flip` at its first half of frames and not after; the map has `error`, and twice that at
+    (down 1, across 2) and its opposite.
+    """
+    frames = {name: {"motion_blur": 20, "translate": 15}.get(name, 30) for name in PERTURBATIONS}
+    curves = {name: [flip] * (number // 2) + [0.0] * (number - number // 2) for name, number in frames.items()}
+    probability = {name: sum(curve) / len(curve) for name, curve in curves.items()}
+    rows = [[error] * 32 for _ in range(32)]
+    rows[17][18] = rows[15][14] = 2 * error
+
+    def change(results: dict[str, Any]) -> None:
+        results["perturbations"] = {
+            "num_images": 100,
+            "flip_probability": probability,
+            "mean_flip_probability": sum(probability.values()) / 10,
+            "flips_by_frame": curves,
+            "source": {"seed": 0},
+        }
+        results["fourier"] = {
+            "error": rows,
+            "frequencies": list(range(-16, 16)),
+            "mean_error": sum(map(sum, rows)) / 1024,
+            "clean_error": 0.05,
+            "num_images": 500,
+            "norm": norm,
+            "seed": 0,
+        }
+        table = {name: [adapted] * 5 for name in results["corruption_accuracy"]}
+        results["adapted_batch_norm"] = {
+            "batch_size": 50,
+            "clean_accuracy": adapted + 0.1,
+            "corruption_accuracy": table,
+        }
+
+    rewrite(folder, change)
+    return folder

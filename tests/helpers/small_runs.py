@@ -19,6 +19,7 @@ from fastmagn.runs.paths import last_checkpoint
 from tests.helpers import smooth_network
 
 STEPS_PER_EPOCH = 4
+TIMES = {"epoch_s", "images_per_s", "wall_s", "wall_images_per_s"}  # of a row
 SHORT = [
     *("--device", "cpu", "--train.batch_size", "256", "--train.epochs", "2"),
     *("--eval.corruption_set", "c15", "--eval.num_bins", "3"),
@@ -45,6 +46,12 @@ def knows_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(models.MODELS, smooth_network.NAME, smooth_network.WHERE)
 
 
+def session_folder(tmp_path_factory: pytest.TempPathFactory, config: pytest.Config) -> Path:
+    """The temporary folder of the test session; a worker of pytest-xdist has one of its own in it."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if hasattr(config, "workerinput") else base
+
+
 def made_once(
     tmp_path_factory: pytest.TempPathFactory, config: pytest.Config, name: str, make: Callable[[Path], object]
 ) -> Path:
@@ -52,9 +59,8 @@ def made_once(
 
     Nobody may write to it: tests that change it, or that run a command on it, copy it.
     """
-    base = tmp_path_factory.getbasetemp()
-    base = base.parent if hasattr(config, "workerinput") else base  # a worker of pytest-xdist has a folder of its own
-    folder, done = base / "made-once" / name, base / "made-once" / f"{name}.done"
+    base = session_folder(tmp_path_factory, config) / "made-once"
+    folder, done = base / name, base / f"{name}.done"
     folder.parent.mkdir(exist_ok=True)
     with done.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -82,7 +88,7 @@ def rows(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def without_times(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{name: value for name, value in row.items() if name not in ("epoch_s", "images_per_s")} for row in rows]
+    return [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
 
 
 def assert_same_weights(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""A few hundred mutations of a real results.json: every reader takes it or says one line."""
+"""A few hundred mutations of a results.json with all measures: every reader takes it or says one line."""
 
 import copy
 import dataclasses
@@ -34,6 +34,7 @@ from fastmagn.sweeping.trial import Outcome
 from fastmagn.training.run import finished_results
 from tests.helpers.report_folders import write_run
 from tests.helpers.small_runs import knows_the_network
+from tests.reporting.test_more_tables import add_measures
 
 OLD_RUN = Path(__file__).parent.parent / "compatibility" / "whole"
 NUM_MUTATIONS = 400
@@ -47,6 +48,7 @@ def mutations() -> list[tuple[str, str]]:
     """(what was changed, the text of the file): an entry dropped, added, or of another value, once to three times."""
     drawn = random.Random(0)
     real = json.loads((OLD_RUN / RESULTS).read_text())
+    add_measures(real)
     made = []
     for _ in range(NUM_MUTATIONS):
         results, changes = copy.deepcopy(real), []

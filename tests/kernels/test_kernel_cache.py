@@ -40,8 +40,28 @@ def test_a_kernel_that_cannot_be_kept_is_compiled_for_this_process(fault, monkey
     assert twice(4) == 8
 
 
+@pytest.mark.parametrize("suffix", ["nbi", "nbc"])
+def test_a_file_that_a_power_cut_has_emptied_is_written_again(suffix, tmp_path):
+    """In processes of their own, as each process reads the files once."""
+    copy_of_the_kernels(tmp_path)
+    assert draw_in_a_process(tmp_path)[1] == 0
+    for path in (tmp_path / "cache").rglob(f"*.draw_sigma-*.{suffix}"):
+        path.write_bytes(b"")
+    assert draw_in_a_process(tmp_path)[1] == 0
+    assert draw_in_a_process(tmp_path)[1] == 1
+
+
 def copy_of_the_kernels(folder: Path) -> Path:
     return Path(shutil.copytree(SOURCES, folder / SOURCES.name, ignore=shutil.ignore_patterns("__pycache__")))
+
+
+def draw_in_a_process(folder: Path) -> tuple[float, int]:
+    """A number that a kernel of the copied sources draws, and how many kernels that took were in the cache."""
+    environment = {**os.environ, "PYTHONPATH": str(folder), "NUMBA_CACHE_DIR": str(folder / "cache")}
+    command = [sys.executable, "-c", DRAW_SIGMA]
+    shown = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=True)
+    sigma, hits = shown.stdout.split()
+    return float(sigma), int(hits)
 
 
 def cache_folder_of(sources: Path, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -121,21 +141,13 @@ def test_a_shared_name_that_is_not_safe_is_not_used(taken, installed_elsewhere, 
 def test_a_kernel_is_compiled_again_when_what_it_inlines_has_changed(tmp_path):
     """numba by itself watches draws.py only, where the kernel is, and not rng.py, from which it inlines `uniform`."""
     sources = copy_of_the_kernels(tmp_path)
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
-
-    def run() -> tuple[float, int]:
-        command = [sys.executable, "-c", DRAW_SIGMA]
-        shown = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
-        sigma, hits = shown.stdout.split()
-        return float(sigma), int(hits)
-
-    sigma, hits = run()
+    sigma, hits = draw_in_a_process(tmp_path)
     assert (0 < sigma < 1, hits) == (True, 0)
-    assert run() == (sigma, 1)
+    assert draw_in_a_process(tmp_path) == (sigma, 1)
     rng = sources / "random" / "rng.py"
     changed = rng.read_text().replace("_TWO_TO_MINUS_32 = 2.0**-32", "_TWO_TO_MINUS_32 = 2.0**-33")
     rng.write_text(changed)
-    assert run() == (sigma / 2, 0)
+    assert draw_in_a_process(tmp_path) == (sigma / 2, 0)
 
 
 def _identity(numbers):

@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from contextlib import suppress
 
 import pytest
 
@@ -30,7 +31,26 @@ def test_what_pillow_and_programmers_say_is_not_shown(capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_afterwards_warnings_are_as_they_were():
-    before = (warnings.showwarning, list(warnings.filters), logging.getLogger("PIL").propagate)
+def test_a_library_whose_log_is_on_a_full_disk(capsys):
+    def main() -> None:
+        with open("/dev/full", "w") as full:
+            handler = logging.StreamHandler(full)
+            logger = logging.getLogger("a library")
+            logger.addHandler(handler)
+            logger.warning("x")
+            logger.removeHandler(handler)
+            with suppress(OSError):
+                full.close()
+
+    run(main)
+    assert capsys.readouterr().err == ""
+
+
+def test_afterwards_warnings_and_logs_are_as_they_were():
+    def settings() -> list[object]:
+        log = logging.getLogger("PIL")
+        return [warnings.showwarning, list(warnings.filters), log.propagate, logging.raiseExceptions]
+
+    before = settings()
     run(lambda: None)
-    assert (warnings.showwarning, list(warnings.filters), logging.getLogger("PIL").propagate) == before
+    assert settings() == before

@@ -14,7 +14,8 @@ import pytest
 import fastmagn.reporting.document as document
 from fastmagn.reporting.document import make_report, write_report
 from fastmagn.reporting.figures import to_svg
-from tests.helpers.report_folders import C19, write_logits, write_run
+from tests.helpers.report_folders import C19, rewrite, write_logits, write_run
+from tests.reporting.test_more_tables import add_measures
 
 selenium = pytest.importorskip("selenium", reason="needs selenium, of the extra test")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -44,6 +45,7 @@ def pages(tmp_path_factory, svg_only) -> dict[str, str]:
     means = {name: 0.5 + 0.02 * i for i, name in enumerate(C19)}
     two = [write_run(folder / method, means, method=method, data="digits", epochs=8) for method in ("standard", "magn")]
     for number, run in enumerate(two):
+        rewrite(run, add_measures)
         write_logits(run, skill=2.0 + number, draw=number)
     many = [
         write_run(folder / f"many-{method}", 0.6 + 0.02 * i, method=method, clean=0.8 + 0.01 * i)

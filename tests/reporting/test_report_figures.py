@@ -9,12 +9,13 @@ from PIL import Image
 
 from fastmagn.methods.table import METHODS
 from fastmagn.models import MODELS
+from fastmagn.reporting.drawing import METHOD_STYLES, style
 from fastmagn.reporting.experiments import group_experiments
 from fastmagn.reporting.figure_data import make_figures
-from fastmagn.reporting.figures import DRAWINGS, METHOD_STYLES, draw, style, to_files
+from fastmagn.reporting.figures import DRAWINGS, draw, to_files
 from fastmagn.reporting.names import NETWORK_TITLES
 from fastmagn.reporting.runs import read_runs
-from tests.helpers.report_folders import C19, SLOPE, rewrite
+from tests.helpers.report_folders import C19, SLOPE, rewrite, with_protocols
 
 
 def figures_of(paths):
@@ -39,8 +40,49 @@ def figures(fake_run):
     return made
 
 
-def test_every_kind_of_figure_is_made(figures):
-    assert {figure.kind for figure in figures.values()} == set(DRAWINGS)
+@pytest.fixture
+def protocol_figures(fake_run):
+    made, _ = figures_of(
+        [
+            with_protocols(fake_run("p"), flip=0.1, error=0.4),
+            with_protocols(fake_run("q", seed=1), flip=0.3, error=0.2),
+            with_protocols(fake_run("r", method="magn"), flip=0.2, error=0.1, norm=8.0),
+            fake_run("s", method="augmix"),
+        ]
+    )
+    return made
+
+
+def test_every_kind_of_figure_is_made(figures, protocol_figures):
+    assert {figure.kind for figure in [*figures.values(), *protocol_figures.values()]} == set(DRAWINGS)
+    assert {figure.kind for figure in figures.values()} == set(DRAWINGS) - {"perturbations", "fourier"}
+
+
+def test_flips_by_frame(protocol_figures):
+    panels = draw(protocol_figures["cifar10_resnet18_perturbations"]).axes
+    titles = ["Gaussian noise", "Shot noise", "Motion blur", "Zoom blur", "Spatter"]
+    assert [axes.get_title() for axes in panels][:5] == titles
+    motion = {line.get_label(): line for line in panels[2].lines}
+    assert set(motion) == {"Standard", "MAGN"}
+    assert motion["Standard"].get_xdata() == pytest.approx(range(1, 21))
+    assert motion["Standard"].get_ydata() == pytest.approx([20] * 10 + [0] * 10)
+    assert len(panels[0].lines[0].get_xdata()) == 30
+
+
+def test_the_fourier_map_is_dark_where_the_method_fails(protocol_figures):
+    figure = protocol_figures["cifar10_resnet18_fourier"]
+    standard, magn, bar = draw(figure).axes
+    assert standard.get_title() == "Standard\nmean error 30.1 %"
+    (image,) = standard.get_images()
+    shown = image.get_array()
+    assert (shown[17, 18], shown[15, 14], shown[0, 0]) == pytest.approx((60, 60, 30))
+    left, right, bottom, top = image.get_extent()
+    assert (left, right, top, bottom) == (-16.5, 15.5, -16.5, 15.5)  # row 17 is the vertical frequency 1
+    low, high = (np.mean(image.to_rgba(np.array([[value]]))[..., :3]) for value in (0, 100))
+    assert low > high + 0.3
+    assert magn.get_title().startswith("MAGN")
+    assert bar.get_ylabel() == "Error (%)"
+    assert "l2 norm 4 or 8 per channel" in figure.caption
 
 
 def heights(axes) -> list[float]:

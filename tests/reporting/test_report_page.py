@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import io
+import json
 import math
 import re
 import struct
@@ -29,7 +30,7 @@ from fastmagn.reporting.mistakes import confusions, log_doubt, mistakes, worst
 from fastmagn.reporting.runs import read_run
 from fastmagn.training.build import build_run
 from fastmagn.training.step import make_pieces
-from tests.helpers.report_folders import C19, SLOPE, rewrite, write_logits
+from tests.helpers.report_folders import C19, SLOPE, rewrite, with_protocols, write_logits
 
 SECTIONS = ("summary", "corruptions", "severity", "reliability", "training", "views", "errors")
 SECTIONS += ("configuration", "environment", "again")
@@ -117,6 +118,17 @@ def test_sections_and_contents(fake_run, page_of):
     header = " ".join(tree.all("header")[0].text.split())
     assert "CIFAR-10: Standard, MAGN on ResNet-18; 2 runs." in header
     assert "Digits: Standard on ResNet-18; 1 run." in header
+
+
+def test_the_fourier_map_keeps_its_colours_on_a_dark_page(fake_run, page_of):
+    tree, page = page_of([with_protocols(fake_run("a")), fake_run("b", method="magn"), fake_run("c", data="digits")])
+    drawings = [image.attributes for image in tree.all("img") if "drawing" in image.attributes.get("class", "")]
+    kept = [image["alt"].split(",")[0] for image in drawings if "shades" in image["class"].split()]
+    assert kept == ["Fourier heat map"]
+    assert "Flips along perturbation sequences" in page
+    assert page.index("Flips along") < page.index('id="set0-training"')
+    assert "Adapted batch normalisation, CIFAR-10" in page
+    assert "Adapted batch normalisation, Digits" not in page
 
 
 def test_heat_maps_are_the_runs_numbers(fake_run, page_of):
@@ -301,6 +313,17 @@ def test_errors_are_shown_with_the_images_that_were_measured(fake_run):
         assert np.array_equal(pixels_of(one.corrupted), made)
         assert np.array_equal(pixels_of(one.original), images_u8[one.index])
         assert (one.true, one.predicted) == (str(labels[one.index]), str(known.predicted))
+
+
+def test_a_picture_that_this_version_corrupts_in_another_way_is_not_shown(fake_run):
+    folder = fake_run("a", data="digits")
+    write_logits(folder)
+    results = json.loads((folder / "results.json").read_text())
+    results["corrupted_as"] = {"published": None, "version": 7, "jpeg_quality": None}
+    (folder / "results.json").write_text(json.dumps(results))
+    shown = mistakes(read_run(folder)[0], images_loader())
+    assert len(shown.examples) == 12
+    assert {one.corrupted for one in shown.examples} == {""}
 
 
 def test_logits_that_are_absent_or_of_another_evaluation(fake_run):

@@ -13,7 +13,7 @@ from fastmagn.errors import InputError
 from fastmagn.reporting.document import command
 from fastmagn.reporting.experiments import common_set, group_experiments
 from fastmagn.reporting.runs import read_run, read_runs
-from tests.helpers.report_folders import C19, rewrite
+from tests.helpers.report_folders import C19, rewrite, with_protocols
 
 
 def broken(change):
@@ -86,6 +86,30 @@ DAMAGE = {
         set_value("reliability", "clean", "count", value=[1, 2]),
         "reliability.clean: got lists of [2, 4, 4]; expected 4 bins in each.",
     ),
+    "flips of an unknown sequence": (
+        lambda folder: rewrite(
+            with_protocols(folder), lambda results: results["perturbations"]["flip_probability"].update(rain=0.5)
+        ),
+        "perturbations: is damaged; expected what an evaluation writes. Measure it again.",
+    ),
+    "no flips": (set_value("perturbations", value={"flip_probability": []}), "perturbations: is damaged;"),
+    "a map that is not square": (
+        lambda folder: rewrite(with_protocols(folder), lambda results: results["fourier"]["error"].pop()),
+        "fourier: is damaged;",
+    ),
+    "a map of text": (
+        lambda folder: rewrite(
+            with_protocols(folder), lambda results: results["fourier"]["error"][3].__setitem__(3, "<b>")
+        ),
+        "fourier: is damaged;",
+    ),
+    "adapted per cent": (
+        lambda folder: rewrite(
+            with_protocols(folder), lambda results: results["adapted_batch_norm"].update(clean_accuracy=94.2)
+        ),
+        "adapted_batch_norm: is damaged;",
+    ),
+    "adapted list": (set_value("adapted_batch_norm", value=[1]), "adapted_batch_norm: is damaged;"),
     "empty bins": (set_value("reliability", "corrupt", "count", value=[0] * 4), "corrupt.count: got no predictions"),
 }
 
@@ -166,6 +190,7 @@ def test_bookkeeping_makes_no_experiment_and_everything_else_does(fake_run):
     same = [
         fake_run("a", seed=0),
         fake_run("b", seed=1, fields={"device": "cuda", "data.dir": "elsewhere", "eval.cache_dir": "x"}),
+        fake_run("f", seed=2, fields={"eval.fourier": True, "eval.batch_norm": "adapt", "eval.perturbations": True}),
     ]
     others = [
         fake_run("c", fields={"train.epochs": 7}),
@@ -181,7 +206,29 @@ def test_bookkeeping_makes_no_experiment_and_everything_else_does(fake_run):
         "d": "Standard (epochs 7, lr 0.2)",
         "e": "Standard (e)",
     }
-    assert len(experiments[0].runs) == 2
+    assert len(experiments[0].runs) == 3
+
+
+def record(folder, version, quality):
+    results = json.loads((folder / "results.json").read_text())
+    results["corrupted_as"] = {"published": "some", "version": version, "jpeg_quality": quality}
+    (folder / "results.json").write_text(json.dumps(results))
+    return folder
+
+
+def test_runs_measured_by_other_versions_of_the_corruptions_are_kept_apart(fake_run):
+    """Older results do not say their version, which is 1: they and those that say 1 are seeds of one experiment."""
+    first = [fake_run("a", seed=0), record(fake_run("b", seed=1), 1, None)]
+    second = [record(fake_run("c", seed=0), 2, 85), record(fake_run("d", seed=1), 2, None)]
+    runs, _ = read_runs([*first, *second])
+    experiments, warnings = group_experiments(runs)
+    assert not warnings
+    found = {experiment.label: [run.path.name for run in experiment.runs] for experiment in experiments}
+    assert found == {
+        "Standard": ["a", "b"],
+        "Standard (corruptions of version 2, JPEG 85)": ["c"],
+        "Standard (corruptions of version 2, no JPEG)": ["d"],
+    }
 
 
 def test_the_order_of_the_arguments_does_not_matter(fake_run):

@@ -27,6 +27,7 @@ from tests.helpers import processes, smooth_network
 from tests.helpers.processes import LIMIT_S, ROOT, wait_until
 from tests.helpers.small_runs import (
     SMOOTH,
+    TIMES,
     assert_ends_alike,
     knows_the_network,
     rows,
@@ -88,7 +89,7 @@ def test_killed_between_any_two_writes_of_an_epochs_end(place, epoch, undisturbe
     assert_ends_alike(tmp_path / "run", undisturbed)
     shown, expected = scalars(tmp_path / "run"), scalars(undisturbed)
     assert shown.keys() == expected.keys()
-    for name in shown.keys() - {"epoch_s", "images_per_s"}:
+    for name in shown.keys() - TIMES:
         assert shown[name] == expected[name], name
         assert [step for step, _ in shown[name]] == ([2] if name.startswith("results/") else [0, 1])
 

@@ -13,63 +13,12 @@ from fastmagn.errors import InputError
 from fastmagn.methods.method import LogitViews
 from fastmagn.methods.table import get_method
 from fastmagn.methods.test_time import MirrorEnsemble
-from fastmagn.training.optim import Muon, learning_rate, make_optimizer, orthogonalise
-from fastmagn.training.run import train
+from fastmagn.training.optim import learning_rate
 from fastmagn.training.step import make_pieces, train_step
-from tests.helpers.small_runs import assert_same_weights, config_for, weights
+from tests.helpers.small_runs import config_for
 from tests.helpers.steps import start_run
 
 SHORT = ["--train.batch_size", "32", "--device", "cpu", "--train.amp", "float32", "--eval.num_images", "8"]
-
-
-@pytest.mark.parametrize("shape", [(16, 16), (32, 288), (64, 27)])
-def test_orthogonalise_pulls_singular_values_to_one_and_keeps_the_singular_vectors(shape):
-    torch.manual_seed(0)
-    matrix = torch.randn(shape)
-    u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
-    made = orthogonalise(matrix)
-    in_its_basis = u.T @ made @ vh.T
-    values = in_its_basis.diagonal()
-    torch.testing.assert_close(in_its_basis, torch.diag(values), rtol=0, atol=1e-4)
-    large = s > 0.2 * s.max()
-    assert values[large].min() > 0.5
-    assert values.max() < 1.3
-
-
-def test_muon_is_its_update_written_out():
-    torch.manual_seed(1)
-    filters, bias = nn.Parameter(torch.randn(8, 3, 3, 3)), nn.Parameter(torch.randn(8))
-    settings = {"lr": 0.1, "momentum": 0.6, "weight_decay": 0.01, "filter_lr_ratio": 0.5}
-    optimizer = Muon([filters, bias], **settings)
-    w, b = filters.detach().clone(), bias.detach().clone()
-    w_buffer, b_buffer = torch.zeros_like(w), torch.zeros_like(b)
-    for _ in range(3):
-        filters.grad, bias.grad = torch.randn_like(w), torch.randn_like(b)
-        w_buffer = 0.6 * w_buffer + filters.grad
-        direction = orthogonalise((filters.grad + 0.6 * w_buffer).reshape(8, 27)).view_as(w)
-        w = w * math.sqrt(8) / w.norm() - 0.05 * direction
-        decayed = bias.grad + 0.01 * b
-        b_buffer = 0.6 * b_buffer + decayed
-        b = b - 0.1 * (decayed + 0.6 * b_buffer)
-        optimizer.step()
-    torch.testing.assert_close(filters.detach(), w)
-    torch.testing.assert_close(bias.detach(), b)
-
-
-def test_a_stopped_run_with_muon_goes_on_bit_for_bit(tmp_path):
-    def finish(folder: str, *max_steps: int) -> dict[str, torch.Tensor]:
-        for steps in max_steps:
-            arguments = ["--optim.name", "muon", "--train.max_steps", str(steps), "--eval.corruption_set", "c15"]
-            train(config_for(SHORT, tmp_path / folder, *arguments))
-        return weights(tmp_path / folder)
-
-    assert_same_weights(finish("parts", 2, 4), finish("whole", 4))
-
-
-def test_the_optimizer_is_chosen_by_name():
-    parameters = [nn.Parameter(torch.zeros(2, 2, 3, 3))]
-    assert isinstance(make_optimizer(parameters, OptimConfig(name="muon")), Muon)
-    assert isinstance(make_optimizer(parameters, OptimConfig()), torch.optim.SGD)
 
 
 @pytest.mark.parametrize(("epochs", "steps_per_epoch"), [(1, 1), (1, 10), (10, 20)])

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fastmagn.corruptions import SEVERITIES
+from fastmagn.corruptions import SEVERITIES, corrupted_as
 from fastmagn.data.arrays import open_array
 from fastmagn.data.image_set import Images
 from fastmagn.data.subset import BY_CLASS, even_subset
@@ -132,6 +132,9 @@ def _manifest_fault(manifest: Any) -> str | None:
     subset = manifest.get("subset", {})
     if not isinstance(subset, dict) or (subset.get("chosen") == BY_CLASS and not _is_seed(subset.get("seed"))):
         return "subset does not say how the images were chosen"
+    made_as = manifest.get("corrupted_as", {"version": 1})
+    if not isinstance(made_as, dict) or type(made_as.get("version")) is not int:
+        return "corrupted_as does not say how the images were corrupted"
     if any(type(manifest["source"].get(name)) is not str for name in ("images_sha256", "labels_sha256")):
         return "source has no images_sha256 and labels_sha256"
     return None
@@ -162,6 +165,18 @@ def rows_of(manifest: dict[str, Any], labels: np.ndarray) -> slice | np.ndarray:
     subset = manifest.get("subset", {})  # sets of earlier versions have none, and are of the first images
     is_drawn = subset.get("chosen") == BY_CLASS
     return even_subset(labels, manifest["num_images"], subset["seed"]) if is_drawn else slice(0, manifest["num_images"])
+
+
+def recorded_as(folder: Path, shape: tuple[int, ...]) -> dict[str, Any] | None:
+    """How the images of a set, [N, H, W, 3], were corrupted, see `corrupted_as`; None for a set without a manifest.
+
+    Manifests of version 1 do not say it.
+    """
+    if not (Path(folder) / MANIFEST).exists():
+        return None
+    manifest, now = read_manifest(folder), corrupted_as(shape, jpeg=False)
+    first = now if now["version"] == 1 else {"published": None, "version": 1, "jpeg_quality": None}
+    return manifest.get("corrupted_as", first)
 
 
 def check_source(folder: Path, images_u8: Images, labels: np.ndarray) -> slice | np.ndarray | None:

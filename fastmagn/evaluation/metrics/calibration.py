@@ -27,6 +27,27 @@ class Bins(NamedTuple):
         """|accuracy - mean confidence| of each bin times its count; 0 for an empty bin."""
         return np.abs(self.correct - self.confidence)
 
+    @property
+    def rms(self) -> float:
+        """The RMS calibration error; see `rms_calibration_error`."""
+        filled = self.counts > 0
+        return float(np.sqrt(np.sum(self.gaps[filled] ** 2 / self.counts[filled]) / self.counts.sum()))
+
+    @property
+    def ece(self) -> float:
+        """The expected calibration error; see `expected_calibration_error`."""
+        return float(self.gaps.sum() / self.counts.sum())
+
+    @property
+    def diagram(self) -> dict[str, list[float | None]]:
+        """The data of a reliability diagram; see `reliability_diagram`."""
+
+        def means(sums: np.ndarray) -> list[float | None]:
+            return [float(total / count) if count else None for total, count in zip(sums, self.counts, strict=True)]
+
+        counts = [int(count) for count in self.counts]
+        return {"count": counts, "accuracy": means(self.correct), "confidence": means(self.confidence)}
+
 
 def bin_predictions(
     confidences: np.ndarray, correct: np.ndarray, num_bins: int = 15, binning: Binning = "width"
@@ -60,18 +81,28 @@ def bin_predictions(
         lower_edges = np.arange(num_bins) / num_bins
         bins = np.searchsorted(lower_edges, confidences, side="right") - 1
     else:
-        confidences, correct = _in_order_of_confidence(confidences, correct)
+        confidences, correct = in_order_of_confidence(confidences, correct)
         sizes = [len(part) for part in np.array_split(confidences, num_bins)]
         bins = np.repeat(np.arange(num_bins), sizes)
     counts = np.bincount(bins, minlength=num_bins).astype(np.float64)
     return Bins(counts, np.bincount(bins, correct, num_bins), np.bincount(bins, confidences, num_bins))
 
 
-def _in_order_of_confidence(confidences: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both arrays sorted by confidence; predictions of equal confidence all get their mean correctness."""
-    values, which, counts = np.unique(confidences, return_inverse=True, return_counts=True)
-    accuracy = np.bincount(which, correct) / counts
-    return np.repeat(values, counts), np.repeat(accuracy, counts)
+def in_order_of_confidence(confidences: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both arrays, float64 [n], sorted by confidence; predictions of equal confidence all get their mean correctness.
+
+    Args:
+        confidences: [n].
+        correct: [n], bool, or shares in 0..1.
+    """
+    order = np.argsort(confidences)
+    confidences, correct = confidences[order], correct[order].astype(np.float64)
+    is_first = np.concatenate([[True], confidences[1:] != confidences[:-1]])
+    if is_first.all():
+        return confidences, correct
+    starts = np.flatnonzero(is_first)
+    counts = np.diff(starts, append=len(confidences))
+    return confidences, np.repeat(np.add.reduceat(correct, starts) / counts, counts)
 
 
 def rms_calibration_error(
@@ -85,9 +116,7 @@ def rms_calibration_error(
     2015. AugMix's code, after Hendrycks, Mazeika and Dietterich, ICLR 2019, fixes 100 predictions per bin; here the
     number of bins is fixed.
     """
-    bins = bin_predictions(confidences, correct, num_bins, binning)
-    filled = bins.counts > 0
-    return float(np.sqrt(np.sum(bins.gaps[filled] ** 2 / bins.counts[filled]) / bins.counts.sum()))
+    return bin_predictions(confidences, correct, num_bins, binning).rms
 
 
 def expected_calibration_error(
@@ -97,10 +126,11 @@ def expected_calibration_error(
 
     Arguments and errors are those of `bin_predictions`.
 
-    Source: C. Guo et al., "On calibration of modern neural networks", ICML 2017, equation 3.
+    Source: C. Guo et al., "On calibration of modern neural networks", ICML 2017, equation 3. The `adaptive` bins are
+    those of J. Nixon et al., "Measuring calibration in deep learning", CVPR workshops 2019, for the largest
+    probability.
     """
-    bins = bin_predictions(confidences, correct, num_bins, binning)
-    return float(bins.gaps.sum() / bins.counts.sum())
+    return bin_predictions(confidences, correct, num_bins, binning).ece
 
 
 def reliability_diagram(
@@ -110,16 +140,7 @@ def reliability_diagram(
 
     Arguments and errors are those of `bin_predictions`.
     """
-    bins = bin_predictions(confidences, correct, num_bins, binning)
-
-    def means(sums: np.ndarray) -> list[float | None]:
-        return [float(total / count) if count else None for total, count in zip(sums, bins.counts, strict=True)]
-
-    return {
-        "count": [int(count) for count in bins.counts],
-        "accuracy": means(bins.correct),
-        "confidence": means(bins.confidence),
-    }
+    return bin_predictions(confidences, correct, num_bins, binning).diagram
 
 
 def corrupt_rms_calibration_error(

@@ -22,6 +22,7 @@ from numba import cuda
 from numba.cuda import dispatcher
 from numba.cuda.core.compiler_lock import global_compiler_lock
 from numba.cuda.cudadrv import nvvm
+from numba.cuda.cudadrv.libs import get_libdevice
 
 from fastmagn_kernels.compiling import cache_folder
 
@@ -36,6 +37,12 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
         yield
     finally:
         setattr(owner, name, before)
+
+
+def load_compiler() -> None:
+    """Load what kernels are compiled with, libNVVM and libdevice; where they are missing, an error of any type."""
+    nvvm.NVVM()
+    get_libdevice()
 
 
 def compile_ptx(

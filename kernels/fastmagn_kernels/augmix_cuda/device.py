@@ -1,13 +1,11 @@
-"""What the CUDA engine's functions need of the device itself: threads, and instructions that numba has no name for.
-
-numba's simulator has no compiler for such instructions; there, they are plain Python.
-"""
+"""What the CUDA engine's functions need of the device itself: threads, and instructions that numba has no name for."""
 
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import cuda, types
-from numba.cuda.core import config
+from numba.cuda.extending import intrinsic
 
 
 @cuda.jit(device=True)
@@ -22,45 +20,34 @@ def num_threads():
     return np.uint32(cuda.blockDim.x * cuda.blockDim.y)
 
 
-if config.ENABLE_CUDASIM:
+@intrinsic
+def store_vector(typingctx, out, i, first, second, third, fourth):
+    """Store four values from out[i] on at once; `i` is a multiple of four, and `out` starts at one of 16 bytes."""
 
-    def store_vector(out, i, first, second, third, fourth):
-        out[i : i + 4] = first, second, third, fourth
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        out_type, _, *value_types = signature.args
+        place = builder.gep(context.make_array(out_type)(context, builder, args[0]).data, [args[1]])
+        vector = ir.VectorType(context.get_data_type(out_type.dtype), 4)(ir.Undefined)
+        for n, (value, value_type) in enumerate(zip(args[2:], value_types, strict=True)):
+            element = context.cast(builder, value, value_type, out_type.dtype)
+            vector = builder.insert_element(vector, element, ir.IntType(32)(n))
+        size = context.get_abi_sizeof(context.get_data_type(out_type.dtype))
+        builder.store(vector, builder.bitcast(place, vector.type.as_pointer()), align=4 * size)
+        return context.get_dummy_value()
 
-    def _permute(word, selector):
-        return np.uint32((int(word) >> (8 * (int(selector) & 3))) & 0xFF)
+    return types.void(out, i, first, second, third, fourth), generate
 
-else:
-    from llvmlite import ir
-    from numba.cuda.extending import intrinsic
 
-    @intrinsic
-    def store_vector(typingctx, out, i, first, second, third, fourth):
-        """Store four values from out[i] on at once; `i` is a multiple of four, and `out` starts at one of 16 bytes."""
+@intrinsic
+def _permute(typingctx, word, selector):
+    """Select bytes of a word and of 0, uint32, by the instruction `prmt`: 0..3 are the word's and 4 is 0."""
 
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            out_type, _, *value_types = signature.args
-            place = builder.gep(context.make_array(out_type)(context, builder, args[0]).data, [args[1]])
-            vector = ir.VectorType(context.get_data_type(out_type.dtype), 4)(ir.Undefined)
-            for n, (value, value_type) in enumerate(zip(args[2:], value_types, strict=True)):
-                element = context.cast(builder, value, value_type, out_type.dtype)
-                vector = builder.insert_element(vector, element, ir.IntType(32)(n))
-            size = context.get_abi_sizeof(context.get_data_type(out_type.dtype))
-            builder.store(vector, builder.bitcast(place, vector.type.as_pointer()), align=4 * size)
-            return context.get_dummy_value()
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        i32 = ir.IntType(32)
+        assembly = ir.InlineAsm(ir.FunctionType(i32, [i32, i32]), "prmt.b32 $0, $1, 0, $2;", "=r,r,r")
+        return builder.call(assembly, args)
 
-        return types.void(out, i, first, second, third, fourth), generate
-
-    @intrinsic
-    def _permute(typingctx, word, selector):
-        """Select bytes of a word and of 0, uint32, by the instruction `prmt`: 0..3 are the word's and 4 is 0."""
-
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            i32 = ir.IntType(32)
-            assembly = ir.InlineAsm(ir.FunctionType(i32, [i32, i32]), "prmt.b32 $0, $1, 0, $2;", "=r,r,r")
-            return builder.call(assembly, args)
-
-        return types.uint32(types.uint32, types.uint32), generate
+    return types.uint32(types.uint32, types.uint32), generate
 
 
 @cuda.jit(device=True)

@@ -166,15 +166,22 @@ def look_up(word, first, second, third, fourth, tables):
 
 
 @cuda.jit(device=True)
-def apply_tables(words, source, target, num_pixels, tables):
+def apply_tables(rows, source, target, num_pixels, tables):
     """Change each channel by its table. Three words are four pixels, so that the channel of each byte is known."""
-    q, quads = thread_number(), np.uint32(np.uint32(num_pixels + np.uint32(3)) >> np.uint32(2))
+    pixels, words = rows.pixels, rows.words
+    q, quads = thread_number(), np.uint32(num_pixels >> np.uint32(2))
     while q < quads:
         i, k = np.uint32((source >> np.uint32(2)) + 3 * q), np.uint32((target >> np.uint32(2)) + 3 * q)
         words[k] = look_up(words[i], 0, 1, 2, 0, tables)
         words[np.uint32(k + 1)] = look_up(words[np.uint32(i + 1)], 1, 2, 0, 1, tables)
         words[np.uint32(k + 2)] = look_up(words[np.uint32(i + 2)], 2, 0, 1, 2, tables)
         q = np.uint32(q + num_threads())
+    p = np.uint32(4 * quads + thread_number())
+    while p < num_pixels:  # up to three pixels are left
+        red, green, blue = load_pixel(pixels, source + np.uint32(3 * p))
+        red, green, blue = tables[np.uint32(red)], tables[np.uint32(256 + green)], tables[np.uint32(512 + blue)]
+        store_pixel(pixels, target + np.uint32(3 * p), red, green, blue)
+        p = np.uint32(p + num_threads())
 
 
 @cuda.jit(device=True)
@@ -263,7 +270,7 @@ def blend_with(brightness, rows, source, target, num_pixels, factor, scratch):
     """Apply ImageEnhance.Brightness, which blends with black, or else ImageEnhance.Contrast."""
     grey = np.int32(0) if brightness else grey_of(rows.pixels, source, num_pixels, scratch.luma_sum)
     fill_blends(grey, factor, scratch.tables)
-    apply_tables(rows.words, source, target, num_pixels, scratch.tables)
+    apply_tables(rows, source, target, num_pixels, scratch.tables)
 
 
 @cuda.jit(device=True)
@@ -295,4 +302,4 @@ def apply_operation(op, magnitude, rows, source, target, height, width, scratch,
         count_values(pixels, source, num_pixels, scratch.histograms)
         sum_up_segments(scratch.histograms, scratch.segments)
         fill_tables(op, scratch.tables, scratch.histograms, scratch.segments)
-        apply_tables(words, source, target, num_pixels, scratch.tables)
+        apply_tables(rows, source, target, num_pixels, scratch.tables)

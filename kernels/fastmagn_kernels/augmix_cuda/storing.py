@@ -168,7 +168,7 @@ def store_noisy(view, index, s, pixels, clean, num_values, out, start, bfloat16)
     b = thread_number()
     while b < quarter:
         w0, w1, w2, w3 = philox4x32(b, word, index, s.epoch, s.key_0, s.key_1)
-        for pair in range(2):  # the simulator needs the casts: there, compiled functions return Python's floats
+        for pair in range(2):
             z0, z1 = normal_pair(w0 if pair == 0 else w2, w1 if pair == 0 else w3)
             k = np.uint32(2 * pair * quarter + b)
             if k < num_values:

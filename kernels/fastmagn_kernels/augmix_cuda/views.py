@@ -16,7 +16,7 @@ How the work is laid out on the device:
     draws       one thread draws each operation of a view into shared memory (`draws`: Philox has no state, no order).
     output      is rounded from float32 when it is stored; neighbouring threads store neighbours, so it is coalesced.
 
-Nothing here needs a GPU until a kernel is compiled; numba's simulator needs none at all.
+Nothing here needs a GPU: `compiling` makes machine code without one, and tests run the kernels' PTX on the CPU.
 
 Shape letters: V views, B batch, J AugMix views, N noise views, W chains, D operations of a chain, G groups, H W image.
 """

@@ -285,41 +285,40 @@ def glass_blur_batch(out, images, weights, reach, passes, stream, indices):
 
 
 @jit
-def motion_filter(out, image, weights, rounding, angle_deg, channels):
+def motion_filter(out, image, weights, angle_deg, channels):
     """Apply ImageMagick's motion blur: tap t reads the pixel t steps away in the direction `angle_deg`.
 
-    Beyond the border, the edge is repeated. `image` contains levels, [H, W * channels]; `out`, uint8, is as much of the
-    top left as it can hold. Each sum plus `rounding` is truncated to a level. `weights` is float32 or float64 [T]; the
-    sum and `rounding` have the same precision.
+    Beyond the border, the edge is repeated. `image` contains levels, [H, W * channels]; `out` is uint8 of this shape.
+    `weights` is float32 [T]; the sums have the same precision, and are rounded to the nearest level.
     """
     height, length = image.shape
     width = length // channels
     reach = weights.size - 1
     cosine, sine = math.cos(math.radians(angle_deg)), math.sin(math.radians(angle_deg))
-    padded = np.empty((height, length + 2 * reach * channels), weights.dtype)
+    padded = np.empty((height, length + 2 * reach * channels), np.float32)
     for y in range(height):
         for x in range(-reach, width + reach):
             source = min(max(x, 0), width - 1)
             for c in range(channels):
                 padded[y, (x + reach) * channels + c] = image[y, source * channels + c]
-    row = np.empty(out.shape[1], weights.dtype)
-    for y in range(out.shape[0]):
-        row[:] = rounding
+    row = np.empty(length, np.float32)
+    for y in range(height):
+        row[:] = 0.5
         for t in range(weights.size):
             source = min(max(y + math.ceil(t * sine - 0.5), 0), height - 1)
             start = (reach + math.ceil(t * cosine - 0.5)) * channels
             for j in range(row.size):
                 row[j] += weights[t] * padded[source, start + j]
         for j in range(row.size):
-            out[y, j] = np.uint8(min(row[j], weights.dtype.type(255)))
+            out[y, j] = np.uint8(min(row[j], np.float32(255)))
 
 
 @jit(nogil=True)
-def motion_blur_batch(out, images, weights, rounding, max_angle_deg, stream, indices):
+def motion_blur_batch(out, images, weights, max_angle_deg, stream, indices):
     """Blur each of `images`, uint8 [N, H, W * 3], in a direction uniform within +-`max_angle_deg`.
 
-    `out` is like `images`; `weights` and `rounding` are as in `motion_filter`.
+    `out` is like `images`; `weights` is as in `motion_filter`.
     """
     for i in range(images.shape[0]):
         u = uniform(first_word(stream, indices[i], 0))
-        motion_filter(out[i], images[i], weights, rounding, (2.0 * u - 1.0) * max_angle_deg, _CHANNELS)
+        motion_filter(out[i], images[i], weights, (2.0 * u - 1.0) * max_angle_deg, _CHANNELS)

@@ -4,7 +4,6 @@ Slots of the random stream. Snow: the normals of the layer from slot 0 on, then 
 the row and the column in slot 0. Fog: word q is point q of the plasma map, row by row.
 """
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -27,8 +26,7 @@ class Snowfall(NamedTuple):
         std: Standard deviation of the draws.
         threshold: Lower values are black.
         keep: Share of the image that is not whitened.
-        zoom: The magnification, of which the wind takes the top left.
-        whole_levels: Whether flakes are truncated to levels before the wind blows.
+        zoom: The magnification.
         weights: The taps of the motion blur, [T], as in `motion_filter`.
     """
 
@@ -37,7 +35,6 @@ class Snowfall(NamedTuple):
     threshold: float
     keep: float
     zoom: Zoom
-    whole_levels: bool
     weights: np.ndarray
 
 
@@ -59,9 +56,9 @@ class FrostPictures(NamedTuple):
 
 @jit
 def flake_layer(out, z, snowfall):
-    """Fill `out`, levels, float64 [Zh, Zw], with the snow before the wind, from normals `z`, float32 [H, W]."""
+    """Fill `out`, uint8 [H, W], with the snow before the wind, from normals `z`, float32 [H, W]."""
     height, width = z.shape
-    mean, std, threshold, whole_levels = snowfall.mean, snowfall.std, snowfall.threshold, snowfall.whole_levels
+    mean, std, threshold = snowfall.mean, snowfall.std, snowfall.threshold
     rows, row_weights, columns, column_weights = snowfall.zoom
     for y in range(rows.size):
         upper, lower, v = rows[y], min(rows[y] + 1, height - 1), row_weights[y]
@@ -70,8 +67,7 @@ def flake_layer(out, z, snowfall):
             top = (1.0 - w) * z[upper, left] + w * z[upper, right]
             bottom = (1.0 - w) * z[lower, left] + w * z[lower, right]
             flake = mean + std * ((1.0 - v) * top + v * bottom)
-            level = min(max(flake, 0.0), 1.0) * 255.0 if flake >= threshold else 0.0
-            out[y, x] = math.floor(level) if whole_levels else level
+            out[y, x] = unit_to_level(flake if flake >= threshold else 0.0)
 
 
 @jit
@@ -91,15 +87,14 @@ def snow_pixel(red, green, blue, keep, flakes):
 def snow_image(out, image, snowfall, stream, index):
     """Let snow fall on one image of `snow_batch`."""
     height, width, _ = image.shape
-    keep, zoom, weights = snowfall.keep, snowfall.zoom, snowfall.weights
+    keep, weights = snowfall.keep, snowfall.weights
     z = np.empty(height * width, np.float32)
     fill_normals(z, stream, index)
     u = uniform(first_word(stream, index, (z.size + 3) // 4))
-    still = np.empty((zoom.rows.size, zoom.columns.size), np.float64)
+    still = np.empty((height, width), np.uint8)
     flake_layer(still, z.reshape(height, width), snowfall)
     blown = np.empty((height, width), np.uint8)
-    half = weights.dtype.type(0.5)
-    motion_filter(blown, still, weights, half, _MEAN_WIND_DEG + (2.0 * u - 1.0) * _WIND_SPREAD_DEG, 1)
+    motion_filter(blown, still, weights, _MEAN_WIND_DEG + (2.0 * u - 1.0) * _WIND_SPREAD_DEG, 1)
     for y in range(height):
         for x in range(width):
             both = blown[y, x] / 255.0 + blown[height - 1 - y, width - 1 - x] / 255.0

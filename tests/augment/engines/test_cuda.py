@@ -1,11 +1,8 @@
-"""The CUDA engine: on the device where there is one, else in numba's simulator; and its PTX, which needs neither.
-
-numba must be told of the simulator before it is imported, so without a device the tests marked `engine` run in a
-process of their own, which `test_engine_in_the_simulator` starts.
-"""
+"""The CUDA engine: on the device where there is one, else from its PTX, which runs on the CPU (tests/ptx)."""
 
 import dataclasses
 import itertools
+import mmap
 import re
 
 import numpy as np
@@ -21,19 +18,19 @@ from fastmagn.augment.views import VIEW_DTYPES, make_views
 from fastmagn.config.schema import AugmentConfig
 from fastmagn.errors import InputError
 from tests.helpers.operations import magnitudes
-from tests.helpers.processes import ROOT, run
+from tests.helpers.processes import run
 from tests.helpers.tiers import slow, slow_but
 
 pytest.importorskip("numba_cuda", reason="needs numba-cuda: install 'fastmagn[test]'")
-from fastmagn_kernels.augmix_cuda.compiling import compile_ptx
 from fastmagn_kernels.augmix_cuda.storing import ELEMENTS, bfloat16_bits, unit
 from fastmagn_kernels.augmix_cuda.views import kernel_source, plan_launch
-from tests.augment.engines.cuda_runs import SIMULATED, plan, run_operations, run_views
+from tests.augment.engines.cuda_runs import FromPtx, RunKernel, plan, run_on_device, run_operations, run_views
+from tests.helpers.cuda_kernels import views_name
+from tests.ptx.arguments import compile_once
 
 ON_DEVICE = torch.cuda.is_available()
-engine = pytest.mark.skipif(not (SIMULATED or ON_DEVICE), reason="no device: test_engine_in_the_simulator runs it")
+from_ptx = pytest.mark.skipif(ON_DEVICE, reason="the device runs all blocks, in an order of its own")
 on_device = pytest.mark.skipif(not ON_DEVICE, reason="needs a CUDA device")
-on_host = pytest.mark.skipif(SIMULATED, reason="once, in the process of all tests")
 
 SPEC = ViewSpec(num_augmix_views=2, num_noise_views=1)
 PAPER = AugmentConfig(aug_severity=10, random_aug_severity=True, horizontal_flip=True, color_jitter=0.25)
@@ -63,24 +60,18 @@ def assert_equal(made: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(made, expected, rtol=0, atol=0)
 
 
-@on_host
-@pytest.mark.skipif(ON_DEVICE, reason="the tests ran on the device")
-@pytest.mark.process
-@pytest.mark.parametrize("tier", ["not slow", *slow("slow")])
-def test_engine_in_the_simulator(tier):
-    command = ["pytest", "-q", "-p", "no:cacheprovider", "-m", tier, __file__]
-    shown = run(command, ROOT, NUMBA_ENABLE_CUDASIM="1").stdout
-    ran = int(re.search(r"(\d+) passed", shown).group(1))
-    assert ran >= (len(OPERATIONS) + len(CONFIGS) if tier == "not slow" else 2 * len(CONFIGS))
+@pytest.fixture(scope="session")
+def cuda(request) -> RunKernel:
+    """Runs kernels on the device or, where there is none, from their PTX, where any fault fails the test."""
+    return run_on_device if ON_DEVICE else FromPtx(request.getfixturevalue("ptx_builder"))
 
 
 TINY = [((1, 1), 4), ((2, 5), 40), ((3, 3), 12), ((9, 8), 8)]  # size, number of magnitudes
 
 
-@engine
 @pytest.mark.parametrize("sizes", [TINY, *slow([((9, 8), 40), ((20, 33), 3), ((32, 32), 3)])], ids=["tiny", "small"])
 @pytest.mark.parametrize("op", OPERATIONS, ids=lambda op: op.name)
-def test_operation_equals_pillow(op, sizes, pictures):
+def test_operation_equals_pillow(cuda, op, sizes, pictures):
     for size, count in sizes:
         chosen = magnitudes(op, *size)
         chosen = np.array(chosen)[np.linspace(0, len(chosen) - 1, min(count, len(chosen))).round().astype(int)]
@@ -90,86 +81,153 @@ def test_operation_equals_pillow(op, sizes, pictures):
             np.asarray(pil.apply_operation(Image.fromarray(image), op.id, float(magnitude)))
             for image, magnitude in zip(images, chosen, strict=True)
         ]
-        made = run_operations(np.full(len(images), op.id), chosen, images)
+        made = run_operations(cuda, np.full(len(images), op.id), chosen, images)
         np.testing.assert_array_equal(made, expected, err_msg=f"{size}, magnitudes {chosen}")
 
 
-@engine
 @pytest.mark.parametrize("config", CONFIGS)
 @pytest.mark.parametrize("size", slow_but(SIZES, (1, 1), (2, 5)), ids=lambda size: f"{size[0]}x{size[1]}")
-def test_views_equal_the_cpu_engines_to_the_bit(size, config, pictures):
+def test_views_equal_the_cpu_engines_to_the_bit(cuda, size, config, pictures):
     images = pictures(*size)[PICTURES[:2] if min(size) > 5 else PICTURES]
     params = params_for(images, CONFIGS[config])
-    made = run_views(images, params)
+    made = run_views(cuda, images, params)
     assert_equal(made, on_the_host(images, params))
     reference = on_the_host(images, params, pil.fill_views)
     assert_equal(made[0], reference[0])
     torch.testing.assert_close(made, reference, rtol=0, atol=1e-6)
 
 
-@engine
 @pytest.mark.parametrize(
     "spec",
     [ViewSpec(num_augmix_views=j, num_noise_views=n) for j, n in ((0, 0), (0, 3), (1, 0), (3, 2))],
     ids=lambda spec: f"J{spec.num_augmix_views} N{spec.num_noise_views}",
 )
-def test_any_views(spec, pictures):
+def test_any_views(cuda, spec, pictures):
     images = pictures(9, 8)[PICTURES]
     params = params_for(images, spec=spec, seed=2**63 + 5)
-    assert_equal(run_views(images, params), on_the_host(images, params))
+    assert_equal(run_views(cuda, images, params), on_the_host(images, params))
 
 
-@engine
-def test_every_jitter_order_is_that_of_the_table(pictures):
+def test_every_jitter_order_is_that_of_the_table(cuda, pictures):
     images = np.repeat(pictures(3, 3)[[0]], 40, 0)
     params = params_for(
         images, dataclasses.replace(PAPER, color_jitter=1.0), ViewSpec(num_augmix_views=0, num_noise_views=0)
     )
     assert set(params.base.jitter_order) == set(range(len(JITTER_ORDERS)))
-    assert_equal(run_views(images, params), on_the_host(images, params, pil.fill_views))
+    assert_equal(run_views(cuda, images, params), on_the_host(images, params, pil.fill_views))
 
 
-@engine
 @pytest.mark.parametrize("dtype", slow_but([torch.float16, torch.bfloat16], torch.bfloat16), ids=str)
 @pytest.mark.parametrize("size", slow_but([(9, 8), (3, 3)], (3, 3)), ids=lambda size: f"{size[0]}x{size[1]}")
-def test_half_precision_views_are_rounded_float32(size, dtype, pictures):
+def test_half_precision_views_are_rounded_float32(cuda, size, dtype, pictures):
     images = pictures(*size)[PICTURES]
     params = params_for(images)
-    assert_equal(run_views(images, params, dtype), run_views(images, params).to(dtype))
+    assert_equal(run_views(cuda, images, params, dtype), run_views(cuda, images, params).to(dtype))
 
 
-@engine
 @pytest.mark.parametrize("dtype", slow_but(VIEW_DTYPES, torch.float32), ids=str)
-def test_scratch_in_global_memory_gives_the_same_views(dtype, pictures):
+def test_scratch_in_global_memory_gives_the_same_views(cuda, dtype, pictures):
     images = pictures(3, 5)[PICTURES]
     params = params_for(images, CONFIGS["all_operations"])
-    expected = run_views(images, params, dtype)
+    expected = run_views(cuda, images, params, dtype)
     launch = plan(images, params, in_shared=False, dtype=dtype)
     assert (launch.in_shared, plan(images, params).in_shared) == (False, True)
-    assert_equal(run_views(images, params, dtype, launch), expected)
+    assert_equal(run_views(cuda, images, params, dtype, launch), expected)
     for blocks in (1, 5):  # a block takes one image after another
-        assert_equal(run_views(images, params, dtype, launch._replace(blocks=blocks)), expected)
+        assert_equal(run_views(cuda, images, params, dtype, launch._replace(blocks=blocks)), expected)
+
+
+MATRIX = [(1, 1), (2, 5), (3, 3), (9, 8), (20, 33), (31, 33), (32, 32), (33, 31), (48, 48), (64, 64)]
+LARGE = [(224, 180), (225, 225), (1, 300), (300, 1), (2, 1000), (257, 1)]
+
+
+@from_ptx
+@pytest.mark.slow
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("size", [*MATRIX, *LARGE], ids=lambda size: f"{size[0]}x{size[1]}")
+def test_matrix_of_sizes_in_several_orders(cuda, size, config, pictures):
+    images = pictures(*size)[PICTURES[:2] if max(size) > 100 else PICTURES[:3] if max(size) > 20 else PICTURES]
+    params = params_for(images, CONFIGS[config])
+    expected = on_the_host(images, params)
+    for order, in_shared in enumerate([None, False] if max(size) > 20 else [None, False, None, False]):
+        launch = plan(images, params, in_shared)
+        assert_equal(run_views(cuda, images, params, launch=launch, order=order + 1), expected)
+
+
+@from_ptx
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", VIEW_DTYPES, ids=str)
+@pytest.mark.parametrize("size", [(33, 31), (64, 64), (225, 225)], ids=lambda size: f"{size[0]}x{size[1]}")
+def test_matrix_of_dtypes(cuda, size, dtype, pictures):
+    images = pictures(*size)[PICTURES[:2]]
+    params = params_for(images, CONFIGS["all_operations"])
+    assert_equal(run_views(cuda, images, params, dtype, order=2), on_the_host(images, params).to(dtype))
 
 
 @pytest.mark.slow
-@engine
-def test_views_do_not_depend_on_how_blocks_share_them(pictures):
+@pytest.mark.parametrize(("j", "n"), [(0, 0), (0, 3), (1, 0), (3, 2), (7, 4)])
+def test_extreme_seeds_and_indices(cuda, j, n, pictures):
+    images = pictures(9, 8)[PICTURES[:4]]
+    indices = np.array([2**32 - 1, 0, 2**31, 5])
+    spec = ViewSpec(num_augmix_views=j, num_noise_views=n)
+    for seed in (0, 2**63 + 5, 2**64 - 1):
+        params = sample_view_params(seed, 2**32 - 1, indices, spec, CONFIGS["all_operations"], (9, 8))
+        assert_equal(run_views(cuda, images, params), on_the_host(images, params))
+
+
+@from_ptx
+@pytest.mark.slow
+@pytest.mark.parametrize(("batch", "side"), [(3_000_000, 1), (600_000, 32)], ids=["3 million", "more than 2^32 values"])
+def test_last_blocks_of_a_batch_that_no_memory_holds(cuda, batch, side):
+    """Memory that is not touched is not there: the last images are drawn at random, the others were never written."""
+    last = 20 if side == 1 else 2
+    images = sparse((batch, side, side, 3), np.uint8)
+    images[-last:] = np.random.default_rng(0).integers(0, 256, images[-last:].shape)
+    params = params_for(images)
+    launch = plan(images, params)
+    assert launch.blocks == batch * launch.groups
+    out = sparse((SPEC.num_views * batch, images[0].size), np.float32)
+    blocks = range((batch - last) * launch.groups, batch * launch.groups)
+    made = run_views(cuda, images, params, launch=launch, out=out, blocks=blocks)[:, -last:]
+    expected = sample_view_params(3, 2, params.indices[-last:], SPEC, PAPER, (side, side))
+    assert_equal(made, on_the_host(images[-last:], expected))
+
+
+def sparse(shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    """An array of zeros whose pages take memory only once they are touched."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    no_reserve = 0x4000  # Linux's MAP_NORESERVE, which Python's mmap names from 3.13 on only
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | no_reserve)
+    return np.frombuffer(memory, dtype).reshape(shape)
+
+
+@pytest.mark.slow
+@pytest.mark.data
+@pytest.mark.parametrize("config", CONFIGS)
+def test_real_images(cuda, config, cifar_images):
+    for first in (0, 500):
+        images = np.ascontiguousarray(cifar_images[first : first + 12])
+        params = params_for(images, CONFIGS[config], seed=first)
+        assert_equal(run_views(cuda, images, params), on_the_host(images, params))
+
+
+@pytest.mark.slow
+def test_views_do_not_depend_on_how_blocks_share_them(cuda, pictures):
     images = pictures(9, 8)[PICTURES]
     params = params_for(images)
     expected = on_the_host(images, params)
     for groups in range(1, 5):
         launch = plan(images, params)._replace(groups=groups, blocks=groups * len(images))
-        assert_equal(run_views(images, params, launch=launch), expected)
+        assert_equal(run_views(cuda, images, params, launch=launch), expected)
 
 
 @pytest.mark.slow
-@engine
-def test_views_do_not_depend_on_batch_or_order(pictures):
+def test_views_do_not_depend_on_batch_or_order(cuda, pictures):
     images = pictures(9, 8)[PICTURES]
     indices = np.array([7, 0, 2**32 - 1, 49_999, 60_000, 4])
 
     def run(rows: list[int]) -> torch.Tensor:
-        return run_views(images[rows], sample_view_params(5, 2**32 - 1, indices[rows], SPEC, PAPER, (9, 8)))
+        return run_views(cuda, images[rows], sample_view_params(5, 2**32 - 1, indices[rows], SPEC, PAPER, (9, 8)))
 
     whole = run(list(range(6)))
     order = [3, 5, 0, 2, 4, 1]
@@ -192,7 +250,7 @@ def test_views_on_the_device(size, dtype, pictures):
 
 
 @on_device
-def test_views_are_made_on_the_current_stream_without_waiting(pictures):
+def test_views_are_made_on_the_current_stream_without_waiting(cuda, pictures):
     images = torch.from_numpy(np.tile(pictures(32, 32), (40, 1, 1, 1))).permute(0, 3, 1, 2)
     params = params_for(images.permute(0, 2, 3, 1).numpy())
     expected = make_views(images, params, "numba")
@@ -225,11 +283,10 @@ def test_memory_stays_within_64_mib_beside_the_views(pictures):
     assert torch.cuda.max_memory_allocated() - before <= made.numel() * 4 + images_copy + 64 * 2**20
 
 
-@on_host
 @pytest.mark.parametrize("in_shared", [True, False], ids=["shared", "scratch"])
 @pytest.mark.parametrize("element", slow_but(ELEMENTS, "float32"))
-def test_kernel_compiles_for_hopper_and_rounds_as_the_cpu_does(element, in_shared):
-    ptx = compile_ptx(*kernel_source(element, in_shared), compute_capability=(9, 0))
+def test_kernel_compiles_for_hopper_and_rounds_as_the_cpu_does(ptx_builder, element, in_shared):
+    ptx = compile_once(ptx_builder, *kernel_source(element, in_shared), name=views_name(element, in_shared))
     assert ".target sm_90" in ptx
     assert ptx.count(".visible .entry") == 1
     threads, blocks = (256, 4) if in_shared else (1024, 1)
@@ -245,14 +302,12 @@ def test_kernel_compiles_for_hopper_and_rounds_as_the_cpu_does(element, in_share
     assert not re.findall(r"\b(?:ld|st)\.(?:volatile\.)?[busf]\d", ptx)
 
 
-@on_host
 def test_unit_is_the_rounded_quotient_for_every_value():
     values = np.arange(256, dtype=np.uint8)
     made = np.array([unit(value) for value in values], np.float32)
     np.testing.assert_array_equal(made, (values / 255.0).astype(np.float32))
 
 
-@on_host
 def test_bfloat16_bits_are_torchs():
     words = np.random.default_rng(0).integers(0, 2**32, 200_000, dtype=np.uint32)
     words = np.concatenate(
@@ -264,7 +319,6 @@ def test_bfloat16_bits_are_torchs():
     np.testing.assert_array_equal(bits, torch.from_numpy(values).bfloat16().view(torch.uint16).numpy())
 
 
-@on_host
 def test_launches_cover_the_batch_within_their_memory():
     sizes = [1, 5, 32, 33, 64, 96, 224, 1024]
     for batch, side, width, num_views in itertools.product([1, 7, 512, 60_000], sizes, [1, 3, 8], [1, 4]):
@@ -277,26 +331,23 @@ def test_launches_cover_the_batch_within_their_memory():
             assert launch.blocks == batch * launch.groups
             assert launch.shared_bytes == rows_bytes <= 42 * 1024  # 48 KiB, of which 6 KiB for the kernel's own
         else:
-            assert launch.scratch_bytes == launch.blocks * rows_bytes <= 64 * 2**20
             assert launch.kept < width
+            assert launch.scratch_bytes == launch.blocks * rows_bytes <= 64 * 2**20
     assert plan_launch(512, 4, 32, 32, 3, num_sms=132).in_shared
 
 
-@on_host
 @pytest.mark.parametrize("value_bytes", [2, 4])
 def test_every_multiprocessor_has_a_block_at_224_px(value_bytes):
     assert plan_launch(256, 4, 224, 224, 3, num_sms=132, value_bytes=value_bytes).blocks == 132
 
 
 @pytest.mark.slow
-@on_host
 @pytest.mark.process
 def test_the_package_does_not_import_numba_cuda(tmp_path):
     code = "import sys, fastmagn, fastmagn.augment.views, fastmagn.training.run; print('numba.cuda' in sys.modules)"
     assert run(["-c", code], tmp_path).stdout == "False\n"
 
 
-@on_host
 def test_an_image_too_large_is_refused():
     from fastmagn.augment.engines.numba_cuda import fill_views
 

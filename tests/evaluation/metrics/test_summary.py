@@ -63,6 +63,7 @@ def test_stored_logits_give_the_definitions(tmp_path, pooling):
     for name, members in CORRUPTION_SETS.items():
         expected = sum(sum(accuracy[member]) for member in members) / (5 * len(members))
         assert measured["mca"][name] == pytest.approx(expected, abs=1e-9)
+        assert measured["mean_corruption_error"][name] == pytest.approx(1 - expected, abs=1e-9)
     clean = outcomes["clean"][0]
     corrupt = [o for name in CORRUPTION_SETS["c18"] for cell in outcomes[name] for o in cell]
     for name, group in (("clean", clean), ("corrupt", corrupt)):
@@ -70,6 +71,10 @@ def test_stored_logits_give_the_definitions(tmp_path, pooling):
         calibration = measured["calibration"][name]
         ece = sum(len(members) / len(group) * gap(members) for members in filled)
         assert calibration["ece"] == pytest.approx(ece, abs=1e-9)
+        assert calibration["adaptive_ece"] == pytest.approx(plain_adaptive_ece(group), abs=1e-9)
+        selective = measured["selective_prediction"]
+        assert selective["corruption_set"] == "c18"
+        assert selective[name] == pytest.approx(plain_selective(group), abs=1e-9)
         assert calibration["nll"] == pytest.approx(sum(o[2] for o in group) / len(group), abs=1e-9)
         assert calibration["brier"] == pytest.approx(sum(o[3] for o in group) / len(group), abs=1e-9)
         diagram = measured["reliability"][name]
@@ -88,6 +93,27 @@ def test_stored_logits_give_the_definitions(tmp_path, pooling):
     assert rms["corrupt"] == pytest.approx(sum(map(plain_rms, groups)) / len(groups), abs=1e-9)
     settings = {"corruption_set": "c18", "num_bins": NUM_BINS, "binning": "width", "pooling": pooling}
     assert settings.items() <= rms.items()
+
+
+def plain_adaptive_ece(group: list[tuple]) -> float:
+    """Of confidences of which no two are equal: bins of equal numbers, the larger ones first."""
+    ordered = sorted(group, key=lambda outcome: outcome[1])
+    total, start = 0.0, 0
+    for i in range(NUM_BINS):
+        size = len(ordered) // NUM_BINS + (i < len(ordered) % NUM_BINS)
+        members = ordered[start : start + size]
+        total += abs(sum(o[0] for o in members) - sum(o[1] for o in members))
+        start += size
+    return total / len(group)
+
+
+def plain_selective(group: list[tuple]) -> dict[str, float]:
+    ordered = sorted(group, key=lambda outcome: -outcome[1])
+    risks, errors = [], 0
+    for k, outcome in enumerate(ordered, start=1):
+        errors += not outcome[0]
+        risks.append(errors / k)
+    return {"aurc": sum(risks) / len(risks), "risk_at_80_coverage": risks[math.ceil(0.8 * len(risks)) - 1]}
 
 
 def plain_rms(group: list[tuple]) -> float:

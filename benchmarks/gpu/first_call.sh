@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# bash benchmarks/gpu/first_call.sh OUT
+#
+# The first nine minutes on a GPU: its tests, the speed of the views and of the paper's training step, and the fast recipe
+# with its evaluation. common.sh says which variables it reads; docs/gpus.md describes the results.
+source "$(dirname "$0")/common.sh"
+
+tests=(tests/augment/engines tests/augment/test_views.py tests/data/test_source.py tests/exporting/test_load.py)
+step=(--config configs/cifar10_magn_augmix.yaml "${images[@]}" --device "$device")
+augment=(--device "$device" --backends numba --workers "$workers" "${augment_images[@]}")
+if [ -z "$rehearse" ]; then
+    rounds=(--rounds 3)
+    sizes=(--steps 10 --turns 5 --conventional_steps 1)
+    fast=(--eval.corruption_set c18)
+    large=(--batch_size 8192 --num_per_image 512)
+    small=(--batch_size 512 --num_per_image 512)
+    photographs=()
+else
+    tests=(tests/machine/test_hardware.py)
+    rounds=(--rounds 1)
+    sizes=(--steps 1 --turns 1 --conventional_steps 1)
+    fast=(--eval.corruption_set c15 --eval.num_images 4 --train.epochs 2 --train.clean_epochs 1 --train.max_steps 2)
+    large=(--batch_size 16 --num_per_image 4)
+    small=(--batch_size 8 --num_per_image 4)
+    photographs=(--batch_size 2 --num_per_image 2)
+fi
+
+# Two compilers at once: torch's for the step, which later parts find in its cache, and numba's in the tests.
+part compile 170 "$python" -m benchmarks.train "${step[@]}" --steps 1 --turns 1 --conventional_steps 0 "${toy[@]}" &
+part tests 170 "$python" -m pytest -q -o addopts= -m "not slow" -p no:cacheprovider \
+    --junitxml="$out/tests.xml" "${tests[@]}"
+wait
+part augment32 50 "$python" -m benchmarks.augment "${augment[@]}" "${rounds[@]}" "${small[@]}" --out "$out/augment32.json"
+part augment32_8192 40 "$python" -m benchmarks.augment "${augment[@]}" "${rounds[@]}" "${large[@]}" \
+    --out "$out/augment32_8192.json"
+part augment224 40 "$python" -m benchmarks.augment "${augment[@]}" "${rounds[@]}" "${photographs[@]}" --size 224 \
+    --out "$out/augment224.json"
+part train 80 "$python" -m benchmarks.train "${step[@]}" "${sizes[@]}" --workers "$workers" --out "$out/train.json" \
+    "${toy[@]}"
+part fast 240 "$python" -m fastmagn.train --config configs/fast/cifar10.yaml "${images[@]}" --device "$device" \
+    --run_dir "$out/fast" "${fast[@]}" "${toy[@]}"
+finish

@@ -1,0 +1,152 @@
+"""Temperature scaling on held-out images: which images those are, and the fit.
+
+They are never the images that are measured, nor images that the network was trained on. Shape letters: n images, K
+classes, H W image.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from fastmagn.config.paths import user_path
+from fastmagn.config.schema import Config
+from fastmagn.data import ImageSet, split_validation
+from fastmagn.data.files.decoding import resize_px
+from fastmagn.data.files.on_demand import LazyImages
+from fastmagn.data.image_set import Images
+from fastmagn.errors import InputError, check
+from fastmagn.evaluation.forward import Forward, logits_of
+from fastmagn.evaluation.metrics.temperature import fit_temperature
+from fastmagn.evaluation.other_images import find_images
+from fastmagn.evaluation.subset import subset_of
+from fastmagn.machine.console import warn
+
+FIELD = "eval.temperature_images"
+VALIDATION, TEST = "validation", "test"
+
+
+class HeldOut(NamedTuple):
+    """Images that temperature scaling is fitted on.
+
+    Args:
+        images_u8: uint8 [n, H, W, 3].
+        labels: int64 [n].
+        source: Where they are from: validation, test, or a folder.
+    """
+
+    images_u8: Images | LazyImages
+    labels: np.ndarray
+    source: str
+
+
+class Fitted(NamedTuple):
+    """A temperature, above 0, and what results.json says about it: `temperature`, `images`, `num_images`, `nll`."""
+
+    temperature: float
+    record: dict[str, Any]
+
+
+def find_held_out(config: Config, image_set: ImageSet, trained: Config | None) -> HeldOut | None:
+    """The images that `eval.temperature_images` names; None if it names none.
+
+    Args:
+        config: The configuration of the evaluation.
+        image_set: The images of `config.data`.
+        trained: The configuration that the network was trained with on the training images of `image_set`; None if
+            nobody knows how it was trained.
+
+    Raises:
+        InputError: There are no such images, or they are images of the training or of the measurement.
+    """
+    name = config.eval.temperature_images
+    if name is None:
+        return None
+    if name == VALIDATION:
+        return _validation(config, image_set, trained)
+    return _rest_of_test(config, image_set) if name == TEST else _folder(name, config, image_set)
+
+
+def _validation(config: Config, image_set: ImageSet, trained: Config | None) -> HeldOut:
+    if trained is None:
+        raise InputError(
+            f"{FIELD}: got validation; expected test or a folder, as a file of weights does not say which images its"
+            " training left out."
+        )
+    for field, now, then in (
+        ("data.num_validation_images", config.data.num_validation_images, trained.data.num_validation_images),
+        ("train.seed", config.train.seed, trained.train.seed),
+    ):
+        check(now == then, field, now, f"{then}, as in the training, with {FIELD} validation")
+    _, part = split_validation(image_set, trained.data.num_validation_images, trained.train.seed)
+    if len(part.labels) == 0:
+        raise InputError(
+            f"{FIELD}: got validation; expected test or a folder, as the run held out no training images"
+            " (data.num_validation_images 0)."
+        )
+    return HeldOut(part.images_u8, part.labels, VALIDATION)
+
+
+def _rest_of_test(config: Config, image_set: ImageSet) -> HeldOut:
+    labels = image_set.test_labels
+    measured = subset_of(config.data.name, config.eval.corruption_seed).rows(labels, config.eval.num_images)
+    rest = np.delete(np.arange(len(labels)), measured)
+    if len(rest) == 0:
+        raise InputError(
+            f"{FIELD}: got test; expected an eval.num_images below {len(labels)} with it: all test images are measured,"
+            " and none of them may be fitted on."
+        )
+    return HeldOut(image_set.test_images_u8[rest], labels[rest], TEST)
+
+
+def _folder(name: str, config: Config, image_set: ImageSet) -> HeldOut:
+    folder = user_path(name, FIELD)
+    if not folder.is_dir():
+        raise InputError(f"{FIELD}: got {name!r}; expected {VALIDATION}, {TEST}, or a folder, CLASS/IMAGE in it.")
+    size, shorter_side = image_set.test_images_u8.shape[1], image_set.test_images_u8.shape[1]
+    if config.data.name == "folder":
+        shorter_side = resize_px(config.data)
+        _check_apart(folder, config.data.dir)
+    found = find_images(folder, image_set.class_names, {}, image_size=size, resize_px=shorter_side)
+    return HeldOut(found.images, found.labels, str(folder))
+
+
+def _check_apart(folder: Path, data_dir: Path) -> None:
+    """Raise InputError if a folder lies in the folder of the training or the measured images, or holds it."""
+    ours = Path(os.path.realpath(folder))
+    for part, images in (("train", "the training images"), ("val", "the measured images")):
+        theirs = Path(os.path.realpath(data_dir / part))
+        if ours.is_relative_to(theirs) or theirs.is_relative_to(ours):
+            raise InputError(f"{FIELD}: got {folder}; expected other images than {images}, {theirs}.")
+
+
+def fit_on(model: nn.Module, held_out: HeldOut, forward: Forward, field: str = FIELD) -> Fitted | None:
+    """The temperature that fits the held-out images best; None, with a warning, if logits are NaN or infinite.
+
+    Args:
+        model: Takes float images [B, 3, H, W] in [0, 1].
+        held_out: The images.
+        forward: How the model is run.
+        field: The option that names the images, for messages.
+
+    Returns:
+        `nll` of the record has the mean negative log-likelihood of the held-out images `before` and `after`, in nats.
+    """
+    logits, readable = logits_of(model, held_out.images_u8, forward, field)
+    logits, labels = logits[readable].double(), torch.from_numpy(held_out.labels[readable])
+    num_classes = logits.shape[1]
+    check(int(labels.max()) < num_classes, f"{field}: labels", int(labels.max()), f"classes 0..{num_classes - 1}")
+    if not torch.isfinite(torch.logsumexp(logits, dim=1)).all():
+        warn(f"{field}: no temperature is fitted, as logits are not finite.")
+        return None
+    temperature = fit_temperature(logits, labels)
+    nll = {
+        "before": float(F.cross_entropy(logits, labels)),
+        "after": float(F.cross_entropy(logits / temperature, labels)),
+    }
+    record = {"temperature": temperature, "images": held_out.source, "num_images": len(labels), "nll": nll}
+    return Fitted(temperature, record)

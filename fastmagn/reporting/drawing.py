@@ -1,0 +1,157 @@
+"""What the drawings of a report share: the look of methods, panels, bars, lines and legends.
+
+A method has the same colour and marker in all figures. Its configurations differ in line style, hatch and lightness.
+"""
+
+import zlib
+from typing import Any, NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from fastmagn.reporting.figure_data import Series
+
+# The paper's methods have Okabe and Ito's colours, the others Paul Tol's "muted" ones. Both suit colour-blind readers.
+METHOD_STYLES = {
+    "standard": ("#555555", "o"),
+    "at": ("#E69F00", "s"),
+    "trades": ("#CC79A7", "D"),
+    "rse": ("#56B4E9", "^"),
+    "augmix": ("#0072B2", "v"),
+    "magn": ("#009E73", "P"),
+    "magn_augmix": ("#D55E00", "X"),
+    "cutout": ("#332288", "<"),
+    "mixup": ("#117733", ">"),
+    "cutmix": ("#999933", "p"),
+    "autoaugment": ("#882255", "h"),
+    "trivialaugment": ("#AA4499", "d"),
+    "dign": ("#DDCC77", "*"),
+}
+_OTHER_STYLES = (("#661100", "8"), ("#44AA99", "H"), ("#6699CC", "1"), ("#888888", "2"))
+_LINES = ("-", "--", ":", "-.", (0, (1, 4)))
+_HATCHES = ("", "///", "...", "xxx", "\\\\\\")
+
+SETTINGS = {
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": False,
+    "grid.color": "#DDDDDD",
+    "legend.frameon": False,
+    "hatch.linewidth": 0.6,
+    "svg.hashsalt": "fastmagn",
+    "savefig.dpi": 150,
+    "text.parse_math": False,  # a run's name may hold dollars
+}
+IN_PER_CHAR = 0.085  # mean width of a character of the 10 pt font
+_PAPER = {"linestyle": "none", "marker": "D", "markersize": 5, "markerfacecolor": "white", "markeredgecolor": "black"}
+
+
+class Style(NamedTuple):
+    """The look of one experiment."""
+
+    color: str
+    marker: str
+    line: Any
+    hatch: str
+
+
+def style(series: Series) -> Style:
+    """The colour and marker of the method, the line and hatch of the variant. Unknown methods get theirs by name."""
+    color, marker = (
+        METHOD_STYLES.get(series["method"]) or _OTHER_STYLES[zlib.crc32(series["method"].encode()) % len(_OTHER_STYLES)]
+    )
+    variant = series["variant"] % len(_LINES)
+    return Style(color, marker, _LINES[variant], _HATCHES[variant])
+
+
+def new_figure(width_in: float, height_in: float) -> Figure:
+    return Figure(figsize=(width_in, height_in), layout="constrained")
+
+
+def add_legend(figure: Figure, handles: list[Any]) -> None:
+    """Add a legend above the panels, row by row, with as many columns as fit; nothing without handles."""
+    if not handles:
+        return
+    longest = max(len(handle.get_label()) for handle in handles)
+    fitting = max(1, int(figure.get_figwidth() / (IN_PER_CHAR * longest + 0.65)))
+    num_rows = -(-len(handles) // fitting)
+    num_columns = -(-len(handles) // num_rows)
+    # Matplotlib fills the legend column by column. In this order it reads row by row.
+    order = [handles[i] for column in range(num_columns) for i in range(column, len(handles), num_columns)]
+    figure.legend(handles=order, loc="outside upper center", ncols=num_columns)
+
+
+def panel_grid(number: int, num_columns: int, panel: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+    """A figure with `number` panels, row by row, that share their axes."""
+    num_rows = -(-number // num_columns)
+    figure = new_figure(max(5.0, panel[0] * num_columns + 0.5), panel[1] * num_rows + 0.9)
+    panels = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for spare in panels[number:]:
+        spare.remove()
+    for last in panels[max(0, number - num_columns) : number]:
+        last.tick_params(labelbottom=True)
+    return figure, list(panels[:number])
+
+
+def draw_bar(axes: Axes, x: float, width: float, cell: dict[str, Any] | None, look: Style, alpha: float = 1.0) -> None:
+    """Draw a bar with its value above it, its spread and the paper's number; nothing without a cell."""
+    if cell is None:
+        return
+    mean, sd = 100 * cell["mean"], 100 * (cell["sd"] or 0)
+    axes.bar(x, mean, width, color=look.color, alpha=alpha, hatch=look.hatch, edgecolor="white", linewidth=0)
+    if sd:
+        axes.errorbar(x, mean, sd, color="black", linewidth=1, capsize=2)
+    top = mean + sd
+    if cell["paper"] is not None:
+        axes.plot(x, 100 * cell["paper"], **_PAPER, label="Paper")
+        top = max(top, 100 * cell["paper"])
+    axes.annotate(
+        f"{mean:.1f}",
+        (x, top),
+        xytext=(0, 4 if cell["paper"] is None else 7),
+        textcoords="offset points",
+        ha="center",
+        fontsize=8,
+    )
+
+
+def draw_line(axes: Axes, series: Series, x: list[int], accuracy: list[float], size: float = 6) -> Any:
+    look = style(series)
+    filled = {} if series["variant"] == 0 else {"markerfacecolor": "white"}
+    (line,) = axes.plot(
+        x,
+        in_percent(accuracy),
+        linestyle=look.line,
+        color=look.color,
+        marker=look.marker,
+        markersize=size,
+        linewidth=1.5,
+        label=series["label"],
+        **filled,
+    )
+    return line
+
+
+def finish(axes: Axes, grid: str, xlabel: str = "", ylabel: str = "") -> None:
+    axes.grid(True, axis=grid)
+    if xlabel:
+        axes.set_xlabel(xlabel)
+    if ylabel:
+        axes.set_ylabel(ylabel)
+
+
+def paper_handle(axes: Axes) -> list[Any]:
+    handles, labels = axes.get_legend_handles_labels()
+    return [handle for handle, label in zip(handles, labels, strict=True) if label == "Paper"][:1]
+
+
+def in_percent(values: Any) -> list[float]:
+    return [100 * value for value in values]
+
+
+def wrapped(label: str) -> str:
+    """A label in short lines, for a bar or a panel: the differences go below the method."""
+    return label.replace(" (", "\n(").replace(", ", ",\n")

@@ -1,0 +1,248 @@
+"""Tables of the measures that the paper has no table of: corruption errors, expected calibration error, temperature
+scaling, selective prediction, out-of-distribution detection, perturbations, adapted batch normalisation. A table is
+made if some run has its numbers.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from fastmagn.corruptions import CORRUPTION_SETS
+from fastmagn.reporting.experiments import Experiment, common_set
+from fastmagn.reporting.names import CORRUPTION_KINDS, data_title, file_name, network_title, set_title
+from fastmagn.reporting.runs import FinishedRun
+from fastmagn.reporting.tables import Column, Measure, Row, Table, experiment_rows, make_cell, spread
+from fastmagn.runs.reading import SCORES
+
+MORE = "more"  # the section of the page that these tables are in
+_SCORE_TITLES = {"max_softmax": "maximum softmax", "energy": "energy", "max_logit": "maximum logit"}
+_MCE = "mce_alexnet"
+_BEST = "The best of each network is bold."
+
+
+def more_tables(experiments: Sequence[Experiment]) -> list[Table]:
+    """The tables of one data set that some run has numbers for."""
+    makers = (
+        *(error_table, ece_table, temperature_table, selective_table, detection_table),
+        *(stability_table, adapted_table),
+    )
+    tables = [make(experiments) for make in makers]
+    return [table for table in tables if any(cell is not None for row in table.rows for cell in row.cells)]
+
+
+def error_table(experiments: Sequence[Experiment]) -> Table:
+    """The mean corruption error, as it is, without the noise corruptions, and divided by AlexNet's."""
+    c15 = CORRUPTION_SETS["c15"]
+    quiet = tuple(name for name in c15 if name not in CORRUPTION_KINDS["Noise"])
+
+    def error(names: Sequence[str]) -> Callable[[FinishedRun], float | None]:
+        return lambda run: None if run.mca(names) is None else 1 - run.mca(names)
+
+    by_alexnet = " By AlexNet's, each corruption's error is first divided by AlexNet's, as published for ImageNet-C."
+    measures = [
+        Measure(Column("Clean error"), lambda run: 1 - run.clean_accuracy, lower=True),
+        Measure(Column("mCE c15"), error(c15), lower=True),
+        Measure(Column("mCE c15 without noise"), error(quiet), lower=True),
+        Measure(Column("mCE by AlexNet's"), _number(_MCE), lower=True),
+    ]
+    return _table(
+        experiments,
+        "errors",
+        "Mean corruption error",
+        "mCE is the mean error over 15 corruptions and severities, 100 − mCA. Without noise, the three noise"
+        " corruptions are left out: a method that trains with noise has an advantage on them."
+        f"{by_alexnet if _MCE in {name for run in _runs(experiments) for name in run.measures} else ''}",
+        measures,
+    )
+
+
+def ece_table(experiments: Sequence[Experiment]) -> Table:
+    """The expected calibration error, with bins of equal width and of equal numbers of predictions."""
+    measures = [
+        Measure(Column(f"{title} {shown}"), _number("calibration", part, key, on=on), lower=True)
+        for part, shown, on in _parts(experiments, "calibration")
+        for title, key in (("ECE", "ece"), ("adaptive ECE", "adaptive_ece"))
+    ]
+    return _table(
+        experiments,
+        "ece",
+        "Expected calibration error",
+        "The bins of the adaptive ECE have equal numbers of predictions; those of the ECE are as for the RMS error.",
+        measures,
+    )
+
+
+def temperature_table(experiments: Sequence[Experiment]) -> Table:
+    """Calibration errors with and without temperature scaling."""
+    scaled = [item for item in experiments if any(_part(run, "temperature_scaling") for run in item.runs)]
+    measures, eces = [], []
+    for part, shown, on in _parts(scaled, "rms_calibration_error"):
+        rms, ece = ("rms_calibration_error", part), ("temperature_scaling", "calibration", part, "ece")
+        measures += [
+            Measure(Column(f"RMS {shown}"), _number(*rms, on=on), lower=True),
+            Measure(Column(f"RMS {shown}, scaled"), _number("temperature_scaling", *rms, on=on), lower=True),
+        ]
+        eces.append(Measure(Column(f"ECE {shown}, scaled"), _number(*ece, on=on), lower=True))
+    return _table(
+        scaled,
+        "temperature",
+        "Calibration with temperature scaling",
+        "All logits are divided by one temperature, which is fitted on held-out images: the run's own validation"
+        " images, test images that are not measured (test), or a folder.",
+        [*measures, *eces],
+        {
+            "Temperature": lambda item: _texts(item, lambda entry: f"{entry['temperature']:.3f}"),
+            "Fitted on": lambda item: _texts(item, lambda entry: f"{entry['num_images']:,} of {entry['images']}"),
+        },
+    )
+
+
+def selective_table(experiments: Sequence[Experiment]) -> Table:
+    """How many errors are left if the model may abstain where it is least confident."""
+    key = "selective_prediction"
+    measures = [
+        Measure(Column(f"{title} {shown}"), _number(key, part, name, on=on), lower=True)
+        for part, shown, on in _parts(experiments, key)
+        for title, name in (("AURC", "aurc"), ("Risk at 80 %", "risk_at_80_coverage"))
+    ]
+    return _table(
+        experiments,
+        "selective",
+        "Selective prediction",
+        "AURC is the area under the risk-coverage curve: the share of errors among the k most confident predictions,"
+        " averaged over all k. Risk at 80 %: that share where the model answers for 80 % of the images.",
+        measures,
+    )
+
+
+def detection_table(experiments: Sequence[Experiment]) -> Table:
+    """A row for each experiment, set of other images and score."""
+    names = dict.fromkeys(name for run in _runs(experiments) for name in _part(run, "ood") or {})
+    columns = {
+        "AUROC": "auroc",
+        "AUPR in": "aupr_in",
+        "AUPR out": "aupr_out",
+        "FPR at 95 % TPR": "fpr_at_95_tpr",
+        "FPR, other images positive": "fpr_at_95_tpr_out",
+    }
+    rows = []
+    for item in experiments:
+        for name in names:
+            for score in SCORES:
+                cells = tuple(make_cell(item, _number("ood", name, score, key), "") for key in columns.values())
+                if any(cell is not None for cell in cells):
+                    labels = (item.label, network_title(item.network), data_title(name), _SCORE_TITLES[score])
+                    rows.append(Row(labels, cells))
+    data = experiments[0].data
+    return Table(
+        name=file_name(data, "ood"),
+        title=f"Out-of-distribution detection, {data_title(data)}",
+        caption="Per cent: how well a score tells the clean test images from images of other classes. AUPR in and out"
+        " have the test images or the other images as the positive class. FPR at 95 % TPR: the share of other images"
+        " that pass where 95 % of the test images do, lower is better; in the last column the two change places."
+        f" {spread(experiments)}",
+        row_headers=("Method", "Network", "Other images", "Score"),
+        columns=tuple(map(Column, columns)),
+        rows=tuple(rows),
+        section=MORE,
+    )
+
+
+def stability_table(experiments: Sequence[Experiment]) -> Table:
+    """How often predictions flip along perturbation sequences, and the mean error of the Fourier heat map."""
+    measures = [
+        Measure(Column("Flip probability"), lambda run: run.protocols.flip_probability, lower=True),
+        Measure(Column("Fourier error"), lambda run: run.protocols.fourier_error, lower=True),
+    ]
+    return _table(
+        experiments,
+        "stability",
+        "Perturbations and frequencies",
+        "Flip probability: the mean over CIFAR-10-P's sequences. Fourier error: the mean over all frequencies of the"
+        " heat map.",
+        measures,
+    )
+
+
+def adapted_table(experiments: Sequence[Experiment]) -> Table:
+    """Accuracy with batch normalisation by each test batch's own statistics."""
+    title, names = common_set(experiments)
+    measures = [
+        Measure(Column("Clean"), lambda run: run.protocols.adapted_clean),
+        Measure(Column(f"mCA {title}"), lambda run: run.protocols.adapted_mca(names) if names else None),
+    ]
+    return _table(
+        experiments,
+        "adapted",
+        "Adapted batch normalisation",
+        "Batch normalisation uses the statistics of each test batch, so that a prediction depends on the other images"
+        " of its batch. Not comparable with the other tables.",
+        measures,
+        {"Batch": lambda item: ", ".join(dict.fromkeys(run.protocols.adapted_batch for run in item.runs))},
+        better="higher",
+    )
+
+
+def _table(
+    experiments: Sequence[Experiment],
+    name: str,
+    title: str,
+    caption: str,
+    measures: Sequence[Measure],
+    more_labels: dict[str, Callable[[Experiment], str]] | None = None,
+    better: str = "lower",
+) -> Table:
+    """A table with a row for each experiment; `more_labels` has further labels of a row by their headers."""
+    measures = [one for one in measures if any(one.read(run) is not None for run in _runs(experiments))]
+    if not measures:
+        return Table(name=name, title=title, caption=caption, row_headers=(), columns=(), rows=())
+    data, more = experiments[0].data, more_labels or {}
+    rows = experiment_rows(experiments, measures, lambda item: tuple(label(item) for label in more.values()))
+    return Table(
+        name=file_name(data, name),
+        title=f"{title}, {data_title(data)}",
+        caption=f"Per cent, {better} is better. {caption} {_BEST} {spread(experiments)}",
+        row_headers=("Method", "Network", *more),
+        columns=tuple(measure.column for measure in measures),
+        rows=tuple(rows),
+        section=MORE,
+    )
+
+
+def _runs(experiments: Iterable[Experiment]) -> list[FinishedRun]:
+    return [run for item in experiments for run in item.runs]
+
+
+def _parts(experiments: Iterable[Experiment], key: str) -> list[tuple[str, str, str | None]]:
+    """(part, its title, corruption set): the clean images, then each set that some run's `key` is over."""
+    found = {
+        entry["corruption_set"]: None
+        for run in _runs(experiments)
+        if (entry := _part(run, key)) is not None and isinstance(entry.get("corruption_set"), str)
+    }
+    titles = [("corrupt", set_title(name.split("+")) if "+" in name else name, name) for name in found]
+    return [("clean", "clean", None), *titles]
+
+
+def _part(run: FinishedRun, key: str) -> dict | None:
+    entry = run.measures.get(key)
+    return entry if isinstance(entry, dict) else None
+
+
+def _number(*path: str, on: str | None = None) -> Callable[[FinishedRun], float | None]:
+    """Reads one number of a run's results; None where there is none, or where it is over another corruption set."""
+
+    def read(run: FinishedRun) -> float | None:
+        value: Any = run.measures
+        for name in path:
+            value = value.get(name) if isinstance(value, dict) else None
+            if on is not None and isinstance(value, dict) and value.get("corruption_set", on) != on:
+                return None
+        return value
+
+    return read
+
+
+def _texts(experiment: Experiment, show: Callable[[dict], str]) -> str:
+    """What each run's temperature scaling says, each text once."""
+    entries = [_part(run, "temperature_scaling") for run in experiment.runs]
+    return ", ".join(dict.fromkeys(show(entry) for entry in entries if entry is not None))

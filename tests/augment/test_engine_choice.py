@@ -1,0 +1,101 @@
+"""Which engine makes the views of images on CUDA: numba-cuda's only where it can compile. It needs no GPU."""
+
+import importlib
+import warnings
+
+import pytest
+import torch
+
+from fastmagn.augment import views
+from fastmagn.augment.views import choose_engine, numba_cuda_fault
+from fastmagn.errors import InputError
+
+CUDA = torch.device("cuda")
+
+
+@pytest.fixture(autouse=True)
+def _forgotten():
+    numba_cuda_fault.cache_clear()
+    yield
+    numba_cuda_fault.cache_clear()
+
+
+def lacks_libnvvm(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiling = pytest.importorskip("fastmagn_kernels.augmix_cuda.compiling")
+
+    def missing() -> None:
+        raise RuntimeError('Failure finding "libnvvm.so"')
+
+    monkeypatch.setattr(compiling.nvvm, "NVVM", missing)
+
+
+def lacks_libdevice(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiling = pytest.importorskip("fastmagn_kernels.augmix_cuda.compiling")
+
+    def missing() -> None:
+        raise FileNotFoundError(2, "No such file or directory", "libdevice.10.bc")
+
+    monkeypatch.setattr(compiling, "get_libdevice", missing)
+
+
+def does_not_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(views.CUDA_BACKENDS, "numba", "tests.augment.no_such_engine:fill_views")
+
+
+def does_not_fit_numba(monkeypatch: pytest.MonkeyPatch) -> None:
+    def import_module(name: str) -> None:
+        raise AttributeError("module 'numba.core.types' has no attribute 'NPDatetime'")
+
+    monkeypatch.setattr(importlib, "import_module", import_module)
+
+
+FAULTS = {
+    lacks_libnvvm: 'Failure finding "libnvvm.so"',
+    lacks_libdevice: "[Errno 2] No such file or directory: 'libdevice.10.bc'",
+    does_not_import: "No module named 'tests.augment.no_such_engine'",
+    does_not_fit_numba: "module 'numba.core.types' has no attribute 'NPDatetime'",
+}
+
+
+@pytest.mark.parametrize("spoil", FAULTS)
+def test_a_numba_cuda_that_cannot_be_used_is_one_warning_and_the_host_makes_the_views(spoil, monkeypatch):
+    with monkeypatch.context() as spoiled:
+        spoil(spoiled)
+        with pytest.warns(UserWarning, match="numba-cuda cannot be used") as shown:
+            fault = numba_cuda_fault()
+    assert [str(warning.message) for warning in shown] == [
+        f"numba-cuda cannot be used ({FAULTS[spoil]}): augment.backend auto makes the views of images on CUDA on the"
+        " host."
+    ]
+    assert fault == f"cannot be used ({FAULTS[spoil]})"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a second one
+        assert str(choose_engine("auto", CUDA)) == "numba on cpu"
+        with pytest.raises(InputError) as error:
+            choose_engine("numba", CUDA)
+    assert str(error.value) == (
+        f"augment.backend: got numba with images on CUDA, which needs numba-cuda; it {fault}. Install"
+        " 'fastmagn[cuda]', or use auto, which makes the views on the host."
+    )
+
+
+def test_without_numba_cuda_the_host_makes_the_views_and_nothing_is_said(monkeypatch):
+    monkeypatch.setattr(views, "find_spec", lambda name: None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert str(choose_engine("auto", CUDA)) == "numba on cpu"
+    with pytest.raises(InputError, match="which needs numba-cuda; it is not installed"):
+        choose_engine("numba", CUDA)
+
+
+def test_other_engines_do_not_ask_for_numba_cuda(monkeypatch):
+    does_not_import(monkeypatch)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert str(choose_engine("pil", CUDA)) == "pil on cpu"
+        assert str(choose_engine("auto", torch.device("cpu"))) == "numba on cpu"
+
+
+def test_a_numba_cuda_that_compiles_makes_the_views_on_the_device():
+    pytest.importorskip("numba_cuda", reason="needs numba-cuda: install 'fastmagn[test]'")
+    assert str(choose_engine("auto", CUDA)) == "numba on cuda"

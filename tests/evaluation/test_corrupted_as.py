@@ -1,0 +1,79 @@
+"""Evaluations, made sets and caches of images of 64 px: corrupted and stored as Tiny-ImageNet-C, and they say so."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fastmagn.config.schema import Config, DataConfig, EvalConfig
+from fastmagn.corruptions import CORRUPTION_SETS, available_corruptions, corrupt
+from fastmagn.data import load_data
+from fastmagn.evaluation.cells import cell_parts, find_corruptions
+from fastmagn.evaluation.corrupt_config import CorruptConfig
+from fastmagn.evaluation.corrupted_set import SourceImages, make_corrupted_set
+from fastmagn.evaluation.corruption_cache import use_cache
+from fastmagn.evaluation.measure import evaluate
+from fastmagn.machine.processes import World
+from tests.helpers.photo_folders import make_photo_folder
+
+pytestmark = pytest.mark.skipif("frost" not in available_corruptions(), reason="the frost pictures are not installed")
+
+AS_STORED = {"published": "Tiny-ImageNet-C, ImageNet-64-C", "version": 2, "jpeg_quality": 85}
+AS_COMPUTED = AS_STORED | {"jpeg_quality": None}
+LABELS = np.array([0, 1, 2])
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    y, x = np.mgrid[:64, :64]
+    return np.stack([np.dstack([x * 4 % 256, y * k % 256, (x + y) * k % 256]) for k in (1, 3, 7)]).astype(np.uint8)
+
+
+def measured(images: np.ndarray, **fields) -> dict:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 3))
+    config = EvalConfig(corruption_set="c15", **fields)
+    return evaluate(model, images, LABELS, config, device=torch.device("cpu"), progress=False)
+
+
+def test_an_evaluation_measures_the_stored_form_unless_told_otherwise(images):
+    for jpeg, record in ((True, AS_STORED), (False, AS_COMPUTED)):
+        config = EvalConfig(corruption_set="c15", corruption_jpeg=jpeg)
+        corruptions = find_corruptions(images, LABELS, config, ())
+        assert corruptions.made_as == record
+        for part in cell_parts(corruptions, images, slice(None), config):
+            expected = images if part.name == "clean" else corrupt(images, part.name, part.severity, jpeg=jpeg)
+            np.testing.assert_array_equal(part.images_u8, expected)
+    assert measured(images)["corrupted_as"] == AS_STORED
+
+
+def test_a_made_set_says_how_it_was_made_and_one_of_version_1_is_read_with_a_warning(images, tmp_path, capsys):
+    config = CorruptConfig(out=tmp_path / "c", dataset="digits", corruption_set="c15")
+    manifest = make_corrupted_set(config, source=SourceImages(images, LABELS, ("a", "b", "c")))
+    assert manifest["corrupted_as"] == AS_STORED
+    for name in CORRUPTION_SETS["c15"]:
+        rows = np.load(tmp_path / "c" / f"{name}.npy")
+        np.testing.assert_array_equal(rows[-3:], corrupt(images, name, 5, jpeg=True))
+    results = measured(images, corrupted_dir=tmp_path / "c")
+    assert results == measured(images)
+    del manifest["corrupted_as"]  # as version 1 wrote it
+    (tmp_path / "c" / "manifest.json").write_text(json.dumps(manifest))
+    capsys.readouterr()
+    old, said = measured(images, corrupted_dir=tmp_path / "c"), capsys.readouterr().out
+    assert "/c: made by an earlier version, which corrupted images of this size in another way." in said
+    assert old == results | {"corrupted_as": {"published": None, "version": 1, "jpeg_quality": None}}
+
+
+@pytest.mark.parametrize(
+    ("side", "jpeg", "mark"), [(32, True, ""), (64, True, "-version2-jpeg85"), (64, False, "-version2")]
+)
+def test_a_cached_set_of_another_content_has_another_name(side, jpeg, mark, tmp_path):
+    folder = make_photo_folder(tmp_path / "photos", 3, 3)
+    data = DataConfig(name="folder", dir=folder, image_size=side)
+    section = EvalConfig(corruption_set="c15", num_images=3, cache_dir=tmp_path / "cache", corruption_jpeg=jpeg)
+    made = use_cache(Config(data=data, eval=section), World(), load_data(data)).corrupted_dir
+    assert f"-c15-n3-seed0{mark}-fastmagn" in made.name
+    quality = json.loads((made / "manifest.json").read_bytes())["corrupted_as"]["jpeg_quality"]
+    assert quality == (85 if mark.endswith("jpeg85") else None)

@@ -1,0 +1,36 @@
+"""Every CUDA kernel of the package, and what ptxas may make of it at most.
+
+`tests/ptx/test_every_kernel.py` finds the functions that compile kernels and holds them to this table.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from fastmagn_kernels.augmix_cuda.storing import ELEMENTS
+from fastmagn_kernels.augmix_cuda.views import kernel_source
+from tests.ptx.assembling import Resources
+
+
+def views_name(element: str, in_shared: bool) -> str:
+    """Return the name of one of the AugMix kernels."""
+    return f"views_{element}_{'shared' if in_shared else 'scratch'}"
+
+
+# The function that compiles kernels -> name -> what gives `compile_ptx` its arguments.
+KERNELS: dict[str, dict[str, Callable[[], Any]]] = {
+    "fastmagn.augment.engines.numba_cuda._kernel": {
+        views_name(element, in_shared): partial(kernel_source, element, in_shared)
+        for element in ELEMENTS
+        for in_shared in (True, False)
+    }
+}
+
+# Known today, of ptxas 13.0 and 13.3 for sm_90a. Lower them when a kernel needs less.
+_SHARED = Resources(registers=64, spill_store_bytes=108, spill_load_bytes=104, stack_bytes=48, shared_bytes=5296)
+_SCRATCH = Resources(registers=64, spill_store_bytes=168, spill_load_bytes=192, stack_bytes=88, shared_bytes=5288)
+AT_MOST = {
+    views_name(element, in_shared): _SHARED if in_shared else _SCRATCH
+    for element in ELEMENTS
+    for in_shared in (True, False)
+}

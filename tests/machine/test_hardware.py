@@ -1,0 +1,172 @@
+"""What `auto` means, what is refused, and that float32 is float32; a GPU is played by what PyTorch says of it."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fastmagn.config.schema import Config, TrainConfig
+from fastmagn.errors import InputError
+from fastmagn.evaluation.measure import predict
+from fastmagn.exporting.classifier import _in_torch
+from fastmagn.machine.hardware import full_float32, precision, set_backends, settle_hardware
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+def settings() -> tuple[str, str, str]:
+    """The precision of convolutions, recurrent networks and matrix products of float32 on CUDA."""
+    backends = torch.backends
+    return (
+        backends.cudnn.conv.fp32_precision,
+        backends.cudnn.rnn.fp32_precision,
+        backends.cuda.matmul.fp32_precision,
+    )
+
+
+@pytest.fixture(autouse=True)
+def _restored():
+    benchmark = torch.backends.cudnn.benchmark
+    with full_float32():  # which puts back what was there
+        yield
+    torch.backends.cudnn.benchmark = benchmark
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **options: True)
+
+
+def allow_tf32() -> None:
+    """As a user's program may, for all products."""
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cuda.matmul.allow_tf32 = True
+
+
+def forbid_tf32() -> None:
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def use_newer_settings() -> None:
+    """They differ from the older ones from then on, and PyTorch refuses to read those."""
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.conv.fp32_precision = "ieee"
+
+
+def tf32_is_allowed() -> tuple[bool, bool]:
+    """By PyTorch's older settings, which refuse to answer if the newer ones do not agree."""
+    return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+
+
+class Recorder(nn.Module):
+    """A network that notes the settings of its forward passes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, str, str]] = []
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.seen.append(settings())
+        return images.flatten(1)[:, :3]
+
+
+def multiply_coarsely() -> None:
+    torch.backends.cudnn.allow_tf32 = True
+    torch.set_float32_matmul_precision("medium")
+
+
+@pytest.mark.parametrize("choose", [allow_tf32, forbid_tf32, multiply_coarsely])
+def test_full_float32_turns_tensorfloat_off_and_leaves_the_programs_own_choice(choose):
+    choose()
+    before, by_older = settings(), (tf32_is_allowed(), torch.get_float32_matmul_precision())
+    with full_float32():
+        assert settings() == ("ieee",) * 3
+        assert tf32_is_allowed() == (False, False)
+    assert settings() == before
+    assert (tf32_is_allowed(), torch.get_float32_matmul_precision()) == by_older
+
+
+def test_full_float32_leaves_the_choice_of_a_program_that_uses_pytorchs_newer_settings():
+    use_newer_settings()
+    before = settings()
+    with full_float32():
+        assert settings() == ("ieee",) * 3
+        assert tf32_is_allowed() == (False, False)
+    assert settings() == before
+
+
+@pytest.mark.parametrize("amp", ["float32", "bf16"])
+def test_a_prediction_in_float32_is_without_tensorfloat(amp):
+    allow_tf32()
+    model, images = Recorder(), np.zeros((2, 4, 4, 3), np.uint8)
+    predict(model, images, device=CPU, amp=amp, batch_size=2)
+    assert model.seen == [("ieee" if amp == "float32" else "tf32",) * 3]
+
+
+def test_a_classifier_predicts_without_tensorfloat():
+    allow_tf32()
+    model = Recorder()
+    _in_torch(model, "cpu")(np.zeros((2, 4, 4, 3), np.uint8))
+    assert model.seen == [("ieee",) * 3]
+    assert settings() == ("tf32",) * 3
+
+
+def test_float32_ends_an_autocast_around_it_and_bf16_begins_one():
+    with torch.autocast("cpu", torch.bfloat16):
+        with precision(CPU, "float32"):
+            assert not torch.is_autocast_enabled("cpu")
+        with precision(CPU, "fp16"):
+            assert torch.get_autocast_dtype("cpu") == torch.float16
+    with precision(CPU, "bf16"):
+        assert torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize(("amp", "expected"), [("float32", "ieee"), ("bf16", "tf32"), ("fp16", "tf32")])
+def test_a_run_in_float32_has_no_tensorfloat_in_any_pass(amp, expected):
+    allow_tf32()
+    set_backends(CUDA, False, amp)
+    assert settings() == (expected,) * 3
+
+
+def train_config(**fields: object) -> Config:
+    return Config(device="cuda", train=TrainConfig(batch_size=64, **fields))
+
+
+@pytest.mark.parametrize("mode", ["reduce-overhead", "max-autotune"])
+def test_cuda_graphs_refuse_accumulation_steps(mode, gpu):
+    """The graph's replay for a piece writes where the gradients of the piece before still are."""
+    with pytest.raises(InputError) as error:
+        settle_hardware(train_config(accumulation_steps=4, compile_mode=mode))
+    assert str(error.value) == (
+        f"train.accumulation_steps: got 4; expected 1 with train.compile_mode {mode}, because a CUDA graph overwrites"
+        " the gradients of the piece before. Use train.compile_mode default."
+    )
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"compile_mode": "reduce-overhead"},
+        {"accumulation_steps": 4},
+        {"accumulation_steps": 4, "compile_mode": "max-autotune", "compile": False},
+    ],
+)
+def test_what_has_no_graphs_or_no_pieces_is_settled(fields, gpu):
+    assert settle_hardware(train_config(**fields)).device == "cuda"
+
+
+def test_pieces_on_a_cpu_have_no_cuda_graphs():
+    config = dataclasses.replace(
+        train_config(accumulation_steps=4, compile=True, compile_mode="max-autotune"), device="cpu"
+    )
+    assert settle_hardware(config).train.accumulation_steps == 4
+
+
+def test_auto_is_compiled_bf16_on_a_gpu(gpu):
+    settled = settle_hardware(Config())
+    assert (settled.device, settled.train.amp, settled.train.compile) == ("cuda", "bf16", True)

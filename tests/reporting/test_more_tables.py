@@ -1,0 +1,157 @@
+"""The tables of the measures beside the paper's: every number comes from the results, and none is made up."""
+
+import json
+from typing import Any
+
+import pytest
+
+from fastmagn.errors import InputError
+from fastmagn.reporting.document import make_report, write_report
+from fastmagn.reporting.formats import headers, printed_rows
+from fastmagn.reporting.runs import read_run
+from tests.helpers.report_folders import C19, SLOPE, rewrite, write_run
+
+
+def detection(auroc: float) -> dict[str, float]:
+    return {"auroc": auroc, "aupr_in": 0.6, "aupr_out": 0.7, "fpr_at_95_tpr": 0.5, "fpr_at_95_tpr_out": 0.4}
+
+
+def add_measures(results: dict[str, Any], shift: float = 0.0) -> None:
+    """What an evaluation adds; `shift` makes another run's numbers."""
+    rms = results["rms_calibration_error"]
+    calibration = {
+        "clean": {"ece": 0.04 + shift, "adaptive_ece": 0.05, "nll": 0.4, "brier": 0.2},
+        "corrupt": {"ece": 0.08, "adaptive_ece": 0.09, "nll": 1.4, "brier": 0.4},
+        "corruption_set": rms["corruption_set"],
+    }
+    selective = {"clean": {"aurc": 0.01, "risk_at_80_coverage": 0.02}, "corrupt": {"aurc": 0.11 + shift}}
+    selective["corrupt"]["risk_at_80_coverage"] = 0.12
+    results["calibration"] = calibration
+    results["selective_prediction"] = {**selective, "corruption_set": rms["corruption_set"]}
+    results["temperature_scaling"] = {
+        **{"temperature": 1.25 + shift, "images": "validation", "num_images": 5000},
+        "rms_calibration_error": rms | {"clean": 0.03, "corrupt": 0.06},
+        "calibration": calibration | {"clean": {"ece": 0.021}, "corrupt": {"ece": 0.051}},
+    }
+    results["ood"] = {
+        "cifar100": {
+            **{"num_test_images": 10_000, "num_other_images": 10_000},
+            **{"max_softmax": detection(0.8 + shift), "energy": None, "max_logit": detection(0.9)},
+        }
+    }
+
+
+@pytest.fixture
+def runs(tmp_path):
+    means = {name: 0.5 if "noise" in name else 0.8 for name in C19}
+    folders = [write_run(tmp_path / f"seed{seed}", means, seed=seed) for seed in (0, 1)]
+    for seed, folder in enumerate(folders):
+        rewrite(folder, lambda results, seed=seed: add_measures(results, 0.002 * seed))
+    return folders
+
+
+def shown(tables, name: str) -> tuple[list[str], list[list[str]]]:
+    """The headers and the rows of a table as they are printed."""
+    table = next(table for table in tables if table.name == f"cifar10_{name}")
+    tops = [*table.row_headers, *(header.label for header in headers(table))]
+    rows = [[*labels, *(f"{cell.value}{cell.rest}" for cell in cells)] for labels, cells in printed_rows(table)]
+    return tops, rows
+
+
+def test_every_table_has_the_results_numbers(runs):
+    tables = make_report(runs).data_sets[0].tables
+    who, spread = ["Standard", "ResNet-18"], " ± 0.14"  # the deviation of x and x + 0.2 is 0.2 / sqrt(2)
+    # c15: 12 corruptions of error 20 %, 3 noises of 50 %; the slope's mean is 0.
+    assert sum(SLOPE) == pytest.approx(0)
+    errors = [f"{value} ± 0.00" for value in ("10.00", "26.00", "20.00")]
+    assert shown(tables, "errors") == (
+        ["Method", "Network", "Clean error", "mCE c15", "mCE c15 without noise"],
+        [[*who, *errors]],
+    )
+    assert shown(tables, "ece") == (
+        ["Method", "Network", "ECE clean", "adaptive ECE clean", "ECE c18", "adaptive ECE c18"],
+        [[*who, f"4.10{spread}", "5.00 ± 0.00", "8.00 ± 0.00", "9.00 ± 0.00"]],
+    )
+    raw = ["RMS clean", "RMS clean, scaled", "RMS c18", "RMS c18, scaled"]
+    assert shown(tables, "temperature") == (
+        ["Method", "Network", "Temperature", "Fitted on", *raw, "ECE clean, scaled", "ECE c18, scaled"],
+        [
+            [
+                *(*who, "1.250, 1.252", "5,000 of validation"),
+                *(f"{value} ± 0.00" for value in ("5.00", "3.00", "10.00", "6.00", "2.10", "5.10")),
+            ]
+        ],
+    )
+    assert shown(tables, "selective") == (
+        ["Method", "Network", "AURC clean", "Risk at 80 % clean", "AURC c18", "Risk at 80 % c18"],
+        [[*who, "1.00 ± 0.00", "2.00 ± 0.00", f"11.10{spread}", "12.00 ± 0.00"]],
+    )
+    rest = ["60.00 ± 0.00", "70.00 ± 0.00", "50.00 ± 0.00", "40.00 ± 0.00"]
+    _, rows = shown(tables, "ood")
+    assert rows == [
+        [*who, "CIFAR-100", "maximum softmax", f"80.10{spread}", *rest],
+        [*who, "CIFAR-100", "maximum logit", "90.00 ± 0.00", *rest],
+    ]
+
+
+def test_the_normalised_mce_has_its_column_where_it_was_measured(runs):
+    rewrite(runs[0], lambda results: results.update(mce_alexnet=0.745))
+    tables = make_report(runs[:1]).data_sets[0].tables
+    tops, rows = shown(tables, "errors")
+    assert (tops[-1], rows[0][-1]) == ("mCE by AlexNet's", "74.50")
+
+
+def test_older_results_have_only_what_they_measured(tmp_path):
+    run = write_run(tmp_path / "old")
+    names = {table.name for table in make_report([run]).data_sets[0].tables if table.section}
+    assert names == {"cifar10_errors"}
+
+
+def test_numbers_over_other_corruptions_are_not_mixed(runs, tmp_path):
+    few = write_run(tmp_path / "few", {"fog": 0.7}, method="augmix")
+    rewrite(few, add_measures)
+    tops, rows = shown(make_report([*runs, few]).data_sets[0].tables, "selective")
+    assert tops[2:] == [
+        *("AURC clean", "Risk at 80 % clean", "AURC c18", "Risk at 80 % c18", "AURC fog", "Risk at 80 % fog"),
+    ]
+    assert [row[4] for row in rows] == ["11.10 ± 0.14", ""]
+    assert [row[6] for row in rows] == ["", "11.00"]
+
+
+def test_the_page_and_the_data_have_them(runs, tmp_path):
+    write_report(make_report(runs), tmp_path / "report")
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert '<a href="#set0-more">More measures</a>' in page
+    assert "Out-of-distribution detection, CIFAR-10" in page
+    data = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert data["data_sets"][0]["runs"][0]["ood"]["cifar100"]["max_logit"]["auroc"] == 0.9
+    assert (tmp_path / "report" / "tables" / "cifar10_ood.tex").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda results: results["ood"]["cifar100"].pop("energy"), "it lacks ood.cifar100.energy"),
+        (lambda results: results["ood"].update(cifar100=[]), "it lacks ood.cifar100.num_test_images"),
+        (
+            lambda results: results["ood"]["cifar100"]["max_logit"].update(auroc=1.5),
+            "ood.cifar100.max_logit.auroc is '1.5', not a fraction in 0..1 or null",
+        ),
+        (lambda results: results.update(ood=3), "ood is '3', not an object"),
+        (
+            lambda results: results["temperature_scaling"].update(temperature="x"),
+            "temperature_scaling.temperature is 'x', not a number, 0 or more",
+        ),
+        (lambda results: results.update(selective_prediction={}), "it lacks selective_prediction.corruption_set"),
+        (
+            lambda results: results["calibration"]["clean"].update(adaptive_ece=[]),
+            "calibration.clean.adaptive_ece is '[]', not a fraction",
+        ),
+    ],
+)
+def test_damaged_measures_are_one_line(runs, change, message):
+    rewrite(runs[0], change)
+    with pytest.raises(InputError) as error:
+        read_run(runs[0])
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,100 @@
+"""Each failure of the machine is one line that says what to do, whichever library raised it."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from fastmagn.config.schema import Config, TrainConfig
+from fastmagn.errors import InputError
+from fastmagn.runs.failures import explain_failures
+from fastmagn.runs.paths import last_checkpoint
+
+pytest.importorskip("numba_cuda", reason="needs numba-cuda: install 'fastmagn[test]'")
+
+MEMORY = (
+    "train.batch_size: got 64 in 1 piece(s); the memory of cuda is too small for that. Lower it, or raise"
+    " train.accumulation_steps."
+)
+COMPILE = (
+    "augment.backend: the views' kernel cannot be compiled for cuda ({}); use augment.backend kornia, or a driver and a"
+    " numba-cuda that fit each other; then nothing has been saved yet."
+)
+LOST = "device: cuda failed ({}); nothing has been saved yet."
+
+
+def raised(where: str, *arguments: object) -> Exception:
+    """An error of a library's own class, `module:class`."""
+    module, name = where.split(":")
+    return getattr(importlib.import_module(module), name)(*arguments)
+
+
+def explained(error: Exception, run_dir: Path) -> str:
+    config = Config(device="cuda", run_dir=run_dir, train=TrainConfig(batch_size=64))
+    with pytest.raises(InputError) as caught, explain_failures(config):
+        raise error
+    assert caught.value.__cause__ is error
+    return str(caught.value)
+
+
+NUMBA = "numba.cuda.cudadrv"
+CASES = [
+    (f"{NUMBA}.driver:CudaAPIError", (2, "Call to cuMemAlloc results in CUDA_ERROR_OUT_OF_MEMORY"), MEMORY),
+    ("cuda.core._utils.cuda_utils:CUDAError", ("CUDA_ERROR_OUT_OF_MEMORY: The API call failed",), MEMORY),
+    ("builtins:RuntimeError", ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",), MEMORY),
+    (
+        f"{NUMBA}.driver:CudaAPIError",
+        (700, "Call to cuCtxSynchronize results in CUDA_ERROR_ILLEGAL_ADDRESS"),
+        LOST.format("[700] Call to cuCtxSynchronize results in CUDA_ERROR_ILLEGAL_ADDRESS"),
+    ),
+    (
+        "cuda.core._utils.cuda_utils:CUDAError",
+        ("CUDA_ERROR_LAUNCH_FAILED: An exception occurred\nwhile executing a kernel",),
+        LOST.format("CUDA_ERROR_LAUNCH_FAILED: An exception occurred"),
+    ),
+    (
+        f"{NUMBA}.driver:LinkerError",
+        ("[222] Call to cuLinkAddData results in CUDA_ERROR_UNSUPPORTED_PTX_VERSION",),
+        COMPILE.format("[222] Call to cuLinkAddData results in CUDA_ERROR_UNSUPPORTED_PTX_VERSION"),
+    ),
+    (f"{NUMBA}.error:NvvmError", ("Failed to compile",), COMPILE.format("Failed to compile")),
+    (
+        "cuda.core._utils.cuda_utils:NVRTCError",
+        ("NVRTC_ERROR_COMPILATION: line 3",),
+        COMPILE.format("NVRTC_ERROR_COMPILATION: line 3"),
+    ),
+    (
+        f"{NUMBA}.error:CudaSupportError",
+        ("Error at driver init: Call to cuInit",),
+        COMPILE.format("Error at driver init: Call to cuInit"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("where", "arguments", "message"), CASES)
+def test_errors_of_numba_cuda_and_cuda_core(where, arguments, message, tmp_path):
+    assert explained(raised(where, *arguments), tmp_path / "run") == message
+
+
+def test_the_line_says_from_where_the_run_resumes(tmp_path):
+    last = last_checkpoint(tmp_path / "run")
+    last.parent.mkdir(parents=True)
+    last.touch()
+    error = raised(f"{NUMBA}.driver:CudaAPIError", 719, "Call to cuLaunchKernel results in CUDA_ERROR_LAUNCH_FAILED")
+    assert explained(error, tmp_path / "run").endswith(f"; the same command resumes from {last}.")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InputError("data.dir: got 'CUDA error'; expected a folder."),
+        ValueError("CUDA_ERROR_OUT_OF_MEMORY is only a text here"),
+        KeyError("a key"),
+        RuntimeError("shapes do not fit"),
+        FileNotFoundError(2, "No such file or directory", "weights.pt"),
+    ],
+)
+def test_other_errors_stay_as_they_are(error, tmp_path):
+    with pytest.raises(type(error)) as caught, explain_failures(Config(device="cuda", run_dir=tmp_path)):
+        raise error
+    assert caught.value is error

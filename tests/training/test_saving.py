@@ -1,0 +1,200 @@
+"""Checkpoints are written while training continues: which state, how many copies, whose errors, what is counted."""
+
+import threading
+import time
+from collections import OrderedDict
+
+import pytest
+import torch
+from torch import nn
+
+from fastmagn.errors import Interrupted
+from fastmagn.runs.paths import last_checkpoint
+from fastmagn.training import loop, saving
+from fastmagn.training.run import train
+from fastmagn.training.snapshot import on_host
+from tests.helpers.small_runs import assert_ends_alike, knows_the_network, results, rows, small, state
+
+LIMIT_S = 60.0
+EVERY_STEP = ("--train.checkpoint_every_steps", "1")
+
+
+@pytest.fixture(autouse=True)
+def _network(monkeypatch):
+    knows_the_network(monkeypatch)
+
+
+def test_the_next_epoch_trains_while_the_checkpoint_is_written(undisturbed, tmp_path, monkeypatch):
+    """The first write waits for the second step of the next epoch. It is still the state of the epoch's end."""
+    step_taken, written, honest_step, honest_put = threading.Event(), {}, loop.train_step, saving.put_checkpoint
+
+    def train_step(run, pieces, step):
+        parts = honest_step(run, pieces, step)
+        if step == 5:
+            step_taken.set()
+        return parts
+
+    def put_checkpoint(run_dir, step, *arguments):
+        assert step == 8 or step_taken.wait(LIMIT_S), "training does not continue"
+        honest_put(run_dir, step, *arguments)
+        written[step] = state(run_dir)
+
+    monkeypatch.setattr(loop, "train_step", train_step)
+    monkeypatch.setattr(saving, "put_checkpoint", put_checkpoint)
+    train(small(tmp_path / "run"))
+    assert_ends_alike(tmp_path / "run", undisturbed)
+    monkeypatch.undo()
+    knows_the_network(monkeypatch)
+    train(small(tmp_path / "short", "--train.max_steps", "4"))
+    expected = state(tmp_path / "short")
+    assert written[4]["step"] == 4
+    assert len(written[4]["progress"]["rows"]) == 1
+    for name, value in expected["model"].items():
+        assert torch.equal(written[4]["model"][name], value), name
+    for index, entry in expected["optimizer"]["state"].items():
+        assert torch.equal(written[4]["optimizer"]["state"][index]["momentum_buffer"], entry["momentum_buffer"])
+
+
+def test_there_is_one_copy_at_a_time(tmp_path, monkeypatch):
+    """The next state is copied only after the one before is on disk: memory does not grow with slow disks."""
+    events, honest_copy, honest_put = [], saving.on_host, saving.put_checkpoint
+
+    def copy(value):
+        events.append("copied")
+        return honest_copy(value)
+
+    def put(*arguments):
+        time.sleep(0.02)  # longer than a step
+        honest_put(*arguments)
+        events.append("written")
+
+    monkeypatch.setattr(saving, "on_host", copy)
+    monkeypatch.setattr(saving, "put_checkpoint", put)
+    train(small(tmp_path / "run", *EVERY_STEP))
+    assert events == ["copied", "written"] * 8
+
+
+def test_an_error_of_the_writing_thread_ends_the_run(tmp_path, monkeypatch):
+    def put(*arguments):
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(saving, "put_checkpoint", put)
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        train(small(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), Interrupted(2)])
+def test_what_ends_the_training_waits_for_the_checkpoint(error, tmp_path, monkeypatch):
+    honest_step, honest_put = loop.train_step, saving.put_checkpoint
+
+    def train_step(run, pieces, step):
+        if step == 5:
+            raise error
+        return honest_step(run, pieces, step)
+
+    def put(*arguments):
+        time.sleep(0.3)
+        honest_put(*arguments)
+
+    monkeypatch.setattr(loop, "train_step", train_step)
+    monkeypatch.setattr(saving, "put_checkpoint", put)
+    with pytest.raises(type(error)):
+        train(small(tmp_path / "run"))
+    assert state(tmp_path / "run")["step"] == 4
+
+
+def test_a_second_ctrl_c_does_not_wait_for_a_disk_that_hangs(tmp_path, monkeypatch):
+    may_end, ended, honest_step = threading.Event(), threading.Event(), loop.train_step
+
+    def train_step(run, pieces, step):
+        if step == 5:
+            raise Interrupted(2)
+        return honest_step(run, pieces, step)
+
+    def put(*arguments):
+        may_end.wait(LIMIT_S)
+        ended.set()
+
+    monkeypatch.setattr(loop, "train_step", train_step)
+    monkeypatch.setattr(saving, "put_checkpoint", put)
+    monkeypatch.setattr(saving, "EXIT_PATIENCE_S", 0.01)
+    with pytest.raises(Interrupted):
+        train(small(tmp_path / "run"))
+    assert not ended.is_set()
+    may_end.set()
+    assert ended.wait(LIMIT_S)
+    assert not last_checkpoint(tmp_path / "run").exists()
+
+
+class Clock:
+    """Stands for the clock: it runs only where it is told to."""
+
+    now = 1000.0
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    """A step takes 1 s, the copy of a state 10 s, the validation after an epoch 100 s; all else takes no time."""
+    clock = Clock()
+
+    def taking(owner: object, name: str, seconds: float) -> None:
+        honest = getattr(owner, name)
+
+        def slow(*arguments, **options):
+            clock.now += seconds
+            return honest(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, slow)
+
+    taking(loop, "train_step", 1)
+    taking(saving, "on_host", 10)
+    taking(loop, "validation_accuracy", 100)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock.now)
+    return clock
+
+
+def test_training_and_what_a_person_waits_for_are_counted_apart(clock, tmp_path):
+    """A copy after each step; an epoch's last one belongs to the wait for the next row."""
+    run_dir = tmp_path / "run"
+    train(small(run_dir, *EVERY_STEP))
+    assert [(row["epoch_s"], row["wall_s"]) for row in rows(run_dir)] == [(4, 4 + 30 + 100), (4, 4 + 40 + 100)]
+    assert [row["images_per_s"] for row in rows(run_dir)] == [256, 256]
+    assert [row["wall_images_per_s"] for row in rows(run_dir)] == [1024 / 134, 1024 / 144]
+    found = results(run_dir)
+    assert (found["train_s"], found["images_per_s"]) == (8, 256)
+    assert (found["wall_s"], found["wall_images_per_s"]) == (288, 2048 / 288)
+
+
+def test_the_time_between_two_processes_is_not_counted(clock, tmp_path):
+    train(small(tmp_path / "run", "--train.max_steps", "6"))
+    clock.now += 5000
+    train(small(tmp_path / "run"))
+    found = results(tmp_path / "run")
+    assert (found["train_s"], found["wall_s"]) == (8, 8 + 20 + 300)  # the cut epoch is validated twice
+
+
+def test_a_checkpoint_of_an_earlier_version_has_waited_for_its_training(tmp_path):
+    kept = {"epoch": 1, "step_in_epoch": 2, "names": ["loss"], "epoch_s": 3.0, "train_s": 7.0, "rows": [], "sums": None}
+    progress = saving._progress(kept)
+    assert (progress.epoch_s, progress.epoch_wall_s) == (3.0, 3.0)
+    assert (progress.train_s, progress.train_wall_s) == (7.0, 7.0)
+
+
+def test_a_copy_on_the_host_is_the_state_in_its_own_memory():
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).to(memory_format=torch.channels_last)
+    state = {"model": module.state_dict(), "rows": [{"epoch": 0}], "scale": (1.5, None), "name": "x"}
+    copied, wait = on_host(state)
+    wait()
+    assert isinstance(copied["model"], OrderedDict)
+    assert copied["model"]._metadata == state["model"]._metadata
+    assert (copied["rows"], copied["scale"], copied["name"]) == ([{"epoch": 0}], (1.5, None), "x")
+    before = {name: value.clone() for name, value in state["model"].items()}
+    state["rows"].append({"epoch": 1})
+    with torch.no_grad():
+        for value in module.state_dict().values():
+            value.add_(1)
+    assert len(copied["rows"]) == 1
+    for name, value in copied["model"].items():
+        assert torch.equal(value, before[name]), name
+        assert value.stride() == before[name].stride(), name
+        assert not value.requires_grad
