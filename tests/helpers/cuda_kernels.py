@@ -7,7 +7,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from fastmagn_kernels.augmix_cuda.views import ELEMENTS, kernel_source
+from fastmagn_kernels.augmix_cuda.storing import ELEMENTS
+from fastmagn_kernels.augmix_cuda.views import kernel_source
 from tests.ptx.assembling import Resources
 
 
@@ -16,9 +17,9 @@ def views_name(element: str, in_shared: bool) -> str:
     return f"views_{element}_{'shared' if in_shared else 'scratch'}"
 
 
-# The function that compiles kernels -> name -> what gives `jit_kernel` its arguments.
+# The function that compiles kernels -> name -> what gives `compile_ptx` its arguments.
 KERNELS: dict[str, dict[str, Callable[[], Any]]] = {
-    "fastmagn_kernels.augmix_cuda.views.views_kernel": {
+    "fastmagn.augment.engines.numba_cuda._kernel": {
         views_name(element, in_shared): partial(kernel_source, element, in_shared)
         for element in ELEMENTS
         for in_shared in (True, False)
