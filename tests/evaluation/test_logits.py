@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from fastmagn import evaluate as evaluate_command
-from fastmagn.config.schema import EvalConfig
+from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.corruptions import available_corruptions
 from fastmagn.data import load_images
 from fastmagn.errors import InputError
