@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.table import Table
 
 from benchmarks.corrupt import load_test_images
@@ -65,7 +66,7 @@ def main(arguments: list[str]) -> int:
         }
         settings = {"images": options.images, "images_224": options.images_224, "num_sms": NUM_SMS, "tools": tools}
         settings["dataset"] = "cifar10" if options.data_dir else "digits"
-        write_result(options.out, "cuda_counts", settings, measured)
+        write_result(options.out, "cuda_counts", settings, measured, torch.device("cpu"))
     return 0
 
 
