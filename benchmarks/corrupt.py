@@ -1,11 +1,13 @@
 """python -m benchmarks.corrupt: compare images/s of every corruption with plain per-image code, in one run.
 
-python -m benchmarks.corrupt [--out FILE.json] [--num_images N] [--size 32|224] [--data_dir DIR] [--repeats R]
+python -m benchmarks.corrupt [--out FILE.json] [--corruption_set c19|cbar|c19+cbar] [--num_images N] [--size 32|224]
+                             [--data_dir DIR] [--repeats R]
 
-The plain code (`plain_corruptions`) computes the same with NumPy, SciPy, scikit-image and Pillow, image by image on one
-core; ours uses every core. If OpenCV can be imported, imagecorruptions-imaug itself is timed too. It uses ImageNet-C's
-severities at every size, and reads frost's picture again for each image. All code gets the same images, but per-image
-code only the first few of them. Reading images and writing results are not timed.
+The plain code (`plain_corruptions`, `plain_cbar`) computes the same with NumPy, SciPy, scikit-image and Pillow, image
+by image on one core; ours uses every core. If OpenCV can be imported, imagecorruptions-imaug itself is timed too, on
+sets that it has. It uses ImageNet-C's severities at every size, and reads frost's picture again for each image. All
+code gets the same images, but per-image code only the first few of them. Reading images and writing results are not
+timed.
 """
 
 import importlib
@@ -22,9 +24,12 @@ from PIL import Image
 from rich.table import Table
 
 from benchmarks.measure import console, seconds, spread, write_result
+from benchmarks.plain_cbar import PLAIN_CBAR
 from benchmarks.plain_corruptions import PLAIN
 from fastmagn.config.command_line import OwnOptions
-from fastmagn.corruptions import SEVERITIES, available_corruptions, corrupt
+from fastmagn.config.corruption_sets import set_parts
+from fastmagn.corruptions import CORRUPTION_SETS, SEVERITIES, available_corruptions, corrupt
+from fastmagn.corruptions.sets import set_members
 from fastmagn.data import load_images
 from fastmagn.errors import check
 from fastmagn.machine.command import run_command
@@ -47,6 +52,7 @@ def main(arguments: list[str]) -> int:
         "--num_images", type=int, help="images in each cell (default: 1000, or 24 at 224 px; the real set: 10000)"
     )
     parser.add_argument("--size", type=int, choices=sorted(DEFAULT_IMAGES), default=32, help="side of the images in px")
+    parser.add_argument("--corruption_set", default="c19", help="as eval.corruption_set (default: c19)")
     parser.add_argument("--data_dir", type=Path, help="folder that holds cifar-10-batches-py (default: use digits)")
     parser.add_argument("--repeats", type=int, default=3, help="runs of every cell (default: 3)")
     options = parser.parse_args(arguments)
@@ -55,12 +61,15 @@ def main(arguments: list[str]) -> int:
     check(options.repeats >= 1, "repeats", options.repeats, "1 or more")
     images = load_test_images(options.data_dir, num_images, options.size)
     sample = images[: PLAIN_IMAGES[options.size]]
-    names = available_corruptions()
-    if "frost" not in names:
+    set_parts("corruption_set", options.corruption_set)
+    members = set_members(options.corruption_set, options.size, options.size)
+    names = tuple(name for name in members if name in available_corruptions())
+    if len(names) < len(members):
         console.print("frost is left out because its pictures (imagecorruptions-imaug) are not installed")
 
     codes: dict[str, Cell] = {"": corrupt, "plain_": plain_cell}
-    if (library := find_library()) is not None:
+    library = find_library() if set(names) <= set(CORRUPTION_SETS["c19"]) else None
+    if library is not None:
         codes["library_"] = lambda images, name, severity: library_cell(library, images, name, severity)
     passes = {code: [] for code in codes}
     for code, cell in codes.items():  # compile and fill the caches
@@ -75,6 +84,7 @@ def main(arguments: list[str]) -> int:
     if options.out:
         settings = {
             "dataset": "cifar10" if options.data_dir else "digits",
+            "corruption_set": options.corruption_set,
             "size_px": options.size,
             "num_images": len(images),
             "per_image_codes_num_images": len(sample),
@@ -125,7 +135,8 @@ def time_pass(cell: Cell, images: np.ndarray, names: tuple[str, ...]) -> Times:
 def plain_cell(images: np.ndarray, name: str, severity: int) -> np.ndarray:
     """Apply one corruption at one severity with the plain code: uint8 like `images`."""
     rng = np.random.default_rng(0)
-    return np.stack([PLAIN[name](image, severity, rng) for image in images])
+    code = (PLAIN | PLAIN_CBAR)[name]
+    return np.stack([code(image, severity, rng) for image in images])
 
 
 def library_cell(library: Any, images: np.ndarray, name: str, severity: int) -> np.ndarray:

@@ -1,8 +1,12 @@
-"""The 19 common corruptions at five severities, as in the published sets, seeded and in any order.
+"""The 19 common corruptions and C-bar's 15, at five severities as in the published sets, seeded and in any order.
 
-Source: D. Hendrycks and T. Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and
+Source of the 19: D. Hendrycks and T. Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and
 Perturbations", ICLR 2019. `SIZE_CLASSES` says which images are corrupted as in which published set. The severities'
 parameters are those of the scripts that made these sets; they stand at the top of each module.
+
+Source of C-bar's: E. Mintun, A. Kirillov and S. Xie, "On Interaction Between Augmentations and Corruptions in Natural
+Corruption Robustness", NeurIPS 2021. The parameters are those of the files cifar10_c_bar.csv and imagenet_c_bar.csv
+that the authors published with their code; the names are spelt as there, since stored sets have folders of these names.
 """
 
 from typing import Any, NamedTuple
@@ -32,6 +36,21 @@ CORRUPTIONS: dict[str, str] = {
     "gaussian_blur": "fastmagn.corruptions.blur:gaussian_blur",
     "spatter": "fastmagn.corruptions.weather:spatter",
     "saturate": "fastmagn.corruptions.digital:saturate",
+    "blue_noise_sample": "fastmagn.corruptions.cbar_noise:blue_noise_sample",
+    "brownish_noise": "fastmagn.corruptions.cbar_noise:brownish_noise",
+    "checkerboard_cutout": "fastmagn.corruptions.cbar_cover:checkerboard_cutout",
+    "inverse_sparkles": "fastmagn.corruptions.cbar_cover:inverse_sparkles",
+    "sparkles": "fastmagn.corruptions.cbar_cover:sparkles",
+    "pinch_and_twirl": "fastmagn.corruptions.cbar_warp:pinch_and_twirl",
+    "ripple": "fastmagn.corruptions.cbar_warp:ripple",
+    "circular_motion_blur": "fastmagn.corruptions.cbar_warp:circular_motion_blur",
+    "lines": "fastmagn.corruptions.cbar_cover:lines",
+    "transverse_chromatic_abberation": "fastmagn.corruptions.cbar_warp:transverse_chromatic_abberation",
+    "caustic_refraction": "fastmagn.corruptions.cbar_warp:caustic_refraction",
+    "cocentric_sine_waves": "fastmagn.corruptions.cbar_noise:cocentric_sine_waves",
+    "perlin_noise": "fastmagn.corruptions.cbar_noise:perlin_noise",
+    "plasma_noise": "fastmagn.corruptions.cbar_noise:plasma_noise",
+    "single_frequency_greyscale": "fastmagn.corruptions.cbar_noise:single_frequency_greyscale",
 }
 
 # name -> "module:function"; CIFAR-10-P's ten sequences. A place is a number in the random stream.
@@ -43,7 +62,8 @@ PERTURBATIONS = {
     )
 }
 
-# The published sets. A corruption that is appended belongs to none of them, or their numbers would change meaning.
+# The published sets that are the same at every size; sets.py has C-bar. A corruption that is appended belongs to none
+# of them, or their numbers would change meaning.
 CORRUPTION_SETS: dict[str, tuple[str, ...]] = {
     "c15": tuple(CORRUPTIONS)[:15],
     "c18": tuple(CORRUPTIONS)[1:19],

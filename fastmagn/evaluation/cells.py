@@ -4,21 +4,22 @@ A cell is one corruption at one severity: all test images, stored in a -C set or
 cell of their own, of severity 0. Shape letters: M test images, n some of them, H W image.
 """
 
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastmagn.config.schema import EvalConfig
-from fastmagn.corruptions import CORRUPTION_SETS, SEVERITIES, available_corruptions, corrupt, corrupted_as
+from fastmagn.config.eval_schema import EvalConfig
+from fastmagn.corruptions import CORRUPTIONS, SEVERITIES, available_corruptions, corrupt, corrupted_as
+from fastmagn.corruptions.sets import CIFAR_CBAR, IMAGENET_CBAR, set_members
 from fastmagn.data import open_corrupted
-from fastmagn.data.corrupted.image_tree import check_cells, open_cell, stored_corruptions
-from fastmagn.data.corrupted.npy import check_source, read_manifest, recorded_as
+from fastmagn.data.corrupted.image_tree import Cells, check_cells, open_cell, stored_trees
+from fastmagn.data.corrupted.npy import LAYOUTS, check_source, read_manifest, recorded_as, stored_files
 from fastmagn.data.files.on_demand import LazyImages
 from fastmagn.data.image_set import ImageRows, Images
-from fastmagn.errors import InputError
+from fastmagn.errors import InputError, some
 from fastmagn.machine.console import warn
 
 CHUNK_BYTES = 1 << 28  # images that are corrupted at a time
@@ -29,14 +30,14 @@ class Corruptions(NamedTuple):
     """The corruptions that an evaluation measures, and where their images come from.
 
     Args:
-        names: The corruptions, in the order in which they are measured.
+        severities: The corruptions in the order in which they are measured, and the severities of each, ascending.
         open_stored: (corruption, severity, share) -> the stored images of that cell in these rows of the measured ones,
             uint8 [n, H, W, 3]; None if the images are corrupted here.
         are_image_files: Whether they are stored as image files, as ImageNet-C is.
         made_as: What `corrupted_as` says of images that are made here, or that fastmagn.corrupt made; None for others.
     """
 
-    names: tuple[str, ...]
+    severities: Mapping[str, tuple[int, ...]]
     open_stored: Callable[[str, int, slice], Images] | None = None
     are_image_files: bool = False
     made_as: dict[str, Any] | None = None
@@ -72,6 +73,9 @@ def find_corruptions(
 ) -> Corruptions:
     """The corruptions of `eval.corruption_set` that can be measured; a warning names the others.
 
+    Of a stored set these are the ones that it holds, and whatever it holds beside the known corruptions; if it holds
+    none of the set's, all that it holds.
+
     Args:
         images_u8: All test images, uint8 [H, W, 3] each.
         labels: Their labels, int64.
@@ -82,24 +86,43 @@ def find_corruptions(
     Raises:
         InputError: The -C set in `eval.corrupted_dir` does not fit the images.
     """
-    names, folder = CORRUPTION_SETS[config.corruption_set], config.corrupted_dir
+    names, folder = set_members(config.corruption_set, *images_u8.shape[1:3]), config.corrupted_dir
     if folder is None:
         remedy = 'pip install "fastmagn[corruptions]" brings its pictures.'
         made_as = corrupted_as(images_u8.shape, config.corruption_jpeg)
-        return Corruptions(_present(names, available_corruptions(), remedy), made_as=made_as)
+        names = _present(names, available_corruptions(), remedy)
+        return Corruptions(dict.fromkeys(names, SEVERITIES), made_as=made_as)
     if measured is None:
         measured = slice(0, config.num_images or len(labels))
+    trees = stored_trees(folder)
+    if trees:
+        names = _stored(names, trees, config)
+        return _of_files({name: trees[name] for name in names}, images_u8.shape[1], labels, class_names, measured)
+    return _of_arrays(_stored(names, stored_files(folder), config), images_u8, labels, folder, measured)
+
+
+def _of_files(
+    trees: dict[str, Cells],
+    image_size: int,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    measured: slice | np.ndarray,
+) -> Corruptions:
+    """A set of image files."""
+    rows, present_classes = np.arange(len(labels))[measured], check_cells(trees, class_names, labels)
+
+    def open_files(name: str, severity: int, share: slice) -> LazyImages:
+        return open_cell(trees[name][severity], present_classes, image_size)[rows[share]]
+
+    severities = {name: tuple(cells) for name, cells in trees.items()}
+    return _told_of_few(Corruptions(severities, open_files, are_image_files=True))
+
+
+def _of_arrays(
+    names: tuple[str, ...], images_u8: Images, labels: np.ndarray, folder: Path, measured: slice | np.ndarray
+) -> Corruptions:
+    """A set of .npy files."""
     rows = np.arange(len(labels))[measured]
-    height = images_u8.shape[1]
-    places = stored_corruptions(folder, names)
-    if places:
-        names = _present(names, places, f"{folder} does not hold them.")
-        present_classes = check_cells(places, class_names, labels)
-
-        def open_files(name: str, severity: int, share: slice) -> LazyImages:
-            return open_cell(places[name], severity, present_classes, height)[rows[share]]
-
-        return Corruptions(names, open_files, are_image_files=True)
     held = check_source(folder, images_u8, labels)
     if isinstance(held, np.ndarray):
         places_held, stored_labels = _places(folder, held, rows), labels[held]
@@ -111,12 +134,45 @@ def find_corruptions(
                 " again of all images, or measure the first ones (evaluate_robustness: subset='first')."
             )
         places_held, stored_labels = measured, labels[: rows.max() + 1]
+    num_stored = len(labels) if held is None else len(np.arange(len(labels))[held])
+
+    def open_all(name: str) -> np.ndarray:
+        return open_corrupted(folder, name, stored_labels, images_u8.shape[1:], num_stored)
 
     def open_array(name: str, severity: int, share: slice) -> np.ndarray | ImageRows:
-        cell = open_corrupted(folder, name, stored_labels, images_u8.shape[1:])[severity - 1]
+        cell = open_all(name)[severity - 1]
         return cell[share] if isinstance(places_held, slice) else ImageRows(cell, places_held[share])
 
-    return Corruptions(names, open_array, made_as=_made_as(folder, images_u8.shape))
+    severities = {name: SEVERITIES[: len(open_all(name))] for name in names}
+    return _told_of_few(Corruptions(severities, open_array, made_as=_made_as(folder, images_u8.shape)))
+
+
+def _told_of_few(corruptions: Corruptions) -> Corruptions:
+    """The same, after a warning that names those of a stored set that have fewer than five severities."""
+    few = [
+        f"{name} ({', '.join(map(str, severities))})"
+        for name, severities in corruptions.severities.items()
+        if len(severities) < len(SEVERITIES)
+    ]
+    if few:
+        warn(f"fewer than five severities: {some(few)}; what needs the others, such as a set's mCA, is null.")
+    return corruptions
+
+
+def _stored(names: tuple[str, ...], held: Collection[str], config: EvalConfig) -> tuple[str, ...]:
+    """The corruptions to measure of those that a set holds; warnings name those that are left out."""
+    folder, chosen = config.corrupted_dir, config.corruption_set
+    if "clean" in held or not held:
+        got = "a corruption named clean, as the uncorrupted images are" if held else "no corruption"
+        raise InputError(f"{folder}: holds {got}; {LAYOUTS}.")
+    if not set(names) & set(held):
+        warn(f"{folder} holds none of {chosen}'s corruptions; all that it holds are measured: {some(held, shown=20)}.")
+        return tuple(held)
+    cbar = [name for name in held if name in CIFAR_CBAR + IMAGENET_CBAR and name not in names]
+    if cbar:
+        warn(f"{folder} also holds {some(cbar)}; --eval.corruption_set {chosen}+cbar measures them.")
+    own = tuple(name for name in held if name not in CORRUPTIONS)
+    return _present(names, held, f"{folder} does not hold them.") + own
 
 
 def _made_as(folder: Path, shape: tuple[int, ...]) -> dict[str, Any] | None:
@@ -146,7 +202,7 @@ def _places(folder: Path, held: np.ndarray, rows: np.ndarray) -> np.ndarray:
 def cell_parts(
     corruptions: Corruptions, images_u8: Images, share: slice, config: EvalConfig, indices: np.ndarray | None = None
 ) -> Iterator[CellPart]:
-    """A process's share of every cell: clean, then each corruption at severities 1 to 5; a cell's parts in order.
+    """A process's share of every cell: clean, then each corruption at its severities; a cell's parts in order.
 
     Args:
         corruptions: What is measured besides the clean images.
@@ -161,8 +217,8 @@ def cell_parts(
     indices = (np.arange(len(images_u8)) if indices is None else indices)[share]
     for rows, is_last in _chunks(own, config.batch_size):
         yield CellPart("clean", 0, np.asarray(own[rows]), is_last)
-    for name in corruptions.names:
-        for severity in SEVERITIES:
+    for name, severities in corruptions.severities.items():
+        for severity in severities:
             if corruptions.open_stored is not None:
                 yield CellPart(name, severity, corruptions.open_stored(name, severity, share), True)
                 continue
@@ -182,7 +238,7 @@ def next_on_a_thread(parts: Iterator[CellPart]) -> Iterator[CellPart]:
             yield part
 
 
-def _present(names: tuple[str, ...], available: Container[str], remedy: str) -> tuple[str, ...]:
+def _present(names: tuple[str, ...], available: Collection[str], remedy: str) -> tuple[str, ...]:
     """The names that are available; a warning names the others and says how to get them."""
     missing = [name for name in names if name not in available]
     if missing:

@@ -20,7 +20,7 @@ def parse_arguments(arguments: list[str]) -> tuple[CorruptConfig, bool]:
     """
     parser = make_parser(
         "python -m fastmagn.corrupt",
-        "Make a -C set (the 19 common corruptions at 5 severities) of any test images.",
+        "Make a -C set (the 19 common corruptions or C-bar's ten, at 5 severities) of any test images.",
         epilog=EXIT_CODES + f" With --verify, {EXIT_DIFFERENT}: the set is not as it was made.",
     )
     parser.add_argument("--config", action="config", help="YAML file of these fields; later arguments override it.")

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from fastmagn.config.corruption_sets import set_parts
 from fastmagn.corruptions import MIN_SIDE_PX
 from fastmagn.data import DATASETS
 from fastmagn.data.files.decoding import MAX_IMAGE_SIZE_PX
@@ -25,7 +25,9 @@ class CorruptConfig:
         seed: Seed of the corruptions, and of the images that are drawn from a folder, 0..2^64 - 1.
         jpeg: Pass corrupted images of 64 px and more through JPEG of quality 85, as the published Tiny-ImageNet-C and
             ImageNet-C are stored. Smaller ones, as CIFAR-10-C's, never are.
-        corruption_set: c19 (all), c18 (without gaussian_noise, the paper's), c15 (the usual benchmark's).
+        corruption_set: c19 (all of CIFAR-10-C or ImageNet-C), c18 (without gaussian_noise, the paper's), c15 (the usual
+            benchmark's), cbar (C-bar's ten: CIFAR-10-C-bar's below 64 px, else ImageNet-C-bar's); or several joined by
+            +, such as c15+cbar.
         image_size: For dataset folder: side of the square images in px, 8..4096; the centre is kept.
         resize_px: For dataset folder: the shorter side before the centre is cut out, image_size..4096 px; 0 means
             image_size. The images of 224 px that fastmagn.train measures are cut out of 256.
@@ -38,7 +40,7 @@ class CorruptConfig:
     num_images: int = 0
     seed: int = 0
     jpeg: bool = True
-    corruption_set: Literal["c19", "c18", "c15"] = "c19"
+    corruption_set: str = "c19"
     image_size: int | None = None
     resize_px: int = 0
 
@@ -47,6 +49,7 @@ class CorruptConfig:
         check(known, "dataset", self.dataset, f"one of {', '.join(DATASETS)}")
         needs_dir = self.dataset not in (None, "digits") and self.data_dir is None
         check(not needs_dir, "data_dir", None, f"the folder of {self.dataset}'s files (digits needs none)")
+        set_parts("corruption_set", self.corruption_set)
         check(self.num_images >= 0, "num_images", self.num_images, "0 (all) or more")
         check(0 <= self.seed < 2**64, "seed", self.seed, "0..2^64 - 1")
         if self.dataset == "folder":

@@ -25,7 +25,8 @@ import torch
 from PIL import features
 from rich.progress import Progress, TaskID
 
-from fastmagn.corruptions import CORRUPTION_SETS, SEVERITIES, corrupt, corrupted_as
+from fastmagn.corruptions import SEVERITIES, corrupt, corrupted_as
+from fastmagn.corruptions.sets import set_members
 from fastmagn.data import DATASETS, load_images
 from fastmagn.data.corrupted.npy import (
     MANIFEST,
@@ -96,7 +97,7 @@ def make_corrupted_set(
     _check_out_is_free(out)
     source = source or load_source_images(config)
     source = source._replace(images_u8=np.asarray(source.images_u8))  # decoded once, not for each corruption
-    names = CORRUPTION_SETS[config.corruption_set]
+    names = set_members(config.corruption_set, *source.images_u8.shape[1:3])
     needed = len(names) * (len(_npy_header(_file_shape(source))) + len(SEVERITIES) * source.images_u8.nbytes)
     needed += len(_labels_npy(source)) + _MANIFEST_BYTES
     total = f"{len(names)} corruptions x {len(SEVERITIES)} severities x {len(source.labels):,} images"
@@ -295,7 +296,7 @@ def _manifest(config: CorruptConfig, source: SourceImages, files: dict[str, dict
         "image_shape": list(source.images_u8.shape[1:]),
         "seed": config.seed,
         "corruption_set": config.corruption_set,
-        "corruptions": list(CORRUPTION_SETS[config.corruption_set]),
+        "corruptions": list(set_members(config.corruption_set, *source.images_u8.shape[1:3])),
         "corrupted_as": corrupted_as(source.images_u8.shape, config.jpeg),
         "class_names": list(source.class_names),
         "subset": dict(source.subset),

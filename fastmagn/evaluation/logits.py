@@ -2,22 +2,28 @@
 
     labels.npy          int64 [M]
     clean.npy           float32 [1, M, K]
-    <corruption>.npy    float32 [5, M, K], severities 1 to 5
+    <corruption>.npy    float32 [S, M, K], severities 1 to 5
+    severities.json     which severities a corruption has, if not all five, such as {"fog": [1, 3]}
 
-Shape letters: M images, K classes.
+Shape letters: M images, S severities, K classes.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
-from fastmagn.corruptions import CORRUPTIONS, SEVERITIES
+from fastmagn.corruptions import SEVERITIES
+from fastmagn.corruptions.sets import in_order
 from fastmagn.data.arrays import open_array
-from fastmagn.errors import InputError
-from fastmagn.machine.files import replace_folder
+from fastmagn.errors import InputError, one_line
+from fastmagn.machine.files import replace_folder, write_json
+from fastmagn.runs.reading import strict_json
+
+_SEVERITIES = "severities.json"
 
 
 class _Discarded(Exception):
@@ -29,15 +35,31 @@ class LogitsWriter:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._severities: list[np.ndarray] = []
+        self._name = ""
+        self._cells: dict[int, np.ndarray] = {}  # severity -> the logits of the corruption at hand
+        self._few: dict[str, list[int]] = {}
         self.is_discarded = False
 
     def write(self, name: str, severity: int, logits: np.ndarray) -> None:
-        """Keep a cell's logits, float32 [M, K]. The severities of a corruption come in order, 1 to 5; `clean` has 0."""
-        self._severities.append(logits)
-        if name == "clean" or severity == SEVERITIES[-1]:
-            _save(self._folder / f"{name}.npy", np.stack(self._severities))
-            self._severities.clear()
+        """Keep a cell's logits, float32 [M, K]. A corruption's severities come in order; the severity of clean is 0."""
+        if name != self._name:
+            self._save_cells()
+            self._name = name
+        self._cells[severity] = logits
+
+    def finish(self) -> None:
+        """Write what has been kept in memory."""
+        self._save_cells()
+        if self._few:
+            write_json(self._folder / _SEVERITIES, self._few)
+
+    def _save_cells(self) -> None:
+        if not self._cells:
+            return
+        _save(self._folder / f"{self._name}.npy", np.stack(list(self._cells.values())))
+        if self._name != "clean" and len(self._cells) < len(SEVERITIES):
+            self._few[self._name] = list(self._cells)
+        self._cells.clear()
 
     def discard(self) -> None:
         """Discard the folder when the block ends."""
@@ -61,6 +83,7 @@ def write_logits(folder: Path, labels: np.ndarray) -> Iterator[LogitsWriter]:
         yield writer
         if writer.is_discarded:
             raise _Discarded
+        writer.finish()
 
 
 def _save(path: Path, array: np.ndarray) -> None:
@@ -71,7 +94,9 @@ def _save(path: Path, array: np.ndarray) -> None:
 
 
 def read_logits(folder: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Labels int64 [M], and the logits by name, `clean` first: float32 [1 or 5, M, K], mapped from their files.
+    """Labels int64 [M], and the logits by name, `clean` first: float32 [S, M, K], mapped from their files.
+
+    `read_severities` says which severities they are.
 
     Raises:
         InputError: A file is missing or damaged, or does not fit the labels.
@@ -79,7 +104,7 @@ def read_logits(folder: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     missing = "a folder of logits, as --save_logits leaves it, holds labels.npy, clean.npy and <corruption>.npy."
     remedy = "Store the logits again."
     labels = open_array(folder / "labels.npy", missing, remedy)
-    names = [name for name in CORRUPTIONS if (folder / f"{name}.npy").exists()]
+    names = in_order({path.stem for path in folder.glob("*.npy")} - {"labels", "clean"})
     if not names:
         raise InputError(f"{folder}: holds no corruption's logits; {missing}")
     logits = {name: open_array(folder / f"{name}.npy", missing, remedy) for name in ("clean", *names)}
@@ -87,11 +112,30 @@ def read_logits(folder: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         got = f"labels.npy {list(labels.shape)} and clean.npy {list(logits['clean'].shape)}"
         raise InputError(f"{folder}: got {got}; expected [M] and [1, M, K], M at least 1. {remedy}")
     num_classes = logits["clean"].shape[-1]
+    severities = read_severities(folder, names)
     for name, array in logits.items():
-        shape = (1 if name == "clean" else len(SEVERITIES), len(labels), num_classes)
+        shape = (1 if name == "clean" else len(severities[name]), len(labels), num_classes)
         if array.shape != shape or array.dtype != np.float32:
             got = f"{array.dtype} {list(array.shape)}"
             raise InputError(f"{folder / name}.npy: got {got}; expected float32 {list(shape)}. {remedy}")
     if labels.dtype != np.int64 or labels.min() < 0 or labels.max() >= num_classes:
         raise InputError(f"{folder / 'labels.npy'}: expected int64 labels 0..{num_classes - 1}. {remedy}")
     return np.array(labels), logits
+
+
+def read_severities(folder: Path, names: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """The severities of each corruption of a folder of logits, ascending.
+
+    Raises:
+        InputError: The file that names them is damaged.
+    """
+    path, few = folder / _SEVERITIES, {}
+    if path.exists():
+        try:
+            few = strict_json(path.read_text())
+            allowed = [tuple(chosen) for n in range(1, 5) for chosen in combinations(SEVERITIES, n)]
+            if not isinstance(few, dict) or any(tuple(values) not in allowed for values in few.values()):
+                raise ValueError("expected an object of ascending severities 1 to 5")
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            raise InputError(f"{path}: damaged ({one_line(error)}). Store the logits again.") from error
+    return {name: tuple(few.get(name, SEVERITIES)) for name in names}

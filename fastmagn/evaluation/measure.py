@@ -1,9 +1,9 @@
 """Accuracy and calibration of a model on clean and corrupted images.
 
-Shape letters: M images, n those of one process, S severities (1 for clean, else 5), K classes, B batch, H W image.
+Shape letters: M images, n those of one process, S severities (1 for clean, up to 5), K classes, B batch, H W image.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,13 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastmagn.config.schema import EvalConfig
-from fastmagn.corruptions import SEVERITIES
+from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.data.files.on_demand import chunks
 from fastmagn.data.image_set import Images
 from fastmagn.errors import check, some
 from fastmagn.evaluation.cells import CellPart, cell_parts, find_corruptions, next_on_a_thread
-from fastmagn.evaluation.logits import read_logits, write_logits
+from fastmagn.evaluation.logits import read_logits, read_severities, write_logits
 from fastmagn.evaluation.metrics.accuracy import alexnet_normalised_error
 from fastmagn.evaluation.metrics.predictions import Predictions, concatenate, measure_logits, stack
 from fastmagn.evaluation.metrics.summary import confidence_measures, not_finite, summarise
@@ -92,7 +91,7 @@ def evaluate(
     callback: Callable[[MeasuredCell], Any] | None = None,
     temperature: float | None = None,
 ) -> dict[str, Any]:
-    """Accuracy on clean and corrupted images, mCA and calibration: one forward pass for each of up to 96 cells.
+    """Accuracy on clean and corrupted images, mCA and calibration: one forward pass for each cell, 96 of c19.
 
     Images in files are decoded anew for each cell, unless those of a process take less than 1 GiB. At most 256 MiB of
     them are in memory at a time; ImageNet's take 7.5 GB.
@@ -137,13 +136,13 @@ def evaluate(
     if logits_dir is not None:
         cells = _store(cells, logits_dir, labels, world)
     with evaluation_mode(model), closing(cells):
-        num_cells = 1 + len(corruptions.names) * len(SEVERITIES)
+        num_cells = 1 + sum(map(len, corruptions.severities.values()))
         own_labels = torch.from_numpy(labels[share]).to(device)
         measured = world.gather(_measure(cells, own_labels, num_cells, progress, callback, temperature))
     _warn_of_unreadable(measured)
     clean, corrupted = _join(measured)
-    _warn_of_not_finite(clean, corrupted)
-    results = summarise(clean, corrupted, config)
+    _warn_of_not_finite(clean, corrupted, corruptions.severities)
+    results = summarise(clean, corrupted, config, corruptions.severities)
     results |= {"subset": subset.record(len(labels), total), "corrupted_as": corruptions.made_as}
     if corruptions.are_image_files and len(class_names) == IMAGENET_CLASSES:
         results["mce_alexnet"] = alexnet_normalised_error(results["corruption_accuracy"])
@@ -163,14 +162,15 @@ def summarise_logits(logits_dir: Path, config: EvalConfig) -> dict[str, Any]:
         value = getattr(config, field)
         check(value is None, f"eval.{field}", value, "none with stored logits; --run or --weights measures it")
     labels, logits = read_logits(logits_dir)
+    severities = read_severities(logits_dir, logits)
     labels = torch.from_numpy(labels)
     measured = {
         name: Measured(stack([measure_logits(torch.from_numpy(np.array(cell)), labels) for cell in cells]), 0)
         for name, cells in logits.items()
     }
     clean, corrupted = _join([measured])
-    _warn_of_not_finite(clean, corrupted)
-    return summarise(clean, corrupted, config)
+    _warn_of_not_finite(clean, corrupted, severities)
+    return summarise(clean, corrupted, config, severities)
 
 
 @torch.inference_mode()
@@ -278,11 +278,13 @@ def _accuracy(predictions: Predictions, cell: CellLogits) -> float | None:
     return float(correct.mean())
 
 
-def _warn_of_not_finite(clean: Predictions, corrupted: dict[str, Predictions]) -> None:
+def _warn_of_not_finite(
+    clean: Predictions, corrupted: dict[str, Predictions], severities: Mapping[str, tuple[int, ...]]
+) -> None:
     """Name the cells with logits that are NaN or infinite in a warning, if there are any."""
     counts = {"clean": int(not_finite(clean).sum())}
     for name, predictions in corrupted.items():
-        for severity, row in zip(SEVERITIES, not_finite(predictions), strict=True):
+        for severity, row in zip(severities[name], not_finite(predictions), strict=True):
             counts[f"{name} at severity {severity}"] = int(row.sum())
     found = [f"{name} ({count} images)" for name, count in counts.items() if count]
     if found:
@@ -301,7 +303,7 @@ def _warn_of_unreadable(shares: list[dict[str, Measured]]) -> None:
 
 
 def _join(shares: list[dict[str, Measured]]) -> tuple[Predictions, dict[str, Predictions]]:
-    """All processes' predictions: the clean ones, [M], and each corruption's, [5, M]."""
+    """All processes' predictions: the clean ones, [M], and each corruption's, [S, M]."""
     joined = {}
     for name in shares[0]:
         values = zip(*(share[name].predictions for share in shares), strict=True)

@@ -34,6 +34,9 @@ def check_protocols(model: nn.Module, image_set: ImageSet, config: Config, world
             f"eval.batch_norm: got adapt; expected trained, as {config.model.name} has no batch normalisation whose "
             "statistics could be those of a test batch."
         )
+    if section.fourier:
+        number = min(section.fourier_images, len(image_set.test_labels))
+        check(number >= world.size, "eval.fourier_images", number, f"at least {world.size}, one for each process")
     num_images, least = section.num_images or len(image_set.test_labels), 2 * world.size
     is_enough = section.batch_norm == "trained" or num_images >= least
     check(

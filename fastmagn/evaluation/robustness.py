@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastmagn.config.schema import EvalConfig
-from fastmagn.corruptions import CORRUPTION_SETS
+from fastmagn.config.corruption_sets import set_parts
+from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.corruptions.corrupting import check_images, one_integer_each
 from fastmagn.errors import InputError, check, is_integer, some
 from fastmagn.evaluation.anyones_model import LogitsOf, place, probe
@@ -68,7 +68,10 @@ def evaluate_robustness(
             are measured in float32.
         images_u8: Test images, uint8 [N, H, W, 3], RGB, H and W at least 8 px: an array, a tensor, or a list of images.
         labels: N integers in 0..K-1: an array, a tensor or a list.
-        corruption_set: c15 (the usual benchmark's), c18 (without gaussian_noise), c19 (all).
+        corruption_set: c15 (the usual benchmark's), c18 (without gaussian_noise), c19 (all of CIFAR-10-C or
+            ImageNet-C), cbar (C-bar's ten: CIFAR-10-C-bar's for images below 64 px, else ImageNet-C-bar's); or several
+            joined by +, such as c15+cbar. Of a -C set, those that it holds and those that are in none of these sets;
+            all that it holds, if it holds none of them.
         corrupted_dir: Folder of a -C set of these images: <corruption>.npy and labels.npy.
         corruption_jpeg: Whether corrupted images of 64 px and more pass through JPEG of quality 85, as the published
             Tiny-ImageNet-C and ImageNet-C are stored.
@@ -90,15 +93,16 @@ def evaluate_robustness(
             among the test images. Temperature scaling is fitted on them.
 
     Returns:
-        The measured part of results.json, fractions in 0..1: `num_images`, `clean_accuracy`, `mca` {c15, c18, c19; None
-        for a set that was not measured completely}, `mean_corruption_error` {1 - mCA}, `corruption_accuracy` {name:
-        [5, by severity]}, `rms_calibration_error`, `calibration`, `reliability`, `selective_prediction`, `subset`
-        {chosen: all, first or by class; of: N; seed of by class}, and `corrupted_as` {published: the sets whose script
-        is followed; version; jpeg_quality}, None for a published -C set. With `ood` also `ood` {name: AUROC, AUPR and
-        FPR at 95 % TPR of three scores}. With `held_out` also `temperature_scaling` {temperature, and the calibration
-        with it}. Where logits are NaN or infinite (-inf may rule a class out), the cell's accuracy and every mean that
-        needs it are None; a warning names the corruption, the severity and the number of images. Other cells keep their
-        results. The dictionary is strict JSON.
+        The measured part of results.json, fractions in 0..1: `num_images`, `clean_accuracy`, `mca` {c15, c18, c19: None
+        for a set that was not measured completely; cbar: if it was; measured: over all, if complete sets do not cover
+        it}, `mean_corruption_error` {1 - mCA}, `corruption_accuracy` {name: [5, by severity]} (`severities` names those
+        of corruptions that have fewer), `rms_calibration_error`, `calibration`, `reliability`, `selective_prediction`,
+        `subset` {chosen: all, first or by class; of: N; seed of by class}, and `corrupted_as` {published: the sets
+        whose script is followed; version; jpeg_quality}, None for a published -C set. With `ood` also `ood` {name:
+        AUROC, AUPR and FPR at 95 % TPR of three scores}. With `held_out` also `temperature_scaling` {temperature, and
+        the calibration with it}. Where logits are NaN or infinite (-inf may rule a class out), the cell's accuracy and
+        every mean that needs it are None; a warning names the corruption, the severity and the number of images. Other
+        cells keep their results. The dictionary is strict JSON.
 
     Raises:
         InputError: An argument or the model's output is not as described here, or the -C set does not fit the images.
@@ -162,8 +166,7 @@ def _settings(
     total: int,
 ) -> EvalConfig:
     """The arguments as the eval section of a configuration, checked; `total` is the number of images."""
-    known = isinstance(corruption_set, str) and corruption_set in CORRUPTION_SETS
-    check(known, "corruption_set", corruption_set, f"one of {', '.join(CORRUPTION_SETS)}")
+    set_parts("corruption_set", corruption_set)
     is_path = corrupted_dir is None or isinstance(corrupted_dir, str | os.PathLike)
     check(is_path, "corrupted_dir", corrupted_dir, "a path, or None")
     for field, value in (("num_images", num_images), ("num_bins", num_bins), ("batch_size", batch_size)):

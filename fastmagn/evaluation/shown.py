@@ -5,6 +5,8 @@ from typing import Any
 
 from rich.table import Table
 
+from fastmagn.corruptions import SEVERITIES
+from fastmagn.evaluation.metrics.accuracy import measured_mean
 from fastmagn.machine.console import console, warn
 from fastmagn.runs.reading import SCORES
 
@@ -18,13 +20,13 @@ def print_results(results: dict[str, Any], title: str) -> None:
         table.add_column(str(severity), justify="right")
     table.add_column("mean", justify="right")
     for name, accuracies in results["corruption_accuracy"].items():
-        mean = None if None in accuracies else sum(accuracies) / len(accuracies)
+        mean = measured_mean(accuracies, results.get("severities", {}).get(name, SEVERITIES))
         table.add_row(name, *(percent(accuracy, 1) for accuracy in (*accuracies, mean)))
     console.print(table)
     rms = results["rms_calibration_error"]
     mca = "  ".join(f"{name} {100 * value:.2f}" for name, value in results["mca"].items() if value is not None)
     console.print(f"clean accuracy {percent(results['clean_accuracy'])} %")
-    console.print(f"mCA {mca} %")
+    console.print(f"mCA {mca} %" if mca else "mCA -")
     if results.get("mce_alexnet") is not None:
         console.print(f"mCE normalised by AlexNet's {100 * results['mce_alexnet']:.2f} %")
     console.print(

@@ -5,7 +5,6 @@ from typing import Any
 import yaml
 
 from fastmagn.config.text import plain
-from fastmagn.corruptions import CORRUPTION_SETS
 from fastmagn.evaluation.shown import percent
 from fastmagn.evaluation.trained import Trained
 from fastmagn.exporting.info import model_info
@@ -86,7 +85,7 @@ def _numbers(results: dict[str, Any] | None) -> str:
     if results is None:
         return "None: the run has no `results.json`, or it measures other weights."
     rms, calibration = results["rms_calibration_error"], results.get("calibration", {})
-    measured = rms["corruption_set"] if rms["corruption_set"] in CORRUPTION_SETS else "all that were measured"
+    measured = "all that were measured" if "+" in rms["corruption_set"] else rms["corruption_set"]
     rows = [("clean accuracy", results["clean_accuracy"])]
     rows += [(f"mCA {name}", value) for name, value in results["mca"].items() if value is not None]
     rows += [("RMS calibration error, clean", rms["clean"])]

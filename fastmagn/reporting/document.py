@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastmagn import __version__
-from fastmagn.corruptions import CORRUPTION_SETS
+from fastmagn.corruptions.sets import sets_to_show
 from fastmagn.errors import InputError, printable
 from fastmagn.machine.console import console
 from fastmagn.machine.files import replace_folder, write_bytes, write_json, write_text
@@ -204,7 +204,7 @@ def run_data(run: FinishedRun) -> dict[str, Any]:
         "seed": run.seed,
         "num_images": run.num_images,
         "clean_accuracy": run.clean_accuracy,
-        "mca": {name: run.mca(members) for name, members in CORRUPTION_SETS.items()},
+        "mca": {name: run.mca(members) for name, members in sets_to_show(run.corruption_accuracy).items()},
         "corruption_accuracy": {name: list(values) for name, values in run.corruption_accuracy.items()},
         "rms_calibration_error": run.rms,
         **run.measures,

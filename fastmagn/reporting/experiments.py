@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fastmagn.config.text import flatten
-from fastmagn.corruptions import CORRUPTION_SETS, CORRUPTIONS
+from fastmagn.config.schema import Config
+from fastmagn.config.text import flatten, plain
+from fastmagn.corruptions import CORRUPTION_SETS
+from fastmagn.corruptions.sets import in_order
 from fastmagn.methods.table import METHODS
 from fastmagn.reporting.names import DATA_TITLES, NETWORK_TITLES, method_title, order, set_title
 from fastmagn.reporting.paper import WEIGHTS, has_paper_settings, paper_value
@@ -70,6 +72,11 @@ class Experiment:
         """The sort key of columns: method, then variant."""
         return (order(METHODS, self.method), self.variant, self.label)
 
+    @property
+    def measured(self) -> list[str]:
+        """Every corruption that some run has measured, in the registry's order, then those that it lacks."""
+        return in_order(name for run in self.runs for name in run.corruption_accuracy)
+
     def statistic(self, measure: Callable[[FinishedRun], float | None]) -> Statistic | None:
         """The mean and the spread of a measure over the runs; None if a run lacks it."""
         values = [measure(run) for run in self.runs]
@@ -114,8 +121,13 @@ def _place(run: FinishedRun) -> tuple:
 def recipe(run: FinishedRun, but: Iterable[str] = ()) -> str:
     """A key that is the same for runs that differ only in their seed and in the fields `but` (dotted names)."""
     ignored = _BOOKKEEPING | {"train.seed"} | set(but)
-    config = {field: value for field, value in flatten(run.config).items() if field not in ignored}
+    config = {field: value for field, value in _whole_config(run).items() if field not in ignored}
     return json.dumps([config, run.num_images, *run.subset, *run.corruptions], sort_keys=True)
+
+
+def _whole_config(run: FinishedRun) -> dict[str, Any]:
+    """The flat configuration of a run; a field that is newer than the run has its default."""
+    return flatten(plain(Config())) | flatten(run.config)
 
 
 def _variants(groups: list[list[FinishedRun]]) -> list[Experiment]:
@@ -146,7 +158,7 @@ def _variants(groups: list[list[FinishedRun]]) -> list[Experiment]:
 
 def _changes(base: FinishedRun, other: FinishedRun) -> str:
     """The fields in which `other` differs from `base`; the name of its folder if there are many."""
-    before, after = flatten(base.config), flatten(other.config)
+    before, after = _whole_config(base), _whole_config(other)
     fields = [name for name in after if name not in _BOOKKEEPING | {"train.seed"} and after[name] != before.get(name)]
     changes = [f"{WEIGHTS.get(name, name.split('.')[-1])} {_short(after[name])}" for name in fields]
     if other.corruptions != base.corruptions:
@@ -180,14 +192,11 @@ def _short(value: Any) -> str:
 
 def common_set(experiments: Iterable[Experiment]) -> tuple[str, tuple[str, ...]]:
     """The title and the corruptions that all runs have measured: c18 if all have it, else c15, else what they share."""
-    shared = set(CORRUPTIONS)
-    for experiment in experiments:
-        for run in experiment.runs:
-            shared &= run.corruption_accuracy.keys()
+    shared = set.intersection(*(run.complete for experiment in experiments for run in experiment.runs))
     for title in (CALIBRATION_SET, "c15"):
         if set(CORRUPTION_SETS[title]) <= shared:
             return title, CORRUPTION_SETS[title]
-    names = tuple(name for name in CORRUPTIONS if name in shared)
+    names = tuple(in_order(shared))
     return set_title(names), names
 
 

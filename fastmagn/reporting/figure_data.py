@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fastmagn.corruptions import CORRUPTIONS, PERTURBATIONS, SEVERITIES
+from fastmagn.corruptions import PERTURBATIONS, SEVERITIES
+from fastmagn.corruptions.sets import in_order
 from fastmagn.reporting.experiments import CALIBRATION_SET, Experiment, common_set, corrupt_rms, without_sensitivity
-from fastmagn.reporting.names import data_title, file_name, network_title, set_title
+from fastmagn.reporting.names import data_title, file_name, measured_title, network_title
 from fastmagn.reporting.paper import paper_counterpart
 from fastmagn.reporting.runs import METRICS, FinishedRun
 from fastmagn.reporting.tables import by_network, make_cell
@@ -76,7 +77,7 @@ def corruption_profile(group: Sequence[Experiment]) -> list[FigureData]:
     measured = _measured(group)
     series = []
     for experiment in group:
-        cells = {name: experiment.statistic(lambda run, name=name: run.mca((name,))) for name in measured}
+        cells = {name: experiment.statistic(lambda run, name=name: run.mean(name)) for name in measured}
         series.append(_identity(experiment) | {"accuracy": {name: cell and cell.mean for name, cell in cells.items()}})
     counterpart = paper_counterpart(group[0].data, group[0].network, cifar10="Figure 3", cifar100="Figure 5")
     profile = FigureData(
@@ -214,7 +215,8 @@ def perturbation_curves(group: Sequence[Experiment]) -> list[FigureData]:
             name=_name(group, "perturbations"),
             title=f"Flips along perturbation sequences, {_where(group)}",
             caption="The share of the images whose predicted class is another than in the frame before (noise: than in "
-            "the first frame). The mean over a sequence's frames is its flip probability. Means over seeds.",
+            "the first frame). The mean over a sequence's frames is its flip probability. The scales differ. Means "
+            "over seeds.",
             axes={"perturbations": [name for name in PERTURBATIONS if name in names]},
             series=tuple(series),
         )
@@ -268,7 +270,7 @@ def calibration_bars(experiments: Sequence[Experiment]) -> FigureData:
             entry["clean"][number] = clean._asdict() if clean else None
             entry["corrupt"][number] = corrupt._asdict() if corrupt else None
     ranks = {experiment.label: experiment.rank for experiment in reversed(experiments)}
-    title = set_title(chosen.split("+")) if "+" in chosen else chosen
+    title = measured_title(chosen)
     data = experiments[0].data
     paper = " (the paper's Figure 6)" if data == "cifar10" else ""
     return FigureData(
@@ -318,12 +320,12 @@ def _at_severity(run: FinishedRun, names: Sequence[str], severity: int) -> float
         return None
     if severity == 0:
         return run.clean_accuracy
-    return sum(run.corruption_accuracy[name][severity - 1] for name in names) / len(names)
+    accuracies = [run.corruption_accuracy[name][severity - 1] for name in names]
+    return None if None in accuracies else sum(accuracies) / len(names)
 
 
 def _measured(group: Sequence[Experiment]) -> list[str]:
-    names = {name for experiment in group for run in experiment.runs for name in run.corruption_accuracy}
-    return [name for name in CORRUPTIONS if name in names]
+    return in_order(name for experiment in group for name in experiment.measured)
 
 
 def _identity(experiment: Experiment) -> Series:

@@ -25,7 +25,7 @@ from fastmagn.reporting.drawing import (
     wrapped,
 )
 from fastmagn.reporting.figure_data import FigureData
-from fastmagn.reporting.names import CORRUPTION_KINDS, corruption_title, network_title
+from fastmagn.reporting.names import by_kind, corruption_title, network_title
 
 FIGURE_FORMATS = ("png", "svg")
 _CLEAN_ALPHA = 0.45
@@ -111,12 +111,12 @@ def draw_calibration_bars(data: FigureData) -> Figure:
 
 def draw_corruption_profile(data: FigureData) -> Figure:
     """A row per corruption, grouped by kind, with a marker per method."""
-    names = [name for members in CORRUPTION_KINDS.values() for name in members if name in data.axes["corruptions"]]
+    kinds = by_kind(data.axes["corruptions"])
+    names = [name for members in kinds.values() for name in members]
     figure = new_figure(7.5, 0.29 * len(names) + 1.6)
     axes = figure.add_subplot()
     rows, places, ticks = {}, 0.0, []
-    for kind, members in CORRUPTION_KINDS.items():
-        shown = [name for name in members if name in names]
+    for kind, shown in kinds.items():
         if not shown:
             continue
         ticks.append((places + (len(shown) - 1) / 2, kind))
@@ -176,8 +176,13 @@ def draw_severity_grid(data: FigureData) -> Figure:
     figure, panels = panel_grid(len(names), num_columns=5, panel=(2.0, 1.75))
     for axes, name in zip(panels, names, strict=True):
         for series in data.series:
-            if None not in series["accuracy"][name]:
-                draw_line(axes, series, data.axes["severities"], series["accuracy"][name], size=4)
+            points = [
+                (severity, accuracy)
+                for severity, accuracy in zip(data.axes["severities"], series["accuracy"][name], strict=True)
+                if accuracy is not None
+            ]
+            if len(points) > 1:  # severity 0 alone: the corruption was not measured
+                draw_line(axes, series, *map(list, zip(*points, strict=True)), size=4)
         axes.set_title(corruption_title(name))
         axes.set_xticks(data.axes["severities"])
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
@@ -249,18 +254,18 @@ def draw_training(data: FigureData) -> Figure:
 
 
 def draw_perturbations(data: FigureData) -> Figure:
-    """One panel per perturbation: the share of the images that flip at each frame."""
+    """One panel per perturbation, each with its own scale: the share of the images that flip at each frame."""
     names = data.axes["perturbations"]
-    figure, panels = panel_grid(len(names), num_columns=5, panel=(2.0, 1.75))
+    figure, panels = panel_grid(len(names), num_columns=5, panel=(2.1, 1.75), sharey=False)
     for axes, name in zip(panels, names, strict=True):
         for series in data.series:
             flips = series["flips"][name]
             if flips is not None:
                 draw_line(axes, series, list(range(1, len(flips) + 1)), flips, size=0)
         axes.set_title(corruption_title(name))
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
+        axes.set_ylim(bottom=0)
         finish(axes, "both")
-    panels[0].set_ylim(bottom=0)
     figure.supxlabel("Frame", fontsize=11)
     figure.supylabel("Images that flip (%)", fontsize=11)
     drawn = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
@@ -285,7 +290,7 @@ def draw_fourier(data: FigureData) -> Figure:
         axes.set_xlabel("Horizontal (cycles per image)")
         axes.set_ylabel("Vertical (cycles per image)")
         axes.label_outer()
-    bar = figure.colorbar(image, ax=panels, shrink=0.85)
+    bar = figure.colorbar(image, ax=panels, shrink=0.75)
     bar.set_label("Error (%)")
     return figure
 

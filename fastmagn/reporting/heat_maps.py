@@ -8,7 +8,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fastmagn.corruptions import CORRUPTION_SETS, CORRUPTIONS, SEVERITIES
+from fastmagn.corruptions import SEVERITIES
+from fastmagn.corruptions.sets import in_order, sets_to_show
 from fastmagn.reporting.experiments import Experiment, Statistic, common_set
 from fastmagn.reporting.names import corruption_title
 
@@ -46,18 +47,17 @@ def heat_map(experiment: Experiment, measured: Sequence[str]) -> HeatMap:
             experiment.statistic(lambda run, name=name, i=i: run.corruption_accuracy.get(name, (None,) * 5)[i])
             for i in range(len(SEVERITIES))
         ]
-        mean = experiment.statistic(lambda run, name=name: run.mca((name,)))
+        mean = experiment.statistic(lambda run, name=name: run.mean(name))
         rows.append(HeatRow(corruption_title(name), (*cells, mean)))
     totals = [("Clean", experiment.statistic(lambda run: run.clean_accuracy))]
-    for name, members in CORRUPTION_SETS.items():
+    for name, members in sets_to_show(experiment.measured).items():
         totals.append((f"mCA {name}", experiment.statistic(lambda run, members=members: run.mca(members))))
     return HeatMap(tuple(rows), tuple((label, cell) for label, cell in totals if cell is not None))
 
 
 def measured_corruptions(experiments: Sequence[Experiment]) -> list[str]:
-    """Every corruption that some run has measured, in the registry's order."""
-    names = {name for experiment in experiments for run in experiment.runs for name in run.corruption_accuracy}
-    return [name for name in CORRUPTIONS if name in names]
+    """Every corruption that some run has measured, in the registry's order, then those that it lacks."""
+    return in_order(name for experiment in experiments for name in experiment.measured)
 
 
 def darkest(maps: Sequence[HeatMap]) -> float:

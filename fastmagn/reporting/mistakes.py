@@ -1,16 +1,17 @@
 """The most confident wrong predictions of a run, from its stored logits, with their images."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from fastmagn.config.schema import Config
-from fastmagn.corruptions import corrupt, size_class
+from fastmagn.corruptions import SEVERITIES, corrupt, size_class
 from fastmagn.data import ImageSet, open_corrupted
 from fastmagn.data.corrupted.npy import MANIFEST, read_manifest, rows_of
 from fastmagn.errors import InputError
-from fastmagn.evaluation.logits import read_logits
+from fastmagn.evaluation.logits import read_logits, read_severities
 from fastmagn.reporting.gallery import ImagesOf, read_config
 from fastmagn.reporting.names import corruption_title
 from fastmagn.reporting.pictures import png_address
@@ -90,7 +91,7 @@ def mistakes(run: FinishedRun, images_of: ImagesOf) -> Mistakes:
         image_set = images_of(config.data)
         rows = _rows(run, image_set, labels, logits["clean"].shape[-1])
         names = image_set.class_names
-        found = worst(labels, logits, NUM_MISTAKES)
+        found = worst(labels, logits, NUM_MISTAKES, read_severities(folder, logits))
         shown = [_show(run, mistake, image_set, rows, config) for mistake in found]
         pairs = [
             (names[pair.true], names[pair.predicted], f"{pair.count:,}", f"{100 * pair.share:.1f}", pair.corruption)
@@ -101,7 +102,12 @@ def mistakes(run: FinishedRun, images_of: ImagesOf) -> Mistakes:
     return Mistakes(tuple(shown), tuple(pairs))
 
 
-def worst(labels: np.ndarray, logits: dict[str, np.ndarray], number: int) -> list[Mistake]:
+def worst(
+    labels: np.ndarray,
+    logits: dict[str, np.ndarray],
+    number: int,
+    severities: Mapping[str, tuple[int, ...]] | None = None,
+) -> list[Mistake]:
     """The most confident wrong predictions on corrupt images, worst first.
 
     An image comes once, a corruption at most MOST_OF_ONE times. They are ordered by the logarithm of the probability of
@@ -109,14 +115,15 @@ def worst(labels: np.ndarray, logits: dict[str, np.ndarray], number: int) -> lis
 
     Args:
         labels: int64 [M].
-        logits: corruption -> float32 [5, M, K]; `clean` is ignored.
+        logits: corruption -> float32 [S, M, K]; `clean` is ignored.
         number: The largest number of predictions.
+        severities: The severities of each corruption; None means 1 to 5.
     """
     candidates = []
     for name, cells in logits.items():
         if name == "clean":
             continue
-        for severity, cell in enumerate(cells, start=1):
+        for severity, cell in zip(SEVERITIES if severities is None else severities[name], cells, strict=True):
             predicted = cell.argmax(axis=1)
             wrong = np.flatnonzero(predicted != labels)
             if len(wrong) == 0:
@@ -175,7 +182,8 @@ def _check_same(run: FinishedRun, labels: np.ndarray, logits: dict[str, np.ndarr
         same = name in logits and len(labels) == run.num_images
         if same:
             measured = [np.mean(cell.argmax(axis=1) == labels) for cell in logits[name]]
-            same = bool(np.allclose(measured, accuracies, rtol=0, atol=_AGREEMENT))
+            known = [value for value in accuracies if value is not None]
+            same = len(known) == len(measured) and bool(np.allclose(measured, known, rtol=0, atol=_AGREEMENT))
         if not same:
             raise InputError(
                 f"{run.folder / LOGITS}: comes from another evaluation than these results ({name} differs). python -m "
@@ -230,7 +238,8 @@ def _corrupted(run: FinishedRun, mistake: Mistake, image_set: ImageSet, rows: np
         place = int(np.searchsorted(held, row[0]))
         if place == len(held) or held[place] != row[0]:
             raise InputError(f"{chosen.corrupted_dir}: does not hold test image {row[0]}.")
-        stored = open_corrupted(Path(chosen.corrupted_dir), name, labels[held[: place + 1]], images_u8.shape[1:])
+        known = labels[held[: place + 1]]
+        stored = open_corrupted(Path(chosen.corrupted_dir), name, known, images_u8.shape[1:], len(held))
         return np.array(stored[severity - 1][place])
     version, jpeg_quality = run.corruptions
     if version != size_class(images_u8.shape).version:

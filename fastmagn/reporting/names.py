@@ -3,7 +3,8 @@
 import re
 from collections.abc import Sequence
 
-from fastmagn.corruptions import CORRUPTION_SETS, CORRUPTIONS
+from fastmagn.corruptions import CORRUPTIONS
+from fastmagn.corruptions.sets import CIFAR_CBAR, IMAGENET_CBAR, in_order, sets_to_show
 from fastmagn.methods.table import METHODS, get_method
 
 NETWORK_TITLES = {
@@ -27,6 +28,7 @@ CORRUPTION_KINDS = {
     "Blur": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "gaussian_blur"),
     "Weather": ("snow", "frost", "fog", "brightness", "spatter"),
     "Digital": ("contrast", "elastic_transform", "pixelate", "jpeg_compression", "saturate"),
+    "C-bar": tuple(dict.fromkeys(CIFAR_CBAR + IMAGENET_CBAR)),
 }
 assert {name for names in CORRUPTION_KINDS.values() for name in names} == set(CORRUPTIONS)
 
@@ -54,20 +56,36 @@ def order(names: Sequence[str] | dict[str, str], name: str) -> tuple[int, str]:
     return (known.index(name) if name in known else len(known), name)
 
 
+def by_kind(names: Sequence[str]) -> dict[str, list[str]]:
+    """Those of these corruptions that are of each kind; those that fastmagn does not know are of the kind Other."""
+    kinds = CORRUPTION_KINDS | {"Other": [name for name in names if name not in CORRUPTIONS]}
+    return {kind: [name for name in members if name in names] for kind, members in kinds.items()}
+
+
+def measured_title(corruption_set: str) -> str:
+    """The title of the set that a calibration error was measured on: its name, or its corruptions joined by +."""
+    return set_title(corruption_set.split("+")) if "+" in corruption_set else corruption_set
+
+
 def set_title(names: Sequence[str]) -> str:
     """The shortest exact name of a set of corruptions: "c18", "c18 without frost", "fog + snow", "7 corruptions"."""
     chosen = set(names)
     if not chosen:
         return "no corruption"
-    for title, members in CORRUPTION_SETS.items():
-        if chosen == set(members):
+    sets = sets_to_show(chosen)
+    whole = {title: set(members) for title, members in sets.items() if set(members) <= chosen}
+    for title, members in whole.items():
+        if chosen == members:
             return title
-    for title, members in CORRUPTION_SETS.items():
+    for title, members in whole.items():
+        if "cbar" in whole and chosen == members | whole["cbar"]:
+            return f"{title}+cbar"
+    for title, members in sets.items():
         missing = set(members) - chosen
         if chosen < set(members) and len(missing) <= 2:
             return f"{title} without {' and '.join(name for name in members if name in missing)}"
     if len(chosen) <= 3:
-        return " + ".join(name for name in CORRUPTIONS if name in chosen)
+        return " + ".join(in_order(chosen))
     return f"{len(chosen)} corruptions"
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fastmagn.corruptions import CORRUPTION_SETS, CORRUPTIONS, SEVERITIES
+from fastmagn.corruptions import SEVERITIES
+from fastmagn.corruptions.sets import in_order, sets_to_show
 from fastmagn.data.subset import BY_CLASS
 from fastmagn.errors import InputError, some
 from fastmagn.evaluation.metrics.accuracy import mean_corruption_accuracy
@@ -31,7 +32,7 @@ class FinishedRun:
         path: The path that was given: the run folder, or a results file in it.
         config: The whole configuration, nested as in config.yaml.
         data: The data set. For `folder` it is the name and the folder, since two folders are two sets.
-        corruption_accuracy: corruption -> accuracies at severities 1..5.
+        corruption_accuracy: corruption -> accuracies at severities 1..5; None where a corruption lacks the severity.
         rms: `clean`, `corrupt`, and the settings they depend on (`corruption_set`, `num_bins`, `binning`, `pooling`).
         reliability: `clean` and `corrupt`, each with `count`, `accuracy` and `confidence` of every bin; None in older
             results.
@@ -51,7 +52,7 @@ class FinishedRun:
     seed: int
     num_images: int
     clean_accuracy: float
-    corruption_accuracy: dict[str, tuple[float, ...]]
+    corruption_accuracy: dict[str, tuple[float | None, ...]]
     rms: dict[str, Any]
     reliability: dict[str, Any] | None
     epochs: tuple[dict[str, Any], ...]
@@ -69,6 +70,16 @@ class FinishedRun:
     def mca(self, names: Iterable[str]) -> float | None:
         """The mean accuracy over the corruptions `names` and their severities; None if one was not measured."""
         return mean_corruption_accuracy(self.corruption_accuracy, names)
+
+    def mean(self, name: str) -> float | None:
+        """The mean accuracy on a corruption at the severities that were measured; None if it was not measured."""
+        values = [value for value in self.corruption_accuracy.get(name, ()) if value is not None]
+        return sum(values) / len(values) if values else None
+
+    @property
+    def complete(self) -> set[str]:
+        """The corruptions that were measured at all five severities."""
+        return {name for name, values in self.corruption_accuracy.items() if None not in values}
 
 
 def read_runs(paths: Iterable[Path]) -> tuple[list[FinishedRun], list[str]]:
@@ -188,34 +199,59 @@ def _fraction(value: Any, name: str, file: Path) -> float:
 
 
 def _check_finite(results: dict[str, Any], file: Path) -> None:
-    """Raise InputError if an accuracy is null, as evaluations write it where logits are NaN or infinite."""
+    """Raise InputError if an accuracy is null, as evaluations write it where logits are NaN or infinite.
+
+    At a severity that a corruption lacks it is null too.
+    """
     table = results.get("corruption_accuracy")
     cells = {"clean": [results.get("clean_accuracy", 0)]} | (table if isinstance(table, dict) else {})
-    faulty = [name for name, values in cells.items() if isinstance(values, list) and None in values]
+    few = _few(results, file)
+    faulty = [
+        name
+        for name, values in cells.items()
+        if isinstance(values, list)
+        and any(value is None and s in few.get(name, SEVERITIES) for s, value in enumerate(values, start=1))
+    ]
     if faulty:
         raise InputError(f"{file}: has no accuracy for {some(faulty)}: logits were NaN or infinite there.")
 
 
 def _corruption_accuracy(results: dict[str, Any], file: Path) -> dict[str, tuple[float, ...]]:
     """The accuracies by corruption, in the registry's order. They must agree with the results' mCA."""
-    table = {}
+    table, few = {}, _few(results, file)
     for name, values in _get(results, "corruption_accuracy", dict, file).items():
         field = f"corruption_accuracy.{name}"
-        if name not in CORRUPTIONS:
-            raise InputError(f"{file}: {field}: unknown corruption; expected some of {', '.join(CORRUPTIONS)}.")
+        if not 0 < len(name) <= _MAX_NAME or not name.isprintable():
+            raise InputError(
+                f"{file}: corruption_accuracy: got {name[:_MAX_NAME]!r}; expected names of 1..{_MAX_NAME} characters."
+            )
         if not isinstance(values, list) or len(values) != len(SEVERITIES):
             raise InputError(f"{file}: {field}: got {values!r}; expected 5 fractions, of severities 1 to 5.")
-        table[name] = tuple(_fraction(value, field, file) for value in values)
+        severities = few.get(name, SEVERITIES)
+        table[name] = tuple(
+            _fraction(value, field, file) if s in severities else None for s, value in enumerate(values, start=1)
+        )
     if not table:
         raise InputError(f"{file}: corruption_accuracy: got none; expected at least one corruption.")
-    table = {name: table[name] for name in CORRUPTIONS if name in table}
+    table = {name: table[name] for name in in_order(table)}
     written = _get(results, "mca", dict, file)
-    for name, members in CORRUPTION_SETS.items():
+    for name, members in sets_to_show(table).items():
         computed, value = mean_corruption_accuracy(table, members), written.get(name)
         agree = computed is None or (isinstance(value, int | float) and abs(value - computed) < _MCA_TOLERANCE)
         if not agree:
             raise InputError(f"{file}: mca.{name}: got {value!r}; corruption_accuracy gives {computed:.6f}.")
     return table
+
+
+def _few(results: dict[str, Any], file: Path) -> dict[str, list[int]]:
+    """The severities of the corruptions that have fewer than five; older results have none."""
+    if "severities" not in results:
+        return {}
+    few = _get(results, "severities", dict, file)
+    for name, values in few.items():
+        if not isinstance(values, list) or not values or not set(map(repr, values)) < set(map(repr, SEVERITIES)):
+            raise InputError(f"{file}: severities.{name}: got {values!r}; expected some of 1 to 5, not all.")
+    return few
 
 
 def _subset(results: dict[str, Any], file: Path) -> Subset:

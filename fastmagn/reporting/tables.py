@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from fastmagn.corruptions import CORRUPTION_SETS, CORRUPTIONS
+from fastmagn.corruptions import CORRUPTION_SETS
+from fastmagn.corruptions.sets import in_order, sets_to_show
 from fastmagn.reporting.experiments import (
     CALIBRATION_SET,
     Experiment,
@@ -15,7 +16,7 @@ from fastmagn.reporting.experiments import (
     sensitivity_families,
     without_sensitivity,
 )
-from fastmagn.reporting.names import corruption_title, data_title, file_name, network_title, set_title
+from fastmagn.reporting.names import corruption_title, data_title, file_name, measured_title, network_title
 from fastmagn.reporting.paper import WEIGHTS, paper_counterpart
 from fastmagn.reporting.runs import FinishedRun
 
@@ -122,8 +123,9 @@ def summary_table(experiments: Sequence[Experiment]) -> Table:
     calibrated = list(dict.fromkeys(run.rms["corruption_set"] for item in experiments for run in item.runs))
     sets = dict(_measured_sets(experiments)) | {
         name: members
-        for name, members in CORRUPTION_SETS.items()
-        if any(run.mca(members) is not None for item in experiments for run in item.runs)
+        for item in experiments
+        for name, members in sets_to_show(item.measured).items()
+        if any(run.mca(members) is not None for run in item.runs)
     }
     measures = [
         Measure(Column("Clean"), lambda run: run.clean_accuracy, "clean"),
@@ -134,7 +136,7 @@ def summary_table(experiments: Sequence[Experiment]) -> Table:
         Measure(Column("RMS clean", CALIBRATION_DECIMALS), lambda run: run.rms["clean"], "rms_clean", lower=True),
     ]
     for name in calibrated:
-        column = Column(f"RMS {set_title(name.split('+')) if '+' in name else name}", CALIBRATION_DECIMALS)
+        column = Column(f"RMS {measured_title(name)}", CALIBRATION_DECIMALS)
         paper = "rms_corrupt" if name == CALIBRATION_SET else ""
         measures.append(Measure(column, _corrupt_rms_of(name), paper, lower=True))
     rows = experiment_rows(experiments, measures, lambda item: (str(len(item.runs)),))
@@ -177,13 +179,12 @@ def corruption_tables(experiments: Sequence[Experiment]) -> list[Table]:
 
 def _corruption_table(experiments: Sequence[Experiment]) -> Table:
     data, network = experiments[0].data, experiments[0].network
-    measured = {name for experiment in experiments for run in experiment.runs for name in run.corruption_accuracy}
+    measured = in_order(name for experiment in experiments for name in experiment.measured)
     rows = [_best_row(("Clean",), experiments, lambda run: run.clean_accuracy, "clean")]
-    for name in CORRUPTIONS:
-        if name in measured:
-            rows.append(_best_row((corruption_title(name),), experiments, _mean_of(name), name))
-    for name, members in CORRUPTION_SETS.items():
-        if set(members) <= measured:
+    for name in measured:
+        rows.append(_best_row((corruption_title(name),), experiments, _mean_of(name), name))
+    for name, members in sets_to_show(measured).items():
+        if set(members) <= set(measured):
             measure = "mca" if name == CALIBRATION_SET else ""
             rows.append(_best_row((f"mCA {name}",), experiments, _mca_of(members), measure))
     counterpart = paper_counterpart(data, network, cifar10="Table 1", cifar100="Table 5")
@@ -234,7 +235,7 @@ def calibration_table(experiments: Sequence[Experiment]) -> Table:
         rows.append(_best_row((network, clean), columns, lambda run: run.rms["clean"], "rms_clean", lower=True))
         for name in sets:
             measure = "rms_corrupt" if name == CALIBRATION_SET else ""
-            test_set = f"{clean}-C {set_title(name.split('+')) if '+' in name else name}"
+            test_set = f"{clean}-C {measured_title(name)}"
             rows.append(_best_row((network, test_set), columns, _corrupt_rms_of(name), measure, lower=True))
     paper_table = " (the paper's Table 3)" if data in ("cifar10", "cifar100") else ""
     return Table(
@@ -319,7 +320,7 @@ def make_cell(experiment: Experiment | None, measure: Callable[[FinishedRun], fl
 
 
 def _mean_of(corruption: str) -> Callable[[FinishedRun], float | None]:
-    return lambda run: run.mca((corruption,))
+    return lambda run: run.mean(corruption)
 
 
 def _mca_of(names: Sequence[str]) -> Callable[[FinishedRun], float | None]:

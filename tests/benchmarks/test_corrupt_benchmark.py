@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks import corrupt as benchmark
-from fastmagn.corruptions import available_corruptions
+from fastmagn.corruptions import CORRUPTION_SETS, available_corruptions
+from fastmagn.corruptions.sets import CIFAR_CBAR
 from fastmagn.errors import InputError
 
 
@@ -44,7 +45,8 @@ def test_json(tmp_path, capsys, monkeypatch, has_library):
     assert (settings["library"] is not None) == has_library
 
     others = ("plain_", "library_") if has_library else ("plain_",)
-    assert tuple(result["corruptions"]) == available_corruptions()
+    names = [name for name in CORRUPTION_SETS["c19"] if name in available_corruptions()]
+    assert list(result["corruptions"]) == names
     for row in result["corruptions"].values():
         rates = {f"{code}{what}" for code in ("", *others) for what in ("s_per_image", "images_per_s")}
         assert set(row) == rates | {f"{code}ratio" for code in others}
@@ -54,13 +56,23 @@ def test_json(tmp_path, capsys, monkeypatch, has_library):
         assert row["plain_ratio"] == pytest.approx(row["images_per_s"] / row["plain_images_per_s"])
     whole = result["set"]
     check_spread(whole["measured_s"])
-    assert whole["cells"] == 5 * len(available_corruptions())
+    assert whole["cells"] == 5 * len(names)
     assert whole["10000_images_s"] == pytest.approx(whole["measured_s"]["median"] * 10_000 / 4)
     assert whole["plain_ratio"] == pytest.approx(whole["plain_10000_images_s"] / whole["10000_images_s"])
     assert ("library_ratio" in whole) == has_library
 
     printed = capsys.readouterr().out
-    assert all(name in printed for name in available_corruptions())
+    assert all(name in printed for name in names)
+
+
+@pytest.mark.slow
+def test_cbar_has_no_library(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "find_library", lambda: pytest.fail("imagecorruptions-imaug has no C-bar"))
+    path = tmp_path / "cbar.json"
+    assert benchmark.main(["--num_images", "4", "--repeats", "1", "--corruption_set", "cbar", "--out", str(path)]) == 0
+    result = read_strict(path)
+    assert tuple(result["corruptions"]) == CIFAR_CBAR
+    assert result["settings"]["corruption_set"] == "cbar"
 
 
 def test_images_are_enlarged_and_begin_again():

@@ -15,6 +15,7 @@ from fastmagn.corruptions import (
     frost_pictures,
     size_class,
 )
+from fastmagn.corruptions.sets import CIFAR_CBAR, IMAGENET_CBAR
 from fastmagn.errors import InputError
 from fastmagn_kernels import threads
 from tests.helpers.processes import run
@@ -78,6 +79,7 @@ RANDOM = tuple(
     in (
         *("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise", "glass_blur", "motion_blur"),
         *("snow", "frost", "fog", "elastic_transform", "spatter"),
+        *(name for name in CIFAR_CBAR + IMAGENET_CBAR if name != "circular_motion_blur"),
     )
 )
 
@@ -87,7 +89,8 @@ def test_only_random_ones_depend_on_seed_and_index(name, pictures):
     images = pictures[:4]
     usual = corrupt(images, name, 4)
     for other in (corrupt(images, name, 4, seed=1), corrupt(images, name, 4, indices=np.arange(4) + 4)):
-        assert (other != usual).any(axis=(1, 2, 3)).all() == (name in RANDOM)
+        if name != "transverse_chromatic_abberation":  # it draws one of six orders
+            assert (other != usual).any(axis=(1, 2, 3)).all() == (name in RANDOM)
         assert (other != usual).any() == (name in RANDOM)
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import nn
 
 import fastmagn.evaluation.corrupted_set
-from fastmagn.config.schema import EvalConfig
+from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.corruptions import CORRUPTION_SETS, available_corruptions, corrupt
 from fastmagn.data import load_images, open_corrupted
 from fastmagn.data.corrupted.npy import check_source
@@ -263,7 +263,7 @@ def test_a_set_of_other_images_is_refused(made, copy, digits, capsys):
         (["--out", "c", "--dataset", "digits", "--image_size", "64"], "image_size: got 64; expected none: digits has"),
         (
             ["--out", "c", "--dataset", "digits", "--corruption_set", "c12"],
-            r"corruption_set: got 'c12'; expected c19, c18 or c15\.",
+            r"corruption_set: got 'c12'; expected one of c15, c18, c19, cbar, or several of them joined by \+",
         ),
         (["--out", "c", "--dataset", "digits", "--severity", "3"], "--severity: is not an option of python -m"),
         (["--out", "c", "--dataset", "folder", "--data_dir", "x"], r"image_size: got None; expected 8\.\.4096 px for"),

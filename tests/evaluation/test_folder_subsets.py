@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from fastmagn.config.schema import Config, DataConfig, EvalConfig
+from fastmagn.config.eval_schema import EvalConfig
+from fastmagn.config.schema import Config, DataConfig
 from fastmagn.data import load_data
 from fastmagn.data.subset import even_subset
 from fastmagn.errors import InputError
@@ -55,7 +56,7 @@ def made(folder: Path, out: Path, **fields) -> Path:
 
 def measured(model: nn.Module, folder: Path, tmp_path: Path, **fields) -> dict:
     config, image_set = Config(data=data(folder), eval=asked(**fields)), load_data(data(folder))
-    return evaluate_model(model, image_set, config, tmp_path, device=torch.device("cpu"), world=World())
+    return evaluate_model(model, image_set, config, tmp_path, device=torch.device("cpu"), world=World(), trained=None)
 
 
 def test_a_folder_is_measured_evenly_by_class_and_every_way_gives_the_same(model, folder, tmp_path):
@@ -103,7 +104,7 @@ def test_other_sets_keep_their_first_images(tmp_path):
     digits = load_data(DataConfig(name="digits"))
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
     config = Config(data=DataConfig(name="digits"), eval=asked())
-    results = evaluate_model(model, digits, config, tmp_path, device=torch.device("cpu"), world=World())
+    results = evaluate_model(model, digits, config, tmp_path, device=torch.device("cpu"), world=World(), trained=None)
     first = (digits.test_images_u8[:NUM], digits.test_labels[:NUM])
     expected = evaluate(model, *first, asked(), device=torch.device("cpu"), subset=Subset())
     assert results == expected | {"subset": {"chosen": "first", "of": 599}}

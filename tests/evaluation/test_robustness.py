@@ -81,11 +81,20 @@ def test_a_made_set_gives_the_same_numbers(digits, tmp_path):
     assert stored["mca"]["c15"] == pytest.approx(mean)
 
 
+SETS = "expected one of c15, c18, c19, cbar, or several of them joined by +, such as c15+cbar."
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"corruption_set": "c16"}, "corruption_set: got 'c16'; expected one of c15, c18, c19."),
-        ({"corruption_set": ["c15"]}, "corruption_set: got ['c15']; expected one of c15, c18, c19."),
+        (
+            {"corruption_set": "c16"},
+            f"corruption_set: got 'c16'; {SETS}",
+        ),
+        (
+            {"corruption_set": ["c15"]},
+            f"corruption_set: got ['c15']; {SETS}",
+        ),
         ({"corrupted_dir": 15}, "corrupted_dir: got 15; expected a path, or None."),
         ({"num_bins": 0}, "eval.num_bins: got 0; expected 1 or more."),
         ({"labels": [0, 1]}, "labels: got int64 [2]; expected integers, one for each of 9 images."),

@@ -32,7 +32,7 @@ from fastmagn.training.build import build_run
 from fastmagn.training.step import make_pieces
 from tests.helpers.report_folders import C19, SLOPE, rewrite, with_protocols, write_logits
 
-SECTIONS = ("summary", "corruptions", "severity", "reliability", "training", "views", "errors")
+SECTIONS = ("summary", "corruptions", "severity", "reliability", "more", "training", "views", "errors")
 SECTIONS += ("configuration", "environment", "again")
 VOID = {"meta", "link", "img", "br"}
 

@@ -9,10 +9,12 @@ import pytest
 
 from fastmagn.config.command_line import parse_config
 from fastmagn.config.text import plain
+from fastmagn.corruptions.sets import CIFAR_CBAR
 from fastmagn.errors import InputError
 from fastmagn.reporting.document import command
 from fastmagn.reporting.experiments import common_set, group_experiments
 from fastmagn.reporting.runs import read_run, read_runs
+from fastmagn.reporting.tables import make_tables
 from tests.helpers.report_folders import C19, rewrite, with_protocols
 
 
@@ -55,9 +57,13 @@ DAMAGE = {
     "per cent": (set_value("clean_accuracy", value=94.2), "clean_accuracy: got 94.2; expected a fraction in 0..1."),
     "a bool": (set_value("clean_accuracy", value=True), "clean_accuracy: got True; expected a float."),
     "no corruption": (set_value("corruption_accuracy", value={}), "corruption_accuracy: got none; expected at least"),
-    "a foreign corruption": (
-        broken(lambda results: results["corruption_accuracy"].update(rain=[0.5] * 5)),
-        "corruption_accuracy.rain: unknown corruption; expected some of gaussian_noise, shot_noise,",
+    "a corruption of no name": (
+        broken(lambda results: results["corruption_accuracy"].update({"a" * 101: [0.5] * 5})),
+        "expected names of 1..100 characters.",
+    ),
+    "severities that are all": (
+        broken(lambda results: results.update(severities={"fog": [1, 2, 3, 4, 5]})),
+        "severities.fog: got [1, 2, 3, 4, 5]; expected some of 1 to 5, not all.",
     ),
     "four severities": (
         set_value("corruption_accuracy", "fog", value=[0.5] * 4),
@@ -270,3 +276,29 @@ def test_the_command_makes_the_same_configuration(fake_run):
     words = shlex.split(command(run))
     assert words[:3] == ["python", "-m", "fastmagn.train"]
     assert plain(parse_config(words[3:], "test", "A test.")) == run.config
+
+
+def test_a_run_on_a_folder_of_any_corruptions_is_reported(fake_run):
+    """C-bar complete, a corruption of the user's own, and one of three severities."""
+    folder = fake_run("run", means=dict.fromkeys((*C19, *CIFAR_CBAR, "my_rain"), 0.6))
+
+    def change(results):
+        results["corruption_accuracy"]["xy_motion_blur"] = [0.9, None, 0.6, None, 0.3]
+        results["severities"] = {"xy_motion_blur": [1, 3, 5]}
+        results["mca"]["cbar"] = sum(sum(results["corruption_accuracy"][name]) for name in CIFAR_CBAR) / 50
+
+    rewrite(folder, change)
+    (run,), warnings = read_runs([folder])
+    assert warnings == []
+    assert list(run.corruption_accuracy)[-2:] == ["my_rain", "xy_motion_blur"]
+    assert run.mean("xy_motion_blur") == pytest.approx(0.6)
+    assert run.mca(("xy_motion_blur",)) is None
+    assert "xy_motion_blur" not in run.complete
+    tables = make_tables(group_experiments([run])[0])
+    rows = {row.labels[0]: row.cells[0] for table in tables if table.name.endswith("corruptions") for row in table.rows}
+    assert rows["Xy motion blur"].mean == pytest.approx(0.6)
+    assert rows["My rain"] is not None
+    assert rows["mCA cbar"].mean == pytest.approx(run.mca(CIFAR_CBAR))
+    rewrite(folder, lambda results: results["mca"].update(cbar=0.1))
+    with pytest.raises(InputError, match=r"mca\.cbar: got 0\.1; corruption_accuracy gives"):
+        read_runs([folder])

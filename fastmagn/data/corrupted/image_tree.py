@@ -1,39 +1,81 @@
 """Reads -C sets of image files in the published layout of ImageNet-C (Hendrycks and Dietterich, ICLR 2019).
 
-The layout is DIR/CORRUPTION/SEVERITY/CLASS/IMAGE, such as DIR/fog/3/n01440764/ILSVRC2012_val_00000293.JPEG. Each of the
-published archives (noise.tar, blur.tar, weather.tar, digital.tar, extra.tar) may have its own folder,
-DIR/GROUP/CORRUPTION.
+The layout is DIR/CORRUPTION/SEVERITY/CLASS/IMAGE, such as DIR/fog/3/n01440764/ILSVRC2012_val_00000293.JPEG, with any
+corruptions and some of the severities 1 to 5. Several corruptions may have a folder of their own,
+DIR/GROUP/CORRUPTION, as each of the published archives of ImageNet-C has (noise.tar, blur.tar, ...). The code that made
+ImageNet-C-bar names the five severities by its own levels, such as 2.35: these are 1 to 5 in ascending order.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from fastmagn.corruptions import SEVERITIES
+from fastmagn.corruptions import CORRUPTIONS, SEVERITIES
+from fastmagn.corruptions.sets import in_order
 from fastmagn.data.files.listing import class_folders, image_names
 from fastmagn.data.files.on_demand import LazyImages
 from fastmagn.errors import InputError, some
 
-GROUPS = ("noise", "blur", "weather", "digital", "extra")
+Cells = dict[int, Path]  # severity -> the folder of its classes
+
+_NUMBER = re.compile(r"\d+(\.\d+)?")
 
 
-def stored_corruptions(folder: Path, names: Iterable[str]) -> dict[str, Path]:
-    """The folder of each of these corruptions that the set holds as image files; empty for a set of .npy files."""
-    places = {name: [folder / name, *(folder / group / name for group in GROUPS)] for name in names}
-    found = {name: [place for place in candidates if place.is_dir()] for name, candidates in places.items()}
-    return {name: present[0] for name, present in found.items() if present}
+def stored_trees(folder: Path) -> dict[str, Cells]:
+    """The corruptions that a set holds as image files, in the registry's order; empty for a set of .npy files.
+
+    Raises:
+        InputError: A corruption's folder has other severities than 1 to 5, or a known corruption's has none; or there
+            is a corruption in two places.
+    """
+    found: dict[str, Cells] = {}
+    for place in _subfolders(folder):
+        cells = _cells(place)
+        groups = [] if cells or place.name in CORRUPTIONS else [(inner, _cells(inner)) for inner in _subfolders(place)]
+        for corruption, inside in [(place, cells), *groups]:
+            if not inside:
+                continue
+            if corruption.name in found:
+                other = next(iter(found[corruption.name].values())).parent
+                raise InputError(f"{corruption}: also in {other}; expected each corruption once. Remove one of them.")
+            found[corruption.name] = inside
+        if not cells and place.name in CORRUPTIONS:
+            raise InputError(f"{place}: has no severities; expected folders 1 to 5 in it, or some of them.")
+    return {name: found[name] for name in in_order(found)}
 
 
-def check_cells(places: dict[str, Path], class_names: Sequence[str], test_labels: np.ndarray) -> tuple[str, ...]:
-    """Check that a set has every severity, class and image, before it is measured.
+def _cells(place: Path) -> Cells:
+    """The folders of a corruption's severities; empty if it has none."""
+    numbers = sorted((float(path.name), path) for path in _subfolders(place) if _NUMBER.fullmatch(path.name))
+    if len(numbers) == len(SEVERITIES) and any("." in path.name for _, path in numbers):
+        return {severity: path for severity, (_, path) in zip(SEVERITIES, numbers, strict=True)}
+    foreign = [path.name for _, path in numbers if path.name not in map(str, SEVERITIES)]
+    if foreign:
+        raise InputError(
+            f"{place}: has severities {some(foreign)}; expected folders 1 to 5 in it, or some of them, or five others"
+            " with a decimal point."
+        )
+    return {int(path.name): path for _, path in numbers}
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in Path(folder).iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError:
+        return []
+
+
+def check_cells(trees: dict[str, Cells], class_names: Sequence[str], test_labels: np.ndarray) -> tuple[str, ...]:
+    """Check that a set has every class and image at its severities, before it is measured.
 
     Images are matched by count: at each severity, each class must have as many images as there are among the test
     images.
 
     Args:
-        places: From `stored_corruptions`.
+        trees: From `stored_trees`.
         class_names: The run's K classes; label k is class_names[k].
         test_labels: int64 [M], the labels of all test images, sorted.
 
@@ -41,7 +83,7 @@ def check_cells(places: dict[str, Path], class_names: Sequence[str], test_labels
         The names of the classes that have test images, in the labels' order, for `open_cell`.
 
     Raises:
-        InputError: A severity or a class is missing, a class is unknown, or a class has too many or too few images.
+        InputError: A class is missing or unknown, or it has too many or too few images.
     """
     if np.any(np.diff(test_labels) < 0):
         raise InputError(
@@ -50,23 +92,21 @@ def check_cells(places: dict[str, Path], class_names: Sequence[str], test_labels
         )
     counts = np.bincount(test_labels, minlength=len(class_names))
     expected = {name: count for name, count in zip(class_names, counts, strict=True) if count}
-    for place in places.values():
-        for severity in SEVERITIES:
-            cell = place / str(severity)
-            _check_classes(cell, list(expected))
-            for class_name, count in expected.items():
-                found = len(image_names(cell / class_name))
-                if found != count:
-                    raise InputError(
-                        f"{cell / class_name}: holds {found} images; expected {count}, as many as the test set has of"
-                        " this class. Extract the set again, or give the test set (data.dir) that it was made of."
-                    )
+    for cell in (cell for cells in trees.values() for cell in cells.values()):
+        _check_classes(cell, list(expected))
+        for class_name, count in expected.items():
+            found = len(image_names(cell / class_name))
+            if found != count:
+                raise InputError(
+                    f"{cell / class_name}: holds {found} images; expected {count}, as many as the test set has of"
+                    " this class. Extract the set again, or give the test set (data.dir) that it was made of."
+                )
     return tuple(expected)
 
 
-def open_cell(place: Path, severity: int, class_names: Sequence[str], image_size: int) -> LazyImages:
-    """A corruption's images at a severity, by class (in the classes' order) and file name; they are read later."""
-    folders = [place / str(severity) / class_name for class_name in class_names]
+def open_cell(cell: Path, class_names: Sequence[str], image_size: int) -> LazyImages:
+    """A cell's images, by class (in the classes' order) and file name; they are read later."""
+    folders = [cell / class_name for class_name in class_names]
     # os.path.join, because 50,000 of pathlib's joins take a second.
     paths = [Path(os.path.join(folder, name)) for folder in folders for name in image_names(folder)]
     return LazyImages(paths, image_size)

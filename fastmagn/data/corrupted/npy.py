@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fastmagn.corruptions import SEVERITIES, corrupted_as
+from fastmagn.corruptions.sets import in_order
 from fastmagn.data.arrays import open_array
 from fastmagn.data.image_set import Images
 from fastmagn.data.subset import BY_CLASS, even_subset
@@ -22,10 +23,12 @@ MANIFEST = "manifest.json"
 MANIFEST_FORMAT_VERSION = 1
 
 _NUM_SEVERITIES = len(SEVERITIES)
-_MISSING = (
+LAYOUTS = (
     "a -C set holds <corruption>.npy for each corruption, and labels.npy; one of image files,"
-    " CORRUPTION/SEVERITY/CLASS/IMAGE."
+    " CORRUPTION/SEVERITY/CLASS/IMAGE, severities 1 to 5 or some of them"
 )
+_MISSING = f"{LAYOUTS}."
+_LABELS = "labels.npy"
 _REMEDY = "Make or download it again."
 _MANIFEST_FIELDS = {
     **{"format_version": int, "dataset": str, "num_images": int, "image_shape": list, "seed": int},
@@ -35,20 +38,43 @@ _READ_BYTES = 1 << 22
 _ROWS_AT_A_TIME = 512  # images may have to be decoded first
 
 
-def open_corrupted(folder: Path, name: str, test_labels: np.ndarray, image_shape: tuple[int, int, int]) -> np.ndarray:
+def stored_files(folder: Path) -> list[str]:
+    """The corruptions that a set of .npy files holds, known or not, and those that its manifest says it should hold.
+
+    Raises:
+        InputError: The folder cannot be read, or its manifest is broken.
+    """
+    try:
+        names = {path.stem for path in Path(folder).iterdir() if path.suffix == ".npy" and path.name != _LABELS}
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read ({error.strerror}); {LAYOUTS}.") from error
+    if (Path(folder) / MANIFEST).exists():
+        names |= set(read_manifest(folder)["corruptions"])
+    return in_order(names)
+
+
+def open_corrupted(
+    folder: Path,
+    name: str,
+    test_labels: np.ndarray,
+    image_shape: tuple[int, int, int],
+    num_test_images: int | None = None,
+) -> np.ndarray:
     """One corruption's images, mapped from `<name>.npy` (they are read when they are used); the labels are checked.
 
-    The file holds uint8 [5*N, H, W, C]: rows (s-1)*N..s*N-1 are severity s, in the test set's order. `labels.npy`
-    holds the N labels, or the same N labels five times, as the published sets do. N may be larger than M.
+    The file holds uint8 [S*N, H, W, C]: rows (s-1)*N..s*N-1 are severity s, in the test set's order. `labels.npy`
+    holds the N labels, or the same N labels five or S times, as the published sets do. N may be larger than M. S is 5,
+    as in the published sets, unless the numbers of labels and of test images say that it is less.
 
     Args:
         folder: The folder of the -C set.
         name: The corruption, such as fog.
         test_labels: int64 [M], the labels of the first M test images, which are to be measured.
         image_shape: (H, W, C) of the test images.
+        num_test_images: How many test images there are, of which the set may hold all.
 
     Returns:
-        uint8 [5, M, H, W, C], read-only; element s - 1 is severity s.
+        uint8 [S, M, H, W, C], read-only; element s - 1 is severity s.
 
     Raises:
         InputError: A file is missing or truncated, or has another kind, shape or order; or the labels differ.
@@ -59,35 +85,64 @@ def open_corrupted(folder: Path, name: str, test_labels: np.ndarray, image_shape
         wanted = ", ".join(str(side) for side in image_shape)
         raise InputError(
             f"{path}: got {images_u8.dtype} {list(images_u8.shape)}; expected uint8 [5*N, {wanted}] in C order, rows"
-            " (s-1)*N..s*N-1 severity s."
+            " (s-1)*N..s*N-1 severity s; or fewer severities."
         )
-    num_images, left_over = divmod(len(images_u8), _NUM_SEVERITIES)
-    if left_over or num_images < len(test_labels):
+    num_severities = _num_severities(path, len(images_u8), test_labels, num_test_images)
+    by_severity = images_u8.reshape(num_severities, len(images_u8) // num_severities, *image_shape)
+    return by_severity[:, : len(test_labels)]
+
+
+def _num_severities(path: Path, num_rows: int, test_labels: np.ndarray, num_test_images: int | None) -> int:
+    """How many severities a file of so many images has; the labels beside it are checked."""
+    possible = [s for s in reversed(SEVERITIES) if num_rows % s == 0 and num_rows // s >= max(1, len(test_labels))]
+    labels_path = path.with_name(_LABELS)
+    labels = _open_labels(labels_path) if possible else np.empty(0, np.int64)
+    fitting = [s for s in possible if len(labels) in _label_counts(s, num_rows // s)]
+    if not fitting and _NUM_SEVERITIES in possible:
         raise InputError(
-            f"{path}: holds {len(images_u8)} images; expected 5 severities of {len(test_labels)} or more. Measure a set"
-            " made of fewer with --eval.num_images."
+            f"{labels_path}: got {labels.dtype} {list(labels.shape)}; expected integers [{num_rows // _NUM_SEVERITIES}]"
+            f" or [{num_rows}]."
         )
-    _check_labels(Path(folder) / "labels.npy", num_images, test_labels)
-    return images_u8.reshape(_NUM_SEVERITIES, num_images, *image_shape)[:, : len(test_labels)]
+    if not fitting:
+        raise InputError(
+            f"{path}: holds {num_rows} images; expected 5 severities of {len(test_labels)} or more, or fewer severities"
+            " of as many as labels.npy has labels. Measure a set made of fewer with --eval.num_images."
+        )
+    likely = _likely(fitting, num_rows, len(labels), num_test_images)
+    num_wrong = [_count_wrong(labels, num_rows // s, test_labels) for s in likely]
+    if 0 not in num_wrong:
+        raise InputError(
+            f"{labels_path}: {num_wrong[0]} labels differ from the test set's, so these are images of another set or in"
+            " another order. Make this set again with python -m fastmagn.corrupt, or give the test set it was made of."
+        )
+    return likely[num_wrong.index(0)]
 
 
-def _check_labels(path: Path, num_images: int, test_labels: np.ndarray) -> None:
+def _label_counts(num_severities: int, num_images: int) -> tuple[int, ...]:
+    """How many labels a set of so many images at so many severities may have."""
+    return num_images, num_severities * num_images, _NUM_SEVERITIES * num_images
+
+
+def _likely(fitting: list[int], num_rows: int, num_labels: int, num_test_images: int | None) -> list[int]:
+    """The numbers of severities to try, of those that fit the labels' number: the most likely first.
+
+    All test images at each severity; then five severities; if neither is possible, the largest number.
+    """
+    of_all = [s for s in fitting if num_test_images is not None and s * num_test_images == num_rows]
+    of_labels = [s for s in fitting if s > 1 and s * num_labels == num_rows]
+    five = [s for s in fitting if s == _NUM_SEVERITIES]
+    return list(dict.fromkeys([*of_all, *five, *of_labels])) or fitting[:1]
+
+
+def _open_labels(path: Path) -> np.ndarray:
     labels = open_array(path, _MISSING, _REMEDY)
-    if (
-        labels.ndim != 1
-        or labels.dtype.kind not in "iu"
-        or len(labels) not in (num_images, _NUM_SEVERITIES * num_images)
-    ):
-        raise InputError(
-            f"{path}: got {labels.dtype} {list(labels.shape)}; expected integers [{num_images}] or"
-            f" [{_NUM_SEVERITIES * num_images}]."
-        )
-    wrong = np.flatnonzero(labels.reshape(-1, num_images)[:, : len(test_labels)] != test_labels)
-    if len(wrong):
-        raise InputError(
-            f"{path}: {len(wrong)} labels differ from the test set's, so these are images of another set or in another"
-            " order. Make this set again with python -m fastmagn.corrupt, or give the test set it was made of."
-        )
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise InputError(f"{path}: got {labels.dtype} {list(labels.shape)}; expected integers [N] or [5*N].")
+    return labels
+
+
+def _count_wrong(labels: np.ndarray, num_images: int, test_labels: np.ndarray) -> int:
+    return int(np.count_nonzero(labels.reshape(-1, num_images)[:, : len(test_labels)] != test_labels))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -122,7 +177,7 @@ def _manifest_fault(manifest: Any) -> str | None:
         return f"format_version is {manifest['format_version']}; this program reads {MANIFEST_FORMAT_VERSION}"
     if [type(side) for side in manifest["image_shape"]] != [int, int, int]:
         return "image_shape is not [H, W, C]"
-    if set(manifest["files"]) != {*(f"{name}.npy" for name in manifest["corruptions"]), "labels.npy"}:
+    if set(manifest["files"]) != {*(f"{name}.npy" for name in manifest["corruptions"]), _LABELS}:
         return "files are not those of its corruptions and labels.npy"
     for name, file in manifest["files"].items():
         if Path(name).name != name:
@@ -249,7 +304,7 @@ def _file_fault(path: Path, file: dict[str, Any], manifest: dict[str, Any], adva
         array = open_array(path, _MISSING, _REMEDY)
     except InputError as error:
         return str(error)
-    shape = [_NUM_SEVERITIES * manifest["num_images"], *(() if path.name == "labels.npy" else manifest["image_shape"])]
+    shape = [_NUM_SEVERITIES * manifest["num_images"], *(() if path.name == _LABELS else manifest["image_shape"])]
     if list(array.shape) != shape:
         return f"{path}: got an array {list(array.shape)}; expected {shape}, as the manifest says."
     return ""

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from fastmagn.corruptions import SEVERITIES
 from fastmagn.errors import check
 
 # AlexNet's error under each corruption of ImageNet-C, averaged over the five severities, as published with the set
@@ -27,22 +28,35 @@ ALEXNET_ERROR = {
 }
 
 
-def corruption_accuracy(correct: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
+def corruption_accuracy(
+    correct: Mapping[str, np.ndarray], severities: Mapping[str, Sequence[int]] | None = None
+) -> dict[str, list[float | None]]:
     """The table that results.json holds: for each corruption, the accuracy at severities 1..5.
 
     Args:
-        correct: corruption -> bool [5, N]; [s, i] says whether image i was classified correctly at severity s + 1.
+        correct: corruption -> bool [S, N]; row s is for the severity at that place.
+        severities: corruption -> the S severities, 1 to 5 or some of them; None means all five. The accuracy at others
+            is None.
 
     Raises:
-        InputError: A corruption has no images, or not 5 severities.
+        InputError: A corruption has no images, or another number of severities.
     """
     table = {}
     for name, is_correct in correct.items():
         is_correct = np.asarray(is_correct)
-        shape_ok = is_correct.ndim == 2 and is_correct.shape[0] == 5 and is_correct.shape[1] > 0
-        check(shape_ok, f"predictions under {name}", list(is_correct.shape), "shape [5, N] with N at least 1")
-        table[name] = np.mean(is_correct, axis=1, dtype=np.float64).tolist()
+        measured = SEVERITIES if severities is None else severities[name]
+        shape_ok = is_correct.ndim == 2 and is_correct.shape[0] == len(measured) and is_correct.shape[1] > 0
+        wanted = f"shape [{len(measured)}, N] with N at least 1"
+        check(shape_ok, f"predictions under {name}", list(is_correct.shape), wanted)
+        means = dict(zip(measured, np.mean(is_correct, axis=1, dtype=np.float64).tolist(), strict=True))
+        table[name] = [means.get(severity) for severity in SEVERITIES]
     return table
+
+
+def measured_mean(accuracies: Sequence[float | None], severities: Sequence[int] = SEVERITIES) -> float | None:
+    """The mean of a corruption's accuracies at the severities that were measured; None if one of these is None."""
+    values = [accuracies[severity - 1] for severity in severities]
+    return None if None in values else float(np.mean(values, dtype=np.float64))
 
 
 def mean_corruption_accuracy(

@@ -1,13 +1,15 @@
 """The measured part of results.json. Shape letter: M images."""
 
 import math
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 
-from fastmagn.config.schema import EvalConfig
-from fastmagn.corruptions import CORRUPTION_SETS
-from fastmagn.evaluation.metrics.accuracy import corruption_accuracy, mean_corruption_accuracy
+from fastmagn.config.eval_schema import EvalConfig
+from fastmagn.corruptions import CORRUPTION_SETS, SEVERITIES
+from fastmagn.corruptions.sets import MEASURED, are_covered, sets_to_show
+from fastmagn.evaluation.metrics.accuracy import corruption_accuracy, mean_corruption_accuracy, measured_mean
 from fastmagn.evaluation.metrics.calibration import (
     bin_predictions,
     corrupt_rms_calibration_error,
@@ -21,28 +23,43 @@ CALIBRATION_SET = "c18"  # the paper's
 _SELECTIVE = SelectiveRisk._fields
 
 
-def summarise(clean: Predictions, corrupted: dict[str, Predictions], config: EvalConfig) -> dict[str, Any]:
+def summarise(
+    clean: Predictions,
+    corrupted: dict[str, Predictions],
+    config: EvalConfig,
+    severities: Mapping[str, tuple[int, ...]] | None = None,
+) -> dict[str, Any]:
     """Accuracies, mCA and calibration, as fractions in 0..1 (nll in nats), with the settings that they depend on.
 
     Args:
         clean: Predictions for the clean images, [M].
-        corrupted: Predictions under each measured corruption at severities 1 to 5, [5, M]; at least one corruption.
+        corrupted: Predictions under each measured corruption at its severities, [S, M]; at least one corruption.
         config: `num_bins`, `binning` and `pooling`.
+        severities: The severities of each corruption; None means 1 to 5.
 
     Returns:
-        `num_images`, `clean_accuracy`, `mca` (None for a set that is not measured completely), `mean_corruption_error`
-        (1 - mCA, the unnormalised mCE), `corruption_accuracy`, and what `confidence_measures` returns.
+        `num_images`, `clean_accuracy`, `mca`, `mean_corruption_error` (1 - mCA, the unnormalised mCE),
+        `corruption_accuracy`, and what `confidence_measures` returns. `mca` has c15, c18 and c19 (None if not measured
+        completely), and cbar if it was measured; it has `measured`, the mean over all that was measured, if complete
+        sets do not cover it.
+
+        Only if some corruption has fewer than five severities: `severities`, which they are, by corruption. Its
+        accuracy at the others is None, and so is every set's mean that needs them; `measured` is over those that it
+        has.
 
         Whatever has a prediction that is not finite among its own is None: an accuracy, and every mean that needs it.
     """
-    accuracy = _accuracies(corrupted)
-    mca = {name: mean_corruption_accuracy(accuracy, members) for name, members in CORRUPTION_SETS.items()}
+    severities = severities or dict.fromkeys(corrupted, SEVERITIES)
+    accuracy = _accuracies(corrupted, severities)
+    mca = _means(accuracy, severities)
+    few = {name: list(severities[name]) for name in corrupted if len(severities[name]) < len(SEVERITIES)}
     return {
         "num_images": clean.correct.size,
         "clean_accuracy": None if not_finite(clean).any() else float(clean.correct.mean()),
         "mca": mca,
         "mean_corruption_error": {name: None if value is None else 1 - value for name, value in mca.items()},
         "corruption_accuracy": accuracy,
+        **({"severities": few} if few else {}),
         **confidence_measures(clean, corrupted, config),
     }
 
@@ -53,13 +70,11 @@ def confidence_measures(clean: Predictions, corrupted: dict[str, Predictions], c
     Returns:
         `rms_calibration_error`, `calibration` (`ece`; `adaptive_ece`, whose bins hold equal numbers of predictions;
         `nll`; `brier`), `reliability`, and `selective_prediction` (`aurc` and `risk_at_80_coverage`, see
-        `selective.SelectiveRisk`). All are over c18 under corruption, or over all measured corruptions if these do not
-        include c18; `corruption_set` says which. What has a prediction that is not finite is None.
+        `selective.SelectiveRisk`). All are over c18 under corruption; else over what was measured of c19; else over all
+        that was measured. `corruption_set` says which. What has a prediction that is not finite is None.
     """
-    is_complete = all(name in corrupted for name in CORRUPTION_SETS[CALIBRATION_SET])
-    names = CORRUPTION_SETS[CALIBRATION_SET] if is_complete else tuple(corrupted)
-    set_names = {frozenset(members): name for name, members in CORRUPTION_SETS.items()}
-    which = {"corruption_set": set_names.get(frozenset(names), "+".join(names))}
+    title, names = _calibrated(corrupted)
+    which = {"corruption_set": title}
     bins = {"num_bins": config.num_bins, "binning": config.binning}
     settings = {**which, **bins, "pooling": config.pooling}
     pooled = {"clean": clean, "corrupt": concatenate([corrupted[name] for name in names])}
@@ -101,18 +116,43 @@ def _measure_confidences(group: Predictions, config: EvalConfig) -> dict[str, An
     }
 
 
+def _calibrated(measured: Collection[str]) -> tuple[str, tuple[str, ...]]:
+    """The title and the members of the set that the calibration errors are over, of the measured corruptions."""
+    if set(CORRUPTION_SETS[CALIBRATION_SET]) <= set(measured):
+        return CALIBRATION_SET, CORRUPTION_SETS[CALIBRATION_SET]
+    names = tuple(name for name in measured if name in CORRUPTION_SETS["c19"]) or tuple(measured)
+    titles = {frozenset(members): title for title, members in sets_to_show(names).items()}
+    return titles.get(frozenset(names), "+".join(names)), names
+
+
+def _means(
+    accuracy: Mapping[str, list[float | None]], severities: Mapping[str, tuple[int, ...]]
+) -> dict[str, float | None]:
+    """The mCA of each set, and of all that was measured if the sets do not cover it."""
+    means = {name: mean_corruption_accuracy(accuracy, members) for name, members in sets_to_show(accuracy).items()}
+    if not are_covered([name for name in accuracy if len(severities[name]) == len(SEVERITIES)], accuracy):
+        each = [measured_mean(accuracies, severities[name]) for name, accuracies in accuracy.items()]
+        means[MEASURED] = None if None in each else float(np.mean(each, dtype=np.float64))
+    return means
+
+
 def not_finite(predictions: Predictions) -> np.ndarray:
     """Which predictions come from logits that are NaN or infinite, bool of their shape."""
     return np.isnan(predictions.confidences)
 
 
-def _accuracies(corrupted: dict[str, Predictions]) -> dict[str, list[float | None]]:
-    """The accuracies of each corruption by severity."""
-    table = corruption_accuracy({name: predictions.correct for name, predictions in corrupted.items()})
+def _accuracies(
+    corrupted: dict[str, Predictions], severities: Mapping[str, tuple[int, ...]]
+) -> dict[str, list[float | None]]:
+    """The accuracies of each corruption by severity; None where it has a prediction that is not finite, or none."""
+    table = corruption_accuracy({name: predictions.correct for name, predictions in corrupted.items()}, severities)
+    faulty = {
+        name: dict(zip(severities[name], not_finite(predictions).any(axis=1), strict=True))
+        for name, predictions in corrupted.items()
+    }
     return {
         name: [
-            None if is_faulty else value
-            for value, is_faulty in zip(values, not_finite(corrupted[name]).any(axis=1), strict=True)
+            None if faulty[name].get(severity) else value for severity, value in zip(SEVERITIES, values, strict=True)
         ]
         for name, values in table.items()
     }

@@ -1,0 +1,52 @@
+"""The sets of corruptions by name, unions of them, and which sets a number of corruptions holds."""
+
+from collections.abc import Collection, Iterable
+
+from fastmagn.corruptions import CORRUPTION_SETS, CORRUPTIONS, BySize, size_class
+
+_IN_BOTH = ("blue_noise_sample", "brownish_noise", "checkerboard_cutout", "inverse_sparkles", "sparkles")
+CIFAR_CBAR = (
+    *_IN_BOTH,
+    *("pinch_and_twirl", "ripple", "circular_motion_blur", "lines", "transverse_chromatic_abberation"),
+)
+IMAGENET_CBAR = (
+    *_IN_BOTH,
+    *("caustic_refraction", "cocentric_sine_waves", "perlin_noise", "plasma_noise", "single_frequency_greyscale"),
+)
+MEASURED = "measured"  # the name of the mean over all that was measured
+
+
+def cbar_levels(cifar: tuple[float, ...], imagenet: tuple[float, ...]) -> BySize:
+    """The table of a corruption that both have: ImageNet-C-bar's levels are for all images but the small ones."""
+    return BySize(small=cifar, medium=imagenet, large=imagenet)
+
+
+def set_members(corruption_set: str, height_px: int, width_px: int) -> tuple[str, ...]:
+    """The corruptions of a set, or of several joined by +, for images of this size; each once, in the sets' order.
+
+    `config.corruption_sets.set_parts` checks the names.
+    """
+    cbar = CIFAR_CBAR if size_class((0, height_px, width_px, 3)).name == "small" else IMAGENET_CBAR
+    sets = CORRUPTION_SETS | {"cbar": cbar}
+    return tuple(dict.fromkeys(name for part in corruption_set.split("+") for name in sets[part]))
+
+
+def sets_to_show(names: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """The sets that have a mean where the corruptions `names` were measured: c15, c18, c19, and cbar if it is complete.
+
+    C-bar's are the ten of CIFAR-10-C-bar or those of ImageNet-C-bar.
+    """
+    cbar = next((members for members in (CIFAR_CBAR, IMAGENET_CBAR) if set(members) <= set(names)), None)
+    return CORRUPTION_SETS | ({"cbar": cbar} if cbar else {})
+
+
+def are_covered(complete: Collection[str], names: Iterable[str]) -> bool:
+    """Whether each of `names` belongs to a set all of whose members are among the `complete` ones."""
+    whole = [members for members in sets_to_show(complete).values() if set(members) <= set(complete)]
+    return set(names) <= set().union(*whole)
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """The names, each once: those of the registry in its order, then others in alphabetical order."""
+    names = set(names)
+    return [name for name in CORRUPTIONS if name in names] + sorted(names - CORRUPTIONS.keys())
