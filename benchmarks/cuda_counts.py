@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.table import Table
 
 from benchmarks.corrupt import load_test_images
@@ -65,7 +66,7 @@ def main(arguments: list[str]) -> int:
         }
         settings = {"images": options.images, "images_224": options.images_224, "num_sms": NUM_SMS, "tools": tools}
         settings["dataset"] = "cifar10" if options.data_dir else "digits"
-        write_result(options.out, "cuda_counts", settings, measured)
+        write_result(options.out, "cuda_counts", settings, measured, torch.device("cpu"))
     return 0
 
 
@@ -115,8 +116,7 @@ def _counted(run: FromPtx, images: np.ndarray, spec: tuple[int, int]) -> Counts:
     view_spec = ViewSpec(num_augmix_views=spec[0], num_noise_views=spec[1])
     params = sample_view_params(0, 0, np.arange(len(images)), view_spec, AUGMENT, images.shape[1:3])
     launch = plan(images, params)._replace(groups=1, blocks=len(images))
-    if not launch.in_shared:
-        launch = launch._replace(scratch_shape=(len(images), launch.scratch_shape[1]))
+    launch = launch._replace(scratch_bytes=launch.scratch_bytes // plan(images, params).blocks * len(images))
     run_views(run, images, params, launch=launch, check=False)
     counts = {"ptx": Counter(run.report.by_class())}
     ptxas, nvdisasm = find_tool("ptxas"), find_tool("nvdisasm")

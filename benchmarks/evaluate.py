@@ -23,7 +23,8 @@ from torch import nn
 
 from benchmarks.measure import console, repeated, seconds, spread, write_result
 from fastmagn.config.command_line import OwnOptions
-from fastmagn.config.schema import Config, EvalConfig, TrainConfig
+from fastmagn.config.eval_schema import EvalConfig
+from fastmagn.config.schema import Config, TrainConfig
 from fastmagn.corruptions import CORRUPTION_SETS, SEVERITIES
 from fastmagn.data import load_images
 from fastmagn.evaluation.corrupted_set import CorruptConfig, make_corrupted_set

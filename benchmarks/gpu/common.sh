@@ -48,7 +48,7 @@ part() {
     local name=$1 limit=$2 start=$SECONDS status=skipped left
     shift 2
     left=$((call_s - SECONDS))
-    [ -z "$rehearse" ] || limit=$((4 * limit))
+    [ -z "$rehearse" ] || limit=$((10 * limit))  # kernels may have to be compiled, beside much else
     [ "$limit" -le "$left" ] || limit=$left
     if [ "$limit" -ge 3 ]; then
         timeout --signal=TERM --kill-after=15 "$limit" "$@" >"$out/$name.log" 2>&1 </dev/null

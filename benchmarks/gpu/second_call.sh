@@ -10,10 +10,10 @@ source "$(dirname "$0")/common.sh"
 options=(--eval.corruption_set c18)
 [ -z "$rehearse" ] || options=(--eval.corruption_set c15 --eval.num_images 4 --train.max_steps 2)
 
-# It is stopped half a minute early, by SIGTERM: the step is finished and a checkpoint saved.
-part paper $((call_s - SECONDS - 30)) "$python" -m fastmagn.train --config configs/cifar10_magn_augmix.yaml \
+# It is stopped 70 s early, by SIGTERM: the step is finished and a checkpoint saved. A finished run gets its report.
+part paper $((call_s - SECONDS - 70)) "$python" -m fastmagn.train --config configs/cifar10_magn_augmix.yaml \
     "${images[@]}" --device "$device" --run_dir "$out/paper" "${options[@]}" "${toy[@]}"
 if [ -f "$out/paper/results.json" ]; then
-    part report 25 "$python" -m fastmagn.report "$out/paper" --out "$out/report"
+    part report 60 "$python" -m fastmagn.report "$out/paper" --out "$out/report"
 fi
 finish

@@ -147,10 +147,10 @@ def sample_view_params(
     seed = as_integer("seed", seed, range(2**64), "an integer in 0..2^64 - 1")
     epoch = as_integer("epoch", epoch, range(2**32), "an integer in 0..2^32 - 1")
     indices = np.asarray(indices)
-    is_list = indices.ndim == 1 and (indices.size == 0 or np.issubdtype(indices.dtype, np.integer))
+    is_list = indices.ndim == 1 and (indices.size == 0 or indices.dtype.kind in "iu")
     check(is_list, "indices", form(indices), "integers [B], the sample's number each")
     indices = np.ascontiguousarray(indices, np.int64)
-    in_range = indices.size == 0 or (indices.min() >= 0 and indices.max() < 2**32)
+    in_range = indices.size == 0 or indices.view(np.uint64).max() < 2**32  # a negative index is above
     check(in_range, "indices", f"{indices.min(initial=0)}..{indices.max(initial=0)}", "0..2^32 - 1")
     height, width = image_size
     return ViewParams(

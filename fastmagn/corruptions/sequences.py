@@ -142,7 +142,7 @@ def spatter(images_u8: np.ndarray, seed: int, indices: np.ndarray) -> np.ndarray
     """Splashes of water that run down by 0.8 px from frame to frame.
 
     Where no water is left, the source divides 0 by 0 and stores a black frame. So does this, or the flip probability
-    would not be comparable; it happens in 1 of 25 frames, mostly late ones.
+    would not be comparable; it happens in 1 of 18 frames, mostly late ones.
     """
     out = np.empty((len(images_u8), _NUM_FRAMES, *images_u8.shape[1:]), np.uint8)
     weights = gaussian_weights(WATER_SIGMA_PX, truncate=4)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastmagn.config.schema import EvalConfig
+from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.corruptions import CORRUPTIONS, SEVERITIES, available_corruptions, corrupt, corrupted_as
 from fastmagn.corruptions.sets import CIFAR_CBAR, IMAGENET_CBAR, set_members
 from fastmagn.data import open_corrupted

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from fastmagn import __version__
-from fastmagn.config.schema import Config, EvalConfig
+from fastmagn.config.eval_schema import EvalConfig
+from fastmagn.config.schema import Config
 from fastmagn.corruptions import corrupted_as
 from fastmagn.data.corrupted.npy import MANIFEST
 from fastmagn.data.files.decoding import resize_px

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastmagn.config.schema import EvalConfig
+from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.data.image_set import Images
 from fastmagn.data.subset import even_subset
 from fastmagn.evaluation.measure import predict

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastmagn.config.schema import EvalConfig
+from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.data.files.on_demand import chunks
 from fastmagn.data.image_set import Images
 from fastmagn.errors import check, some

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastmagn.config.schema import EvalConfig
+from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.data.files.listing import list_classes
 from fastmagn.data.files.on_demand import LazyImages
 from fastmagn.errors import InputError, nearest, some

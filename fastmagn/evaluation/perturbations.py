@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fastmagn.config.schema import EvalConfig
+from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.corruptions import PERTURBATIONS
 from fastmagn.corruptions.sequences import check_side, perturb
 from fastmagn.data.arrays import open_array

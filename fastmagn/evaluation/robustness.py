@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fastmagn.config.corruption_sets import set_parts
-from fastmagn.config.schema import EvalConfig
+from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.corruptions.corrupting import check_images, one_integer_each
 from fastmagn.errors import InputError, check, is_integer, some
 from fastmagn.evaluation.anyones_model import LogitsOf, place, probe

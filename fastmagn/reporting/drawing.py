@@ -86,11 +86,13 @@ def add_legend(figure: Figure, handles: list[Any]) -> None:
     figure.legend(handles=order, loc="outside upper center", ncols=num_columns)
 
 
-def panel_grid(number: int, num_columns: int, panel: tuple[float, float]) -> tuple[Figure, list[Axes]]:
-    """A figure with `number` panels, row by row, that share their axes."""
+def panel_grid(
+    number: int, num_columns: int, panel: tuple[float, float], sharey: bool = True
+) -> tuple[Figure, list[Axes]]:
+    """A figure with `number` panels, row by row, that share their axes; the vertical one only if `sharey`."""
     num_rows = -(-number // num_columns)
     figure = new_figure(max(5.0, panel[0] * num_columns + 0.5), panel[1] * num_rows + 0.9)
-    panels = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False).ravel()
+    panels = figure.subplots(num_rows, num_columns, sharex=True, sharey=sharey, squeeze=False).ravel()
     for spare in panels[number:]:
         spare.remove()
     for last in panels[max(0, number - num_columns) : number]:

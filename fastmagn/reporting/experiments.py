@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fastmagn.config.text import flatten
+from fastmagn.config.schema import Config
+from fastmagn.config.text import flatten, plain
 from fastmagn.corruptions import CORRUPTION_SETS
 from fastmagn.corruptions.sets import in_order
 from fastmagn.methods.table import METHODS
@@ -120,8 +121,13 @@ def _place(run: FinishedRun) -> tuple:
 def recipe(run: FinishedRun, but: Iterable[str] = ()) -> str:
     """A key that is the same for runs that differ only in their seed and in the fields `but` (dotted names)."""
     ignored = _BOOKKEEPING | {"train.seed"} | set(but)
-    config = {field: value for field, value in flatten(run.config).items() if field not in ignored}
+    config = {field: value for field, value in _whole_config(run).items() if field not in ignored}
     return json.dumps([config, run.num_images, *run.subset, *run.corruptions], sort_keys=True)
+
+
+def _whole_config(run: FinishedRun) -> dict[str, Any]:
+    """The flat configuration of a run; a field that is newer than the run has its default."""
+    return flatten(plain(Config())) | flatten(run.config)
 
 
 def _variants(groups: list[list[FinishedRun]]) -> list[Experiment]:
@@ -152,7 +158,7 @@ def _variants(groups: list[list[FinishedRun]]) -> list[Experiment]:
 
 def _changes(base: FinishedRun, other: FinishedRun) -> str:
     """The fields in which `other` differs from `base`; the name of its folder if there are many."""
-    before, after = flatten(base.config), flatten(other.config)
+    before, after = _whole_config(base), _whole_config(other)
     fields = [name for name in after if name not in _BOOKKEEPING | {"train.seed"} and after[name] != before.get(name)]
     changes = [f"{WEIGHTS.get(name, name.split('.')[-1])} {_short(after[name])}" for name in fields]
     if other.corruptions != base.corruptions:

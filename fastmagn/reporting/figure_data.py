@@ -215,7 +215,8 @@ def perturbation_curves(group: Sequence[Experiment]) -> list[FigureData]:
             name=_name(group, "perturbations"),
             title=f"Flips along perturbation sequences, {_where(group)}",
             caption="The share of the images whose predicted class is another than in the frame before (noise: than in "
-            "the first frame). The mean over a sequence's frames is its flip probability. Means over seeds.",
+            "the first frame). The mean over a sequence's frames is its flip probability. The scales differ. Means "
+            "over seeds.",
             axes={"perturbations": [name for name in PERTURBATIONS if name in names]},
             series=tuple(series),
         )

@@ -254,18 +254,18 @@ def draw_training(data: FigureData) -> Figure:
 
 
 def draw_perturbations(data: FigureData) -> Figure:
-    """One panel per perturbation: the share of the images that flip at each frame."""
+    """One panel per perturbation, each with its own scale: the share of the images that flip at each frame."""
     names = data.axes["perturbations"]
-    figure, panels = panel_grid(len(names), num_columns=5, panel=(2.0, 1.75))
+    figure, panels = panel_grid(len(names), num_columns=5, panel=(2.1, 1.75), sharey=False)
     for axes, name in zip(panels, names, strict=True):
         for series in data.series:
             flips = series["flips"][name]
             if flips is not None:
                 draw_line(axes, series, list(range(1, len(flips) + 1)), flips, size=0)
         axes.set_title(corruption_title(name))
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
+        axes.set_ylim(bottom=0)
         finish(axes, "both")
-    panels[0].set_ylim(bottom=0)
     figure.supxlabel("Frame", fontsize=11)
     figure.supylabel("Images that flip (%)", fontsize=11)
     drawn = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
@@ -290,7 +290,7 @@ def draw_fourier(data: FigureData) -> Figure:
         axes.set_xlabel("Horizontal (cycles per image)")
         axes.set_ylabel("Vertical (cycles per image)")
         axes.label_outer()
-    bar = figure.colorbar(image, ax=panels, shrink=0.85)
+    bar = figure.colorbar(image, ax=panels, shrink=0.75)
     bar.set_label("Error (%)")
     return figure
 

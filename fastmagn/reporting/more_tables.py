@@ -158,7 +158,7 @@ def stability_table(experiments: Sequence[Experiment]) -> Table:
         "stability",
         "Perturbations and frequencies",
         "Flip probability: the mean over CIFAR-10-P's sequences. Fourier error: the mean over all frequencies of the"
-        " heat map.",
+        " heat map, whose images are fewer.",
         measures,
     )
 

@@ -91,9 +91,9 @@ def is_finished(trial: Trial) -> bool:
     except InputError as error:
         warn(f"{error} The trial runs again.")
         return False
-    measured = flatten(results["config"])
+    measured = flatten(Config()) | flatten(results["config"])  # a field may be newer than the results
     return all(
-        measured.get(name, value) == value or value == "auto"  # the run has replaced auto by what it means there
+        measured[name] == value or value == "auto"  # the run has replaced auto by what it means there
         for name, value in flatten(trial.config).items()
         if name not in PLACE_FIELDS
     )

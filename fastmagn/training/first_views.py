@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from fastmagn.config.schema import Config, EvalConfig
+from fastmagn.config.eval_schema import EvalConfig
+from fastmagn.config.schema import Config
 from fastmagn.data import ImageSet, split_validation
 from fastmagn.methods.table import get_method
 from fastmagn.training.build import build_run

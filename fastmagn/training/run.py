@@ -8,7 +8,8 @@ import torch
 
 from fastmagn.augment.policies.recipe import has_recipe, policy_of
 from fastmagn.augment.views import choose_engine
-from fastmagn.config.schema import Config, EvalConfig
+from fastmagn.config.eval_schema import EvalConfig
+from fastmagn.config.schema import Config
 from fastmagn.config.text import plain
 from fastmagn.data import FolderSource, load_data, split_validation
 from fastmagn.errors import InputError

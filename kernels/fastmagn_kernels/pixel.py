@@ -98,13 +98,6 @@ def bilinear(top_left, top_right, bottom_left, bottom_right, dx, dy):
 
 
 @jit
-def clip_index(i, size):
-    """Return the index in 0..size - 1 that is nearest to i."""
-    i = i if i > 0 else 0
-    return i if i < size else size - 1
-
-
-@jit
 def rotation_offset(cosine, sine, height, width):
     """Return the third column of Image.rotate's matrix, the translation, in Pillow's order of operations: float64."""
     half_width, half_height = width / 2, height / 2

@@ -8,12 +8,12 @@ import pytest
 import yaml
 
 from fastmagn.config.command_line import parse_config
+from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.config.schema import (
     AttackConfig,
     AugmentConfig,
     Config,
     DataConfig,
-    EvalConfig,
     LossConfig,
     MixingConfig,
     OptimConfig,

@@ -23,7 +23,7 @@ from fastmagn.theory import __main__ as theory
 from fastmagn.train import train
 from tests.config.test_command_line import main_of
 
-PATH_FIELDS = ("run_dir", "data.dir", "model.weights", "eval.corrupted_dir", "eval.cache_dir")
+PATH_FIELDS = ("run_dir", "data.dir", "model.weights", "eval.corrupted_dir", "eval.perturbed_dir", "eval.cache_dir")
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,8 @@ def home(tmp_path, monkeypatch) -> Path:
 
 
 def configured(*arguments: str) -> dict:
-    return flatten(parse_config(list(arguments), "test", ""))
+    needed = ["--eval.perturbations", "true"]  # else eval.perturbed_dir has no purpose, and is refused
+    return flatten(parse_config([*arguments, *needed], "test", ""))
 
 
 def test_every_path_of_the_schema_is_here():

@@ -12,7 +12,8 @@ from PIL import Image
 from torch import nn
 from torchvision import transforms
 
-from fastmagn.config.schema import DataConfig, EvalConfig
+from fastmagn.config.eval_schema import EvalConfig
+from fastmagn.config.schema import DataConfig
 from fastmagn.data import FolderImages, load_data, load_folder_images, split_validation
 from fastmagn.errors import InputError
 from fastmagn.evaluation import cells as evaluation_cells

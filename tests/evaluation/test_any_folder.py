@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 from fastmagn import evaluate_robustness
-from fastmagn.config.schema import EvalConfig
+from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.corruptions import CORRUPTION_SETS, available_corruptions, corrupt
 from fastmagn.corruptions.sets import CIFAR_CBAR, IMAGENET_CBAR
 from fastmagn.data import load_images

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import nn
 
 import fastmagn.evaluation.corrupted_set
-from fastmagn.config.schema import EvalConfig
+from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.corruptions import CORRUPTION_SETS, available_corruptions, corrupt
 from fastmagn.data import load_images, open_corrupted
 from fastmagn.data.corrupted.npy import check_source

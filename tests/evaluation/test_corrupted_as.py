@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from fastmagn.config.schema import Config, DataConfig, EvalConfig
+from fastmagn.config.eval_schema import EvalConfig
+from fastmagn.config.schema import Config, DataConfig
 from fastmagn.corruptions import CORRUPTION_SETS, available_corruptions, corrupt
 from fastmagn.data import load_data
 from fastmagn.evaluation.cells import cell_parts, find_corruptions

@@ -13,7 +13,7 @@ from torch import nn
 import fastmagn.evaluation.cells as cells
 import fastmagn.evaluation.corruption_cache as corruption_cache
 import fastmagn.evaluation.measure as measure
-from fastmagn.config.schema import EvalConfig
+from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.corruptions import CORRUPTION_SETS, corrupt
 from fastmagn.data import load_images
 from fastmagn.errors import InputError

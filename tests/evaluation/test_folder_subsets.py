@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from fastmagn.config.schema import Config, DataConfig, EvalConfig
+from fastmagn.config.eval_schema import EvalConfig
+from fastmagn.config.schema import Config, DataConfig
 from fastmagn.data import load_data
 from fastmagn.data.subset import even_subset
 from fastmagn.errors import InputError

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fastmagn.config.schema import Config, DataConfig, EvalConfig, TrainConfig
+from fastmagn.config.eval_schema import EvalConfig
+from fastmagn.config.schema import Config, DataConfig, TrainConfig
 from fastmagn.data import load_images, split_validation
 from fastmagn.errors import InputError
 from fastmagn.evaluate import main

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 import fastmagn.evaluation.measure as measure_module
-from fastmagn.config.schema import EvalConfig
+from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.corruptions import CORRUPTION_SETS
 from fastmagn.data.files.on_demand import LazyImages, chunks
 from fastmagn.errors import InputError

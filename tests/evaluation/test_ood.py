@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from fastmagn import evaluate_robustness
-from fastmagn.config.schema import Config, DataConfig, EvalConfig
+from fastmagn.config.eval_schema import EvalConfig
+from fastmagn.config.schema import Config, DataConfig
 from fastmagn.data import load_images
 from fastmagn.errors import InputError
 from fastmagn.evaluation.forward import Forward

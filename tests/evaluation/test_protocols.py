@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fastmagn.config.command_line import parse_config
-from fastmagn.config.schema import EvalConfig
+from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.corruptions import CORRUPTION_SETS, PERTURBATIONS, corrupt
 from fastmagn.corruptions.sequences import perturb
 from fastmagn.data import load_images

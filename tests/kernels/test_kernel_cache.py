@@ -7,9 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from numba.core.caching import IndexDataCacheFile
@@ -152,48 +150,24 @@ def test_a_kernel_is_compiled_again_when_what_it_inlines_has_changed(tmp_path):
     assert draw_in_a_process(tmp_path) == (sigma / 2, 0)
 
 
-@pytest.fixture
-def cuda_kernel(monkeypatch) -> Callable[[], Any]:
-    """Makes a CUDA kernel that is not compiled yet, as that needs a device."""
+def _identity(numbers):
+    numbers[0] = numbers[0]
+
+
+def test_cuda_kernels_are_kept_in_the_same_folder(monkeypatch):
     pytest.importorskip("numba_cuda", reason="needs numba-cuda: install 'fastmagn[test]'")
-    from numba import cuda
+    from numba import types
 
-    from fastmagn_kernels.augmix_cuda.compiling import jit_kernel
+    from fastmagn_kernels.augmix_cuda.compiling import machine_code
 
-    compile_later = cuda.jit  # without a signature it compiles nothing, and needs no device
-    monkeypatch.setattr(cuda, "jit", lambda signature, *, cache, **options: compile_later(cache=cache))
-    return lambda: jit_kernel(lambda number: None, "void(int64)")
+    made = []
 
+    def source():
+        made.append("compiled")
+        return _identity, types.void(types.int32[::1])
 
-def test_cuda_kernels_are_kept_in_the_same_folder(cuda_kernel):
-    assert Path(cuda_kernel()._cache.cache_path).parent == Path(compiling.cache_folder())
-
-
-def test_a_cuda_kernel_that_cannot_be_kept_is_compiled_for_this_process(cuda_kernel, monkeypatch):
-    """On a full disk numba-cuda would raise what the disk says."""
-    from numba.cuda.core.caching import Cache
-
-    tried = []
-
-    def refuse(self, signature, kernel):
-        tried.append(signature)
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Cache, "save_overload", refuse)
-    cuda_kernel()._cache.save_overload("void(int64)", None)
-    assert tried == ["void(int64)"]
-
-
-def test_a_damaged_file_of_a_cuda_kernel_is_emptied(cuda_kernel, monkeypatch):
-    from numba.cuda.core.caching import Cache
-
-    emptied = []
-
-    def fail(self, signature, context):
-        raise EOFError("Ran out of input")
-
-    monkeypatch.setattr(Cache, "load_overload", fail)
-    monkeypatch.setattr(Cache, "flush", lambda self: emptied.append(self.cache_path))
-    cache = cuda_kernel()._cache
-    assert cache.load_overload("void(int64)", None) is None
-    assert emptied == [cache.cache_path]
+    code = machine_code("identity", source, (9, 0))
+    assert code[:4] == b"\x7fELF"
+    assert [path.read_bytes() for path in Path(compiling.cache_folder()).glob("identity*")] == [code]
+    assert machine_code("identity", source, (9, 0)) == code
+    assert made == ["compiled"]

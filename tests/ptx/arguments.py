@@ -19,7 +19,7 @@ CAPABILITY = (9, 0)
 class NumbaKernel:
     """A kernel that numba-cuda compiles, run from its PTX.
 
-    `function`, `signature` and `launch_bounds` are those that `jit_kernel` takes. An array argument is a numpy array
+    `function`, `signature` and `launch_bounds` are those that `compile_ptx` takes. An array argument is a numpy array
     that the kernel may only read, or a `Memory` which says more.
     """
 
@@ -40,7 +40,7 @@ class NumbaKernel:
 def numba_kernel(
     builder: Builder, function: Callable, signature: Any, launch_bounds: Any = None, name: str = ""
 ) -> NumbaKernel:
-    """Compile a kernel as `jit_kernel` does, for a Hopper, and prepare its PTX to be run; `name` as `compile_once`."""
+    """Compile a kernel, for a Hopper, and prepare its PTX to be run; `name` as `compile_once`."""
     return NumbaKernel(compile_once(builder, function, signature, launch_bounds, name), signature, builder)
 
 
@@ -62,7 +62,8 @@ def _flattened(kind: Any, value: Any, name: str, arrays: list[Memory]) -> list[b
     if isinstance(kind, types.Array):
         place = value if isinstance(value, Memory) else Memory(value)
         named = Memory(place.array, place.writable, place.once, place.initialised, place.name or name)
-        arrays.append(named)
+        if not any(np.shares_memory(named.array, other.array) for other in arrays):  # the same memory as another type
+            arrays.append(named)
         return _array_parameters(kind, named.array, name)
     if isinstance(kind, types.BaseTuple):
         fields = getattr(kind, "fields", range(len(kind.types)))

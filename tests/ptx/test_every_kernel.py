@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 COMPILING = "fastmagn_kernels.augmix_cuda.compiling"
 # What turns source into a kernel: ours, numba's, cuda.core's, and the names of NVRTC and of libraries with their own.
 COMPILERS = {
-    "jit_kernel",
+    "machine_code",
     "jit",
     "Program",
     "nvrtcCreateProgram",
@@ -56,7 +56,7 @@ def test_every_kernel_is_in_the_table():
 def test_a_new_kernel_would_be_found(tmp_path):
     package = tmp_path / "package"
     package.mkdir()
-    (package / "a.py").write_text("def other_kernel(device):\n    return jit_kernel(source, signature)\n")
+    (package / "a.py").write_text("def other_kernel(device):\n    return machine_code(name, source, device)\n")
     (package / "b.py").write_text("@cuda.jit(signature)\ndef kernel(a):\n    pass\n")
     (package / "c.py").write_text("def compiled():\n    return Program(SOURCE, 'c++').compile('cubin')\n")
     (package / "d.py").write_text("@cuda.jit(device=True)\ndef function(a):\n    pass\n")

@@ -133,7 +133,8 @@ def test_a_read_beyond_a_shared_array_is_found(ptx_builder):
         out[i] = first[i + 1] + second[i]
 
     fault = the_fault(run(ptx_builder, neighbour, numbers(), output(nothing())), "out of bounds")
-    assert (fault.thread, fault.where, fault.offset) == (63, "_cudapy_smem_1", 256)
+    assert (fault.thread, fault.offset) == (63, 256)
+    assert fault.where.startswith("_cudapy_smem")
 
 
 def test_a_barrier_that_a_part_of_a_warp_reaches_is_found(ptx_builder):

@@ -1,132 +1,49 @@
 """Single instructions against Python's integers, exact fractions and numpy; and what is not known is an error."""
 
-import itertools
-import math
-import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
 from tests.helpers.tiers import slow
-from tests.ptx.building import Builder
-from tests.ptx.parsing import UnknownPtxError, type_bytes
-from tests.ptx.running import Kernel, Memory, output, pointer
+from tests.ptx.parsing import UnknownPtxError
+from tests.ptx.running import Kernel
+from tests.ptx.single import DTYPES, INTEGERS, assert_bits, compute, floats, integers, kernel_text, rounded, wrapped
 from tests.ptx.table import is_approximate
 
-DTYPES = {
-    **{f"u{n}": np.dtype(f"u{n // 8}") for n in (8, 16, 32, 64)},
-    **{f"s{n}": np.dtype(f"i{n // 8}") for n in (8, 16, 32, 64)},
-    **{"f32": np.dtype(np.float32), "f64": np.dtype(np.float64), "f16": np.dtype(np.float16), "bf16": np.dtype("u2")},
-}
-SOURCES = ("u8", "s8", "u16", "s32", "u32", "s64", "u64")
-INTEGERS = ("u16", "s16", "u32", "s32", "u64", "s64")
-EDGES = [0, 1, 2, 3, 5, 7, 31, 32, 33, 63, 64, 127, 128, 255, 256, 32767, 32768, 65535, 65536, 2**31 - 1, 2**31]
-EDGES += [2**32 - 1, 2**32, 2**63 - 1, 2**63, 2**64 - 1, 0x12345678_9ABCDEF0, 0xDEADBEEF]
-FLOATS = [
-    0.0,
-    0.5,
-    1.0,
-    1.5,
-    2.5,
-    3.0,
-    1 / 3,
-    0.1,
-    255.0,
-    1e-3,
-    16777217.0,
-    2.0**31,
-    2.0**63,
-    1e10,
-    1e-310,
-    1e-42,
-    3e38,
+# Compiled here; tests of kernels use them.
+OTHERS = [
+    *("mad.hi.s32", "mad.wide.u16", "add.sat.s32", "sub.sat.s32", "mul24.lo.u32", "mad24.lo.s32", "abs.s64", "neg.s16"),
+    *("min.relu.s32", "max.relu.s32", "sad.u32", "add.u16x2", "min.s16x2", "max.u16x2", "not.pred", "cnot.b32"),
+    *("selp.f64", "slct.f32.s32", "setp.lt.and.s32", "setp_not.lt.or.f32", "setp_not.eq.u64", "set.lt.f32.f32"),
+    *("neg.f64", "abs.ftz.f32", "copysign.f32", "testp.infinite.f64", "ex2.approx.ftz.f32", "lg2.approx.f32"),
+    *(
+        "sin.approx.f32",
+        "cos.approx.f32",
+        "tanh.approx.f32",
+        "rcp.approx.ftz.f32",
+        "sqrt.approx.f32",
+        "rsqrt.approx.f32",
+    ),
+    *("rcp.approx.ftz.f64", "div.full.f32", "cvt.f32.f32", "cvt.f64.f32", "cvt.rn.bf16x2.f32", "cvt.rn.f16.s32"),
+    *("cvt.pack.sat.u8.s32.b32", "cvt.pack.sat.s16.s32", "pack4.b32", "part4.b64", "pack2.b64", "part2.b32"),
 ]
-FLOATS += [65504.0, 65520.0, 5.9e-8, 2.0**-149, 1e300, math.inf]
-FLOATS = [*FLOATS, *(-value for value in FLOATS), math.nan]
 
 
-def compute(builder: Builder, mnemonic: str, kinds: Sequence[str], *operands: np.ndarray) -> np.ndarray:
-    """Run `mnemonic` on each element of the operands; `kinds` are the types of its result and of its operands."""
-    count = len(operands[0])
-    result = np.zeros(count, DTYPES[kinds[0]])
-    lines = []
-    for i, kind in enumerate(kinds):
-        register = _register(kind)
-        lines += [f".reg .{register} %v{i};", f"ld.param.u64 %rd1, [p{i}];"]
-        lines += [f"mad.wide.u32 %rd{i + 2}, %r1, {type_bytes(kind)}, %rd1;"]
-        if i:
-            lines.append(f"ld.global.{_plain(kind)} %v{i}, [%rd{i + 2}];")
-    names = ", ".join(f"%v{i}" for i in range(len(kinds)))
-    lines += [f"{mnemonic} {names};", f"st.global.{_plain(kinds[0])} [%rd2], %v0;"]
-    memory = [output(result), *(Memory(np.ascontiguousarray(operand)) for operand in operands)]
-    kernel = Kernel(_text(lines, len(kinds)), builder)
-    report = kernel.launch(-(-count // 64), 64, [*(pointer(m.array) for m in memory), struct.pack("<I", count)], memory)
-    assert not [fault for fault in report.faults if fault.kind != "division by zero"], report.faults
-    return result
-
-
-def _plain(kind: str) -> str:
-    return {"f16": "b16", "bf16": "b16"}.get(kind, kind)
-
-
-def _register(kind: str) -> str:
-    bits = max(16, 8 * type_bytes(kind))
-    return kind if kind in ("f32", "f64") else f"b{bits}"
-
-
-def _text(lines: Sequence[str], count: int) -> str:
-    parameters = ", ".join(f".param .u64 p{i}" for i in range(count))
-    body = "\n".join(lines)
-    return f"""
-.version 9.0
-.target sm_90
-.address_size 64
-.visible .entry kernel({parameters}, .param .u32 count)
-{{
-    .reg .pred %p<9>;
-    .reg .b32 %r<9>;
-    .reg .b64 %rd<9>;
-    mov.u32 %r1, %ctaid.x;
-    mov.u32 %r2, %tid.x;
-    mad.lo.s32 %r1, %r1, 64, %r2;
-    ld.param.u32 %r2, [count];
-    setp.ge.u32 %p1, %r1, %r2;
-    @%p1 ret;
-    {body}
-    ret;
-}}
-"""
-
-
-def integers(kind: str, operands: int) -> list[np.ndarray]:
-    """All tuples of edge values, in the type of each operand."""
-    dtype = DTYPES[kind]
-    values = np.unique(np.array(EDGES, np.uint64).astype(dtype))
-    return [np.ascontiguousarray(grid.ravel()) for grid in np.meshgrid(*[values] * operands)]
-
-
-def floats(kind: str, operands: int) -> list[np.ndarray]:
-    with np.errstate(all="ignore"):
-        values = np.array(FLOATS).astype(DTYPES[kind])
-    grids = np.meshgrid(*[values if i < 2 else values[::4] for i in range(operands)])
-    return [np.ascontiguousarray(grid.ravel()) for grid in grids]
-
-
-def wrapped(values: Sequence[int], kind: str) -> np.ndarray:
-    """Python's integers as a type of limited width."""
-    bits = 8 * DTYPES[kind].itemsize
-    return np.array([value % 2**bits for value in values], np.uint64).astype(f"u{bits // 8}").view(DTYPES[kind])
-
-
-def assert_bits(made: np.ndarray, expected: np.ndarray) -> None:
-    """Equal bits; any NaN is equal to any other."""
-    if made.dtype.kind == "f":
-        np.testing.assert_array_equal(made, expected)
-        np.testing.assert_array_equal(np.signbit(made) & ~np.isnan(made), np.signbit(expected) & ~np.isnan(expected))
-    else:
-        np.testing.assert_array_equal(made, expected)
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_at_once(ptx_builder):
+    """What these tests compute, in one run of g++ instead of one for each instruction."""
+    shifts = [f"{name}{bits}" for name in ("shl.b", "shr.u", "shr.s") for bits in (16, 32, 64)]
+    counts = [f"{name}{bits}" for name in ("popc.b", "clz.b", "bfind.u", "brev.b") for bits in (32, 64)]
+    fields = ["bfe.u32", "bfe.s32", "bfi.b32", "lop3.b32", "prmt.b32", "dp2a.hi.u32.u32"]
+    fields += [f"dp4a.{kinds}" for kinds in ("u32.u32", "s32.s32", "u32.s32")]
+    fields += [f"shf.{side}.{mode}.b32" for side in "lr" for mode in ("wrap", "clamp")]
+    sums = [f"{name}.rn.{kind}" for name in ("add", "sub", "mul", "div", "sqrt", "rcp") for kind in ("f32", "f64")]
+    sums += [f"{name}.{kind}" for name in ("min", "max") for kind in ("f32", "f64")]
+    sums += ["mul.rn.ftz.f32", "mul.rn.sat.f32"]
+    used = ["mov.u32", "mov.u64", "mad.lo.s32", "mad.wide.u32", "setp.ge.u32"]
+    ptx_builder.handlers([*shifts, *counts, *fields, *sums, *used, *OTHERS])
 
 
 def quotient(a: int, b: int) -> int:
@@ -281,21 +198,6 @@ def test_float_arithmetic_rounds_to_nearest(ptx_builder, kind):
     assert np.signbit(made).all(), "minus zero is less than zero"
 
 
-def rounded(value: Fraction, dtype: np.dtype, mode: str) -> float:
-    """The exact value in a rounding mode: the neighbours are compared as fractions."""
-    with np.errstate(over="ignore"):
-        near = dtype.type(float(value))
-    around = [near, np.nextafter(near, dtype.type(-np.inf)), np.nextafter(near, dtype.type(np.inf))]
-    around = [x for x in around if np.isfinite(x)]
-    below = max((x for x in around if Fraction(float(x)) <= value), default=dtype.type(-np.inf))
-    above = min((x for x in around if Fraction(float(x)) >= value), default=dtype.type(np.inf))
-    if mode == "rn":
-        distances = [value - Fraction(float(below)), Fraction(float(above)) - value]
-        even = below if int(below.view(f"u{dtype.itemsize}")) % 2 == 0 else above
-        return even if distances[0] == distances[1] else below if distances[0] < distances[1] else above
-    return below if mode == "rm" or (mode == "rz" and value > 0) else above
-
-
 @pytest.mark.parametrize("kind", ["f32", "f64"])
 def test_fused_and_directed_rounding_are_exact(ptx_builder, kind):
     dtype = DTYPES[kind]
@@ -325,89 +227,6 @@ def test_ftz_and_saturation(ptx_builder):
     assert_bits(compute(ptx_builder, "mul.rn.f32", ["f32"] * 3, a, one), a)  # subnormal numbers stay
 
 
-@pytest.mark.parametrize("targets", [("u8", "s32", "s64"), *slow(SOURCES)], ids=["some", "all"])
-@pytest.mark.parametrize("source", ["f32", "f64"])
-def test_floats_to_integers(ptx_builder, source, targets):
-    with np.errstate(over="ignore"):
-        given = np.array([*FLOATS, -0.5, -1.5, 2**31 - 0.5, 127.5, 300.0, -129.0]).astype(DTYPES[source])
-    modes = {"rni": lambda x: round(Fraction(x)), "rzi": math.trunc, "rmi": math.floor, "rpi": math.ceil}
-    cases = list(itertools.product(targets, modes))
-    ptx_builder.handlers(f"cvt.{mode}.{target}.{source}" for target, mode in cases)
-    for target, mode in cases:
-        info = np.iinfo(DTYPES[target])
-        made = compute(ptx_builder, f"cvt.{mode}.{target}.{source}", [target, source], given)
-        is_wide = source == "f64" or target.endswith("64")
-        nan = (1 << info.bits - 1 if info.min == 0 else info.min) if is_wide else 0
-        expected = []
-        for value in map(float, given):
-            whole = (
-                nan
-                if math.isnan(value)
-                else info.max
-                if value == math.inf
-                else info.min
-                if value == -math.inf
-                else None
-            )
-            expected.append(min(max(modes[mode](value), info.min), info.max) if whole is None else whole)
-        np.testing.assert_array_equal(made, np.array(expected, DTYPES[target]), err_msg=f"{target} {mode}")
-
-
-@pytest.mark.parametrize("sources", [("u8", "s32", "u64"), *slow(SOURCES)], ids=["some", "all"])
-def test_integers_to_floats(ptx_builder, sources):
-    cases = list(itertools.product(("rn", "rz", "rm", "rp"), ("f32", "f64"), sources))
-    ptx_builder.handlers(f"cvt.{mode}.{target}.{source}" for mode, target, source in cases)
-    for mode, target, source in cases:
-        (given,) = integers(source, 1)
-        made = compute(ptx_builder, f"cvt.{mode}.{target}.{source}", [target, source], given)
-        expected = [rounded(Fraction(int(value)), DTYPES[target], mode) for value in given]
-        assert_bits(made, np.array(expected, DTYPES[target]))
-
-
-def test_floats_to_floats(ptx_builder):
-    (given,) = floats("f64", 1)
-    with np.errstate(all="ignore"):
-        singles = given.astype(np.float32)
-        assert_bits(compute(ptx_builder, "cvt.rn.f32.f64", ["f32", "f64"], given), singles)
-        made = compute(ptx_builder, "cvt.rn.f16.f32", ["f16", "f32"], singles)
-        assert_bits(made, singles.astype(np.float16))
-    for mode, truth in (("rmi", np.floor), ("rpi", np.ceil), ("rzi", np.trunc), ("rni", np.rint)):
-        assert_bits(compute(ptx_builder, f"cvt.{mode}.f64.f64", ["f64", "f64"], given), truth(given))
-    halves = np.arange(65536, dtype=np.uint16)
-    made = compute(ptx_builder, "cvt.f32.f16", ["f32", "f16"], halves.view(np.float16))
-    assert_bits(made, halves.view(np.float16).astype(np.float32))
-    made = compute(ptx_builder, "cvt.f32.bf16", ["f32", "bf16"], halves)
-    assert_bits(made, (halves.astype(np.uint32) << 16).view(np.float32))
-
-
-def test_bfloat16_is_rounded_as_pytorch_does(ptx_builder):
-    torch = pytest.importorskip("torch")
-    words = np.random.default_rng(3).integers(0, 2**32, 20_000, dtype=np.uint32)
-    words = np.concatenate([words, (words & 0xFFFF0000) | 0x8000])  # ties
-    values = words.view(np.float32)[np.isfinite(words.view(np.float32))]
-    made = compute(ptx_builder, "cvt.rn.bf16.f32", ["bf16", "f32"], values)
-    np.testing.assert_array_equal(made, torch.from_numpy(values).bfloat16().view(torch.uint16).numpy())
-
-
-ALL_PAIRS = list(itertools.product(("u8", "s8", "u16", "s16", "u32", "s32", "u64", "s64"), repeat=2))
-PAIRS = [("s32", "u8"), ("u8", "s32"), ("u64", "u32"), ("s16", "s64"), ("u32", "s8"), ("s64", "u16")]
-
-
-@pytest.mark.parametrize("pairs", [PAIRS, *slow(ALL_PAIRS)], ids=["some", "all"])
-def test_integers_are_narrowed_and_widened(ptx_builder, pairs):
-    ptx_builder.handlers(f"cvt{how}.{target}.{source}" for source, target in pairs for how in ("", ".sat"))
-    for source, target in pairs:
-        (given,) = integers(source, 1)
-        made = compute(ptx_builder, f"cvt.{target}.{source}", [target, source], given)
-        np.testing.assert_array_equal(made, given.astype(DTYPES[target]), err_msg=f"{source} to {target}")
-        made = compute(ptx_builder, f"cvt.sat.{target}.{source}", [target, source], given)
-        info = np.iinfo(DTYPES[target])
-        expected = [min(max(int(value), int(info.min)), int(info.max)) for value in given]
-        np.testing.assert_array_equal(
-            made, np.array(expected, DTYPES[target]), err_msg=f"{source} to {target}, saturated"
-        )
-
-
 @pytest.mark.parametrize("kinds", [("s32", "u64", "f32"), *slow((*INTEGERS, "f32", "f64"))], ids=["some", "all"])
 def test_comparisons(ptx_builder, kinds):
     orders = {
@@ -435,9 +254,9 @@ def test_what_is_not_known_is_an_error_that_names_it(ptx_builder):
     with pytest.raises(UnknownPtxError, match=r"line 23: frobnicate\.u32 .*frobnicate\.u32 is not in the table"):
         compute(ptx_builder, "frobnicate.u32", ["u32", "u32"], np.zeros(1, np.uint32))
     with pytest.raises(UnknownPtxError, match=r"ld\.global\.mystery\.u32 is not known"):
-        Kernel(_text(["ld.global.mystery.u32 %r1, [%rd1];"], 1), ptx_builder)
+        Kernel(kernel_text(["ld.global.mystery.u32 %r1, [%rd1];"], 1), ptx_builder)
     with pytest.raises(UnknownPtxError, match="nobody"):
-        Kernel(_text(["mov.u64 %rd1, nobody;"], 1), ptx_builder)
+        Kernel(kernel_text(["mov.u64 %rd1, nobody;"], 1), ptx_builder)
 
 
 def test_approximations_are_told_apart():
@@ -449,21 +268,3 @@ def test_approximations_are_told_apart():
 def test_the_other_instructions_compile(ptx_builder):
     handlers = ptx_builder.handlers(OTHERS)
     assert all(handlers[mnemonic] for mnemonic in OTHERS)
-
-
-OTHERS = [
-    *("mad.hi.s32", "mad.wide.u16", "add.sat.s32", "sub.sat.s32", "mul24.lo.u32", "mad24.lo.s32", "abs.s64", "neg.s16"),
-    *("min.relu.s32", "max.relu.s32", "sad.u32", "add.u16x2", "min.s16x2", "max.u16x2", "not.pred", "cnot.b32"),
-    *("selp.f64", "slct.f32.s32", "setp.lt.and.s32", "setp_not.lt.or.f32", "setp_not.eq.u64", "set.lt.f32.f32"),
-    *("neg.f64", "abs.ftz.f32", "copysign.f32", "testp.infinite.f64", "ex2.approx.ftz.f32", "lg2.approx.f32"),
-    *(
-        "sin.approx.f32",
-        "cos.approx.f32",
-        "tanh.approx.f32",
-        "rcp.approx.ftz.f32",
-        "sqrt.approx.f32",
-        "rsqrt.approx.f32",
-    ),
-    *("rcp.approx.ftz.f64", "div.full.f32", "cvt.f32.f32", "cvt.f64.f32", "cvt.rn.bf16x2.f32", "cvt.rn.f16.s32"),
-    *("cvt.pack.sat.u8.s32.b32", "cvt.pack.sat.s16.s32", "pack4.b32", "part4.b64", "pack2.b64", "part2.b32"),
-]

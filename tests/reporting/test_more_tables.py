@@ -155,3 +155,12 @@ def test_damaged_measures_are_one_line(runs, change, message):
         read_run(runs[0])
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_run_from_before_a_field_existed_joins_the_other_seeds(tmp_path):
+    folders = [write_run(tmp_path / f"seed{seed}", seed=seed) for seed in range(3)]
+    rewrite(folders[0], lambda results: results["config"]["optim"].pop("filter_lr_ratio"))
+    rewrite(folders[2], lambda results: results["config"]["optim"].update(filter_lr_ratio=2.0))
+    experiments = make_report(folders).data_sets[0].experiments
+    assert [[run.seed for run in item.runs] for item in experiments] == [[0, 1], [2]]
+    assert [item.label for item in experiments] == ["Standard", "Standard (filter_lr_ratio 2)"]

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from fastmagn.config.command_line import parse_config
-from fastmagn.config.schema import Config, DataConfig, EvalConfig
+from fastmagn.config.eval_schema import EvalConfig
+from fastmagn.config.schema import Config, DataConfig
 from fastmagn.corruptions import corrupt
 from fastmagn.data import ImageSet, load_data
 from fastmagn.data.corrupted.npy import check_source

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastmagn.config.schema import EvalConfig
+from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.corruptions import CORRUPTION_SETS, SEVERITIES
 from fastmagn.corruptions.sets import MEASURED, are_covered, sets_to_show
 from fastmagn.evaluation.metrics.accuracy import corruption_accuracy, mean_corruption_accuracy, measured_mean

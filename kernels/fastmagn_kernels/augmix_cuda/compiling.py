@@ -1,24 +1,32 @@
-"""numba-cuda's compiler, with the CPU's rounding, and with the cache on disk of `fastmagn_kernels.compiling`.
+"""numba-cuda's compiler with the CPU's rounding: kernels as PTX, and as machine code that is kept on disk.
 
-By default NVVM contracts a * b + c to a fused multiply-add, and `cuda.jit` has no option against it (numba-cuda issue
-118, to 0.30.4). Pillow's arithmetic is not fused, so NVVM's option is set here while a kernel is compiled. Linking at
-the level of LLVM (`lto`) is off, because it would choose the instructions again.
+By default NVVM contracts a * b + c to a fused multiply-add, and neither `cuda.jit` nor `cuda.compile` has an option
+against it (numba-cuda issue 118, to 0.30.4). Pillow's arithmetic is not fused, so NVVM's option is set here while a
+kernel is compiled. The PTX is assembled by cuda.core. So numba's launcher and its cache are not used: they take a
+hundred microseconds of a call, and a full disk ends a run.
 """
 
 import functools
+import os
+import re
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numba_cuda
+from cuda.core import ObjectCode, Program, ProgramOptions
 from numba import cuda
 from numba.cuda import dispatcher
-from numba.cuda.core import config
 from numba.cuda.core.compiler_lock import global_compiler_lock
 from numba.cuda.cudadrv import nvvm
 from numba.cuda.cudadrv.libs import get_libdevice
 
-from fastmagn_kernels.compiling import cache_folder, keep_where_possible
+from fastmagn_kernels.compiling import cache_folder
+
+_NAME = "kernel"
 
 
 @contextmanager
@@ -31,44 +39,10 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
         setattr(owner, name, before)
 
 
-@contextmanager
-def _unfused() -> Iterator[None]:
-    with global_compiler_lock, _replaced(nvvm, "compile_ir", functools.partial(nvvm.compile_ir, fma=False)):
-        yield
-
-
-def jit_kernel(function: Callable, signature: Any, launch_bounds: tuple[int, int] | None = None) -> Any:
-    """Compile a kernel for the current device and one signature; in numba's simulator, simulate the function.
-
-    `launch_bounds`: the largest number of threads in a block, and the number of such blocks for which a multiprocessor
-    must have registers.
-    """
-    if config.ENABLE_CUDASIM:
-        return cuda.jit(function)
-    with (
-        _unfused(),
-        _replaced(config, "CACHE_DIR", cache_folder()),
-        _replaced(dispatcher, "CUDACache", _kept_where_possible(dispatcher.CUDACache)),
-    ):
-        return cuda.jit(signature, cache=True, lto=False, launch_bounds=launch_bounds)(function)
-
-
 def load_compiler() -> None:
-    """Load what `jit_kernel` compiles with, libNVVM and libdevice; where they are missing, an error of any type."""
-    if not config.ENABLE_CUDASIM:
-        nvvm.NVVM()
-        get_libdevice()
-
-
-def _kept_where_possible(cache_class: type) -> type:
-    """The class of numba's caches, but a cache that cannot be written or read ends nothing."""
-
-    class Cache(cache_class):
-        def __init__(self, function: Callable) -> None:
-            super().__init__(function)
-            keep_where_possible(self)
-
-    return Cache
+    """Load what kernels are compiled with, libNVVM and libdevice; where they are missing, an error of any type."""
+    nvvm.NVVM()
+    get_libdevice()
 
 
 def compile_ptx(
@@ -78,10 +52,59 @@ def compile_ptx(
     *,
     compute_capability: tuple[int, int],
 ) -> str:
-    """Return the PTX of what `jit_kernel` compiles, for a capability such as (9, 0). It needs no GPU and no driver."""
+    """Return the PTX of a kernel for one signature and a capability such as (9, 0). It needs no GPU and no driver.
+
+    `launch_bounds`: the largest number of threads in a block, and the number of such blocks for which a multiprocessor
+    must have registers.
+    """
     device = SimpleNamespace(compute_capability=compute_capability)  # the compiler of device functions asks for it
-    with _unfused(), _replaced(dispatcher, "get_current_device", lambda: device):
+    unfused = functools.partial(nvvm.compile_ir, fma=False)
+    with (
+        global_compiler_lock,
+        _replaced(nvvm, "compile_ir", unfused),
+        _replaced(dispatcher, "get_current_device", lambda: device),
+    ):
         ptx, _ = cuda.compile(
             function, signature, device=False, abi="numba", cc=compute_capability, launch_bounds=launch_bounds
         )
     return ptx
+
+
+def assemble(ptx: str, compute_capability: tuple[int, int]) -> bytes:
+    """Return the machine code, a cubin, of a PTX text with one kernel. It needs no GPU and no driver."""
+    (name,) = re.findall(r"\.visible \.entry (\w+)", ptx)
+    options = ProgramOptions(arch=f"sm_{compute_capability[0]}{compute_capability[1]}")
+    return Program(re.sub(rf"\b{name}\b", _NAME, ptx), "ptx", options).compile("cubin").code
+
+
+def machine_code(name: str, make_source: Callable[[], tuple], compute_capability: tuple[int, int]) -> bytes:
+    """Return a kernel's machine code from the cache on disk, or compile it and keep it there where that is possible.
+
+    `make_source` returns the arguments of `compile_ptx`. The cache's folder follows every kernel source, and the file's
+    name the compiler's version.
+    """
+    major, minor = compute_capability
+    path = Path(cache_folder()) / f"{name}-sm_{major}{minor}-{numba_cuda.__version__}.cubin"
+    with suppress(OSError):
+        return path.read_bytes()
+    code = assemble(compile_ptx(*make_source(), compute_capability=compute_capability), compute_capability)
+    with suppress(OSError):
+        _keep(path, code)
+    return code
+
+
+def _keep(path: Path, code: bytes) -> None:
+    """Write a file under another name first, so that no other process reads a part of it."""
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    try:
+        with open(handle, "wb") as file:
+            file.write(code)
+        os.replace(partial, path)
+    except OSError:
+        os.unlink(partial)
+        raise
+
+
+def load(code: bytes) -> Any:
+    """Load machine code on the current device; the kernel is a cuda.core.Kernel."""
+    return ObjectCode.from_cubin(code).get_kernel(_NAME)

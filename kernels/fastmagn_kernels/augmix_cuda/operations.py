@@ -1,34 +1,31 @@
-"""The CUDA engine's operations on one image, each by all threads of a block, exact against Pillow (see `pixel`).
+"""The CUDA engine's operations on one image: those that map values, and the choice among all of them.
 
-An image is a flat uint8 row [H W 3], channels last. Every operation reads `source` and writes all of `target`, another
-row. It returns without a barrier: the caller synchronises the block before `target` is read or `source` is written.
-Conditions on operations and sizes are the same for all threads of a block, so that all reach every barrier.
+Operations work on `Rows`, as those of `geometry` do, and are exact against Pillow (see `pixel`). A row starts at a
+multiple of four bytes, and has a few bytes more than the image where its size is not a multiple of 12: so operations
+take whole words of four values, or three words, which are four pixels. What they write beyond the image is not read.
 
-A block is two-dimensional: geometric operations use a thread's x for columns and its y for rows, and need no division.
-Loops are `while` loops because numba divides to count the steps of a range, which costs more than a pixel. Indices are
-uint32 because a signed index can count from the end, which costs three instructions per access.
+Every operation reads the row `source` and writes all of the row `target`, another one. It returns without a barrier:
+the caller synchronises the block before `target` is read or `source` is written. Conditions on operations and sizes are
+the same for all threads of a block, so that all reach every barrier.
 """
 
-import math
 from typing import NamedTuple
 
 import numpy as np
 from numba import cuda
 
+from fastmagn_kernels.augmix_cuda.device import byte, num_threads, thread_number
+from fastmagn_kernels.augmix_cuda.geometry import load_pixel, rotate, shear, shift, store_pixel
+from fastmagn_kernels.augmix_cuda.words import pack, posterize_mask, solarize_word
 from fastmagn_kernels.pixel import (
-    MAX_ANGLE_UNITS,
-    autocontrast_entry,
-    bilinear,
+    autocontrast_line,
     blend,
-    clip_index,
-    equalize_entry,
+    equalize_quotient,
     equalize_step,
     luma,
     mean_grey,
-    posterize_entry,
-    rotation_offset,
     smooth,
-    solarize_entry,
+    stretch,
 )
 from fastmagn_kernels.random import draws
 from fastmagn_kernels.random.draws import ANGLE_UNITS_PER_DEGREE
@@ -37,6 +34,19 @@ BINS = 3 * 256  # of the histograms or tables of the three channels, one after a
 _SEGMENT = 16  # bins that one thread adds up
 SEGMENTS = BINS // _SEGMENT
 _SEGMENTS_OF_CHANNEL = SEGMENTS // 3
+SUMS = 3 * SEGMENTS
+
+
+class Rows(NamedTuple):
+    """The memory for the images of a block: the same bytes twice.
+
+    Args:
+        pixels: As values, uint8.
+        words: As words, uint32.
+    """
+
+    pixels: np.ndarray
+    words: np.ndarray
 
 
 class Scratch(NamedTuple):
@@ -45,7 +55,7 @@ class Scratch(NamedTuple):
     Args:
         tables: The tables of the channels, uint8 [BINS].
         histograms: The histograms of the channels, int32 [BINS].
-        segments: For each segment of the histograms, its sum, lowest and highest value: int32 [3, SEGMENTS].
+        segments: For each segment of the histograms, its sum, lowest and highest value: int32 [3 SEGMENTS].
         luma_sum: The sum of an image's luma, int32 [1].
     """
 
@@ -56,244 +66,240 @@ class Scratch(NamedTuple):
 
 
 @cuda.jit(device=True)
-def thread_number():
-    """Return the number of this thread in its block."""
-    return cuda.threadIdx.x + cuda.blockDim.x * cuda.threadIdx.y
-
-
-@cuda.jit(device=True)
-def num_threads():
-    """Return the number of threads in the block."""
-    return cuda.blockDim.x * cuda.blockDim.y
-
-
-@cuda.jit(device=True)
-def shift(source, target, height, width, dx, dy, mirror):
-    """Shift an image: target(x, y) = source(x + dx, y + dy), and black outside. `mirror` then flips the result."""
-    y = cuda.threadIdx.y
-    while y < height:
-        x = cuda.threadIdx.x
-        while x < width:
-            source_x = (width - 1 - x if mirror else x) + dx
-            source_y = y + dy
-            inside = 0 <= source_x < width and 0 <= source_y < height
-            i = np.uint32(3 * (source_y * width + source_x))
-            k = np.uint32(3 * (y * width + x))
-            for c in range(3):
-                target[np.uint32(k + c)] = source[np.uint32(i + c)] if inside else np.uint8(0)
-            x += cuda.blockDim.x
-        y += cuda.blockDim.y
-
-
-@cuda.jit(device=True)
-def affine(source, target, height, width, matrix):
-    """Transform as Image.transform does, by a matrix of six float64 and bilinear, in Pillow's order of operations."""
-    xx, xy, x1, yx, yy, y1 = matrix
-    y = cuda.threadIdx.y
-    while y < height:
-        x = cuda.threadIdx.x
-        while x < width:
-            source_x = xx * (x + 0.5) + xy * (y + 0.5) + x1
-            source_y = yx * (x + 0.5) + yy * (y + 0.5) + y1
-            inside = 0.0 <= source_x < width and 0.0 <= source_y < height
-            k = np.uint32(3 * (y * width + x))
-            if inside:
-                source_x -= 0.5
-                source_y -= 0.5
-                x0, y0 = math.floor(source_x), math.floor(source_y)
-                dx, dy = source_x - x0, source_y - y0
-                left, right = 3 * clip_index(np.int32(x0), width), 3 * clip_index(np.int32(x0) + 1, width)
-                top = 3 * width * clip_index(np.int32(y0), height)
-                bottom = 3 * width * clip_index(np.int32(y0) + 1, height)
-                for c in range(3):
-                    target[np.uint32(k + c)] = bilinear(
-                        source[np.uint32(top + left + c)],
-                        source[np.uint32(top + right + c)],
-                        source[np.uint32(bottom + left + c)],
-                        source[np.uint32(bottom + right + c)],
-                        dx,
-                        dy,
-                    )
-            else:
-                for c in range(3):
-                    target[np.uint32(k + c)] = 0
-            x += cuda.blockDim.x
-        y += cuda.blockDim.y
-
-
-@cuda.jit(device=True)
-def rotate(source, target, height, width, angle, rotation_table):
-    """Rotate as Image.rotate does, by `angle` / 64 degrees counter-clockwise, bilinear."""
-    cosine, sine = rotation_table[angle + MAX_ANGLE_UNITS, 0], rotation_table[angle + MAX_ANGLE_UNITS, 1]
-    offset_x, offset_y = rotation_offset(cosine, sine, height, width)
-    affine(source, target, height, width, (cosine, sine, offset_x, -sine, cosine, offset_y))
-
-
-@cuda.jit(device=True)
-def change_by_tables(op, source, target, scratch):
-    """Apply autocontrast or equalize, by a table for each channel that its histogram gives."""
-    tables, histograms, segments = scratch.tables, scratch.histograms, scratch.segments
-    size = np.uint32(source.size)
+def count_values(pixels, source, num_pixels, histograms):
+    """Fill the histograms of the three channels."""
     k = thread_number()
     while k < BINS:
-        histograms[np.uint32(k)] = 0
-        k += num_threads()
+        histograms[k] = 0
+        k = np.uint32(k + num_threads())
     cuda.syncthreads()
-    k = 3 * thread_number()
-    while k < size:
-        for c in range(3):
-            cuda.atomic.add(histograms, np.uint32(256 * c + np.int32(source[np.uint32(k + c)])), 1)
-        k += 3 * num_threads()
+    k = thread_number()
+    while k < num_pixels:
+        red, green, blue = load_pixel(pixels, source + np.uint32(3 * k))
+        cuda.atomic.add(histograms, np.uint32(red), 1)
+        cuda.atomic.add(histograms, np.uint32(256 + green), 1)
+        cuda.atomic.add(histograms, np.uint32(512 + blue), 1)
+        k = np.uint32(k + num_threads())
     cuda.syncthreads()
-    _sum_up_segments(histograms, segments)
-    cuda.syncthreads()
-    _fill_tables(op, tables, histograms, segments)
-    cuda.syncthreads()
-    k = 3 * thread_number()
-    while k < size:
-        for c in range(3):
-            target[np.uint32(k + c)] = tables[np.uint32(256 * c + np.int32(source[np.uint32(k + c)]))]
-        k += 3 * num_threads()
 
 
 @cuda.jit(device=True)
-def _sum_up_segments(histograms, segments):
+def sum_up_segments(histograms, segments):
     """Find the pixels of each segment of a histogram, and the lowest and the highest value that occur there."""
     item = thread_number()
     while item < SEGMENTS:
-        first = item * _SEGMENT
-        total, low, high = 0, 255, 0
+        first = np.uint32(item * _SEGMENT)
+        total, low, high = np.int32(0), np.int32(255), np.int32(0)
         for i in range(_SEGMENT):
             count = histograms[np.uint32(first + i)]
-            if count > 0:
-                value = (first + i) % 256
-                total += count
-                low = min(low, value)
-                high = max(high, value)
-        segments[0, item], segments[1, item], segments[2, item] = total, low, high
-        item += num_threads()
+            value = np.int32((first + i) & 255)
+            total = np.int32(total + count)
+            low = min(low, value) if count > 0 else low
+            high = value if count > 0 else high
+        segments[item] = total
+        segments[np.uint32(item + SEGMENTS)] = low
+        segments[np.uint32(item + 2 * SEGMENTS)] = high
+        item = np.uint32(item + num_threads())
+    cuda.syncthreads()
 
 
 @cuda.jit(device=True)
-def _fill_tables(op, tables, histograms, segments):
-    """Fill the entries of each segment, from the sums of all segments of its channel."""
+def _channel_sums(item, segments):
+    """Return what a segment's channel has below the segment and in all, and its lowest and highest value: int32."""
+    start = np.uint32(item - item % _SEGMENTS_OF_CHANNEL)
+    before, total, low, high = np.int32(0), np.int32(0), np.int32(255), np.int32(0)
+    for i in range(_SEGMENTS_OF_CHANNEL):
+        other = np.uint32(start + i)
+        count = segments[other]
+        before = np.int32(before + count) if other < item else before
+        total = np.int32(total + count)
+        low = min(low, segments[np.uint32(other + SEGMENTS)])
+        high = max(high, segments[np.uint32(other + 2 * SEGMENTS)])
+    return before, total, low, high
+
+
+@cuda.jit(device=True)
+def fill_tables(op, tables, histograms, segments):
+    """Fill the tables of autocontrast or equalize; each thread fills the entries of a segment."""
     item = thread_number()
     while item < SEGMENTS:
-        first = item * _SEGMENT
-        channel = item // _SEGMENTS_OF_CHANNEL
-        before, total, low, high = 0, 0, 255, 0
-        for i in range(_SEGMENTS_OF_CHANNEL):
-            other = channel * _SEGMENTS_OF_CHANNEL + i
-            before += segments[0, other] if other < item else 0
-            total += segments[0, other]
-            low = min(low, segments[1, other])
-            high = max(high, segments[2, other])
-        step = equalize_step(total, histograms[256 * channel + high])
+        first = np.uint32(item * _SEGMENT)
+        before, total, low, high = _channel_sums(item, segments)
+        step = equalize_step(total, histograms[np.uint32((first & np.uint32(0xFF00)) + high)])
+        per_step = 1.0 / step if step > 0 else 0.0
+        scale, offset = autocontrast_line(low, high)
         for i in range(_SEGMENT):
-            value = (first + i) % 256
+            value = np.int32((first + i) & 255)
+            entry = value
             if op == draws.AUTOCONTRAST:
-                tables[first + i] = autocontrast_entry(value, low, high)
-            else:
-                tables[first + i] = equalize_entry(value, before, step)
-            before += histograms[first + i]
-        item += num_threads()
+                entry = stretch(value, scale, offset)
+            elif step > 0:
+                entry = equalize_quotient(np.int32(step // 2 + before), per_step)
+            tables[np.uint32(first + i)] = entry
+            before = np.int32(before + histograms[np.uint32(first + i)])
+        item = np.uint32(item + num_threads())
+    cuda.syncthreads()
 
 
 @cuda.jit(device=True)
-def change_values(op, source, target, amount):
-    """Posterize to `amount` bits, or solarize from the level `amount` on."""
+def fill_blends(grey, factor, tables):
+    """Fill all three tables with what `blend` makes of a value and one grey."""
     k = thread_number()
-    while k < source.size:
-        value = np.int32(source[np.uint32(k)])
-        entry = posterize_entry(value, amount) if op == draws.POSTERIZE else solarize_entry(value, amount)
-        target[np.uint32(k)] = entry
-        k += num_threads()
+    while k < 256:
+        entry = blend(grey, k, factor)
+        tables[k] = entry
+        tables[np.uint32(k + 256)] = entry
+        tables[np.uint32(k + 512)] = entry
+        k = np.uint32(k + num_threads())
+    cuda.syncthreads()
 
 
 @cuda.jit(device=True)
-def enhance_color(source, target, factor):
+def look_up(word, first, second, third, fourth, tables):
+    """Look up the four bytes of a word, each in the table of its channel, 0..2: uint32."""
+    return pack(
+        tables[np.uint32(256 * first + byte(word, 0))],
+        tables[np.uint32(256 * second + byte(word, 1))],
+        tables[np.uint32(256 * third + byte(word, 2))],
+        tables[np.uint32(256 * fourth + byte(word, 3))],
+    )
+
+
+@cuda.jit(device=True)
+def apply_tables(rows, source, target, num_pixels, tables):
+    """Change each channel by its table. Three words are four pixels, so that the channel of each byte is known."""
+    pixels, words = rows.pixels, rows.words
+    q, quads = thread_number(), np.uint32(num_pixels >> np.uint32(2))
+    while q < quads:
+        i, k = np.uint32((source >> np.uint32(2)) + 3 * q), np.uint32((target >> np.uint32(2)) + 3 * q)
+        words[k] = look_up(words[i], 0, 1, 2, 0, tables)
+        words[np.uint32(k + 1)] = look_up(words[np.uint32(i + 1)], 1, 2, 0, 1, tables)
+        words[np.uint32(k + 2)] = look_up(words[np.uint32(i + 2)], 2, 0, 1, 2, tables)
+        q = np.uint32(q + num_threads())
+    p = np.uint32(4 * quads + thread_number())
+    while p < num_pixels:  # up to three pixels are left
+        red, green, blue = load_pixel(pixels, source + np.uint32(3 * p))
+        red, green, blue = tables[np.uint32(red)], tables[np.uint32(256 + green)], tables[np.uint32(512 + blue)]
+        store_pixel(pixels, target + np.uint32(3 * p), red, green, blue)
+        p = np.uint32(p + num_threads())
+
+
+@cuda.jit(device=True)
+def posterize(words, source, target, num_words, bits):
+    """Apply ImageOps.posterize."""
+    mask = posterize_mask(bits)
+    i, k = thread_number(), np.uint32(np.uint32(target >> np.uint32(2)) + thread_number())
+    offset = np.uint32(np.uint32(source >> np.uint32(2)) - np.uint32(target >> np.uint32(2)))
+    while i < num_words:
+        words[k] = np.uint32(words[np.uint32(k + offset)] & mask)
+        i, k = np.uint32(i + num_threads()), np.uint32(k + num_threads())
+
+
+@cuda.jit(device=True)
+def solarize(words, source, target, num_words, threshold):
+    """Apply ImageOps.solarize."""
+    i, k = thread_number(), np.uint32(np.uint32(target >> np.uint32(2)) + thread_number())
+    offset = np.uint32(np.uint32(source >> np.uint32(2)) - np.uint32(target >> np.uint32(2)))
+    while i < num_words:
+        words[k] = solarize_word(words[np.uint32(k + offset)], threshold)
+        i, k = np.uint32(i + num_threads()), np.uint32(k + num_threads())
+
+
+@cuda.jit(device=True)
+def enhance_color(pixels, source, target, num_pixels, factor):
     """Apply ImageEnhance.Color: blend each pixel with its luma."""
-    k = 3 * thread_number()
-    while k < source.size:
-        grey = luma(source[np.uint32(k)], source[np.uint32(k + 1)], source[np.uint32(k + 2)])
-        for c in range(3):
-            target[np.uint32(k + c)] = blend(grey, source[np.uint32(k + c)], factor)
-        k += 3 * num_threads()
+    k = thread_number()
+    while k < num_pixels:
+        red, green, blue = load_pixel(pixels, source + np.uint32(3 * k))
+        grey = luma(red, green, blue)
+        store_pixel(
+            pixels,
+            target + np.uint32(3 * k),
+            blend(grey, red, factor),
+            blend(grey, green, factor),
+            blend(grey, blue, factor),
+        )
+        k = np.uint32(k + num_threads())
 
 
 @cuda.jit(device=True)
-def enhance_contrast(source, target, factor, luma_sum):
-    """Apply ImageEnhance.Contrast: blend with the image's mean luma. `luma_sum`, int32 [1], is scratch."""
+def grey_of(pixels, source, num_pixels, luma_sum):
+    """Return the grey that ImageEnhance.Contrast blends with, int32. `luma_sum`, int32 [1], is scratch."""
     if thread_number() == 0:
         luma_sum[0] = 0
     cuda.syncthreads()
     own = np.int32(0)
-    k = 3 * thread_number()
-    while k < source.size:
-        own += luma(source[np.uint32(k)], source[np.uint32(k + 1)], source[np.uint32(k + 2)])
-        k += 3 * num_threads()
+    k = thread_number()
+    while k < num_pixels:
+        red, green, blue = load_pixel(pixels, source + np.uint32(3 * k))
+        own = np.int32(own + luma(red, green, blue))
+        k = np.uint32(k + num_threads())
     cuda.atomic.add(luma_sum, 0, own)
     cuda.syncthreads()
-    blend_with(mean_grey(luma_sum[0], source.size // 3), source, target, factor)
+    return mean_grey(luma_sum[0], np.int32(num_pixels))
 
 
 @cuda.jit(device=True)
-def blend_with(grey, source, target, factor):
-    """Blend with one grey; with black, this is ImageEnhance.Brightness."""
-    k = thread_number()
-    while k < source.size:
-        target[np.uint32(k)] = blend(grey, source[np.uint32(k)], factor)
-        k += num_threads()
-
-
-@cuda.jit(device=True)
-def enhance_sharpness(source, target, height, width, factor):
+def enhance_sharpness(pixels, source, target, height, width, factor):
     """Apply ImageEnhance.Sharpness: blend with the smoothed image, whose border is the image's own."""
-    row = 3 * width
-    y = cuda.threadIdx.y
-    while y < height:
-        x = cuda.threadIdx.x
-        while x < width:
+    row = np.uint32(3 * width)
+    x = np.int32(cuda.threadIdx.x)
+    while x < width:
+        y = np.int32(cuda.threadIdx.y)
+        while y < height:
             border = x == 0 or x == width - 1 or y == 0 or y == height - 1
             for c in range(3):
-                k = y * row + 3 * x + c
-                value = source[np.uint32(k)]
-                if border:
-                    target[np.uint32(k)] = value
-                else:
-                    lower, upper = k + row, k - row
+                k = np.uint32(np.uint32(3 * np.int32(y * width + x)) + c)
+                here = np.uint32(source + k)
+                value = pixels[here]
+                if not border:
+                    lower, upper = np.uint32(here + row), np.uint32(here - row)
                     smoothed = smooth(
-                        source[np.uint32(lower - 3)], source[np.uint32(lower)], source[np.uint32(lower + 3)],
-                        source[np.uint32(k - 3)], value, source[np.uint32(k + 3)],
-                        source[np.uint32(upper - 3)], source[np.uint32(upper)], source[np.uint32(upper + 3)],
+                        pixels[np.uint32(lower - 3)], pixels[lower], pixels[np.uint32(lower + 3)],
+                        pixels[np.uint32(here - 3)], value, pixels[np.uint32(here + 3)],
+                        pixels[np.uint32(upper - 3)], pixels[upper], pixels[np.uint32(upper + 3)],
                     )  # fmt: skip
-                    target[np.uint32(k)] = blend(smoothed, value, factor)
-            x += cuda.blockDim.x
-        y += cuda.blockDim.y
+                    value = np.uint8(blend(smoothed, value, factor))
+                pixels[np.uint32(target + k)] = value
+            y = np.int32(y + cuda.blockDim.y)
+        x = np.int32(x + cuda.blockDim.x)
 
 
 @cuda.jit(device=True)
-def apply_operation(op, magnitude, source, target, height, width, scratch, rotation_table):
-    """Apply one AugMix operation, by its id."""
-    if op == draws.ROTATE:
-        rotate(source, target, height, width, ANGLE_UNITS_PER_DEGREE * np.int64(magnitude), rotation_table)
-    elif op == draws.SHEAR_X:
-        affine(source, target, height, width, (1.0, magnitude, 0.0, 0.0, 1.0, 0.0))
-    elif op == draws.SHEAR_Y:
-        affine(source, target, height, width, (1.0, 0.0, 0.0, magnitude, 1.0, 0.0))
-    elif op == draws.TRANSLATE_X:
-        shift(source, target, height, width, np.int64(magnitude), 0, False)
-    elif op == draws.TRANSLATE_Y:
-        shift(source, target, height, width, 0, np.int64(magnitude), False)
-    elif op == draws.POSTERIZE or op == draws.SOLARIZE:
-        change_values(op, source, target, np.int64(magnitude))
+def blend_with(brightness, rows, source, target, num_pixels, factor, scratch):
+    """Apply ImageEnhance.Brightness, which blends with black, or else ImageEnhance.Contrast."""
+    grey = np.int32(0) if brightness else grey_of(rows.pixels, source, num_pixels, scratch.luma_sum)
+    fill_blends(grey, factor, scratch.tables)
+    apply_tables(rows, source, target, num_pixels, scratch.tables)
+
+
+@cuda.jit(device=True)
+def apply_operation(op, magnitude, rows, source, target, height, width, scratch, rotation_table):
+    """Apply one AugMix operation, by its id, to the row at the byte `source` of `rows`."""
+    pixels, words = rows.pixels, rows.words
+    num_pixels = np.uint32(height * width)
+    num_words = np.uint32(np.uint32(3 * num_pixels + 3) >> np.uint32(2))
+    if op == draws.ROTATE and magnitude != 0.0:
+        angle = np.int32(magnitude * ANGLE_UNITS_PER_DEGREE)
+        rotate(pixels, source, target, height, width, angle, rotation_table)
+    elif op == draws.SHEAR_X or op == draws.SHEAR_Y:
+        shear(pixels, source, target, height, width, magnitude, op == draws.SHEAR_X)
+    elif op == draws.TRANSLATE_X or op == draws.TRANSLATE_Y or op == draws.ROTATE:
+        dx = np.int32(magnitude) if op == draws.TRANSLATE_X else np.int32(0)
+        dy = np.int32(magnitude) if op == draws.TRANSLATE_Y else np.int32(0)
+        shift(pixels, np.uint64(source), pixels, target, height, width, dx, dy, False)
+    elif op == draws.POSTERIZE:
+        posterize(words, source, target, num_words, np.int32(magnitude))
+    elif op == draws.SOLARIZE:
+        solarize(words, source, target, num_words, np.int32(magnitude))
     elif op == draws.COLOR:
-        enhance_color(source, target, np.float32(magnitude))
-    elif op == draws.CONTRAST:
-        enhance_contrast(source, target, np.float32(magnitude), scratch.luma_sum)
-    elif op == draws.BRIGHTNESS:
-        blend_with(0, source, target, np.float32(magnitude))
+        enhance_color(pixels, source, target, num_pixels, np.float32(magnitude))
+    elif op == draws.CONTRAST or op == draws.BRIGHTNESS:
+        blend_with(op == draws.BRIGHTNESS, rows, source, target, num_pixels, np.float32(magnitude), scratch)
     elif op == draws.SHARPNESS:
-        enhance_sharpness(source, target, height, width, np.float32(magnitude))
+        enhance_sharpness(pixels, source, target, height, width, np.float32(magnitude))
     else:
-        change_by_tables(op, source, target, scratch)
+        count_values(pixels, source, num_pixels, scratch.histograms)
+        sum_up_segments(scratch.histograms, scratch.segments)
+        fill_tables(op, scratch.tables, scratch.histograms, scratch.segments)
+        apply_tables(rows, source, target, num_pixels, scratch.tables)

@@ -207,7 +207,8 @@ def draw_chain(view, chain, index, settings):
 def chain_share(exponential, total, num_chains):
     """Return a chain's weight, float32, from its exponential and the sum of all chains', added in their order."""
     # Once in 2^25 draws of a single chain every exponential is 0: the weights are then equal, not 0 / 0.
-    return exponential / total if total > 0 else np.float32(1.0 / num_chains)
+    share, whole = (exponential, total) if total > 0 else (np.float32(1), np.float32(num_chains))
+    return np.float32(share) / np.float32(whole)
 
 
 @jit
@@ -218,21 +219,22 @@ def magnitude_of(op, level, negative, height, width):
     the expressions keep its order of operations.
     """
     sign = -1 if negative else 1
-    if op == POSTERIZE:
-        return np.float64(4 - np.int64(level * 4 / 10))
-    if op == ROTATE:
-        return np.float64(sign * np.int64(level * 30 / 10))
-    if op == SOLARIZE:
-        return np.float64(256 - np.int64(level * 256 / 10))
-    if op in (SHEAR_X, SHEAR_Y):
-        return sign * (level * 0.3 / 10)
-    if op == TRANSLATE_X:
-        return np.float64(sign * np.int64(level * (width / 3) / 10))
-    if op == TRANSLATE_Y:
-        return np.float64(sign * np.int64(level * (height / 3) / 10))
+    if op < POSTERIZE:
+        return 0.0
+    # All divide by 10 as the last step, so that a GPU's threads do it together, whatever their operations.
+    largest = 4.0 if op == POSTERIZE else (30.0 if op == ROTATE else (256.0 if op == SOLARIZE else 1.8))
+    if op in (TRANSLATE_X, TRANSLATE_Y):
+        largest = (width if op == TRANSLATE_X else height) / 3
+    largest = 0.3 if op in (SHEAR_X, SHEAR_Y) else largest
+    amount = level * largest / 10
     if op >= COLOR:
-        return level * 1.8 / 10 + 0.1
-    return 0.0
+        return amount + 0.1
+    if op in (SHEAR_X, SHEAR_Y):
+        return sign * amount
+    whole = np.int64(amount)
+    if op == POSTERIZE:
+        return np.float64(4 - whole)
+    return np.float64(256 - whole if op == SOLARIZE else sign * whole)
 
 
 @jit

@@ -1,24 +1,21 @@
 """The CUDA kernels run on numpy arrays: on the device where there is one, else from their PTX (tests/ptx)."""
 
-import functools
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numba import cuda, types
-from numba.core.errors import NumbaPerformanceWarning
 
 from fastmagn.augment.params import ViewParams
-from fastmagn_kernels.augmix_cuda.compiling import jit_kernel
-from fastmagn_kernels.augmix_cuda.operations import BINS, SEGMENTS, Scratch, apply_operation
-from fastmagn_kernels.augmix_cuda.views import BLOCK, Launch, kernel_source, plan_launch
+from fastmagn_kernels.augmix_cuda import compiling, launching
+from fastmagn_kernels.augmix_cuda.operations import BINS, SUMS, Rows, Scratch, apply_operation
+from fastmagn_kernels.augmix_cuda.views import BLOCK_IN_SCRATCH, BLOCK_IN_SHARED, Launch, kernel_source, plan_launch
 from fastmagn_kernels.pixel import rotation_table
 from tests.helpers.cuda_kernels import views_name
 from tests.ptx.arguments import NumbaKernel, numba_kernel
 from tests.ptx.building import Builder
-from tests.ptx.running import Memory, Report, output, scratch
+from tests.ptx.running import Memory, Report, in_out, output, scratch
 
 NUM_SMS = 132
 HOST_TYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
@@ -31,19 +28,23 @@ def run_on_device(
     source: Sequence[Any], name: str, grid: int, block: tuple[int, int], shared_bytes: int, arguments: Sequence[Any]
 ) -> None:
     """Run a kernel on the device; arrays that it writes are copied back."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NumbaPerformanceWarning)  # small grids, arrays on the host
-        compiled = _compiled(name, lambda: jit_kernel(*source))
-        compiled[grid, block, 0, shared_bytes](*(a.array if isinstance(a, Memory) else a for a in arguments))
-
-
-_device_kernels: dict[str, Any] = {}
-
-
-def _compiled(name: str, compile_kernel: Callable[[], Any]) -> Any:
-    if name not in _device_kernels:
-        _device_kernels[name] = compile_kernel()
-    return _device_kernels[name]
+    capability = torch.cuda.get_device_capability()
+    code = compiling.machine_code(name, lambda: source, capability)
+    arrays = [a.array if isinstance(a, Memory) else a for a in arguments]
+    memory = {}  # arrays that start at the same byte are one array on the device
+    for array in sorted((a for a in arrays if isinstance(a, np.ndarray)), key=lambda array: -array.nbytes):
+        memory.setdefault(array.ctypes.data, (array, torch.from_numpy(array.view(np.uint8)).cuda()))
+    values = [
+        launching.Array(memory[a.ctypes.data][1].data_ptr(), a.size, a.itemsize) if isinstance(a, np.ndarray) else a
+        for a in arrays
+    ]
+    packed = launching.layout(source[1]).pack(*launching.flattened(tuple(values)))
+    stream = torch.cuda.current_stream().cuda_stream
+    loaded = compiling.load(code)
+    launching.launch(int(loaded.handle), packed, grid, block, shared_bytes, stream)
+    for array, tensor in memory.values():
+        if array.flags.writeable:
+            array.view(np.uint8)[:] = tensor.cpu().numpy()
 
 
 class FromPtx:
@@ -75,12 +76,13 @@ class FromPtx:
         assert not self.report.faults, "\n".join(map(str, self.report.faults))
 
 
-def plan(images: np.ndarray, params: ViewParams, in_shared: bool | None = None) -> Launch:
+def plan(
+    images: np.ndarray, params: ViewParams, in_shared: bool | None = None, dtype: torch.dtype = torch.float32
+) -> Launch:
     """The launch for images [B, H, W, 3] on a device of 132 multiprocessors."""
     batch, height, width, _ = images.shape
-    return plan_launch(
-        batch, params.view_spec.num_views, height, width, params.augment.mixture_width, NUM_SMS, in_shared=in_shared
-    )
+    views, chains = params.view_spec.num_views, params.augment.mixture_width
+    return plan_launch(batch, views, height, width, chains, NUM_SMS, dtype.itemsize, in_shared)
 
 
 def run_views(
@@ -93,57 +95,60 @@ def run_views(
     **options: Any,
 ) -> torch.Tensor:
     """All views of uint8 [B, H, W, 3] as [V, B, H, W, 3] of `dtype`."""
-    launch = launch or plan(images, params)
+    launch = launch or plan(images, params, dtype=dtype)
     element = str(dtype).removeprefix("torch.")
-    batch = len(images)
-    shape = (params.view_spec.num_views * batch, images[0].size)
-    out = np.full(shape, 1.5, HOST_TYPES[element]) if out is None else out
+    shape = (params.view_spec.num_views, *images.shape)
+    out = np.full(int(np.prod(shape)), 1.5, HOST_TYPES[element]) if out is None else out.reshape(-1)
+    # Where the ends of chains are kept in the views' memory, it is read and written more than once.
+    words = scratch(out.view(np.uint32), "views") if launch.kept else np.zeros(1, np.uint32)
     run(
         kernel_source(element, launch.in_shared),
         views_name(element, launch.in_shared),
         launch.blocks,
-        BLOCK,
+        BLOCK_IN_SHARED if launch.in_shared else BLOCK_IN_SCRATCH,
         launch.shared_bytes,
         [
-            np.ascontiguousarray(images).reshape(batch, -1),
+            np.ascontiguousarray(images).reshape(-1),
             params.indices,
             params.settings,
             launch.groups,
-            np.asarray(rotation_table()),
-            scratch(np.full(launch.scratch_shape, 99, np.uint8), "scratch"),
-            output(out, "views"),
+            launch.row_bytes,
+            launch.kept,
+            np.asarray(rotation_table()).reshape(-1),
+            scratch(np.full(max(1, launch.scratch_bytes // 4), 0x63636363, np.uint32), "scratch"),
+            scratch(out, "views") if launch.kept else output(out, "views"),
+            words,
         ],
         **options,
     )
-    return torch.from_numpy(out).view(dtype).reshape(params.view_spec.num_views, *images.shape)
+    return torch.from_numpy(out).view(dtype).reshape(shape)
 
 
 def run_operations(run: RunKernel, ops: np.ndarray, magnitudes: np.ndarray, images: np.ndarray) -> np.ndarray:
     """Operation `ops[i]`, int64 [B], at `magnitudes[i]`, float64, on each of uint8 [B, H, W, 3]."""
     batch, height, width, _ = images.shape
-    out = np.full((batch, images[0].size), 173, np.uint8)  # an element that is not written shows
-    pixels = np.ascontiguousarray(images).reshape(batch, -1)
-    arguments = [ops, magnitudes, pixels, output(out, "out"), height, width, np.asarray(rotation_table())]
-    run(_operations_source(), "operations", batch, BLOCK, 0, arguments)
-    return out.reshape(images.shape)
+    row_bytes = 12 * -(-height * width // 4)
+    rows = np.full((2, batch, row_bytes), 173, np.uint8)  # an element that is not written shows
+    rows[0, :, : images[0].size] = images.reshape(batch, -1)
+    words = in_out(rows.reshape(-1).view(np.uint32), "rows")
+    arguments = [ops, magnitudes, words, height, width, row_bytes, np.asarray(rotation_table()).reshape(-1)]
+    run((_operations, _OPERATIONS_SIGNATURE), "operations", batch, BLOCK_IN_SHARED, 0, arguments)
+    return words.array.view(np.uint8).reshape(rows.shape)[1, :, : images[0].size].reshape(images.shape)
 
 
-def _operations(ops, magnitudes, images, out, height, width, rotation_table):
+def _operations(ops, magnitudes, words, height, width, row_bytes, rotation_table):
     scratch = Scratch(
         cuda.shared.array(BINS, types.uint8),
         cuda.shared.array(BINS, types.int32),
-        cuda.shared.array((3, SEGMENTS), types.int32),
+        cuda.shared.array(SUMS, types.int32),
         cuda.shared.array(1, types.int32),
     )
-    i = cuda.blockIdx.x
-    apply_operation(ops[i], magnitudes[i], images[i], out[i], height, width, scratch, rotation_table)
+    i = np.uint32(cuda.blockIdx.x)
+    rows = Rows(words.view(np.uint8), words)
+    source, target = np.uint32(i * row_bytes), np.uint32((i + cuda.gridDim.x) * row_bytes)
+    apply_operation(ops[i], magnitudes[i], rows, source, target, height, width, scratch, rotation_table)
 
 
-@functools.cache
-def _operations_source() -> tuple[Callable, Any]:
-    pixels = types.uint8[:, ::1]
-    arguments = (
-        *(types.int64[::1], types.float64[::1], pixels, pixels, types.int64, types.int64),
-        types.float64[:, ::1],
-    )
-    return _operations, types.void(*arguments)
+_OPERATIONS_SIGNATURE = types.void(
+    types.int64[::1], types.float64[::1], types.uint32[::1], types.int32, types.int32, types.uint32, types.float64[::1]
+)

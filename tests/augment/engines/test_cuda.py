@@ -22,7 +22,8 @@ from tests.helpers.processes import run
 from tests.helpers.tiers import slow, slow_but
 
 pytest.importorskip("numba_cuda", reason="needs numba-cuda: install 'fastmagn[test]'")
-from fastmagn_kernels.augmix_cuda.views import ELEMENTS, bfloat16_bits, kernel_source, plan_launch, unit
+from fastmagn_kernels.augmix_cuda.storing import ELEMENTS, bfloat16_bits, unit
+from fastmagn_kernels.augmix_cuda.views import kernel_source, plan_launch
 from tests.augment.engines.cuda_runs import FromPtx, RunKernel, plan, run_on_device, run_operations, run_views
 from tests.helpers.cuda_kernels import views_name
 from tests.ptx.arguments import compile_once
@@ -124,13 +125,15 @@ def test_half_precision_views_are_rounded_float32(cuda, size, dtype, pictures):
     assert_equal(run_views(cuda, images, params, dtype), run_views(cuda, images, params).to(dtype))
 
 
-@pytest.mark.parametrize("dtype", slow_but(VIEW_DTYPES, torch.float32), ids=str)
-def test_scratch_in_global_memory_gives_the_same_views(cuda, dtype, pictures):
-    images = pictures(3, 5)[PICTURES]
+@pytest.mark.parametrize("dtype", slow_but(VIEW_DTYPES, torch.float32, torch.float16), ids=str)
+@pytest.mark.parametrize("size", [(3, 5), (4, 7)], ids=["rows", "in the views' memory"])  # of whole words: the second
+def test_scratch_in_global_memory_gives_the_same_views(cuda, size, dtype, pictures):
+    images = pictures(*size)[PICTURES]
     params = params_for(images, CONFIGS["all_operations"])
     expected = run_views(cuda, images, params, dtype)
-    launch = plan(images, params, in_shared=False)
+    launch = plan(images, params, in_shared=False, dtype=dtype)
     assert (launch.in_shared, plan(images, params).in_shared) == (False, True)
+    assert launch.kept == (2 if size == (4, 7) else 0)
     assert_equal(run_views(cuda, images, params, dtype, launch), expected)
     for blocks in (1, 5):  # a block takes one image after another
         assert_equal(run_views(cuda, images, params, dtype, launch._replace(blocks=blocks)), expected)
@@ -143,14 +146,23 @@ LARGE = [(224, 180), (225, 225), (1, 300), (300, 1), (2, 1000), (257, 1)]
 @from_ptx
 @pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS)
-@pytest.mark.parametrize("size", [*MATRIX, *LARGE], ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("size", MATRIX, ids=lambda size: f"{size[0]}x{size[1]}")
 def test_matrix_of_sizes_in_several_orders(cuda, size, config, pictures):
-    images = pictures(*size)[PICTURES[:2] if max(size) > 100 else PICTURES[:3] if max(size) > 20 else PICTURES]
+    images = pictures(*size)[PICTURES[:3] if max(size) > 20 else PICTURES]
     params = params_for(images, CONFIGS[config])
     expected = on_the_host(images, params)
     for order, in_shared in enumerate([None, False] if max(size) > 20 else [None, False, None, False]):
         launch = plan(images, params, in_shared)
         assert_equal(run_views(cuda, images, params, launch=launch, order=order + 1), expected)
+
+
+@from_ptx
+@pytest.mark.slow
+@pytest.mark.parametrize("size", LARGE, ids=lambda size: f"{size[0]}x{size[1]}")
+def test_large_and_long_images(cuda, size):
+    images = np.random.default_rng(0).integers(0, 256, (2, *size, 3), dtype=np.uint8)
+    params = params_for(images, CONFIGS["all_operations"])
+    assert_equal(run_views(cuda, images, params, order=3), on_the_host(images, params))
 
 
 @from_ptx
@@ -175,14 +187,13 @@ def test_extreme_seeds_and_indices(cuda, j, n, pictures):
 
 
 @from_ptx
-@pytest.mark.slow
 @pytest.mark.parametrize(("batch", "side"), [(3_000_000, 1), (600_000, 32)], ids=["3 million", "more than 2^32 values"])
 def test_last_blocks_of_a_batch_that_no_memory_holds(cuda, batch, side):
     """Memory that is not touched is not there: the last images are drawn at random, the others were never written."""
     last = 20 if side == 1 else 2
     images = sparse((batch, side, side, 3), np.uint8)
     images[-last:] = np.random.default_rng(0).integers(0, 256, images[-last:].shape)
-    params = params_for(images)
+    params = sample_view_params(3, 2, np.arange(batch) * 7, SPEC, PAPER, (side, side))
     launch = plan(images, params)
     assert launch.blocks == batch * launch.groups
     out = sparse((SPEC.num_views * batch, images[0].size), np.float32)
@@ -288,8 +299,9 @@ def test_kernel_compiles_for_hopper_and_rounds_as_the_cpu_does(ptx_builder, elem
     ptx = compile_once(ptx_builder, *kernel_source(element, in_shared), name=views_name(element, in_shared))
     assert ".target sm_90" in ptx
     assert ptx.count(".visible .entry") == 1
-    assert re.search(r"\.maxntid 256", ptx)
-    assert re.search(r"\.minnctapersm 4", ptx)
+    threads, blocks = (256, 4) if in_shared else (1024, 1)
+    assert re.search(rf"\.maxntid {threads}\b", ptx)
+    assert re.search(rf"\.minnctapersm {blocks}\b", ptx)
     assert not re.findall(r"\bfma\.", ptx)  # nothing fused
     assert not re.findall(r"\b(?:mul|add|sub)\.f(?:32|64)", ptx)  # nor left for the assembler to fuse: .rn says not to
     assert not re.findall(r"\.approx|\.full|\.ftz", ptx)
@@ -321,16 +333,22 @@ def test_launches_cover_the_batch_within_their_memory():
     sizes = [1, 5, 32, 33, 64, 96, 224, 1024]
     for batch, side, width, num_views in itertools.product([1, 7, 512, 60_000], sizes, [1, 3, 8], [1, 4]):
         launch = plan_launch(batch, num_views, side, side, width, num_sms=132)
-        rows_bytes = (2 + width) * 3 * side**2
+        assert 3 * side**2 <= launch.row_bytes < 3 * side**2 + 12
+        rows_bytes = (2 + width - launch.kept) * launch.row_bytes
         assert 1 <= launch.groups <= num_views
         assert launch.blocks <= batch * launch.groups
         if launch.in_shared:
             assert launch.blocks == batch * launch.groups
             assert launch.shared_bytes == rows_bytes <= 42 * 1024  # 48 KiB, of which 6 KiB for the kernel's own
         else:
-            assert launch.scratch_shape == (launch.blocks, rows_bytes)
-            assert launch.blocks * rows_bytes <= 64 * 2**20
+            assert launch.kept < width
+            assert launch.scratch_bytes == launch.blocks * rows_bytes <= 64 * 2**20
     assert plan_launch(512, 4, 32, 32, 3, num_sms=132).in_shared
+
+
+@pytest.mark.parametrize("value_bytes", [2, 4])
+def test_every_multiprocessor_has_a_block_at_224_px(value_bytes):
+    assert plan_launch(256, 4, 224, 224, 3, num_sms=132, value_bytes=value_bytes).blocks == 132
 
 
 @pytest.mark.slow

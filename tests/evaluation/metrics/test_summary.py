@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from fastmagn.config.schema import EvalConfig
+from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.corruptions import CORRUPTION_SETS
 from fastmagn.errors import InputError
 from fastmagn.evaluation.logits import write_logits

@@ -1,0 +1,55 @@
+"""Parameters of CUDA kernels are packed as numba passes them, and reach the driver. It needs no GPU."""
+
+import ctypes
+
+import numpy as np
+import pytest
+
+pytest.importorskip("numba_cuda", reason="needs numba-cuda: install 'fastmagn[test]'")
+from fastmagn.augment.params import ViewSpec, sample_view_params
+from fastmagn.config.schema import AugmentConfig
+from fastmagn_kernels.augmix_cuda import launching
+from fastmagn_kernels.augmix_cuda.launching import Array
+from fastmagn_kernels.augmix_cuda.views import kernel_source
+from tests.ptx.arguments import _flattened
+
+
+def test_parameters_lie_as_numba_passes_them():
+    spec = ViewSpec(num_augmix_views=2, num_noise_views=1)
+    settings = sample_view_params(2**63 + 5, 2**32 - 1, np.arange(3), spec, AugmentConfig(), (32, 30)).settings
+    types = (np.uint8, np.int64, None, None, None, None, np.float64, np.uint32, np.float32, np.uint32)
+    arrays = [None if kind is None else np.zeros(8 + n, kind) for n, kind in enumerate(types)]
+    numbers = iter((settings, 3, 2880, 2))
+    arguments = [next(numbers) if array is None else array for array in arrays]
+    signature = kernel_source("float32", True)[1]
+    expected = b""
+    for kind, argument in zip(signature.args, arguments, strict=True):
+        for part in _flattened(kind, argument, "", []):
+            expected += bytes(-len(expected) % len(part)) + part
+    values = tuple(Array(a.ctypes.data, a.size, a.itemsize) if isinstance(a, np.ndarray) else a for a in arguments)
+    assert launching.layout(signature).pack(*launching.flattened(values)) == expected
+
+
+def test_the_driver_gets_the_packed_parameters(monkeypatch):
+    calls = []
+
+    def launch(*arguments):
+        extra = (ctypes.c_size_t * 5).from_address(arguments[-1])
+        size = ctypes.c_size_t.from_address(extra[3]).value
+        calls.append((*arguments[:-1], list(extra[0:5:2]), ctypes.string_at(extra[1], size)))
+        return (launching.driver.CUresult.CUDA_SUCCESS,)
+
+    monkeypatch.setattr(launching.driver, "cuLaunchKernel", launch)
+    launching.launch(77, b"\0parameters\0", 5, (32, 8), 1024, 9)
+    # The names in extra are CUDA's: 1 is the buffer, 2 its size, 0 the end.
+    assert calls == [(77, 5, 1, 1, 32, 8, 1, 1024, 9, 0, [1, 2, 0], b"\0parameters\0")]
+
+
+def test_a_launch_that_the_driver_refuses_is_an_error(monkeypatch):
+    refused = launching.driver.CUresult.CUDA_ERROR_INVALID_VALUE
+    monkeypatch.setattr(launching.driver, "cuLaunchKernel", lambda *arguments: (refused,))
+    with pytest.raises(RuntimeError) as error:
+        launching.launch(77, b"", 5, (32, 8), 1024, 9)
+    assert (
+        str(error.value) == "The CUDA driver refuses a launch of 5 blocks of (32, 8) threads: CUDA_ERROR_INVALID_VALUE."
+    )
