@@ -57,8 +57,8 @@ class _PolicyTransform(ImageTransform):
 class TrivialAugment(_PolicyTransform):
     """TrivialAugment (S. G. Müller and F. Hutter, ICCV 2021), in its wide space; every image draws its own operation.
 
-    It is torchvision's `TrivialAugmentWide` on Pillow's images, to the bit for the same operation, of a whole batch:
-    about 200 times as fast on the same CPU. Batches on CUDA are changed on the host and copied back. Seeds, the keyed
+    It is torchvision's `TrivialAugmentWide` on Pillow's images, to the bit for the same operation, of a whole batch, and
+    faster (`benchmarks.augment --policy trivialaugment`). Batches on CUDA are changed on the host and copied back. Seeds, the keyed
     form, DataLoader's workers, `torch.compile` and the forms of images are as for `AugMix`.
 
     >>> import torch
