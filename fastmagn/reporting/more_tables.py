@@ -30,25 +30,29 @@ def more_tables(experiments: Sequence[Experiment]) -> list[Table]:
 
 
 def error_table(experiments: Sequence[Experiment]) -> Table:
-    """The mean corruption error, as it is, without the noise corruptions, and divided by AlexNet's."""
+    """The mean corruption error: as it is, without the noise corruptions, on C-bar, and divided by AlexNet's."""
     c15 = CORRUPTION_SETS["c15"]
     quiet = tuple(name for name in c15 if name not in CORRUPTION_KINDS["Noise"])
 
     def error(names: Sequence[str]) -> Callable[[FinishedRun], float | None]:
         return lambda run: None if run.mca(names) is None else 1 - run.mca(names)
 
+    def cbar_error(run: FinishedRun) -> float | None:
+        return None if run.cbar_mca is None else 1 - run.cbar_mca
+
     by_alexnet = " By AlexNet's, each corruption's error is first divided by AlexNet's, as published for ImageNet-C."
     measures = [
         Measure(Column("Clean error"), lambda run: 1 - run.clean_accuracy, lower=True),
         Measure(Column("mCE c15"), error(c15), lower=True),
         Measure(Column("mCE c15 without noise"), error(quiet), lower=True),
+        Measure(Column("mCE cbar"), cbar_error, lower=True),
         Measure(Column("mCE by AlexNet's"), _number(_MCE), lower=True),
     ]
     return _table(
         experiments,
         "errors",
         "Mean corruption error",
-        "mCE is the mean error over 15 corruptions and severities, 100 − mCA. Without noise, the three noise"
+        "mCE is the mean error over a set's corruptions and severities, 100 − mCA. Without noise, the three noise"
         " corruptions are left out: a method that trains with noise has an advantage on them."
         f"{by_alexnet if _MCE in {name for run in _runs(experiments) for name in run.measures} else ''}",
         measures,
@@ -169,6 +173,7 @@ def adapted_table(experiments: Sequence[Experiment]) -> Table:
     measures = [
         Measure(Column("Clean"), lambda run: run.protocols.adapted_clean),
         Measure(Column(f"mCA {title}"), lambda run: run.protocols.adapted_mca(names) if names else None),
+        Measure(Column("mCA cbar"), lambda run: run.protocols.adapted_cbar_mca),
     ]
     return _table(
         experiments,

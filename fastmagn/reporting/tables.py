@@ -130,7 +130,11 @@ def summary_table(experiments: Sequence[Experiment]) -> Table:
     measures = [
         Measure(Column("Clean"), lambda run: run.clean_accuracy, "clean"),
         *(
-            Measure(Column(f"mCA {name}"), _mca_of(sets[name]), "mca" if name == CALIBRATION_SET else "")
+            Measure(
+                Column(f"mCA {name}"),
+                _cbar_mca if name == "cbar" else _mca_of(sets[name]),
+                "mca" if name == CALIBRATION_SET else "",
+            )
             for name in sorted(sets)
         ),
         Measure(Column("RMS clean", CALIBRATION_DECIMALS), lambda run: run.rms["clean"], "rms_clean", lower=True),
@@ -211,6 +215,8 @@ def network_table(experiments: Sequence[Experiment]) -> Table:
         for title, names in sets:
             measure = "mca" if title == CALIBRATION_SET else ""
             rows.append(_best_row((network, f"{clean}-C {title}"), columns, _mca_of(names), measure))
+        if any(run.cbar_mca is not None for item in group for run in item.runs):
+            rows.append(_best_row((network, f"{clean}-C-bar"), columns, _cbar_mca, ""))
     paper_table = " (the paper's Table 2)" if data in ("cifar10", "cifar100") else ""
     return Table(
         name=file_name(data, "networks"),
@@ -325,6 +331,10 @@ def _mean_of(corruption: str) -> Callable[[FinishedRun], float | None]:
 
 def _mca_of(names: Sequence[str]) -> Callable[[FinishedRun], float | None]:
     return lambda run: run.mca(names) if names else None
+
+
+def _cbar_mca(run: FinishedRun) -> float | None:
+    return run.cbar_mca
 
 
 def _corrupt_rms_of(corruption_set: str) -> Callable[[FinishedRun], float | None]:
