@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from fastmagn.corruptions import CORRUPTION_SETS
-from fastmagn.reporting.experiments import Experiment, common_set
+from fastmagn.reporting.experiments import Experiment
 from fastmagn.reporting.names import CORRUPTION_KINDS, data_title, file_name, network_title, set_title
 from fastmagn.reporting.runs import FinishedRun
-from fastmagn.reporting.tables import Column, Measure, Row, Table, experiment_rows, make_cell, spread
+from fastmagn.reporting.tables import Column, Measure, Row, Table, experiment_rows, make_cell, measured_sets, spread
 from fastmagn.runs.reading import SCORES
 
 MORE = "more"  # the section of the page that these tables are in
@@ -169,10 +169,13 @@ def stability_table(experiments: Sequence[Experiment]) -> Table:
 
 def adapted_table(experiments: Sequence[Experiment]) -> Table:
     """Accuracy with batch normalisation by each test batch's own statistics."""
-    title, names = common_set(experiments)
+
+    def adapted_mca(names: Sequence[str]) -> Callable[[FinishedRun], float | None]:
+        return lambda run: run.protocols.adapted_mca(names)
+
     measures = [
         Measure(Column("Clean"), lambda run: run.protocols.adapted_clean),
-        Measure(Column(f"mCA {title}"), lambda run: run.protocols.adapted_mca(names) if names else None),
+        *(Measure(Column(f"mCA {title}"), adapted_mca(names)) for title, names in measured_sets(experiments)),
         Measure(Column("mCA cbar"), lambda run: run.protocols.adapted_cbar_mca),
     ]
     return _table(

@@ -125,6 +125,28 @@ def test_cbar_has_its_place_in_every_table_of_means(tmp_path, members):
     ]
 
 
+def test_runs_with_no_corruption_in_common_keep_their_means(tmp_path):
+    runs = [
+        write_run(tmp_path / "c", dict.fromkeys(C19[:15], 0.7), network="resnet_small"),
+        write_run(tmp_path / "cbar", dict.fromkeys(CIFAR_CBAR, 0.6), method="magn", network="resnet_small"),
+    ]
+    rewrite(runs[1], lambda results: results["mca"].update(cbar=0.6))
+    for run in runs:
+        table = json.loads((run / "results.json").read_text())["corruption_accuracy"]
+        adapted = {"clean_accuracy": 0.95, "batch_size": 100, "corruption_accuracy": table}
+        rewrite(run, lambda results, adapted=adapted: results.update(adapted_batch_norm=adapted))
+    tables = make_report(runs).data_sets[0].tables
+    _, rows = shown(tables, "networks")
+    assert [row[1:] for row in rows] == [
+        *(["CIFAR-10", "90.00", "90.00"], ["CIFAR-10-C c15", "70.00", ""], ["CIFAR-10-C-bar", "", "60.00"]),
+    ]
+    tops, rows = shown(tables, "adapted")
+    assert tops[3:] == ["Clean", "mCA c15", "mCA cbar"]
+    assert [row[3:] for row in rows] == [["95.00", "70.00", ""], ["95.00", "", "60.00"]]
+    tops, _ = shown(make_report(runs[1:]).data_sets[0].tables, "adapted")
+    assert tops[3:] == ["Clean", "mCA cbar"]
+
+
 def test_older_results_have_only_what_they_measured(tmp_path):
     run = write_run(tmp_path / "old")
     names = {table.name for table in make_report([run]).data_sets[0].tables if table.section}
