@@ -61,21 +61,24 @@ def to_svg(data: FigureData) -> bytes:
 
 
 def draw_accuracy_bars(data: FigureData) -> Figure:
-    """Two bars per method: clean (light) and mCA."""
+    """Two bars per method: clean (light) and mCA; or only the first, if the methods share no corruption."""
+    has_mca = any(series["mca"] is not None for series in data.series)
+    sides = {"clean": -1, "mca": 1} if has_mca else {"clean": 0}
     labels = [wrapped(series["label"]) for series in data.series]
     longest = max(len(line) for label in labels for line in label.splitlines())
     figure = new_figure(max(5.0, max(1.0, IN_PER_CHAR * longest + 0.15) * len(labels) + 1.2), 3.9)
     axes = figure.add_subplot()
     for position, series in enumerate(data.series):
-        for side, name in ((-1, "clean"), (1, "mca")):
-            draw_bar(axes, position + 0.2 * side, 0.38, series[name], style(series), _CLEAN_ALPHA if side < 0 else 1.0)
+        for name, side in sides.items():
+            alpha = _CLEAN_ALPHA if name == "clean" else 1.0
+            draw_bar(axes, position + 0.2 * side, 0.38, series[name], style(series), alpha)
     axes.set_xticks(range(len(labels)), labels)
     axes.set_ylim(0, 109)
     axes.set_yticks(range(0, 101, 20))
     finish(axes, "y", ylabel="Accuracy (%)")
     handles = [
         Patch(color="#555555", alpha=_CLEAN_ALPHA, label="Clean"),
-        Patch(color="#555555", label=f"mCA ({data.axes['corruption_set']})"),
+        *([Patch(color="#555555", label=f"mCA ({data.axes['corruption_set']})")] if has_mca else []),
         *paper_handle(axes),
     ]
     add_legend(figure, handles)

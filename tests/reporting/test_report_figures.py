@@ -138,6 +138,19 @@ def test_severity_curves(figures):
     assert line.get_ydata() == pytest.approx([92, *(59 + step for step in slope)])
 
 
+def test_without_a_common_corruption_only_clean_accuracies_are_bars(fake_run):
+    made, _ = figures_of([fake_run("a", {"fog": 0.7}), fake_run("b", {"snow": 0.6}, method="magn")])
+    bars = made["cifar10_resnet18_accuracy"]
+    assert bars.title.startswith("Clean accuracy, CIFAR-10")
+    figure = draw(bars)
+    (axes,) = figure.axes
+    assert [(bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in axes.patches] == [
+        (pytest.approx(place), pytest.approx(90)) for place in (0, 1)
+    ]
+    assert [text.get_text() for text in figure.legends[0].texts][:1] == ["Clean"]
+    assert "mCA" not in str(figure.legends[0].texts)
+
+
 def test_titles_of_panels_fit_the_page(fake_run):
     own = "a_corruption_of_" + "m" * 80
     run = fake_run("long", dict.fromkeys(["fog", "transverse_chromatic_abberation", "x" * 30, "snow", own], 0.7))
