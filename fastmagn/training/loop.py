@@ -154,12 +154,13 @@ def train_all(run: Run, progress: Progress, validation: ImagePart) -> None:
                 if progress.step_in_epoch == run.source.steps_per_epoch:
                     progress.finish_epoch()
             save(run, progress, None if row is None else partial(print_epoch, row, config.train.epochs))
+            if run.steps_done(progress) >= run.last_step:
+                settle(run, progress)  # a signal that arrives meanwhile counts
             signal_number = run.world.max(signal_received())
             if signal_number:
                 save_at_last(run, progress)
                 console.print("interrupted; the same command resumes from the last checkpoint")
                 raise Interrupted(signal_number)
-        settle(run, progress)
     progress.tick()
 
 

@@ -29,7 +29,7 @@ from fastmagn.runs.records import log_results
 from fastmagn.runs.wandb import check_wandb, finish_run
 from fastmagn.training.build import build_run, measured_model
 from fastmagn.training.loop import train_all
-from fastmagn.training.saving import restore, save_at_last
+from fastmagn.training.saving import restore, save_at_last, written_at_the_end
 from fastmagn.training.step import Run
 
 
@@ -72,7 +72,8 @@ def train_in(world: World, device: torch.device, config: Config) -> dict[str, An
     measured = evaluate_model(
         measured_model(run), image_set, config, run_dir, device=device, world=world, trained=config
     )
-    save_at_last(run, progress)
+    with written_at_the_end(run):
+        save_at_last(run, progress)
     best = progress.best_validation()
     images, wall_s = run.last_step * config.train.batch_size, progress.train_wall_s + progress.epoch_wall_s
     results = measured | {
