@@ -50,7 +50,11 @@ def _find(name: str, config: Config, image_set: ImageSet) -> Images | LazyImages
     size, wanted = image_set.test_images_u8.shape[1], config.eval.num_images
     if name in _KNOWN:
         check(name != config.data.name, FIELD, name, "images of other classes than the model's own data set")
-        images_u8 = load_images(name, config.data.dir, config.data.download).test_images_u8
+        try:
+            images_u8 = load_images(name, config.data.dir, config.data.download).test_images_u8
+        except InputError as error:
+            why = str(error).replace(", or use --data.name digits, which needs no files", "")
+            raise InputError(f"{FIELD}: got {name}, whose images are expected in data.dir. {why}") from error
         own = images_u8.shape[1]
         if own != size:
             raise InputError(

@@ -3,6 +3,7 @@
 A method has the same colour and marker in all figures. Its configurations differ in line style, hatch and lightness.
 """
 
+import textwrap
 import zlib
 from typing import Any, NamedTuple
 
@@ -46,6 +47,7 @@ SETTINGS = {
     "text.parse_math": False,  # a run's name may hold dollars
 }
 IN_PER_CHAR = 0.085  # mean width of a character of the 10 pt font
+_PANEL_CHARS = 22  # of a line above a small panel
 _PAPER = {"linestyle": "none", "marker": "D", "markersize": 5, "markerfacecolor": "white", "markeredgecolor": "black"}
 
 
@@ -152,6 +154,11 @@ def paper_handle(axes: Axes) -> list[Any]:
 
 def in_percent(values: Any) -> list[float]:
     return [100 * value for value in values]
+
+
+def in_two_lines(title: str) -> str:
+    """A corruption's title in up to two lines that fit above a panel; what is longer ends with dots."""
+    return textwrap.fill(title, _PANEL_CHARS, max_lines=2, placeholder=" …")
 
 
 def wrapped(label: str) -> str:

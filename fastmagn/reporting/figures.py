@@ -18,6 +18,7 @@ from fastmagn.reporting.drawing import (
     draw_line,
     finish,
     in_percent,
+    in_two_lines,
     new_figure,
     panel_grid,
     paper_handle,
@@ -183,7 +184,7 @@ def draw_severity_grid(data: FigureData) -> Figure:
             ]
             if len(points) > 1:  # severity 0 alone: the corruption was not measured
                 draw_line(axes, series, *map(list, zip(*points, strict=True)), size=4)
-        axes.set_title(corruption_title(name))
+        axes.set_title(in_two_lines(corruption_title(name)))
         axes.set_xticks(data.axes["severities"])
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
         finish(axes, "both")
@@ -262,7 +263,7 @@ def draw_perturbations(data: FigureData) -> Figure:
             flips = series["flips"][name]
             if flips is not None:
                 draw_line(axes, series, list(range(1, len(flips) + 1)), flips, size=0)
-        axes.set_title(corruption_title(name))
+        axes.set_title(in_two_lines(corruption_title(name)))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
         axes.set_ylim(bottom=0)
         finish(axes, "both")
