@@ -125,13 +125,15 @@ def test_half_precision_views_are_rounded_float32(cuda, size, dtype, pictures):
     assert_equal(run_views(cuda, images, params, dtype), run_views(cuda, images, params).to(dtype))
 
 
-@pytest.mark.parametrize("dtype", slow_but(VIEW_DTYPES, torch.float32), ids=str)
-def test_scratch_in_global_memory_gives_the_same_views(cuda, dtype, pictures):
-    images = pictures(3, 5)[PICTURES]
+@pytest.mark.parametrize("dtype", slow_but(VIEW_DTYPES, torch.float32, torch.float16), ids=str)
+@pytest.mark.parametrize("size", [(3, 5), (4, 7)], ids=["rows", "in the views' memory"])  # of whole words: the second
+def test_scratch_in_global_memory_gives_the_same_views(cuda, size, dtype, pictures):
+    images = pictures(*size)[PICTURES]
     params = params_for(images, CONFIGS["all_operations"])
     expected = run_views(cuda, images, params, dtype)
     launch = plan(images, params, in_shared=False, dtype=dtype)
     assert (launch.in_shared, plan(images, params).in_shared) == (False, True)
+    assert launch.kept == (2 if size == (4, 7) else 0)
     assert_equal(run_views(cuda, images, params, dtype, launch), expected)
     for blocks in (1, 5):  # a block takes one image after another
         assert_equal(run_views(cuda, images, params, dtype, launch._replace(blocks=blocks)), expected)
