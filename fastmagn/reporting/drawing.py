@@ -5,6 +5,7 @@ A method has the same colour and marker in all figures. Its configurations diffe
 
 import textwrap
 import zlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
@@ -84,6 +85,12 @@ def add_legend(figure: Figure, handles: list[Any]) -> None:
     # Matplotlib fills the legend column by column. In this order it reads row by row.
     order = [handles[i] for column in range(num_columns) for i in range(column, len(handles), num_columns)]
     figure.legend(handles=order, loc="outside upper center", ncols=num_columns)
+
+
+def add_legend_of_drawn(figure: Figure, panels: Sequence[Axes], series: Sequence[Series]) -> None:
+    """Add a legend of those series that some panel shows, in their order."""
+    drawn = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    add_legend(figure, [drawn[item["label"]] for item in series if item["label"] in drawn])
 
 
 def panel_grid(

@@ -14,6 +14,7 @@ from fastmagn.reporting.drawing import (
     IN_PER_CHAR,
     SETTINGS,
     add_legend,
+    add_legend_of_drawn,
     draw_bar,
     draw_line,
     finish,
@@ -193,8 +194,7 @@ def draw_severity_grid(data: FigureData) -> Figure:
         finish(axes, "both")
     figure.supxlabel("Severity (0: clean)", fontsize=11)
     figure.supylabel("Accuracy (%)", fontsize=11)
-    drawn = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    add_legend(figure, [drawn[series["label"]] for series in data.series if series["label"] in drawn])
+    add_legend_of_drawn(figure, panels, data.series)
     return figure
 
 
@@ -272,8 +272,7 @@ def draw_perturbations(data: FigureData) -> Figure:
         finish(axes, "both")
     figure.supxlabel("Frame", fontsize=11)
     figure.supylabel("Images that flip (%)", fontsize=11)
-    drawn = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    add_legend(figure, [drawn[series["label"]] for series in data.series if series["label"] in drawn])
+    add_legend_of_drawn(figure, panels, data.series)
     return figure
 
 
