@@ -11,7 +11,6 @@ from typing import Any
 from fastmagn.config.command_line import parse_config
 from fastmagn.config.schema import Config
 from fastmagn.errors import EXIT_CODES
-from fastmagn.evaluation.shown import print_results
 from fastmagn.machine.command import run_command
 from fastmagn.machine.console import console
 from fastmagn.methods.table import METHODS
@@ -53,6 +52,8 @@ def main(arguments: list[str]) -> int:
         _SHOWN,
     )
     results = train(config)
+    from fastmagn.evaluation.shown import print_results  # here, as it imports PyTorch
+
     print_results(results, title=f"{results['config']['method']} on {results['config']['data']['name']}")
     run_dir = results["config"]["run_dir"]
     console.print(f"run folder: {run_dir}", soft_wrap=True)

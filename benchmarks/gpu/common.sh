@@ -13,12 +13,19 @@ if [ -z "${1:-}" ] || ! mkdir -p "$1"; then
     echo "usage: $0 OUT    a folder that can be written" >&2
     exit 2
 fi
-absolute() { [ -z "$1" ] || (cd "$1" && pwd) || exit 2; }
-out=$(absolute "$1")
-data=$(absolute "${FASTMAGN_DATA:-}")
-wheels=$(absolute "${FASTMAGN_WHEELS:-}")
-cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 2
+# folder NAME PATH: the whole path of a folder that must be there, or nothing if none is named.
+folder() {
+    [ -z "$2" ] || (cd "$2" 2>/dev/null && pwd) || { echo "error: $1: got '$2'; expected a folder." >&2; return 2; }
+}
+out=$(folder OUT "$1") || exit 2
+data=$(folder FASTMAGN_DATA "${FASTMAGN_DATA:-}") || exit 2
+wheels=$(folder FASTMAGN_WHEELS "${FASTMAGN_WHEELS:-}") || exit 2
 python=${PYTHON:-python3}
+if [ "$python" != "${python#*/}" ]; then
+    python_folder=$(folder PYTHON "$(dirname "$python")") || exit 2
+    python=$python_folder/$(basename "$python")
+fi
+cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 2
 call_s=${FASTMAGN_CALL_S:-540}
 scratch=${TMPDIR:-/tmp}/fastmagn-gpu-$(id -u)
 export PYTHONUNBUFFERED=1 PYTHONPATH=$PWD:$PWD/kernels${PYTHONPATH:+:$PYTHONPATH}
@@ -61,19 +68,19 @@ part() {
         "$name" "$status" $((SECONDS - start)) "$limit" | tee -a "$out/parts.jsonl"
 }
 
-# What the machine is, as far as it says; nothing here is needed.
+# What the machine is, as far as it says it in time; nothing here is needed.
 describe_machine() {
-    { nvidia-smi -q || echo "no nvidia-smi"; } >"$out/nvidia-smi.txt" 2>&1
+    { timeout 20 nvidia-smi -q || echo "no nvidia-smi"; } >"$out/nvidia-smi.txt" 2>&1
     { lscpu || cat /proc/cpuinfo; } >"$out/cpu.txt" 2>&1
-    "$python" -m pip list --format=json >"$out/packages.json" 2>"$out/packages.log"
-    "$python" -c 'import json, torch; from fastmagn.machine.environment import environment
+    timeout 30 "$python" -m pip list --format=json >"$out/packages.json" 2>"$out/packages.log"
+    timeout 60 "$python" -c 'import json, torch; from fastmagn.machine.environment import environment
 print(json.dumps(environment(torch.device("cuda" if torch.cuda.is_available() else "cpu")), indent=2))' \
         >"$out/environment.json" 2>"$out/environment.log"
 }
 
 install_wheels() {
     if [ -n "$wheels" ]; then
-        "$python" -m pip install --quiet --no-index --no-deps --no-compile --upgrade --target "$scratch/site" \
+        timeout 120 "$python" -m pip install --quiet --no-index --no-deps --no-compile --upgrade --target "$scratch/site" \
             "$wheels"/*.whl >"$out/wheels.log" 2>&1
         export PYTHONPATH=$PYTHONPATH:$scratch/site
     fi

@@ -3,10 +3,14 @@
 #
 # The paper's 150 epochs on CIFAR-10 with their evaluation, in OUT/paper. A call has nine minutes; what it leaves is
 # resumed by the next call, from the folder RUN that it is given (OUT/paper of the call before, or a copy of it).
-before=$(realpath -m "${2:-.}")
+before=${2:+$(realpath -m "$2")}
 source "$(dirname "$0")/common.sh"
 
-[ -z "${2:-}" ] || [ -e "$out/paper" ] || cp -r "$before" "$out/paper"
+before=$(folder RUN "$before") || exit 2
+if [ -n "$before" ] && [ ! -e "$out/paper" ]; then
+    rm -rf "$out/paper.partial"
+    cp -r "$before" "$out/paper.partial" && mv "$out/paper.partial" "$out/paper" || exit 2
+fi
 options=(--eval.corruption_set c18)
 [ -z "$rehearse" ] || options=(--eval.corruption_set c15 --eval.num_images 4 --train.max_steps 2)
 

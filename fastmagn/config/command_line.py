@@ -55,7 +55,9 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> dict[str, Any]:
         known = option_names(parser)
         check_options(arguments, known, parser.prog)
         line = one_line(error, None)
-        raise InputError(describe_fault(line, hints) + _nearest_field(line, known)) from error
+        fault = describe_fault(line, hints)
+        is_of_a_value = any(fault.startswith(f"{name}: got ") for name in hints)
+        raise InputError(fault if is_of_a_value else fault + _nearest_field(line, known)) from error
     for name, hint in hints.items():
         if values.get(name) is None and not allows_none(hint):
             raise InputError(f"{name}: got null; expected {in_words(hint)}.")

@@ -9,7 +9,7 @@ def set_parts(field: str, value: object) -> tuple[str, ...]:
     """The names that `value` joins by +, each once: ("c15", "cbar") for c15+cbar.
 
     Raises:
-        InputError: It is no text, or one of the names is unknown.
+        InputError: It is not text, or a name is unknown.
     """
     parts = tuple(dict.fromkeys(value.split("+"))) if isinstance(value, str) else ()
     known = bool(parts) and all(part in SET_NAMES for part in parts)

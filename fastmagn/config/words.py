@@ -66,7 +66,7 @@ def _describe_value(name: str, fault: str, hints: Mapping[str, Any]) -> str:
     if name not in hints:
         return f"{name}: got another value than a mapping of its fields; expected them one by one, as {name}.FIELD."
     given = re.search(r"(?:Got|Given) value:(.*)", fault)
-    kind = re.search(r"not (\w+)(?: |$)(?!of)", fault)
+    kind = re.search(r"not '?(\w+)'?(?: |$)(?!of)", fault)
     got = _shown(given[1].strip()) if given else _KINDS.get(kind[1] if kind else "", "another kind of value")
     return f"{name}: got {got}; expected {_expected(name, hints)}."
 

@@ -9,6 +9,7 @@ Corruption Robustness", NeurIPS 2021. The parameters are those of the files cifa
 that the authors published with their code; the names are spelt as there, since stored sets have folders of these names.
 """
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,7 +82,8 @@ class SizeClass(NamedTuple):
     Args:
         name: The field of `BySize` that holds the parameters.
         min_side_px: The shorter side from which on images are of this class.
-        published: The sets whose script is followed.
+        published: The sets whose script is followed for the 19.
+        published_cbar: The set whose levels are followed for C-bar's.
         script: Its name in the repository of the sets' authors, hendrycks/robustness, folder ImageNet-C/create_c.
         script_side_px: The side of the images that it was written for.
         frost_scale: The scale of the pictures of frost.
@@ -92,6 +94,7 @@ class SizeClass(NamedTuple):
     name: str
     min_side_px: int
     published: str
+    published_cbar: str
     script: str
     script_side_px: int
     frost_scale: float
@@ -101,9 +104,11 @@ class SizeClass(NamedTuple):
 
 # Up to version 1, images of 64 px and more were corrupted as in the package imagecorruptions-imaug 1.1.5.
 SIZE_CLASSES = (
-    SizeClass("small", MIN_SIDE_PX, "CIFAR-10-C, CIFAR-100-C", "make_cifar_c.py", 32, 0.2, None, 1),
-    SizeClass("medium", 64, "Tiny-ImageNet-C, ImageNet-64-C", "make_tinyimagenet_c.py", 64, 0.3, 85, 2),
-    SizeClass("large", 128, "ImageNet-C", "make_imagenet_c.py", 224, 1.0, 85, 2),
+    SizeClass("small", MIN_SIDE_PX, "CIFAR-10-C, CIFAR-100-C", "CIFAR-10-C-bar", "make_cifar_c.py", 32, 0.2, None, 1),
+    SizeClass(
+        "medium", 64, "Tiny-ImageNet-C, ImageNet-64-C", "ImageNet-C-bar", "make_tinyimagenet_c.py", 64, 0.3, 85, 2
+    ),
+    SizeClass("large", 128, "ImageNet-C", "ImageNet-C-bar", "make_imagenet_c.py", 224, 1.0, 85, 2),
 )
 
 
@@ -126,19 +131,24 @@ def parameters(table: BySize, images_u8: np.ndarray, severity: int) -> Any:
     return getattr(table, size_class(images_u8.shape).name)[severity - 1]
 
 
-def corrupted_as(shape: tuple[int, ...], jpeg: bool) -> dict[str, Any]:
+def corrupted_as(shape: tuple[int, ...], jpeg: bool, names: Iterable[str] = ()) -> dict[str, Any]:
     """What results and manifests record of how images of a shape, [N, H, W, 3], are corrupted.
 
     Args:
         shape: The images' shape.
         jpeg: Whether they then pass through the published set's JPEG.
+        names: The corruptions; none means the 19.
 
     Returns:
-        `published` and `version` of their `SizeClass`, and its `jpeg_quality`; None if there is no JPEG.
+        `published`, the sets that are followed, and `version` and `jpeg_quality` of their `SizeClass`; the latter is
+        None if there is no JPEG.
     """
-    size = size_class(shape)
+    size, names = size_class(shape), set(names)
+    has_cbar = bool(names - {*CORRUPTION_SETS["c19"]})
+    has_c = not has_cbar or bool(names & {*CORRUPTION_SETS["c19"]})
+    followed = [size.published] * has_c + [size.published_cbar] * has_cbar
     return {
-        "published": size.published,
+        "published": ", ".join(followed),
         "version": size.version,
         "jpeg_quality": size.jpeg_quality if jpeg else None,
     }

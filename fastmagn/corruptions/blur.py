@@ -10,7 +10,8 @@ from itertools import groupby
 
 import numpy as np
 
-from fastmagn.corruptions import BySize, parameters, random_view
+from fastmagn.corruptions import BySize, parameters
+from fastmagn.corruptions.streams import stream_of
 from fastmagn_kernels.corruptions.blur import (
     Zooms,
     filter_batch,
@@ -19,8 +20,6 @@ from fastmagn_kernels.corruptions.blur import (
     motion_blur_batch,
     zoom_blur_batch,
 )
-from fastmagn_kernels.corruptions.stream import Stream
-from fastmagn_kernels.random.rng import key_words
 
 GAUSSIAN_SIGMA_PX = BySize(
     small=(0.4, 0.6, 0.7, 0.8, 1.0),
@@ -87,7 +86,7 @@ def glass_blur(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndar
     out = np.empty_like(images_u8)
     sigma_px, reach_px, passes = parameters(GLASS_SIGMA_REACH_PASSES, images_u8, severity)
     weights = gaussian_weights(sigma_px, truncate=4)
-    stream = Stream(random_view("glass_blur", severity), *key_words(seed))
+    stream = stream_of("glass_blur", severity, seed)
     glass_blur_batch(as_rows(out), as_rows(images_u8), weights, reach_px, passes, stream, indices)
     return out
 
@@ -100,7 +99,7 @@ def motion_blur(images_u8: np.ndarray, severity: int, seed: int, indices: np.nda
     """
     out = np.empty_like(images_u8)
     weights = motion_weights(*parameters(MOTION_RADIUS_SIGMA_PX, images_u8, severity))
-    stream = Stream(random_view("motion_blur", severity), *key_words(seed))
+    stream = stream_of("motion_blur", severity, seed)
     motion_blur_batch(as_rows(out), as_rows(images_u8), weights, MOTION_MAX_ANGLE_DEG, stream, indices)
     return out
 

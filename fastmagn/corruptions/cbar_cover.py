@@ -6,16 +6,15 @@ Each function takes images_u8, uint8 [N, H, W, 3], severity, 1..5, seed and indi
 
 import numpy as np
 
-from fastmagn.corruptions import parameters, random_view
+from fastmagn.corruptions import parameters
 from fastmagn.corruptions.sets import cbar_levels
+from fastmagn.corruptions.streams import stream_of
 from fastmagn_kernels.corruptions.cbar_cover import (
     checkerboard_batch,
     inverse_sparkles_batch,
     lines_batch,
     sparkles_batch,
 )
-from fastmagn_kernels.corruptions.stream import Stream
-from fastmagn_kernels.random.rng import key_words
 
 CHECKERBOARD_LEVEL = cbar_levels((1.0, 2.0, 3.0, 4.0, 5.0), (2.0, 3.0, 4.0, 5.0, 6.0))
 SPARKLES_LEVEL = cbar_levels((0.7, 3.5, 5.6, 6.3, 7.0), (1.0, 2.0, 3.0, 5.0, 6.0))
@@ -28,7 +27,7 @@ def checkerboard_cutout(images_u8: np.ndarray, severity: int, seed: int, indices
     """Grey out some of the black fields of a turned checkerboard."""
     out = np.empty_like(images_u8)
     fraction = parameters(CHECKERBOARD_LEVEL, images_u8, severity) / 10
-    stream = Stream(random_view("checkerboard_cutout", severity), *key_words(seed))
+    stream = stream_of("checkerboard_cutout", severity, seed)
     checkerboard_batch(out, images_u8, fraction, stream, indices)
     return out
 
@@ -37,7 +36,7 @@ def lines(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) 
     """Draw long grey lines, anti-aliased."""
     out = np.empty_like(images_u8)
     num_lines = int(LINES_LEVEL[severity - 1] / 10 * min(images_u8.shape[1:3]))
-    lines_batch(out, images_u8, num_lines, Stream(random_view("lines", severity), *key_words(seed)), indices)
+    lines_batch(out, images_u8, num_lines, stream_of("lines", severity, seed), indices)
     return out
 
 
@@ -45,7 +44,7 @@ def sparkles(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarra
     """Add five white sparkles with rays."""
     out = np.empty_like(images_u8)
     radius_share = 0.01 * parameters(SPARKLES_LEVEL, images_u8, severity)
-    stream = Stream(random_view("sparkles", severity), *key_words(seed))
+    stream = stream_of("sparkles", severity, seed)
     sparkles_batch(out, images_u8, radius_share, stream, indices)
     return out
 
@@ -54,6 +53,6 @@ def inverse_sparkles(images_u8: np.ndarray, severity: int, seed: int, indices: n
     """Whiten all but a sparkle near the middle."""
     out = np.empty_like(images_u8)
     exponent = 6.5 * parameters(INVERSE_SPARKLES_LEVEL, images_u8, severity) / 50
-    stream = Stream(random_view("inverse_sparkles", severity), *key_words(seed))
+    stream = stream_of("inverse_sparkles", severity, seed)
     inverse_sparkles_batch(out, images_u8, exponent, stream, indices)
     return out

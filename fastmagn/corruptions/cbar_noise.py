@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy import fft
 
-from fastmagn.corruptions import parameters, random_view
+from fastmagn.corruptions import parameters
 from fastmagn.corruptions.sets import cbar_levels
+from fastmagn.corruptions.streams import stream_of
 from fastmagn_kernels.corruptions.cbar_noise import (
     add_noise_batch,
     mask_batch,
@@ -21,8 +22,6 @@ from fastmagn_kernels.corruptions.cbar_noise import (
     single_frequency_batch,
     spectrum_batch,
 )
-from fastmagn_kernels.corruptions.stream import Stream
-from fastmagn_kernels.random.rng import key_words
 
 BLUE_NOISE_LEVEL = cbar_levels((0.7, 1.4, 2.1, 3.5, 4.2), (0.8, 1.6, 2.4, 4.0, 5.6))
 BROWNISH_LEVEL = cbar_levels((2.5, 4.0, 5.5, 6.5, 7.0), (1.0, 2.0, 3.0, 4.0, 5.0))
@@ -68,7 +67,7 @@ def brownish_noise(images_u8: np.ndarray, severity: int, seed: int, indices: np.
 def single_frequency_greyscale(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
     """Add a plane wave of grey, with any direction and frequency."""
     out = np.empty_like(images_u8)
-    stream = Stream(random_view("single_frequency_greyscale", severity), *key_words(seed))
+    stream = stream_of("single_frequency_greyscale", severity, seed)
     single_frequency_batch(out, images_u8, 19.6 * SINGLE_FREQUENCY_LEVEL[severity - 1], stream, indices)
     return out
 
@@ -76,7 +75,7 @@ def single_frequency_greyscale(images_u8: np.ndarray, severity: int, seed: int, 
 def cocentric_sine_waves(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
     """Add concentric rings of grey with waves along them."""
     out = np.empty_like(images_u8)
-    stream = Stream(random_view("cocentric_sine_waves", severity), *key_words(seed))
+    stream = stream_of("cocentric_sine_waves", severity, seed)
     sine_rings_batch(out, images_u8, 12.8 * SINE_RINGS_LEVEL[severity - 1], stream, indices)
     return out
 
@@ -84,7 +83,7 @@ def cocentric_sine_waves(images_u8: np.ndarray, severity: int, seed: int, indice
 def plasma_noise(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
     """Mix the image with coloured plasma."""
     out = np.empty_like(images_u8)
-    stream = Stream(random_view("plasma_noise", severity), *key_words(seed))
+    stream = stream_of("plasma_noise", severity, seed)
     plasma_batch(out, images_u8, 6.4 * PLASMA_LEVEL[severity - 1], stream, indices)
     return out
 
@@ -92,7 +91,7 @@ def plasma_noise(images_u8: np.ndarray, severity: int, seed: int, indices: np.nd
 def perlin_noise(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
     """Mix the image with clouds of Perlin's turbulence."""
     out = np.empty_like(images_u8)
-    stream = Stream(random_view("perlin_noise", severity), *key_words(seed))
+    stream = stream_of("perlin_noise", severity, seed)
     perlin_batch(out, images_u8, 0.05 * PERLIN_LEVEL[severity - 1], stream, indices)
     return out
 
@@ -140,5 +139,5 @@ def _noise(
     """float64 [N, channels, H, W], of any scale."""
     num_images, height, width, _ = images_u8.shape
     half_spectra = np.empty((num_images, channels, height, width // 2 + 1), np.complex128)
-    spectrum_batch(half_spectra, *spectrum, Stream(random_view(name, severity), *key_words(seed)), indices)
+    spectrum_batch(half_spectra, *spectrum, stream_of(name, severity, seed), indices)
     return fft.irfft2(half_spectra, s=(height, width))

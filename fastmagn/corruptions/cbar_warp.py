@@ -11,8 +11,9 @@ from itertools import permutations
 
 import numpy as np
 
-from fastmagn.corruptions import random_view, size_class
+from fastmagn.corruptions import size_class
 from fastmagn.corruptions.blur import gaussian_weights
+from fastmagn.corruptions.streams import stream_of
 from fastmagn_kernels.corruptions.cbar_caustics import caustics_batch
 from fastmagn_kernels.corruptions.cbar_warp import (
     CubicZoom,
@@ -22,8 +23,6 @@ from fastmagn_kernels.corruptions.cbar_warp import (
     pinch_and_twirl_batch,
     ripple_batch,
 )
-from fastmagn_kernels.corruptions.stream import Stream
-from fastmagn_kernels.random.rng import key_words
 
 PINCH_AND_TWIRL_LEVEL = (5.5, 6.0, 6.5, 8.5, 10.0)
 RIPPLE_LEVEL = (5.5, 6.0, 6.5, 7.5, 8.0)
@@ -43,7 +42,7 @@ def pinch_and_twirl(images_u8: np.ndarray, severity: int, seed: int, indices: np
     side = min(height, width)
     warp = twirl(side // cells, 0.04 * level + 0.1, level / 10 * math.pi / 2)
     num_cells = cells * height // side, cells * width // side
-    stream = Stream(random_view("pinch_and_twirl", severity), *key_words(seed))
+    stream = stream_of("pinch_and_twirl", severity, seed)
     pinch_and_twirl_batch(out, images_u8, num_cells, warp, stream, indices)
     return out
 
@@ -51,7 +50,7 @@ def pinch_and_twirl(images_u8: np.ndarray, severity: int, seed: int, indices: np
 def ripple(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -> np.ndarray:
     """Move rows and columns by sines; what comes from outside is black."""
     out = np.empty_like(images_u8)
-    stream = Stream(random_view("ripple", severity), *key_words(seed))
+    stream = stream_of("ripple", severity, seed)
     ripple_batch(out, images_u8, 0.0025 * RIPPLE_LEVEL[severity - 1], stream, indices)
     return out
 
@@ -73,7 +72,7 @@ def transverse_chromatic_abberation(images_u8: np.ndarray, severity: int, seed: 
     growth = 0.05 * CHROMATIC_LEVEL[severity - 1]
     scales = (1.0, 1.0 + growth / 2, 1.0 + growth)
     rows, columns = (cubic_zoom(side, scales) for side in images_u8.shape[1:3])
-    stream = Stream(random_view("transverse_chromatic_abberation", severity), *key_words(seed))
+    stream = stream_of("transverse_chromatic_abberation", severity, seed)
     chromatic_batch(out, images_u8, _ORDERS, rows, columns, stream, indices)
     return out
 
@@ -82,7 +81,7 @@ def caustic_refraction(images_u8: np.ndarray, severity: int, seed: int, indices:
     """Refract and light the image as waves do with the ground of a pool."""
     out = np.empty_like(images_u8)
     level = CAUSTICS_LEVEL[severity - 1]
-    stream = Stream(random_view("caustic_refraction", severity), *key_words(seed))
+    stream = stream_of("caustic_refraction", severity, seed)
     caustics_batch(out, images_u8, 0.05 * level, 0.2 * level, gaussian_weights(1, truncate=4), stream, indices)
     return out
 

@@ -9,13 +9,12 @@ from functools import lru_cache
 
 import numpy as np
 
-from fastmagn.corruptions import BySize, parameters, random_view
+from fastmagn.corruptions import BySize, parameters
 from fastmagn.corruptions.blur import as_rows, gaussian_weights, reflected_weights
+from fastmagn.corruptions.streams import stream_of
 from fastmagn_kernels.corruptions.colour import contrast_batch, hsv_batch, pixelate_batch
 from fastmagn_kernels.corruptions.elastic import Deformation, elastic_batch
 from fastmagn_kernels.corruptions.jpeg import jpeg_batch
-from fastmagn_kernels.corruptions.stream import Stream
-from fastmagn_kernels.random.rng import key_words
 
 # Shift of the value in [0, 1].
 BRIGHTNESS_SHIFT = BySize(
@@ -131,7 +130,7 @@ def elastic_transform(images_u8: np.ndarray, severity: int, seed: int, indices: 
     weights = gaussian_weights(sigma_px, truncate=3) if sigma_px else np.ones(1)
     smoothing = reflected_weights(weights, height), reflected_weights(weights, width)
     deformation = Deformation(displacement_px, *smoothing, jitter_px)
-    stream = Stream(random_view("elastic_transform", severity), *key_words(seed))
+    stream = stream_of("elastic_transform", severity, seed)
     elastic_batch(out, images_u8, deformation, stream, indices)
     return out
 

@@ -9,10 +9,9 @@ from functools import lru_cache
 import numpy as np
 from scipy.special import pdtr
 
-from fastmagn.corruptions import BySize, parameters, random_view
+from fastmagn.corruptions import BySize, parameters
+from fastmagn.corruptions.streams import stream_of
 from fastmagn_kernels.corruptions.noise import impulse_noise_batch, normal_noise_batch, shot_noise_batch
-from fastmagn_kernels.corruptions.stream import Stream
-from fastmagn_kernels.random.rng import key_words
 
 # Standard deviation, pixels in [0, 1].
 GAUSSIAN_STD = BySize(
@@ -57,7 +56,7 @@ def shot_noise(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndar
     out = np.empty_like(images_u8)
     flat, flat_out = images_u8.reshape(len(images_u8), -1), out.reshape(len(out), -1)
     tables = shot_tables(parameters(SHOT_PHOTONS, images_u8, severity))
-    stream = Stream(random_view("shot_noise", severity), *key_words(seed))
+    stream = stream_of("shot_noise", severity, seed)
     shot_noise_batch(flat_out, flat, *tables, stream, indices)
     return out
 
@@ -93,7 +92,7 @@ def impulse_noise(images_u8: np.ndarray, severity: int, seed: int, indices: np.n
     flat, flat_out = images_u8.reshape(len(images_u8), -1), out.reshape(len(out), -1)
     flip_below = round(parameters(IMPULSE_AMOUNT, images_u8, severity) * 2**32)
     bounds = np.uint64(flip_below // 2), np.uint64(flip_below)
-    stream = Stream(random_view("impulse_noise", severity), *key_words(seed))
+    stream = stream_of("impulse_noise", severity, seed)
     impulse_noise_batch(flat_out, flat, *bounds, stream, indices)
     return out
 
@@ -103,6 +102,6 @@ def _normal_noise(
 ) -> np.ndarray:
     out = np.empty_like(images_u8)
     flat, flat_out = images_u8.reshape(len(images_u8), -1), out.reshape(len(out), -1)
-    stream = Stream(random_view(name, severity), *key_words(seed))
+    stream = stream_of(name, severity, seed)
     normal_noise_batch(flat_out, flat, np.float32(std), of_signal, stream, indices)
     return out

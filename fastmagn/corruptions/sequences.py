@@ -163,7 +163,7 @@ def brightness(images_u8: np.ndarray, seed: int, indices: np.ndarray) -> np.ndar
 
 
 def translate(images_u8: np.ndarray, seed: int, indices: np.ndarray) -> np.ndarray:
-    """Shifts along the rows by -7 to 8 px, black where there is no image."""
+    """Shift along the rows by -7 to 8 px; black outside the image."""
 
     def shifted(frame: int) -> np.ndarray:
         out = np.zeros_like(images_u8)
@@ -175,7 +175,7 @@ def translate(images_u8: np.ndarray, seed: int, indices: np.ndarray) -> np.ndarr
 
 
 def rotate(images_u8: np.ndarray, seed: int, indices: np.ndarray) -> np.ndarray:
-    """Turned by -15 to 15 degrees, black where there is no image."""
+    """Turn by -15 to 15 degrees; black outside the image."""
     return _frames(images_u8, _NUM_FRAMES, lambda frame: _warped(images_u8, affine_warp(frame - 15.0, 1.0)))
 
 
@@ -191,7 +191,7 @@ def tilt(images_u8: np.ndarray, seed: int, indices: np.ndarray) -> np.ndarray:
 
 
 def scale(images_u8: np.ndarray, seed: int, indices: np.ndarray) -> np.ndarray:
-    """Scaled by 0.7 to 1.3, black where there is no image."""
+    """Scale by 0.7 to 1.3; black outside the image."""
 
     def scaled(frame: int) -> np.ndarray:
         return _warped(images_u8, affine_warp(0.0, (SCALE_FIRST_PCT + SCALE_STEP_PCT * frame) / 100))

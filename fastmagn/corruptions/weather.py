@@ -9,14 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastmagn.corruptions import BySize, parameters, random_view, size_class
+from fastmagn.corruptions import BySize, parameters, size_class
 from fastmagn.corruptions.blur import gaussian_weights, motion_weights, zoom_samples
 from fastmagn.corruptions.frost_pictures import PictureSize, frost_sizes, load_frost_pictures
+from fastmagn.corruptions.streams import stream_of
 from fastmagn_kernels.corruptions.blur import Zoom
 from fastmagn_kernels.corruptions.spatter import Liquid, spatter_batch
-from fastmagn_kernels.corruptions.stream import Stream
 from fastmagn_kernels.corruptions.weather import FrostPictures, Snowfall, fog_batch, frost_batch, snow_batch
-from fastmagn_kernels.random.rng import key_words
 
 
 class Snow(NamedTuple):
@@ -114,7 +113,7 @@ def snow(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) -
     zoom = Zoom(*zoom_samples(height, s.magnification), *zoom_samples(width, s.magnification))
     weights = motion_weights(s.blur_radius_px, s.blur_sigma_px)
     snowfall = Snowfall(s.mean, s.std, s.threshold, s.keep, zoom, weights)
-    stream = Stream(random_view("snow", severity), *key_words(seed))
+    stream = stream_of("snow", severity, seed)
     snow_batch(out, images_u8, snowfall, stream, indices)
     return out
 
@@ -128,7 +127,7 @@ def frost(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) 
     out = np.empty_like(images_u8)
     pictures = _frost_arrays(frost_sizes(*images_u8.shape[1:3], size_class(images_u8.shape).frost_scale))
     shares = parameters(FROST_SHARES, images_u8, severity)
-    stream = Stream(random_view("frost", severity), *key_words(seed))
+    stream = stream_of("frost", severity, seed)
     frost_batch(out, images_u8, pictures, *shares, stream, indices)
     return out
 
@@ -138,7 +137,7 @@ def fog(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) ->
     out = np.empty_like(images_u8)
     amount, decay = parameters(FOG_AMOUNT_DECAY, images_u8, severity)
     map_side = 1 << (max(images_u8.shape[1:3]) - 1).bit_length()
-    stream = Stream(random_view("fog", severity), *key_words(seed))
+    stream = stream_of("fog", severity, seed)
     fog_batch(out, images_u8, amount, decay, map_side, stream, indices)
     return out
 
@@ -161,7 +160,7 @@ def spatter(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray
         opacity=s.water_opacity,
         colour=np.array(MUD_COLOUR if mud else WATER_COLOUR),
     )
-    spatter_batch(out, images_u8, liquid, Stream(random_view("spatter", severity), *key_words(seed)), indices)
+    spatter_batch(out, images_u8, liquid, stream_of("spatter", severity, seed), indices)
     return out
 
 

@@ -18,6 +18,8 @@ from fastmagn.data.plain_pickle import read_plain_pickle
 from fastmagn.errors import InputError, one_line
 from fastmagn.machine.files import replace_file
 
+NO_FILES_NEEDED = ", or use --data.name digits, which needs no files"  # ends a message about a missing set
+
 _SIDE_PX = 32
 _BYTES_PER_IMAGE = 3 * _SIDE_PX * _SIDE_PX
 # Published files have up to 33 bytes per image besides its pixels. In files that Python 3 has written again under
@@ -115,7 +117,7 @@ def read_cifar(layout: CifarLayout, folder: Path, download: bool) -> ImageSet:
         raise InputError(
             f"data.dir: looked for {layout.title} in {source}; missing {', '.join(missing)}; expected"
             f" {', '.join(layout.files)}. Name the folder that holds {layout.folder} with --data.dir, fetch it with"
-            " --data.download true, or use --data.name digits, which needs no files."
+            f" --data.download true{NO_FILES_NEEDED}."
         )
     class_names = _read_class_names(layout, source / layout.meta_file)
     train = [_read_images(layout, source / file, layout.num_images_per_train_file) for file in layout.train_files]
@@ -152,7 +154,7 @@ def _download(layout: CifarLayout, folder: Path) -> None:
     except _DOWNLOAD_ERRORS as error:
         raise InputError(
             f"data.download: {layout.title} could not be fetched from {published.url} ({one_line(error)}). Put"
-            f" {layout.folder} into {folder} by hand, or use --data.name digits, which needs no files."
+            f" {layout.folder} into {folder} by hand{NO_FILES_NEEDED}."
         ) from error
 
 

@@ -89,8 +89,8 @@ def find_corruptions(
     names, folder = set_members(config.corruption_set, *images_u8.shape[1:3]), config.corrupted_dir
     if folder is None:
         remedy = 'pip install "fastmagn[corruptions]" brings its pictures.'
-        made_as = corrupted_as(images_u8.shape, config.corruption_jpeg)
         names = _present(names, available_corruptions(), remedy)
+        made_as = corrupted_as(images_u8.shape, config.corruption_jpeg, names)
         return Corruptions(dict.fromkeys(names, SEVERITIES), made_as=made_as)
     if measured is None:
         measured = slice(0, config.num_images or len(labels))

@@ -289,6 +289,7 @@ def _write_file(path: Path, parts: Iterable[np.ndarray | bytes], header: bytes =
 
 def _manifest(config: CorruptConfig, source: SourceImages, files: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """What a set was made of, how, and what its files must hold."""
+    names = set_members(config.corruption_set, *source.images_u8.shape[1:3])
     return {
         "format_version": MANIFEST_FORMAT_VERSION,
         "dataset": config.dataset,
@@ -296,8 +297,8 @@ def _manifest(config: CorruptConfig, source: SourceImages, files: dict[str, dict
         "image_shape": list(source.images_u8.shape[1:]),
         "seed": config.seed,
         "corruption_set": config.corruption_set,
-        "corruptions": list(set_members(config.corruption_set, *source.images_u8.shape[1:3])),
-        "corrupted_as": corrupted_as(source.images_u8.shape, config.jpeg),
+        "corruptions": list(names),
+        "corrupted_as": corrupted_as(source.images_u8.shape, config.jpeg, names),
         "class_names": list(source.class_names),
         "subset": dict(source.subset),
         "source": source_digests(source.images_u8, source.labels),

@@ -13,6 +13,7 @@ from torch import nn
 from fastmagn.config.paths import user_path
 from fastmagn.config.schema import Config
 from fastmagn.data import DATASETS, ImageSet, load_images
+from fastmagn.data.cifar import NO_FILES_NEEDED
 from fastmagn.data.files.decoding import resize_px
 from fastmagn.data.files.listing import image_names
 from fastmagn.data.files.on_demand import LazyImages
@@ -50,7 +51,11 @@ def _find(name: str, config: Config, image_set: ImageSet) -> Images | LazyImages
     size, wanted = image_set.test_images_u8.shape[1], config.eval.num_images
     if name in _KNOWN:
         check(name != config.data.name, FIELD, name, "images of other classes than the model's own data set")
-        images_u8 = load_images(name, config.data.dir, config.data.download).test_images_u8
+        try:
+            images_u8 = load_images(name, config.data.dir, config.data.download).test_images_u8
+        except InputError as error:
+            why = str(error).replace(NO_FILES_NEEDED, "")
+            raise InputError(f"{FIELD}: got {name}, whose images are expected in data.dir. {why}") from error
         own = images_u8.shape[1]
         if own != size:
             raise InputError(

@@ -18,6 +18,7 @@ from fastmagn.methods.test_time import MirrorEnsemble
 from fastmagn.models import Normalised, build_model
 from fastmagn.models.pretrained import load_weights
 from fastmagn.models.weight_files import Weights, read_weights
+from fastmagn.runs.failures import explain_measuring
 
 Channels = tuple[float, float, float]
 
@@ -52,10 +53,14 @@ def evaluate_weights(published: Published, config: Config, results_dir: Path) ->
         What `evaluation.run.evaluate_run` returns, and `weights_file` and `normalisation` {mean, std}.
 
     Raises:
-        InputError: The file cannot be read, or is not of this network and number of classes.
+        InputError: The file cannot be read, or is not of this network and number of classes; memory is too small; a
+            device is lost.
     """
     config = settle_hardware(config)
-    with join_world(torch.device(config.device)) as (world, device):
+    with (
+        explain_measuring(config.device, config.eval.batch_size),
+        join_world(torch.device(config.device)) as (world, device),
+    ):
         image_set = load_data(config.data)
         weights = read_weights(published.file, "weights")
         mean, std, whose = _normalisation(published, weights, image_set)

@@ -3,7 +3,6 @@
 Shape letters: B batch, N images, H W image, K classes.
 """
 
-import dataclasses
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -109,9 +108,8 @@ def evaluate_robustness(
     """
     images_u8 = _as_images(images_u8)
     labels = _as_labels(labels, len(images_u8))
-    config = _settings(corruption_set, corrupted_dir, num_images, num_bins, batch_size, total=len(labels))
-    check(isinstance(corruption_jpeg, bool), "corruption_jpeg", corruption_jpeg, "True or False")
-    config = dataclasses.replace(config, corruption_jpeg=corruption_jpeg)
+    sizes = {"num_images": num_images, "num_bins": num_bins, "batch_size": batch_size}
+    config = _settings(corruption_set, corrupted_dir, corruption_jpeg, sizes, total=len(labels))
     check(subset in ("by class", "first"), "subset", subset, "'by class' or 'first'")
     check(ood is None or isinstance(ood, Mapping), "ood", f"a {type(ood).__name__}", "{name: images}, or None")
     for field, function in (("preprocess", preprocess), ("callback", callback)):
@@ -159,9 +157,8 @@ def _as_held_out(held_out: tuple[Any, Any], measured_u8: np.ndarray) -> HeldOut:
 def _settings(
     corruption_set: str,
     corrupted_dir: str | Path | None,
-    num_images: int,
-    num_bins: int,
-    batch_size: int,
+    corruption_jpeg: bool,
+    sizes: dict[str, int],
     *,
     total: int,
 ) -> EvalConfig:
@@ -169,15 +166,15 @@ def _settings(
     set_parts("corruption_set", corruption_set)
     is_path = corrupted_dir is None or isinstance(corrupted_dir, str | os.PathLike)
     check(is_path, "corrupted_dir", corrupted_dir, "a path, or None")
-    for field, value in (("num_images", num_images), ("num_bins", num_bins), ("batch_size", batch_size)):
+    for field, value in sizes.items():
         check(is_integer(value), field, value, "an integer")
-    check(0 <= num_images <= total, "num_images", num_images, f"0..{total}, the images there are")
+    check(0 <= sizes["num_images"] <= total, "num_images", sizes["num_images"], f"0..{total}, the images there are")
+    check(isinstance(corruption_jpeg, bool), "corruption_jpeg", corruption_jpeg, "True or False")
     return EvalConfig(
         corruption_set=corruption_set,
         corrupted_dir=None if corrupted_dir is None else Path(corrupted_dir),
-        num_images=int(num_images),
-        num_bins=int(num_bins),
-        batch_size=int(batch_size),
+        corruption_jpeg=corruption_jpeg,
+        **{field: int(value) for field, value in sizes.items()},
     )
 
 

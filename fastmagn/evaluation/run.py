@@ -29,6 +29,7 @@ from fastmagn.machine.hardware import settle_hardware
 from fastmagn.machine.processes import World, join_world
 from fastmagn.methods.test_time import model_for_test
 from fastmagn.models import evaluation_mode
+from fastmagn.runs.failures import explain_measuring
 from fastmagn.runs.paths import LOGITS
 from fastmagn.runs.reading import read_config
 
@@ -93,9 +94,16 @@ def check_evaluation(image_set: ImageSet, config: Config) -> None:
 
 
 def evaluate_run(run_dir: Path, config: Config) -> dict[str, Any]:
-    """Measure a run's last checkpoint on the images that `config` names, on all of torchrun's processes."""
+    """Measure a run's last checkpoint on the images that `config` names, on all of torchrun's processes.
+
+    Raises:
+        InputError: The run or the images cannot be used; memory is too small; a device is lost.
+    """
     config = settle_hardware(config)
-    with join_world(torch.device(config.device)) as (world, device):
+    with (
+        explain_measuring(config.device, config.eval.batch_size),
+        join_world(torch.device(config.device)) as (world, device),
+    ):
         image_set = load_data(config.data)
         run = load_run(run_dir, config=config, image_set=image_set, device=device)
         trained = _training_of(run, run_dir, image_set) if config.eval.temperature_images == VALIDATION else None
@@ -132,11 +140,14 @@ def evaluate_images(run_dir: Path, config: Config, folder: Path, classes: Path |
         The folder's entry of `image_folders` in the results, by the folder's name; see `other_images.summarise_images`.
 
     Raises:
-        InputError: The run, the folder or the file cannot be used.
+        InputError: The run, the folder or the file cannot be used; memory is too small; a device is lost.
     """
     config = settle_hardware(config)
     mapping = read_mapping(classes) if classes is not None else {}
-    with join_world(torch.device(config.device)) as (world, device):
+    with (
+        explain_measuring(config.device, config.eval.batch_size),
+        join_world(torch.device(config.device)) as (world, device),
+    ):
         trained = load_run(run_dir, config=config, device=device)
         class_names = trained.class_names
         if config.data.name == "folder":

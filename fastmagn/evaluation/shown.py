@@ -24,20 +24,26 @@ def print_results(results: dict[str, Any], title: str) -> None:
         table.add_row(name, *(percent(accuracy, 1) for accuracy in (*accuracies, mean)))
     console.print(table)
     rms = results["rms_calibration_error"]
-    mca = "  ".join(f"{name} {100 * value:.2f}" for name, value in results["mca"].items() if value is not None)
     console.print(f"clean accuracy {percent(results['clean_accuracy'])} %")
-    console.print(f"mCA {mca} %" if mca else "mCA -")
+    console.print(_mca_text(results), soft_wrap=True)
     if results.get("mce_alexnet") is not None:
         console.print(f"mCE normalised by AlexNet's {100 * results['mce_alexnet']:.2f} %")
     console.print(
         f"RMS calibration error: clean {percent(rms['clean'])} %, corrupt ({rms['corruption_set']}) "
-        f"{percent(rms['corrupt'])} %"
+        f"{percent(rms['corrupt'])} %",
+        soft_wrap=True,
     )
     _print_selective(results.get("selective_prediction"))
     _print_temperature(results.get("temperature_scaling"))
     for name, entry in results.get("ood", {}).items():
         _print_ood(name, entry)
     _print_protocols(results)
+
+
+def _mca_text(results: Mapping[str, Any]) -> str:
+    """The means that there are."""
+    means = [f"{name} {percent(value)}" for name, value in results["mca"].items() if value is not None]
+    return f"mCA {'  '.join(means)} %" if means else "mCA -"
 
 
 def _print_selective(selective: Mapping[str, Any] | None) -> None:
@@ -49,7 +55,7 @@ def _print_selective(selective: Mapping[str, Any] | None) -> None:
         f"{percent(selective['corrupt'][name])} %"
         for name, title in measures.items()
     ]
-    console.print(f"selective prediction: {'; '.join(parts)}")
+    console.print(f"selective prediction: {'; '.join(parts)}", soft_wrap=True)
 
 
 def _print_temperature(scaling: Mapping[str, Any] | None) -> None:
@@ -89,10 +95,9 @@ def _print_protocols(results: dict[str, Any]) -> None:
         )
     if "adapted_batch_norm" in results:
         entry = results["adapted_batch_norm"]
-        mca = "  ".join(f"{name} {percent(value)}" for name, value in entry["mca"].items() if value is not None)
         console.print(
             f"with batch normalisation by batches of {entry['batch_size']}: clean accuracy "
-            f"{percent(entry['clean_accuracy'])} %, mCA {mca} %",
+            f"{percent(entry['clean_accuracy'])} %, {_mca_text(entry)}",
             soft_wrap=True,
         )
 

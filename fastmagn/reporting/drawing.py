@@ -3,7 +3,9 @@
 A method has the same colour and marker in all figures. Its configurations differ in line style, hatch and lightness.
 """
 
+import textwrap
 import zlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
@@ -48,6 +50,7 @@ SETTINGS = {
     "text.parse_math": False,  # a run's name may hold dollars
 }
 IN_PER_CHAR = 0.085  # mean width of a character of the 10 pt font
+_PANEL_CHARS = 22  # of a line above a small panel
 _PAPER = {"linestyle": "none", "marker": "D", "markersize": 5, "markerfacecolor": "white", "markeredgecolor": "black"}
 
 
@@ -84,6 +87,12 @@ def add_legend(figure: Figure, handles: list[Any]) -> None:
     # Matplotlib fills the legend column by column. In this order it reads row by row.
     order = [handles[i] for column in range(num_columns) for i in range(column, len(handles), num_columns)]
     figure.legend(handles=order, loc="outside upper center", ncols=num_columns)
+
+
+def add_legend_of_drawn(figure: Figure, panels: Sequence[Axes], series: Sequence[Series]) -> None:
+    """Add a legend of those series that some panel shows, in their order."""
+    drawn = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    add_legend(figure, [drawn[item["label"]] for item in series if item["label"] in drawn])
 
 
 def panel_grid(
@@ -154,6 +163,11 @@ def paper_handle(axes: Axes) -> list[Any]:
 
 def in_percent(values: Any) -> list[float]:
     return [100 * value for value in values]
+
+
+def in_two_lines(title: str) -> str:
+    """A corruption's title in up to two lines that fit above a panel; what is longer ends with dots."""
+    return textwrap.fill(title, _PANEL_CHARS, max_lines=2, placeholder=" …")
 
 
 def wrapped(label: str) -> str:

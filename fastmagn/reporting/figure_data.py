@@ -65,7 +65,7 @@ def accuracy_bars(group: Sequence[Experiment]) -> FigureData:
     return FigureData(
         kind="accuracy_bars",
         name=_name(group, "accuracy"),
-        title=f"Clean accuracy and mCA ({title}), {_where(group)}{counterpart}",
+        title=f"Clean accuracy{f' and mCA ({title})' if names else ''}, {_where(group)}{counterpart}",
         caption=_bars_caption([cell for item in series for cell in (item["clean"], item["mca"])]),
         axes={"corruption_set": title},
         series=tuple(series),

@@ -14,10 +14,12 @@ from fastmagn.reporting.drawing import (
     IN_PER_CHAR,
     SETTINGS,
     add_legend,
+    add_legend_of_drawn,
     draw_bar,
     draw_line,
     finish,
     in_percent,
+    in_two_lines,
     new_figure,
     panel_grid,
     paper_handle,
@@ -60,21 +62,24 @@ def to_svg(data: FigureData) -> bytes:
 
 
 def draw_accuracy_bars(data: FigureData) -> Figure:
-    """Two bars per method: clean (light) and mCA."""
+    """Two bars per method: clean (light) and mCA; or only the first, if the methods share no corruption."""
+    has_mca = any(series["mca"] is not None for series in data.series)
+    sides = {"clean": -1, "mca": 1} if has_mca else {"clean": 0}
     labels = [wrapped(series["label"]) for series in data.series]
     longest = max(len(line) for label in labels for line in label.splitlines())
     figure = new_figure(max(5.0, max(1.0, IN_PER_CHAR * longest + 0.15) * len(labels) + 1.2), 3.9)
     axes = figure.add_subplot()
     for position, series in enumerate(data.series):
-        for side, name in ((-1, "clean"), (1, "mca")):
-            draw_bar(axes, position + 0.2 * side, 0.38, series[name], style(series), _CLEAN_ALPHA if side < 0 else 1.0)
+        for name, side in sides.items():
+            alpha = _CLEAN_ALPHA if name == "clean" else 1.0
+            draw_bar(axes, position + 0.2 * side, 0.38, series[name], style(series), alpha)
     axes.set_xticks(range(len(labels)), labels)
     axes.set_ylim(0, 109)
     axes.set_yticks(range(0, 101, 20))
     finish(axes, "y", ylabel="Accuracy (%)")
     handles = [
         Patch(color="#555555", alpha=_CLEAN_ALPHA, label="Clean"),
-        Patch(color="#555555", label=f"mCA ({data.axes['corruption_set']})"),
+        *([Patch(color="#555555", label=f"mCA ({data.axes['corruption_set']})")] if has_mca else []),
         *paper_handle(axes),
     ]
     add_legend(figure, handles)
@@ -183,14 +188,13 @@ def draw_severity_grid(data: FigureData) -> Figure:
             ]
             if len(points) > 1:  # severity 0 alone: the corruption was not measured
                 draw_line(axes, series, *map(list, zip(*points, strict=True)), size=4)
-        axes.set_title(corruption_title(name))
+        axes.set_title(in_two_lines(corruption_title(name)))
         axes.set_xticks(data.axes["severities"])
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
         finish(axes, "both")
     figure.supxlabel("Severity (0: clean)", fontsize=11)
     figure.supylabel("Accuracy (%)", fontsize=11)
-    drawn = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    add_legend(figure, [drawn[series["label"]] for series in data.series if series["label"] in drawn])
+    add_legend_of_drawn(figure, panels, data.series)
     return figure
 
 
@@ -262,14 +266,13 @@ def draw_perturbations(data: FigureData) -> Figure:
             flips = series["flips"][name]
             if flips is not None:
                 draw_line(axes, series, list(range(1, len(flips) + 1)), flips, size=0)
-        axes.set_title(corruption_title(name))
+        axes.set_title(in_two_lines(corruption_title(name)))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
         axes.set_ylim(bottom=0)
         finish(axes, "both")
     figure.supxlabel("Frame", fontsize=11)
     figure.supylabel("Images that flip (%)", fontsize=11)
-    drawn = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    add_legend(figure, [drawn[series["label"]] for series in data.series if series["label"] in drawn])
+    add_legend_of_drawn(figure, panels, data.series)
     return figure
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from fastmagn.corruptions import CORRUPTION_SETS
-from fastmagn.reporting.experiments import Experiment, common_set
+from fastmagn.reporting.experiments import Experiment
 from fastmagn.reporting.names import CORRUPTION_KINDS, data_title, file_name, network_title, set_title
 from fastmagn.reporting.runs import FinishedRun
-from fastmagn.reporting.tables import Column, Measure, Row, Table, experiment_rows, make_cell, spread
+from fastmagn.reporting.tables import Column, Measure, Row, Table, experiment_rows, make_cell, measured_sets, spread
 from fastmagn.runs.reading import SCORES
 
 MORE = "more"  # the section of the page that these tables are in
@@ -30,25 +30,29 @@ def more_tables(experiments: Sequence[Experiment]) -> list[Table]:
 
 
 def error_table(experiments: Sequence[Experiment]) -> Table:
-    """The mean corruption error, as it is, without the noise corruptions, and divided by AlexNet's."""
+    """The mean corruption error: as it is, without the noise corruptions, on C-bar, and divided by AlexNet's."""
     c15 = CORRUPTION_SETS["c15"]
     quiet = tuple(name for name in c15 if name not in CORRUPTION_KINDS["Noise"])
 
     def error(names: Sequence[str]) -> Callable[[FinishedRun], float | None]:
         return lambda run: None if run.mca(names) is None else 1 - run.mca(names)
 
+    def cbar_error(run: FinishedRun) -> float | None:
+        return None if run.cbar_mca is None else 1 - run.cbar_mca
+
     by_alexnet = " By AlexNet's, each corruption's error is first divided by AlexNet's, as published for ImageNet-C."
     measures = [
         Measure(Column("Clean error"), lambda run: 1 - run.clean_accuracy, lower=True),
         Measure(Column("mCE c15"), error(c15), lower=True),
         Measure(Column("mCE c15 without noise"), error(quiet), lower=True),
+        Measure(Column("mCE cbar"), cbar_error, lower=True),
         Measure(Column("mCE by AlexNet's"), _number(_MCE), lower=True),
     ]
     return _table(
         experiments,
         "errors",
         "Mean corruption error",
-        "mCE is the mean error over 15 corruptions and severities, 100 − mCA. Without noise, the three noise"
+        "mCE is the mean error over a set's corruptions and severities, 100 − mCA. Without noise, the three noise"
         " corruptions are left out: a method that trains with noise has an advantage on them."
         f"{by_alexnet if _MCE in {name for run in _runs(experiments) for name in run.measures} else ''}",
         measures,
@@ -165,10 +169,14 @@ def stability_table(experiments: Sequence[Experiment]) -> Table:
 
 def adapted_table(experiments: Sequence[Experiment]) -> Table:
     """Accuracy with batch normalisation by each test batch's own statistics."""
-    title, names = common_set(experiments)
+
+    def adapted_mca(names: Sequence[str]) -> Callable[[FinishedRun], float | None]:
+        return lambda run: run.protocols.adapted_mca(names)
+
     measures = [
         Measure(Column("Clean"), lambda run: run.protocols.adapted_clean),
-        Measure(Column(f"mCA {title}"), lambda run: run.protocols.adapted_mca(names) if names else None),
+        *(Measure(Column(f"mCA {title}"), adapted_mca(names)) for title, names in measured_sets(experiments)),
+        Measure(Column("mCA cbar"), lambda run: run.protocols.adapted_cbar_mca),
     ]
     return _table(
         experiments,

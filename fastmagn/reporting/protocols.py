@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from fastmagn.corruptions import PERTURBATIONS
 from fastmagn.errors import InputError
-from fastmagn.evaluation.metrics.accuracy import mean_corruption_accuracy
+from fastmagn.evaluation.metrics.accuracy import mean_cbar_accuracy, mean_corruption_accuracy
 
 _MAX_FRAMES, _MAX_SIDE = 1000, 63
 
@@ -40,6 +40,11 @@ class Protocols(NamedTuple):
     @property
     def adapted_batch(self) -> str:
         return "–" if self.adapted_batch_norm is None else str(self.adapted_batch_norm["batch_size"])
+
+    @property
+    def adapted_cbar_mca(self) -> float | None:
+        """The mean accuracy over C-bar's ten with adapted batch normalisation; None without them."""
+        return mean_cbar_accuracy(self.adapted_batch_norm["corruption_accuracy"]) if self.adapted_batch_norm else None
 
     def adapted_mca(self, names: Iterable[str]) -> float | None:
         """The mean accuracy over the corruptions `names` with adapted batch normalisation; None without all of them."""

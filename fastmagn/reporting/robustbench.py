@@ -30,7 +30,7 @@ from fastmagn.reporting.runs import FinishedRun, read_runs
 
 TABLE_FILE, CELLS_FILE = "leaderboard.md", "unaggregated_results.csv"
 TO_FILL_IN = ("link", "name", "authors", "venue")
-_CIFAR_IMAGES = 10_000
+_TEST_IMAGES = {"cifar10": 10_000, "cifar100": 10_000, "imagenet": 50_000}
 _C15 = CORRUPTION_SETS["c15"]
 
 
@@ -102,9 +102,9 @@ def _info(run: FinishedRun, data: str, mca: float) -> dict[str, Any]:
     passes = (settings.get("rse_draws", 1) if run.method == "rse" else 1) * (2 if settings.get("test_time_flip") else 1)
     starts_from = run.config.get("model", {}).get("weights")
     notes = []
-    if data != "imagenet" and run.num_images != _CIFAR_IMAGES:
-        notes.append(f"Measured on {run.num_images:,} of {_CIFAR_IMAGES:,} test images.")
-    if settings.get("corrupted_dir") is None:
+    if run.num_images != _TEST_IMAGES[data]:
+        notes.append(f"Measured on {run.num_images:,} of {_TEST_IMAGES[data]:,} test images.")
+    if not run.are_published:
         notes.append("The corruptions were made by fastmagn, with the published parameters.")
     if starts_from is not None:
         notes.append(f"Training started from the weights {Path(str(starts_from)).name}.")

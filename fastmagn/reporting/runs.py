@@ -12,7 +12,7 @@ from fastmagn.corruptions import SEVERITIES
 from fastmagn.corruptions.sets import in_order, sets_to_show
 from fastmagn.data.subset import BY_CLASS
 from fastmagn.errors import InputError, some
-from fastmagn.evaluation.metrics.accuracy import mean_corruption_accuracy
+from fastmagn.evaluation.metrics.accuracy import mean_cbar_accuracy, mean_corruption_accuracy
 from fastmagn.evaluation.subset import FIRST, Subset
 from fastmagn.reporting.protocols import NONE, Protocols, read_protocols
 from fastmagn.runs.paths import CONFIG, METRICS, RESULTS
@@ -40,6 +40,7 @@ class FinishedRun:
         images_per_s: The training speed; None if it was not measured, as in an evaluation.
         subset: Which test images were measured, if not all; older results have the first ones.
         corruptions: The version of the corruptions, and the quality of the JPEG that followed (0 for none).
+        are_published: Whether the corrupted images are of a -C set that fastmagn has not made.
         measures: The results' other measures, as far as they have them, checked; see `MEASURES`.
         protocols: What was measured beside accuracy and calibration.
     """
@@ -60,6 +61,7 @@ class FinishedRun:
     images_per_s: float | None
     subset: Subset = FIRST
     corruptions: tuple[int, int] = (1, 0)
+    are_published: bool = False
     measures: dict[str, Any] = field(default_factory=dict)
     protocols: Protocols = NONE
 
@@ -75,6 +77,11 @@ class FinishedRun:
         """The mean accuracy on a corruption at the severities that were measured; None if it was not measured."""
         values = [value for value in self.corruption_accuracy.get(name, ()) if value is not None]
         return sum(values) / len(values) if values else None
+
+    @property
+    def cbar_mca(self) -> float | None:
+        """The mean accuracy over C-bar's ten, of CIFAR-10-C-bar or of ImageNet-C-bar; None without them."""
+        return mean_cbar_accuracy(self.corruption_accuracy)
 
     @property
     def complete(self) -> set[str]:
@@ -142,6 +149,7 @@ def read_run(path: Path) -> tuple[FinishedRun, list[str]]:
         images_per_s=float(speed) if isinstance(speed, int | float) else None,
         subset=_subset(results, file),
         corruptions=_corruptions(results, file),
+        are_published=_are_published(results, config),
         measures=_measures(results, file),
         protocols=read_protocols(results, file),
     )
@@ -273,6 +281,13 @@ def _corruptions(results: dict[str, Any], file: Path) -> tuple[int, int]:
     quality = results["corrupted_as"].get("jpeg_quality") if isinstance(results["corrupted_as"], dict) else None
     version = _get(results, "corrupted_as.version", int, file)
     return version, quality if type(quality) is int else 0
+
+
+def _are_published(results: dict[str, Any], config: dict[str, Any]) -> bool:
+    """Results of version 1 do not say how a -C set was made; its folder is then taken for a published one."""
+    settings = config.get("eval")
+    has_folder = isinstance(settings, dict) and settings.get("corrupted_dir") is not None
+    return has_folder and results.get("corrupted_as") is None
 
 
 def _measures(results: dict[str, Any], file: Path) -> dict[str, Any]:

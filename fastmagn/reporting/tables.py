@@ -121,7 +121,7 @@ def summary_table(experiments: Sequence[Experiment]) -> Table:
     """A row per experiment: clean accuracy, mCA of every measured set, calibration. The best of a network is marked."""
     data = experiments[0].data
     calibrated = list(dict.fromkeys(run.rms["corruption_set"] for item in experiments for run in item.runs))
-    sets = dict(_measured_sets(experiments)) | {
+    sets = dict(measured_sets(experiments)) | {
         name: members
         for item in experiments
         for name, members in sets_to_show(item.measured).items()
@@ -130,7 +130,11 @@ def summary_table(experiments: Sequence[Experiment]) -> Table:
     measures = [
         Measure(Column("Clean"), lambda run: run.clean_accuracy, "clean"),
         *(
-            Measure(Column(f"mCA {name}"), _mca_of(sets[name]), "mca" if name == CALIBRATION_SET else "")
+            Measure(
+                Column(f"mCA {name}"),
+                _cbar_mca if name == "cbar" else _mca_of(sets[name]),
+                "mca" if name == CALIBRATION_SET else "",
+            )
             for name in sorted(sets)
         ),
         Measure(Column("RMS clean", CALIBRATION_DECIMALS), lambda run: run.rms["clean"], "rms_clean", lower=True),
@@ -202,7 +206,7 @@ def network_table(experiments: Sequence[Experiment]) -> Table:
     """As in the paper's Table 2: clean accuracy and mCA of every network, with methods as columns."""
     data = experiments[0].data
     clean = data_title(data)
-    sets = _measured_sets(experiments)
+    sets = measured_sets(experiments)
     labels = _labels(experiments)
     rows = []
     for group in by_network(experiments):
@@ -211,6 +215,8 @@ def network_table(experiments: Sequence[Experiment]) -> Table:
         for title, names in sets:
             measure = "mca" if title == CALIBRATION_SET else ""
             rows.append(_best_row((network, f"{clean}-C {title}"), columns, _mca_of(names), measure))
+        if any(run.cbar_mca is not None for item in group for run in item.runs):
+            rows.append(_best_row((network, f"{clean}-C-bar"), columns, _cbar_mca, ""))
     paper_table = " (the paper's Table 2)" if data in ("cifar10", "cifar100") else ""
     return Table(
         name=file_name(data, "networks"),
@@ -327,17 +333,29 @@ def _mca_of(names: Sequence[str]) -> Callable[[FinishedRun], float | None]:
     return lambda run: run.mca(names) if names else None
 
 
+def _cbar_mca(run: FinishedRun) -> float | None:
+    return run.cbar_mca
+
+
 def _corrupt_rms_of(corruption_set: str) -> Callable[[FinishedRun], float | None]:
     return lambda run: corrupt_rms(run, corruption_set)
 
 
-def _measured_sets(experiments: Sequence[Experiment]) -> list[tuple[str, tuple[str, ...]]]:
-    """c18 if a run has measured it, and the set that all runs have measured if it is another."""
-    sets = {}
-    if any(run.mca(CORRUPTION_SETS[CALIBRATION_SET]) is not None for item in experiments for run in item.runs):
-        sets[CALIBRATION_SET] = CORRUPTION_SETS[CALIBRATION_SET]
+def measured_sets(experiments: Sequence[Experiment]) -> list[tuple[str, tuple[str, ...]]]:
+    """c18 if a run has measured it, and the set that all runs have measured if it is another.
+
+    If the runs have no corruption in common, c15 takes its place if a run has measured it. C-bar is not among these:
+    see `FinishedRun.cbar_mca`.
+    """
     title, names = common_set(experiments)
-    if names:
+    of_some = [CALIBRATION_SET] if names else [CALIBRATION_SET, "c15"]
+    runs = [run for item in experiments for run in item.runs]
+    sets = {
+        name: CORRUPTION_SETS[name]
+        for name in of_some
+        if any(run.mca(CORRUPTION_SETS[name]) is not None for run in runs)
+    }
+    if names and title != "cbar":
         sets.setdefault(title, names)
     return list(sets.items())
 

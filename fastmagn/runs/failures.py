@@ -46,14 +46,46 @@ def explain_failures(config: Config) -> Iterator[None]:
             f"run_dir: {where} cannot be written ({error.strerror}); make room, then {_what_is_saved(config)}."
         ) from error
     except Exception as error:
-        explanation = _explanation(error, config)
+        too_large = (
+            f"train.batch_size: got {config.train.batch_size} in {config.train.accumulation_steps} piece(s);"
+            f" the memory of {config.device} is too small for that. Lower it, or raise train.accumulation_steps."
+        )
+        explanation = _explanation(error, config.device, too_large, _what_is_saved(config))
         if explanation is None:
             raise
         raise InputError(explanation) from error
 
 
-def _explanation(error: Exception, config: Config) -> str | None:
-    """What happened, and what to do; None if it is not the machine's failure."""
+@contextmanager
+def explain_measuring(device: str, batch_size: int, field: str = "eval.batch_size") -> Iterator[None]:
+    """Turn lack of memory and a lost device into an InputError, where a model is measured.
+
+    Args:
+        device: Where it is measured.
+        batch_size: Images per forward pass.
+        field: The name of the field that holds this number.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        too_large = f"{field}: got {batch_size}; the memory of {device} is too small for that. Lower it."
+        explanation = _explanation(error, device, too_large, "the same command measures again")
+        if explanation is None:
+            raise
+        raise InputError(explanation) from error
+
+
+def _explanation(error: Exception, device: str, too_large: str, what_then: str) -> str | None:
+    """What happened, and what to do; None if it is not the machine's failure.
+
+    Args:
+        error: What was raised.
+        device: Where the work was done.
+        too_large: The explanation of a lack of memory.
+        what_then: What the same command does once the machine is well.
+    """
     text = str(error)
 
     def says(signs: tuple[str, ...]) -> bool:
@@ -61,19 +93,16 @@ def _explanation(error: Exception, config: Config) -> str | None:
 
     is_compilers = type(error).__module__.startswith(_COMPILERS)
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or (_is_of_a_library(error) and says(_NO_MEMORY)):
-        return (
-            f"train.batch_size: got {config.train.batch_size} in {config.train.accumulation_steps} piece(s);"
-            f" the memory of {config.device} is too small for that. Lower it, or raise train.accumulation_steps."
-        )
+        return too_large
     if not _is_of_a_library(error):
         return None
     if says(_NOT_COMPILED) or (is_compilers and not says(_LOST_DEVICE)):
         return (
-            f"augment.backend: the views' kernel cannot be compiled for {config.device} ({one_line(error)}); use"
-            f" augment.backend kornia, or a driver and a numba-cuda that fit each other; then {_what_is_saved(config)}."
+            f"augment.backend: the views' kernel cannot be compiled for {device} ({one_line(error)}); use"
+            f" augment.backend kornia, or a driver and a numba-cuda that fit each other; then {what_then}."
         )
     if says(_LOST_DEVICE):
-        return f"device: {config.device} failed ({text.splitlines()[0]}); {_what_is_saved(config)}."
+        return f"device: {device} failed ({text.splitlines()[0]}); {what_then}."
     return None
 
 

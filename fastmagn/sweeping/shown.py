@@ -18,7 +18,7 @@ from fastmagn.runs.reading import read_results
 from fastmagn.sweeping.definition import Trial
 from fastmagn.sweeping.trial import Outcome
 
-_SETS = ("c18", "c15", "c19")  # the first one that all trials have measured sorts them
+_SETS = ("c18", "c15", "c19", "cbar")  # the first one that all trials have measured sorts them
 _ROWS = 20  # of the live table
 _STATE_ORDER = ("running", "failed", "interrupted", "finished", "waiting")
 

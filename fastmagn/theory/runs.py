@@ -17,6 +17,7 @@ from fastmagn.evaluation.trained import load_run
 from fastmagn.machine.console import console
 from fastmagn.machine.environment import environment
 from fastmagn.machine.hardware import settle_hardware
+from fastmagn.runs.failures import explain_measuring
 from fastmagn.runs.reading import read_config
 from fastmagn.theory.config import GeometryConfig, TheoryConfig
 from fastmagn.theory.measure import measure_geometry
@@ -33,7 +34,7 @@ def measure_runs(run_dirs: list[Path], config: TheoryConfig, geometry: GeometryC
 
     Raises:
         InputError: A run folder cannot be read or is named twice; the runs have different image sets; there are fewer
-            images than asked for.
+            images than asked for; memory is too small; a device is lost.
     """
     configs = _read_configs(run_dirs)
     data = next(iter(configs.values())).data
@@ -54,7 +55,8 @@ def measure_runs(run_dirs: list[Path], config: TheoryConfig, geometry: GeometryC
     measured = {}
     for label, model in models.items():
         console.print(f"{label}: {num_images} images", soft_wrap=True)
-        measured[label] = measure_geometry(model, images, labels, geometry, device=device)
+        with explain_measuring(device.type, geometry.batch_size, "batch_size"):
+            measured[label] = measure_geometry(model, images, labels, geometry, device=device)
     head = {"dataset": data.name, "num_images": num_images, "subset": subset.record(num_images, total)}
     head |= {"settings": plain(geometry), "environment": environment(device)}
     return write_report(config.out, head, _describe(run_dirs, configs), measured)

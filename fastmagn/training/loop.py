@@ -19,6 +19,7 @@ from fastmagn.evaluation.measure import predict
 from fastmagn.machine.console import console
 from fastmagn.machine.hardware import precision
 from fastmagn.machine.signals import interruptible
+from fastmagn.runs.failures import explain_measuring
 from fastmagn.runs.paths import PROFILE
 from fastmagn.runs.progress import Progress
 from fastmagn.runs.records import RunFiles
@@ -113,13 +114,14 @@ def validation_accuracy(run: Run, validation: ImagePart) -> float:
     share, config = run.world.share(len(validation.labels)), run.config
     labels, correct = validation.labels[share], 0
     if len(labels):
-        logits = predict(
-            measured_model(run).eval(),
-            validation.images_u8[share],
-            device=run.device,
-            amp=config.train.amp,
-            batch_size=config.eval.batch_size,
-        )
+        with explain_measuring(config.device, config.eval.batch_size):
+            logits = predict(
+                measured_model(run).eval(),
+                validation.images_u8[share],
+                device=run.device,
+                amp=config.train.amp,
+                batch_size=config.eval.batch_size,
+            )
         correct = int(np.count_nonzero(logits.argmax(dim=1).cpu().numpy() == labels))
     return sum(run.world.gather(correct)) / len(validation.labels)
 
@@ -162,12 +164,13 @@ def train_all(run: Run, progress: Progress, validation: ImagePart) -> None:
                 if progress.step_in_epoch == run.source.steps_per_epoch:
                     progress.finish_epoch()
             save(run, progress, None if row is None else partial(print_epoch, row, config.train.epochs))
+            if run.steps_done(progress) >= run.last_step:
+                settle(run, progress)  # a signal that arrives meanwhile counts
             signal_number = run.world.max(signal_received())
             if signal_number:
                 save_at_last(run, progress)
                 console.print("interrupted; the same command resumes from the last checkpoint")
                 raise Interrupted(signal_number)
-        settle(run, progress)
     progress.tick()
 
 

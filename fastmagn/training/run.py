@@ -22,7 +22,7 @@ from fastmagn.machine.files import write_json
 from fastmagn.machine.hardware import set_backends, settle_hardware
 from fastmagn.machine.processes import World, join_world
 from fastmagn.methods.table import get_method
-from fastmagn.runs.failures import explain_failures
+from fastmagn.runs.failures import explain_failures, explain_measuring
 from fastmagn.runs.lock import run_lock
 from fastmagn.runs.paths import LOGITS, RESULTS
 from fastmagn.runs.progress import Progress
@@ -31,7 +31,7 @@ from fastmagn.runs.records import log_results
 from fastmagn.runs.wandb import check_wandb, finish_run
 from fastmagn.training.build import build_run, measured_model
 from fastmagn.training.loop import measure_statistics, train_all
-from fastmagn.training.saving import restore, save_at_last
+from fastmagn.training.saving import restore, save_at_last, written_at_the_end
 from fastmagn.training.step import Run
 
 
@@ -74,10 +74,12 @@ def train_in(world: World, device: torch.device, config: Config) -> dict[str, An
     print_start(run, progress, len(part.labels))
     train_all(run, progress, validation)
     measure_statistics(run)
-    measured = evaluate_model(
-        measured_model(run), image_set, config, run_dir, device=device, world=world, trained=config
-    )
-    save_at_last(run, progress)
+    with explain_measuring(config.device, config.eval.batch_size):
+        measured = evaluate_model(
+            measured_model(run), image_set, config, run_dir, device=device, world=world, trained=config
+        )
+    with written_at_the_end(run):
+        save_at_last(run, progress)
     best = progress.best_validation()
     images, wall_s = run.last_step * config.train.batch_size, progress.train_wall_s + progress.epoch_wall_s
     results = measured | {

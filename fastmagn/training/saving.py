@@ -1,6 +1,7 @@
 """Save and restore a run. Only finite states are saved, and a full disk costs no checkpoint that exists."""
 
 import dataclasses
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from fastmagn.training.step import Run
 # How often finiteness is checked (that waits for the device) and a failed checkpoint is retried.
 CHECK_EVERY_STEPS = 200
 LAST_TRIES, LAST_PAUSE_S = 3, 2.0
-EXIT_PATIENCE_S = 2.0  # after a second Ctrl-C
+EXIT_PATIENCE_S = 2.0  # after an interruption that does not wait, such as a second Ctrl-C
 _HEADER_BYTES = 1 << 20  # for names, configuration, rows
 
 
@@ -74,14 +75,16 @@ def settle(run: Run, progress: Progress) -> bool:
 
 @contextmanager
 def written_at_the_end(run: Run) -> Iterator[None]:
-    """Wait for the checkpoint that is being written, whatever ends the training; after Ctrl-C only two seconds."""
+    """Wait for the checkpoint that is being written, whatever ends this; an interruption waits for two seconds only."""
     try:
-        yield
-    except KeyboardInterrupt:
-        run.writing.wait(EXIT_PATIENCE_S)
-        raise
-    except BaseException:
-        run.writing.wait()
+        try:
+            yield
+        except BaseException as error:
+            if not isinstance(error, KeyboardInterrupt):
+                run.writing.wait()
+            raise
+    except KeyboardInterrupt as interrupted:
+        run.writing.leave(EXIT_PATIENCE_S, getattr(interrupted, "exit_status", 128 + signal.SIGINT))
         raise
 
 
@@ -182,7 +185,8 @@ def check_finite(run: Run, progress: Progress) -> None:
         name, step = min(found, key=lambda entry: entry[1])
         run.writing.wait()
         checkpoint = last_checkpoint(run.config.run_dir)
-        good = f"the last good checkpoint is {checkpoint}" if checkpoint.exists() else "there is no checkpoint yet"
+        is_there = run.world.max(run.world.rank == 0 and checkpoint.exists())  # the other ranks wait for the write
+        good = f"the last good checkpoint is {checkpoint}" if is_there else "there is no checkpoint yet"
         raise InputError(
             f"{name}: got a value that is not finite at step {step} (epoch {progress.epoch + 1}); expected a finite"
             f" number. Lower optim.lr (it is {run.config.optim.lr}); {good}."

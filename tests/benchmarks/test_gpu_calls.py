@@ -101,3 +101,29 @@ def test_a_script_without_a_folder_that_can_be_made_says_how_it_is_called(script
         assert "usage: " in done.stderr
         assert "OUT" in done.stderr
     assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("name", ["FASTMAGN_DATA", "FASTMAGN_WHEELS", "RUN"])
+def test_a_folder_that_is_not_there_ends_the_call_before_it_costs_minutes(name, tmp_path):
+    """Otherwise the digits stand in for the data, or a training begins again."""
+    lost = str(tmp_path / "lost")
+    variables = {"FASTMAGN_DATA": "", "FASTMAGN_REHEARSE": "1", "FASTMAGN_CALL_S": "0", "PYTHON": "true"}
+    arguments = [lost] if name == "RUN" else []
+    done = call(SCRIPTS / "second_call.sh", tmp_path / "out", *arguments, **variables | {name: lost})
+    assert (done.returncode, done.stderr) == (2, f"error: {name}: got '{lost}'; expected a folder.\n")
+    assert not (tmp_path / "out" / "paper").exists()
+
+
+def test_an_interpreter_may_be_named_from_the_folder_of_the_call(tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to("/bin/true")
+    script = f'source "{SCRIPTS / "common.sh"}" out; echo "$python"'
+    done = subprocess.run(
+        ["bash", "-c", script],
+        env=command_environment(FASTMAGN_DATA="", FASTMAGN_WHEELS="", PYTHON="bin/python"),
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.stdout == f"{tmp_path}/bin/python\n", done.stderr

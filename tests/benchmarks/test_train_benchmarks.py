@@ -104,7 +104,7 @@ def test_time_to_mca(tmp_path):
     (done / time_to_mca.CLOCK_FILE).write_text(json.dumps({"trained_after_s": 12.0}))
     new = " ".join([*TINY, "--train.max_steps", "1", "--eval.num_images", "4", "--eval.corruption_set", "c15"])
     own = ["--seeds", "3", "--set", "c15", "--target", "0.9", "--runs_dir", str(runs_dir), "--out", str(out)]
-    assert time_to_mca.main([*own, "--run", "done", "never trained again", "--run", "new", new]) == 0
+    assert time_to_mca.main([*own, "--run", "done", " ".join(TINY), "--run", "new", new]) == 0
     recipes = read_strict(out)["recipes"]
     assert recipes["done"]["mca"] == {"mean": 0.95, "sd": 0.0}
     assert recipes["done"]["trained_after_s"]["mean"] == 12.0

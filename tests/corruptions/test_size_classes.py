@@ -55,6 +55,25 @@ def test_jpeg_gives_the_pixels_of_the_scripts_file(name, size):
     assert corrupted_as(images.shape, jpeg=False)["jpeg_quality"] is None
 
 
+@pytest.mark.parametrize(
+    ("side", "of_c", "of_cbar"),
+    [
+        (32, "CIFAR-10-C, CIFAR-100-C", "CIFAR-10-C-bar"),
+        (64, "Tiny-ImageNet-C, ImageNet-64-C", "ImageNet-C-bar"),
+        (224, "ImageNet-C", "ImageNet-C-bar"),
+    ],
+)
+def test_what_is_recorded_names_the_published_sets_of_what_is_made(side, of_c, of_cbar):
+    shape = (1, side, side, 3)
+
+    def published(*names: str) -> str:
+        return corrupted_as(shape, True, names)["published"]
+
+    assert published() == published("fog", "spatter") == of_c
+    assert published("sparkles", "ripple") == of_cbar
+    assert published("sparkles", "fog") == published("fog", "sparkles") == f"{of_c}, {of_cbar}"
+
+
 def test_images_below_64_px_never_pass_through_jpeg():
     images = np.random.default_rng(0).integers(0, 256, (2, 63, 90, 3), np.uint8)
     np.testing.assert_array_equal(corrupt(images, "gaussian_noise", 3, jpeg=True), corrupt(images, "gaussian_noise", 3))

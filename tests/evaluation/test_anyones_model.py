@@ -14,7 +14,6 @@ from torch import nn
 
 import fastmagn.evaluation.cells as cells
 from fastmagn import evaluate_robustness
-from fastmagn.corruptions import CORRUPTION_SETS
 from fastmagn.data.subset import even_subset
 from fastmagn.errors import InputError
 from fastmagn.evaluation.measure import MeasuredCell
@@ -26,7 +25,8 @@ FEW = ("fog", "contrast")
 
 @pytest.fixture(autouse=True)
 def few_corruptions(monkeypatch):
-    monkeypatch.setattr(cells, "CORRUPTION_SETS", CORRUPTION_SETS | {"c15": FEW})
+    members = cells.set_members
+    monkeypatch.setattr(cells, "set_members", lambda name, *size: FEW if name == "c15" else members(name, *size))
 
 
 def linear(num_classes: int = 3) -> nn.Sequential:

@@ -50,6 +50,15 @@ def test_an_evaluation_measures_the_stored_form_unless_told_otherwise(images):
     assert measured(images)["corrupted_as"] == AS_STORED
 
 
+def test_cbar_is_recorded_under_its_own_name(images, tmp_path):
+    for chosen, published in (("cbar", "ImageNet-C-bar"), ("c15+cbar", f"{AS_STORED['published']}, ImageNet-C-bar")):
+        made_as = find_corruptions(images, LABELS, EvalConfig(corruption_set=chosen), ()).made_as
+        assert made_as == AS_STORED | {"published": published}
+    config = CorruptConfig(out=tmp_path / "c", dataset="digits", corruption_set="cbar")
+    manifest = make_corrupted_set(config, source=SourceImages(images, LABELS, ("a", "b", "c")))
+    assert manifest["corrupted_as"] == AS_STORED | {"published": "ImageNet-C-bar"}
+
+
 def test_a_made_set_says_how_it_was_made_and_one_of_version_1_is_read_with_a_warning(images, tmp_path, capsys):
     config = CorruptConfig(out=tmp_path / "c", dataset="digits", corruption_set="c15")
     manifest = make_corrupted_set(config, source=SourceImages(images, LABELS, ("a", "b", "c")))

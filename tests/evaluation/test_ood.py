@@ -100,6 +100,17 @@ def test_names_what_it_cannot_use(digits, tmp_path, name, message):
     assert "\n" not in str(error.value)
 
 
+def test_a_data_set_that_is_not_in_the_models_folder_is_named_with_the_field(digits, tmp_path):
+    ours = Config(data=DataConfig(name="folder", dir=tmp_path), eval=EvalConfig(ood="cifar100"))
+    with pytest.raises(InputError) as error:
+        find_other_sets(ours, digits)
+    said = str(error.value)
+    assert said.startswith(
+        "eval.ood: got cifar100, whose images are expected in data.dir. data.dir: looked for CIFAR-100"
+    )
+    assert said.endswith("fetch it with --data.download true.")  # another --data.name would be another model
+
+
 def test_a_data_set_of_another_size_is_refused(digits):
     large = dataclasses.replace(digits, test_images_u8=np.zeros((2, 64, 64, 3), np.uint8), test_labels=np.zeros(2, int))
     ours = Config(data=DataConfig(name="folder"), eval=EvalConfig(ood="digits"))

@@ -81,7 +81,7 @@ for name in ("a", "b"):
         ("KILL_AFTER 4 0 False", -9, "a 8\n", {"a": 8}),
         ("FAIL 4 28 False", 0, "a 8\na No space left on device\nb 8\n", {"b": 8}),
         ("FAIL 4 5 True", 0, "a 8\na Input/output error\nb Input/output error\n", {"new": 8}),
-        ("SIGNAL 4 1 False", -1, "a 8\n", {"new": 8}),
+        ("SIGNAL 4 15 False", -15, "a 8\n", {"new": 8}),
         ("HALF 2 0 False", 0, "a 4\nb 8\n", {"a": 4, "b": 8}),
     ],
 )

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from numba.core.caching import IndexDataCacheFile
@@ -168,6 +169,72 @@ def test_cuda_kernels_are_kept_in_the_same_folder(monkeypatch):
 
     code = machine_code("identity", source, (9, 0))
     assert code[:4] == b"\x7fELF"
-    assert [path.read_bytes() for path in Path(compiling.cache_folder()).glob("identity*")] == [code]
+    assert [path.read_bytes()[: len(code)] for path in Path(compiling.cache_folder()).glob("identity*")] == [code]
     assert machine_code("identity", source, (9, 0)) == code
     assert made == ["compiled"]
+
+
+CODE = b"\x7fELF" + bytes(range(256))
+
+
+@pytest.fixture
+def cuda_cache(tmp_path, monkeypatch):
+    """The CUDA engine's compiling, with its own folder and a compiler that does nothing but count."""
+    pytest.importorskip("numba_cuda", reason="needs numba-cuda: install 'fastmagn[test]'")
+    from fastmagn_kernels.augmix_cuda import compiling as cuda_compiling
+
+    monkeypatch.setattr(cuda_compiling, "cache_folder", lambda: str(tmp_path))
+    monkeypatch.setattr(cuda_compiling, "compile_ptx", lambda *source, compute_capability: "ptx")
+    monkeypatch.setattr(cuda_compiling, "assemble", lambda ptx, capability: CODE)
+    return cuda_compiling
+
+
+def cuda_code(cuda_compiling) -> tuple[bytes, int]:
+    """The machine code, and how often it was compiled for that."""
+    made = []
+    code = cuda_compiling.machine_code("a", lambda: made.append("compiled") or (), (9, 0))
+    return code, len(made)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_a_full_disk_does_not_end_a_run_and_leaves_no_file(cuda_cache, tmp_path, monkeypatch):
+    tried = []
+
+    def on_a_full_disk(dir, prefix):
+        tried.append(tmp_path / f"{prefix}.partial")
+        tried[-1].touch()
+        return os.open("/dev/full", os.O_WRONLY), str(tried[-1])
+
+    monkeypatch.setattr(cuda_cache, "tempfile", SimpleNamespace(mkstemp=on_a_full_disk))
+    assert cuda_code(cuda_cache) == (CODE, 1)
+    assert len(tried) == 1
+    assert list(tmp_path.iterdir()) == []
+    assert cuda_code(cuda_cache) == (CODE, 1)
+
+
+def test_a_cache_folder_that_nobody_can_write_to_does_not_end_a_run(cuda_cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(cuda_cache, "cache_folder", lambda: str(tmp_path / "missing"))
+    assert cuda_code(cuda_cache) == (CODE, 1)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: content[:20],
+        lambda content: content[:-1],
+        lambda content: content[: len(content) // 2],
+        lambda content: content[:50] + bytes([content[50] ^ 1]) + content[51:],
+        lambda content: bytes(len(content)),
+        lambda content: CODE,
+    ],
+    ids=["empty", "short", "last byte lost", "half", "one bit", "zeros", "no digest"],
+)
+def test_a_damaged_file_is_compiled_again_and_replaced(cuda_cache, damage, tmp_path):
+    assert cuda_code(cuda_cache) == (CODE, 1)
+    assert cuda_code(cuda_cache) == (CODE, 0)
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(damage(file.read_bytes()))
+    assert cuda_code(cuda_cache) == (CODE, 1)
+    assert cuda_code(cuda_cache) == (CODE, 0)
+    assert list(tmp_path.iterdir()) == [file]

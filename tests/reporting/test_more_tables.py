@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from fastmagn.corruptions.sets import CIFAR_CBAR, IMAGENET_CBAR
 from fastmagn.errors import InputError
 from fastmagn.reporting.document import make_report, write_report
 from fastmagn.reporting.formats import headers, printed_rows
@@ -99,6 +100,51 @@ def test_the_normalised_mce_has_its_column_where_it_was_measured(runs):
     tables = make_report(runs[:1]).data_sets[0].tables
     tops, rows = shown(tables, "errors")
     assert (tops[-1], rows[0][-1]) == ("mCE by AlexNet's", "74.50")
+
+
+@pytest.mark.parametrize("members", [CIFAR_CBAR, IMAGENET_CBAR], ids=["cifar", "imagenet"])
+def test_cbar_has_its_place_in_every_table_of_means(tmp_path, members):
+    means = dict.fromkeys(C19[:15], 0.8) | {name: 0.3 + 0.02 * place for place, name in enumerate(members)}  # mean 0.39
+    both = write_run(tmp_path / "both", means, network="resnet_small")
+    rewrite(both, lambda results: results["mca"].update(cbar=0.39))
+    table = {name: [mean + 0.1] * 5 for name, mean in means.items()}
+    adapted = {"clean_accuracy": 0.95, "batch_size": 100, "corruption_accuracy": table}
+    rewrite(both, lambda results: results.update(adapted_batch_norm=adapted))
+    without = write_run(tmp_path / "without", dict.fromkeys(C19[:15], 0.7), method="augmix", network="resnet_small")
+    tables = make_report([both, without]).data_sets[0].tables
+    tops, rows = shown(tables, "errors")
+    assert tops[2:] == ["Clean error", "mCE c15", "mCE c15 without noise", "mCE cbar"]
+    assert [row[-1] for row in rows] == ["61.00", ""]
+    tops, rows = shown(tables, "adapted")
+    assert dict(zip(tops, rows[0], strict=True))["mCA cbar"] == "49.00"
+    tops, rows = shown(tables, "summary")
+    assert [dict(zip(tops, row, strict=True))["mCA cbar"] for row in rows] == ["39.00", ""]
+    _, rows = shown(tables, "networks")
+    assert [row[1:3] for row in rows] == [
+        *(["CIFAR-10", "90.00"], ["CIFAR-10-C c15", "80.00"], ["CIFAR-10-C-bar", "39.00"]),
+    ]
+
+
+def test_runs_with_no_corruption_in_common_keep_their_means(tmp_path):
+    runs = [
+        write_run(tmp_path / "c", dict.fromkeys(C19[:15], 0.7), network="resnet_small"),
+        write_run(tmp_path / "cbar", dict.fromkeys(CIFAR_CBAR, 0.6), method="magn", network="resnet_small"),
+    ]
+    rewrite(runs[1], lambda results: results["mca"].update(cbar=0.6))
+    for run in runs:
+        table = json.loads((run / "results.json").read_text())["corruption_accuracy"]
+        adapted = {"clean_accuracy": 0.95, "batch_size": 100, "corruption_accuracy": table}
+        rewrite(run, lambda results, adapted=adapted: results.update(adapted_batch_norm=adapted))
+    tables = make_report(runs).data_sets[0].tables
+    _, rows = shown(tables, "networks")
+    assert [row[1:] for row in rows] == [
+        *(["CIFAR-10", "90.00", "90.00"], ["CIFAR-10-C c15", "70.00", ""], ["CIFAR-10-C-bar", "", "60.00"]),
+    ]
+    tops, rows = shown(tables, "adapted")
+    assert tops[3:] == ["Clean", "mCA c15", "mCA cbar"]
+    assert [row[3:] for row in rows] == [["95.00", "70.00", ""], ["95.00", "", "60.00"]]
+    tops, _ = shown(make_report(runs[1:]).data_sets[0].tables, "adapted")
+    assert tops[3:] == ["Clean", "mCA cbar"]
 
 
 def test_older_results_have_only_what_they_measured(tmp_path):

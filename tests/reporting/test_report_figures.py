@@ -1,9 +1,11 @@
 """Figures: what the axes hold equals the runs' numbers."""
 
 import io
+import itertools
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from PIL import Image
 
@@ -134,6 +136,35 @@ def test_severity_curves(figures):
     fog = next(axes for axes in panels if axes.get_title() == "Fog")
     line = next(line for line in fog.lines if line.get_label() == "MAGN")
     assert line.get_ydata() == pytest.approx([92, *(59 + step for step in slope)])
+
+
+def test_without_a_common_corruption_only_clean_accuracies_are_bars(fake_run):
+    made, _ = figures_of([fake_run("a", {"fog": 0.7}), fake_run("b", {"snow": 0.6}, method="magn")])
+    bars = made["cifar10_resnet18_accuracy"]
+    assert bars.title.startswith("Clean accuracy, CIFAR-10")
+    figure = draw(bars)
+    (axes,) = figure.axes
+    assert [(bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in axes.patches] == [
+        (pytest.approx(place), pytest.approx(90)) for place in (0, 1)
+    ]
+    assert [text.get_text() for text in figure.legends[0].texts][:1] == ["Clean"]
+    assert "mCA" not in str(figure.legends[0].texts)
+
+
+def test_titles_of_panels_fit_the_page(fake_run):
+    own = "a_corruption_of_" + "m" * 80
+    run = fake_run("long", dict.fromkeys(["fog", "transverse_chromatic_abberation", "x" * 30, "snow", own], 0.7))
+    rewrite(run, lambda results: results["mca"].update(measured=0.7))
+    made, _ = figures_of([run])
+    figure = draw(made["cifar10_resnet18_severity_by_corruption"])
+    FigureCanvasAgg(figure).draw()
+    boxes = [axes.title.get_window_extent() for axes in figure.axes]
+    for left, right in itertools.pairwise(boxes):
+        assert left.x1 < right.x0
+    assert boxes[0].x0 >= 0
+    assert boxes[-1].x1 <= figure.bbox.x1
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles[:3] == ["Snow", "Fog", "Transverse chromatic\nabberation"]
 
 
 def test_reliability_diagrams_pool_the_seeds(fake_run):

@@ -60,10 +60,21 @@ def test_entries_table_and_cells(tmp_path, capsys):
 
 def test_imagenet_c_is_known_by_its_mce(tmp_path):
     run = write_run(tmp_path / "run", 0.4, data="folder", network="resnet50", fields={"eval.corrupted_dir": "IN-C"})
-    rewrite(run, lambda results: results.update(mce_alexnet=0.76512))
+    rewrite(run, lambda results: results.update(mce_alexnet=0.76512, num_images=5000))
     assert report.main([str(run), "--out", str(tmp_path / "bench"), "--format", "robustbench"]) == 0
     (info,) = entries(tmp_path / "bench", "imagenet").values()
     assert (info["dataset"], info["corruptions_mce"], info["corruptions_acc"]) == ("imagenet", "76.51", "40.0")
+    assert info["footnote"] == "Measured on 5,000 of 50,000 test images."
+
+
+@pytest.mark.parametrize("made_as", [None, {"published": "CIFAR-10-C", "version": 1, "jpeg_quality": None}], ids=bool)
+def test_the_footnote_tells_a_made_folder_from_a_published_one(tmp_path, made_as):
+    run = write_run(tmp_path / "run", fields={"eval.corrupted_dir": "SOME-C"})
+    rewrite(run, lambda results: results.update(corrupted_as=made_as))
+    report.main([str(run), "--out", str(tmp_path / "bench"), "--format", "robustbench"])
+    (info,) = entries(tmp_path / "bench").values()
+    expected = "The corruptions were made by fastmagn, with the published parameters."
+    assert info.get("footnote") == (expected if made_as else None)
 
 
 def test_what_cannot_be_an_entry_is_named(tmp_path, capsys):

@@ -4,11 +4,18 @@ import importlib
 from pathlib import Path
 
 import pytest
+import torch
 
 from fastmagn.config.schema import Config, TrainConfig
 from fastmagn.errors import InputError
-from fastmagn.runs.failures import explain_failures
+from fastmagn.evaluation import run as evaluation_run
+from fastmagn.runs.failures import explain_failures, explain_measuring
 from fastmagn.runs.paths import last_checkpoint
+from fastmagn.theory import runs as theory_runs
+from fastmagn.theory.config import GeometryConfig, TheoryConfig
+from fastmagn.training import loop
+from fastmagn.training import run as training_run
+from tests.helpers.small_runs import knows_the_network, small
 
 pytest.importorskip("numba_cuda", reason="needs numba-cuda: install 'fastmagn[test]'")
 
@@ -98,3 +105,62 @@ def test_other_errors_stay_as_they_are(error, tmp_path):
     with pytest.raises(type(error)) as caught, explain_failures(Config(device="cuda", run_dir=tmp_path)):
         raise error
     assert caught.value is error
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory."),
+            "{field}: got 7; the memory of cuda is too small for that. Lower it.",
+        ),
+        (
+            RuntimeError("CUDA error: misaligned address\nCompile with it"),
+            "device: cuda failed (CUDA error: misaligned address); the same command measures again.",
+        ),
+    ],
+)
+@pytest.mark.parametrize("field", ["eval.batch_size", "batch_size"])
+def test_where_a_model_is_measured_its_own_field_is_named(error, message, field):
+    with pytest.raises(InputError) as caught, explain_measuring("cuda", 7, field):
+        raise error
+    assert str(caught.value) == message.format(field=field)
+
+
+@pytest.mark.parametrize(
+    "error", [InputError("data.dir: CUDA error"), OSError(28, "No space left"), ValueError("CUDA error")]
+)
+def test_where_a_model_is_measured_other_errors_stay_as_they_are(error):
+    with pytest.raises(type(error)) as caught, explain_measuring("cuda", 7):
+        raise error
+    assert caught.value is error
+
+
+def test_commands_that_measure_explain_a_lack_of_memory(undisturbed, tmp_path, monkeypatch):
+    """The training of a run succeeds and its evaluation does not; then `evaluate`, and `theory`, which has no eval."""
+
+    def fail(*arguments, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    knows_the_network(monkeypatch)
+    for module in (training_run, evaluation_run):
+        monkeypatch.setattr(module, "evaluate_model", fail)
+    monkeypatch.setattr(theory_runs, "measure_geometry", fail)
+    config = small(tmp_path / "run", "--eval.batch_size", "33")
+    named = r"^eval\.batch_size: got 33; the memory of cpu is too small for that\. Lower it\.$"
+    with pytest.raises(InputError, match=named):
+        training_run.train(config)
+    with pytest.raises(InputError, match=named):
+        evaluation_run.evaluate_run(undisturbed, config)
+    with pytest.raises(InputError, match=r"^batch_size: got 64; the memory of cpu is too small for that\. Lower it\.$"):
+        theory_runs.measure_runs([undisturbed], TheoryConfig(out=tmp_path / "out", device="cpu"), GeometryConfig())
+
+
+def test_a_lack_of_memory_for_the_validation_names_its_field(tmp_path, monkeypatch):
+    def fail(*arguments, **options):
+        raise MemoryError
+
+    knows_the_network(monkeypatch)
+    monkeypatch.setattr(loop, "predict", fail)
+    with pytest.raises(InputError, match=r"^eval\.batch_size: got 1000; "):
+        training_run.train(small(tmp_path / "run"))

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from fastmagn.corruptions.sets import CIFAR_CBAR
 from fastmagn.sweeping import shown
 from fastmagn.sweeping.arguments import parse_arguments
 from fastmagn.sweeping.definition import Trial, make_trials
@@ -26,11 +27,11 @@ def terminal(monkeypatch) -> Console:
     return console
 
 
-def finish(trial: Trial, c18: float | None, accuracies: dict[str, list[float]]) -> None:
-    """Results with the parts that a summary reads."""
+def finish(trial: Trial, c18: float | None, accuracies: dict[str, list[float]], **more: float) -> None:
+    """Results with the parts that a summary reads; `more` are means of further sets."""
     results: dict[str, Any] = {
         "clean_accuracy": 0.9,
-        "mca": {"c15": None, "c18": c18, "c19": None},
+        "mca": {"c15": None, "c18": c18, "c19": None, **more},
         "corruption_accuracy": accuracies,
         "rms_calibration_error": {"corrupt": 0.05},
     }
@@ -85,6 +86,18 @@ def test_the_summary_is_sorted_by_the_set_that_all_have_measured(trials, termina
     text = terminal.export_text()
     assert "trials by mCA c18" in text
     assert text.index("70.00") < text.index("60.00") < text.index("50.00")
+
+
+def test_trials_that_measured_cbar_alone_are_sorted_by_it(trials, terminal):
+    for number, trial in enumerate(trials):
+        finish(trial, None, {name: [0.5 + 0.1 * number] * 5 for name in CIFAR_CBAR}, cbar=0.5 + 0.1 * number)
+    print_summary(trials)
+    board = Board(trials, finished=set())
+    board.started("seed-2")
+    board.ended(Outcome("seed-2", "finished"))
+    text = terminal.export_text()
+    assert "trials by mCA cbar" in text
+    assert "clean accuracy 90.00 %, mCA cbar 70.00 %" in text
 
 
 def test_without_a_whole_set_the_corruptions_that_all_share_decide(trials):

@@ -1,5 +1,7 @@
 """Checkpoints are written while training continues: which state, how many copies, whose errors, what is counted."""
 
+import os
+import signal
 import threading
 import time
 from collections import OrderedDict
@@ -9,10 +11,13 @@ import torch
 from torch import nn
 
 from fastmagn.errors import Interrupted
+from fastmagn.machine.behind import Behind
 from fastmagn.runs.paths import last_checkpoint
 from fastmagn.training import loop, saving
+from fastmagn.training import run as run_module
 from fastmagn.training.run import train
 from fastmagn.training.snapshot import on_host
+from tests.helpers import processes
 from tests.helpers.small_runs import assert_ends_alike, knows_the_network, results, rows, small, state
 
 LIMIT_S = 60.0
@@ -124,6 +129,74 @@ def test_a_second_ctrl_c_does_not_wait_for_a_disk_that_hangs(tmp_path, monkeypat
     may_end.set()
     assert ended.wait(LIMIT_S)
     assert not last_checkpoint(tmp_path / "run").exists()
+
+
+def test_a_signal_during_the_last_write_stops_the_run_before_it_measures(tmp_path, monkeypatch):
+    honest_put, measured = saving.put_checkpoint, []
+
+    def put(run_dir, step, *arguments):
+        honest_put(run_dir, step, *arguments)
+        if step == 8:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.1)  # training has nothing left but to wait for this
+
+    monkeypatch.setattr(saving, "put_checkpoint", put)
+    monkeypatch.setattr(run_module, "evaluate_model", lambda *arguments, **options: measured.append(arguments))
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        train(small(tmp_path / "run"))
+    assert state(tmp_path / "run")["step"] == 8
+    assert not measured
+
+
+def test_ctrl_c_in_a_wait_for_the_disk_leaves_the_write_too(tmp_path, monkeypatch):
+    """An error waits for a disk that hangs; a person does not."""
+    may_end, left, honest_step = threading.Event(), [], loop.train_step
+
+    def train_step(run, pieces, step):
+        if step == 5:
+            raise ValueError("a bug")
+        return honest_step(run, pieces, step)
+
+    def wait(behind, timeout_s=None):
+        if timeout_s is None:
+            raise Interrupted(2)
+
+    monkeypatch.setattr(loop, "train_step", train_step)
+    monkeypatch.setattr(saving, "put_checkpoint", lambda *arguments: may_end.wait(LIMIT_S))
+    monkeypatch.setattr(Behind, "wait", wait)
+    monkeypatch.setattr(Behind, "leave", lambda behind, patience_s, status: left.append((patience_s, status)))
+    with pytest.raises(Interrupted):
+        train(small(tmp_path / "run"))
+    may_end.set()
+    assert left == [(2.0, 130)]
+
+
+@pytest.mark.process
+def test_a_command_that_leaves_a_slow_write_ends_with_its_own_exit_code(tmp_path):
+    """PyTorch's writer asks Python for each piece, in the middle of C++: Python must not end its thread there."""
+    program = tmp_path / "slow.py"
+    program.write_text(
+        "import threading, time, torch\n"
+        "from fastmagn.errors import Interrupted\n"
+        "from fastmagn.machine.behind import Behind\n"
+        "from fastmagn.machine.command import run_command\n"
+        "class Disk:\n"
+        "    is_asked = threading.Event()\n"
+        "    def write(self, data):\n"
+        "        self.is_asked.set()\n"
+        "        time.sleep(0.001)\n"
+        "        return len(data)\n"
+        "def main(arguments):\n"
+        "    behind, state = Behind(), {str(i): torch.zeros(9) for i in range(9999)}\n"
+        "    behind.start(lambda: torch.save(state, Disk()))\n"
+        "    Disk.is_asked.wait()\n"
+        "    behind.leave(0.1, 143)\n"
+        "    print('left')\n"
+        "    raise Interrupted(15)\n"
+        "run_command(main)\n"
+    )
+    done = processes.run([program], tmp_path, expect=143)
+    assert (done.stdout, done.stderr) == ("left\n", "interrupted by SIGTERM\n")
 
 
 class Clock:

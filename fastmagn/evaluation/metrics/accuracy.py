@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from fastmagn.corruptions import SEVERITIES
+from fastmagn.corruptions.sets import sets_to_show
 from fastmagn.errors import check
 
 # AlexNet's error under each corruption of ImageNet-C, averaged over the five severities, as published with the set
@@ -74,6 +75,13 @@ def mean_corruption_accuracy(
         return None
     assert all(len(corruption_accuracy[name]) == 5 for name in names)
     return float(np.mean([corruption_accuracy[name] for name in names], dtype=np.float64))
+
+
+def mean_cbar_accuracy(corruption_accuracy: Mapping[str, Sequence[float | None]]) -> float | None:
+    """The mean over C-bar's ten, those of CIFAR-10-C-bar or those of ImageNet-C-bar; None if the table has neither."""
+    complete = [name for name, accuracies in corruption_accuracy.items() if None not in accuracies]
+    members = sets_to_show(complete).get("cbar")
+    return mean_corruption_accuracy(corruption_accuracy, members) if members else None
 
 
 def alexnet_normalised_error(corruption_accuracy: Mapping[str, Sequence[float | None]]) -> float | None:

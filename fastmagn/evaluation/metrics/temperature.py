@@ -11,7 +11,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """The T in 0.01..100 that minimises the mean negative log-likelihood of softmax(logits / T), in float64.
 
     The likelihood is convex in 1 / T, so that its slope, sum_k p_k z_k - z_y on average, changes its sign once. Where
-    every image is classified correctly by a margin, there is no minimum and T is 0.01.
+    every image is classified correctly by a margin, a lower T is always better; then T is 0.01.
 
     Args:
         logits: z, [M, K] without NaN or +inf, M at least 1, any float dtype and device.

@@ -7,6 +7,7 @@ hundred microseconds of a call, and a full disk ends a run.
 """
 
 import functools
+import hashlib
 import os
 import re
 import tempfile
@@ -27,6 +28,7 @@ from numba.cuda.cudadrv.libs import get_libdevice
 from fastmagn_kernels.compiling import cache_folder
 
 _NAME = "kernel"
+_DIGEST_BYTES = 32
 
 
 @contextmanager
@@ -81,24 +83,35 @@ def machine_code(name: str, make_source: Callable[[], tuple], compute_capability
     """Return a kernel's machine code from the cache on disk, or compile it and keep it there where that is possible.
 
     `make_source` returns the arguments of `compile_ptx`. The cache's folder follows every kernel source, and the file's
-    name the compiler's version.
+    name the compiler's version. A file that is damaged is replaced.
     """
     major, minor = compute_capability
     path = Path(cache_folder()) / f"{name}-sm_{major}{minor}-{numba_cuda.__version__}.cubin"
-    with suppress(OSError):
-        return path.read_bytes()
+    kept = _read(path)
+    if kept is not None:
+        return kept
     code = assemble(compile_ptx(*make_source(), compute_capability=compute_capability), compute_capability)
     with suppress(OSError):
         _keep(path, code)
     return code
 
 
+def _read(path: Path) -> bytes | None:
+    """Return the machine code of a file that `_keep` wrote; None if there is none, or if it is damaged."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    code, digest = content[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
+    return code if hashlib.sha256(code).digest() == digest else None
+
+
 def _keep(path: Path, code: bytes) -> None:
-    """Write a file under another name first, so that no other process reads a part of it."""
+    """Write machine code and its SHA-256, under another name first, so that no other process reads a part of it."""
     handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name)
     try:
         with open(handle, "wb") as file:
-            file.write(code)
+            file.write(code + hashlib.sha256(code).digest())
         os.replace(partial, path)
     except OSError:
         os.unlink(partial)

@@ -7,6 +7,8 @@ from llvmlite import ir
 from numba import cuda, types
 from numba.cuda.extending import intrinsic
 
+_SHARED_SPACE = 3  # of addresses, in NVVM
+
 
 @cuda.jit(device=True)
 def thread_number():
@@ -18,6 +20,29 @@ def thread_number():
 def num_threads():
     """Return the number of threads in the block, uint32."""
     return np.uint32(cuda.blockDim.x * cuda.blockDim.y)
+
+
+@intrinsic
+def by_address(typingctx, array):
+    """Return all shared memory as one array, from its address 0 on, and where `array`, of bytes or words, lies in it.
+
+    That is its address in bytes, uint32. Into an array with a base of its own, each access would add the base, and the
+    assembler computes the base of shared memory anew in every loop, in five instructions. The 0 comes from an assembly
+    instruction, because a compiler may take an access to the address 0 for an error.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        i32 = ir.IntType(32)
+        all_shared = context.make_array(array)(context, builder, args[0])
+        of_bytes, of_data = ir.PointerType(ir.IntType(8), _SHARED_SPACE), all_shared.data.type
+        pointer = ir.PointerType(of_data.pointee, _SHARED_SPACE)
+        address = builder.ptrtoint(builder.addrspacecast(all_shared.data, pointer), i32)
+        zero = builder.call(ir.InlineAsm(ir.FunctionType(i32, []), "mov.u32 $0, 0;", "=r"), [])
+        start = builder.bitcast(builder.inttoptr(zero, of_bytes), pointer)
+        all_shared.data = builder.addrspacecast(start, of_data)
+        return context.make_tuple(builder, signature.return_type, [all_shared._getvalue(), address])
+
+    return types.Tuple((array, types.uint32))(array), generate
 
 
 @intrinsic

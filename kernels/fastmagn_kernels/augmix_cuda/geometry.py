@@ -143,13 +143,15 @@ def _rotated_pixel(pixels, source, height, width, source_x, source_y):
     """Interpolate at a position: three int32, and whether any of them is in doubt."""
     x0, dx = fixed_point(source_x, -0.5)
     y0, dy = fixed_point(source_y, -0.5)
-    left, right = max(x0, np.int32(0)), min(np.int32(x0 + 1), np.int32(width - 1))  # x0 is in -1..width - 1
-    top = np.int32(max(y0, np.int32(0)) * width)
-    bottom = np.int32(min(np.int32(y0 + 1), np.int32(height - 1)) * width)
-    a0, a1, a2 = load_pixel(pixels, source + np.uint32(3 * np.int32(top + left)))
-    b0, b1, b2 = load_pixel(pixels, source + np.uint32(3 * np.int32(top + right)))
-    c0, c1, c2 = load_pixel(pixels, source + np.uint32(3 * np.int32(bottom + left)))
-    d0, d1, d2 = load_pixel(pixels, source + np.uint32(3 * np.int32(bottom + right)))
+    row = np.int32(3 * width)
+    left = np.int32(3 * max(x0, np.int32(0)))  # x0 is in -1..width - 1
+    right = np.int32(3 * min(np.int32(x0 + 1), np.int32(width - 1)))
+    top = np.int32(np.int32(max(y0, np.int32(0)) * row) + np.int32(source))
+    bottom = np.int32(np.int32(min(np.int32(y0 + 1), np.int32(height - 1)) * row) + np.int32(source))
+    a0, a1, a2 = load_pixel(pixels, np.int32(top + left))
+    b0, b1, b2 = load_pixel(pixels, np.int32(top + right))
+    c0, c1, c2 = load_pixel(pixels, np.int32(bottom + left))
+    d0, d1, d2 = load_pixel(pixels, np.int32(bottom + right))
     red, green, blue = (
         between_four(a0, b0, c0, d0, dx, dy),
         between_four(a1, b1, c1, d1, dx, dy),
@@ -200,8 +202,9 @@ def shear(pixels, source, target, height, width, amount, along_x):
         while i < length:
             red, green, blue = np.int32(0), np.int32(0), np.int32(0)
             if np.uint32(i + nearest) < np.uint32(length):
-                before = np.int32(start + np.int32(_nearest(np.int32(i + whole), length) * step))
-                after = np.int32(start + np.int32(_nearest(np.int32(i + whole + 1), length) * step))
+                before = max(np.int32(i + whole), np.int32(0))  # i + whole is in -1..length - 1
+                after = min(np.int32(i + whole + 1), np.int32(length - 1))
+                before, after = np.int32(start + np.int32(before * step)), np.int32(start + np.int32(after * step))
                 red, green, blue, in_doubt = _sheared_pixel(pixels, before, after, fraction)
                 if in_doubt:
                     x, y = (i, line) if along_x else (line, i)

@@ -35,6 +35,8 @@ _SEGMENT = 16  # bins that one thread adds up
 SEGMENTS = BINS // _SEGMENT
 _SEGMENTS_OF_CHANNEL = SEGMENTS // 3
 SUMS = 3 * SEGMENTS
+_ONE = np.uint64(1)
+_TWO = np.uint64(2)
 
 
 class Rows(NamedTuple):
@@ -170,12 +172,14 @@ def apply_tables(rows, source, target, num_pixels, tables):
     """Change each channel by its table. Three words are four pixels, so that the channel of each byte is known."""
     pixels, words = rows.pixels, rows.words
     q, quads = thread_number(), np.uint32(num_pixels >> np.uint32(2))
+    place = np.uint32(np.uint32(source >> np.uint32(2)) + 3 * q)
+    offset = np.uint32(np.uint32(target >> np.uint32(2)) - np.uint32(source >> np.uint32(2)))
     while q < quads:
-        i, k = np.uint32((source >> np.uint32(2)) + 3 * q), np.uint32((target >> np.uint32(2)) + 3 * q)
+        i, k = np.uint64(place), np.uint64(np.uint32(place + offset))
         words[k] = look_up(words[i], 0, 1, 2, 0, tables)
-        words[np.uint32(k + 1)] = look_up(words[np.uint32(i + 1)], 1, 2, 0, 1, tables)
-        words[np.uint32(k + 2)] = look_up(words[np.uint32(i + 2)], 2, 0, 1, 2, tables)
-        q = np.uint32(q + num_threads())
+        words[k + _ONE] = look_up(words[i + _ONE], 1, 2, 0, 1, tables)
+        words[k + _TWO] = look_up(words[i + _TWO], 2, 0, 1, 2, tables)
+        q, place = np.uint32(q + num_threads()), np.uint32(place + 3 * num_threads())
     p = np.uint32(4 * quads + thread_number())
     while p < num_pixels:  # up to three pixels are left
         red, green, blue = load_pixel(pixels, source + np.uint32(3 * p))

@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import cuda, types
 
+from fastmagn_kernels.augmix_cuda.device import by_address
 from fastmagn_kernels.augmix_cuda.geometry import shift
 from fastmagn_kernels.augmix_cuda.operations import (
     BINS,
@@ -350,9 +351,11 @@ def _make_kernel(bfloat16: bool, in_shared: bool) -> Callable:
             cuda.shared.array(SUMS, types.int32),
             cuda.shared.array(1, types.int32),
         )
-        words = cuda.shared.array(0, types.uint32) if in_shared else scratch_words
-        num_rows = np.uint32(_FIRST_CHAIN_ROW + s.mixture_width - kept)
-        start = np.uint32(0) if in_shared else np.uint32(cuda.blockIdx.x * np.uint32(num_rows * row_bytes))
+        if in_shared:
+            words, start = by_address(cuda.shared.array(0, types.uint32))
+        else:
+            num_rows = np.uint32(_FIRST_CHAIN_ROW + s.mixture_width - kept)
+            words, start = scratch_words, np.uint32(cuda.blockIdx.x * np.uint32(num_rows * row_bytes))
         block = Block(Rows(words.view(np.uint8), words), start, row_bytes, drawn, scratch, rotation_table)
         kept_count = np.uint32(0) if in_shared else kept
         batch = np.uint32(indices.size)
