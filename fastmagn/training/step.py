@@ -31,10 +31,14 @@ from fastmagn.training.optim import learning_rate, set_learning_rate
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """What an epoch trains with: the method of the run, or clean views only in the first `clean_epochs`."""
+    """What an epoch trains with: the method of the run, or clean views only in the first `clean_epochs`.
+
+    `recipe` is what `augment.policies.recipe.read_recipe` returns.
+    """
 
     method: Method
     augment: AugmentConfig
+    recipe: dict[str, int | str] | None
     view_spec: ViewSpec
     forward_loss: nn.Module
 
