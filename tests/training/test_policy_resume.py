@@ -16,7 +16,9 @@ from fastmagn.runs.checksum import add_checksum
 from fastmagn.runs.paths import POLICY, last_checkpoint
 from fastmagn.runs.reading import read_config
 from fastmagn.training.run import train
-from tests.helpers.small_runs import knows_the_network, small
+from tests.helpers import smooth_network
+from tests.helpers.processes import ROOT, TWO_PROCESSES, run
+from tests.helpers.small_runs import SMOOTH, config_for, knows_the_network, small
 
 CPU = torch.device("cpu")
 OURS = "steps: [[{operation: rotate, range: [0, 30], signed: true}, {operation: invert}]]\n"
@@ -26,6 +28,23 @@ WITH_PATCHES = ["--augment.erase_probability", "0.5", "--augment.patch_linf", "0
 @pytest.fixture(autouse=True)
 def network(monkeypatch):
     knows_the_network(monkeypatch)
+
+
+@pytest.mark.process
+def test_two_processes_draw_and_average_what_one_does(tmp_path):
+    """A policy of one's own, erasing, patches, and an equal average with its statistics, at the same global batch."""
+    file = tmp_path / "own.yaml"
+    file.write_text(OURS)
+    arguments = [*SMOOTH, "--method", "ta_noise", "--augment.policy", str(file), "--optim.lr", "0.05"]
+    arguments += ["--train.swa_fraction", "0.5", "--eval.weights", "ema", "--model.sync_bn", "true"]
+    train(config_for(arguments, tmp_path / "alone"))
+    run([*TWO_PROCESSES, "-m", smooth_network.__name__, *arguments, "--run_dir", str(tmp_path / "two")], ROOT)
+    alone, two = (read_checkpoint(last_checkpoint(tmp_path / name), CPU) for name in ("alone", "two"))
+    assert alone["recipe"] == two["recipe"]
+    for part in ("model", "average"):
+        for name, value in alone[part].items():
+            torch.testing.assert_close(two[part][name], value, rtol=0, atol=1e-5, msg=f"{part}: {name}")
+    assert (tmp_path / "two" / POLICY).read_text() == OURS
 
 
 def forget_recipe(path: Path, version: int | None) -> None:
