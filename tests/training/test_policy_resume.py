@@ -30,6 +30,7 @@ def network(monkeypatch):
     knows_the_network(monkeypatch)
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_two_processes_draw_and_average_what_one_does(tmp_path):
     """A policy of one's own, erasing, patches, and an equal average with its statistics, at the same global batch."""
