@@ -105,7 +105,8 @@ class TrainConfig:
             average. `eval.weights ema` measures the average.
         swa_fraction: Share of the epochs, at the run's end, after each of which the weights enter an equal average, 0
             <= swa_fraction < 1 (stochastic weight averaging); 0 keeps none. A last pass over the training views then
-            measures its batch statistics. `eval.weights ema` measures this average.
+            measures its batch statistics. `eval.weights ema` measures this average, or the last weights if max_steps
+            ends the run before there is one.
         checkpoint_every_steps: Number of steps between checkpoints within an epoch, 0 or more; 0 means only at the end
             of each epoch.
         keep_checkpoints: Number of checkpoints kept in RUN/checkpoints, 1 or more: last.pt and those before it.
