@@ -29,6 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.conventional import conventional_steps
 from benchmarks.folder import measure_folder
 from benchmarks.measure import console, seconds, spread, write_result
+from fastmagn.augment.policies.recipe import has_recipe
 from fastmagn.augment.views import choose_engine
 from fastmagn.config.command_line import OwnOptions, parse_config, parse_own
 from fastmagn.config.schema import Config
@@ -229,7 +230,8 @@ def print_tables(config: Config, run: Run, measured: dict[str, Any]) -> None:
     """Print the step next to its ceiling and the usual loop, then its parts."""
     batch_size = config.train.batch_size
     num_views = run.main_stage.method.layout(config.augment).num_views
-    engine = choose_engine(config.augment.backend, run.device)
+    augment = run.main_stage.augment
+    engine = choose_engine(augment.backend, run.device, has_recipe(augment))
     table = Table(title=f"{config.method}, {config.model.name}, {batch_size} images in {num_views} views, {engine}")
     for column in ("", "ms/step", "images/s", "views/s", "times ours"):
         table.add_column(column, justify="left" if not column else "right")

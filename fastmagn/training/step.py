@@ -45,7 +45,7 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """Everything that the steps of a run share. `average` is None if `train.ema_decay` is 0.
+    """Everything that the steps of a run share. `average` is None without `train.ema_decay` and `train.swa_fraction`.
 
     `writing` is the checkpoint that rank 0 is writing; its result is whether that is on disk.
     """
