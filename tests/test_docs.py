@@ -11,6 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
+from fastmagn.augment.policies.own import read_policy
+from fastmagn.augment.policies.table import make_table
 from fastmagn.methods.table import METHODS
 from tests.helpers.commands import call
 from tests.helpers.foreign_networks import AugmixWideResNet, trained_like
@@ -138,7 +140,7 @@ def test_nothing_in_the_documentation_is_untested():
     for page in PAGES:
         assert all(command.startswith(known) for command in commands(page)), page
         languages = {language for language, _ in BLOCK.findall(page.read_text())}
-        assert languages <= {"", "text", "bash", "python"}, page
+        assert languages <= {"", "text", "bash", "python", "yaml"}, page
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "bash")], ids=lambda page: page.stem)
@@ -146,6 +148,14 @@ def test_scripts_are_shell(page):
     for script in blocks(page, "bash"):
         done = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "yaml")], ids=lambda page: page.stem)
+def test_yaml_is_a_policy(page, tmp_path):
+    path = tmp_path / "own.yaml"
+    for text in blocks(page, "yaml"):
+        path.write_text(text)
+        make_table(read_policy(path), 20, 33)
 
 
 def test_training_commands_are_understood(tmp_path, monkeypatch, capsys):
