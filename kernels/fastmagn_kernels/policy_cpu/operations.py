@@ -98,11 +98,11 @@ def apply_row(kind, parameters, fill, source, target, height, width, scratch):
     elif kind == policies.COLOR:
         enhance_color(source, target, np.float32(first), scratch.channels)
     elif kind == policies.CONTRAST:
-        enhance_contrast(source, target, np.float32(first))
+        enhance_contrast(source, target, np.float32(first), scratch.channels, scratch.table)
     elif kind == policies.BRIGHTNESS:
-        enhance_brightness(source, target, np.float32(first))
+        enhance_brightness(source, target, np.float32(first), scratch.table)
     elif kind == policies.SHARPNESS:
-        enhance_sharpness(source, target, height, width, np.float32(first))
+        enhance_sharpness(source, target, height, width, np.float32(first), scratch.channels)
     else:
         copy(source, target)
 
