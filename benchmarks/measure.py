@@ -35,6 +35,16 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "lowest": min(values), "highest": max(values)}
 
 
+def mean_sd(values: list[float]) -> dict[str, float]:
+    """Return the mean and the standard deviation (n - 1) of repeated runs; that of one run is 0."""
+    return {"mean": statistics.fmean(values), "sd": statistics.stdev(values) if len(values) > 1 else 0.0}
+
+
+def mean_sd_text(number: dict[str, float], scale: float, digits: int) -> str:
+    """Return what `mean_sd` returns, times `scale`, as the cell of a table."""
+    return f"{scale * number['mean']:.{digits}f} ± {scale * number['sd']:.{digits}f}"
+
+
 def extra_memory_mib(work: Callable[[], object], device: torch.device, output_mib: float) -> float:
     """Return the peak memory that one call needs in addition to its output, in MiB, at least 0.
 

@@ -15,13 +15,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from benchmarks.measure import console, device_of_runs, write_result
+from benchmarks.measure import console, device_of_runs, mean_sd, mean_sd_text, write_result
 from fastmagn.config.command_line import OwnOptions
 from fastmagn.errors import InputError, check
 from fastmagn.machine.command import run_command
@@ -102,12 +101,8 @@ def train_once(run_dir: Path, recipe: str, seed: int, corruption_set: str) -> di
 def summarise(rows: list[dict[str, Any]], target: float) -> dict[str, Any]:
     """Return the mean and standard deviation of each number over the seeds, and how many seeds reached the target."""
     numbers = [name for name in rows[0] if name != "seed"]
-    means = {name: _mean_sd([row[name] for row in rows]) for name in numbers}
+    means = {name: mean_sd([row[name] for row in rows]) for name in numbers}
     return means | {"reached": sum(row["mca"] >= target for row in rows), "seeds": rows}
-
-
-def _mean_sd(values: list[float]) -> dict[str, float]:
-    return {"mean": fmean(values), "sd": stdev(values) if len(values) > 1 else 0.0}
 
 
 def print_table(summary: dict[str, dict[str, Any]], target: float, corruption_set: str) -> None:
@@ -118,18 +113,14 @@ def print_table(summary: dict[str, dict[str, Any]], target: float, corruption_se
     for name, row in summary.items():
         table.add_row(
             name,
-            _cell(row["trained_after_s"], 1, 0),
-            _cell(row["images_per_s"], 1, 0),
-            _cell(row["mca"], 100, 2),
-            _cell(row["clean_accuracy"], 100, 2),
-            _cell(row["rms_calibration_error"], 100, 2),
+            mean_sd_text(row["trained_after_s"], 1, 0),
+            mean_sd_text(row["images_per_s"], 1, 0),
+            mean_sd_text(row["mca"], 100, 2),
+            mean_sd_text(row["clean_accuracy"], 100, 2),
+            mean_sd_text(row["rms_calibration_error"], 100, 2),
             f"{row['reached']} of {len(row['seeds'])}",
         )
     console.print(table)
-
-
-def _cell(number: dict[str, float], scale: float, digits: int) -> str:
-    return f"{scale * number['mean']:.{digits}f} ± {scale * number['sd']:.{digits}f}"
 
 
 def plot(summary: dict[str, dict[str, Any]], target: float, corruption_set: str, path: Path) -> None:

@@ -29,6 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.conventional import conventional_steps
 from benchmarks.folder import measure_folder
 from benchmarks.measure import console, seconds, spread, write_result
+from fastmagn.augment.policies.recipe import has_recipe
 from fastmagn.augment.views import choose_engine
 from fastmagn.config.command_line import OwnOptions, parse_config, parse_own
 from fastmagn.config.schema import Config
@@ -108,7 +109,7 @@ def measure_steps(run: Run, steps: int, turns: int) -> dict[str, Any]:
     batches = endless_batches(run)
     pieces = make_pieces(run, next(batches), 0)
     ready = [piece._replace(views=torch.rand_like(piece.views)) for piece in pieces]
-    ahead = made_ahead(batches, lambda batch: make_pieces(run, batch, 0), _tensors, run.device)
+    ahead = made_ahead(batches, lambda batch: make_pieces(run, batch, 0), tensors_of, run.device)
     for _ in range(3):  # compile; let cuDNN choose its algorithms
         train_step(run, next(ahead), 0)
         train_step(run, ready, 0)
@@ -116,8 +117,8 @@ def measure_steps(run: Run, steps: int, turns: int) -> dict[str, Any]:
         torch.cuda.reset_peak_memory_stats(run.device)
     ours_s, ceiling_s = [], []
     for _ in range(turns):
-        ours_s.append(_timed(run, lambda: train_step(run, next(ahead), 0), steps) / steps)
-        ceiling_s.append(_timed(run, lambda: train_step(run, ready, 0), steps) / steps)
+        ours_s.append(timed(run, lambda: train_step(run, next(ahead), 0), steps) / steps)
+        ceiling_s.append(timed(run, lambda: train_step(run, ready, 0), steps) / steps)
     batch_size = run.config.train.batch_size
     step = spread(ours_s)
     flops = step_flops(run, ready)
@@ -139,7 +140,7 @@ def measure_steps(run: Run, steps: int, turns: int) -> dict[str, Any]:
     return measured
 
 
-def _tensors(pieces: list[Piece]) -> list[torch.Tensor]:
+def tensors_of(pieces: list[Piece]) -> list[torch.Tensor]:
     return [tensor for piece in pieces for tensor in piece.tensors()]
 
 
@@ -156,7 +157,7 @@ def _synchronise(run: Run) -> None:
         torch.cuda.synchronize(run.device)
 
 
-def _timed(run: Run, work: Callable[[], object], times: int) -> float:
+def timed(run: Run, work: Callable[[], object], times: int) -> float:
     _synchronise(run)
 
     def all_of_it() -> None:
@@ -207,7 +208,7 @@ def peak_flops(run: Run) -> float:
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(run.config.train.amp, torch.float32)
     first, second = (torch.randn(side, side, device=run.device, dtype=dtype) for _ in range(2))
     torch.mm(first, second)
-    best = min(_timed(run, lambda: torch.mm(first, second), 10) / 10 for _ in range(5))
+    best = min(timed(run, lambda: torch.mm(first, second), 10) / 10 for _ in range(5))
     return 2 * side**3 / best
 
 
@@ -229,7 +230,8 @@ def print_tables(config: Config, run: Run, measured: dict[str, Any]) -> None:
     """Print the step next to its ceiling and the usual loop, then its parts."""
     batch_size = config.train.batch_size
     num_views = run.main_stage.method.layout(config.augment).num_views
-    engine = choose_engine(config.augment.backend, run.device)
+    augment = run.main_stage.augment
+    engine = choose_engine(augment.backend, run.device, has_recipe(augment))
     table = Table(title=f"{config.method}, {config.model.name}, {batch_size} images in {num_views} views, {engine}")
     for column in ("", "ms/step", "images/s", "views/s", "times ours"):
         table.add_column(column, justify="left" if not column else "right")

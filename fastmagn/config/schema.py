@@ -62,9 +62,9 @@ class ModelConfig:
 
     Args:
         name: Name of the network. For 32x32 images: resnet18, densenet121, densenet121_k12, inception_v3,
-            wideresnet28_10, wideresnet40_2, resnext29_32x4d, resnext29_4x32d (as in AugMix), resnet_small (for CPUs).
-            For photographs: resnet50. Also torchvision:NAME for any network of torchvision, and timm:NAME for any
-            network of timm (needs the extra timm).
+            wideresnet28_10, wideresnet28_4, wideresnet40_2, resnext29_32x4d, resnext29_4x32d (as in AugMix),
+            resnet_small (for CPUs). For photographs: resnet50. Also torchvision:NAME for any network of torchvision,
+            and timm:NAME for any network of timm (needs the extra timm).
         bn_views: Batch normalisation over all views together (joint, as AugMix does), or over each view by itself
             (per_view, as in separate forward passes). A network without batch normalisation is the same with both.
         sync_bn: With several processes, compute the batch statistics over the images of all processes. The result then
@@ -105,7 +105,8 @@ class TrainConfig:
             average. `eval.weights ema` measures the average.
         swa_fraction: Share of the epochs, at the run's end, after each of which the weights enter an equal average, 0
             <= swa_fraction < 1 (stochastic weight averaging); 0 keeps none. A last pass over the training views then
-            measures its batch statistics. `eval.weights ema` measures this average.
+            measures its batch statistics. `eval.weights ema` measures this average, or the last weights if max_steps
+            ends the run before there is one.
         checkpoint_every_steps: Number of steps between checkpoints within an epoch, 0 or more; 0 means only at the end
             of each epoch.
         keep_checkpoints: Number of checkpoints kept in RUN/checkpoints, 1 or more: last.pt and those before it.

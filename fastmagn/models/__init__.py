@@ -11,6 +11,7 @@ MODELS = {
     "densenet121_k12": "fastmagn.models.densenet:densenet121_k12",
     "inception_v3": "fastmagn.models.inception:inception_v3",
     "wideresnet28_10": "fastmagn.models.wide_resnet:wideresnet28_10",
+    "wideresnet28_4": "fastmagn.models.wide_resnet:wideresnet28_4",
     "wideresnet40_2": "fastmagn.models.wide_resnet:wideresnet40_2",
     "resnext29_32x4d": "fastmagn.models.resnext:resnext29_32x4d",
     "resnext29_4x32d": "fastmagn.models.resnext:resnext29_4x32d",

@@ -56,8 +56,10 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
         variance = _mean_over_processes(variance_here + (mean_here - mean).square())
         with torch.no_grad():
             self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
+            # Without a momentum, as BatchNorm2d: the mean over all batches.
+            share = self.momentum if self.momentum is not None else 1 / self.num_batches_tracked.float()
+            self.running_mean.lerp_(mean, share)
+            self.running_var.lerp_(variance * (count / (count - 1)), share)
         scale = self.weight * torch.rsqrt(variance + self.eps)
         shift = self.bias - mean * scale
         return (values * scale[:, None, None] + shift[:, None, None]).to(x.dtype)

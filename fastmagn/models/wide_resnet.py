@@ -12,6 +12,11 @@ def wideresnet28_10(num_classes: int) -> nn.Module:
     return _wide_resnet(num_classes, depth=28, widening=10)
 
 
+def wideresnet28_4(num_classes: int) -> nn.Module:
+    """WideResNet-28-4 for 32x32 images (5.9 M parameters)."""
+    return _wide_resnet(num_classes, depth=28, widening=4)
+
+
 def wideresnet40_2(num_classes: int) -> nn.Module:
     """WideResNet-40-2 for 32x32 images, AugMix's main network (2.2 M parameters)."""
     return _wide_resnet(num_classes, depth=40, widening=2)

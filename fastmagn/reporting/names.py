@@ -14,6 +14,7 @@ NETWORK_TITLES = {
     "inception_v3": "Inception-V3",
     "wideresnet40_2": "WideResNet-40-2",
     "wideresnet28_10": "WideResNet-28-10",
+    "wideresnet28_4": "WideResNet-28-4",
     "resnext29_32x4d": "ResNeXt-29 (32x4d)",
     "resnext29_4x32d": "ResNeXt-29 (4x32d)",
     "resnet50": "ResNet-50",

@@ -14,12 +14,14 @@ from typing import IO, Any
 import torch
 from torch import nn
 
+from fastmagn.config.augment_schema import POLICY_NAMES
 from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten
 from fastmagn.errors import InputError
-from fastmagn.machine.console import console
+from fastmagn.machine.console import console, warn
 from fastmagn.machine.files import replace_file
 from fastmagn.runs.checksum import add_checksum, find_damage
+from fastmagn.runs.paths import POLICY
 from fastmagn.runs.progress import Progress
 
 FORMAT_VERSION = 3
@@ -36,6 +38,7 @@ def save_checkpoint(
     progress: Progress,
     config: dict[str, Any],
     data_fingerprint: str,
+    recipe: dict[str, int | str] | None = None,
     **states: dict[str, Any],
 ) -> None:
     """Write a checkpoint and its checksum beside `path`, flush the file, and rename it to `path`.
@@ -46,6 +49,7 @@ def save_checkpoint(
         progress: The position of the run; all its numbers are finite.
         config: The flat configuration of the run.
         data_fingerprint: Fingerprint of the training images.
+        recipe: What `augment.policies.recipe.read_recipe` returns.
         states: The state_dict of everything that trains: `model`, `optimizer`, `scaler`, `average`.
     """
     state = {
@@ -54,6 +58,7 @@ def save_checkpoint(
         "config": config,
         "config_sha256": config_sha256(config),
         "data_fingerprint": data_fingerprint,
+        "recipe": recipe,
         **states,
         "progress": progress.state(),
     }
@@ -147,7 +152,7 @@ def check_same_run(
         saved, defaults = state["config"], flatten(Config())
         for name, value in config.items():
             before = saved.get(name, defaults[name])  # a field that is newer than the checkpoint
-            if not _may_change(name) and before != value:
+            if before != value and not _may_change(name, before, value):
                 raise InputError(
                     f"{name}: got {value!r}; expected {before!r}, with which {path} was made. "
                     "Name another --run_dir to train from scratch."
@@ -167,8 +172,36 @@ def check_same_run(
         )
 
 
-def _may_change(name: str) -> bool:
-    """Whether a resumed run may change this field: it has no influence on the weights."""
+def check_same_recipe(state: dict[str, Any], recipe: dict[str, int | str] | None, path: Path) -> None:
+    """Check that a checkpoint's policy is still that of this run; warn if another version of fastmagn drew it.
+
+    Args:
+        state: From `read_checkpoint`.
+        recipe: What `augment.policies.recipe.read_recipe` returns.
+        path: The checkpoint, for the message.
+
+    Raises:
+        InputError: The file that `augment.policy` names has other content than then.
+    """
+    if recipe is None:
+        return
+    before = state.get("recipe") or {}  # none in checkpoints of fastmagn 0.1
+    if "sha256" in before and before["sha256"] != recipe.get("sha256"):
+        raise InputError(
+            f"augment.policy: the file has other content than {path} was made with; {path.parent.parent / POLICY} is a"
+            " copy of what it was. Restore it, or name another --run_dir to train from scratch."
+        )
+    if before.get("version") != recipe["version"]:
+        warn(
+            f"{path} was made by another version of fastmagn, which drew policies otherwise. The run resumes with this"
+            " version's draws: its weights will be those of neither version alone."
+        )
+
+
+def _may_change(name: str, before: Any, value: Any) -> bool:
+    """Whether a resumed run may change this field: it has no influence on the weights, or is checked otherwise."""
+    if name == "augment.policy":  # of files the content counts, see `check_same_recipe`
+        return before not in POLICY_NAMES and value not in POLICY_NAMES
     return name.startswith("eval.") or name in {
         *("run_dir", "resume", "device", "data.dir", "data.download", "data.source", "data.num_workers"),
         *("train.max_steps", "train.checkpoint_every_steps", "train.keep_checkpoints", "train.profile"),

@@ -9,6 +9,7 @@ RESULTS = "results.json"  # what training ends with
 EVALUATION = "evaluation.json"  # what a later evaluation writes
 VIEWS = "views.png"  # the first views that the method trains on
 LOGITS = "logits"  # a folder, see evaluation/logits.py
+POLICY = "policy.yaml"  # a copy of the file that augment.policy names
 TENSORBOARD = "tensorboard"
 PROFILE = "profile"
 CHECKPOINTS = "checkpoints"

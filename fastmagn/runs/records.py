@@ -13,7 +13,7 @@ from PIL import Image
 from fastmagn.machine.console import warn
 from fastmagn.machine.files import replace_file, write_text
 from fastmagn.runs.events import EventFile, open_events
-from fastmagn.runs.paths import CONFIG, METRICS, RESULTS, TENSORBOARD, VIEWS
+from fastmagn.runs.paths import CONFIG, METRICS, POLICY, RESULTS, TENSORBOARD, VIEWS
 
 
 class RunFiles:
@@ -23,9 +23,10 @@ class RunFiles:
         run_dir: The run folder.
         config_yaml: The text of config.yaml.
         rows: The rows that metrics.jsonl starts with; they replace what the file holds.
+        policy: The file that `augment.policy` names, of which policy.yaml is a copy; None if it names none.
     """
 
-    def __init__(self, run_dir: Path, config_yaml: str, rows: list[dict[str, Any]]) -> None:
+    def __init__(self, run_dir: Path, config_yaml: str, rows: list[dict[str, Any]], policy: Path | None = None) -> None:
         self._run_dir = run_dir
         self._rows = list(rows)
         self._metrics_whole = False  # whether the file is known to hold every row but the newest
@@ -36,6 +37,8 @@ class RunFiles:
             CONFIG: lambda: write_text(run_dir / CONFIG, config_yaml),
             METRICS: self._write_metrics,
         }
+        if policy is not None:
+            self._owed[POLICY] = lambda: write_text(run_dir / POLICY, policy.read_text(encoding="utf-8"))
         self._catch_up()
 
     def add(self, row: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from fastmagn.augment.policies.recipe import read_recipe
 from fastmagn.config.schema import Config
 from fastmagn.data import ImagePart, ImageSet, make_source
 from fastmagn.errors import InputError
@@ -98,7 +99,13 @@ def _saved_names(config: Config) -> Collection[str]:
 def _stage(method: Method, model: Normalised, config: Config, world: World, device: torch.device) -> Stage:
     forward_loss = _prepare(ForwardLoss(model, method, config), world, device)
     augment = method.settled(config.augment)
-    return Stage(method=method, augment=augment, view_spec=method.view_spec(augment), forward_loss=forward_loss)
+    return Stage(
+        method=method,
+        augment=augment,
+        recipe=read_recipe(augment),
+        view_spec=method.view_spec(augment),
+        forward_loss=forward_loss,
+    )
 
 
 def _prepare(forward_loss: ForwardLoss, world: World, device: torch.device) -> nn.Module:

@@ -1,10 +1,9 @@
 """The epochs of a run."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, nullcontext
 from functools import partial
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
+from fastmagn.augment.policies.recipe import policy_file
 from fastmagn.config.text import to_yaml
-from fastmagn.data import ImagePart
+from fastmagn.data import Batch, ImagePart
 from fastmagn.errors import Interrupted
 from fastmagn.evaluation.measure import predict
 from fastmagn.machine.console import console
@@ -142,7 +142,9 @@ def train_all(run: Run, progress: Progress, validation: ImagePart) -> None:
     with (
         interruptible() as signal_received,
         profiled(run_dir / PROFILE, num_profiled, run.device) as trace_step,
-        closing(RunFiles(run_dir, to_yaml(config), progress.rows)) if writes else nullcontext() as files,
+        closing(RunFiles(run_dir, to_yaml(config), progress.rows, policy_file(config.augment)))
+        if writes
+        else nullcontext() as files,
         progress_display(run, progress) as show_step,
         written_at_the_end(run),
     ):
@@ -174,23 +176,31 @@ def train_all(run: Run, progress: Progress, validation: ImagePart) -> None:
     progress.tick()
 
 
-def measure_statistics(run: Run) -> None:
-    """Measure the batch statistics of an equal average of the weights on one more epoch of training views.
+def _run_files(run: Run, progress: Progress) -> RunFiles:
+    config = run.config
+    return RunFiles(config.run_dir, to_yaml(config), progress.rows, policy_file(config.augment))
 
-    A run of fewer steps than an epoch has takes as many batches of it.
+
+def finish_average(run: Run, progress: Progress) -> None:
+    """Measure the batch statistics of an equal average of the weights on one more epoch of training views, and save.
+
+    A run that `train.max_steps` ends before the first averaged epoch does has no average: its weights take the place.
     """
     if run.first_averaged is None:
         return
     epoch = run.config.train.epochs
+    if run.last_step < (run.first_averaged + 1) * run.source.steps_per_epoch:
+        update_equal_average(run.average, run.model, 0)
+    else:
+        with closing(run.source.batches(epoch)) as batches, precision(run.device, run.config.train.amp):
+            update_bn(_views(run, batches, epoch), run.average)
+    save(run, progress)
 
-    def views() -> Iterator[Tensor]:
-        for batch in islice(run.source.batches(epoch), run.last_step):
-            for piece in make_pieces(run, batch, epoch):
-                yield prepared(run, piece)[0]
 
-    with precision(run.device, run.config.train.amp):
-        update_bn(views(), run.average)
-    share_statistics(run)
+def _views(run: Run, batches: Iterable[Batch], epoch: int) -> Iterator[Tensor]:
+    for batch in batches:
+        for piece in make_pieces(run, batch, epoch):
+            yield prepared(run, piece)[0]
 
 
 def show_views(run: Run, files: RunFiles) -> None:

@@ -30,7 +30,7 @@ from fastmagn.runs.reading import check_results, read_results
 from fastmagn.runs.records import log_results
 from fastmagn.runs.wandb import check_wandb, finish_run
 from fastmagn.training.build import build_run, measured_model
-from fastmagn.training.loop import measure_statistics, train_all
+from fastmagn.training.loop import finish_average, train_all
 from fastmagn.training.saving import restore, save_at_last, written_at_the_end
 from fastmagn.training.step import Run
 
@@ -73,7 +73,8 @@ def train_in(world: World, device: torch.device, config: Config) -> dict[str, An
         return results
     print_start(run, progress, len(part.labels))
     train_all(run, progress, validation)
-    measure_statistics(run)
+    with written_at_the_end(run):
+        finish_average(run, progress)
     with explain_measuring(config.device, config.eval.batch_size):
         measured = evaluate_model(
             measured_model(run), image_set, config, run_dir, device=device, world=world, trained=config

@@ -14,7 +14,7 @@ from fastmagn.errors import InputError
 from fastmagn.machine.console import console, warn
 from fastmagn.machine.files import os_error_behind
 from fastmagn.machine.torchrun import restart_count
-from fastmagn.runs.checkpoint import check_same_run, load_model, read_checkpoint, save_checkpoint
+from fastmagn.runs.checkpoint import check_same_recipe, check_same_run, load_model, read_checkpoint, save_checkpoint
 from fastmagn.runs.checkpoint_folder import newest_whole_checkpoint, put_checkpoint, remove_partial_files
 from fastmagn.runs.paths import last_checkpoint
 from fastmagn.runs.progress import Progress
@@ -141,7 +141,7 @@ def _prepare_write(run: Run, progress: Progress) -> Callable[[], bool]:
     (states, position), wait_for_copies = on_host((states, vars(progress)))
     kept = {
         **{"step": step, "progress": Progress(**position), "config": flatten(config)},
-        **{"data_fingerprint": run.image_set.fingerprint, **states},
+        **{"data_fingerprint": run.image_set.fingerprint, "recipe": run.main_stage.recipe, **states},
     }
 
     def write() -> bool:
@@ -226,6 +226,7 @@ def restore(run: Run) -> Progress:
         raise InputError(f"run_dir: {path} is not there for rank {missing}; expected a folder that all hosts share.")
     state = read_checkpoint(path, run.device)
     check_same_run(state, flatten(config), fingerprint, path, run.image_set.former_fingerprint)
+    check_same_recipe(state, run.main_stage.recipe, path)
     load_model(state, run.model, path)
     if run.average is not None:
         load_model(state, run.average, path, weights="ema")

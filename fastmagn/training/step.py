@@ -31,17 +31,21 @@ from fastmagn.training.optim import learning_rate, set_learning_rate
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """What an epoch trains with: the method of the run, or clean views only in the first `clean_epochs`."""
+    """What an epoch trains with: the method of the run, or clean views only in the first `clean_epochs`.
+
+    `recipe` is what `augment.policies.recipe.read_recipe` returns.
+    """
 
     method: Method
     augment: AugmentConfig
+    recipe: dict[str, int | str] | None
     view_spec: ViewSpec
     forward_loss: nn.Module
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """Everything that the steps of a run share. `average` is None if `train.ema_decay` is 0.
+    """Everything that the steps of a run share. `average` is None without `train.ema_decay` and `train.swa_fraction`.
 
     `writing` is the checkpoint that rank 0 is writing; its result is whether that is on disk.
     """

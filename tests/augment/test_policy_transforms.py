@@ -1,5 +1,9 @@
 """TrivialAugment, RandAugment and AutoAugment as others call them: torchvision's pixels, keys, forms, layouts."""
 
+import copy
+import inspect
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -147,6 +151,38 @@ def test_other_settings_are_refused(make, message):
     with pytest.raises(InputError) as error:
         make()
     assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda augment: pickle.loads(pickle.dumps(augment))])
+def test_a_copy_draws_what_the_original_would(kind, copied, images):
+    augment = kind(seed=5, interpolation="bilinear", fill=(1, 2, 3))
+    augment(images)
+    other = copied(augment)
+    assert other.policy == augment.policy
+    for _ in range(2):
+        assert torch.equal(other(images), augment(images))
+    assert torch.equal(other(images, indices=INDICES, epoch=1), augment(images, indices=INDICES, epoch=1))
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_defaults_and_names_of_arguments_are_torchvisions(kind):
+    """Every argument of torchvision's class, in its order and with its default; ours follow, by name only."""
+    theirs = inspect.signature({TrivialAugment: v2.TrivialAugmentWide}.get(kind) or getattr(v2, kind.__name__))
+    ours = list(inspect.signature(kind).parameters.values())
+    for mine, their in zip(ours, theirs.parameters.values(), strict=False):
+        assert mine.name == their.name
+        assert mine.default == getattr(their.default, "value", their.default)
+    assert [one.name for one in ours if one.kind is one.KEYWORD_ONLY] == ["seed", "backend"]
+    assert len(ours) == len(theirs.parameters) + 2
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_pil_images_come_back_as_pil_images_of_the_same_draw(kind, images):
+    picture = Image.fromarray(images[3].permute(1, 2, 0).contiguous().numpy())
+    made = kind(seed=2)(picture)
+    assert isinstance(made, Image.Image)
+    assert np.array_equal(np.asarray(made), kind(seed=2)(images[3]).permute(1, 2, 0).numpy())
 
 
 def test_it_compiles_as_one_operator():

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from benchmarks import augment as benchmark
-from benchmarks import policy_pictures
+from benchmarks import augment_policies, policy_pictures
 from benchmarks.augment_policies import POLICIES, REFERENCE, WHOLE_BATCH
 from benchmarks.per_image_augmix import PER_IMAGE, TWO_VIEWS
 from fastmagn.augment.params import identity_base, sample_view_params
@@ -51,6 +51,16 @@ def test_json_of_a_policy(policy, tmp_path, monkeypatch):
     assert result["settings"]["policy"] == policy
     assert rows[REFERENCE]["ratio_to_pillow"] == {"median": 1, "lowest": 1, "highest": 1}
     assert "extra_memory_mib" in rows["fastmagn"]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_timm_and_kornia_are_left_out_where_they_are_not_installed(policy, monkeypatch):
+    batch = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    images = np.zeros((2, 8, 8, 3), np.uint8)
+    monkeypatch.setattr(augment_policies, "find_spec", lambda name: None)
+    contenders = augment_policies.policy_contenders(policy, batch, images, 1)
+    assert list(contenders) == ["fastmagn", "fastmagn, channels last", REFERENCE, WHOLE_BATCH]
+    assert [contenders[name]() for name in contenders if name != REFERENCE] == [2, 2, 2]
 
 
 def test_pictures_of_operations_show_their_strengths(tmp_path):

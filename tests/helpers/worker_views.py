@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from fastmagn import AugMix, corrupt
+from fastmagn import AugMix, AutoAugment, RandAugment, TrivialAugment, corrupt
 
 NUM_IMAGES = 8
 EPOCH = 3
@@ -36,6 +36,22 @@ class WorkerViews(Dataset):
         keyed = self.augmix(torch.from_numpy(picture).permute(2, 0, 1), indices=index, epoch=EPOCH)
         foggy = corrupt(picture[None], "fog", 3, indices=[index])[0]
         return self.augmix(ramp), keyed, torch.from_numpy(foggy), torch.get_num_threads()
+
+
+class WorkerPolicies(Dataset):
+    """For each index a picture drawn anew by TrivialAugment, and one by its key by each policy."""
+
+    def __init__(self) -> None:
+        self.policies = (TrivialAugment(seed=9), RandAugment(seed=8, interpolation="bilinear"), AutoAugment(seed=7))
+
+    def __len__(self) -> int:
+        return NUM_IMAGES
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        picture = torch.from_numpy(pictures()[index]).permute(2, 0, 1)
+        keyed = [policy(picture, indices=index, epoch=EPOCH) for policy in self.policies]
+        same = torch.from_numpy(pictures(1)[0]).permute(2, 0, 1)
+        return self.policies[0](same), torch.stack(keyed)
 
 
 class CollateAugMix:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fastmagn.models import MODELS
 from fastmagn.models.batchnorm import PerViewBatchNorm, split_batch_norm
+from fastmagn.models.sync_batchnorm import synchronise_batch_norm
 from tests.helpers.tiers import slow_but
 
 
@@ -83,3 +84,18 @@ def test_every_kind_of_batch_norm_is_split():
             variance, mean = torch.var_mean(channels, dim=1, correction=0, keepdim=True)
             expected = (channels - mean) / (variance + norm.eps).sqrt()
             torch.testing.assert_close(normed.transpose(0, 1).flatten(1), expected, atol=1e-5, rtol=0)
+
+
+def test_statistics_of_synchronised_batch_norm_without_a_momentum_are_the_mean_over_batches():
+    """As update_bn measures those of averaged weights; against PyTorch's own."""
+    torch.manual_seed(0)
+    theirs, ours = nn.BatchNorm2d(5, momentum=None), nn.BatchNorm2d(5, momentum=None)
+    synchronise_batch_norm(ours)
+    assert type(ours) is not nn.BatchNorm2d
+    for _ in range(4):
+        x = torch.randn(6, 5, 7, 7) * 2 + 1
+        theirs(x)
+        ours(x)
+    torch.testing.assert_close(ours.running_mean, theirs.running_mean, rtol=0, atol=1e-6)
+    torch.testing.assert_close(ours.running_var, theirs.running_var, rtol=1e-6, atol=1e-6)
+    assert int(ours.num_batches_tracked) == 4

@@ -90,6 +90,7 @@ INCEPTION_V3_TRUNK = (
         ("densenet121_k12", lambda k: densenet121_parameters(12, 3, k) - 2 * 24),
         ("inception_v3", lambda k: INCEPTION_V3_TRUNK + INCEPTION_V3_HEAD * k),
         ("wideresnet28_10", lambda k: wide_resnet_parameters(28, 10, k)),
+        ("wideresnet28_4", lambda k: wide_resnet_parameters(28, 4, k)),
         ("wideresnet40_2", lambda k: wide_resnet_parameters(40, 2, k)),
         ("resnext29_32x4d", lambda k: resnext29_parameters(32, 4, k)),
         ("resnext29_4x32d", lambda k: resnext29_parameters(4, 32, k)),

@@ -1,6 +1,7 @@
 """Cosine restarts, and the equal average of the weights of the last epochs."""
 
 import copy
+import dataclasses
 import math
 
 import pytest
@@ -8,13 +9,18 @@ import torch
 from torch import nn
 
 from fastmagn.config.schema import OptimConfig
+from fastmagn.data import load_data, split_validation
 from fastmagn.errors import InputError
+from fastmagn.evaluation.run import evaluate_run
 from fastmagn.runs.checkpoint import read_checkpoint
-from fastmagn.runs.paths import last_checkpoint
+from fastmagn.runs.paths import RESULTS, last_checkpoint
+from fastmagn.runs.reading import read_results
 from fastmagn.training import loop
+from fastmagn.training.build import build_run
 from fastmagn.training.ema import make_average, update_equal_average
 from fastmagn.training.optim import learning_rate
 from fastmagn.training.run import train
+from fastmagn.training.step import make_pieces
 from tests.helpers.small_runs import knows_the_network, small
 
 
@@ -95,3 +101,60 @@ def test_a_run_averages_its_last_epochs_and_measures_their_statistics(tmp_path, 
 def test_two_averages_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"expected 0 with a train\.ema_decay above 0: there is one average"):
         small(tmp_path, "--train.ema_decay", "0.9", "--train.swa_fraction", "0.1")
+
+
+SHORT = ["--train.epochs", "3", "--train.swa_fraction", "0.4", "--eval.weights", "ema", "--train.batch_size", "256"]
+CPU = torch.device("cpu")
+
+
+def averaged_run(run_dir, *arguments):
+    """The state that a run leaves."""
+    train(small(run_dir, *SHORT, *arguments))
+    return read_checkpoint(last_checkpoint(run_dir), CPU)
+
+
+@pytest.mark.parametrize("max_steps", [2, 6])
+def test_a_run_that_ends_before_its_averaged_epochs_measures_its_weights(tmp_path, monkeypatch, max_steps):
+    """Inside the first epoch, and inside the second, with the third to be averaged."""
+    knows_the_network(monkeypatch)
+    state = averaged_run(tmp_path, "--train.max_steps", str(max_steps))
+    assert all(torch.equal(state["average"][name], state["model"][name]) for name in state["model"])
+
+
+def test_the_measured_statistics_are_saved_and_are_the_mean_over_one_epoch(tmp_path, monkeypatch):
+    """What a later evaluation or export reads; the first layer's statistics against float64."""
+    knows_the_network(monkeypatch)
+    state = averaged_run(tmp_path, "--method", "standard")
+    config = small(tmp_path, *SHORT, "--method", "standard")
+    measured = evaluate_run(tmp_path, config)
+    assert measured["clean_accuracy"] == read_results(tmp_path / RESULTS)["clean_accuracy"]
+    images = load_data(config.data)
+    part, _ = split_validation(images, config.data.num_validation_images, config.train.seed)
+    run = build_run(dataclasses.replace(config, run_dir=None), images, part)
+    run.model.load_state_dict(state["average"])
+    name, norm = next(
+        (name, module) for name, module in run.model.named_modules() if isinstance(module, nn.BatchNorm2d)
+    )
+    means = []
+    norm.register_forward_pre_hook(lambda _, inputs: means.append(inputs[0].double().mean(dim=(0, 2, 3))))
+    run.model.train()
+    with torch.no_grad():
+        for batch in run.source.batches(3):
+            for piece in make_pieces(run, batch, 3):
+                run.model(piece.views)
+    expected = torch.stack(means).mean(dim=0)
+    torch.testing.assert_close(
+        state["average"][f"{name}.running_mean"].double(), expected, rtol=0, atol=1e-5
+    )  # of values about 1
+
+
+def test_a_run_that_is_resumed_among_its_averaged_epochs_ends_the_same(tmp_path, monkeypatch):
+    """Also where the statistics have been measured before, as `train.max_steps` ended it there."""
+    knows_the_network(monkeypatch)
+    arguments = ["--train.swa_fraction", "0.7", "--train.checkpoint_every_steps", "1"]
+    whole = averaged_run(tmp_path / "whole", *arguments)
+    averaged_run(tmp_path / "cut", *arguments, "--train.max_steps", "8")
+    averaged_run(tmp_path / "cut", *arguments, "--train.max_steps", "10")
+    cut = averaged_run(tmp_path / "cut", *arguments)
+    for part in ("model", "average"):
+        assert all(torch.equal(whole[part][name], cut[part][name]) for name in whole[part])

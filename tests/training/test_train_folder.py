@@ -133,3 +133,11 @@ def test_changed_pixels_are_refused_and_a_checkpoint_of_an_earlier_version_resum
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"data\.dir: .* has other training images or labels than"):
         run(photos, run_dir, "--train.max_steps", "4")
+
+
+def test_a_policy_of_files_resumes_to_the_bit(folder, tmp_path):
+    arguments = ["--method", "ta_noise", "--data.source", "pillow", "--eval.save_logits", "false"]
+    run(folder, tmp_path / "whole", *arguments)
+    run(folder, tmp_path / "cut", *arguments, "--train.max_steps", "11")
+    run(folder, tmp_path / "cut", *arguments)
+    assert_same_weights(weights(tmp_path / "whole"), weights(tmp_path / "cut"))

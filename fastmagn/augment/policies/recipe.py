@@ -1,6 +1,10 @@
 """What the configuration adds to the clean views after crop, flip, jitter and rotation, as the kernels take it."""
 
+import dataclasses
 import functools
+import hashlib
+import json
+from pathlib import Path
 
 import numpy as np
 
@@ -12,6 +16,7 @@ from fastmagn.augment.policies.definitions import (
 )
 from fastmagn.augment.policies.own import read_policy
 from fastmagn.augment.policies.table import Policy, gate, make_table
+from fastmagn.config.augment_schema import POLICY_NAMES
 from fastmagn.config.paths import user_path
 from fastmagn.config.schema import AugmentConfig
 from fastmagn_kernels.random import policies
@@ -55,9 +60,34 @@ def policy_of(augment: AugmentConfig) -> Policy:
     }
     if augment.policy == "none":
         return _NO_POLICY
-    if augment.policy not in definitions:
-        return read_policy(user_path(augment.policy, "augment.policy"))
+    if file := policy_file(augment):
+        return read_policy(file)
     return Policy(definitions[augment.policy], bilinear=augment.policy_interpolation == "bilinear")
+
+
+def policy_file(augment: AugmentConfig) -> Path | None:
+    """The YAML file that `augment.policy` names; None if it names no file."""
+    return None if augment.policy in POLICY_NAMES else user_path(augment.policy, "augment.policy")
+
+
+def read_recipe(augment: AugmentConfig) -> dict[str, int | str] | None:
+    """Read anew what a run draws from; what its clean views depend on beside the configuration, None if nothing.
+
+    Later changes of the file that `augment.policy` names do not change this run.
+
+    Returns:
+        `version`, that of the operations and draws; for a policy of one's own, `sha256` of what its file says.
+
+    Raises:
+        InputError: The file cannot be used.
+    """
+    undrawn_recipe.cache_clear()
+    if not has_recipe(augment):
+        return None
+    if policy_file(augment) is None:
+        return {"version": policies.POLICY_VERSION}
+    content = json.dumps(dataclasses.asdict(policy_of(augment)), sort_keys=True)  # without comments and layout
+    return {"version": policies.POLICY_VERSION, "sha256": hashlib.sha256(content.encode()).hexdigest()}
 
 
 @functools.lru_cache(maxsize=8)

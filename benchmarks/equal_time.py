@@ -1,0 +1,253 @@
+"""python -m benchmarks.equal_time: compare recipes that train equally long, over seeds: accuracies and calibration.
+
+    python -m benchmarks.equal_time --out DIR --budget_s 600 --seeds 0 1 2 [--jobs N] [--section.field value ...] \\
+        --run standard "--method standard" --run magn_augmix "--method magn_augmix" --config configs/NAME.yaml
+
+1. The plan: the recipes' real steps take turns, and DIR/plan.json gets the epochs that each trains in the budget. Run
+   this part on an idle machine (`--plan_only`). The learning rate's cycle is fitted to the epochs.
+2. The runs: every recipe and seed trains its epochs in DIR/NAME/seedN. Now the numbers of steps are fixed, so the runs
+   may share the machine with others.
+3. The table: DIR/equal_time.json and a table of the finished runs, written anew after each run.
+
+The same command resumes: a plan that exists is kept, finished runs are skipped, interrupted ones resume. Fields of the
+configuration hold for all recipes; those of a `--run` override them. The time is that of training steps: validation,
+checkpoints and the evaluation are not counted.
+"""
+
+import argparse
+import dataclasses
+import os
+import shlex
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from benchmarks.equal_time_plan import check_recipe, make_plan
+from benchmarks.measure import console, mean_sd, mean_sd_text, write_result
+from fastmagn.config.command_line import OwnOptions, parse_config, parse_own
+from fastmagn.config.schema import Config
+from fastmagn.config.text import flatten, to_yaml
+from fastmagn.corruptions import CORRUPTION_SETS
+from fastmagn.errors import InputError, Interrupted, check
+from fastmagn.evaluation.metrics.accuracy import mean_cbar_accuracy, mean_corruption_accuracy
+from fastmagn.machine.command import run_command
+from fastmagn.machine.environment import environment
+from fastmagn.machine.files import write_json, write_text
+from fastmagn.machine.hardware import settle_hardware
+from fastmagn.machine.signals import interruptible
+from fastmagn.reporting.names import CORRUPTION_KINDS
+from fastmagn.runs.paths import CONFIG, RESULTS, TRIAL_LOG
+from fastmagn.runs.reading import read_results
+from fastmagn.sweeping.definition import PLACE_FIELDS, Trial
+from fastmagn.sweeping.sweep import is_finished
+from fastmagn.sweeping.trial import Outcome, run_trial
+
+PLAN = "plan.json"
+TABLE = "equal_time.json"
+# column -> (key, scale of the number, digits)
+COLUMNS = {
+    "epochs": ("epochs", 1, 0),
+    "train s": ("train_s", 1, 0),
+    "clean": ("clean_accuracy", 100, 2),
+    "c15": ("mca_c15", 100, 2),
+    "c15 quiet": ("mca_c15_without_noises", 100, 2),
+    "c18": ("mca_c18", 100, 2),
+    "C-bar": ("mca_cbar", 100, 2),
+    "RMS clean": ("rms_clean", 100, 2),
+    "RMS corrupt": ("rms_corrupt", 100, 2),
+}
+CAPTION = "in %; quiet: without the noise corruptions; RMS: the calibration error"
+
+
+def main(arguments: list[str]) -> int:
+    """Make the plan, train the missing runs, print the table."""
+    options, recipes = _parse(arguments)
+    plan = kept_plan(options.out / PLAN, recipes, options)
+    print_plan(plan)
+    if options.plan_only:
+        return 0
+    trials = [trial for seed in options.seeds for trial in trials_of(seed, recipes, plan, options.out)]
+    done = {trial.name for trial in trials if is_finished(trial)}
+    failed = run_all(
+        [trial for trial in trials if trial.name not in done], options, lambda: report(trials, plan, options)
+    )
+    print_table(report(trials, plan, options))
+    for outcome in failed:
+        console.print(f"failed: {outcome.name}: {outcome.error}", soft_wrap=True)
+    return 1 if failed else 0
+
+
+def _parse(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, Config]]:
+    parser = OwnOptions("python -m benchmarks.equal_time", __doc__.splitlines()[0])
+    parser.add_argument("--run", nargs=2, action="append", required=True, metavar=("NAME", "ARGUMENTS"), dest="runs")
+    parser.add_argument("--budget_s", type=float, required=True, help="training time of each run, s")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="train.seed (default: 0 1 2)")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the plan, the runs and the table")
+    parser.add_argument("--steps", type=int, default=5, help="steps of a recipe in a turn of the plan (default: 5)")
+    parser.add_argument("--turns", type=int, default=9, help="turns of each recipe in the plan (default: 9)")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time; they share the cores (default: 1)")
+    parser.add_argument("--plan_only", action="store_true", help="stop after the plan")
+    options, fields = parse_own(parser, arguments)
+    check(options.budget_s > 0, "budget_s", options.budget_s, "seconds above 0")
+    for name in ("steps", "turns", "jobs"):
+        check(getattr(options, name) >= 1, name, getattr(options, name), "1 or more")
+    names = [name for name, _ in options.runs]
+    check(len(set(names)) == len(names), "run", names, "a name for each recipe")
+    recipes = {}
+    for name, text in options.runs:
+        check(name not in ("", ".", "..") and "/" not in name, "run", name, "the name of a folder")
+        recipes[name] = settle_hardware(parse_config([*fields, *shlex.split(text)], parser.prog, ""))
+        check_recipe(name, recipes[name])
+    return options, recipes
+
+
+def kept_plan(path: Path, recipes: dict[str, Config], options: argparse.Namespace) -> dict[str, Any]:
+    """Return the plan of these recipes and this budget, from the file or, if there is none, measured and written.
+
+    Raises:
+        InputError: The file is a plan of other recipes or of another budget.
+    """
+    ignored = PLACE_FIELDS | {"train.seed", "train.epochs"}
+    ours = {
+        "wanted_budget_s": options.budget_s,
+        "configs": {
+            name: {field: value for field, value in flatten(config).items() if field not in ignored}
+            for name, config in recipes.items()
+        },
+    }
+    if path.exists():
+        plan = read_results(path)
+        for name, wanted in ours.items():
+            if plan.get(name) != wanted:
+                raise InputError(
+                    f"{path}: is the plan of another comparison ({name} differs). Give its arguments, or name another"
+                    " --out."
+                )
+        return plan
+    console.print(f"the plan: {options.turns} turns of {options.steps} steps of each recipe")
+    plan = make_plan(recipes, options.budget_s, options.steps, options.turns) | ours
+    plan["environment"] = environment(_device(recipes))
+    write_json(path, plan)
+    console.print(f"written: {path}", soft_wrap=True)
+    return plan
+
+
+def _device(recipes: dict[str, Config]) -> torch.device:
+    return torch.device("cuda" if any(config.device == "cuda" for config in recipes.values()) else "cpu")
+
+
+def trials_of(seed: int, recipes: dict[str, Config], plan: dict[str, Any], out: Path) -> list[Trial]:
+    """Return a run of each recipe with this seed and the plan's epochs."""
+    trials = []
+    for name, config in recipes.items():
+        train = dataclasses.replace(config.train, seed=seed, epochs=plan["recipes"][name]["epochs"])
+        run_dir = (out / name / f"seed{seed}").absolute()
+        run = dataclasses.replace(config, train=train, run_dir=run_dir, resume="auto")
+        trials.append(Trial(f"{name}, seed {seed}", {"recipe": name, "seed": seed}, run))
+    return trials
+
+
+def run_all(trials: list[Trial], options: argparse.Namespace, after_run: Any) -> list[Outcome]:
+    """Train the runs, `options.jobs` at a time; call `after_run` whenever one has finished. Return those that failed.
+
+    Raises:
+        Interrupted: SIGINT, SIGTERM or SIGHUP arrived. The runs have saved their checkpoints.
+    """
+    threads = max(1, len(os.sched_getaffinity(0)) // options.jobs)
+    failed = []
+    with interruptible() as signal_received, ThreadPoolExecutor(options.jobs) as pool:
+
+        def run(trial: Trial) -> Outcome:
+            run_dir = trial.config.run_dir
+            if signal_received():
+                return Outcome(trial.name, "interrupted")
+            write_text(run_dir / CONFIG, to_yaml(trial.config))
+            console.print(
+                f"{trial.name}: epochs {trial.config.train.epochs}, output in {run_dir / TRIAL_LOG}", soft_wrap=True
+            )
+            outcome = run_trial(run_dir, Path.cwd(), threads, lambda: bool(signal_received()))
+            return outcome._replace(name=trial.name)
+
+        for future in as_completed([pool.submit(run, trial) for trial in trials]):
+            outcome = future.result()
+            if outcome.state == "finished":
+                after_run()
+            console.print(f"{outcome.name}: {outcome.state}", soft_wrap=True)
+            if outcome.state == "failed":
+                failed.append(outcome)
+        number = signal_received()
+    if number:
+        console.print("interrupted; the same command resumes")
+        raise Interrupted(number)
+    return failed
+
+
+def report(trials: list[Trial], plan: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """Write DIR/equal_time.json for the runs that are finished, and return it."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for trial in trials:
+        if is_finished(trial):
+            row = numbers_of(read_results(trial.config.run_dir / RESULTS))
+            rows.setdefault(trial.values["recipe"], []).append({"seed": trial.values["seed"], **row})
+    summary = {name: summarise(seeds) for name, seeds in rows.items()}
+    settings = {"seeds": options.seeds, "budget_s": options.budget_s, "plan": plan}
+    device = _device({trial.name: trial.config for trial in trials})
+    write_result(options.out / TABLE, "equal_time", settings, {"recipes": summary}, device)
+    return summary
+
+
+def numbers_of(results: dict[str, Any]) -> dict[str, float | None]:
+    """Return a finished run's numbers; None for those of corruptions that it has not measured."""
+    table, calibration = results["corruption_accuracy"], results["rms_calibration_error"]
+    quiet = [name for name in CORRUPTION_SETS["c15"] if name not in CORRUPTION_KINDS["Noise"]]
+    return {
+        "epochs": results["config"]["train"]["epochs"],
+        "train_s": results["train_s"],
+        "wall_s": results["wall_s"],
+        "clean_accuracy": results["clean_accuracy"],
+        "mca_c15": mean_corruption_accuracy(table, CORRUPTION_SETS["c15"]),
+        "mca_c15_without_noises": mean_corruption_accuracy(table, quiet),
+        "mca_c18": mean_corruption_accuracy(table, CORRUPTION_SETS["c18"]),
+        "mca_cbar": mean_cbar_accuracy(table),
+        "rms_clean": calibration["clean"],
+        "rms_corrupt": calibration["corrupt"],
+    }
+
+
+def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the mean and the standard deviation of each number that all seeds have, and the seeds."""
+    names = [name for name in rows[0] if name != "seed" and all(row[name] is not None for row in rows)]
+    return {name: mean_sd([row[name] for row in rows]) for name in names} | {"seeds": rows}
+
+
+def print_plan(plan: dict[str, Any]) -> None:
+    """Print each recipe's speed and epochs."""
+    table = Table(title=f"the plan: {plan['budget_s']:.0f} s, whole epochs of {plan['slowest']}")
+    for column in ("recipe", "images/s", "epochs", "steps", "planned, s"):
+        table.add_column(column, justify="left" if column == "recipe" else "right")
+    for name, row in plan["recipes"].items():
+        rate, planned = f"{row['images_per_s']:,.0f}", f"{row['planned_s']:.0f}"
+        table.add_row(name, rate, str(row["epochs"]), f"{row['steps']:,}", planned)
+    console.print(table)
+
+
+def print_table(summary: dict[str, dict[str, Any]]) -> None:
+    """Print one row per recipe, with the columns that some recipe has."""
+    shown = [column for column, (key, _, _) in COLUMNS.items() if any(key in row for row in summary.values())]
+    table = Table(title="equal training time; mean and standard deviation over seeds", caption=CAPTION)
+    for column in ("recipe", "seeds", *shown):
+        table.add_column(column, justify="left" if column == "recipe" else "right")
+    for name, row in summary.items():
+        cells = [
+            mean_sd_text(row[key], scale, digits) if key in row else "–"
+            for key, scale, digits in (COLUMNS[column] for column in shown)
+        ]
+        table.add_row(name, str(len(row["seeds"])), *cells)
+    console.print(table)
+
+
+if __name__ == "__main__":
+    run_command(main)

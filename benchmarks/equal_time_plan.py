@@ -1,0 +1,104 @@
+"""The plan of `benchmarks.equal_time`: how many epochs each recipe trains in the same time."""
+
+from collections.abc import Callable
+from functools import cache
+from statistics import median
+from typing import Any
+
+from benchmarks.train import endless_batches, tensors_of, timed
+from fastmagn.config.schema import Config
+from fastmagn.data import load_data, split_validation
+from fastmagn.errors import InputError, check
+from fastmagn.machine.hardware import set_backends, settle_hardware
+from fastmagn.training.build import build_run
+from fastmagn.training.prefetch import made_ahead
+from fastmagn.training.step import make_pieces, train_step
+
+FITTING_SCHEDULES = ("one_cycle", "triangular")
+WARM_UP_STEPS = 3  # compile; let cuDNN choose its algorithms
+
+
+def check_recipe(name: str, config: Config) -> None:
+    """Raise InputError unless any number of epochs is a whole training of the recipe, all of them of equal time."""
+    field = f"run {name}: "
+    schedule = config.optim.schedule
+    allowed = f"{' or '.join(FITTING_SCHEDULES)}, which fit any number of epochs"
+    check(schedule in FITTING_SCHEDULES, f"{field}optim.schedule", schedule, allowed)
+    check(config.train.max_steps == 0, f"{field}train.max_steps", config.train.max_steps, "0: the budget is the limit")
+    equal = "0, as all epochs of a recipe must take the same time"
+    check(config.train.clean_epochs == 0, f"{field}train.clean_epochs", config.train.clean_epochs, equal)
+    check(config.train.swa_fraction == 0, f"{field}train.swa_fraction", config.train.swa_fraction, equal)
+
+
+def make_plan(recipes: dict[str, Config], budget_s: float, steps: int, turns: int) -> dict[str, Any]:
+    """Measure the steps of the recipes and plan their epochs.
+
+    Args:
+        recipes: name -> its configuration; `train.epochs` does not matter.
+        budget_s: Seconds of training for each recipe.
+        steps: Steps of a recipe in a turn.
+        turns: Turns of each recipe.
+
+    Returns:
+        `budget_s`, the budget in whole epochs of the slowest recipe, and `recipes`; see `plan_epochs`.
+    """
+    steppers = {name: stepper(config) for name, config in recipes.items()}
+    rounds = [{name: step_s(steps) for name, (step_s, _) in steppers.items()} for _ in range(turns)]
+    sizes = {name: (steps_per_epoch, recipes[name].train.batch_size) for name, (_, steps_per_epoch) in steppers.items()}
+    return plan_epochs(rounds, sizes, budget_s)
+
+
+def plan_epochs(rounds: list[dict[str, float]], sizes: dict[str, tuple[int, int]], budget_s: float) -> dict[str, Any]:
+    """Plan the epochs from the measured steps.
+
+    A recipe's step is compared with that of the slowest recipe in the same round, so that a drift of the machine's
+    speed affects both. The budget becomes a whole number of epochs of the slowest recipe; the others are rounded to the
+    nearest whole number of theirs.
+
+    Args:
+        rounds: name -> seconds of a step, for each round.
+        sizes: name -> (steps of an epoch, images of a step).
+        budget_s: Seconds of training.
+
+    Raises:
+        InputError: The budget is less than half an epoch of the slowest recipe.
+    """
+    epoch_s = {name: count * median(one[name] for one in rounds) for name, (count, _) in sizes.items()}
+    slowest = max(epoch_s, key=lambda name: epoch_s[name])
+    most = round(budget_s / epoch_s[slowest])
+    if most < 1:
+        raise InputError(
+            f"budget_s: got {budget_s:g}; expected {epoch_s[slowest]:.0f} or more, an epoch of {slowest}, the slowest."
+        )
+    planned_s, recipes = most * epoch_s[slowest], {}
+    for name, (steps_per_epoch, batch_size) in sizes.items():
+        step_s = epoch_s[slowest] / sizes[slowest][0] * median(one[name] / one[slowest] for one in rounds)
+        epochs = round(planned_s / (step_s * steps_per_epoch))
+        recipes[name] = {
+            "epochs": epochs,
+            "steps": epochs * steps_per_epoch,
+            "step_s": step_s,
+            "images_per_s": batch_size / step_s,
+            "planned_s": epochs * steps_per_epoch * step_s,
+        }
+    return {"budget_s": planned_s, "slowest": slowest, "recipes": recipes, "rounds_step_s": rounds}
+
+
+def stepper(config: Config) -> tuple[Callable[[int], float], int]:
+    """Return a function that takes a number of real steps and returns a step's mean seconds, and an epoch's steps."""
+    config = settle_hardware(config)
+    image_set = _load(config.data)
+    part, _ = split_validation(image_set, config.data.num_validation_images, config.train.seed)
+    run = build_run(config, image_set, part)
+    set_backends(run.device, config.train.deterministic, config.train.amp)
+    run.model.train()
+    ahead = made_ahead(endless_batches(run), lambda batch: make_pieces(run, batch, 0), tensors_of, run.device)
+
+    def one_step() -> None:
+        train_step(run, next(ahead), 0)
+
+    timed(run, one_step, WARM_UP_STEPS)
+    return lambda steps: timed(run, one_step, steps) / steps, run.source.steps_per_epoch
+
+
+_load = cache(load_data)

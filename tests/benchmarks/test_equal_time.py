@@ -1,0 +1,141 @@
+"""benchmarks.equal_time: equal time by plan, runs that are not repeated, numbers against plain arithmetic."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import equal_time
+from benchmarks.equal_time_plan import plan_epochs
+from fastmagn.corruptions import CORRUPTION_SETS
+from fastmagn.errors import InputError
+
+TINY = ["--train.batch_size", "512", "--device", "cpu", "--train.amp", "float32", "--optim.schedule", "one_cycle"]
+FAST = ["--steps", "1", "--turns", "1", "--eval.num_images", "4", "--eval.corruption_set", "c15", *TINY]
+BOTH = ["--run", "one", "--method standard", "--run", "other", "--method standard --loss.label_smoothing 0.1"]
+
+
+def test_the_budget_is_whole_epochs_of_the_slowest_recipe():
+    rounds = [{"fast": 0.1, "slow": 0.42}, {"fast": 0.2, "slow": 0.8}, {"fast": 0.1, "slow": 0.4}]
+    plan = plan_epochs(rounds, {"fast": (10, 64), "slow": (10, 64)}, 15)
+    assert plan["slowest"] == "slow"
+    assert plan["budget_s"] == pytest.approx(4 * 10 * 0.42)  # of the median round; 15 s are 3.6 epochs
+    # The ratio is the median over rounds of a ratio, 4, not the ratio of the medians, 4.2.
+    assert plan["recipes"]["fast"]["step_s"] == pytest.approx(0.42 / 4)
+    assert [plan["recipes"][name]["epochs"] for name in ("fast", "slow")] == [16, 4]
+    assert plan["recipes"]["fast"]["steps"] == 160
+    assert plan["recipes"]["fast"]["images_per_s"] == pytest.approx(64 / 0.105)
+    assert plan["recipes"]["fast"]["planned_s"] == pytest.approx(plan["budget_s"])
+
+
+def test_epochs_of_other_sizes_are_planned_by_their_time():
+    plan = plan_epochs([{"small": 0.1, "large": 0.3}], {"small": (20, 32), "large": (10, 64)}, 9)
+    assert {name: row["epochs"] for name, row in plan["recipes"].items()} == {"small": 4, "large": 3}
+    assert plan["recipes"]["small"]["planned_s"] == pytest.approx(8)
+
+
+def test_a_budget_below_half_an_epoch_is_refused():
+    with pytest.raises(InputError) as error:
+        plan_epochs([{"one": 1.0, "two": 2.0}], {"one": (10, 64), "two": (10, 64)}, 9)
+    assert str(error.value) == "budget_s: got 9; expected 20 or more, an epoch of two, the slowest."
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            "--optim.schedule step",
+            "run bad: optim.schedule: got 'step'; expected one_cycle or triangular, which fit any",
+        ),
+        ("--optim.schedule cosine_restarts", "run bad: optim.schedule: got 'cosine_restarts'; expected one_cycle or"),
+        ("--train.max_steps 3", "run bad: train.max_steps: got 3; expected 0: the budget is the limit."),
+        ("--train.clean_epochs 1", "run bad: train.clean_epochs: got 1; expected 0, as all epochs"),
+        ("--train.swa_fraction 0.1", "run bad: train.swa_fraction: got 0.1; expected 0, as all epochs"),
+        ("--train.ema_decay 2", "train.ema_decay: got 2.0; expected"),
+    ],
+)
+def test_recipes_that_cannot_be_planned_are_refused(tmp_path, fields, message):
+    arguments = ["--out", str(tmp_path / "out"), "--budget_s", "9", "--run", "bad", fields]
+    with pytest.raises(InputError) as error:
+        equal_time.main([*arguments, *FAST])
+    assert message in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--budget_s", "0", *BOTH], "budget_s: got 0.0; expected seconds above 0."),
+        (["--budget_s", "9", "--run", "a/b", ""], "run: got 'a/b'; expected the name of a folder."),
+        (["--budget_s", "9", "--jobs", "0", *BOTH], "jobs: got 0; expected 1 or more."),
+        (["--budget_s", "9", "--run", "a", "", "--run", "a", ""], "run: got ['a', 'a']; expected a name for each"),
+    ],
+)
+def test_unusable_arguments_are_refused(tmp_path, arguments, message):
+    with pytest.raises(InputError) as error:
+        equal_time.main(["--out", str(tmp_path / "out"), *arguments, *FAST])
+    assert message in str(error.value)
+
+
+def test_the_plan_is_measured_kept_and_not_taken_for_another(tmp_path):
+    arguments = ["--out", str(tmp_path), "--budget_s", "20", "--plan_only", *FAST, *BOTH]
+    assert equal_time.main(arguments) == 0
+    text = (tmp_path / equal_time.PLAN).read_text()
+    rows = json.loads(text)["recipes"]
+    assert all(row["steps"] == 2 * row["epochs"] for row in rows.values())  # 1,257 digits in batches of 512
+    assert all(row["step_s"] > 0 for row in rows.values())
+    assert equal_time.main(arguments) == 0
+    assert (tmp_path / equal_time.PLAN).read_text() == text
+    for other in (["--budget_s", "21"], ["--loss.label_smoothing", "0.2"]):
+        with pytest.raises(InputError, match="is the plan of another comparison"):
+            equal_time.main([*arguments, *other])
+    assert (tmp_path / equal_time.PLAN).read_text() == text
+
+
+def test_the_numbers_of_a_run():
+    names = CORRUPTION_SETS["c15"]
+    table = {name: [0.1 * place + 0.01 * severity for severity in range(5)] for place, name in enumerate(names)}
+    results = {
+        "corruption_accuracy": table,
+        "rms_calibration_error": {"clean": 0.01, "corrupt": 0.02},
+        "config": {"train": {"epochs": 3}},
+        **{"train_s": 9.0, "wall_s": 10.0, "clean_accuracy": 0.9},
+    }
+    numbers = equal_time.numbers_of(results)
+    noises = {"gaussian_noise", "shot_noise", "impulse_noise"}
+    means = [sum(row) / 5 for name, row in table.items() if name not in noises]
+    assert numbers["mca_c15_without_noises"] == pytest.approx(sum(means) / 12)
+    assert numbers["mca_c15"] == pytest.approx(sum(sum(row) for row in table.values()) / 75)
+    assert numbers["mca_c18"] is None
+    assert numbers["mca_cbar"] is None
+    summary = equal_time.summarise([{"seed": 0, **numbers}, {"seed": 1, **numbers, "train_s": 11.0}])
+    assert summary["train_s"] == {"mean": 10.0, "sd": pytest.approx(2**0.5)}
+    assert "mca_c18" not in summary
+    assert [row["seed"] for row in summary["seeds"]] == [0, 1]
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_runs_follow_the_plan_and_are_not_repeated(tmp_path, capsys):
+    plan_only = ["--out", str(tmp_path), "--budget_s", "20", *FAST, *BOTH, "--run", "bad", "--augment.policy no.yaml"]
+    with pytest.raises(InputError, match=r"no\.yaml"):
+        equal_time.main([*plan_only, "--plan_only"])
+    arguments = ["--out", str(tmp_path), "--budget_s", "20", *FAST, *BOTH, "--seeds", "0", "1"]
+    assert equal_time.main([*arguments, "--plan_only"]) == 0
+    plan = json.loads((tmp_path / equal_time.PLAN).read_text())
+    for row in plan["recipes"].values():  # as if the machine were slow
+        row |= {"epochs": 2, "steps": 4}
+    (tmp_path / equal_time.PLAN).write_text(json.dumps(plan))
+    assert equal_time.main([*arguments, "--jobs", "2"]) == 0
+    result = json.loads((tmp_path / equal_time.TABLE).read_text())
+    for name in ("one", "other"):
+        assert [row["seed"] for row in result["recipes"][name]["seeds"]] == [0, 1]
+        for seed in (0, 1):
+            results = json.loads((tmp_path / name / f"seed{seed}" / "results.json").read_text())
+            assert results["steps"] == 4
+            assert results["config"]["train"]["seed"] == seed
+    stamps = {path: path.stat().st_mtime_ns for path in Path(tmp_path).glob("*/seed*/results.json")}
+    capsys.readouterr()
+    assert equal_time.main(arguments) == 0
+    assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
+    assert "equal training time" in capsys.readouterr().out
