@@ -9,6 +9,7 @@ from typing import Any
 
 from fastmagn_kernels.augmix_cuda.storing import ELEMENTS
 from fastmagn_kernels.augmix_cuda.views import kernel_source
+from fastmagn_kernels.policy_cuda import images as policy_images
 from tests.ptx.assembling import Resources
 
 
@@ -17,13 +18,21 @@ def views_name(element: str, in_shared: bool) -> str:
     return f"views_{element}_{'shared' if in_shared else 'scratch'}"
 
 
+def images_name(in_shared: bool) -> str:
+    """Return the name of one of the kernels of policies alone."""
+    return f"policy_images_{'shared' if in_shared else 'scratch'}"
+
+
 # The function that compiles kernels -> name -> what gives `compile_ptx` its arguments.
 KERNELS: dict[str, dict[str, Callable[[], Any]]] = {
     "fastmagn.augment.engines.numba_cuda._kernel": {
         views_name(element, in_shared): partial(kernel_source, element, in_shared)
         for element in ELEMENTS
         for in_shared in (True, False)
-    }
+    },
+    "fastmagn.augment.engines.policy_cuda._kernel": {
+        images_name(in_shared): partial(policy_images.kernel_source, in_shared) for in_shared in (True, False)
+    },
 }
 
 # Known today, of ptxas 13.0 and 13.3 for sm_90a. Lower them when a kernel needs less.

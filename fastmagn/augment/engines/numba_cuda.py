@@ -15,13 +15,8 @@ from fastmagn.augment.params import ViewParams
 from fastmagn.errors import check
 from fastmagn_kernels.augmix_cuda import compiling, launching
 from fastmagn_kernels.augmix_cuda.launching import Array
-from fastmagn_kernels.augmix_cuda.views import (
-    BLOCK_IN_SCRATCH,
-    BLOCK_IN_SHARED,
-    MAX_PIXELS,
-    kernel_source,
-    plan_launch,
-)
+from fastmagn_kernels.augmix_cuda.planning import BLOCK_IN_SCRATCH, BLOCK_IN_SHARED, MAX_PIXELS, plan_launch
+from fastmagn_kernels.augmix_cuda.views import kernel_source
 from fastmagn_kernels.pixel import rotation_table
 
 _ELEMENTS = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}

@@ -21,7 +21,6 @@ Nothing here needs a GPU: `compiling` makes machine code without one, and tests 
 Shape letters: V views, B batch, J AugMix views, N noise views, W chains, D operations of a chain, G groups, H W image.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -29,7 +28,7 @@ import numpy as np
 from numba import cuda, types
 
 from fastmagn_kernels.augmix_cuda.device import by_address
-from fastmagn_kernels.augmix_cuda.geometry import shift
+from fastmagn_kernels.augmix_cuda.geometry import BLACK, shift
 from fastmagn_kernels.augmix_cuda.operations import (
     BINS,
     SUMS,
@@ -39,7 +38,15 @@ from fastmagn_kernels.augmix_cuda.operations import (
     num_threads,
     thread_number,
 )
+from fastmagn_kernels.augmix_cuda.planning import (
+    BLOCK_IN_SCRATCH,
+    BLOCK_IN_SHARED,
+    BLOCKS_PER_SM,
+    FIRST_CHAIN_ROW,
+    SPARE_ROW,
+)
 from fastmagn_kernels.augmix_cuda.storing import ELEMENTS, Kept, keep_chain, store_clean, store_mixture, store_noisy
+from fastmagn_kernels.policy_cuda.operations import apply_step
 from fastmagn_kernels.random import draws
 from fastmagn_kernels.random.draws import (
     ANGLE_UNITS_PER_DEGREE,
@@ -52,21 +59,9 @@ from fastmagn_kernels.random.draws import (
     Settings,
 )
 
-BLOCK_IN_SHARED = (32, 8)  # a warp for a row of CIFAR's images
-BLOCK_IN_SCRATCH = (32, 32)
-SCRATCH_BYTES = 60 * 2**20
-MAX_PIXELS = 2**23  # of an image: the sum of its luma is an int32
-_SHARED_BYTES = 40 * 2**10  # for rows; a block has 48 KiB, of which the kernel's own arrays take 6 KiB
-# 4 blocks of 256 threads, or one of 1,024, fit into a multiprocessor's registers (64 per thread; no loop over pixels
-# spills), and 4 blocks into its shared memory. A batch of 512 on 132 multiprocessors is then one wave.
-_BLOCKS_PER_SM = 4
-_WANTED_BLOCKS_PER_SM = 3
-
 _MAX_OPERATIONS = MAX_WIDTH * MAX_DEPTH
 _MAX_WEIGHTS = MAX_WIDTH + 1
 _BASE = -1  # the number of the base transform among an image's chains
-_SPARE_ROW = 1
-_FIRST_CHAIN_ROW = 2
 
 
 class Drawn(NamedTuple):
@@ -90,64 +85,10 @@ class Drawn(NamedTuple):
 
 
 _FIELD_TYPES = {int: types.int32, bool: types.boolean, float: types.float64, np.uint32: types.uint32}
-_SETTINGS = types.NamedTuple(
+SETTINGS = types.NamedTuple(
     [types.uint32 if name == "epoch" else _FIELD_TYPES[field] for name, field in Settings.__annotations__.items()],
     Settings,
 )
-
-
-class Launch(NamedTuple):
-    """How a batch is launched.
-
-    Args:
-        blocks: Blocks of the grid.
-        groups: Groups (G), among which the views of an image are shared.
-        row_bytes: Bytes of a row.
-        kept: How many chains' ends are kept in the memory of the view.
-        shared_bytes: Bytes of shared memory for the rows of a block; 0 if they are in `scratch`.
-        scratch_bytes: Bytes of `scratch`.
-    """
-
-    blocks: int
-    groups: int
-    row_bytes: int
-    kept: int
-    shared_bytes: int
-    scratch_bytes: int
-
-    @property
-    def in_shared(self) -> bool:
-        """Whether the rows are in shared memory."""
-        return self.shared_bytes > 0
-
-
-@functools.lru_cache(maxsize=64)
-def plan_launch(
-    batch: int,
-    num_views: int,
-    height: int,
-    width: int,
-    mixture_width: int,
-    num_sms: int,
-    value_bytes: int = 4,
-    in_shared: bool | None = None,
-) -> Launch:
-    """Choose the launch of a batch on a device with `num_sms` multiprocessors, for views of `value_bytes` a value.
-
-    By default the rows are in shared memory if they fit; `in_shared` decides it otherwise.
-    """
-    row_bytes = 12 * -(-height * width // 4)
-    rows_bytes = (_FIRST_CHAIN_ROW + mixture_width) * row_bytes
-    in_shared = rows_bytes <= _SHARED_BYTES if in_shared is None else in_shared
-    groups = min(num_views, -(-_WANTED_BLOCKS_PER_SM * num_sms // batch))
-    blocks = min(batch * groups, 2**31 - 1)
-    if in_shared:
-        return Launch(blocks, groups, row_bytes, 0, rows_bytes, 4)
-    # Without a whole number of words, a view has no room for them.
-    kept = min(value_bytes, mixture_width - 1) if height * width % 4 == 0 else 0
-    rows_bytes -= kept * row_bytes
-    blocks = min(blocks, num_sms, max(1, SCRATCH_BYTES // rows_bytes))
-    return Launch(blocks, groups, row_bytes, kept, 0, blocks * rows_bytes)
 
 
 @cuda.jit(device=True)
@@ -216,15 +157,23 @@ def draw_view(view, index, s, drawn):
 
 
 @cuda.jit(device=True)
-def run_chain(first, depth, source, spare, end, s, block):
-    """Apply `depth` operations from number `first` on to the row `source`, through the row `spare`, to `end`."""
+def run_chain(first, depth, source, spare, end, s, block, table):
+    """Apply `depth` operations from number `first` on to the row `source`, through the row `spare`, to `end`.
+
+    Without a policy's `table`, None, they are AugMix's.
+    """
     k = np.uint32(first)
     while depth > 0:
         target = end if depth & 1 == 1 else spare
         op, magnitude = block.drawn.ops[k], block.drawn.magnitudes[k]
-        apply_operation(
-            op, magnitude, block.rows, source, target, s.height, s.width, block.scratch, block.rotation_table
-        )  # fmt: skip
+        if table is None:
+            apply_operation(
+                op, magnitude, block.rows, source, target, s.height, s.width, block.scratch, block.rotation_table
+            )  # fmt: skip
+        else:
+            apply_step(
+                op, magnitude, block.rows, source, target, s.height, s.width, block.scratch, block.rotation_table, table
+            )  # fmt: skip
         cuda.syncthreads()
         source, k, depth = target, np.uint32(k + 1), np.int32(depth - 1)
 
@@ -263,8 +212,8 @@ def crop(images, image, s, block):
     """
     base = block.drawn.base
     depth = base[3]
-    row = _row(block, _SPARE_ROW if depth & 1 == 1 else 0)
-    shift(images, image, block.rows.pixels, row, s.height, s.width, base[0], base[1], base[2] != 0)
+    row = _row(block, SPARE_ROW if depth & 1 == 1 else 0)
+    shift(images, image, block.rows.pixels, row, s.height, s.width, base[0], base[1], base[2] != 0, BLACK)
     cuda.syncthreads()
     return row, depth
 
@@ -293,7 +242,7 @@ def store_augmix(view, place, stride, kept, s, block, out, bfloat16):
     num_values = np.uint32(3 * s.height * s.width)
     start = place + np.uint64(view) * stride
     store_mixture(
-        block.rows.words, block.start, _row(block, _FIRST_CHAIN_ROW), block.row_bytes, kept, block.drawn.weights,
+        block.rows.words, block.start, _row(block, FIRST_CHAIN_ROW), block.row_bytes, kept, block.drawn.weights,
         s.mixture_width, num_values, out, start, bfloat16,
     )  # fmt: skip
 
@@ -309,7 +258,7 @@ def image_views(images, i, batch, index, view, groups, kept_count, s, block, out
     chain, end = np.int32(_BASE), block.start
     while True:
         first = np.int32(max(chain, np.int32(0)) * s.max_depth)
-        run_chain(first, depth, source, _row(block, _SPARE_ROW), end, s, block)
+        run_chain(first, depth, source, _row(block, SPARE_ROW), end, s, block, None)
         kept = Kept(out_words, (place + np.uint64(view) * stride) * np.uint64(step) // np.uint64(4), step, kept_count)
         if 0 <= chain < np.int32(kept_count):
             keep_chain(block.rows.words, end, np.uint32(size), kept, np.uint32(chain))
@@ -328,7 +277,7 @@ def image_views(images, i, batch, index, view, groups, kept_count, s, block, out
         depth = block.drawn.depths[np.uint32(chain)]
         source, end = (
             block.start,
-            _row(block, np.uint32(_FIRST_CHAIN_ROW + max(np.int32(chain - np.int32(kept_count)), np.int32(0)))),
+            _row(block, np.uint32(FIRST_CHAIN_ROW + max(np.int32(chain - np.int32(kept_count)), np.int32(0)))),
         )
     cuda.syncthreads()
 
@@ -354,7 +303,7 @@ def _make_kernel(bfloat16: bool, in_shared: bool) -> Callable:
         if in_shared:
             words, start = by_address(cuda.shared.array(0, types.uint32))
         else:
-            num_rows = np.uint32(_FIRST_CHAIN_ROW + s.mixture_width - kept)
+            num_rows = np.uint32(FIRST_CHAIN_ROW + s.mixture_width - kept)
             words, start = scratch_words, np.uint32(cuda.blockIdx.x * np.uint32(num_rows * row_bytes))
         block = Block(Rows(words.view(np.uint8), words), start, row_bytes, drawn, scratch, rotation_table)
         kept_count = np.uint32(0) if in_shared else kept
@@ -382,7 +331,7 @@ def kernel_source(element: str, in_shared: bool) -> tuple[Callable, Any, tuple[i
     arguments = (
         types.uint8[::1],
         types.int64[::1],
-        _SETTINGS,
+        SETTINGS,
         types.uint32,
         types.uint32,
         types.uint32,
@@ -393,4 +342,4 @@ def kernel_source(element: str, in_shared: bool) -> tuple[Callable, Any, tuple[i
     )
     columns, rows = BLOCK_IN_SHARED if in_shared else BLOCK_IN_SCRATCH
     kernel = _make_kernel(element == "bfloat16", in_shared)
-    return kernel, types.void(*arguments), (columns * rows, _BLOCKS_PER_SM if in_shared else 1)
+    return kernel, types.void(*arguments), (columns * rows, BLOCKS_PER_SM if in_shared else 1)

@@ -10,7 +10,8 @@ from numba import cuda, types
 from fastmagn.augment.params import ViewParams
 from fastmagn_kernels.augmix_cuda import compiling, launching
 from fastmagn_kernels.augmix_cuda.operations import BINS, SUMS, Rows, Scratch, apply_operation
-from fastmagn_kernels.augmix_cuda.views import BLOCK_IN_SCRATCH, BLOCK_IN_SHARED, Launch, kernel_source, plan_launch
+from fastmagn_kernels.augmix_cuda.planning import BLOCK_IN_SCRATCH, BLOCK_IN_SHARED, Launch, plan_launch
+from fastmagn_kernels.augmix_cuda.views import kernel_source
 from fastmagn_kernels.pixel import rotation_table
 from tests.helpers.cuda_kernels import views_name
 from tests.ptx.arguments import NumbaKernel, numba_kernel
