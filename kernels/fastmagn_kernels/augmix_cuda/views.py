@@ -47,6 +47,9 @@ from fastmagn_kernels.augmix_cuda.planning import (
 )
 from fastmagn_kernels.augmix_cuda.storing import ELEMENTS, Kept, keep_chain, store_clean, store_mixture, store_noisy
 from fastmagn_kernels.policy_cuda.operations import apply_step
+from fastmagn_kernels.policy_cuda.patches import NUM_SUMS, Patch
+from fastmagn_kernels.policy_cuda.recipe import RECIPE, Areas, draw_areas, erase_area, store_first
+from fastmagn_kernels.policy_cuda.table import MAX_STEPS, draw_steps
 from fastmagn_kernels.random import draws
 from fastmagn_kernels.random.draws import (
     ANGLE_UNITS_PER_DEGREE,
@@ -60,6 +63,7 @@ from fastmagn_kernels.random.draws import (
 )
 
 _MAX_OPERATIONS = MAX_WIDTH * MAX_DEPTH
+_MAX_BASE_OPERATIONS = 4  # three of the jitter, and a rotation
 _MAX_WEIGHTS = MAX_WIDTH + 1
 _BASE = -1  # the number of the base transform among an image's chains
 
@@ -103,8 +107,11 @@ def _jitter_part(order, step):
 
 
 @cuda.jit(device=True)
-def draw_base_chain(index, s, drawn):
-    """Draw the base transform into `drawn`: what changes an image by jitter and rotation, as a chain of operations."""
+def draw_base_chain(index, s, drawn, recipe, areas):
+    """Draw the base transform into `drawn`: what changes an image by jitter and rotation, as a chain of operations.
+
+    A policy's operations follow; an erased area and a noise patch are drawn into `areas`.
+    """
     base, ops, magnitudes = drawn.base, drawn.ops, drawn.magnitudes
     if thread_number() == 0:
         x, y, flip, order, brightness, contrast, saturation, angle = draws.draw_base(index, s)
@@ -120,7 +127,11 @@ def draw_base_chain(index, s, drawn):
             ops[depth] = ROTATE
             magnitudes[depth] = angle / ANGLE_UNITS_PER_DEGREE
             depth = np.int32(depth + 1)
+        if recipe is not None:
+            depth = draw_steps(index, s, recipe.table, depth, ops, magnitudes)
         base[0], base[1], base[2], base[3] = x - s.padding_px, y - s.padding_px, flip, depth
+    if recipe is not None:
+        draw_areas(index, s, recipe, areas)
     cuda.syncthreads()
 
 
@@ -219,7 +230,7 @@ def crop(images, image, s, block):
 
 
 @cuda.jit(device=True)
-def store_others(view, groups, index, place, stride, s, block, out, bfloat16):
+def store_others(view, groups, index, place, stride, s, block, out, bfloat16, recipe, areas):
     """Store the clean view and noise views, from number `view` on, up to the next AugMix view; return its number.
 
     `place` is the index of the image's first view in `out`, and `stride` the distance between its views.
@@ -228,7 +239,12 @@ def store_others(view, groups, index, place, stride, s, block, out, bfloat16):
     while view <= s.num_augmix + s.num_noise and (view == 0 or view > s.num_augmix):
         start = place + np.uint64(view) * stride
         if view == 0:
-            store_clean(block.rows.words, block.start, num_values, out, start, bfloat16)
+            if recipe is None:
+                store_clean(block.rows.words, block.start, num_values, out, start, bfloat16)
+            else:
+                store_first(
+                    index, s, recipe, block.rows, block.start, areas, num_values, out, start, bfloat16
+                )  # fmt: skip
         else:
             noise = np.int32(view - 1 - s.num_augmix)
             store_noisy(noise, index, s, block.rows.pixels, block.start, num_values, out, start, bfloat16)
@@ -248,17 +264,22 @@ def store_augmix(view, place, stride, kept, s, block, out, bfloat16):
 
 
 @cuda.jit(device=True)
-def image_views(images, i, batch, index, view, groups, kept_count, s, block, out, out_words, bfloat16):
+def image_views(images, i, batch, index, view, groups, kept_count, s, block, out, out_words, bfloat16, recipe, areas):
     """Make every `groups`-th view of image `i`, from number `view` on."""
     size = np.uint64(np.uint32(3 * s.height * s.width))
     place, stride = np.uint64(i) * size, np.uint64(batch) * size
     step = np.uint32(2 if bfloat16 or out.itemsize == 2 else 4)
-    draw_base_chain(index, s, block.drawn)
+    draw_base_chain(index, s, block.drawn, recipe, areas)
     source, depth = crop(images, place, s, block)
     chain, end = np.int32(_BASE), block.start
     while True:
         first = np.int32(max(chain, np.int32(0)) * s.max_depth)
-        run_chain(first, depth, source, _row(block, SPARE_ROW), end, s, block, None)
+        if recipe is None:
+            run_chain(first, depth, source, _row(block, SPARE_ROW), end, s, block, None)
+        else:
+            run_chain(first, depth, source, _row(block, SPARE_ROW), end, s, block, recipe.table)
+            if chain == _BASE:
+                erase_area(index, s, recipe, block.rows, block.start, areas)
         kept = Kept(out_words, (place + np.uint64(view) * stride) * np.uint64(step) // np.uint64(4), step, kept_count)
         if 0 <= chain < np.int32(kept_count):
             keep_chain(block.rows.words, end, np.uint32(size), kept, np.uint32(chain))
@@ -268,7 +289,7 @@ def image_views(images, i, batch, index, view, groups, kept_count, s, block, out
             store_augmix(view, place, stride, kept, s, block, out, bfloat16)
             view = np.int32(view + groups)
         if chain == 0 or chain == s.mixture_width:
-            view = store_others(view, groups, index, place, stride, s, block, out, bfloat16)
+            view = store_others(view, groups, index, place, stride, s, block, out, bfloat16, recipe, areas)
             if view > s.num_augmix + s.num_noise:
                 break
             cuda.syncthreads()
@@ -282,14 +303,17 @@ def image_views(images, i, batch, index, view, groups, kept_count, s, block, out
     cuda.syncthreads()
 
 
-def _make_kernel(bfloat16: bool, in_shared: bool) -> Callable:
-    """Return the kernel's source. Its constants are plain values, by which numba's cache on disk knows the kernel."""
+def _make_views(bfloat16: bool, in_shared: bool, max_operations: int) -> Callable:
+    """Return what kernels do, with or without a recipe and its areas, which are None."""
 
-    def make_views(images, indices, s, groups, row_bytes, kept, rotation_table, scratch_words, out, out_words):
+    @cuda.jit(device=True)
+    def make_views(
+        images, indices, s, groups, row_bytes, kept, rotation_table, scratch_words, out, out_words, recipe, areas
+    ):
         drawn = Drawn(
             cuda.shared.array(4, types.int32),
-            cuda.shared.array(_MAX_OPERATIONS, types.int32),
-            cuda.shared.array(_MAX_OPERATIONS, types.float64),
+            cuda.shared.array(max_operations, types.int32),
+            cuda.shared.array(max_operations, types.float64),
             cuda.shared.array(MAX_WIDTH, types.int32),
             cuda.shared.array(MAX_WIDTH, types.float32),
             cuda.shared.array(_MAX_WEIGHTS, types.float32),
@@ -313,20 +337,46 @@ def _make_kernel(bfloat16: bool, in_shared: bool) -> Callable:
             i = np.uint32(item // groups)
             view = np.int32(item - i * groups)
             image_views(
-                images, i, batch, indices[i], view, groups, kept_count, s, block, out, out_words, bfloat16
+                images, i, batch, indices[i], view, groups, kept_count, s, block, out, out_words, bfloat16, recipe,
+                areas,
             )  # fmt: skip
             item = np.uint32(item + cuda.gridDim.x)
 
     return make_views
 
 
-def kernel_source(element: str, in_shared: bool) -> tuple[Callable, Any, tuple[int, int]]:
+def _make_kernel(bfloat16: bool, in_shared: bool, with_recipe: bool) -> Callable:
+    """Return the kernel's source."""
+    max_operations = max(_MAX_OPERATIONS, _MAX_BASE_OPERATIONS + MAX_STEPS) if with_recipe else _MAX_OPERATIONS
+    make_views = _make_views(bfloat16, in_shared, max_operations)
+
+    def plain_views(images, indices, s, groups, row_bytes, kept, rotation_table, scratch_words, out, out_words):
+        make_views(
+            images, indices, s, groups, row_bytes, kept, rotation_table, scratch_words, out, out_words, None, None
+        )  # fmt: skip
+
+    def recipe_views(images, indices, s, groups, row_bytes, kept, rotation_table, scratch_words, out, out_words, recipe):
+        patch = Patch(
+            cuda.shared.array(4, types.int32),
+            cuda.shared.array(1, types.int32),
+            cuda.shared.array(3, types.float32),
+            cuda.shared.array(NUM_SUMS, types.int64),
+        )
+        areas = Areas(cuda.shared.array(4, types.int32), patch)
+        make_views(
+            images, indices, s, groups, row_bytes, kept, rotation_table, scratch_words, out, out_words, recipe, areas
+        )  # fmt: skip
+
+    return recipe_views if with_recipe else plain_views
+
+
+def kernel_source(element: str, in_shared: bool, with_recipe: bool = False) -> tuple[Callable, Any, tuple[int, int]]:
     """Return a kernel's Python function, its signature and its launch bounds, as `compiling.compile_ptx` takes them.
 
     The kernel takes images uint8 [B H W 3], indices int64 [B], draws.Settings; groups, row_bytes and kept of Launch;
     pixel.rotation_table(), scratch uint32 [scratch_bytes / 4], out [V B H W 3] of the element's type, and the same
     memory as uint32, of which nothing is used unless `kept` is above 0; all arrays flat and contiguous. Elements of
-    bfloat16 are passed as their bits, uint16.
+    bfloat16 are passed as their bits, uint16. A kernel for views with a recipe takes it, recipe.Recipe, as the last.
     """
     arguments = (
         types.uint8[::1],
@@ -339,7 +389,8 @@ def kernel_source(element: str, in_shared: bool) -> tuple[Callable, Any, tuple[i
         types.uint32[::1],
         ELEMENTS[element][::1],
         types.uint32[::1],
+        *([RECIPE] if with_recipe else []),
     )
     columns, rows = BLOCK_IN_SHARED if in_shared else BLOCK_IN_SCRATCH
-    kernel = _make_kernel(element == "bfloat16", in_shared)
+    kernel = _make_kernel(element == "bfloat16", in_shared, with_recipe)
     return kernel, types.void(*arguments), (columns * rows, BLOCKS_PER_SM if in_shared else 1)
