@@ -55,7 +55,8 @@ def unit(value):
 @jit
 def blend(degenerate, value, factor):
     """Blend two uint8 as Image.blend does, by a float32 factor that may extrapolate: int32 in 0..255."""
-    mixed = np.float32(degenerate) + factor * np.float32(np.int32(value) - np.int32(degenerate))
+    change = np.int32(np.int32(value) - np.int32(degenerate))  # numba widens to 64 bits, which halves the lanes
+    mixed = np.float32(degenerate) + factor * np.float32(change)
     mixed = np.float32(0) if mixed < np.float32(0) else mixed
     mixed = np.float32(255) if mixed > np.float32(255) else mixed
     return np.int32(mixed)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image, ImageFilter
 
 from fastmagn.augment.operations import NUM_AUGMIX_OPERATIONS, OPERATIONS
 from fastmagn_kernels.augmix_cpu import geometry, operations
@@ -47,6 +48,31 @@ def test_operation_equals_pillow_on_long_images(op, size):
     for magnitude in all_magnitudes[:: max(1, len(all_magnitudes) // 16)]:
         expected = run_pillow(op.id, magnitude, images)
         np.testing.assert_array_equal(run_kernel(op.id, magnitude, images), expected, err_msg=f"magnitude {magnitude}")
+
+
+def test_luma_of_every_colour_equals_pillow():
+    grey, side = np.empty(1 << 16, np.uint8), 256
+    green, blue = (plane.ravel() for plane in np.mgrid[:side, :side].astype(np.uint8))
+    for red in range(256):
+        planes = np.concatenate([np.full_like(green, red), green, blue])
+        operations.fill_luma(planes, 0, grey.size, grey)
+        image = Image.fromarray(planes.reshape(3, side, side).transpose(1, 2, 0).copy())
+        np.testing.assert_array_equal(grey, np.asarray(image.convert("L")).ravel(), err_msg=f"red {red}")
+
+
+def test_smoothing_of_every_sum_equals_pillow():
+    """Blocks of 3 x 3 pixels in which the sum of the rim and five times the centre takes each value, 0..3315."""
+    sums = np.arange(13 * 255 + 1)
+    centres = (sums + 6) // 13
+    rims = (sums - 5 * centres)[:, None] * np.arange(1, 9) // 8
+    blocks = np.insert(np.diff(rims, axis=1, prepend=0), 4, centres, axis=1).astype(np.uint8).reshape(-1, 3, 3)
+    np.testing.assert_array_equal(blocks.sum(axis=(1, 2)) + 4 * centres, sums)
+    column = blocks.reshape(-1, 3)
+    expected = np.asarray(Image.fromarray(column).filter(ImageFilter.SMOOTH))[1::3, 1]
+    smoothed = np.empty(1, np.uint8)
+    for block, value in zip(blocks, expected, strict=True):
+        operations.smooth_block(*block, smoothed, 1)
+        assert smoothed[0] == value
 
 
 @pytest.mark.parametrize("size", [(32, 32), (20, 33)], ids=lambda size: f"{size[0]}x{size[1]}")

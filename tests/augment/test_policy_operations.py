@@ -94,6 +94,13 @@ def test_long_images_equal_torchvision(name, size):
     assert_equal(name, images, values_of(name)[3::12])
 
 
+@pytest.mark.parametrize("size", [(16, 16), (15, 40), (40, 15), (23, 70)], ids=str)
+@pytest.mark.parametrize("name", ["shear_x", "shear_y", "rotate"])
+def test_steep_transforms_equal_torchvision(name, size, pictures):
+    values = [45, -45, 90, 135.5] if name == "rotate" else [1.1, -1.14, 1.15, -2, 4]
+    assert_equal(name, pictures(*size)[[4, 8]], values)
+
+
 class Recorded:
     """torchvision's own policies, with their chosen operations recorded instead of applied."""
 

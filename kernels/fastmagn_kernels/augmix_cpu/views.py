@@ -84,9 +84,9 @@ def base_transform(i, images, settings, base, rotations, scratch):
             continue
         following = 1 - current
         if part == _BRIGHTNESS:
-            enhance_brightness(rows[current], rows[following], factor)
+            enhance_brightness(rows[current], rows[following], factor, scratch.table)
         elif part == _CONTRAST:
-            enhance_contrast(rows[current], rows[following], factor)
+            enhance_contrast(rows[current], rows[following], factor, scratch.channels, scratch.table)
         else:
             enhance_color(rows[current], rows[following], factor, scratch.channels)
         current = following

@@ -57,7 +57,7 @@ def bfloat16_bits(value):
 
 
 @cuda.jit(device=True)
-def _store(out, i, value, bfloat16):
+def store_value(out, i, value, bfloat16):
     """Store a float32 in out[i]. Inlining makes `bfloat16` a constant."""
     if bfloat16:
         out[i] = bfloat16_bits(value)
@@ -73,7 +73,7 @@ def _store_four(out, start, k, num_values, values, bfloat16):
     if num_values % 4 != 0:
         for n in range(4):
             if k + n < num_values:
-                _store(out, i + np.uint64(n), values[n], bfloat16)
+                store_value(out, i + np.uint64(n), values[n], bfloat16)
     elif bfloat16:
         store_vector(
             out, i, bfloat16_bits(first), bfloat16_bits(second), bfloat16_bits(third), bfloat16_bits(fourth)
@@ -173,9 +173,9 @@ def store_noisy(view, index, s, pixels, clean, num_values, out, start, bfloat16)
             k = np.uint32(2 * pair * quarter + b)
             if k < num_values:
                 value = np.float32(unit(pixels[np.uint32(clean + k)])) + np.float32(sigma * z0)
-                _store(out, start + np.uint64(k), value, bfloat16)
+                store_value(out, start + np.uint64(k), value, bfloat16)
             k = np.uint32(k + quarter)
             if k < num_values:
                 value = np.float32(unit(pixels[np.uint32(clean + k)])) + np.float32(sigma * z1)
-                _store(out, start + np.uint64(k), value, bfloat16)
+                store_value(out, start + np.uint64(k), value, bfloat16)
         b = np.uint32(b + num_threads())

@@ -6,7 +6,7 @@ An image is planar, a flat uint8 row [3 H W], as in `augmix_cpu.geometry`. An op
 
 import numpy as np
 
-from fastmagn_kernels.augmix_cpu.geometry import block_shape, copy, packed, transform_bilinear, translate
+from fastmagn_kernels.augmix_cpu.geometry import copy, packed, transform_bilinear, translate
 from fastmagn_kernels.augmix_cpu.operations import (
     autocontrast,
     enhance_brightness,
@@ -19,6 +19,7 @@ from fastmagn_kernels.augmix_cpu.operations import (
 )
 from fastmagn_kernels.augmix_cpu.shear import shear_x, shear_y
 from fastmagn_kernels.compiling import jit_inlined, jit_uncounted
+from fastmagn_kernels.policy_cpu.nearest import nearest
 from fastmagn_kernels.random import policies
 
 
@@ -66,47 +67,6 @@ def shift_rows(source, target, height, width, matrix, fill):
 
 
 @jit_uncounted
-def locate_nearest(corners, matrix, height, width, x0, y0, columns, rows):
-    """Find where the pixels of a block come from, in Pillow's fixed point; -1 is outside."""
-    a0, a1, a2 = np.int32(matrix[0]), np.int32(matrix[1]), np.int32(matrix[2])
-    a3, a4, a5 = np.int32(matrix[3]), np.int32(matrix[4]), np.int32(matrix[5])
-    stride, right, bottom = np.int32(width), np.uint32(width), np.uint32(height)
-    sixteen = np.int32(16)
-    for y in range(rows):
-        row = np.int32(y0 + y)
-        start_x = np.int32(np.int32(a2 + np.int32(row * a1)) + np.int32(np.int32(x0) * a0))
-        start_y = np.int32(np.int32(a5 + np.int32(row * a4)) + np.int32(np.int32(x0) * a3))
-        out = corners[y * columns :]
-        for k in range(columns):
-            column = np.int32(k)
-            x = np.int32(np.int32(start_x + np.int32(column * a0)) >> sixteen)
-            z = np.int32(np.int32(start_y + np.int32(column * a3)) >> sixteen)
-            inside = (np.uint32(x) < right) & (np.uint32(z) < bottom)
-            out[k] = np.int32(np.int32(z * stride) + x) if inside else np.int32(-1)
-
-
-@jit_uncounted
-def nearest(source, target, height, width, matrix, fill, scratch):
-    """Transform as Image.transform does, by an affine matrix in 16.16 fixed point, to the nearest pixel."""
-    size, corners = height * width, scratch.corners
-    red, green, blue = source[:size], source[size : 2 * size], source[2 * size :]
-    columns, rows = block_shape(width)
-    for y0 in range(0, height, rows):
-        for x0 in range(0, width, columns):
-            block_columns, block_rows = min(columns, width - x0), min(rows, height - y0)
-            locate_nearest(corners, matrix, height, width, x0, y0, block_columns, block_rows)
-            start = y0 * width + x0
-            to_red, to_green, to_blue = target[start:], target[size + start :], target[2 * size + start :]
-            for p in range(block_columns * block_rows):
-                corner = corners[p]
-                inside = corner >= 0
-                k = np.uint64(np.uint32(corner)) if inside else np.uint64(0)
-                to_red[p] = red[k] if inside else fill[0]
-                to_green[p] = green[k] if inside else fill[1]
-                to_blue[p] = blue[k] if inside else fill[2]
-
-
-@jit_uncounted
 def invert(source, target):
     """Apply ImageOps.invert."""
     for k in range(target.size):
@@ -138,11 +98,11 @@ def apply_row(kind, parameters, fill, source, target, height, width, scratch):
     elif kind == policies.COLOR:
         enhance_color(source, target, np.float32(first), scratch.channels)
     elif kind == policies.CONTRAST:
-        enhance_contrast(source, target, np.float32(first))
+        enhance_contrast(source, target, np.float32(first), scratch.channels, scratch.table)
     elif kind == policies.BRIGHTNESS:
-        enhance_brightness(source, target, np.float32(first))
+        enhance_brightness(source, target, np.float32(first), scratch.table)
     elif kind == policies.SHARPNESS:
-        enhance_sharpness(source, target, height, width, np.float32(first))
+        enhance_sharpness(source, target, height, width, np.float32(first), scratch.channels)
     else:
         copy(source, target)
 

@@ -4,8 +4,6 @@ The policy and the erased area change the uint8 clean view, so that every view m
 only the floats of the clean view.
 """
 
-import math
-
 import numpy as np
 
 from fastmagn_kernels.augmix_cpu.geometry import BLOCK
@@ -14,6 +12,7 @@ from fastmagn_kernels.compiling import jit, jit_inlined, jit_uncounted
 from fastmagn_kernels.pixel import unit
 from fastmagn_kernels.policy_cpu.operations import apply_row, fill_box
 from fastmagn_kernels.random import policies
+from fastmagn_kernels.random.noises import ball_scale, clip, fixed, fraction, signed_by
 from fastmagn_kernels.random.rng import (
     STREAM_ERASING,
     STREAM_PATCH,
@@ -22,10 +21,6 @@ from fastmagn_kernels.random.rng import (
     standard_normal,
     stream_view_word,
 )
-
-_FIXED_ONE = np.float32(1 << 20)  # the norm's terms are added as integers: in any order, the sum is the same
-_SQRT_HALF = np.float32(math.sqrt(0.5))
-_TWO_TO_MINUS_24 = np.float32(2.0**-24)
 
 
 @jit_inlined
@@ -74,18 +69,6 @@ def fill_words(out, view, index, epoch, key_0, key_1):
 
 
 @jit
-def fraction(word):
-    """Return a float32 in [0, 1) from the 24 highest bits of a word."""
-    return np.float32(np.uint32(word) >> np.uint32(8)) * _TWO_TO_MINUS_24
-
-
-@jit
-def signed_by(value, word):
-    """Return `value` with a sign from a word's lowest bit, which `fraction` and `log_uniform` do not use."""
-    return value if np.uint32(word) & np.uint32(1) else -value
-
-
-@jit
 def fill_exponentials(out, words, second):
     """Fill `out`, float32 [E], with |x|^p of points whose density falls with exp(-|x|^p): p is 1, or 1/2 with `second`.
 
@@ -101,40 +84,34 @@ def fill_exponentials(out, words, second):
 
 @jit
 def fixed_sum(values, squared):
-    """Return the sum of `values`, float32, or of half their squares, as a float64; exact in fixed point."""
+    """Return the sum of `noises.fixed` of `values`, float32: int64."""
     total = np.int64(0)
     for k in range(values.size):
-        term = np.float32(0.5) * values[k] * values[k] if squared else values[k]
-        total += np.int64(term * _FIXED_ONE)
-    return np.float64(total) / np.float64(_FIXED_ONE)
+        total += np.int64(fixed(values[k], squared))
+    return total
 
 
 @jit
 def ball_point(out, noise, strength, words, index, epoch, key_0, key_1):
-    """Fill `out`, float32 [E], with a uniform point of the l_p ball of radius `strength`, p as `noise` says.
-
-    A point whose density falls with exp(-|x|^p), divided by (sum |x|^p + e)^(1/p) with an exponential e, is uniform in
-    the unit ball. Source: F. Barthe et al., "A probabilistic approach to the geometry of the l_p^n-ball", 2005.
-    """
-    first, _, _, _ = philox4x32(2, stream_view_word(STREAM_PATCH, 0), index, epoch, key_0, key_1)
-    exponential = np.float64(-log_uniform(first))
+    """Fill `out`, float32 [E], with a uniform point of the l_p ball of radius `strength`, p as `noise` says."""
     flat = words.reshape(-1)
     if noise == policies.L2:
         standard_normal(out, STREAM_PATCH, 1, index, epoch, key_0, key_1)
-        scale = np.float32(strength / math.sqrt(fixed_sum(out, True) + exponential)) * _SQRT_HALF
-        for k in range(out.size):
-            out[k] *= scale
     elif noise == policies.L1:
         fill_exponentials(out, words, words[:0])
-        scale = np.float32(strength / (fixed_sum(out, False) + exponential))
-        for k in range(out.size):
-            out[k] = signed_by(out[k] * scale, flat[k])
     else:
         second = np.empty_like(words)
         fill_words(second, 3, index, epoch, key_0, key_1)
         fill_exponentials(out, words, second)
-        norm = fixed_sum(out, False) + exponential
-        scale = np.float32(strength / (norm * norm))
+    total = fixed_sum(out, noise == policies.L2)
+    scale = ball_scale(noise, strength, total, index, epoch, key_0, key_1)
+    if noise == policies.L2:
+        for k in range(out.size):
+            out[k] *= scale
+    elif noise == policies.L1:
+        for k in range(out.size):
+            out[k] = signed_by(out[k] * scale, flat[k])
+    else:
         for k in range(out.size):
             out[k] = signed_by(out[k] * out[k] * scale, flat[k])
 
@@ -188,7 +165,7 @@ def add_patch(clean, pixels, out, height, width, box, impulses, clipped):
             for k in range(first, last):
                 value, noise = unit(pixels[k]), row[k]
                 value = (value if np.isnan(noise) else noise) if impulses else value + noise
-                row[k] = min(max(value, np.float32(0)), np.float32(1)) if clipped else value
+                row[k] = clip(value) if clipped else value
             for k in range(last, 3 * count):
                 row[k] = unit(pixels[k])
 

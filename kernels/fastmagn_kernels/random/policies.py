@@ -75,6 +75,7 @@ ERASE_COLOUR, ERASE_NOISE = 0, 1
 _TRIES = 10
 _NUM_RATIOS = 1024
 _MIN_RATIO, _MAX_RATIO = 0.3, 3.3
+_ROUNDING = 1.5 * 2.0**52
 
 
 class Table(NamedTuple):
@@ -203,12 +204,18 @@ def draw_row(step, index, epoch, key_0, key_1, first, count, thresholds):
 
 
 @jit
+def rounded(value):
+    """Return a float64 in 0..2^51, rounded to the nearest integer, ties to even: int64. numba's CUDA has no rint."""
+    return np.int64((value + _ROUNDING) - _ROUNDING)
+
+
+@jit
 def rectangle_sides(area_word, ratio_word, height, width, min_area, max_area, ratios):
     """Return the height and width, int64, px, of a rectangle of drawn area and ratio; they can exceed the image's."""
     area = height * width * (min_area + (max_area - min_area) * uniform(area_word))
     ratio = ratios[below(ratio_word, ratios.size)]
     side = math.sqrt(area)
-    return np.int64(np.rint(side * ratio)), np.int64(np.rint(side / ratio))
+    return rounded(side * ratio), rounded(side / ratio)
 
 
 @jit
@@ -262,9 +269,9 @@ def draw_patch(index, epoch, key_0, key_1, height, width, patches, ratios):
     # What is too long in one direction is cut there, and keeps its share of the area in the other.
     area = patches.min_area + (patches.max_area - patches.min_area) * uniform(w0)
     if box_height > height:
-        box_height, box_width = np.int64(height), np.int64(np.rint(width * area))
+        box_height, box_width = np.int64(height), rounded(width * area)
     elif box_width > width:
-        box_height, box_width = np.int64(np.rint(height * area)), np.int64(width)
+        box_height, box_width = rounded(height * area), np.int64(width)
     left, top = below(w2, width - box_width + 1), below(w3, height - box_height + 1)
     return left, top, box_width, box_height, noise, strength, left_out
 
