@@ -11,7 +11,8 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,31 +44,32 @@ def read_npz(path: Path, names: Collection[str]) -> dict[str, np.ndarray]:
         InputError: It is not a whole .npz; an array is not of numbers or texts, does not have the size that its header
             says, or is compressed and too large for memory.
     """
-    name = ""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-            arrays = {}
-            for name in names:
-                if name in members:
-                    arrays[name] = _read_member(path, archive, members[name])
-            return arrays
-    except InputError:
-        raise
-    except Exception as error:  # a parser may raise anything of a file that was made to break it
-        where = f"{path}: {name}" if name else str(path)
-        raise InputError(
-            f"{where}: cannot be read as an array of an .npz file ({one_line(error)}). Save it again with numpy.savez."
-        ) from error
+    with _explained(path), zipfile.ZipFile(path) as archive:
+        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+    arrays = {}
+    for name in names:
+        if name in members:
+            with _explained(f"{path}: {name}"), zipfile.ZipFile(path) as archive:
+                arrays[name] = _read_member(path, archive, members[name])
+    return arrays
 
 
 def npz_names(path: Path) -> list[str]:
-    """The names of the arrays in a file; empty if it is not a zip."""
+    """The names of the arrays in a file. Raises InputError if it is not an .npz."""
+    with _explained(path), zipfile.ZipFile(path) as archive:
+        return [name.removesuffix(".npy") for name in archive.namelist()]
+
+
+@contextmanager
+def _explained(where: Path | str) -> Iterator[None]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            return [name.removesuffix(".npy") for name in archive.namelist()]
-    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
-        return []
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # a parser may raise anything of a file that was made to break it
+        raise InputError(
+            f"{where}: cannot be read as an .npz file ({one_line(error)}). Save it again with numpy.savez."
+        ) from error
 
 
 def _read_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:

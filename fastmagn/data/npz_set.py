@@ -29,8 +29,8 @@ from fastmagn.errors import InputError, form, some
 
 LAYOUT = (
     "DIR/NAME.npz (or that file itself) with train_images, train_labels, test_images and test_labels, or x_train,"
-    " y_train, x_test and y_test; or these as .npy files in DIR; or DIR/train.npz and DIR/test.npz, each with images and"
-    " labels; val in place of test, if there is no test"
+    " y_train, x_test and y_test; or these as .npy files in DIR; or DIR/train.npz and DIR/test.npz, each with images"
+    " and labels; val in place of test, if there is no test"
 )
 _PUBLISHED, _KERAS = ("{}_images", "{}_labels"), ("x_{}", "y_{}")
 _ALONE = ("images", "labels")
