@@ -2,13 +2,17 @@
 
 from fastmagn.registry import lazy_attributes
 
-# name -> "module:function"; a function takes (folder, download), that of `folder` a DataConfig; it returns an ImageSet.
+# name -> "module:function"; a function takes (folder, download), those of ENCODED a DataConfig; it returns an ImageSet.
 DATASETS: dict[str, str] = {
     "cifar10": "fastmagn.data.cifar:load_cifar10",
     "cifar100": "fastmagn.data.cifar:load_cifar100",
     "digits": "fastmagn.data.digits:load_digits",
     "folder": "fastmagn.data.folder_set:open_image_folder",
 }
+
+# The sets of encoded images of any size, which are decoded, cropped and resized when they are read:
+# name -> "module:function" of their test images alone; it takes a DataConfig and returns (FolderImages, class names).
+ENCODED: dict[str, str] = {"folder": "fastmagn.data.folder_set:open_test_images"}
 
 # Imported when used: the table above must not need torch.
 _PUBLIC = {
@@ -25,5 +29,5 @@ _PUBLIC = {
     "open_corrupted": "fastmagn.data.corrupted.npy:open_corrupted",
     "split_validation": "fastmagn.data.image_set:split_validation",
 }
-__all__ = ["DATASETS", *_PUBLIC]
+__all__ = ["DATASETS", "ENCODED", *_PUBLIC]
 __getattr__ = lazy_attributes(__name__, _PUBLIC)
