@@ -8,11 +8,17 @@ DATASETS: dict[str, str] = {
     "cifar100": "fastmagn.data.cifar:load_cifar100",
     "digits": "fastmagn.data.digits:load_digits",
     "folder": "fastmagn.data.folder_set:open_image_folder",
+    "webdataset": "fastmagn.data.webdataset_set:open_webdataset",
+    "hf": "fastmagn.data.hf_set:open_hf",
 }
 
 # The sets of encoded images of any size, which are decoded, cropped and resized when they are read:
 # name -> "module:function" of their test images alone; it takes a DataConfig and returns (FolderImages, class names).
-ENCODED: dict[str, str] = {"folder": "fastmagn.data.folder_set:open_test_images"}
+ENCODED: dict[str, str] = {
+    "folder": "fastmagn.data.folder_set:open_test_images",
+    "webdataset": "fastmagn.data.webdataset_set:open_test_shards",
+    "hf": "fastmagn.data.hf_set:open_test_table",
+}
 
 # Imported when used: the table above must not need torch.
 _PUBLIC = {

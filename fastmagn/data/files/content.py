@@ -87,11 +87,10 @@ def _digests(
             for rows, digests in pool.map(lambda rows: (rows, [_digest(items[row]) for row in rows]), _tasks(unknown)):
                 read.update(zip(rows, digests, strict=True))
                 bar.update(task, advance=len(rows))
-    settled = start - _SETTLED_S
     entries = {
         key: read[row] if row in read else known[key]
         for row, (key, status) in enumerate(zip(keys, found, strict=True))
-        if row not in read or max(status.st_mtime, status.st_ctime) < settled
+        if row not in read or is_settled(status, start)
     }
     return [read[row] if row in read else known[key] for row, key in enumerate(keys)], entries
 
@@ -130,20 +129,32 @@ def _unreadable(item: Item, error: OSError) -> InputError:
 
 
 def _key(name: str, item: Item, status: os.stat_result) -> bytes:
-    text = f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\0{status.st_ino}"
-    if isinstance(item, Part):
-        text += f"\0{item.offset}\0{item.num_bytes}"
+    part = f"\0{item.offset}\0{item.num_bytes}" if isinstance(item, Part) else ""
+    return file_key(name, status, part)
+
+
+def file_key(name: str, status: os.stat_result, part: str = "") -> bytes:
+    """A digest of 16 bytes that changes whenever a file changes."""
+    text = f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\0{status.st_ino}{part}"
     return hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=_KEY_BYTES).digest()
 
 
+def is_settled(status: os.stat_result, start: float) -> bool:
+    """Whether a file last changed so long before `start` that its times tell every later change."""
+    return max(status.st_mtime, status.st_ctime) < start - _SETTLED_S
+
+
 def _cache_file(root: Path) -> Path | None:
-    """The cache of a folder of images; None where the user has no home."""
+    return cache_file("contents", os.path.realpath(root))
+
+
+def cache_file(kind: str, name: str) -> Path | None:
+    """The user's cache file of a kind for what `name` names; None where the user has no home."""
     try:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     except RuntimeError:
         return None
-    name = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:32]
-    return base / "fastmagn" / "contents" / name
+    return base / "fastmagn" / kind / hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
 
 
 def _read(place: Path) -> dict[bytes, bytes]:
@@ -165,11 +176,11 @@ def _write(place: Path, entries: dict[bytes, bytes]) -> None:
     body = b"".join(key + digest for key, digest in entries.items())
     with replace_file(place) as file:
         file.write(_MAGIC + hashlib.sha256(body).digest() + body)
-    _prune(place)
+    prune(place)
 
 
-def _prune(kept: Path) -> None:
-    """Remove the caches that were not used for longest, until they take less than _MAX_CACHE_BYTES."""
+def prune(kept: Path) -> None:
+    """Remove caches beside `kept`, those that were not used for longest, until they take less than _MAX_CACHE_BYTES."""
     caches = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in kept.parent.iterdir())
     total = sum(size for _, size, _ in caches)
     for _, size, path in caches:

@@ -107,7 +107,7 @@ def item_at(root: Path, names: Sequence[str], spans: Spans | None, row: int) -> 
     if spans is None:
         return os.path.join(root, names[row])
     shard, offset, num_bytes = spans.spans[row].tolist()
-    return Part(os.path.join(root, spans.shards[shard]), offset, num_bytes, names[row])
+    return Part(os.path.join(root, spans.shards[shard]), offset, num_bytes, os.path.join(root, names[row]))
 
 
 def scan(root: Path, names: list[str], labels: np.ndarray, spans: Spans | None = None) -> ImageFiles:
@@ -128,6 +128,17 @@ def scan(root: Path, names: list[str], labels: np.ndarray, spans: Spans | None =
     tasks = (items[first : first + _FILES_PER_TASK] for first in range(0, len(items), _FILES_PER_TASK))
     with quiet_pillow(), ThreadPoolExecutor(_SCAN_THREADS) as pool:
         found = [header for headers in pool.map(_read_headers, tasks) for header in headers]
+    return gathered(root, names, labels, spans, found)
+
+
+def gathered(
+    root: Path, names: list[str], labels: np.ndarray, spans: Spans | None, found: list[Header | Unreadable]
+) -> ImageFiles:
+    """The images whose headers could be read; arguments as of `scan`, and what was found of each image.
+
+    Raises:
+        InputError: No image could be read.
+    """
     warn_left_out([header for header in found if isinstance(header, Unreadable)], len(names), root)
     is_read = np.array([isinstance(header, Header) for header in found])
     columns = Header(*zip(*(header for header in found if isinstance(header, Header)), strict=True))

@@ -15,7 +15,7 @@ class Part(NamedTuple):
         file: The file's path.
         offset: Where the bytes start, 0 or more.
         num_bytes: How many there are.
-        name: What messages call the image.
+        name: What messages call the image: SHARD/NAME.
     """
 
     file: str
@@ -24,7 +24,7 @@ class Part(NamedTuple):
     name: str
 
     def __str__(self) -> str:
-        return f"{self.file}: {self.name}"
+        return self.name
 
 
 Item = str | Path | Part
