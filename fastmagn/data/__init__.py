@@ -15,6 +15,8 @@ DATASETS: dict[str, str] = {
     "cifar100": "fastmagn.data.cifar:load_cifar100",
     "digits": "fastmagn.data.digits:load_digits",
     "folder": "fastmagn.data.folder_set:open_image_folder",
+    "webdataset": "fastmagn.data.webdataset_set:open_webdataset",
+    "hf": "fastmagn.data.hf_set:open_hf",
     "npz": "fastmagn.data.npz_set:load_npz",
     "torchvision:CIFAR10": "fastmagn.data.cifar:load_cifar10",
     "torchvision:CIFAR100": "fastmagn.data.cifar:load_cifar100",
@@ -29,10 +31,12 @@ DATASETS: dict[str, str] = {
 # name -> "module:function" of their test images alone; it takes a DataConfig and returns (FolderImages, class names).
 ENCODED: dict[str, str] = {
     "folder": "fastmagn.data.folder_set:open_test_images",
+    "webdataset": "fastmagn.data.webdataset_set:open_test_shards",
+    "hf": "fastmagn.data.hf_set:open_test_table",
     **dict.fromkeys(_PUBLISHED_FILES, "fastmagn.data.published.files:open_published_test"),
 }
 # The names of layouts: only data.dir says which images these are.
-OWN = ("folder", "npz")
+OWN = ("folder", "webdataset", "hf", "npz")
 
 # Imported when used: the table above must not need torch.
 _PUBLIC = {

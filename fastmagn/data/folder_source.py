@@ -118,9 +118,9 @@ class FolderSource:
     def _finished(self, decoding: Pending) -> tuple[Tensor, list[Unreadable]]:
         _, late = wait(decoding.work, timeout=STALL_S)
         if late:
-            path = next(path for path, future in zip(decoding.paths, decoding.work, strict=True) if future in late)
+            item = next(item for item, future in zip(decoding.items, decoding.work, strict=True) if future in late)
             raise InputError(
-                f"{self._files.root}: no image for {STALL_S:.0f} s, waiting for {path}; expected a disk that answers."
+                f"{self._files.root}: no image for {STALL_S:.0f} s, waiting for {item}; expected a disk that answers."
                 " The same command resumes from the last checkpoint."
             )
         images, unreadable = decoding.finish()

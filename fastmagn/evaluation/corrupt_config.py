@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fastmagn.config.corruption_sets import set_parts
 from fastmagn.corruptions import MIN_SIDE_PX
-from fastmagn.data import DATASETS
+from fastmagn.data import DATASETS, ENCODED
 from fastmagn.data.files.decoding import MAX_IMAGE_SIZE_PX
 from fastmagn.errors import check
 
@@ -52,8 +52,13 @@ class CorruptConfig:
         set_parts("corruption_set", self.corruption_set)
         check(self.num_images >= 0, "num_images", self.num_images, "0 (all) or more")
         check(0 <= self.seed < 2**64, "seed", self.seed, "0..2^64 - 1")
-        if self.dataset == "folder":
+        if self.dataset in ENCODED:
             in_range = self.image_size is not None and MIN_SIDE_PX <= self.image_size <= MAX_IMAGE_SIZE_PX
-            check(in_range, "image_size", self.image_size, f"{MIN_SIDE_PX}..{MAX_IMAGE_SIZE_PX} px for dataset folder")
+            check(
+                in_range,
+                "image_size",
+                self.image_size,
+                f"{MIN_SIDE_PX}..{MAX_IMAGE_SIZE_PX} px for dataset {self.dataset}",
+            )
         elif self.dataset is not None:
             check(self.image_size is None, "image_size", self.image_size, f"none: {self.dataset} has its own")

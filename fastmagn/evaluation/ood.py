@@ -12,7 +12,7 @@ from torch import nn
 
 from fastmagn.config.paths import user_path
 from fastmagn.config.schema import Config
-from fastmagn.data import DATASETS, ImageSet, load_images
+from fastmagn.data import DATASETS, ENCODED, ImageSet, load_images
 from fastmagn.data.cifar import NO_FILES_NEEDED
 from fastmagn.data.files.decoding import resize_px
 from fastmagn.data.files.listing import image_names
@@ -26,7 +26,7 @@ from fastmagn.machine.console import warn
 from fastmagn.runs.reading import SCORES
 
 FIELD = "eval.ood"
-_KNOWN = tuple(name for name in DATASETS if name != "folder")
+_KNOWN = tuple(name for name in DATASETS if name not in ENCODED)
 
 
 def find_other_sets(config: Config, image_set: ImageSet) -> dict[str, Images | LazyImages]:
@@ -69,7 +69,7 @@ def _find(name: str, config: Config, image_set: ImageSet) -> Images | LazyImages
         raise InputError(f"{FIELD}: got {name!r}; expected one of {', '.join(_KNOWN)}, or a folder of images.{hint}")
     files = image_names(folder)
     check(len(files) > 0, FIELD, str(folder), "a folder with images in it or in its subfolders")
-    shorter_side = resize_px(config.data) if config.data.name == "folder" else size
+    shorter_side = resize_px(config.data) if config.data.name in ENCODED else size
     if 0 < wanted < len(files):
         _, subfolders = np.unique([str(Path(file).parent) for file in files], return_inverse=True)
         files = [files[row] for row in even_subset(subfolders, wanted, config.eval.corruption_seed)]
