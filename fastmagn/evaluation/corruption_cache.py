@@ -44,7 +44,7 @@ def use_cache(config: Config, world: World, image_set: ImageSet) -> EvalConfig:
     settings = f"{section.corruption_set}-{images}-seed{section.corruption_seed}"
     settings += _content(image_set.test_images_u8.shape, section.corruption_jpeg)
     digest = world.gather(_digest(config, image_set) if world.rank == 0 else None)[0]
-    folder = section.cache_dir / f"{data.name}{size}-{digest}-{settings}-fastmagn{__version__}"
+    folder = section.cache_dir / f"{data.name.replace(':', '-')}{size}-{digest}-{settings}-fastmagn{__version__}"
     if world.rank == 0 and not _is_there(folder):
         subset = subset_of(data.name, section.corruption_seed)
         source = choose_images(

@@ -4,7 +4,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from fastmagn.data import ENCODED
+from fastmagn.data import ENCODED, OWN
 from fastmagn.data.subset import BY_CLASS, even_subset
 from fastmagn_kernels.random import rng
 
@@ -51,5 +51,5 @@ FIRST = Subset()
 
 
 def subset_of(data_name: str, seed: int) -> Subset:
-    """How some of a data set's test images are chosen: encoded ones are often sorted by class, others are not."""
-    return Subset(BY_CLASS, seed) if data_name in ENCODED else FIRST
+    """How some of a data set's test images are chosen: those of a user are often sorted by class, others are not."""
+    return Subset(BY_CLASS, seed) if data_name in (*ENCODED, *OWN) else FIRST
