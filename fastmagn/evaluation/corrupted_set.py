@@ -146,7 +146,13 @@ def load_source_images(config: CorruptConfig) -> SourceImages:
 def _data_config(config: CorruptConfig) -> DataConfig:
     size = config.image_size
     return DataConfig(
-        name=config.dataset, dir=config.data_dir, image_size=size, eval_resize_px=config.resize_px or size
+        name=config.dataset,
+        dir=config.data_dir,
+        image_size=size,
+        eval_resize_px=config.resize_px or size,
+        test_shards=config.test_shards,
+        image_column=config.image_column,
+        label_column=config.label_column,
     )
 
 
