@@ -19,7 +19,7 @@ class CorruptConfig:
         dataset: Whose test images: cifar10, cifar100, digits (needs no data_dir), folder (data_dir/CLASS/IMAGE, or
             data_dir/val/CLASS/IMAGE where there is a val), webdataset (data_dir/val-*.tar), hf (parquet or arrow
             files), npz (NumPy arrays), or torchvision:NAME.
-        data_dir: Folder that holds cifar-10-batches-py or cifar-100-python, the class folders, the shards, or the arrays.
+        data_dir: Folder that holds cifar-10-batches-py or cifar-100-python, class folders, shards, or arrays.
         download: Download a missing CIFAR set into data_dir.
         num_images: Number of test images to use; 0 means all. They are the first ones; those of a folder are drawn
             evenly over the classes by seed.
