@@ -107,6 +107,9 @@ class FolderSource:
                 rows, decoding = pending.popleft()
                 images, faults = self._finished(decoding)
                 unreadable += faults
+                if not pending:  # the last batch: its epoch is over before the next batch is asked for
+                    warn_of_grey(unreadable, self._files.root)
+                    unreadable = []
                 labels = torch.from_numpy(self._labels[rows])
                 yield Batch(images.permute(0, 3, 1, 2), to_device(labels, self._device), self._indices[rows])
         finally:

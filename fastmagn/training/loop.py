@@ -1,16 +1,17 @@
 """The epochs of a run."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 
 from fastmagn.config.text import to_yaml
-from fastmagn.data import ImagePart
+from fastmagn.data import Batch, ImagePart
 from fastmagn.errors import Interrupted
 from fastmagn.evaluation.measure import predict
 from fastmagn.machine.console import console
@@ -34,27 +35,48 @@ from fastmagn.training.saving import (
     settle,
     written_at_the_end,
 )
-from fastmagn.training.step import Run, _tensors, make_pieces, prepared, train_step
+from fastmagn.training.step import Piece, Run, _tensors, make_pieces, prepared, train_step
 from fastmagn.training.view_grid import view_grid
 
 AGREE_EVERY_STEPS = 10  # how often several processes agree whether to stop
 
 
-def train_epoch(run: Run, progress: Progress, signal_received: Callable[[], int], after_step: Callable) -> bool:
+def run_batches(run: Run, progress: Progress) -> Iterator[tuple[Batch, int]]:
+    """The batches from `progress` to the last step of the run, across epochs, each with its epoch."""
+    epoch, step, steps_left = progress.epoch, progress.step_in_epoch, run.last_step - run.steps_done(progress)
+    while steps_left > 0:
+        with closing(run.source.batches(epoch, step)) as batches:
+            for batch in islice(batches, steps_left):
+                yield batch, epoch
+                steps_left -= 1
+        epoch, step = epoch + 1, 0
+
+
+def train_epoch(
+    run: Run,
+    progress: Progress,
+    ahead: Iterator[list[Piece]],
+    signal_received: Callable[[], int],
+    after_step: Callable[[], None],
+) -> bool:
     """Train from `progress` to the end of the epoch, updating `progress` at each step. Returns False if stopped early.
+
+    Args:
+        run: The run.
+        progress: Its position.
+        ahead: The pieces of each step of the run from `progress` on. Only those of this epoch are taken.
+        signal_received: The number of the signal that arrived; 0 if none did.
+        after_step: Called after each step.
 
     Raises:
         InputError: A loss or a gradient is not finite.
     """
     run.model.train()
-    epoch, steps = progress.epoch, run.source.steps_per_epoch
+    first_step = progress.epoch * run.source.steps_per_epoch
+    last_step = min(first_step + run.source.steps_per_epoch, run.last_step)
     epoch_s_before, start = progress.epoch_s, time.perf_counter()
-    batches = run.source.batches(epoch, progress.step_in_epoch)
-    for pieces in made_ahead(batches, lambda batch: make_pieces(run, batch, epoch), _tensors, run.device):
-        step = epoch * steps + progress.step_in_epoch
-        if step >= run.last_step:
-            break
-        progress.add(train_step(run, pieces, step), step)
+    for step in range(first_step + progress.step_in_epoch, last_step):
+        progress.add(train_step(run, next(ahead), step), step)
         progress.epoch_s = epoch_s_before + time.perf_counter() - start
         after_step()
         if is_check_due(run, progress):
@@ -137,6 +159,8 @@ def train_all(run: Run, progress: Progress, validation: ImagePart) -> None:
         closing(RunFiles(run_dir, to_yaml(config), progress.rows)) if writes else nullcontext() as files,
         progress_display(run, progress) as show_step,
         written_at_the_end(run),
+        closing(run_batches(run, progress)) as batches,
+        closing(made_ahead(batches, lambda batch: make_pieces(run, *batch), _tensors, run.device)) as ahead,
     ):
         if files is not None:
             show_views(run, files)
@@ -147,7 +171,7 @@ def train_all(run: Run, progress: Progress, validation: ImagePart) -> None:
 
         while run.steps_done(progress) < run.last_step:
             row = None
-            if train_epoch(run, progress, signal_received, after_step):
+            if train_epoch(run, progress, ahead, signal_received, after_step):
                 row = finish_epoch(run, progress, validation)
                 progress.rows.append(row)
                 if files is not None:
