@@ -18,6 +18,7 @@ from fastmagn.augment.engines import pil
 from fastmagn.augment.params import ViewSpec, identity_base, sample_view_params
 from fastmagn.config.schema import AugmentConfig, Config
 from fastmagn.data import FolderImages
+from fastmagn.data.files.decoding import open_image
 from fastmagn.data.image_set import Images
 from fastmagn.losses import MAGNLoss
 from fastmagn.machine.hardware import precision
@@ -59,7 +60,7 @@ class PillowFiles(Dataset):
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        with Image.open(self.files.path(index)) as image:
+        with open_image(self.files.item(index)) as image:
             pixels = np.array(self.base(image.convert("RGB")))
         return augmix_views(pixels, self.spec, self.augment), int(self.labels[index])
 

@@ -65,27 +65,24 @@ def made_folder(config: Config, num_images: int) -> Iterator[Config]:
         yield dataclasses.replace(config, data=data, augment=augment)
 
 
-def measure_feeding(config: Config, workers: int, turns: int) -> dict[str, Any]:
-    """Measure the images/s of each contender and its ratio to the usual loop.
-
-    Args:
-        config: The configuration that `made_folder` yields.
-        workers: Number of threads of our sources and of processes of the usual loop.
-        turns: Number of epochs of each.
-    """
-    device = torch.device(config.device)
-    image_set = load_data(config.data)
-    batch_size = config.train.batch_size
-    sources = {}
+def our_sources(config: Config, workers: int) -> dict[str, FolderSource]:
+    """Our sources of the configuration's images, by decoder, each with `workers` threads."""
+    sources, size = {}, config.train.batch_size
     for name in ("dali", "torchvision") if has_dali() else ("torchvision",):
         data = dataclasses.replace(config.data, source=name, num_workers=workers)
         part, _ = split_validation(load_data(data), 0, config.train.seed)
         sources[name] = make_source(
-            part, batch_size=batch_size, seed=config.train.seed, device=device, share=slice(0, batch_size)
+            part, batch_size=size, seed=config.train.seed, device=torch.device(config.device), share=slice(0, size)
         )
-    loader = DataLoader(
+    return sources
+
+
+def usual_loader(config: Config, workers: int) -> DataLoader:
+    """The usual loop over the files that `made_folder` makes."""
+    image_set, device = load_data(config.data), torch.device(config.device)
+    return DataLoader(
         PillowFiles(image_set.train_images_u8, image_set.train_labels, config.augment, VIEWS.num_augmix_views),
-        batch_size=batch_size,
+        batch_size=config.train.batch_size,
         shuffle=True,
         drop_last=True,
         num_workers=workers,
@@ -94,24 +91,43 @@ def measure_feeding(config: Config, workers: int, turns: int) -> dict[str, Any]:
         pin_memory=device.type == "cuda",
     )
 
-    def usual_epoch() -> None:
+
+def measure_feeding(
+    config: Config, sources: dict[str, FolderSource], loader: DataLoader | None, turns: int, base: str = "conventional"
+) -> dict[str, Any]:
+    """Measure the images/s of each contender and its ratio to one of them.
+
+    Args:
+        config: The configuration that `made_folder` yields.
+        sources: Our sources, by name.
+        loader: The usual loop, which is called `conventional`; None leaves it out.
+        turns: Number of epochs of each.
+        base: What the others are compared with.
+    """
+    device = torch.device(config.device)
+
+    def usual_epoch() -> int:
+        count = 0
         for views, labels in loader:
             views.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+            count += len(labels)
         _finish(device)
+        return count
 
     contenders = {name: lambda source=source: feed(source, config, device) for name, source in sources.items()}
-    contenders["conventional"] = usual_epoch
+    if loader is not None:
+        contenders["conventional"] = usual_epoch
     rates: dict[str, list[float]] = {name: [] for name in contenders}
-    num_images = len(image_set.train_labels) // batch_size * batch_size
     for turn in range(turns + 1):
         for name, epoch in contenders.items():
-            elapsed_s = seconds(epoch)
+            counts: list[int] = []
+            elapsed_s = seconds(lambda epoch=epoch, counts=counts: counts.append(epoch()))
             if turn > 0:  # the first turn compiles kernels and starts workers
-                rates[name].append(num_images / elapsed_s)
+                rates[name].append(counts[0] / elapsed_s)
     return {
         name: {
             "images_per_s": spread(values),
-            "ratio_to_conventional": spread([a / b for a, b in zip(values, rates["conventional"], strict=True)]),
+            f"ratio_to_{base}": spread([a / b for a, b in zip(values, rates[base], strict=True)]),
         }
         for name, values in rates.items()
     }
@@ -134,35 +150,42 @@ def memory_growth_mib(config: Config, steps: int) -> dict[str, float]:
     return grown
 
 
-def feed(source: FolderSource, config: Config, device: torch.device, epoch: int = 0) -> None:
-    """Make views of every batch of one epoch; wait until they are complete."""
+def feed(source: FolderSource, config: Config, device: torch.device, epoch: int = 0) -> int:
+    """Make views of every batch of one epoch, and wait until they are complete; returns the number of images."""
     size = (config.data.image_size, config.data.image_size)
     for batch in source.batches(epoch):
         params = sample_view_params(config.train.seed, epoch, batch.indices, VIEWS, config.augment, size)
         make_views(batch.images, params, config.augment.backend)
     _finish(device)
+    return source.steps_per_epoch * source.batch_size
 
 
 def measure_folder(config: Config, options: argparse.Namespace) -> dict[str, Any]:
     """Measure what `benchmarks.train --data folder` reports, and print its table."""
     with made_folder(config, options.folder_images) as config:
-        measured: dict[str, Any] = {"feeding": measure_feeding(config, options.workers, options.turns)}
+        sources, loader = our_sources(config, options.workers), usual_loader(config, options.workers)
+        measured: dict[str, Any] = {"feeding": measure_feeding(config, sources, loader, options.turns)}
         if options.memory_steps:
             measured["memory_growth_mib"] = memory_growth_mib(config, options.memory_steps)
-    data = config.data
-    table = Table(
-        title=f"files to views, batches of {config.train.batch_size} at {data.image_size} px, {options.workers} workers"
-    )
-    for column in ("", "images/s", "lowest", "highest", "times the usual loop"):
+    print_feeding(config, options, measured, "files", "conventional", "times the usual loop")
+    return measured
+
+
+def print_feeding(
+    config: Config, options: argparse.Namespace, measured: dict[str, Any], what: str, base: str, ratio_title: str
+) -> None:
+    """Print the table of what `measure_feeding` measured with `base`, and the growth of memory."""
+    size, side = config.train.batch_size, config.data.image_size
+    table = Table(title=f"{what} to views, batches of {size} at {side} px, {options.workers} workers")
+    for column in ("", "images/s", "lowest", "highest", ratio_title):
         table.add_column(column, justify="left" if not column else "right")
     for name, entry in measured["feeding"].items():
-        rate, ratio = entry["images_per_s"], entry["ratio_to_conventional"]
+        rate, ratio = entry["images_per_s"], entry[f"ratio_to_{base}"]
         cells = [f"{rate[key]:,.0f}" for key in ("median", "lowest", "highest")]
         table.add_row(name, *cells, f"{ratio['median']:.2f} ({ratio['lowest']:.2f}..{ratio['highest']:.2f})")
     console.print(table)
     for name, grown in measured.get("memory_growth_mib", {}).items():
         console.print(f"memory growth over {options.memory_steps} steps, {name}: {grown:+.1f} MiB")
-    return measured
 
 
 def _finish(device: torch.device) -> None:

@@ -29,6 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.conventional import conventional_steps
 from benchmarks.folder import measure_folder
 from benchmarks.measure import console, seconds, spread, write_result
+from benchmarks.shards import measure_shards
 from fastmagn.augment.policies.recipe import has_recipe
 from fastmagn.augment.views import choose_engine
 from fastmagn.config.command_line import OwnOptions, parse_config, parse_own
@@ -59,20 +60,20 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--conventional_steps", type=int, default=4, help="rounds of the usual loop; 0 leaves it out")
     parser.add_argument("--workers", type=int, default=2, help="data-loading processes of the usual loop (default: 2)")
     parser.add_argument("--out", type=Path, help="JSON file to write")
-    parser.add_argument("--data", choices=["folder"], help="time only the views, from JPEGs that it creates")
+    parser.add_argument("--data", choices=["folder", "webdataset"], help="time only the views, from JPEGs it creates")
     parser.add_argument("--folder_images", type=int, default=256, help="number of JPEGs to create (default: 256)")
-    parser.add_argument("--memory_steps", type=int, default=0, help="with --data folder: steps to check for a leak")
+    parser.add_argument("--memory_steps", type=int, default=0, help="with --data: steps to check for a leak")
     options, fields = parse_own(parser, arguments)
     for name in ("steps", "turns", "workers", "folder_images"):
         check(getattr(options, name) >= 1, name, getattr(options, name), "1 or more")
     config = settle_hardware(parse_config(fields, parser.prog, parser.description))
     device = torch.device(config.device)
     set_backends(device, config.train.deterministic, config.train.amp)
-    if options.data == "folder":
+    if options.data is not None:
         batch_size = config.train.batch_size
         enough = options.folder_images >= batch_size
         check(enough, "folder_images", options.folder_images, f"train.batch_size, {batch_size}, or more")
-        measured = measure_folder(config, options)
+        measured = (measure_folder if options.data == "folder" else measure_shards)(config, options)
         if options.out:
             names = ("turns", "workers", "folder_images", "memory_steps")
             settings = {name: getattr(options, name) for name in names} | {"config": flatten(config)}

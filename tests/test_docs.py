@@ -17,6 +17,7 @@ from fastmagn.methods.table import METHODS
 from tests.helpers.commands import call
 from tests.helpers.foreign_networks import AugmixWideResNet, trained_like
 from tests.helpers.processes import ROOT, run
+from tests.helpers.published_folders import svhn
 
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -107,7 +108,7 @@ def test_commands_of_the_other_pages(data_dir, tmp_path, monkeypatch, capsys):
     found = [
         (page, command)
         for page in PAGES
-        if page.parent.name != "methods" and page.stem != "tutorial"
+        if page.parent.name != "methods" and page.stem not in ("tutorial", "your_images")
         for command in commands(page)
         if module_of(command) in ORDER
     ]
@@ -118,6 +119,22 @@ def test_commands_of_the_other_pages(data_dir, tmp_path, monkeypatch, capsys):
     for _, command in sorted(found, key=lambda entry: ORDER.index(module_of(entry[1]))):
         shutil.rmtree("run" if module_of(command) == "train" else "nothing", ignore_errors=True)
         run_here(command, places, capsys)
+
+
+@pytest.mark.slow
+def test_commands_of_your_images(tmp_path, monkeypatch, capsys):
+    """Of arrays and published arrays; the others' fields are understood, see below."""
+    monkeypatch.chdir(tmp_path)
+    svhn(tmp_path)
+    splits = {"train": 24, "test": 8}
+    arrays = {f"{split}_images": np.zeros((count, 28, 28, 3), np.uint8) for split, count in splits.items()}
+    np.savez("pathmnist.npz", **arrays, **{f"{split}_labels": np.arange(n)[:, None] % 4 for split, n in splits.items()})
+    found = [line for line in commands(ROOT / "docs" / "your_images.md") if "pathmnist" in line or "SVHN" in line]
+    assert len(found) == 2
+    for command in found:
+        run_here(command, {"DIR": str(tmp_path)}, capsys)
+    for example in blocks(ROOT / "docs" / "your_images.md", "python"):
+        exec(compile(example, "your_images.md", "exec"), {})
 
 
 def test_the_tutorial(photos, capsys):

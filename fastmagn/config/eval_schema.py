@@ -38,7 +38,8 @@ class EvalConfig:
         save_logits: Store all logits in RUN/logits. fastmagn.evaluate --logits measures from them without the model.
         rse_draws: Number of noisy copies of a test image over whose probabilities rse averages, 1 or more.
         ood: Images of other classes that the model should tell from the test images: names of data sets in data.dir
-            (cifar10, cifar100, digits) or folders of images, separated by commas. If none, this is not measured.
+            (cifar10, digits, torchvision:SVHN ...) or folders of images, separated by commas. If none, this is not
+            measured.
         temperature_images: Held-out images that temperature scaling is fitted on; calibration is then measured with
             and without it. They are the run's own data.num_validation_images (validation), the test images that
             eval.num_images leaves out (test), or those of a folder, CLASS/IMAGE in it. If none, nothing is fitted.

@@ -19,21 +19,32 @@ class DataConfig:
     """Which images to train and test on.
 
     Args:
-        name: Image set: cifar10, cifar100, digits (scikit-learn's, which needs no folder), or folder (your own images).
+        name: Image set: cifar10, cifar100, digits (scikit-learn's, which needs no folder); or your own images: folder,
+            webdataset (tar shards), hf (parquet or arrow files of Hugging Face datasets), or npz (NumPy arrays). Also
+            torchvision:NAME, such as torchvision:SVHN or torchvision:Food101, where it lies as torchvision stores it.
         dir: Folder of the image set in its published layout, DIR/cifar-10-batches-py or DIR/cifar-100-python. For your
-            own images: DIR/train/CLASS/IMAGE and DIR/val/CLASS/IMAGE.
-        download: Download a missing CIFAR set into dir. If off, the network is never used.
+            own images: DIR/train/CLASS/IMAGE and DIR/val/CLASS/IMAGE; DIR/train-*.tar and DIR/val-*.tar; or for hf
+            DIR/data/train-*.parquet, DIR/train/*.arrow and so on, or the name of a data set on the hub (needs the extra
+            hf, and download). For npz: FILE.npz or its folder, with train_images, train_labels, test_images and
+            test_labels; also DIR/train.npz and DIR/test.npz, or .npy files.
+        download: Download a missing CIFAR set into dir, or a data set of the hub. If off, the network is never used.
         num_validation_images: Number of training images to hold out. The model is measured on them after each epoch;
             use them to choose between runs. 0 holds out none.
-        image_size: For data.name folder: side of the square images that the network is given, 8..4096 px.
-        eval_resize_px: For data.name folder: a validation image is resized so that its shorter side has this length,
+        image_size: For your own images: side of the square images that the network is given, 8..4096 px.
+        eval_resize_px: For your own images: a validation image is resized so that its shorter side has this length,
             then its central square is cut out. image_size..4096 px; 0 means image_size * 256 / 224, as torchvision
             does for 224 (the option resize_px of fastmagn.corrupt has another default).
-        min_crop_area: For data.name folder: smallest share of a training image's area that a random crop keeps, in
+        min_crop_area: For your own images: smallest share of a training image's area that a random crop keeps, in
             (0, 1].
-        source: For data.name folder: decoder of the training images: dali (NVIDIA DALI; on the GPU if there is one),
+        source: For your own images: decoder of the training images: dali (NVIDIA DALI; on the GPU if there is one),
             pillow (Pillow on worker threads; torchvision is its older name), or auto (dali if it is installed).
-        num_workers: For data.name folder: decoding threads of each process, 0..256; 0 means one per core.
+        num_workers: For your own images: decoding threads of each process, 0..256; 0 means one per core.
+        train_shards: For data.name webdataset and hf: the training images' files below dir, such as
+            train-{000..146}.tar or train/*.parquet. If none, they are found by their names.
+        test_shards: For data.name webdataset and hf: the test images' files, likewise.
+        image_column: For data.name hf: the column of the images. If none, it is found by the features.
+        label_column: For data.name hf: the column of the labels; for webdataset: the field of KEY.json. If none, it is
+            found by the features; for webdataset it is label.
     """
 
     name: str = "digits"
@@ -45,6 +56,10 @@ class DataConfig:
     min_crop_area: float = 0.08
     source: Literal["auto", "dali", "pillow", "torchvision"] = "auto"
     num_workers: int = 0
+    train_shards: str | None = None
+    test_shards: str | None = None
+    image_column: str | None = None
+    label_column: str | None = None
 
     def __post_init__(self) -> None:
         check(self.num_validation_images >= 0, "data.num_validation_images", self.num_validation_images, "0 or more")

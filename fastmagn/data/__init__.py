@@ -2,13 +2,41 @@
 
 from fastmagn.registry import lazy_attributes
 
-# name -> "module:function"; a function takes (folder, download), that of `folder` a DataConfig; it returns an ImageSet.
+_PUBLISHED_FILES = tuple(
+    f"torchvision:{name}"
+    for name in (
+        *("Country211", "DTD", "FGVCAircraft", "Flowers102", "Food101"),
+        *("GTSRB", "Imagenette", "OxfordIIITPet", "RenderedSST2", "StanfordCars"),
+    )
+)
+# name -> "module:function"; a function takes (folder, download), those of ENCODED a DataConfig; it returns an ImageSet.
 DATASETS: dict[str, str] = {
     "cifar10": "fastmagn.data.cifar:load_cifar10",
     "cifar100": "fastmagn.data.cifar:load_cifar100",
     "digits": "fastmagn.data.digits:load_digits",
     "folder": "fastmagn.data.folder_set:open_image_folder",
+    "webdataset": "fastmagn.data.webdataset_set:open_webdataset",
+    "hf": "fastmagn.data.hf_set:open_hf",
+    "npz": "fastmagn.data.npz_set:load_npz",
+    "torchvision:CIFAR10": "fastmagn.data.cifar:load_cifar10",
+    "torchvision:CIFAR100": "fastmagn.data.cifar:load_cifar100",
+    "torchvision:FashionMNIST": "fastmagn.data.published.arrays:load_fashion_mnist",
+    "torchvision:KMNIST": "fastmagn.data.published.arrays:load_kmnist",
+    "torchvision:MNIST": "fastmagn.data.published.arrays:load_mnist",
+    "torchvision:STL10": "fastmagn.data.published.arrays:load_stl10",
+    "torchvision:SVHN": "fastmagn.data.published.arrays:load_svhn",
+    **dict.fromkeys(_PUBLISHED_FILES, "fastmagn.data.published.files:load_published"),
 }
+# The sets of encoded images of any size, which are decoded, cropped and resized when they are read:
+# name -> "module:function" of their test images alone; it takes a DataConfig and returns (FolderImages, class names).
+ENCODED: dict[str, str] = {
+    "folder": "fastmagn.data.folder_set:open_test_images",
+    "webdataset": "fastmagn.data.webdataset_set:open_test_shards",
+    "hf": "fastmagn.data.hf_set:open_test_table",
+    **dict.fromkeys(_PUBLISHED_FILES, "fastmagn.data.published.files:open_published_test"),
+}
+# The names of layouts: only data.dir says which images these are.
+OWN = ("folder", "webdataset", "hf", "npz")
 
 # Imported when used: the table above must not need torch.
 _PUBLIC = {
@@ -25,5 +53,5 @@ _PUBLIC = {
     "open_corrupted": "fastmagn.data.corrupted.npy:open_corrupted",
     "split_validation": "fastmagn.data.image_set:split_validation",
 }
-__all__ = ["DATASETS", *_PUBLIC]
+__all__ = ["DATASETS", "ENCODED", "OWN", *_PUBLIC]
 __getattr__ = lazy_attributes(__name__, _PUBLIC)

@@ -17,16 +17,19 @@ import torch
 from torch import Tensor
 
 from fastmagn.config.schema import DataConfig
+from fastmagn.data.array_images import ArrayImages
+from fastmagn.data.array_source import ArraySource
 from fastmagn.data.files.crops import BATCHES_AHEAD, Decoder, Pending, PillowDecoder, has_dali
 from fastmagn.data.files.decoding import Unreadable, warn_of_grey
 from fastmagn.data.files.headers import ImageFiles
 from fastmagn.data.files.on_demand import FolderImages
 from fastmagn.data.image_set import ImagePart
-from fastmagn.data.source import Batch, DeviceSource, check_batch_size
+from fastmagn.data.source import Batch, DeviceSource, check_batch_size, to_device
 from fastmagn.errors import InputError, one_line, warn_caller
 from fastmagn_kernels.random import crops, rng
 
 PILLOW = ("pillow", "torchvision")  # `data.source`: today's name, and that of older configurations
+ON_DEVICE_BYTES = 1 << 32
 STALL_S = 300.0  # a disk that has not answered by then is taken for dead
 
 
@@ -108,7 +111,7 @@ class FolderSource:
                     warn_of_grey(unreadable, self._files.root)
                     unreadable = []
                 labels = torch.from_numpy(self._labels[rows])
-                yield Batch(images.permute(0, 3, 1, 2), _to(labels, self._device), self._indices[rows])
+                yield Batch(images.permute(0, 3, 1, 2), to_device(labels, self._device), self._indices[rows])
         finally:
             for _, decoding in pending:
                 for future in decoding.work:
@@ -118,9 +121,9 @@ class FolderSource:
     def _finished(self, decoding: Pending) -> tuple[Tensor, list[Unreadable]]:
         _, late = wait(decoding.work, timeout=STALL_S)
         if late:
-            path = next(path for path, future in zip(decoding.paths, decoding.work, strict=True) if future in late)
+            item = next(item for item, future in zip(decoding.items, decoding.work, strict=True) if future in late)
             raise InputError(
-                f"{self._files.root}: no image for {STALL_S:.0f} s, waiting for {path}; expected a disk that answers."
+                f"{self._files.root}: no image for {STALL_S:.0f} s, waiting for {item}; expected a disk that answers."
                 " The same command resumes from the last checkpoint."
             )
         images, unreadable = decoding.finish()
@@ -130,7 +133,7 @@ class FolderSource:
                 " expected the files that were there at the start. The same command resumes from the last checkpoint."
             )
         if images.device.type != self._device.type:
-            return _to(images, self._device), unreadable
+            return to_device(images, self._device), unreadable
         if images.is_cuda:
             images.record_stream(torch.cuda.current_stream(self._device))  # the decoder's stream made them
         return images, unreadable
@@ -138,9 +141,17 @@ class FolderSource:
 
 def make_source(
     part: ImagePart, *, batch_size: int, seed: int, device: torch.device, share: slice
-) -> DeviceSource | FolderSource:
-    """The source of a training part's batches: its images are in the device's memory, or decoded when needed."""
-    kind = FolderSource if isinstance(part.images_u8, FolderImages) else DeviceSource
+) -> ArraySource | DeviceSource | FolderSource:
+    """The source of a training part's batches.
+
+    Image files are decoded when needed. Arrays in memory are moved to the device. Other arrays, which may be mapped
+    files, are too, if that is a GPU and they take up to 4 GiB; if not, their rows are read when needed.
+    """
+    images_u8, kind = part.images_u8, DeviceSource
+    if isinstance(images_u8, FolderImages):
+        kind = FolderSource
+    elif isinstance(images_u8, ArrayImages) and (device.type == "cpu" or images_u8.nbytes > ON_DEVICE_BYTES):
+        kind = ArraySource
     return kind(part, batch_size=batch_size, seed=seed, device=device, share=share)
 
 
@@ -162,10 +173,3 @@ def choose_decoder(files: ImageFiles, config: DataConfig, device: torch.device) 
         warn_caller(f"NVIDIA DALI cannot be used ({one_line(error.__cause__ or error)}): Pillow decodes the images.")
         return PillowDecoder(files, config, device)
     return DaliDecoder(files, config, device)
-
-
-def _to(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor on `device`; to CUDA it goes through pinned memory, as other copies would wait for the device."""
-    if device.type != "cuda":
-        return tensor
-    return (tensor if tensor.is_pinned() else tensor.pin_memory()).to(device, non_blocking=True)

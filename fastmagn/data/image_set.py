@@ -96,7 +96,8 @@ class ImageSet:
     @property
     def former_fingerprint(self) -> str | None:
         """The fingerprint of earlier versions for images in files, of names, labels and sizes; None for arrays."""
-        return None if isinstance(self.train_images_u8, np.ndarray) else self._fingerprint("former_fingerprint")
+        has_one = hasattr(self.train_images_u8, "former_fingerprint")
+        return self._fingerprint("former_fingerprint") if has_one else None
 
     def _fingerprint(self, of_files: str) -> str:
         images_u8 = self.train_images_u8

@@ -3,19 +3,19 @@
 from pathlib import Path
 
 from fastmagn.config.schema import DataConfig
-from fastmagn.data import DATASETS
+from fastmagn.data import DATASETS, ENCODED
 from fastmagn.data.image_set import ImageSet
 from fastmagn.registry import resolve
 
 
 def load_data(config: DataConfig) -> ImageSet:
-    """The image set that a configuration names, in host memory; the images of `folder` are decoded when they are read.
+    """The image set that a configuration names, in host memory; encoded images are decoded when they are read.
 
     Raises:
         InputError: The name is unknown, or files are missing or are not the published ones.
     """
     load = resolve(DATASETS, config.name, "data.name")
-    return load(config) if config.name == "folder" else load(config.dir, config.download)
+    return load(config) if config.name in ENCODED else load(config.dir, config.download)
 
 
 def load_images(name: str, dir: Path, download: bool = False) -> ImageSet:

@@ -44,6 +44,13 @@ def check_batch_size(batch_size: int, num_images: int) -> None:
         )
 
 
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor on `device`; to CUDA it goes through pinned memory, as other copies would wait for the device."""
+    if device.type != "cuda":
+        return tensor
+    return (tensor if tensor.is_pinned() else tensor.pin_memory()).to(device, non_blocking=True)
+
+
 class DeviceSource:
     """Yields a training part's batches, in an order that is a pure function of (seed, epoch).
 
@@ -67,7 +74,7 @@ class DeviceSource:
         self.seed = seed
         self._share = share or slice(0, batch_size)
         self._indices = part.indices
-        self._images_nhwc = torch.from_numpy(part.images_u8).to(device)
+        self._images_nhwc = torch.from_numpy(np.asarray(part.images_u8)).to(device)
         self._labels = torch.from_numpy(part.labels).to(device)
 
     @property

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fastmagn.data.image_set import Images
 from fastmagn.errors import InputError, check, one_line
 from fastmagn.evaluation.measure import predict
 from fastmagn.models import evaluation_mode
@@ -113,7 +114,7 @@ def _existing(device: str | torch.device) -> torch.device:
     return chosen
 
 
-def probe(model: LogitsOf, images_u8: np.ndarray, labels: np.ndarray, device: torch.device) -> None:
+def probe(model: LogitsOf, images_u8: Images, labels: np.ndarray, device: torch.device) -> None:
     """Try a model on its first images, so that an output that cannot be measured is found before a whole pass.
 
     Args:

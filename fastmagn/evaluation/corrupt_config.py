@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fastmagn.config.corruption_sets import set_parts
 from fastmagn.corruptions import MIN_SIDE_PX
-from fastmagn.data import DATASETS
+from fastmagn.data import DATASETS, ENCODED
 from fastmagn.data.files.decoding import MAX_IMAGE_SIZE_PX
 from fastmagn.errors import check
 
@@ -16,9 +16,10 @@ class CorruptConfig:
 
     Args:
         out: Folder of the set; it must be empty or not exist yet.
-        dataset: Whose test images: cifar10, cifar100, digits (needs no data_dir), or folder (data_dir/CLASS/IMAGE, or
-            data_dir/val/CLASS/IMAGE where there is a val).
-        data_dir: Folder that holds cifar-10-batches-py or cifar-100-python, or the class folders.
+        dataset: Whose test images: cifar10, cifar100, digits (needs no data_dir), folder (data_dir/CLASS/IMAGE, or
+            data_dir/val/CLASS/IMAGE where there is a val), webdataset (data_dir/val-*.tar), hf (parquet or arrow
+            files), npz (NumPy arrays), or torchvision:NAME.
+        data_dir: Folder that holds cifar-10-batches-py or cifar-100-python, class folders, shards, or arrays.
         download: Download a missing CIFAR set into data_dir.
         num_images: Number of test images to use; 0 means all. They are the first ones; those of a folder are drawn
             evenly over the classes by seed.
@@ -28,9 +29,12 @@ class CorruptConfig:
         corruption_set: c19 (all of CIFAR-10-C or ImageNet-C), c18 (without gaussian_noise, the paper's), c15 (the usual
             benchmark's), cbar (C-bar's ten: CIFAR-10-C-bar's below 64 px, else ImageNet-C-bar's); or several joined by
             +, such as c15+cbar.
-        image_size: For dataset folder: side of the square images in px, 8..4096; the centre is kept.
-        resize_px: For dataset folder: the shorter side before the centre is cut out, image_size..4096 px; 0 means
-            image_size. The images of 224 px that fastmagn.train measures are cut out of 256.
+        image_size: For folder, webdataset and hf: side of the square images in px, 8..4096; the centre is kept.
+        resize_px: For folder, webdataset and hf: the shorter side before the centre is cut out, image_size..4096 px; 0
+            means image_size. The images of 224 px that fastmagn.train measures are cut out of 256.
+        test_shards: For webdataset and hf: the files, as the trainer's data.test_shards.
+        image_column: For hf: the column of the images, as data.image_column.
+        label_column: For webdataset and hf: as data.label_column.
     """
 
     out: Path
@@ -43,6 +47,9 @@ class CorruptConfig:
     corruption_set: str = "c19"
     image_size: int | None = None
     resize_px: int = 0
+    test_shards: str | None = None
+    image_column: str | None = None
+    label_column: str | None = None
 
     def __post_init__(self) -> None:
         known = self.dataset is None or self.dataset in DATASETS
@@ -52,8 +59,13 @@ class CorruptConfig:
         set_parts("corruption_set", self.corruption_set)
         check(self.num_images >= 0, "num_images", self.num_images, "0 (all) or more")
         check(0 <= self.seed < 2**64, "seed", self.seed, "0..2^64 - 1")
-        if self.dataset == "folder":
+        if self.dataset in ENCODED:
             in_range = self.image_size is not None and MIN_SIDE_PX <= self.image_size <= MAX_IMAGE_SIZE_PX
-            check(in_range, "image_size", self.image_size, f"{MIN_SIDE_PX}..{MAX_IMAGE_SIZE_PX} px for dataset folder")
+            check(
+                in_range,
+                "image_size",
+                self.image_size,
+                f"{MIN_SIDE_PX}..{MAX_IMAGE_SIZE_PX} px for dataset {self.dataset}",
+            )
         elif self.dataset is not None:
             check(self.image_size is None, "image_size", self.image_size, f"none: {self.dataset} has its own")

@@ -25,9 +25,10 @@ import torch
 from PIL import features
 from rich.progress import Progress, TaskID
 
+from fastmagn.config.schema import DataConfig
 from fastmagn.corruptions import SEVERITIES, corrupt, corrupted_as
 from fastmagn.corruptions.sets import set_members
-from fastmagn.data import DATASETS, load_images
+from fastmagn.data import DATASETS, ENCODED, load_images
 from fastmagn.data.corrupted.npy import (
     MANIFEST,
     MANIFEST_FORMAT_VERSION,
@@ -36,7 +37,6 @@ from fastmagn.data.corrupted.npy import (
     read_manifest,
     source_digests,
 )
-from fastmagn.data.folder_set import open_test_images
 from fastmagn.data.image_set import Images
 from fastmagn.errors import InputError, check
 from fastmagn.evaluation.corrupt_config import CorruptConfig
@@ -46,6 +46,7 @@ from fastmagn.machine.environment import environment, found
 from fastmagn.machine.files import make_folder, replace_folder, write_json
 from fastmagn.machine.leftovers import remove_leftovers
 from fastmagn.machine.waiting_lock import waiting_lock
+from fastmagn.registry import resolve
 
 _CHUNK_BYTES = 1 << 25
 # Chunks made while others are written: flushing a file of 150 MB takes as long as making one or two of them.
@@ -127,8 +128,8 @@ def load_source_images(config: CorruptConfig) -> SourceImages:
         InputError: They cannot be read, or there are fewer.
     """
     check(config.dataset is not None, "dataset", None, f"one of {', '.join(DATASETS)}")
-    if config.dataset == "folder":
-        images_u8, class_names = open_test_images(config.data_dir, config.image_size, config.resize_px)
+    if config.dataset in ENCODED:
+        images_u8, class_names = resolve(ENCODED, config.dataset, "dataset")(_data_config(config))
         labels = images_u8.files.labels
     else:
         try:
@@ -140,6 +141,19 @@ def load_source_images(config: CorruptConfig) -> SourceImages:
     total = len(labels)
     check(config.num_images <= total, "num_images", config.num_images, f"0..{total}, the test images there are")
     return choose_images(images_u8, labels, class_names, subset_of(config.dataset, config.seed), config.num_images)
+
+
+def _data_config(config: CorruptConfig) -> DataConfig:
+    size = config.image_size
+    return DataConfig(
+        name=config.dataset,
+        dir=config.data_dir,
+        image_size=size,
+        eval_resize_px=config.resize_px or size,
+        test_shards=config.test_shards,
+        image_column=config.image_column,
+        label_column=config.label_column,
+    )
 
 
 def choose_images(
@@ -171,7 +185,7 @@ def verify_corrupted_set(config: CorruptConfig) -> list[str]:
     made_of = manifest["dataset"]
     if config.dataset not in (None, made_of):
         return [*faults, f"{config.out}: made of {made_of}; --dataset says {config.dataset}."]
-    side = manifest["image_shape"][0] if made_of == "folder" else None
+    side = manifest["image_shape"][0] if made_of in ENCODED else None
     source = load_source_images(dataclasses.replace(config, dataset=made_of, image_size=side, num_images=0))
     try:
         check_source(config.out, source.images_u8, source.labels)

@@ -10,6 +10,7 @@ from fastmagn import __version__
 from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.config.schema import Config
 from fastmagn.corruptions import corrupted_as
+from fastmagn.data import ENCODED
 from fastmagn.data.corrupted.npy import MANIFEST
 from fastmagn.data.files.decoding import resize_px
 from fastmagn.data.image_set import ImageSet
@@ -37,13 +38,13 @@ def use_cache(config: Config, world: World, image_set: ImageSet) -> EvalConfig:
     section, data = config.eval, config.data
     if section.cache_dir is None or section.corrupted_dir is not None:
         return section
-    is_folder = data.name == "folder"
-    size = f"{data.image_size}" if is_folder else ""
+    is_encoded = data.name in ENCODED
+    size = f"{data.image_size}" if is_encoded else ""
     images = f"n{section.num_images}" if section.num_images else "all"
     settings = f"{section.corruption_set}-{images}-seed{section.corruption_seed}"
     settings += _content(image_set.test_images_u8.shape, section.corruption_jpeg)
     digest = world.gather(_digest(config, image_set) if world.rank == 0 else None)[0]
-    folder = section.cache_dir / f"{data.name}{size}-{digest}-{settings}-fastmagn{__version__}"
+    folder = section.cache_dir / f"{data.name.replace(':', '-')}{size}-{digest}-{settings}-fastmagn{__version__}"
     if world.rank == 0 and not _is_there(folder):
         subset = subset_of(data.name, section.corruption_seed)
         source = choose_images(
@@ -57,8 +58,8 @@ def use_cache(config: Config, world: World, image_set: ImageSet) -> EvalConfig:
             seed=section.corruption_seed,
             jpeg=section.corruption_jpeg,
             corruption_set=section.corruption_set,
-            image_size=data.image_size if is_folder else None,
-            resize_px=resize_px(data) if is_folder else 0,
+            image_size=data.image_size if is_encoded else None,
+            resize_px=resize_px(data) if is_encoded else 0,
         )
         _make_once(wanted, source)
     world.gather(None)

@@ -15,7 +15,7 @@ from torch import nn
 
 from fastmagn.config.paths import user_path
 from fastmagn.config.schema import Config
-from fastmagn.data import ImageSet, split_validation
+from fastmagn.data import ENCODED, ImageSet, split_validation
 from fastmagn.data.files.decoding import resize_px
 from fastmagn.data.files.on_demand import LazyImages
 from fastmagn.data.image_set import Images
@@ -108,7 +108,7 @@ def _folder(name: str, config: Config, image_set: ImageSet) -> HeldOut:
     if not folder.is_dir():
         raise InputError(f"{FIELD}: got {name!r}; expected {VALIDATION}, {TEST}, or a folder, CLASS/IMAGE in it.")
     size, shorter_side = image_set.test_images_u8.shape[1], image_set.test_images_u8.shape[1]
-    if config.data.name == "folder":
+    if config.data.name in ENCODED:
         shorter_side = resize_px(config.data)
         _check_apart(folder, config.data.dir)
     found = find_images(folder, image_set.class_names, {}, image_size=size, resize_px=shorter_side)

@@ -11,8 +11,8 @@ import numpy as np
 from torch import nn
 
 from fastmagn.config.paths import user_path
-from fastmagn.config.schema import Config
-from fastmagn.data import DATASETS, ImageSet, load_images
+from fastmagn.config.schema import Config, DataConfig
+from fastmagn.data import DATASETS, ENCODED, OWN, ImageSet, load_images
 from fastmagn.data.cifar import NO_FILES_NEEDED
 from fastmagn.data.files.decoding import resize_px
 from fastmagn.data.files.listing import image_names
@@ -22,18 +22,21 @@ from fastmagn.data.subset import even_subset
 from fastmagn.errors import InputError, check, nearest
 from fastmagn.evaluation.forward import Forward, logits_of
 from fastmagn.evaluation.metrics.detection import detect, familiarity_scores
+from fastmagn.evaluation.subset import subset_of
 from fastmagn.machine.console import warn
+from fastmagn.registry import resolve
 from fastmagn.runs.reading import SCORES
 
 FIELD = "eval.ood"
-_KNOWN = tuple(name for name in DATASETS if name != "folder")
+_KNOWN = tuple(name for name in DATASETS if name not in OWN)
 
 
 def find_other_sets(config: Config, image_set: ImageSet) -> dict[str, Images | LazyImages]:
     """The images that `eval.ood` names, by the names that were given; at most `eval.num_images` of each if that is set.
 
     A data set has its test images, from `data.dir`; of a folder all images below it count, whatever its subfolders are.
-    If fewer than all count, they are a data set's first ones, or drawn evenly over the subfolders of a folder.
+    If fewer than all count, they are those that an evaluation of the data set would measure, or drawn evenly over the
+    subfolders of a folder.
 
     Args:
         config: Which images.
@@ -52,7 +55,7 @@ def _find(name: str, config: Config, image_set: ImageSet) -> Images | LazyImages
     if name in _KNOWN:
         check(name != config.data.name, FIELD, name, "images of other classes than the model's own data set")
         try:
-            images_u8 = load_images(name, config.data.dir, config.data.download).test_images_u8
+            images_u8, labels = _published(name, config.data, size)
         except InputError as error:
             why = str(error).replace(NO_FILES_NEEDED, "")
             raise InputError(f"{FIELD}: got {name}, whose images are expected in data.dir. {why}") from error
@@ -62,18 +65,29 @@ def _find(name: str, config: Config, image_set: ImageSet) -> Images | LazyImages
                 f"{FIELD}: got {name}, whose images have {own} px; the model is tested on images of {size} px. Give a"
                 " folder of images, which are resized."
             )
-        return images_u8[: wanted or len(images_u8)]
+        return images_u8[subset_of(name, config.eval.corruption_seed).rows(labels, min(wanted, len(labels)))]
     folder = user_path(name, FIELD)
     if not folder.is_dir():
         hint = nearest(name, _KNOWN)
         raise InputError(f"{FIELD}: got {name!r}; expected one of {', '.join(_KNOWN)}, or a folder of images.{hint}")
     files = image_names(folder)
     check(len(files) > 0, FIELD, str(folder), "a folder with images in it or in its subfolders")
-    shorter_side = resize_px(config.data) if config.data.name == "folder" else size
+    shorter_side = resize_px(config.data) if config.data.name in ENCODED else size
     if 0 < wanted < len(files):
         _, subfolders = np.unique([str(Path(file).parent) for file in files], return_inverse=True)
         files = [files[row] for row in even_subset(subfolders, wanted, config.eval.corruption_seed)]
     return LazyImages([folder / file for file in files], size, shorter_side)
+
+
+def _published(name: str, data: DataConfig, size: int) -> tuple[Images, np.ndarray]:
+    """The test images of a published set and their labels; images of any size are cut to `size` px."""
+    if name not in ENCODED:
+        image_set = load_images(name, data.dir, data.download)
+        return image_set.test_images_u8, image_set.test_labels
+    shorter_side = resize_px(data) if data.name in ENCODED else size
+    config = DataConfig(name=name, dir=data.dir, image_size=size, eval_resize_px=shorter_side)
+    images_u8, _ = resolve(ENCODED, name, FIELD)(config)
+    return images_u8, images_u8.files.labels
 
 
 def measure_other_sets(

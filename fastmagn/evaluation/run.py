@@ -9,7 +9,7 @@ from torch import nn
 
 from fastmagn.config.schema import Config
 from fastmagn.config.text import plain
-from fastmagn.data import ImageSet, load_data
+from fastmagn.data import ENCODED, ImageSet, load_data
 from fastmagn.data.files.decoding import resize_px
 from fastmagn.errors import InputError
 from fastmagn.evaluation.class_mapping import read_mapping
@@ -150,7 +150,7 @@ def evaluate_images(run_dir: Path, config: Config, folder: Path, classes: Path |
     ):
         trained = load_run(run_dir, config=config, device=device)
         class_names = trained.class_names
-        if config.data.name == "folder":
+        if config.data.name in ENCODED:
             size, shorter_side = config.data.image_size, resize_px(config.data)
         else:
             size = shorter_side = trained.image_size[0]

@@ -4,6 +4,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from fastmagn.data import ENCODED, OWN
 from fastmagn.data.subset import BY_CLASS, even_subset
 from fastmagn_kernels.random import rng
 
@@ -50,5 +51,5 @@ FIRST = Subset()
 
 
 def subset_of(data_name: str, seed: int) -> Subset:
-    """How some of a data set's test images are chosen: a folder's are sorted by class, others are in random order."""
-    return Subset(BY_CLASS, seed) if data_name == "folder" else FIRST
+    """How some of a data set's test images are chosen: those of a user are often sorted by class, others are not."""
+    return Subset(BY_CLASS, seed) if data_name in (*ENCODED, *OWN) else FIRST

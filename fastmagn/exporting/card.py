@@ -22,6 +22,7 @@ ABOUT_DATA = {
     ),
 }
 _OWN_DATA = "Images of your own. **Fill in**: where they are from, who is in them, and their licence."
+_PUBLISHED_DATA = "torchvision's {}, as it was published. **Fill in**: its licence and whom to cite."
 # The sections that decide the weights. Paths are left out: they describe the machine, not the weights.
 _SECTIONS = ("method", "data", "model", "train", "optim", "augment", "mixing", "attack", "loss")
 _PATHS = ("dir", "download")
@@ -50,7 +51,7 @@ def model_card(trained: Trained, file: str, format: str, input: str | None) -> s
             _usage(file, format, input, height, width),
             "Classes, in order: " + ", ".join(info.class_names) + ".",
             "## Data",
-            ABOUT_DATA.get(info.data, _OWN_DATA),
+            _about_data(info.data),
             "## Numbers",
             _numbers(trained.results),
             "## How it was trained",
@@ -65,6 +66,11 @@ def model_card(trained: Trained, file: str, format: str, input: str | None) -> s
             "Yours to choose, within what the licence of the data allows. **Fill in.**",
         ]
     )
+
+
+def _about_data(name: str) -> str:
+    _, _, title = name.partition(":")
+    return ABOUT_DATA.get(name, _PUBLISHED_DATA.format(title) if title else _OWN_DATA)
 
 
 def _usage(file: str, format: str, input: str | None, height: int, width: int) -> str:

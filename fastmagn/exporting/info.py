@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastmagn import __version__
+from fastmagn.data import ENCODED
 from fastmagn.data.files.decoding import resize_px
 from fastmagn.errors import InputError
 from fastmagn.evaluation.trained import MEASURES, Trained
@@ -72,7 +73,7 @@ def model_info(trained: Trained) -> ModelInfo:
         network=config.model.name,
         class_names=trained.class_names,
         image_size=trained.image_size,
-        resize_px=resize_px(config.data) if config.data.name == "folder" else trained.image_size[0],
+        resize_px=resize_px(config.data) if config.data.name in ENCODED else trained.image_size[0],
         mean=tuple(network.mean.flatten().tolist()),
         std=tuple(network.std.flatten().tolist()),
         data=config.data.name,

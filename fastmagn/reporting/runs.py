@@ -10,6 +10,7 @@ from typing import Any
 
 from fastmagn.corruptions import SEVERITIES
 from fastmagn.corruptions.sets import in_order, sets_to_show
+from fastmagn.data import OWN
 from fastmagn.data.subset import BY_CLASS
 from fastmagn.errors import InputError, some
 from fastmagn.evaluation.metrics.accuracy import mean_cbar_accuracy, mean_corruption_accuracy
@@ -127,7 +128,7 @@ def read_run(path: Path) -> tuple[FinishedRun, list[str]]:
     results = _read_results(path, file)
     config = _get(results, "config", dict, file)
     name = _name(config, "data.name", file)
-    data = f"folder {_get(config, 'data.dir', str, file, 'config.')}" if name == "folder" else name
+    data = f"{name} {_get(config, 'data.dir', str, file, 'config.')}" if name in OWN else name
     _check_finite(results, file)
     accuracy = _corruption_accuracy(results, file)
     epochs, faults = _read_epochs(file.parent / METRICS)

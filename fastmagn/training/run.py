@@ -38,10 +38,8 @@ from fastmagn.training.step import Run
 def train(config: Config) -> dict[str, Any]:
     """A whole run; `fastmagn.train.train`, which imports this when it is called, says what it does and raises."""
     config = settle_hardware(config)
-    model_name = config.model.name.replace(":", "-")  # timm:NAME as part of a folder's name
-    run_dir = (
-        config.run_dir or Path("runs") / f"{config.data.name}-{config.method}-{model_name}-seed{config.train.seed}"
-    )
+    data, model = (name.replace(":", "-") for name in (config.data.name, config.model.name))  # timm:NAME
+    run_dir = config.run_dir or Path("runs") / f"{data}-{config.method}-{model}-seed{config.train.seed}"
     config = dataclasses.replace(config, run_dir=run_dir)
     augment = get_method(config.method).settled(config.augment)
     choose_engine(augment.backend, torch.device(config.device), has_recipe(augment))

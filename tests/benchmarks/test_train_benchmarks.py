@@ -1,6 +1,7 @@
 """benchmarks.train, scaling and time_to_mca, tiny: JSON strict and consistent, plots there; no time is asserted."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,22 @@ def test_train_on_files(tmp_path, capsys):
         check_spread(entry["ratio_to_conventional"])
     assert result["feeding"]["conventional"]["ratio_to_conventional"]["median"] == 1
     assert "times the usual loop" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_train_on_shards_beside_the_folder(tmp_path, capsys):
+    out = tmp_path / "shards.json"
+    own = ["--data", "webdataset", "--folder_images", "32", "--turns", "1", "--workers", "1", "--memory_steps", "6"]
+    fields = [*TINY, "--data.image_size", "32", "--data.dir", str(tmp_path), "--out", str(out)]
+    assert benchmark.main([*own, *fields]) == 0
+    result = read_strict(out)
+    decoders = {"torchvision", *(["dali"] if has_dali() else [])}
+    rival = {"conventional"} if find_spec("webdataset") else set()
+    assert set(result["feeding"]) == decoders | {f"folder_{name}" for name in decoders} | rival
+    assert set(result["memory_growth_mib"]) == decoders
+    base = "folder_dali" if has_dali() else "folder_torchvision"
+    assert result["feeding"][base][f"ratio_to_{base}"]["median"] == 1
+    assert f"times {base}" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from fastmagn.config.schema import (
     TrainConfig,
 )
 from fastmagn.config.text import flatten, plain, to_yaml
-from fastmagn.data import DATASETS
+from fastmagn.data import DATASETS, OWN
 from fastmagn.errors import InputError
 from fastmagn.evaluation.corrupt_config import CorruptConfig
 from fastmagn.exporting.card import ABOUT_DATA
@@ -217,8 +217,11 @@ def test_help_describes_every_field(capsys):
 
 def test_every_data_set_is_in_the_help_of_both_commands_in_reports_and_in_model_cards():
     for section in (DataConfig, CorruptConfig):
-        assert all(re.search(rf"\b{name}\b", section.__doc__) for name in DATASETS), section
-    assert DATA_TITLES.keys() == ABOUT_DATA.keys() == DATASETS.keys() - {"folder"}
+        names = {name.replace(name.partition(":")[2], "NAME") if ":" in name else name for name in DATASETS}
+        assert "torchvision:NAME" in names
+        assert all(re.search(rf"\b{name}\b", section.__doc__) for name in names), section
+    named = {name for name in DATASETS if name not in OWN and ":" not in name}
+    assert DATA_TITLES.keys() == ABOUT_DATA.keys() == named
 
 
 @pytest.mark.parametrize(
@@ -370,3 +373,15 @@ def test_configs_are_frozen_and_plain_is_json_like():
     values = plain(Config())
     assert values["data"]["dir"] == "data"
     assert values["eval"]["corrupted_dir"] is None
+
+
+def test_configurations_for_own_images_differ_from_their_bases_in_the_data():
+    def config(name: str) -> Config:
+        return parse("--config", str(ROOT / "configs" / name))
+
+    arrays, cifar = config("npz_small_cpu.yaml"), config("cifar10_small_cpu.yaml")
+    assert (arrays.data.name, arrays.augment.horizontal_flip) == ("npz", False)
+    assert dataclasses.replace(arrays, data=cifar.data, augment=cifar.augment) == cifar
+    food, folder = config("finetune_food101.yaml"), config("finetune_folder.yaml")
+    assert food.data.name == "torchvision:Food101"
+    assert dataclasses.replace(food, data=folder.data) == folder

@@ -87,6 +87,13 @@ def test_each_runs_to_its_results(file, photographs, tmp_path):
     assert results["config"]["augment"]["aug_severity"] == 1
 
 
+@pytest.mark.parametrize("name", ["webdataset", "hf"])
+def test_shards_and_tables_are_fine_tuned_as_folders_are(name):
+    file = {"webdataset": "finetune_shards.yaml", "hf": "finetune_hf.yaml"}[name]
+    folder = parse("finetune_folder.yaml")
+    assert parse(file) == dataclasses.replace(folder, data=dataclasses.replace(folder.data, name=name))
+
+
 def test_fine_tuning_then_imagenet_c_and_other_images(photographs, tmp_path, capsys):
     """From weights for seven classes; measured again on a -C set of files and on a folder of two of the classes."""
     options = {"mean": (0.5,) * 3, "std": (0.2,) * 3, "seed": 9}

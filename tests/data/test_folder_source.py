@@ -57,9 +57,9 @@ def test_pixels_are_torchvisions_of_the_same_boxes(photo_folder, source):
         assert batch.images.is_contiguous(memory_format=torch.channels_last)
         boxes = batches.boxes(batch.indices, 1).tolist()
         for index, box, label, pixels in zip(batch.indices, boxes, batch.labels, batch.images, strict=True):
-            with Image.open(files.path(index)) as image:
+            with Image.open(files.item(index)) as image:
                 expected = functional.resized_crop(image.convert("RGB"), *box, [SIDE, SIDE])
-            assert Path(files.path(index)).parent.name == ("ape", "bee", "cat")[label]
+            assert Path(files.item(index)).parent.name == ("ape", "bee", "cat")[label]
             difference = np.abs(pixels.permute(1, 2, 0).numpy().astype(int) - np.asarray(expected))
             largest = max(largest, difference.max())
     assert largest <= (CPU_TOLERANCE if source == "dali" else 0)

@@ -34,7 +34,7 @@ def test_classes_and_labels_are_those_of_the_folders(photo_folder):
         ("val", image_set.test_images_u8, image_set.test_labels),
     ):
         paths = sorted((photo_folder / part).glob("*/*.jpg"))
-        assert [Path(images.files.path(row)) for row in range(len(images))] == paths
+        assert [Path(images.files.item(row)) for row in range(len(images))] == paths
         assert [CLASSES[label] for label in labels] == [path.parent.name for path in paths]
         for path, size in zip(paths, images.files.sizes.tolist(), strict=True):
             with Image.open(path) as image:
@@ -56,7 +56,7 @@ def test_validation_images_are_resized_and_centre_cropped(photo_folder, resize):
     assert images.nbytes == pixels.nbytes
     assert images.dtype == pixels.dtype == np.uint8
     for row in range(25):
-        with Image.open(images.files.path(row)) as image:
+        with Image.open(images.files.item(row)) as image:
             np.testing.assert_array_equal(pixels[row], np.asarray(transform(image)))
     np.testing.assert_array_equal(np.asarray(images[5:9]), pixels[5:9])
     np.testing.assert_array_equal(np.array(images[np.array([20, 3])][:1]), pixels[20:21])

@@ -251,7 +251,7 @@ def test_a_set_of_other_images_is_refused(made, copy, digits, capsys):
     ("arguments", "message"),
     [
         ([], "the following arguments are required: out"),
-        (["--out", "c"], r"dataset: got None; expected one of cifar10, cifar100, digits, folder\."),
+        (["--out", "c"], r"dataset: got None; expected one of cifar10, cifar100, digits, folder, "),
         (["--out", "c", "--dataset", "cifar"], r"dataset: got 'cifar'; expected one of cifar10, cifar100, digits"),
         (["--out", "c", "--dataset", "cifar10"], "data_dir: got None; expected the folder of cifar10's files"),
         (["--out", "c", "--dataset", "digits", "--seed", "-1"], r"seed: got -1; expected 0\.\.2\^64 - 1\."),

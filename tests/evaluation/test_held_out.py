@@ -150,7 +150,7 @@ def test_stored_logits_refuse_what_needs_the_model(tmp_path):
 def test_a_run_that_cannot_be_measured_so_is_refused_before_it_trains(tmp_path):
     for fields, message in (
         (["--eval.temperature_images", "validation"], "the run held out no training images"),
-        (["--eval.ood", "cifar11"], "got 'cifar11'; expected one of cifar10, cifar100, digits, or a folder of images"),
+        (["--eval.ood", "cifar11"], "got 'cifar11'; expected one of cifar10, cifar100, digits, torchvision:CIFAR10"),
     ):
         with pytest.raises(InputError, match=message):
             train(config_for(["--device", "cpu", *fields], tmp_path / "run"))

@@ -89,7 +89,7 @@ def test_a_data_set_by_its_name(digits):
     ("name", "message"),
     [
         ("digits", "eval.ood: got 'digits'; expected images of other classes than the model's own data set"),
-        ("cifar11", "eval.ood: got 'cifar11'; expected one of cifar10, cifar100, digits, or a folder of images. Did"),
+        ("cifar11", "eval.ood: got 'cifar11'; expected one of cifar10, cifar100, digits, torchvision:CIFAR10, "),
         ("EMPTY", "expected a folder with images in it or in its subfolders"),
     ],
 )

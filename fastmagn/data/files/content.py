@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+from fastmagn.data.files.items import Item, Part, file_of, open_item
 from fastmagn.errors import InputError
 from fastmagn.machine.console import console, progress_bar
 from fastmagn.machine.files import replace_file
@@ -29,46 +30,51 @@ _THREADS = 16  # network storage answers many requests at a time
 _FILES_PER_TASK = 64
 _TOLD_FROM_BYTES = 4_000_000_000
 _MAX_CACHE_BYTES = 512_000_000
-_Item = TypeVar("_Item")
+_Any = TypeVar("_Any")
 
 
-def content_digests(root: Path, names: Sequence[str]) -> list[bytes]:
-    """The SHA-256 of each file. Files are read unless the cache knows them; a cache that cannot be used is left alone.
+def content_digests(root: Path, names: Sequence[str], items: Sequence[Item] | None = None) -> list[bytes]:
+    """The SHA-256 of each image's bytes, which are read unless the cache knows them.
+
+    A cache that cannot be used is left alone.
 
     Of several processes that ask for the same folder, one reads the files and the others wait for its cache.
 
     Args:
         root: The folder.
-        names: Paths relative to it.
+        names: Paths relative to it, or other names of the images.
+        items: Where the bytes are; by default in the files `names`.
 
     Raises:
         InputError: A file cannot be read.
     """
     place = _cache_file(root)
+    items = [os.path.join(root, name) for name in names] if items is None else items
     if place is None:
-        return _digests(root, names, {})[0]
+        return _digests(names, items, {})[0]
     with suppress(OSError):
         place.parent.mkdir(parents=True, exist_ok=True)
     with waiting_lock(place.with_suffix(".lock")):
         known = _read(place)
-        digests, entries = _digests(root, names, known)
+        digests, entries = _digests(names, items, known)
         if entries:
             with suppress(OSError):
                 _write(place, entries)
     return digests
 
 
-def _digests(root: Path, names: Sequence[str], known: dict[bytes, bytes]) -> tuple[list[bytes], dict[bytes, bytes]]:
+def _digests(
+    names: Sequence[str], items: Sequence[Item], known: dict[bytes, bytes]
+) -> tuple[list[bytes], dict[bytes, bytes]]:
     """The digests, and the entries that a cache may keep, by key; none if `known` has them all."""
     start = time.time()
-    paths = [os.path.join(root, name) for name in names]
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = [status for part in pool.map(_stats, _tasks(paths)) for status in part]
-        keys = [_key(name, status) for name, status in zip(names, found, strict=True)]
+        found = [status for part in pool.map(_stats, _tasks(items)) for status in part]
+        keys = [_key(*row) for row in zip(names, items, found, strict=True)]
         unknown = [row for row, key in enumerate(keys) if key not in known]
         if not unknown:
             return [known[key] for key in keys], {}
-        num_bytes = sum(found[row].st_size for row in unknown)
+        num_bytes = sum(_num_bytes(items[row], found[row]) for row in unknown)
         if num_bytes >= _TOLD_FROM_BYTES:
             console.print(
                 f"reading {len(unknown):,} image files, {num_bytes / 1e9:,.0f} GB, once: a resumed run recognises its"
@@ -78,57 +84,77 @@ def _digests(root: Path, names: Sequence[str], known: dict[bytes, bytes]) -> tup
         read: dict[int, bytes] = {}
         with progress_bar() as bar:
             task = bar.add_task("images read", total=len(unknown), status="")
-            for rows, digests in pool.map(lambda rows: (rows, [_digest(paths[row]) for row in rows]), _tasks(unknown)):
+            for rows, digests in pool.map(lambda rows: (rows, [_digest(items[row]) for row in rows]), _tasks(unknown)):
                 read.update(zip(rows, digests, strict=True))
                 bar.update(task, advance=len(rows))
-    settled = start - _SETTLED_S
     entries = {
         key: read[row] if row in read else known[key]
         for row, (key, status) in enumerate(zip(keys, found, strict=True))
-        if row not in read or max(status.st_mtime, status.st_ctime) < settled
+        if row not in read or is_settled(status, start)
     }
     return [read[row] if row in read else known[key] for row, key in enumerate(keys)], entries
 
 
-def _tasks(items: list[_Item]) -> Iterator[list[_Item]]:
+def _tasks(items: Sequence[_Any]) -> Iterator[Sequence[_Any]]:
     return (items[first : first + _FILES_PER_TASK] for first in range(0, len(items), _FILES_PER_TASK))
 
 
-def _stats(paths: list[str]) -> list[os.stat_result]:
-    found = []
-    for path in paths:
-        try:
-            found.append(os.stat(path))
-        except OSError as error:
-            raise _unreadable(path, error) from error
-    return found
+def _stats(items: Sequence[Item]) -> list[os.stat_result]:
+    known: dict[str | Path, os.stat_result] = {}
+    for item in items:
+        file = file_of(item)
+        if file not in known:  # a shard holds many images
+            try:
+                known[file] = os.stat(file)
+            except OSError as error:
+                raise _unreadable(item, error) from error
+    return [known[file_of(item)] for item in items]
 
 
-def _digest(path: str) -> bytes:
+def _num_bytes(item: Item, status: os.stat_result) -> int:
+    return item.num_bytes if isinstance(item, Part) else status.st_size
+
+
+def _digest(item: Item) -> bytes:
     try:
-        with open(path, "rb") as file:
+        with open_item(item) as file:
             return hashlib.file_digest(file, "sha256").digest()
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable(item, error) from error
 
 
-def _unreadable(path: str, error: OSError) -> InputError:
-    return InputError(f"{path}: cannot be read ({error.strerror}); expected the image that was there at the start.")
+def _unreadable(item: Item, error: OSError) -> InputError:
+    reason = error.strerror or error
+    return InputError(f"{item}: cannot be read ({reason}); expected the image that was there at the start.")
 
 
-def _key(name: str, status: os.stat_result) -> bytes:
-    text = f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\0{status.st_ino}"
+def _key(name: str, item: Item, status: os.stat_result) -> bytes:
+    part = f"\0{item.offset}\0{item.num_bytes}" if isinstance(item, Part) else ""
+    return file_key(name, status, part)
+
+
+def file_key(name: str, status: os.stat_result, part: str = "") -> bytes:
+    """A digest of 16 bytes that changes whenever a file changes."""
+    text = f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\0{status.st_ino}{part}"
     return hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=_KEY_BYTES).digest()
 
 
+def is_settled(status: os.stat_result, start: float) -> bool:
+    """Whether a file last changed so long before `start` that its times tell every later change."""
+    return max(status.st_mtime, status.st_ctime) < start - _SETTLED_S
+
+
 def _cache_file(root: Path) -> Path | None:
-    """The cache of a folder of images; None where the user has no home."""
+    return cache_file("contents", os.path.realpath(root))
+
+
+def cache_file(kind: str, name: str) -> Path | None:
+    """The user's cache file of a kind for what `name` names; None where the user has no home."""
     try:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     except RuntimeError:
         return None
-    name = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:32]
-    return base / "fastmagn" / "contents" / name
+    return base / "fastmagn" / kind / hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
 
 
 def _read(place: Path) -> dict[bytes, bytes]:
@@ -150,11 +176,11 @@ def _write(place: Path, entries: dict[bytes, bytes]) -> None:
     body = b"".join(key + digest for key, digest in entries.items())
     with replace_file(place) as file:
         file.write(_MAGIC + hashlib.sha256(body).digest() + body)
-    _prune(place)
+    prune(place)
 
 
-def _prune(kept: Path) -> None:
-    """Remove the caches that were not used for longest, until they take less than _MAX_CACHE_BYTES."""
+def prune(kept: Path) -> None:
+    """Remove caches beside `kept`, those that were not used for longest, until they take less than _MAX_CACHE_BYTES."""
     caches = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in kept.parent.iterdir())
     total = sum(size for _, size, _ in caches)
     for _, size, path in caches:

@@ -16,6 +16,7 @@ from torch import Tensor
 from fastmagn.config.schema import DataConfig
 from fastmagn.data.files.decoding import Unreadable, fill, open_image, tried, upright_rgb
 from fastmagn.data.files.headers import ImageFiles
+from fastmagn.data.files.items import Item
 from fastmagn.data.files.on_demand import num_threads
 
 BATCHES_AHEAD = 2  # decoded, or being decoded, beyond the one that was asked for
@@ -28,13 +29,13 @@ class Pending(NamedTuple):
 
     Args:
         work: The tasks that must end first; `finish` raises their exceptions.
-        paths: For each task, the file that it waits for.
+        items: For each task, the image that it waits for.
         finish: Returns the images, uint8 [B, S, S, 3], and the files that could not be decoded, for which mid-grey
             stands in.
     """
 
     work: list[Future]
-    paths: list[str]
+    items: list[Item]
     finish: Callable[[], tuple[Tensor, list[Unreadable]]]
 
 
@@ -59,12 +60,12 @@ class PillowDecoder:
     def start(self, rows: np.ndarray, boxes: np.ndarray) -> Pending:
         shape = (len(rows), self.image_size, self.image_size, 3)
         images = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
-        paths = [self.files.path(row) for row in rows]
+        items = [self.files.item(row) for row in rows]
         work = [
-            self.pool.submit(fill_crop, path, box, out)
-            for path, box, out in zip(paths, boxes.tolist(), images.numpy(), strict=True)
+            self.pool.submit(fill_crop, item, box, out)
+            for item, box, out in zip(items, boxes.tolist(), images.numpy(), strict=True)
         ]
-        return Pending(work, paths, lambda: (images, [fault for future in work if (fault := future.result())]))
+        return Pending(work, items, lambda: (images, [fault for future in work if (fault := future.result())]))
 
 
 def has_dali() -> bool:
@@ -72,9 +73,9 @@ def has_dali() -> bool:
     return find_spec("nvidia") is not None and find_spec("nvidia.dali") is not None
 
 
-def fill_crop(path: str, box: Box, out: np.ndarray) -> Unreadable | None:
-    """Decode a file's crop with Pillow into `out`, uint8 [S, S, 3]; mid-grey if that fails, and then say why."""
-    return fill(out, tried(_decode_crop, path, box, len(out)))
+def fill_crop(item: Item, box: Box, out: np.ndarray) -> Unreadable | None:
+    """Decode an image's crop with Pillow into `out`, uint8 [S, S, 3]; mid-grey if that fails, and then say why."""
+    return fill(out, tried(_decode_crop, item, box, len(out)))
 
 
 def resize_crop(image: Image.Image, side: int) -> np.ndarray:
@@ -82,7 +83,7 @@ def resize_crop(image: Image.Image, side: int) -> np.ndarray:
     return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
 
 
-def _decode_crop(path: str, box: Box, side: int) -> np.ndarray:
-    with open_image(path) as image:
+def _decode_crop(item: Item, box: Box, side: int) -> np.ndarray:
+    with open_image(item) as image:
         top, left, height, width = box
         return resize_crop(upright_rgb(image).crop((left, top, left + width, top + height)), side)

@@ -24,6 +24,7 @@ from fastmagn.config.schema import DataConfig
 from fastmagn.data.files.crops import BATCHES_AHEAD, Pending, fill_crop, resize_crop
 from fastmagn.data.files.decoding import Unreadable
 from fastmagn.data.files.headers import ImageFiles
+from fastmagn.data.files.items import Item, read_item
 from fastmagn.data.files.on_demand import num_threads
 from fastmagn.errors import InputError, one_line, warn_caller
 
@@ -56,10 +57,10 @@ class DaliDecoder:
     def start(self, rows: np.ndarray, boxes: np.ndarray) -> Pending:
         lane = self.lanes[self.num_started % len(self.lanes)]
         self.num_started += 1
-        paths = {i: self.files.path(rows[i]) for i in np.flatnonzero(self.files.is_plain[rows])}
-        read = {i: self.pool.submit(_read, path) for i, path in paths.items()}
+        items = {i: self.files.item(rows[i]) for i in np.flatnonzero(self.files.is_plain[rows])}
+        read = {i: self.pool.submit(_read, item) for i, item in items.items()}
         decoded = lane.thread.submit(lane.decode, rows, boxes, read)
-        return Pending([*read.values(), decoded], [*paths.values(), self.files.path(rows[0])], decoded.result)
+        return Pending([*read.values(), decoded], [*items.values(), self.files.item(rows[0])], decoded.result)
 
 
 class _Lane:
@@ -78,7 +79,7 @@ class _Lane:
         out = images.numpy()
 
         def by_pillow(i: int) -> Future:
-            return decoder.pool.submit(fill_crop, decoder.files.path(rows[i]), boxes[i].tolist(), out[i])
+            return decoder.pool.submit(fill_crop, decoder.files.item(rows[i]), boxes[i].tolist(), out[i])
 
         encoded = {i: data for i, future in read.items() if (data := future.result()) is not None}
         tasks = [by_pillow(i) for i in range(len(rows)) if i not in encoded]
@@ -124,10 +125,10 @@ class _Lane:
         return merged
 
 
-def _read(path: str) -> np.ndarray | None:
-    """A file's bytes; None if it cannot be read, which the decoder then finds again."""
+def _read(item: Item) -> np.ndarray | None:
+    """An image's bytes; None if it cannot be read, which the decoder then finds again."""
     try:
-        return np.fromfile(path, np.uint8)
+        return read_item(item)
     except OSError:
         return None
 

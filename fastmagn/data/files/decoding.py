@@ -7,6 +7,7 @@ What happens to a file that cannot be decoded is decided here, once:
   validation warn (`warn_of_grey`); an evaluation of a set of files leaves these rows out of its measures.
 """
 
+import io
 import struct
 import threading
 import warnings
@@ -20,6 +21,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from fastmagn.config.schema import DataConfig
+from fastmagn.data.files.items import Item, Part, read_item
 from fastmagn.data.files.listing import HAS_AVIF
 from fastmagn.errors import InputError, one_line, some, warn_caller
 
@@ -50,32 +52,32 @@ _TELLING_ERRORS = (
 class Unreadable(NamedTuple):
     """A file that cannot be decoded, and the reason in one line that does not repeat the path."""
 
-    path: str | Path
+    item: Item
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.path} ({self.reason})"
+        return f"{self.item} ({self.reason})"
 
 
-def tried(read: Callable[..., _Read], path: str | Path, *rest: object) -> _Read | Unreadable:
-    """`read(path, *rest)`, or Unreadable if the file cannot be decoded.
+def tried(read: Callable[..., _Read], item: Item, *rest: object) -> _Read | Unreadable:
+    """`read(item, *rest)`, or Unreadable if the file cannot be decoded.
 
     Any Exception counts, because a third party's parser may raise any: MemoryError for a bomb, RecursionError, and what
     its authors did not think of.
     """
     try:
-        return read(path, *rest)
+        return read(item, *rest)
     except Exception as error:
-        return Unreadable(path, _reason(error, path)[:_REASON_CHARS])
+        return Unreadable(item, _reason(error, item)[:_REASON_CHARS])
 
 
-def _reason(error: Exception, path: str | Path) -> str:
+def _reason(error: Exception, item: Item) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "cannot identify image file"  # Pillow's words, which are followed by the path or by an object
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if isinstance(error, _TELLING_ERRORS):
-        return one_line(error, None).replace(f" {str(path)!r}", "")
+        return one_line(error, None).replace(f" {str(item)!r}", "")
     return f"its decoder fails with {type(error).__name__}"
 
 
@@ -138,14 +140,15 @@ _LARGE_AT_A_TIME = threading.BoundedSemaphore(2)
 
 
 @contextmanager
-def open_image(file: str | Path | BinaryIO) -> Iterator[Image.Image]:
+def open_image(file: Item | BinaryIO) -> Iterator[Image.Image]:
     """Open an image file; its pixels are not decoded yet.
 
     Raises:
         Image.DecompressionBombError: It has more than Pillow's MAX_IMAGE_PIXELS, for which Pillow itself only warns.
         Exception: Whatever else Pillow raises.
     """
-    with Image.open(file, formats=_FORMATS) as image:
+    source = io.BytesIO(read_item(file)) if isinstance(file, Part) else file
+    with Image.open(source, formats=_FORMATS) as image:
         num_pixels = image.width * image.height
         if num_pixels > Image.MAX_IMAGE_PIXELS:
             raise Image.DecompressionBombError(
@@ -156,9 +159,9 @@ def open_image(file: str | Path | BinaryIO) -> Iterator[Image.Image]:
             yield image
 
 
-def decode_square(path: str | Path, image_size: int, shorter_side_px: int) -> np.ndarray:
-    """A file's `central_square`, uint8 [image_size, image_size, 3]; raises what `open_image` and Pillow raise."""
-    with open_image(path) as image:
+def decode_square(item: Item, image_size: int, shorter_side_px: int) -> np.ndarray:
+    """An item's `central_square`, uint8 [image_size, image_size, 3]; raises what `open_image` and Pillow raise."""
+    with open_image(item) as image:
         return central_square(upright_rgb(image), image_size, shorter_side_px)
 
 

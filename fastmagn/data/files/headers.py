@@ -12,6 +12,7 @@ import numpy as np
 
 from fastmagn.data.files.content import content_digests
 from fastmagn.data.files.decoding import Unreadable, open_image, orientation, quiet_pillow, tried, warn_left_out
+from fastmagn.data.files.items import Item, Part, open_item
 
 _JPEG_END = b"\xff\xd9"
 # The latency of network storage limits how fast headers are read, not the number of cores.
@@ -19,17 +20,33 @@ _SCAN_THREADS = 16
 _FILES_PER_TASK = 256  # reading a header takes 30 us, and handing one file to a thread takes as long
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ImageFiles:
-    """Files that can be read, one row each, and what their headers say.
+class Spans(NamedTuple):
+    """Where encoded images lie in shards.
 
     Args:
-        root: The folder that `names` are relative to.
-        names: CLASS/IMAGE, str [N].
+        shards: The shards, paths relative to the set's folder (or absolute).
+        spans: For each image its shard's number, its offset and its size in bytes, int64 [N, 3].
+    """
+
+    shards: tuple[str, ...]
+    spans: np.ndarray
+
+    def __getitem__(self, rows: slice | np.ndarray) -> "Spans":
+        return Spans(self.shards, self.spans[rows])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImageFiles:
+    """Encoded images that can be read, one row each, and what their headers say.
+
+    Args:
+        root: The folder that `names` and shards are relative to.
+        names: Of files CLASS/IMAGE; of images in shards what names each, str [N].
         labels: int64 [N].
         num_bytes: Sizes of the files, int64 [N].
         sizes: Height and width in px, upright, int64 [N, 2].
         is_plain: Whether the file is a whole JPEG, grey or colour, upright; every decoder decodes these alike. bool [N]
+        spans: Where the images lie in shards; None if each is a file of its own.
     """
 
     root: Path
@@ -38,17 +55,19 @@ class ImageFiles:
     num_bytes: np.ndarray
     sizes: np.ndarray
     is_plain: np.ndarray
+    spans: Spans | None = None
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, rows: slice | np.ndarray) -> "ImageFiles":
         columns = ("names", "labels", "num_bytes", "sizes", "is_plain")
-        return ImageFiles(root=self.root, **{name: getattr(self, name)[rows] for name in columns})
+        spans = None if self.spans is None else self.spans[rows]
+        return ImageFiles(root=self.root, spans=spans, **{name: getattr(self, name)[rows] for name in columns})
 
-    def path(self, row: int) -> str:
-        """The path of a row's file."""
-        return os.path.join(self.root, self.names[row])
+    def item(self, row: int) -> Item:
+        """Where a row's bytes are: the path of its file, or the part of a shard."""
+        return item_at(self.root, self.names, self.spans, row)
 
     @property
     def fingerprint(self) -> str:
@@ -57,7 +76,10 @@ class ImageFiles:
         Raises:
             InputError: A file cannot be read any more.
         """
-        return self._fingerprint([digest.hex() for digest in content_digests(self.root, list(self.names))])
+        return self._fingerprint([digest.hex() for digest in self._digests()])
+
+    def _digests(self) -> list[bytes]:
+        return content_digests(self.root, list(self.names), [self.item(row) for row in range(len(self))])
 
     @property
     def former_fingerprint(self) -> str:
@@ -80,23 +102,43 @@ class Header(NamedTuple):
     is_plain: bool
 
 
-def scan(root: Path, names: list[str], labels: np.ndarray) -> ImageFiles:
+def item_at(root: Path, names: Sequence[str], spans: Spans | None, row: int) -> Item:
+    """Where the bytes of a row are; the path of its file, or the part of a shard."""
+    if spans is None:
+        return os.path.join(root, names[row])
+    shard, offset, num_bytes = spans.spans[row].tolist()
+    return Part(os.path.join(root, spans.shards[shard]), offset, num_bytes, os.path.join(root, names[row]))
+
+
+def scan(root: Path, names: list[str], labels: np.ndarray, spans: Spans | None = None) -> ImageFiles:
     """Read each file's header. Files that cannot be read are left out, and one warning counts them.
 
     A file that does not end as a JPEG does is decoded here once, because it may be truncated.
 
     Args:
         root: The folder.
-        names: CLASS/IMAGE, N of them.
+        names: CLASS/IMAGE, N of them; of images in shards what names each.
         labels: int64 [N].
+        spans: Where the images lie in shards; None if each is a file of its own.
 
     Raises:
         InputError: No file can be read.
     """
-    paths = [os.path.join(root, name) for name in names]
-    tasks = (paths[first : first + _FILES_PER_TASK] for first in range(0, len(paths), _FILES_PER_TASK))
+    items = [item_at(root, names, spans, row) for row in range(len(names))]
+    tasks = (items[first : first + _FILES_PER_TASK] for first in range(0, len(items), _FILES_PER_TASK))
     with quiet_pillow(), ThreadPoolExecutor(_SCAN_THREADS) as pool:
         found = [header for headers in pool.map(_read_headers, tasks) for header in headers]
+    return gathered(root, names, labels, spans, found)
+
+
+def gathered(
+    root: Path, names: list[str], labels: np.ndarray, spans: Spans | None, found: list[Header | Unreadable]
+) -> ImageFiles:
+    """The images whose headers could be read; arguments as of `scan`, and what was found of each image.
+
+    Raises:
+        InputError: No image could be read.
+    """
     warn_left_out([header for header in found if isinstance(header, Unreadable)], len(names), root)
     is_read = np.array([isinstance(header, Header) for header in found])
     columns = Header(*zip(*(header for header in found if isinstance(header, Header)), strict=True))
@@ -107,12 +149,13 @@ def scan(root: Path, names: list[str], labels: np.ndarray) -> ImageFiles:
         num_bytes=np.array(columns.num_bytes, np.int64),
         sizes=np.stack([np.array(columns.height, np.int64), np.array(columns.width, np.int64)], axis=1),
         is_plain=np.array(columns.is_plain, bool),
+        spans=None if spans is None else spans[is_read],
     )
 
 
-def read_header(path: str) -> Header:
-    """One file's header; raises what `open_image` and Pillow raise."""
-    with open(path, "rb") as file:
+def read_header(item: Item) -> Header:
+    """One image's header; raises what `open_image` and Pillow raise."""
+    with open_item(item) as file:
         num_bytes = file.seek(0, os.SEEK_END)
         file.seek(max(0, num_bytes - len(_JPEG_END)))
         ends_as_jpeg = file.read() == _JPEG_END
@@ -130,5 +173,5 @@ def read_header(path: str) -> Header:
     return Header(num_bytes, height, width, is_whole and is_usual and turned == 1)
 
 
-def _read_headers(paths: list[str]) -> list[Header | Unreadable]:
-    return [tried(read_header, path) for path in paths]
+def _read_headers(items: list[Item]) -> list[Header | Unreadable]:
+    return [tried(read_header, item) for item in items]

@@ -23,6 +23,7 @@ from fastmagn.data.files.decoding import (
     warn_of_lost_classes,
 )
 from fastmagn.data.files.headers import ImageFiles, scan
+from fastmagn.data.files.items import Item
 from fastmagn.data.files.listing import class_files, list_classes
 from fastmagn.data.image_set import Images
 from fastmagn.data.subset import even_subset
@@ -119,8 +120,8 @@ class FolderImages:
         if copy is False:
             raise ValueError("images in files cannot be given without being decoded")
         images_u8 = np.empty(self.shape, np.uint8)
-        paths = [self.files.path(row) for row in range(len(self))]
-        faults = _decode_squares(paths, images_u8, resize_px(self.config), num_threads(self.config))
+        items = [self.files.item(row) for row in range(len(self))]
+        faults = _decode_squares(items, images_u8, resize_px(self.config), num_threads(self.config))
         warn_of_grey([fault for fault in faults if fault], self.files.root)
         return images_u8 if dtype is None else images_u8.astype(dtype, copy=False)
 
@@ -221,12 +222,12 @@ def num_threads(config: DataConfig) -> int:
 
 
 def _decode_squares(
-    paths: Sequence[str | Path], images_u8: np.ndarray, shorter_side_px: int, threads: int | None
+    items: Sequence[Item], images_u8: np.ndarray, shorter_side_px: int, threads: int | None
 ) -> list[Unreadable | None]:
-    """Decode files into `images_u8`, uint8 [n, S, S, 3]; for each file, why it could not be decoded, or None."""
+    """Decode images into `images_u8`, uint8 [n, S, S, 3]; for each, why it could not be decoded, or None."""
 
-    def decode(path: str | Path, out: np.ndarray) -> Unreadable | None:
-        return fill(out, tried(decode_square, path, len(out), shorter_side_px))
+    def decode(item: Item, out: np.ndarray) -> Unreadable | None:
+        return fill(out, tried(decode_square, item, len(out), shorter_side_px))
 
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(decode, paths, images_u8))
+        return list(pool.map(decode, items, images_u8))

@@ -1,0 +1,257 @@
+"""Encoded images in the rows of Arrow files: where each row's bytes are in the file.
+
+An Arrow file that is not compressed holds the bytes of a column one after another, so a row is read as a part of the
+file. Parquet is packed in pages; it is converted once to Arrow, in $XDG_CACHE_HOME/fastmagn/tables, by default in
+~/.cache/fastmagn/tables, which takes as much room as the images.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastmagn.data.files.content import cache_file, file_key, is_settled
+from fastmagn.data.files.shard_index import Members
+from fastmagn.errors import InputError, check, one_line
+from fastmagn.machine.files import check_room, replace_file
+from fastmagn.machine.waiting_lock import waiting_lock
+
+try:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+except ImportError as error:
+    raise InputError("data.name: got hf, which needs PyArrow; install 'fastmagn[hf]'.") from error
+
+_KEY = b"fastmagn"  # in the metadata of a converted file: the state of the file that it was made of
+_ROWS_AT_A_TIME = 64
+_PARQUET = b"PAR1"
+_LABEL_NAMES = ("label", "labels")
+
+
+class Columns(NamedTuple):
+    """The columns of the images and of the labels, and the class names if the features have them."""
+
+    image: str
+    label: str
+    class_names: tuple[str, ...] | None
+
+
+def find_columns(file: str, image: str | None, label: str | None) -> Columns:
+    """The columns of a parquet or arrow file: those that were named, or those that the features or the types tell.
+
+    Raises:
+        InputError: The file is damaged; a column is missing, not the only one of its kind, or of another type.
+    """
+    schema = _schema(file)
+    features = _features(schema)
+    image = image or _only(file, schema, "image_column", _image_columns(schema, features))
+    label = label or _only(file, schema, "label_column", _label_columns(schema, features))
+    for field, name in (("data.image_column", image), ("data.label_column", label)):
+        check(name in schema.names, field, name, f"a column of {file}: {', '.join(schema.names)}")
+    kind = schema.field(image).type
+    if not (_is_bytes(kind) or _has_bytes(kind)):
+        raise InputError(
+            f"{file}: the column {image!r} (data.image_column) is {kind}; expected encoded images: binary, or a struct"
+            " with a field bytes."
+        )
+    kind = schema.field(label).type
+    if not (pa.types.is_integer(kind) or _is_text(kind)):
+        raise InputError(
+            f"{file}: the column {label!r} (data.label_column) is {kind}; expected integers or class names (strings)."
+        )
+    names = features.get(label, {}).get("names")
+    is_named = isinstance(names, list) and names and all(isinstance(name, str) for name in names)
+    return Columns(image, label, tuple(names) if is_named else None)
+
+
+def read_rows(file: str, columns: Columns) -> Members:
+    """The rows of an arrow file that is not compressed. A row without bytes counts as a broken image.
+
+    Raises:
+        InputError: The file is damaged, or a row has no label.
+    """
+    found = Members([], [], [])
+    with pa.memory_map(file) as mapped:
+        base = mapped.read_buffer(mapped.size()).address
+        for batch in _arrow_batches(file, mapped):
+            first = len(found.names)
+            images, labels = batch.column(columns.image), batch.column(columns.label)
+            if labels.null_count:
+                row = first + int(np.flatnonzero(labels.is_null().to_numpy(zero_copy_only=False))[0])
+                raise InputError(f"{file}: row {row} has no label; expected one in the column {columns.label!r}.")
+            found.spans.extend(_spans(file, images, base, mapped.size()))
+            found.labels.extend(str(label).replace("\0", " ") for label in labels.to_pylist())
+            found.names.extend(f"row {row}" for row in range(first, first + len(batch)))
+    if not found.names:
+        raise InputError(f"{file}: has no rows; expected images.")
+    return found
+
+
+def as_arrow(file: str, columns: Columns) -> str:
+    """The path of an arrow file with these columns: `file`, or what it was converted to if its rows are packed.
+
+    Raises:
+        InputError: The file is damaged, or the disk of the cache is full.
+    """
+    if not _is_packed(file, columns.image):
+        return file
+    place = cache_file("tables", f"{os.path.realpath(file)} {columns.image} {columns.label}")
+    if place is None:
+        raise InputError(f"{file}: is converted to Arrow once, in the folder XDG_CACHE_HOME, which is not set.")
+    place = place.with_suffix(".arrow")
+    start, status = time.time(), os.stat(file)
+    key = file_key("table 1", status) if is_settled(status, start) else b"it may still change"
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with waiting_lock(place.with_suffix(".lock")):
+            if not _is_made_of(place, key):
+                check_room(place.parent, status.st_size)
+                _convert(file, place, columns, key)
+    except OSError as error:
+        raise InputError(
+            f"{file}: cannot be converted to Arrow in {place.parent} ({one_line(error)}); make room there, or give"
+            " another XDG_CACHE_HOME."
+        ) from error
+    return str(place)
+
+
+def _convert(file: str, place: Path, columns: Columns, key: bytes) -> None:
+    schema = _schema(file)
+    wanted = pa.schema([schema.field(columns.image), schema.field(columns.label)], {_KEY: key})
+    with replace_file(place) as out, pa.ipc.new_stream(out, wanted) as writer:
+        for batch in _batches(file, [columns.image, columns.label]):
+            writer.write_batch(pa.record_batch([batch.column(name) for name in wanted.names], schema=wanted))
+
+
+def _batches(file: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """The rows of a parquet or arrow file, some at a time."""
+    if _is_parquet(file):
+        try:
+            with pq.ParquetFile(file, pre_buffer=False) as table:
+                yield from table.iter_batches(_ROWS_AT_A_TIME, columns=columns)
+        except Exception as error:
+            if isinstance(error, InputError):
+                raise
+            raise _damaged(file, error) from error
+    else:
+        with pa.memory_map(file) as mapped:
+            yield from _arrow_batches(file, mapped)
+
+
+def _arrow_batches(file: str, mapped: pa.MemoryMappedFile) -> Iterator[pa.RecordBatch]:
+    try:
+        reader = _reader(mapped)
+        if isinstance(reader, pa.RecordBatchFileReader):
+            yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
+        else:
+            yield from reader
+    except (pa.ArrowException, ValueError, OSError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise _damaged(file, error) from error
+
+
+def _reader(mapped: pa.MemoryMappedFile) -> pa.RecordBatchFileReader | pa.RecordBatchStreamReader:
+    mapped.seek(0)
+    is_file = mapped.read(6) == b"ARROW1"
+    mapped.seek(0)
+    return pa.ipc.open_file(mapped) if is_file else pa.ipc.open_stream(mapped)
+
+
+def _schema(file: str) -> pa.Schema:
+    try:
+        if _is_parquet(file):
+            return pq.read_schema(file)
+        with pa.memory_map(file) as mapped:
+            return _reader(mapped).schema
+    except Exception as error:  # PyArrow's, and those of Thrift and of the system
+        raise _damaged(file, error) from error
+
+
+def _spans(file: str, images: pa.Array, base: int, num_bytes: int) -> list[tuple[int, int]]:
+    """Offset and size of each row's bytes in the mapped file; size 0 for a row without bytes."""
+    data = images.field("bytes") if pa.types.is_struct(images.type) else images
+    _, offsets, values = data.buffers()
+    kind = np.int64 if pa.types.is_large_binary(data.type) or pa.types.is_large_string(data.type) else np.int32
+    ends = np.frombuffer(offsets, kind)[data.offset : data.offset + len(data) + 1].astype(np.int64)
+    sizes = np.diff(ends)
+    start = 0 if values is None else values.address - base
+    is_inside = (sizes >= 0).all() and (not sizes.any() or 0 <= start + ends[0] <= start + ends[-1] <= num_bytes)
+    if not is_inside:
+        raise _damaged(file, ValueError("offsets of rows lie outside the file"))
+    is_null = images.is_null().to_numpy(zero_copy_only=False) | data.is_null().to_numpy(zero_copy_only=False)
+    sizes[is_null] = 0
+    return list(zip((start + ends[:-1]).clip(0).tolist(), sizes.tolist(), strict=True))
+
+
+def _is_packed(file: str, image: str) -> bool:
+    """Whether the bytes of the rows do not lie in the file as they are: parquet, or compressed Arrow."""
+    if _is_parquet(file):
+        return True
+    with pa.memory_map(file) as mapped:
+        base = mapped.read_buffer(mapped.size()).address
+        batch = next(_arrow_batches(file, mapped), None)
+        if batch is None or not len(batch):
+            return False
+        images = batch.column(image)
+        values = (images.field("bytes") if pa.types.is_struct(images.type) else images).buffers()[2]
+        return values is not None and not base <= values.address <= base + mapped.size()
+
+
+def _is_made_of(place: Path, key: bytes) -> bool:
+    try:
+        return (_schema(str(place)).metadata or {}).get(_KEY) == key
+    except InputError:
+        return False
+
+
+def _is_parquet(file: str) -> bool:
+    with open(file, "rb") as opened:
+        return opened.read(len(_PARQUET)) == _PARQUET
+
+
+def _features(schema: pa.Schema) -> dict[str, dict[str, Any]]:
+    """What the metadata of Hugging Face `datasets` say of the columns; empty if there are none."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def _image_columns(schema: pa.Schema, features: dict[str, dict[str, Any]]) -> list[str]:
+    by_feature = [name for name, feature in features.items() if feature.get("_type") == "Image"]
+    return by_feature or [field.name for field in schema if _is_bytes(field.type) or _has_bytes(field.type)]
+
+
+def _label_columns(schema: pa.Schema, features: dict[str, dict[str, Any]]) -> list[str]:
+    by_feature = [name for name, feature in features.items() if feature.get("_type") == "ClassLabel"]
+    return by_feature or [name for name in _LABEL_NAMES if name in schema.names]
+
+
+def _only(file: str, schema: pa.Schema, field: str, found: list[str]) -> str:
+    if len(found) != 1:
+        which = f"columns {', '.join(found)} may be meant" if found else "no column is of this kind"
+        raise InputError(f"data.{field}: {file}: {which}; expected one of its columns: {', '.join(schema.names)}.")
+    return found[0]
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _has_bytes(kind: pa.DataType) -> bool:
+    at = kind.get_field_index("bytes") if pa.types.is_struct(kind) else -1
+    return at >= 0 and _is_bytes(kind.field(at).type)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _damaged(file: str, error: Exception) -> InputError:
+    return InputError(f"{file}: cannot be read as parquet or Arrow ({one_line(error, 120)}); fetch or make it anew.")

@@ -1,0 +1,127 @@
+"""Which files hold a split of a sharded set: named by a pattern, or found by the names that the field gives them."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastmagn.errors import InputError, check, some, warn_caller
+
+TRAIN = ("train",)
+TEST = ("val", "validation", "valid", "test")
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_NUMBERS = re.compile(r"(\d+)\.\.(\d+)")
+_MAX_SHARDS = 1_000_000
+_LAST_NUMBER = re.compile(r"(\d+)\.[a-z]+$")
+_OF = re.compile(r"-(\d{5})-of-(\d{5})\.[a-z]+$")
+
+
+def find_shards(
+    root: Path, splits: Sequence[str], suffixes: Sequence[str], pattern: str | None, field: str
+) -> list[str]:
+    """The paths of a split's files relative to `root`, in the order of their names.
+
+    Without a pattern they are SPLIT-*.SUFFIX or SPLIT.SUFFIX in `root` or in its folder data, or all in its folder
+    SPLIT; the first of `splits` that has any counts.
+
+    Args:
+        root: The folder of the set.
+        splits: The names of the split.
+        suffixes: The files' suffixes, with a dot.
+        pattern: What the user gave: `{000..146}` and `{a,b}` stand for several names, `*` and `?` for those there are.
+        field: Where it was given.
+
+    Raises:
+        InputError: There are none, or some of them are missing.
+    """
+    if not root.is_dir():
+        raise InputError(f"data.dir: {root}: no such folder; expected one with {_layout(splits, suffixes)}.")
+    if pattern is not None:
+        return _named(root, pattern, field)
+    for split in splits:
+        found = [path for suffix in suffixes for path in _of_split(root, split, suffix) if path.is_file()]
+        if found:
+            names = sorted(str(path.relative_to(root)) for path in found)
+            _check_whole(root, names)
+            return names
+    looked = ", ".join(f"{split}-*{suffixes[0]}" for split in splits)
+    raise InputError(
+        f"data.dir: {root}: no files of this split ({looked}, also below data, or in a folder {splits[0]}); expected"
+        f" {_layout(splits, suffixes)}, or {field} to name them."
+    )
+
+
+def expand(pattern: str) -> list[str]:
+    """The names that braces stand for: `a-{00..02}.tar` gives a-00.tar, a-01.tar, a-02.tar.
+
+    Raises:
+        InputError: They stand for more than a million names.
+    """
+    names = [pattern]
+    while (match := _BRACES.search(names[0])) is not None:
+        numbers = _NUMBERS.fullmatch(match[1])
+        if numbers:
+            first, last = int(numbers[1]), int(numbers[2])
+            count = max(0, last - first + 1)
+            check(
+                0 < count * len(names) <= _MAX_SHARDS, "pattern", pattern, f"1..{_MAX_SHARDS:,} names in rising order"
+            )
+            inner = [f"{number:0{len(numbers[1])}}" for number in range(first, last + 1)]
+        else:
+            inner = match[1].split(",")
+        names = [
+            name[: at.start()] + part + name[at.end() :]
+            for name in names
+            if (at := _BRACES.search(name))
+            for part in inner
+        ]
+    return names
+
+
+def _named(root: Path, pattern: str, field: str) -> list[str]:
+    check(not Path(pattern).is_absolute() and ".." not in Path(pattern).parts, field, pattern, "files below data.dir")
+    names: list[str] = []
+    missing = []
+    for name in expand(pattern):
+        found = sorted(str(path.relative_to(root)) for path in root.glob(name) if path.is_file()) if name else []
+        names += found
+        missing += [] if found else [name]
+    if missing:
+        raise InputError(f"{field}: {root}: {len(missing)} files are missing: {some(missing)}; got {pattern!r}.")
+    return names
+
+
+def _of_split(root: Path, split: str, suffix: str) -> list[Path]:
+    beside = [
+        path
+        for inner in (root, root / "data")
+        for path in (*inner.glob(f"{split}-*{suffix}"), inner / f"{split}{suffix}")
+    ]
+    return [*beside, *(root / split).glob(f"*{suffix}")]
+
+
+def _check_whole(root: Path, names: list[str]) -> None:
+    """Shards that say of how many they are must all be there; a gap in other numbers is a warning."""
+    of = [match for name in names if (match := _OF.search(name))]
+    if of and len(of) == len(names):
+        missing = (
+            sorted(set(range(int(of[0][2]))) - {int(match[1]) for match in of}) if int(of[0][2]) <= _MAX_SHARDS else []
+        )
+        if missing:
+            raise InputError(
+                f"data.dir: {root}: {len(missing)} of {int(of[0][2])} files are missing: number"
+                f" {some(map(str, missing))} beside {names[0]}. Fetch them."
+            )
+        return
+    numbers = [int(match[1]) for name in names if (match := _LAST_NUMBER.search(name))]
+    if (
+        numbers
+        and len(numbers) == len(names)
+        and max(numbers) - min(numbers) >= len(numbers)
+        and max(numbers) < _MAX_SHARDS
+    ):
+        absent = sorted(set(range(min(numbers), max(numbers))) - set(numbers))
+        warn_caller(f"{root}: {len(absent)} numbers are missing beside {names[0]}: {some(map(str, absent))}.")
+
+
+def _layout(splits: Sequence[str], suffixes: Sequence[str]) -> str:
+    return f"{splits[0]}-000{suffixes[0]}, {splits[0]}-001{suffixes[0]}, ..."

@@ -1,0 +1,99 @@
+"""Parquet and Arrow files of Hugging Face `datasets`, in a folder or on the hub, as an image set.
+
+The rows' encoded images are read from their places in the Arrow files, so an epoch's order is exact, as for tar shards.
+"""
+
+import os
+from functools import partial
+from pathlib import Path
+
+from fastmagn.config.schema import DataConfig
+from fastmagn.data.encoded_set import encoded_set
+from fastmagn.data.files.arrow_rows import Columns, as_arrow, find_columns, read_rows
+from fastmagn.data.files.on_demand import FolderImages
+from fastmagn.data.files.shard_index import Indexed, image_files, index_shards
+from fastmagn.data.files.shards import TEST, TRAIN, find_shards
+from fastmagn.data.image_set import ImageSet
+from fastmagn.data.shard_labels import classes_of, label_numbers, named_classes, warn_of_absent
+from fastmagn.errors import InputError, one_line
+
+_SUFFIXES = (".parquet", ".arrow")
+
+
+def open_hf(config: DataConfig) -> ImageSet:
+    """The image set of `config.dir`, a folder or a name on the hub; only labels and images' headers are read.
+
+    Classes are named by the features, else by DIR/classes.txt, else by the labels themselves.
+
+    Raises:
+        InputError: Files are missing or damaged; a column is missing or of another type; a label is missing or out of
+            range; or no image can be read.
+    """
+    root = Path(config.dir)
+    (train, names), (test, _) = _indexed(config, TRAIN), _indexed(config, TEST)
+    class_names = names or named_classes(root) or classes_of(root, train)
+    train_labels = label_numbers(root, train, class_names)
+    warn_of_absent(root, class_names, train_labels)
+    test_labels = label_numbers(root, test, class_names)
+    return encoded_set(
+        config, image_files(root, train, train_labels), image_files(root, test, test_labels), class_names
+    )
+
+
+def open_test_table(config: DataConfig) -> tuple[FolderImages, tuple[str, ...]]:
+    """The test images and the class names, which the features, a file or the test labels tell.
+
+    Raises:
+        InputError: As `open_hf`.
+    """
+    root = Path(config.dir)
+    test, names = _indexed(config, TEST)
+    class_names = names or named_classes(root) or classes_of(root, test)
+    return FolderImages(image_files(root, test, label_numbers(root, test, class_names)), config), class_names
+
+
+def _indexed(config: DataConfig, splits: tuple[str, ...]) -> tuple[Indexed, tuple[str, ...] | None]:
+    root = Path(config.dir)
+    files = _files(config, splits)
+    names = [os.path.relpath(file, root) if root.is_dir() else os.path.basename(file) for file in files]
+    columns = find_columns(files[0], config.image_column, config.label_column)
+    for file in files[1:]:
+        other = find_columns(file, columns.image, columns.label)
+        if other.class_names != columns.class_names:
+            raise InputError(f"{file}: its class names differ from those of {files[0]}; expected the same in each.")
+    arrow = [as_arrow(file, columns) for file in files]
+    read = partial(read_rows, columns=Columns(columns.image, columns.label, None))
+    kind = f"arrow {columns.image} {columns.label}"
+    return index_shards(root, names, arrow, read, kind), columns.class_names
+
+
+def _files(config: DataConfig, splits: tuple[str, ...]) -> list[str]:
+    root, is_train = Path(config.dir), splits == TRAIN
+    if not root.is_dir() and config.download:
+        return hub_files(str(config.dir), splits)
+    pattern = config.train_shards if is_train else config.test_shards
+    found = find_shards(root, splits, _SUFFIXES, pattern, f"data.{'train' if is_train else 'test'}_shards")
+    return [str(root / name) for name in found]
+
+
+def hub_files(name: str, splits: tuple[str, ...]) -> list[str]:
+    """The arrow files of a split of a data set on the hub, which `datasets` downloads into its own cache.
+
+    Raises:
+        InputError: `datasets` is not installed, cannot get the set, or the set has no such split.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise InputError(f"data.dir: {name}: no such folder; a name on the hub needs 'fastmagn[hf]'.") from error
+    try:
+        loaded = datasets.load_dataset(name)
+    except Exception as error:  # of many types: no network, no such name, a set that would run code
+        raise InputError(
+            f"data.dir: {name}: no such folder, and Hugging Face datasets cannot load it ({one_line(error)}); expected"
+            " a folder of parquet or arrow files, or the name of a data set on the hub."
+        ) from error
+    for split in splits:
+        if split in loaded:
+            return [file["filename"] for file in loaded[split].cache_files]
+    raise InputError(f"data.dir: {name}: has no split {' or '.join(splits)}; its splits are {', '.join(loaded)}.")

@@ -1,0 +1,186 @@
+"""`data.name npz`: images and labels in arrays, in an .npz file or in .npy files.
+
+Found are, in this order:
+
+- `data.dir` is a file.npz with `train_images` and `train_labels`, and `test_images` and `test_labels` (or `val_...`, if
+  there is no test), as MedMNIST has them; or `x_train`, `y_train`, `x_test`, `y_test`, as Keras has them.
+- DIR/train.npz and DIR/test.npz (or val.npz), each with `images` and `labels`.
+- DIR/train_images.npy and so on, or DIR/x_train.npy and so on.
+- DIR/NAME.npz, if it is the only .npz file with such arrays.
+
+Where there are both test and val, the val images are not used: `data.num_validation_images` holds out training images,
+and a result is one of the test images. K class names may be in the .npz file as the array `class_names`, or in
+DIR/class_names.txt, one on each line, beside .npy files. Shape letters: N images, K classes.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+import numpy as np
+
+from fastmagn.data.array_images import array_set, check_stored
+from fastmagn.data.arrays import open_array
+from fastmagn.data.image_set import ImageSet
+from fastmagn.data.npz_file import npz_names, read_npz
+from fastmagn.data.published.reading import read_lines
+from fastmagn.errors import InputError, form, some
+
+LAYOUT = (
+    "DIR/NAME.npz (or that file itself) with train_images, train_labels, test_images and test_labels, or x_train,"
+    " y_train, x_test and y_test; or these as .npy files in DIR; or DIR/train.npz and DIR/test.npz, each with images"
+    " and labels; val in place of test, if there is no test"
+)
+_PUBLISHED, _KERAS = ("{}_images", "{}_labels"), ("x_{}", "y_{}")
+_ALONE = ("images", "labels")
+_CLASS_NAMES = "class_names"
+_ARRAY_REMEDY = "Save it again with numpy.save."
+
+
+class _Array(NamedTuple):
+    where: str  # for messages
+    values: np.ndarray
+
+
+class _Found(NamedTuple):
+    place: Path
+    splits: dict[str, tuple[str, str]]  # split -> the names of images and labels
+    read: Callable[[str, str], _Array | None]  # (split, name) -> an array; None if it is not there
+
+
+def load_npz(folder: Path, download: bool) -> ImageSet:
+    """The image set in a folder, or in a file.npz; arrays that are not compressed are mapped, and read when used.
+
+    A line says how many images there are, and how they become squares of at least 32 px. `download` is not used.
+
+    Raises:
+        InputError: No such arrays are found, or they are not images and labels.
+    """
+    place = Path(folder)
+    found = _find(place)
+    tested = "test" if "test" in found.splits else "val"
+    train, test = _part(found, "train"), _part(found, tested)
+    class_names = _class_names(found, train[1], test[1])
+    unused = "; val is not used" if tested == "test" and "val" in found.splits else ""
+    return array_set("npz", found.place, class_names=class_names, train=train, test=test, also=unused)
+
+
+def _find(place: Path) -> _Found:
+    if place.is_file():
+        return _of_file(place) or _refuse(place, f"{_listed(npz_names(place))} in it")
+    if not place.is_dir():
+        raise InputError(f"data.dir: {place}: no such file or folder; expected {LAYOUT}.")
+    files = sorted(path for path in place.iterdir() if path.suffix in (".npz", ".npy") and path.is_file())
+    names = [path.name for path in files]
+    if "train.npz" in names:
+        splits = {name.removesuffix(".npz"): _ALONE for name in ("train.npz", "test.npz", "val.npz") if name in names}
+        if len(splits) > 1:
+            return _Found(place, splits, partial(_read_of_splits, place))
+    arrays = {path.stem for path in files if path.suffix == ".npy"}
+    splits = _splits(arrays)
+    if splits:
+        return _Found(place, splits, partial(_read_npy, place))
+    of_files = [found for path in files if path.suffix == ".npz" and (found := _of_file(path))]
+    if len(of_files) > 1:
+        raise InputError(
+            f"data.dir: {place} has {len(of_files)} image sets, {some(found.place.name for found in of_files)};"
+            f" expected one. Name it: --data.dir {of_files[0].place}."
+        )
+    return of_files[0] if of_files else _refuse(place, _listed(names))
+
+
+def _listed(names: list[str]) -> str:
+    return some(names, 6) or "nothing"
+
+
+def _refuse(place: Path, found: str) -> NoReturn:
+    raise InputError(f"data.dir: looked for arrays of images in {place}, found {found}; expected {LAYOUT}.")
+
+
+def _of_file(path: Path) -> _Found | None:
+    splits = _splits(npz_names(path))
+    return _Found(path, splits, partial(_read_of_file, path)) if splits else None
+
+
+def _splits(names: object) -> dict[str, tuple[str, str]]:
+    """The names of images and labels of each split, in the naming that has the training images; empty if none has."""
+    for naming in (_PUBLISHED, _KERAS):
+        splits = {split: tuple(kind.format(split) for kind in naming) for split in ("train", "test", "val")}
+        present = {split: kinds for split, kinds in splits.items() if kinds[0] in names}
+        if "train" in present and len(present) > 1:
+            return present
+    return {}
+
+
+def _read_of_file(path: Path, split: str, name: str) -> _Array | None:
+    return _array_of(path, name)
+
+
+def _read_of_splits(folder: Path, split: str, name: str) -> _Array | None:
+    return _array_of(folder / f"{split}.npz", name)
+
+
+def _array_of(path: Path, name: str) -> _Array | None:
+    arrays = read_npz(path, (name,))
+    return _Array(f"{path}: {name}", arrays[name]) if name in arrays else None
+
+
+def _read_npy(folder: Path, split: str, name: str) -> _Array | None:
+    if name == _CLASS_NAMES:
+        path = folder / f"{name}.txt"
+        return _Array(str(path), np.array(read_lines(path))) if path.is_file() else None
+    path = folder / f"{name}.npy"
+    return _Array(str(path), open_array(path, "", _ARRAY_REMEDY)) if path.is_file() else None
+
+
+def _part(found: _Found, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """A split's images, and its labels, int64 [N]."""
+    images_name, labels_name = found.splits[split]
+    images, labels = found.read(split, images_name), found.read(split, labels_name)
+    for array, name in ((images, images_name), (labels, labels_name)):
+        if array is None:
+            raise InputError(f"data.dir: {found.place} has no {name} for {split}; expected {LAYOUT}.")
+    check_stored(images.values, images.where)
+    return images.values, _labels(labels, len(images.values))
+
+
+def _labels(array: _Array, num_images: int) -> np.ndarray:
+    """Labels as int64 [N], of integers [N] or [N, 1]."""
+    where, values = array
+    wanted = f"integers [{num_images}] or [{num_images}, 1], one for each image, 0..K-1"
+    if values.ndim == 2 and values.shape[1] > 1:
+        kind = "numpy.argmax(labels, axis=1) makes them of one-hot rows; images of several classes each cannot be used"
+        raise InputError(f"{where}: got {form(values)}; expected {wanted}. {kind}.")
+    if values.dtype.kind not in "iu" or values.shape not in ((num_images,), (num_images, 1)):
+        raise InputError(f"{where}: got {form(values)}; expected {wanted}.")
+    lowest, highest = int(values.min()), int(values.max())
+    if lowest < 0 or highest >= 2**31:
+        raise InputError(f"{where}: got labels {lowest}..{highest}; expected {wanted}.")
+    return values.reshape(-1).astype(np.int64)
+
+
+def _class_names(found: _Found, train_labels: np.ndarray, test_labels: np.ndarray) -> tuple[str, ...]:
+    """The K class names: those of the array `class_names`, else the numbers of the classes."""
+    present = np.unique(train_labels)
+    num_classes = len(present)
+    if present[-1] != num_classes - 1:
+        got = f"{num_classes} classes numbered {present[0]}..{present[-1]}"
+        hint = " Subtract 1 from all labels." if np.array_equal(present, np.arange(num_classes) + 1) else ""
+        raise InputError(
+            f"{found.place}: got training labels of {got}; expected classes 0..K-1, each with training images.{hint}"
+        )
+    if test_labels.max() >= num_classes:
+        raise InputError(
+            f"{found.place}: got a test label {test_labels.max()}; expected 0..{num_classes - 1}, the classes with"
+            " training images."
+        )
+    named = found.read("train", _CLASS_NAMES)
+    if named is None:
+        return tuple(str(label) for label in range(num_classes))
+    names = named.values
+    if names.dtype.kind != "U" or names.shape != (num_classes,) or len(np.unique(names)) < num_classes:
+        raise InputError(
+            f"{named.where}: got {form(names)}; expected {num_classes} different texts, one for each class."
+        )
+    return tuple(map(str, names))

@@ -1,0 +1,195 @@
+"""Parquet and Arrow files: the same images and batches as those of the folder they were made of; damaged ones."""
+
+import re
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fastmagn.config.schema import DataConfig
+from fastmagn.data import load_data, make_source, split_validation
+from fastmagn.data.files import content
+from fastmagn.errors import InputError
+from tests.helpers.photo_folders import CLASSES, make_photo_folder
+
+pa = pytest.importorskip("pyarrow", reason="needs the extra hf")
+from tests.helpers.tables import FEATURES, make_tables, table, write  # noqa: E402
+
+SIDE = 32
+LAYOUTS = ["parquet", "disk", "file", "compressed"]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(content, "_SETTLED_S", -3600.0)
+    return tmp_path / "cache" / "fastmagn"
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    return make_photo_folder(tmp_path_factory.mktemp("photos"), 32, 9)
+
+
+def config(folder: Path | str, name: str = "hf", **fields) -> DataConfig:
+    return DataConfig(name=name, dir=Path(folder), image_size=SIDE, num_workers=2, **fields)
+
+
+def batches(data: DataConfig, share: slice) -> list[torch.Tensor]:
+    part, _ = split_validation(load_data(data), 0, 0)
+    source = make_source(part, batch_size=8, seed=5, device=torch.device("cpu"), share=share)
+    return [batch.images for batch in source.batches(1)]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_it_is_the_folders_set(photos, tmp_path, layout, cache):
+    tables = make_tables(tmp_path / "t", photos, layout)
+    ours, theirs = load_data(config(tables)), load_data(config(photos, "folder"))
+    assert ours.class_names == theirs.class_names == CLASSES
+    np.testing.assert_array_equal(ours.train_labels, theirs.train_labels)
+    np.testing.assert_array_equal(ours.test_labels, theirs.test_labels)
+    np.testing.assert_array_equal(np.asarray(ours.test_images_u8), np.asarray(theirs.test_images_u8))
+    expected = batches(config(photos, "folder"), slice(0, 8))
+    halves = [batches(config(tables), share) for share in (slice(0, 4), slice(4, 8))]
+    for true, *parts in zip(expected, *halves, strict=True):
+        assert torch.equal(torch.cat(parts), true)
+    converted = list((cache / "tables").glob("*.arrow")) if (cache / "tables").exists() else []
+    assert len(converted) == (4 if layout in ("parquet", "compressed") else 0)
+    times = [file.stat().st_mtime_ns for file in converted]
+    assert load_data(config(tables)).fingerprint == ours.fingerprint
+    assert [file.stat().st_mtime_ns for file in converted] == times
+
+
+def test_a_changed_parquet_is_converted_anew(photos, tmp_path):
+    tables = make_tables(tmp_path / "t", photos, "parquet")
+    before = load_data(config(tables)).fingerprint
+    images = [path.read_bytes() for path in sorted((photos / "val").rglob("*.jpg"))]
+    write(tables / "data" / "train-00001-of-00002.parquet", table(images, [2] * len(images)))
+    after = load_data(config(tables))
+    assert after.train_labels[16:].tolist() == [2] * 9
+    assert after.fingerprint != before
+
+
+def both(root: Path, content: pa.Table, suffix: str = ".arrow") -> Path:
+    for split in ("train", "test"):
+        write(root / f"{split}{suffix}", content)
+    return root
+
+
+@pytest.mark.parametrize("suffix", [".arrow", ".parquet"])
+def test_columns_are_found_or_named_and_names_are_classes(photos, tmp_path, suffix):
+    images = [path.read_bytes() for path in sorted((photos / "val").rglob("*.jpg"))][:4]
+    plain = pa.table({"jpg": images, "kind": ["owl", "ape", "owl", "bat"], "id": [1, 2, 3, 4]})
+    both(tmp_path, plain, suffix)
+    with pytest.raises(InputError, match=rf"label_column: .*{suffix}: no column is of this kind; .*: jpg, kind, id"):
+        load_data(config(tmp_path))
+    images = load_data(config(tmp_path, label_column="kind"))
+    assert images.class_names == ("ape", "bat", "owl")
+    assert images.train_labels.tolist() == [2, 0, 2, 1]
+    with pytest.raises(InputError, match=r"data\.image_column: got 'png'; expected a column of .*: jpg, kind, id"):
+        load_data(config(tmp_path, label_column="kind", image_column="png"))
+
+
+def test_broken_rows_are_counted(photos, tmp_path):
+    image = next((photos / "val" / "ape").iterdir()).read_bytes()
+    both(tmp_path, table([image, None, b"no image", image], [0, 1, 2, 1]))
+    with pytest.warns(
+        UserWarning, match=r"2 of 4 image files cannot be read: .*train\.arrow/row 1 \(cannot identify"
+    ) as told:
+        images = load_data(config(tmp_path))
+    assert images.train_labels.tolist() == [0, 1]
+    assert any("classes have no training image: cat" in str(each.message) for each in told) or len(told) >= 2
+
+
+CASES = {
+    "float labels": (
+        lambda image: table([image], [0.5]),
+        r"column 'label' \(data\.label_column\) is double; expected int",
+    ),
+    "pixels": (
+        lambda image: pa.table({"image": [[1, 2]], "label": [1]}).replace_schema_metadata(
+            table([], []).schema.metadata
+        ),
+        r"the column 'image' \(data\.image_column\) is list<.*; expected encoded images",
+    ),
+    "no label": (
+        lambda image: table([image, image], [0, None]),
+        r"row 1 has no label; expected one in the column 'label'",
+    ),
+    "range": (lambda image: table([image], [3]), r"train\.\w+/row 0: its label is '3'; expected 0\.\.2"),
+    "unnamed": (
+        lambda image: table([image], [0], {**FEATURES, "other": FEATURES["label"]}),
+        r"data\.label_column: .*: columns label, other may be meant; expected one",
+    ),
+    "no rows": (lambda image: table([], pa.array([], pa.int64())), r"has no rows; expected images"),
+}
+
+
+@pytest.mark.parametrize("suffix", [".arrow", ".parquet"])
+@pytest.mark.parametrize("case", CASES)
+def test_a_wrong_table_is_one_line(photos, tmp_path, case, suffix):
+    make, message = CASES[case]
+    both(tmp_path, make(next((photos / "val" / "ape").iterdir()).read_bytes()), suffix)
+    with pytest.raises(InputError, match=message) as raised:
+        load_data(config(tmp_path))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("damage", ["truncated", "zeros", "noise"])
+def test_a_damaged_file_is_one_line(photos, tmp_path, layout, damage):
+    """Or, if only pixels are hit, images that are counted as broken."""
+    tables = make_tables(tmp_path / "t", photos, layout)
+    file = sorted(tables.rglob("*train*/*.arrow" if layout != "parquet" else "*train*.parquet"))[0]
+    whole = file.read_bytes()
+    spoilt = {
+        "truncated": whole[: len(whole) // 3],
+        "zeros": whole[:8] + bytes(2000) + whole[2008:],
+        "noise": whole[:-600] + np.random.default_rng(0).bytes(600),
+    }[damage]
+    file.write_bytes(spoilt)
+    said = ""
+    try:
+        np.asarray(load_data(config(tables)).train_images_u8)
+    except InputError as error:
+        said = str(error)
+    assert re.fullmatch(r"|.* cannot be read as parquet or Arrow .*|.* cannot be converted .*|.*: 16 of 16 .*", said)
+    assert said or damage != "truncated"
+
+
+def test_a_name_on_the_hub_is_loaded_by_datasets(photos, tmp_path, monkeypatch):
+    """A stand-in for `datasets`, which needs a network; the next test runs the library itself on a folder."""
+    tables = make_tables(tmp_path / "t", photos, "disk")
+    splits = {
+        split: types.SimpleNamespace(
+            cache_files=[{"filename": str(file)} for file in sorted((tables / split).iterdir())]
+        )
+        for split in ("train", "validation")
+    }
+    fake = types.SimpleNamespace(load_dataset=lambda name: {"owner/name": splits}[name])
+    monkeypatch.setitem(sys.modules, "datasets", fake)
+    assert load_data(config("owner/name", download=True)).class_names == CLASSES
+    with pytest.raises(InputError, match=r"owner/none: no such folder, and Hugging Face datasets cannot load it"):
+        load_data(config("owner/none", download=True))
+    with pytest.raises(InputError, match=r"owner/name: no such folder"):
+        load_data(config("owner/name"))
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(InputError, match=r"a name on the hub needs 'fastmagn\[hf\]'"):
+        load_data(config("owner/name", download=True))
+
+
+def test_what_datasets_itself_writes_is_read(photos, tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets", reason="needs the extra hf")
+    from fastmagn.data.hf_set import hub_files
+
+    theirs = datasets.load_dataset("imagefolder", data_dir=str(photos), cache_dir=str(tmp_path / "hub"))
+    theirs.save_to_disk(str(tmp_path / "disk"))
+    expected = load_data(config(photos, "folder"))
+    ours = load_data(config(tmp_path / "disk"))
+    assert ours.class_names == CLASSES
+    assert sorted(ours.train_labels.tolist()) == sorted(expected.train_labels.tolist())
+    theirs["train"].to_parquet(str(tmp_path / "pq" / "train-00000-of-00001.parquet"))
+    assert [Path(file).suffix for file in hub_files(str(tmp_path / "pq"), ("train",))] == [".arrow"]
