@@ -93,9 +93,9 @@ def train_epoch(
             progress.epoch_s = epoch_s_before + _synchronised(run) - start
             save(run, progress)
             start = time.perf_counter() - (progress.epoch_s - epoch_s_before)  # saving is not training
-    if run.first_averaged is not None and progress.step_in_epoch == steps:
+    if run.first_averaged is not None and progress.step_in_epoch == run.source.steps_per_epoch:
         # Until then the average is a copy, so that validation measures the model.
-        update_equal_average(run.average, run.model, max(0, epoch - run.first_averaged))
+        update_equal_average(run.average, run.model, max(0, progress.epoch - run.first_averaged))
     progress.epoch_s = epoch_s_before + _synchronised(run) - start
     return True
 
