@@ -9,27 +9,36 @@ from typing import Any
 
 from fastmagn_kernels.augmix_cuda.storing import ELEMENTS
 from fastmagn_kernels.augmix_cuda.views import kernel_source
+from fastmagn_kernels.policy_cuda import images as policy_images
 from tests.ptx.assembling import Resources
 
 
-def views_name(element: str, in_shared: bool) -> str:
-    """Return the name of one of the AugMix kernels."""
-    return f"views_{element}_{'shared' if in_shared else 'scratch'}"
+def views_name(element: str, in_shared: bool, with_recipe: bool = False) -> str:
+    """Return the name of one of the kernels of views."""
+    return f"{'recipe_' if with_recipe else ''}views_{element}_{'shared' if in_shared else 'scratch'}"
+
+
+def images_name(in_shared: bool) -> str:
+    """Return the name of one of the kernels of policies alone."""
+    return f"policy_images_{'shared' if in_shared else 'scratch'}"
 
 
 # The function that compiles kernels -> name -> what gives `compile_ptx` its arguments.
 KERNELS: dict[str, dict[str, Callable[[], Any]]] = {
-    "fastmagn.augment.engines.numba_cuda._kernel": {
-        views_name(element, in_shared): partial(kernel_source, element, in_shared)
+    "fastmagn.augment.engines.on_device.load_kernel": {
+        views_name(element, in_shared, with_recipe): partial(kernel_source, element, in_shared, with_recipe)
+        for with_recipe in (False, True)
         for element in ELEMENTS
         for in_shared in (True, False)
     }
+    | {images_name(in_shared): partial(policy_images.kernel_source, in_shared) for in_shared in (True, False)},
 }
 
 # Known today, of ptxas 13.0 and 13.3 for sm_90a. Lower them when a kernel needs less.
 _SHARED = Resources(registers=64, spill_store_bytes=16, spill_load_bytes=28, stack_bytes=16, shared_bytes=5312)
 _SCRATCH = Resources(registers=64, spill_store_bytes=36, spill_load_bytes=96, stack_bytes=32, shared_bytes=5304)
-AT_MOST = {
+_POLICY = Resources(registers=64, spill_store_bytes=0, spill_load_bytes=0, stack_bytes=0, shared_bytes=5200)
+AT_MOST = {images_name(in_shared): _POLICY for in_shared in (True, False)} | {
     views_name(element, in_shared): _SHARED if in_shared else _SCRATCH
     for element in ELEMENTS
     for in_shared in (True, False)

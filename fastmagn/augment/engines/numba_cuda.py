@@ -3,36 +3,24 @@
 The kernel draws every parameter for itself, so indices are all that a batch sends to the device, and nothing waits.
 """
 
-import functools
-import struct
-from typing import NamedTuple
-
-import numpy as np
 import torch
 from torch import Tensor
 
+from fastmagn.augment.engines.on_device import (
+    array_of,
+    indices_on_device,
+    load_kernel,
+    num_sms,
+    rotations_on_device,
+)
 from fastmagn.augment.params import ViewParams
 from fastmagn.errors import check
-from fastmagn_kernels.augmix_cuda import compiling, launching
+from fastmagn_kernels.augmix_cuda import launching
 from fastmagn_kernels.augmix_cuda.launching import Array
-from fastmagn_kernels.augmix_cuda.views import (
-    BLOCK_IN_SCRATCH,
-    BLOCK_IN_SHARED,
-    MAX_PIXELS,
-    kernel_source,
-    plan_launch,
-)
-from fastmagn_kernels.pixel import rotation_table
+from fastmagn_kernels.augmix_cuda.planning import BLOCK_IN_SCRATCH, BLOCK_IN_SHARED, MAX_PIXELS, plan_launch
+from fastmagn_kernels.augmix_cuda.views import kernel_source
 
 _ELEMENTS = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
-
-
-class _Kernel(NamedTuple):
-    """A kernel that is loaded on a device; `loaded` keeps it there."""
-
-    handle: int
-    parameters: struct.Struct
-    loaded: object
 
 
 def fill_views(images: Tensor, params: ViewParams, out: Tensor) -> None:
@@ -49,24 +37,25 @@ def fill_views(images: Tensor, params: ViewParams, out: Tensor) -> None:
     device, value_bytes = images.device, out.element_size()
     settings = params.settings
     plan = plan_launch(
-        batch, params.view_spec.num_views, height, width, settings.mixture_width, _num_sms(device), value_bytes
+        batch, params.view_spec.num_views, height, width, settings.mixture_width, num_sms(device), value_bytes
     )
     with torch.cuda.device(device):  # the driver works on the current device
         stream = torch.cuda.current_stream(device).cuda_stream
-        indices = _on_device(params.indices.tobytes(), device, stream)
-        kernel = _kernel(_ELEMENTS[out.dtype], plan.in_shared, device)
+        indices = indices_on_device(params.indices.tobytes(), device, stream)
+        element = _ELEMENTS[out.dtype]
+        name = f"{element}-{'shared' if plan.in_shared else 'scratch'}"
+        kernel = load_kernel(name, kernel_source, (element, plan.in_shared), device)
         scratch = None if plan.in_shared else torch.empty(plan.scratch_bytes, dtype=torch.uint8, device=device)
-        table = _rotation_table(device)
         arguments = (
-            Array(images.data_ptr(), images.numel(), 1),
-            Array(indices.data_ptr(), batch, 8),
+            array_of(images),
+            array_of(indices),
             settings,
             plan.groups,
             plan.row_bytes,
             plan.kept,
-            Array(table.data_ptr(), table.numel(), 8),
+            array_of(rotations_on_device(device)),
             Array(0 if scratch is None else scratch.data_ptr(), plan.scratch_bytes // 4, 4),
-            Array(out.data_ptr(), out.numel(), value_bytes),
+            array_of(out),
             Array(out.data_ptr(), out.numel() * value_bytes // 4, 4),
         )
         launching.launch(
@@ -77,31 +66,3 @@ def fill_views(images: Tensor, params: ViewParams, out: Tensor) -> None:
             plan.shared_bytes,
             stream,
         )
-
-
-@functools.cache
-def _num_sms(device: torch.device) -> int:
-    return torch.cuda.get_device_properties(device).multi_processor_count
-
-
-@functools.lru_cache(maxsize=8)
-def _on_device(indices: bytes, device: torch.device, stream: int) -> Tensor:
-    """Copy int64 indices to the device, on its current stream; those of a recent call on it are there already."""
-    return torch.from_numpy(np.frombuffer(indices, np.int64).copy()).pin_memory().to(device, non_blocking=True)
-
-
-@functools.cache
-def _kernel(element: str, in_shared: bool, device: torch.device) -> _Kernel:
-    """Compile and load a kernel for the current device."""
-    name = f"{element}-{'shared' if in_shared else 'scratch'}"
-    code = compiling.machine_code(
-        name, lambda: kernel_source(element, in_shared), torch.cuda.get_device_capability(device)
-    )
-    loaded = compiling.load(code)
-    _, signature, _ = kernel_source(element, in_shared)
-    return _Kernel(int(loaded.handle), launching.layout(signature), loaded)
-
-
-@functools.cache
-def _rotation_table(device: torch.device) -> Tensor:
-    return torch.from_numpy(rotation_table().reshape(-1)).to(device)

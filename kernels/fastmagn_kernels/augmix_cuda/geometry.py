@@ -34,6 +34,7 @@ from fastmagn_kernels.augmix_cuda.words import (
 )
 from fastmagn_kernels.pixel import MAX_ANGLE_UNITS, bilinear, rotation_offset
 
+BLACK = np.uint32(0)
 _ONE = np.uint64(1)
 _TWO = np.uint64(2)
 
@@ -55,10 +56,20 @@ def store_pixel(pixels, i, red, green, blue):
 
 
 @cuda.jit(device=True)
-def shift(images, source, pixels, target, height, width, dx, dy, mirror):
-    """Shift an image: target(x, y) = source(x + dx, y + dy), and black outside. `mirror` then flips the result.
+def colour_of(packed):
+    """Return red, green and blue, int32, of a uint32 in which red is lowest."""
+    return (
+        np.int32(packed & np.uint32(255)),
+        np.int32((packed >> np.uint32(8)) & np.uint32(255)),
+        np.int32((packed >> np.uint32(16)) & np.uint32(255)),
+    )
 
-    `source`, uint64, is an index of `images`.
+
+@cuda.jit(device=True)
+def shift(images, source, pixels, target, height, width, dx, dy, mirror, fill):
+    """Shift an image: target(x, y) = source(x + dx, y + dy), and `fill` outside. `mirror` then flips the result.
+
+    `source`, uint64, is an index of `images`. `fill` is a packed colour (`colour_of`).
     """
     row = np.uint32(3 * width)
     x = np.int32(cuda.threadIdx.x)
@@ -69,10 +80,10 @@ def shift(images, source, pixels, target, height, width, dx, dy, mirror):
         i = np.uint32(np.uint32(3 * source_x) + np.uint32(np.uint32(y + dy) * row))
         k = np.uint32(np.uint32(target + np.uint32(3 * x)) + np.uint32(np.uint32(y) * row))
         while y < height:
-            red, green, blue = np.uint8(0), np.uint8(0), np.uint8(0)
+            red, green, blue = colour_of(fill)
             if is_column and np.uint32(np.int32(y + dy)) < np.uint32(height):
                 place = source + np.uint64(i)
-                red, green, blue = images[place], images[place + _ONE], images[place + _TWO]
+                red, green, blue = np.int32(images[place]), np.int32(images[place + _ONE]), np.int32(images[place + _TWO])
             store_pixel(pixels, k, red, green, blue)
             y = np.int32(y + cuda.blockDim.y)
             i = np.uint32(i + np.uint32(row * cuda.blockDim.y))
@@ -111,25 +122,31 @@ def exact_pixel(pixels, source, height, width, matrix, x, y):
 
 
 @cuda.jit(device=True)
-def rotate(pixels, source, target, height, width, angle, rotation_table):
-    """Rotate as Image.rotate does, by `angle` / 64 degrees counter-clockwise, bilinear."""
+def rotation_matrix(angle, rotation_table, height, width):
+    """Return Image.rotate's matrix for `angle` / 64 degrees counter-clockwise: six float64."""
     row = np.uint32(2 * (angle + MAX_ANGLE_UNITS))
     cosine, sine = rotation_table[row], rotation_table[np.uint32(row + 1)]
     offset_x, offset_y = rotation_offset(cosine, sine, height, width)
-    matrix = (cosine, sine, offset_x, -sine, cosine, offset_y)
+    return cosine, sine, offset_x, -sine, cosine, offset_y
+
+
+@cuda.jit(device=True)
+def transform(pixels, source, target, height, width, matrix, fill):
+    """Transform as Image.transform does, by an affine matrix of six float64, bilinear, and `fill` outside."""
+    xx, xy, x1, yx, yy, y1 = matrix
     width_high, height_high = high_word(np.float64(width)), high_word(np.float64(height))
     too_large = max(height, width) > MAX_FIXED
     x = np.int32(cuda.threadIdx.x)
     while x < width:
-        across_x, across_y = cosine * centre(x), -sine * centre(x)
+        across_x, across_y = xx * centre(x), yx * centre(x)
         y = np.int32(cuda.threadIdx.y)
         k = np.uint32(target + np.uint32(3 * np.int32(y * width + x)))
         while y < height:
-            source_x = across_x + sine * centre(y) + offset_x
-            source_y = across_y + cosine * centre(y) + offset_y
-            red, green, blue = np.int32(0), np.int32(0), np.int32(0)
+            source_x = across_x + xy * centre(y) + x1
+            source_y = across_y + yy * centre(y) + y1
+            red, green, blue = colour_of(fill)
             if is_inside(source_x, width_high) and is_inside(source_y, height_high):
-                red, green, blue, in_doubt = _rotated_pixel(pixels, source, height, width, source_x, source_y)
+                red, green, blue, in_doubt = _interpolated_pixel(pixels, source, height, width, source_x, source_y)
                 if in_doubt or too_large:
                     red, green, blue = exact_pixel(pixels, source, height, width, matrix, x, y)
             store_pixel(pixels, k, red, green, blue)
@@ -139,7 +156,7 @@ def rotate(pixels, source, target, height, width, angle, rotation_table):
 
 
 @cuda.jit(device=True)
-def _rotated_pixel(pixels, source, height, width, source_x, source_y):
+def _interpolated_pixel(pixels, source, height, width, source_x, source_y):
     """Interpolate at a position: three int32, and whether any of them is in doubt."""
     x0, dx = fixed_point(source_x, -0.5)
     y0, dy = fixed_point(source_y, -0.5)

@@ -18,6 +18,7 @@ _LETTERS = {
     types.int32: "i",
     types.uint32: "I",
     types.int64: "q",
+    types.uint64: "Q",
     types.float64: "d",
 }
 
@@ -38,13 +39,15 @@ class Array(NamedTuple):
 
 def layout(signature: Any) -> struct.Struct:
     """Return the layout of the parameters of a kernel with this signature."""
-    letters = []
-    for argument in signature.args:
-        if isinstance(argument, types.Array):
-            letters.append("7q")
-        else:
-            letters += [_LETTERS[field] for field in getattr(argument, "types", (argument,))]
-    return struct.Struct("@" + "".join(letters))
+    return struct.Struct("@" + "".join(map(_letters, signature.args)))
+
+
+def _letters(argument: Any) -> str:
+    if isinstance(argument, types.Array):
+        return "7q"
+    if isinstance(argument, types.BaseTuple):
+        return "".join(map(_letters, argument.types))
+    return _LETTERS[argument]
 
 
 def flattened(arguments: tuple) -> Iterator[Any]:
@@ -53,7 +56,7 @@ def flattened(arguments: tuple) -> Iterator[Any]:
         if isinstance(argument, Array):
             yield from (0, 0, argument.size, argument.itemsize, argument.address, argument.size, argument.itemsize)
         elif isinstance(argument, tuple):
-            yield from argument
+            yield from flattened(argument)
         else:
             yield argument
 

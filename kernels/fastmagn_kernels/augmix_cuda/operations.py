@@ -15,7 +15,7 @@ import numpy as np
 from numba import cuda
 
 from fastmagn_kernels.augmix_cuda.device import byte, num_threads, thread_number
-from fastmagn_kernels.augmix_cuda.geometry import load_pixel, rotate, shear, shift, store_pixel
+from fastmagn_kernels.augmix_cuda.geometry import BLACK, load_pixel, rotation_matrix, shear, shift, store_pixel, transform
 from fastmagn_kernels.augmix_cuda.words import pack, posterize_mask, solarize_word
 from fastmagn_kernels.pixel import (
     autocontrast_line,
@@ -280,19 +280,28 @@ def blend_with(brightness, rows, source, target, num_pixels, factor, scratch):
 @cuda.jit(device=True)
 def apply_operation(op, magnitude, rows, source, target, height, width, scratch, rotation_table):
     """Apply one AugMix operation, by its id, to the row at the byte `source` of `rows`."""
-    pixels, words = rows.pixels, rows.words
-    num_pixels = np.uint32(height * width)
-    num_words = np.uint32(np.uint32(3 * num_pixels + 3) >> np.uint32(2))
+    pixels = rows.pixels
     if op == draws.ROTATE and magnitude != 0.0:
         angle = np.int32(magnitude * ANGLE_UNITS_PER_DEGREE)
-        rotate(pixels, source, target, height, width, angle, rotation_table)
+        matrix = rotation_matrix(angle, rotation_table, height, width)
+        transform(pixels, source, target, height, width, matrix, BLACK)
     elif op == draws.SHEAR_X or op == draws.SHEAR_Y:
         shear(pixels, source, target, height, width, magnitude, op == draws.SHEAR_X)
     elif op == draws.TRANSLATE_X or op == draws.TRANSLATE_Y or op == draws.ROTATE:
         dx = np.int32(magnitude) if op == draws.TRANSLATE_X else np.int32(0)
         dy = np.int32(magnitude) if op == draws.TRANSLATE_Y else np.int32(0)
-        shift(pixels, np.uint64(source), pixels, target, height, width, dx, dy, False)
-    elif op == draws.POSTERIZE:
+        shift(pixels, np.uint64(source), pixels, target, height, width, dx, dy, False, BLACK)
+    else:
+        change_values(op, magnitude, rows, source, target, height, width, scratch)
+
+
+@cuda.jit(device=True)
+def change_values(op, magnitude, rows, source, target, height, width, scratch):
+    """Apply one AugMix operation that does not move pixels, by its id."""
+    pixels, words = rows.pixels, rows.words
+    num_pixels = np.uint32(height * width)
+    num_words = np.uint32(np.uint32(3 * num_pixels + 3) >> np.uint32(2))
+    if op == draws.POSTERIZE:
         posterize(words, source, target, num_words, np.int32(magnitude))
     elif op == draws.SOLARIZE:
         solarize(words, source, target, num_words, np.int32(magnitude))

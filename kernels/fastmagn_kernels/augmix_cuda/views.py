@@ -21,7 +21,6 @@ Nothing here needs a GPU: `compiling` makes machine code without one, and tests 
 Shape letters: V views, B batch, J AugMix views, N noise views, W chains, D operations of a chain, G groups, H W image.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -29,7 +28,7 @@ import numpy as np
 from numba import cuda, types
 
 from fastmagn_kernels.augmix_cuda.device import by_address
-from fastmagn_kernels.augmix_cuda.geometry import shift
+from fastmagn_kernels.augmix_cuda.geometry import BLACK, shift
 from fastmagn_kernels.augmix_cuda.operations import (
     BINS,
     SUMS,
@@ -39,7 +38,18 @@ from fastmagn_kernels.augmix_cuda.operations import (
     num_threads,
     thread_number,
 )
+from fastmagn_kernels.augmix_cuda.planning import (
+    BLOCK_IN_SCRATCH,
+    BLOCK_IN_SHARED,
+    BLOCKS_PER_SM,
+    FIRST_CHAIN_ROW,
+    SPARE_ROW,
+)
 from fastmagn_kernels.augmix_cuda.storing import ELEMENTS, Kept, keep_chain, store_clean, store_mixture, store_noisy
+from fastmagn_kernels.policy_cuda.operations import apply_step
+from fastmagn_kernels.policy_cuda.patches import NUM_SUMS, Patch
+from fastmagn_kernels.policy_cuda.recipe import RECIPE, Areas, draw_areas, erase_area, store_first
+from fastmagn_kernels.policy_cuda.table import MAX_STEPS, draw_steps
 from fastmagn_kernels.random import draws
 from fastmagn_kernels.random.draws import (
     ANGLE_UNITS_PER_DEGREE,
@@ -52,21 +62,10 @@ from fastmagn_kernels.random.draws import (
     Settings,
 )
 
-BLOCK_IN_SHARED = (32, 8)  # a warp for a row of CIFAR's images
-BLOCK_IN_SCRATCH = (32, 32)
-SCRATCH_BYTES = 60 * 2**20
-MAX_PIXELS = 2**23  # of an image: the sum of its luma is an int32
-_SHARED_BYTES = 40 * 2**10  # for rows; a block has 48 KiB, of which the kernel's own arrays take 6 KiB
-# 4 blocks of 256 threads, or one of 1,024, fit into a multiprocessor's registers (64 per thread; no loop over pixels
-# spills), and 4 blocks into its shared memory. A batch of 512 on 132 multiprocessors is then one wave.
-_BLOCKS_PER_SM = 4
-_WANTED_BLOCKS_PER_SM = 3
-
 _MAX_OPERATIONS = MAX_WIDTH * MAX_DEPTH
+_MAX_BASE_OPERATIONS = 4  # three of the jitter, and a rotation
 _MAX_WEIGHTS = MAX_WIDTH + 1
 _BASE = -1  # the number of the base transform among an image's chains
-_SPARE_ROW = 1
-_FIRST_CHAIN_ROW = 2
 
 
 class Drawn(NamedTuple):
@@ -90,64 +89,10 @@ class Drawn(NamedTuple):
 
 
 _FIELD_TYPES = {int: types.int32, bool: types.boolean, float: types.float64, np.uint32: types.uint32}
-_SETTINGS = types.NamedTuple(
+SETTINGS = types.NamedTuple(
     [types.uint32 if name == "epoch" else _FIELD_TYPES[field] for name, field in Settings.__annotations__.items()],
     Settings,
 )
-
-
-class Launch(NamedTuple):
-    """How a batch is launched.
-
-    Args:
-        blocks: Blocks of the grid.
-        groups: Groups (G), among which the views of an image are shared.
-        row_bytes: Bytes of a row.
-        kept: How many chains' ends are kept in the memory of the view.
-        shared_bytes: Bytes of shared memory for the rows of a block; 0 if they are in `scratch`.
-        scratch_bytes: Bytes of `scratch`.
-    """
-
-    blocks: int
-    groups: int
-    row_bytes: int
-    kept: int
-    shared_bytes: int
-    scratch_bytes: int
-
-    @property
-    def in_shared(self) -> bool:
-        """Whether the rows are in shared memory."""
-        return self.shared_bytes > 0
-
-
-@functools.lru_cache(maxsize=64)
-def plan_launch(
-    batch: int,
-    num_views: int,
-    height: int,
-    width: int,
-    mixture_width: int,
-    num_sms: int,
-    value_bytes: int = 4,
-    in_shared: bool | None = None,
-) -> Launch:
-    """Choose the launch of a batch on a device with `num_sms` multiprocessors, for views of `value_bytes` a value.
-
-    By default the rows are in shared memory if they fit; `in_shared` decides it otherwise.
-    """
-    row_bytes = 12 * -(-height * width // 4)
-    rows_bytes = (_FIRST_CHAIN_ROW + mixture_width) * row_bytes
-    in_shared = rows_bytes <= _SHARED_BYTES if in_shared is None else in_shared
-    groups = min(num_views, -(-_WANTED_BLOCKS_PER_SM * num_sms // batch))
-    blocks = min(batch * groups, 2**31 - 1)
-    if in_shared:
-        return Launch(blocks, groups, row_bytes, 0, rows_bytes, 4)
-    # Without a whole number of words, a view has no room for them.
-    kept = min(value_bytes, mixture_width - 1) if height * width % 4 == 0 else 0
-    rows_bytes -= kept * row_bytes
-    blocks = min(blocks, num_sms, max(1, SCRATCH_BYTES // rows_bytes))
-    return Launch(blocks, groups, row_bytes, kept, 0, blocks * rows_bytes)
 
 
 @cuda.jit(device=True)
@@ -162,8 +107,11 @@ def _jitter_part(order, step):
 
 
 @cuda.jit(device=True)
-def draw_base_chain(index, s, drawn):
-    """Draw the base transform into `drawn`: what changes an image by jitter and rotation, as a chain of operations."""
+def draw_base_chain(index, s, drawn, recipe, areas):
+    """Draw the base transform into `drawn`: what changes an image by jitter and rotation, as a chain of operations.
+
+    A policy's operations follow; an erased area and a noise patch are drawn into `areas`.
+    """
     base, ops, magnitudes = drawn.base, drawn.ops, drawn.magnitudes
     if thread_number() == 0:
         x, y, flip, order, brightness, contrast, saturation, angle = draws.draw_base(index, s)
@@ -179,7 +127,11 @@ def draw_base_chain(index, s, drawn):
             ops[depth] = ROTATE
             magnitudes[depth] = angle / ANGLE_UNITS_PER_DEGREE
             depth = np.int32(depth + 1)
+        if recipe is not None:
+            depth = draw_steps(index, s, recipe.table, depth, ops, magnitudes)
         base[0], base[1], base[2], base[3] = x - s.padding_px, y - s.padding_px, flip, depth
+    if recipe is not None:
+        draw_areas(index, s, recipe, areas)
     cuda.syncthreads()
 
 
@@ -216,15 +168,23 @@ def draw_view(view, index, s, drawn):
 
 
 @cuda.jit(device=True)
-def run_chain(first, depth, source, spare, end, s, block):
-    """Apply `depth` operations from number `first` on to the row `source`, through the row `spare`, to `end`."""
+def run_chain(first, depth, source, spare, end, s, block, table):
+    """Apply `depth` operations from number `first` on to the row `source`, through the row `spare`, to `end`.
+
+    Without a policy's `table`, None, they are AugMix's.
+    """
     k = np.uint32(first)
     while depth > 0:
         target = end if depth & 1 == 1 else spare
         op, magnitude = block.drawn.ops[k], block.drawn.magnitudes[k]
-        apply_operation(
-            op, magnitude, block.rows, source, target, s.height, s.width, block.scratch, block.rotation_table
-        )  # fmt: skip
+        if table is None:
+            apply_operation(
+                op, magnitude, block.rows, source, target, s.height, s.width, block.scratch, block.rotation_table
+            )  # fmt: skip
+        else:
+            apply_step(
+                op, magnitude, block.rows, source, target, s.height, s.width, block.scratch, block.rotation_table, table
+            )  # fmt: skip
         cuda.syncthreads()
         source, k, depth = target, np.uint32(k + 1), np.int32(depth - 1)
 
@@ -263,14 +223,14 @@ def crop(images, image, s, block):
     """
     base = block.drawn.base
     depth = base[3]
-    row = _row(block, _SPARE_ROW if depth & 1 == 1 else 0)
-    shift(images, image, block.rows.pixels, row, s.height, s.width, base[0], base[1], base[2] != 0)
+    row = _row(block, SPARE_ROW if depth & 1 == 1 else 0)
+    shift(images, image, block.rows.pixels, row, s.height, s.width, base[0], base[1], base[2] != 0, BLACK)
     cuda.syncthreads()
     return row, depth
 
 
 @cuda.jit(device=True)
-def store_others(view, groups, index, place, stride, s, block, out, bfloat16):
+def store_others(view, groups, index, place, stride, s, block, out, bfloat16, recipe, areas):
     """Store the clean view and noise views, from number `view` on, up to the next AugMix view; return its number.
 
     `place` is the index of the image's first view in `out`, and `stride` the distance between its views.
@@ -279,7 +239,12 @@ def store_others(view, groups, index, place, stride, s, block, out, bfloat16):
     while view <= s.num_augmix + s.num_noise and (view == 0 or view > s.num_augmix):
         start = place + np.uint64(view) * stride
         if view == 0:
-            store_clean(block.rows.words, block.start, num_values, out, start, bfloat16)
+            if recipe is None:
+                store_clean(block.rows.words, block.start, num_values, out, start, bfloat16)
+            else:
+                store_first(
+                    index, s, recipe, block.rows, block.start, areas, num_values, out, start, bfloat16
+                )  # fmt: skip
         else:
             noise = np.int32(view - 1 - s.num_augmix)
             store_noisy(noise, index, s, block.rows.pixels, block.start, num_values, out, start, bfloat16)
@@ -293,23 +258,28 @@ def store_augmix(view, place, stride, kept, s, block, out, bfloat16):
     num_values = np.uint32(3 * s.height * s.width)
     start = place + np.uint64(view) * stride
     store_mixture(
-        block.rows.words, block.start, _row(block, _FIRST_CHAIN_ROW), block.row_bytes, kept, block.drawn.weights,
+        block.rows.words, block.start, _row(block, FIRST_CHAIN_ROW), block.row_bytes, kept, block.drawn.weights,
         s.mixture_width, num_values, out, start, bfloat16,
     )  # fmt: skip
 
 
 @cuda.jit(device=True)
-def image_views(images, i, batch, index, view, groups, kept_count, s, block, out, out_words, bfloat16):
+def image_views(images, i, batch, index, view, groups, kept_count, s, block, out, out_words, bfloat16, recipe, areas):
     """Make every `groups`-th view of image `i`, from number `view` on."""
     size = np.uint64(np.uint32(3 * s.height * s.width))
     place, stride = np.uint64(i) * size, np.uint64(batch) * size
     step = np.uint32(2 if bfloat16 or out.itemsize == 2 else 4)
-    draw_base_chain(index, s, block.drawn)
+    draw_base_chain(index, s, block.drawn, recipe, areas)
     source, depth = crop(images, place, s, block)
     chain, end = np.int32(_BASE), block.start
     while True:
         first = np.int32(max(chain, np.int32(0)) * s.max_depth)
-        run_chain(first, depth, source, _row(block, _SPARE_ROW), end, s, block)
+        if recipe is None:
+            run_chain(first, depth, source, _row(block, SPARE_ROW), end, s, block, None)
+        else:
+            run_chain(first, depth, source, _row(block, SPARE_ROW), end, s, block, recipe.table)
+            if chain == _BASE:
+                erase_area(index, s, recipe, block.rows, block.start, areas)
         kept = Kept(out_words, (place + np.uint64(view) * stride) * np.uint64(step) // np.uint64(4), step, kept_count)
         if 0 <= chain < np.int32(kept_count):
             keep_chain(block.rows.words, end, np.uint32(size), kept, np.uint32(chain))
@@ -319,7 +289,7 @@ def image_views(images, i, batch, index, view, groups, kept_count, s, block, out
             store_augmix(view, place, stride, kept, s, block, out, bfloat16)
             view = np.int32(view + groups)
         if chain == 0 or chain == s.mixture_width:
-            view = store_others(view, groups, index, place, stride, s, block, out, bfloat16)
+            view = store_others(view, groups, index, place, stride, s, block, out, bfloat16, recipe, areas)
             if view > s.num_augmix + s.num_noise:
                 break
             cuda.syncthreads()
@@ -328,19 +298,22 @@ def image_views(images, i, batch, index, view, groups, kept_count, s, block, out
         depth = block.drawn.depths[np.uint32(chain)]
         source, end = (
             block.start,
-            _row(block, np.uint32(_FIRST_CHAIN_ROW + max(np.int32(chain - np.int32(kept_count)), np.int32(0)))),
+            _row(block, np.uint32(FIRST_CHAIN_ROW + max(np.int32(chain - np.int32(kept_count)), np.int32(0)))),
         )
     cuda.syncthreads()
 
 
-def _make_kernel(bfloat16: bool, in_shared: bool) -> Callable:
-    """Return the kernel's source. Its constants are plain values, by which numba's cache on disk knows the kernel."""
+def _make_views(bfloat16: bool, in_shared: bool, max_operations: int) -> Callable:
+    """Return what kernels do, with or without a recipe and its areas, which are None."""
 
-    def make_views(images, indices, s, groups, row_bytes, kept, rotation_table, scratch_words, out, out_words):
+    @cuda.jit(device=True)
+    def make_views(
+        images, indices, s, groups, row_bytes, kept, rotation_table, scratch_words, out, out_words, recipe, areas
+    ):
         drawn = Drawn(
             cuda.shared.array(4, types.int32),
-            cuda.shared.array(_MAX_OPERATIONS, types.int32),
-            cuda.shared.array(_MAX_OPERATIONS, types.float64),
+            cuda.shared.array(max_operations, types.int32),
+            cuda.shared.array(max_operations, types.float64),
             cuda.shared.array(MAX_WIDTH, types.int32),
             cuda.shared.array(MAX_WIDTH, types.float32),
             cuda.shared.array(_MAX_WEIGHTS, types.float32),
@@ -354,7 +327,7 @@ def _make_kernel(bfloat16: bool, in_shared: bool) -> Callable:
         if in_shared:
             words, start = by_address(cuda.shared.array(0, types.uint32))
         else:
-            num_rows = np.uint32(_FIRST_CHAIN_ROW + s.mixture_width - kept)
+            num_rows = np.uint32(FIRST_CHAIN_ROW + s.mixture_width - kept)
             words, start = scratch_words, np.uint32(cuda.blockIdx.x * np.uint32(num_rows * row_bytes))
         block = Block(Rows(words.view(np.uint8), words), start, row_bytes, drawn, scratch, rotation_table)
         kept_count = np.uint32(0) if in_shared else kept
@@ -364,25 +337,51 @@ def _make_kernel(bfloat16: bool, in_shared: bool) -> Callable:
             i = np.uint32(item // groups)
             view = np.int32(item - i * groups)
             image_views(
-                images, i, batch, indices[i], view, groups, kept_count, s, block, out, out_words, bfloat16
+                images, i, batch, indices[i], view, groups, kept_count, s, block, out, out_words, bfloat16, recipe,
+                areas,
             )  # fmt: skip
             item = np.uint32(item + cuda.gridDim.x)
 
     return make_views
 
 
-def kernel_source(element: str, in_shared: bool) -> tuple[Callable, Any, tuple[int, int]]:
+def _make_kernel(bfloat16: bool, in_shared: bool, with_recipe: bool) -> Callable:
+    """Return the kernel's source."""
+    max_operations = max(_MAX_OPERATIONS, _MAX_BASE_OPERATIONS + MAX_STEPS) if with_recipe else _MAX_OPERATIONS
+    make_views = _make_views(bfloat16, in_shared, max_operations)
+
+    def plain_views(images, indices, s, groups, row_bytes, kept, rotation_table, scratch_words, out, out_words):
+        make_views(
+            images, indices, s, groups, row_bytes, kept, rotation_table, scratch_words, out, out_words, None, None
+        )  # fmt: skip
+
+    def recipe_views(images, indices, s, groups, row_bytes, kept, rotation_table, scratch_words, out, out_words, recipe):
+        patch = Patch(
+            cuda.shared.array(4, types.int32),
+            cuda.shared.array(1, types.int32),
+            cuda.shared.array(3, types.float32),
+            cuda.shared.array(NUM_SUMS, types.int64),
+        )
+        areas = Areas(cuda.shared.array(4, types.int32), patch)
+        make_views(
+            images, indices, s, groups, row_bytes, kept, rotation_table, scratch_words, out, out_words, recipe, areas
+        )  # fmt: skip
+
+    return recipe_views if with_recipe else plain_views
+
+
+def kernel_source(element: str, in_shared: bool, with_recipe: bool = False) -> tuple[Callable, Any, tuple[int, int]]:
     """Return a kernel's Python function, its signature and its launch bounds, as `compiling.compile_ptx` takes them.
 
     The kernel takes images uint8 [B H W 3], indices int64 [B], draws.Settings; groups, row_bytes and kept of Launch;
     pixel.rotation_table(), scratch uint32 [scratch_bytes / 4], out [V B H W 3] of the element's type, and the same
     memory as uint32, of which nothing is used unless `kept` is above 0; all arrays flat and contiguous. Elements of
-    bfloat16 are passed as their bits, uint16.
+    bfloat16 are passed as their bits, uint16. A kernel for views with a recipe takes it, recipe.Recipe, as the last.
     """
     arguments = (
         types.uint8[::1],
         types.int64[::1],
-        _SETTINGS,
+        SETTINGS,
         types.uint32,
         types.uint32,
         types.uint32,
@@ -390,7 +389,8 @@ def kernel_source(element: str, in_shared: bool) -> tuple[Callable, Any, tuple[i
         types.uint32[::1],
         ELEMENTS[element][::1],
         types.uint32[::1],
+        *([RECIPE] if with_recipe else []),
     )
     columns, rows = BLOCK_IN_SHARED if in_shared else BLOCK_IN_SCRATCH
-    kernel = _make_kernel(element == "bfloat16", in_shared)
-    return kernel, types.void(*arguments), (columns * rows, _BLOCKS_PER_SM if in_shared else 1)
+    kernel = _make_kernel(element == "bfloat16", in_shared, with_recipe)
+    return kernel, types.void(*arguments), (columns * rows, BLOCKS_PER_SM if in_shared else 1)

@@ -1,1 +1,1 @@
-"""Policies, erased areas and noise patches on numba-cuda, bit for bit those of the CPU engine."""
+"""The CUDA engine: policies, erasing and noise patches on numba-cuda, bit for bit what `policy_cpu` makes."""

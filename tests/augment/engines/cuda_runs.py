@@ -1,6 +1,6 @@
 """The CUDA kernels run on numpy arrays: on the device where there is one, else from their PTX (tests/ptx)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,11 +8,16 @@ import torch
 from numba import cuda, types
 
 from fastmagn.augment.params import ViewParams
+from fastmagn.augment.policies.table import Policy, make_table
 from fastmagn_kernels.augmix_cuda import compiling, launching
 from fastmagn_kernels.augmix_cuda.operations import BINS, SUMS, Rows, Scratch, apply_operation
-from fastmagn_kernels.augmix_cuda.views import BLOCK_IN_SCRATCH, BLOCK_IN_SHARED, Launch, kernel_source, plan_launch
+from fastmagn_kernels.augmix_cuda.planning import BLOCK_IN_SCRATCH, BLOCK_IN_SHARED, Launch, plan_launch
+from fastmagn_kernels.augmix_cuda.views import kernel_source
 from fastmagn_kernels.pixel import rotation_table
-from tests.helpers.cuda_kernels import views_name
+from fastmagn_kernels.policy_cuda.images import kernel_source as policy_source
+from fastmagn_kernels.policy_cuda.recipe import on_host
+from fastmagn_kernels.policy_cuda.table import translated
+from tests.helpers.cuda_kernels import images_name, views_name
 from tests.ptx.arguments import NumbaKernel, numba_kernel
 from tests.ptx.building import Builder
 from tests.ptx.running import Memory, Report, in_out, output, scratch
@@ -30,21 +35,33 @@ def run_on_device(
     """Run a kernel on the device; arrays that it writes are copied back."""
     capability = torch.cuda.get_device_capability()
     code = compiling.machine_code(name, lambda: source, capability)
-    arrays = [a.array if isinstance(a, Memory) else a for a in arguments]
+    arguments = [a.array if isinstance(a, Memory) else a for a in arguments]
+    arrays = list(_arrays_in(arguments))
     memory = {}  # arrays that start at the same byte are one array on the device
-    for array in sorted((a for a in arrays if isinstance(a, np.ndarray)), key=lambda array: -array.nbytes):
+    for array in sorted(arrays, key=lambda array: -array.nbytes):
         memory.setdefault(array.ctypes.data, (array, torch.from_numpy(array.view(np.uint8)).cuda()))
-    values = [
-        launching.Array(memory[a.ctypes.data][1].data_ptr(), a.size, a.itemsize) if isinstance(a, np.ndarray) else a
-        for a in arrays
-    ]
-    packed = launching.layout(source[1]).pack(*launching.flattened(tuple(values)))
+
+    def on_device(value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            return launching.Array(memory[value.ctypes.data][1].data_ptr(), value.size, value.itemsize)
+        return type(value)(*map(on_device, value)) if isinstance(value, tuple) else value
+
+    values = tuple(map(on_device, arguments))
+    packed = launching.layout(source[1]).pack(*launching.flattened(values))
     stream = torch.cuda.current_stream().cuda_stream
     loaded = compiling.load(code)
     launching.launch(int(loaded.handle), packed, grid, block, shared_bytes, stream)
     for array, tensor in memory.values():
         if array.flags.writeable:
             array.view(np.uint8)[:] = tensor.cpu().numpy()
+
+
+def _arrays_in(values: Iterable[Any]) -> Iterator[np.ndarray]:
+    for value in values:
+        if isinstance(value, np.ndarray):
+            yield value
+        elif isinstance(value, tuple):
+            yield from _arrays_in(value)
 
 
 class FromPtx:
@@ -96,14 +113,15 @@ def run_views(
 ) -> torch.Tensor:
     """All views of uint8 [B, H, W, 3] as [V, B, H, W, 3] of `dtype`."""
     launch = launch or plan(images, params, dtype=dtype)
+    recipe = [] if params.recipe is None else [on_host(params.recipe)]
     element = str(dtype).removeprefix("torch.")
     shape = (params.view_spec.num_views, *images.shape)
     out = np.full(int(np.prod(shape)), 1.5, HOST_TYPES[element]) if out is None else out.reshape(-1)
     # Where the ends of chains are kept in the views' memory, it is read and written more than once.
     words = scratch(out.view(np.uint32), "views") if launch.kept else np.zeros(1, np.uint32)
     run(
-        kernel_source(element, launch.in_shared),
-        views_name(element, launch.in_shared),
+        kernel_source(element, launch.in_shared, bool(recipe)),
+        views_name(element, launch.in_shared, bool(recipe)),
         launch.blocks,
         BLOCK_IN_SHARED if launch.in_shared else BLOCK_IN_SCRATCH,
         launch.shared_bytes,
@@ -118,10 +136,45 @@ def run_views(
             scratch(np.full(max(1, launch.scratch_bytes // 4), 0x63636363, np.uint32), "scratch"),
             scratch(out, "views") if launch.kept else output(out, "views"),
             words,
+            *recipe,
         ],
         **options,
     )
     return torch.from_numpy(out).view(dtype).reshape(shape)
+
+
+def run_policy(
+    run: RunKernel,
+    images: np.ndarray,
+    params: ViewParams,
+    policy: Policy,
+    planar: bool = False,
+    in_shared: bool | None = None,
+    **options: Any,
+) -> np.ndarray:
+    """A policy on each of uint8 [B, H, W, 3], or [B, 3, H, W] if `planar`."""
+    launch = plan_launch(len(images), 1, *params.image_size, 0, NUM_SMS, in_shared=in_shared)
+    out = np.full(images.size, 173, np.uint8)
+    run(
+        policy_source(launch.in_shared),
+        images_name(launch.in_shared),
+        launch.blocks,
+        BLOCK_IN_SHARED if launch.in_shared else BLOCK_IN_SCRATCH,
+        launch.shared_bytes,
+        [
+            np.ascontiguousarray(images).reshape(-1),
+            params.indices,
+            params.settings,
+            planar,
+            launch.row_bytes,
+            translated(make_table(policy, *params.image_size)),
+            np.asarray(rotation_table()).reshape(-1),
+            scratch(np.full(max(1, launch.scratch_bytes // 4), 0x63636363, np.uint32), "scratch"),
+            output(out, "out"),
+        ],
+        **options,
+    )
+    return out.reshape(images.shape)
 
 
 def run_operations(run: RunKernel, ops: np.ndarray, magnitudes: np.ndarray, images: np.ndarray) -> np.ndarray:

@@ -22,8 +22,9 @@ from tests.helpers.processes import run
 from tests.helpers.tiers import slow, slow_but
 
 pytest.importorskip("numba_cuda", reason="needs numba-cuda: install 'fastmagn[test]'")
+from fastmagn_kernels.augmix_cuda.planning import plan_launch
 from fastmagn_kernels.augmix_cuda.storing import ELEMENTS, bfloat16_bits, unit
-from fastmagn_kernels.augmix_cuda.views import kernel_source, plan_launch
+from fastmagn_kernels.augmix_cuda.views import kernel_source
 from tests.augment.engines.cuda_runs import FromPtx, RunKernel, plan, run_on_device, run_operations, run_views
 from tests.helpers.cuda_kernels import views_name
 from tests.ptx.arguments import compile_once

@@ -1,0 +1,74 @@
+"""A policy of images on CUDA: fastmagn_kernels.policy_cuda, in one launch on torch's current stream."""
+
+import functools
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastmagn.augment.engines.on_device import (
+    array_of,
+    copied,
+    indices_on_device,
+    load_kernel,
+    num_sms,
+    rotations_on_device,
+)
+from fastmagn.augment.params import ViewParams
+from fastmagn.augment.policies.table import Policy, make_table
+from fastmagn.errors import check
+from fastmagn_kernels.augmix_cuda import launching
+from fastmagn_kernels.augmix_cuda.launching import Array
+from fastmagn_kernels.augmix_cuda.planning import BLOCK_IN_SCRATCH, BLOCK_IN_SHARED, MAX_PIXELS, plan_launch
+from fastmagn_kernels.policy_cuda.images import kernel_source
+from fastmagn_kernels.policy_cuda.table import Table, translated
+
+
+class _OnDevice(NamedTuple):
+    table: Table
+    tensors: list[Tensor]
+
+
+def change_images(images: Tensor, params: ViewParams, policy: Policy, planar: bool) -> Tensor:
+    """Apply a policy to images uint8 [B, 3, H, W] if `planar`, else [B, H, W, 3], contiguous and on CUDA.
+
+    The result is to the bit that of the CPU engine. It takes at most 64 MiB of other memory.
+
+    Raises:
+        InputError: An image has more than 2^23 pixels.
+    """
+    height, width = params.image_size
+    check(height * width <= MAX_PIXELS, "images", f"{height} x {width} pixels", f"at most {MAX_PIXELS} on CUDA")
+    device, out = images.device, torch.empty_like(images)
+    plan = plan_launch(len(images), 1, height, width, 0, num_sms(device))
+    with torch.cuda.device(device):  # the driver works on the current device
+        stream = torch.cuda.current_stream(device).cuda_stream
+        indices = indices_on_device(params.indices.tobytes(), device, stream)
+        name = f"policy-{'shared' if plan.in_shared else 'scratch'}"
+        kernel = load_kernel(name, kernel_source, (plan.in_shared,), device)
+        scratch = None if plan.in_shared else torch.empty(plan.scratch_bytes, dtype=torch.uint8, device=device)
+        arguments = (
+            array_of(images),
+            array_of(indices),
+            params.settings,
+            planar,
+            plan.row_bytes,
+            _table(policy, height, width, device).table,
+            array_of(rotations_on_device(device)),
+            Array(0 if scratch is None else scratch.data_ptr(), plan.scratch_bytes // 4, 4),
+            array_of(out),
+        )
+        launching.launch(
+            kernel.handle,
+            kernel.parameters.pack(*launching.flattened(arguments)),
+            plan.blocks,
+            BLOCK_IN_SHARED if plan.in_shared else BLOCK_IN_SCRATCH,
+            plan.shared_bytes,
+            stream,
+        )
+    return out
+
+
+@functools.lru_cache(maxsize=16)
+def _table(policy: Policy, height: int, width: int, device: torch.device) -> _OnDevice:
+    return _OnDevice(*copied(translated(make_table(policy, height, width)), device))
