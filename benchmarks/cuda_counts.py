@@ -4,7 +4,9 @@
 
 The kernels' PTX runs on the CPU (tests/ptx; it needs g++), which counts how often a warp of 32 threads executes each
 instruction. An AugMix view is the difference between calls with two and with no AugMix views, a noise view likewise;
-the clean view includes what a block does once. Where ptxas and nvdisasm are installed (the CUDA toolkit, or Triton,
+the clean view includes what a block does once. A policy's image is one of the public TrivialAugment, RandAugment and
+AutoAugment, uint8 to uint8, with loading and storing; many draws of the same images are counted, because the drawn
+operations decide. Where ptxas and nvdisasm are installed (the CUDA toolkit, or Triton,
 which comes with PyTorch), each PTX instruction also counts as the machine instructions of sm_90a that it became, and
 registers, spills and stack are shown. The microseconds are the CPU's for one call of the engine, with a driver that
 does nothing (`benchmarks/stubbed_driver.py`); they depend on the machine, the counts do not.
@@ -24,12 +26,15 @@ from benchmarks.corrupt import load_test_images
 from benchmarks.measure import console, spread, write_result
 from benchmarks.stubbed_driver import host_us_of_calls
 from fastmagn.augment.params import ViewSpec, sample_view_params
+from fastmagn.augment.policies.definitions import AutoAugmentPolicy, RandAugmentPolicy, TrivialAugmentPolicy
+from fastmagn.augment.policies.table import Policy
 from fastmagn.config.command_line import OwnOptions
 from fastmagn.config.schema import AugmentConfig
 from fastmagn.errors import check
 from fastmagn.machine.command import run_command
-from tests.augment.engines.cuda_runs import NUM_SMS, FromPtx, plan, run_views
-from tests.helpers.cuda_kernels import KERNELS, views_name
+from fastmagn_kernels.augmix_cuda.planning import plan_launch
+from tests.augment.engines.cuda_runs import NUM_SMS, FromPtx, plan, run_policy, run_views
+from tests.helpers.cuda_kernels import KERNELS, images_name, views_name
 from tests.ptx.arguments import compile_once
 from tests.ptx.assembling import assemble, find_tool, machine_class, machine_instructions, version_of
 from tests.ptx.building import COMPILER, Builder
@@ -39,6 +44,12 @@ AUGMENT = AugmentConfig(
     aug_severity=10, random_aug_severity=True, horizontal_flip=True, color_jitter=0.25
 )  # the paper's
 BATCHES = {32: (512, 8192), 224: (32, 256)}
+POLICIES = {
+    "trivialaugment": Policy(TrivialAugmentPolicy()),
+    "randaugment": Policy(RandAugmentPolicy()),
+    "autoaugment": Policy(AutoAugmentPolicy("cifar10")),
+}
+POLICY_DRAWS = {32: 240, 224: 60}
 Counts = dict[str, Counter]  # "ptx" and, where it is known, "machine": instructions of warps by class
 
 
@@ -49,13 +60,15 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         run = FromPtx(Builder(Path(folder)))
         kernels = kernel_resources(run.builder)
-        views = {}
+        views, policies = {}, {}
         for size, count in ((32, options.images), (224, options.images_224)):
             images = load_test_images(options.data_dir, count, size)
             views[f"{size}x{size}"] = instructions_per_view(run, images)
+            policies[f"{size}x{size}"] = instructions_of_policies(run, images)
     measured = {
         "kernels": kernels,
         "warp_instructions_per_view": views,
+        "warp_instructions_per_policy_image": policies,
         "launches": {f"{size}x{size}": launches(size) for size in BATCHES},
         "host_us_per_call": {f"{size}x{size}": spread(host_us_of_calls(size, BATCHES[size][0])) for size in BATCHES},
     }
@@ -118,11 +131,31 @@ def _counted(run: FromPtx, images: np.ndarray, spec: tuple[int, int]) -> Counts:
     launch = plan(images, params)._replace(groups=1, blocks=len(images))
     launch = launch._replace(scratch_bytes=launch.scratch_bytes // plan(images, params).blocks * len(images))
     run_views(run, images, params, launch=launch, check=False)
+    return _counts_of(run, views_name("float32", launch.in_shared))
+
+
+def instructions_of_policies(run: FromPtx, images: np.ndarray) -> dict[str, dict[str, dict[str, float]]]:
+    """Return the warp instructions of each policy on one image, by class."""
+    size = images.shape[1]
+    drawn = np.resize(images, (POLICY_DRAWS[size], *images.shape[1:]))
+    spec = ViewSpec(num_augmix_views=0, num_noise_views=0)
+    params = sample_view_params(0, 0, np.arange(len(drawn)), spec, AugmentConfig(), images.shape[1:3])
+    in_shared = plan_launch(len(drawn), 1, size, size, 0, NUM_SMS).in_shared
+    result: dict[str, dict[str, dict[str, float]]] = {}
+    for name, policy in POLICIES.items():
+        run_policy(run, drawn, params, policy, planar=True, check=False)
+        for kind, counts in _counts_of(run, images_name(in_shared)).items():
+            per_image = _scaled(counts, Counter(), len(drawn))
+            result.setdefault(kind, {})[name] = {"total": sum(per_image.values()), **per_image}
+    return result
+
+
+def _counts_of(run: FromPtx, name: str) -> Counts:
+    """Return what the last run executed, of the kernel `name`."""
     counts = {"ptx": Counter(run.report.by_class())}
     ptxas, nvdisasm = find_tool("ptxas"), find_tool("nvdisasm")
     if ptxas and nvdisasm:
-        kernel = run.kernels[views_name("float32", launch.in_shared)].kernel
-        counts["machine"] = _machine_counts(run.report, kernel.ptx, ptxas, nvdisasm)
+        counts["machine"] = _machine_counts(run.report, run.kernels[name].kernel.ptx, ptxas, nvdisasm)
     return counts
 
 
@@ -153,14 +186,19 @@ def launches(size: int) -> dict[str, dict[str, int]]:
 
 def print_tables(measured: dict[str, Any]) -> None:
     """Print the instructions by class, and the kernels' resources."""
-    for size, kinds in measured["warp_instructions_per_view"].items():
-        for kind, views in kinds.items():
-            table = Table(title=f"{kind} instructions of warps, {size}")
-            for column in ("", *views):
-                table.add_column(column, justify="right" if column else "left")
-            for row in dict.fromkeys(name for counts in views.values() for name in counts):
-                table.add_row(row, *(f"{counts.get(row, 0):,.0f}" for counts in views.values()))
-            console.print(table)
+    tables = [
+        (f"{kind} instructions of warps, {size}", views)
+        for what in ("warp_instructions_per_view", "warp_instructions_per_policy_image")
+        for size, kinds in measured[what].items()
+        for kind, views in kinds.items()
+    ]
+    for title, views in tables:
+        table = Table(title=title)
+        for column in ("", *views):
+            table.add_column(column, justify="right" if column else "left")
+        for row in dict.fromkeys(name for counts in views.values() for name in counts):
+            table.add_row(row, *(f"{counts.get(row, 0):,.0f}" for counts in views.values()))
+        console.print(table)
     if measured["kernels"]:
         table = Table(title="ptxas, sm_90a")
         columns = list(next(iter(measured["kernels"].values())))

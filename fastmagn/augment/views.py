@@ -49,7 +49,7 @@ def choose_engine(backend: str, device: torch.device, with_recipe: bool = False)
             can be used, else on the host.
         device: The images' device.
         with_recipe: Whether a policy, erasing or noise patches change the clean views (`policies.recipe.has_recipe`).
-            Then the views are made on the host, also those of images on CUDA.
+            The engines kornia and dali know none of them.
 
     Raises:
         InputError: The backend is unknown or not installed, or knows no policies.
@@ -61,7 +61,6 @@ def choose_engine(backend: str, device: torch.device, with_recipe: bool = False)
             backend,
             "auto, numba or pil with a policy, erasing or noise patches",
         )
-        device = torch.device("cpu")
     if device.type == "cuda":
         fault = numba_cuda_fault() if backend in ("auto", "numba") else None
         if backend == "numba" and fault is not None:

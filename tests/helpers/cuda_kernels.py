@@ -38,8 +38,15 @@ KERNELS: dict[str, dict[str, Callable[[], Any]]] = {
 _SHARED = Resources(registers=64, spill_store_bytes=16, spill_load_bytes=28, stack_bytes=16, shared_bytes=5312)
 _SCRATCH = Resources(registers=64, spill_store_bytes=36, spill_load_bytes=96, stack_bytes=32, shared_bytes=5304)
 _POLICY = Resources(registers=64, spill_store_bytes=0, spill_load_bytes=0, stack_bytes=0, shared_bytes=5200)
+# The spills of recipes are of what is drawn and of the crop's columns; no loop over a policy's pixels has one.
+_RECIPE_SHARED = Resources(registers=80, spill_store_bytes=76, spill_load_bytes=172, stack_bytes=64, shared_bytes=5664)
+_RECIPE_SCRATCH = Resources(registers=80, spill_store_bytes=88, spill_load_bytes=188, stack_bytes=72, shared_bytes=5656)
 AT_MOST = {images_name(in_shared): _POLICY for in_shared in (True, False)} | {
-    views_name(element, in_shared): _SHARED if in_shared else _SCRATCH
+    views_name(element, in_shared, with_recipe): known
+    for with_recipe, (of_shared, of_scratch) in (
+        (False, (_SHARED, _SCRATCH)),
+        (True, (_RECIPE_SHARED, _RECIPE_SCRATCH)),
+    )
     for element in ELEMENTS
-    for in_shared in (True, False)
+    for in_shared, known in ((True, of_shared), (False, of_scratch))
 }

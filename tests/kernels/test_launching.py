@@ -11,6 +11,8 @@ from fastmagn.config.schema import AugmentConfig
 from fastmagn_kernels.augmix_cuda import launching
 from fastmagn_kernels.augmix_cuda.launching import Array
 from fastmagn_kernels.augmix_cuda.views import kernel_source
+from fastmagn_kernels.policy_cuda.images import kernel_source as policy_source
+from fastmagn_kernels.policy_cuda.recipe import on_host
 from tests.ptx.arguments import _flattened
 
 
@@ -28,6 +30,34 @@ def test_parameters_lie_as_numba_passes_them():
             expected += bytes(-len(expected) % len(part)) + part
     values = tuple(Array(a.ctypes.data, a.size, a.itemsize) if isinstance(a, np.ndarray) else a for a in arguments)
     assert launching.layout(signature).pack(*launching.flattened(values)) == expected
+
+
+@pytest.mark.parametrize("kernel", ["views with a recipe", "images of a policy"])
+def test_nested_parameters_lie_as_numba_passes_them(kernel):
+    augment = AugmentConfig(policy="randaugment", erase_probability=0.3, erase_fill="mean", patch_l2=2.0)
+    spec = ViewSpec(num_augmix_views=0, num_noise_views=0)
+    params = sample_view_params(2**63 + 5, 7, np.arange(3), spec, augment, (32, 30))
+    recipe, (indices, table, words, out) = on_host(params.recipe), map(np.zeros, ((3,), (4,), (5,), (6,)))
+    arrays = [out.astype(np.uint8), indices.astype(np.int64)]
+    if kernel == "images of a policy":
+        signature = policy_source(True)[1]
+        arguments = [*arrays, params.settings, True, 12, recipe.table, table, words.astype(np.uint32), arrays[0]]
+    else:
+        signature = kernel_source("float32", True, True)[1]
+        arguments = [*arrays, params.settings, 1, 12, 0, table, words.astype(np.uint32), out.astype(np.float32)]
+        arguments += [words.astype(np.uint32), recipe]
+    expected = b""
+    for kind, argument in zip(signature.args, arguments, strict=True):
+        for part in _flattened(kind, argument, "", []):
+            expected += bytes(-len(expected) % len(part)) + part
+    values = tuple(map(_as_on_the_device, arguments))
+    assert launching.layout(signature).pack(*launching.flattened(values)) == expected
+
+
+def _as_on_the_device(value):
+    if isinstance(value, np.ndarray):
+        return Array(value.ctypes.data, value.size, value.itemsize)
+    return type(value)(*map(_as_on_the_device, value)) if isinstance(value, tuple) else value
 
 
 def test_the_driver_gets_the_packed_parameters(monkeypatch):

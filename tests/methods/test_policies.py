@@ -76,8 +76,10 @@ def test_other_engines_refuse_a_policy(backend):
     )
 
 
-def test_images_on_cuda_get_their_policy_on_the_host():
-    assert choose_engine("auto", torch.device("cuda"), with_recipe=True).device == "cpu"
+def test_images_on_cuda_get_their_policy_there():
+    pytest.importorskip("numba_cuda", reason="needs numba-cuda: install 'fastmagn[test]'")
+    assert choose_engine("auto", torch.device("cuda"), with_recipe=True).device == "cuda"
+    assert choose_engine("pil", torch.device("cuda"), with_recipe=True).device == "cpu"
     assert choose_engine("pil", torch.device("cuda"), with_recipe=True).backend == "pil"
 
 

@@ -17,5 +17,7 @@ CUDA_BACKENDS = {
     "kornia": "fastmagn.augment.engines.kornia:fill_views",
     "dali": "fastmagn.augment.engines.dali:fill_views",
 }
+# Engines for policies of images on CUDA, (images uint8, ViewParams, Policy, planar) -> uint8. Others work on the host.
+CUDA_POLICY_BACKENDS = {"numba": "fastmagn.augment.engines.policy_cuda:change_images"}
 # Engines that know neither policies nor erasing nor noise patches.
 WITHOUT_RECIPES = ("kornia", "dali")

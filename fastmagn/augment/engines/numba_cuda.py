@@ -3,24 +3,36 @@
 The kernel draws every parameter for itself, so indices are all that a batch sends to the device, and nothing waits.
 """
 
+import functools
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from fastmagn.augment.engines.on_device import (
     array_of,
+    copied,
     indices_on_device,
     load_kernel,
     num_sms,
     rotations_on_device,
 )
 from fastmagn.augment.params import ViewParams
+from fastmagn.augment.policies.recipe import Colour, has_recipe, undrawn_recipe
+from fastmagn.config.schema import AugmentConfig
 from fastmagn.errors import check
 from fastmagn_kernels.augmix_cuda import launching
 from fastmagn_kernels.augmix_cuda.launching import Array
-from fastmagn_kernels.augmix_cuda.planning import BLOCK_IN_SCRATCH, BLOCK_IN_SHARED, MAX_PIXELS, plan_launch
+from fastmagn_kernels.augmix_cuda.planning import MAX_PIXELS, launch_bounds, plan_launch
 from fastmagn_kernels.augmix_cuda.views import kernel_source
+from fastmagn_kernels.policy_cuda.recipe import Recipe, on_host
 
 _ELEMENTS = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
+
+
+class _OnDevice(NamedTuple):
+    recipe: Recipe
+    tensors: list[Tensor]
 
 
 def fill_views(images: Tensor, params: ViewParams, out: Tensor) -> None:
@@ -43,8 +55,9 @@ def fill_views(images: Tensor, params: ViewParams, out: Tensor) -> None:
         stream = torch.cuda.current_stream(device).cuda_stream
         indices = indices_on_device(params.indices.tobytes(), device, stream)
         element = _ELEMENTS[out.dtype]
-        name = f"{element}-{'shared' if plan.in_shared else 'scratch'}"
-        kernel = load_kernel(name, kernel_source, (element, plan.in_shared), device)
+        recipe = _recipe(params.augment, params.image_size, params.mean, device) if has_recipe(params.augment) else None
+        name = f"{'recipe-' if recipe else ''}{element}-{'shared' if plan.in_shared else 'scratch'}"
+        kernel = load_kernel(name, kernel_source, (element, plan.in_shared, recipe is not None), device)
         scratch = None if plan.in_shared else torch.empty(plan.scratch_bytes, dtype=torch.uint8, device=device)
         arguments = (
             array_of(images),
@@ -57,12 +70,18 @@ def fill_views(images: Tensor, params: ViewParams, out: Tensor) -> None:
             Array(0 if scratch is None else scratch.data_ptr(), plan.scratch_bytes // 4, 4),
             array_of(out),
             Array(out.data_ptr(), out.numel() * value_bytes // 4, 4),
+            *([] if recipe is None else [recipe.recipe]),
         )
         launching.launch(
             kernel.handle,
             kernel.parameters.pack(*launching.flattened(arguments)),
             plan.blocks,
-            BLOCK_IN_SHARED if plan.in_shared else BLOCK_IN_SCRATCH,
+            launch_bounds(plan.in_shared, recipe is not None)[0],
             plan.shared_bytes,
             stream,
         )
+
+
+@functools.lru_cache(maxsize=8)
+def _recipe(augment: AugmentConfig, image_size: tuple[int, int], mean: Colour, device: torch.device) -> _OnDevice:
+    return _OnDevice(*copied(on_host(undrawn_recipe(augment, image_size, mean)), device))

@@ -19,7 +19,7 @@ from fastmagn.augment.policies.table import Policy, make_table
 from fastmagn.errors import check
 from fastmagn_kernels.augmix_cuda import launching
 from fastmagn_kernels.augmix_cuda.launching import Array
-from fastmagn_kernels.augmix_cuda.planning import BLOCK_IN_SCRATCH, BLOCK_IN_SHARED, MAX_PIXELS, plan_launch
+from fastmagn_kernels.augmix_cuda.planning import MAX_PIXELS, launch_bounds, plan_launch
 from fastmagn_kernels.policy_cuda.images import kernel_source
 from fastmagn_kernels.policy_cuda.table import Table, translated
 
@@ -62,7 +62,7 @@ def change_images(images: Tensor, params: ViewParams, policy: Policy, planar: bo
             kernel.handle,
             kernel.parameters.pack(*launching.flattened(arguments)),
             plan.blocks,
-            BLOCK_IN_SHARED if plan.in_shared else BLOCK_IN_SCRATCH,
+            launch_bounds(plan.in_shared)[0],
             plan.shared_bytes,
             stream,
         )

@@ -1,15 +1,18 @@
-"""A policy of images uint8 -> uint8, without clean views: on the host, in the memory format in which they come."""
+"""A policy of images uint8 -> uint8, without clean views, in the memory format in which they come."""
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from fastmagn.augment.engines import CUDA_POLICY_BACKENDS
 from fastmagn.augment.engines.pil_operations import apply_operation
 from fastmagn.augment.params import ViewParams
 from fastmagn.augment.policies.recipe import draw_rows
 from fastmagn.augment.policies.table import Policy, list_rows, make_table
+from fastmagn.augment.views import choose_engine
 from fastmagn.errors import check
+from fastmagn.registry import resolve
 from fastmagn_kernels import threads
 from fastmagn_kernels.augmix_cpu.views import own_scratch
 from fastmagn_kernels.policy_cpu.images import Images, change_images
@@ -22,7 +25,8 @@ def apply_policy(images_u8: Tensor, params: ViewParams, policy: Policy, backend:
     """Apply a policy to images uint8 [B, 3, H, W], B >= 1, with the draws of `params`.
 
     Args:
-        images_u8: On any device; the work is done on the host. Contiguous and channels last need no copy there.
+        images_u8: Contiguous and channels last need no copy. The compiled engine works on CUDA where the images are on
+            CUDA and numba-cuda can be used, else on the host.
         params: For this batch and image size.
         policy: The policy.
         backend: numba or auto (the compiled engine), or pil (torchvision on Pillow's images).
@@ -31,11 +35,13 @@ def apply_policy(images_u8: Tensor, params: ViewParams, policy: Policy, backend:
         uint8 [B, 3, H, W], on the images' device, contiguous or channels last as they are.
     """
     check(backend in BACKENDS, "backend", backend, ", ".join(BACKENDS))
-    on_host = images_u8.to("cpu")
-    planar = on_host.is_contiguous() or not on_host.is_contiguous(memory_format=torch.channels_last)
-    on_host = on_host.contiguous() if planar else on_host.permute(0, 2, 3, 1)
-    apply = _apply_with_pillow if backend == "pil" else _apply_compiled
-    out = apply(on_host, params, policy, planar)
+    on_cuda = backend != "pil" and choose_engine("auto", images_u8.device, with_recipe=True).device == "cuda"
+    images = images_u8 if on_cuda else images_u8.to("cpu")
+    planar = images.is_contiguous() or not images.is_contiguous(memory_format=torch.channels_last)
+    images = images.contiguous() if planar else images.permute(0, 2, 3, 1)
+    compiled = resolve(CUDA_POLICY_BACKENDS, "numba", "backend") if on_cuda else _apply_compiled
+    apply = _apply_with_pillow if backend == "pil" else compiled
+    out = apply(images, params, policy, planar)
     return (out if planar else out.permute(0, 3, 1, 2)).to(images_u8.device)
 
 

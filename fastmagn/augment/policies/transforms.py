@@ -58,8 +58,9 @@ class TrivialAugment(_PolicyTransform):
     """TrivialAugment (S. G. Müller and F. Hutter, ICCV 2021), in its wide space; every image draws its own operation.
 
     It is torchvision's `TrivialAugmentWide` on Pillow's images, to the bit for the same operation, of a whole batch,
-    and faster (`benchmarks.augment --policy trivialaugment`). Batches on CUDA are changed on the host and copied back.
-    Seeds, the keyed form, DataLoader's workers, `torch.compile` and the forms of images are as for `AugMix`.
+    and faster (`benchmarks.augment --policy trivialaugment`). Batches on CUDA are changed there by a
+    kernel, to the same bits; if numba-cuda cannot be used, on the host. Seeds, the keyed form, DataLoader's workers,
+    `torch.compile` and the forms of images are as for `AugMix`.
 
     >>> import torch
     >>> from fastmagn import TrivialAugment

@@ -83,7 +83,11 @@ def shift(images, source, pixels, target, height, width, dx, dy, mirror, fill):
             red, green, blue = colour_of(fill)
             if is_column and np.uint32(np.int32(y + dy)) < np.uint32(height):
                 place = source + np.uint64(i)
-                red, green, blue = np.int32(images[place]), np.int32(images[place + _ONE]), np.int32(images[place + _TWO])
+                red, green, blue = (
+                    np.int32(images[place]),
+                    np.int32(images[place + _ONE]),
+                    np.int32(images[place + _TWO]),
+                )
             store_pixel(pixels, k, red, green, blue)
             y = np.int32(y + cuda.blockDim.y)
             i = np.uint32(i + np.uint32(row * cuda.blockDim.y))

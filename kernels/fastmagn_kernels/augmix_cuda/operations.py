@@ -15,7 +15,15 @@ import numpy as np
 from numba import cuda
 
 from fastmagn_kernels.augmix_cuda.device import byte, num_threads, thread_number
-from fastmagn_kernels.augmix_cuda.geometry import BLACK, load_pixel, rotation_matrix, shear, shift, store_pixel, transform
+from fastmagn_kernels.augmix_cuda.geometry import (
+    BLACK,
+    load_pixel,
+    rotation_matrix,
+    shear,
+    shift,
+    store_pixel,
+    transform,
+)
 from fastmagn_kernels.augmix_cuda.words import pack, posterize_mask, solarize_word
 from fastmagn_kernels.pixel import (
     autocontrast_line,

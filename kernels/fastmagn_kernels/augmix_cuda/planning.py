@@ -14,6 +14,9 @@ _SHARED_BYTES = 40 * 2**10  # for rows; a block has 48 KiB, of which the kernel'
 # 4 blocks of 256 threads, or one of 1,024, fit into a multiprocessor's registers (64 per thread; no loop over pixels
 # spills), and 4 blocks into its shared memory. A batch of 512 on 132 multiprocessors is then one wave.
 BLOCKS_PER_SM = 4
+# A recipe needs 80 registers per thread. So there are fewer threads: 3 blocks of 256, or one of 768.
+BLOCK_OF_RECIPE_IN_SCRATCH = (32, 24)
+BLOCKS_OF_RECIPE_PER_SM = 3
 _WANTED_BLOCKS_PER_SM = 3
 SPARE_ROW = 1
 FIRST_CHAIN_ROW = 2
@@ -42,6 +45,13 @@ class Launch(NamedTuple):
     def in_shared(self) -> bool:
         """Whether the rows are in shared memory."""
         return self.shared_bytes > 0
+
+
+def launch_bounds(in_shared: bool, with_recipe: bool = False) -> tuple[tuple[int, int], int]:
+    """Return the threads of a block, and for how many blocks a multiprocessor must have registers."""
+    if in_shared:
+        return BLOCK_IN_SHARED, BLOCKS_OF_RECIPE_PER_SM if with_recipe else BLOCKS_PER_SM
+    return BLOCK_OF_RECIPE_IN_SCRATCH if with_recipe else BLOCK_IN_SCRATCH, 1
 
 
 @functools.lru_cache(maxsize=64)

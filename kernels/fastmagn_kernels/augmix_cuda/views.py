@@ -38,13 +38,7 @@ from fastmagn_kernels.augmix_cuda.operations import (
     num_threads,
     thread_number,
 )
-from fastmagn_kernels.augmix_cuda.planning import (
-    BLOCK_IN_SCRATCH,
-    BLOCK_IN_SHARED,
-    BLOCKS_PER_SM,
-    FIRST_CHAIN_ROW,
-    SPARE_ROW,
-)
+from fastmagn_kernels.augmix_cuda.planning import FIRST_CHAIN_ROW, SPARE_ROW, launch_bounds
 from fastmagn_kernels.augmix_cuda.storing import ELEMENTS, Kept, keep_chain, store_clean, store_mixture, store_noisy
 from fastmagn_kernels.policy_cuda.operations import apply_step
 from fastmagn_kernels.policy_cuda.patches import NUM_SUMS, Patch
@@ -355,7 +349,9 @@ def _make_kernel(bfloat16: bool, in_shared: bool, with_recipe: bool) -> Callable
             images, indices, s, groups, row_bytes, kept, rotation_table, scratch_words, out, out_words, None, None
         )  # fmt: skip
 
-    def recipe_views(images, indices, s, groups, row_bytes, kept, rotation_table, scratch_words, out, out_words, recipe):
+    def recipe_views(
+        images, indices, s, groups, row_bytes, kept, rotation_table, scratch_words, out, out_words, recipe
+    ):
         patch = Patch(
             cuda.shared.array(4, types.int32),
             cuda.shared.array(1, types.int32),
@@ -391,6 +387,6 @@ def kernel_source(element: str, in_shared: bool, with_recipe: bool = False) -> t
         types.uint32[::1],
         *([RECIPE] if with_recipe else []),
     )
-    columns, rows = BLOCK_IN_SHARED if in_shared else BLOCK_IN_SCRATCH
+    (columns, rows), blocks = launch_bounds(in_shared, with_recipe)
     kernel = _make_kernel(element == "bfloat16", in_shared, with_recipe)
-    return kernel, types.void(*arguments), (columns * rows, BLOCKS_PER_SM if in_shared else 1)
+    return kernel, types.void(*arguments), (columns * rows, blocks)

@@ -13,7 +13,7 @@ from numba import cuda, types
 from fastmagn_kernels.augmix_cuda.device import by_address, num_threads, thread_number
 from fastmagn_kernels.augmix_cuda.geometry import load_pixel, store_pixel
 from fastmagn_kernels.augmix_cuda.operations import BINS, SUMS, Rows, Scratch
-from fastmagn_kernels.augmix_cuda.planning import BLOCK_IN_SCRATCH, BLOCK_IN_SHARED, BLOCKS_PER_SM
+from fastmagn_kernels.augmix_cuda.planning import launch_bounds
 from fastmagn_kernels.augmix_cuda.views import SETTINGS, run_chain
 from fastmagn_kernels.policy_cuda.table import MAX_STEPS, TABLE, draw_steps
 
@@ -120,8 +120,8 @@ def kernel_source(in_shared: bool) -> tuple[Callable, Any, tuple[int, int]]:
     """Return a kernel's Python function, its signature and its launch bounds, as `compiling.compile_ptx` takes them.
 
     The kernel takes images uint8 [B 3 H W] or [B H W 3], indices int64 [B], draws.Settings, whether images are planar,
-    row_bytes of Launch, the policy's Table, pixel.rotation_table(), scratch uint32 [scratch_bytes / 4] and the result, as the images; all
-    arrays flat and contiguous.
+    row_bytes of Launch, the policy's Table, pixel.rotation_table(), scratch uint32 [scratch_bytes / 4] and the result,
+    as the images; all arrays flat and contiguous.
     """
     arguments = (
         types.uint8[::1],
@@ -134,5 +134,5 @@ def kernel_source(in_shared: bool) -> tuple[Callable, Any, tuple[int, int]]:
         types.uint32[::1],
         types.uint8[::1],
     )
-    columns, rows = BLOCK_IN_SHARED if in_shared else BLOCK_IN_SCRATCH
-    return _make_kernel(in_shared), types.void(*arguments), (columns * rows, BLOCKS_PER_SM if in_shared else 1)
+    (columns, rows), blocks = launch_bounds(in_shared)
+    return _make_kernel(in_shared), types.void(*arguments), (columns * rows, blocks)

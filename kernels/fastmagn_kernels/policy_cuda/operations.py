@@ -90,7 +90,7 @@ def bilinear_matrix(operation, value, height, width, rotation_table, table):
 
 @cuda.jit(device=True)
 def offset_of(operation, value, table):
-    """Return the shift of SHIFT, or else of AugMix's translations: two int32, px. A rotation by 0 degrees moves by 0."""
+    """Return the shift of SHIFT, or else of AugMix's translations: two int32, px. A rotation by 0 moves by 0."""
     if operation == SHIFT:
         return np.int32(parameter(table, value, 0)), np.int32(parameter(table, value, 1))
     return (
@@ -103,7 +103,7 @@ def offset_of(operation, value, table):
 def apply_step(operation, value, rows, source, target, height, width, scratch, rotation_table, table):
     """Apply an operation of a policy or of AugMix to the row at the byte `source` of `rows`."""
     pixels = rows.pixels
-    fill = table.fill if operation == AFFINE or operation == SHIFT else BLACK
+    fill = table.fill if operation in (AFFINE, SHIFT) else BLACK
     if operation == AFFINE or (operation == draws.ROTATE and value != 0.0):
         matrix = bilinear_matrix(operation, value, height, width, rotation_table, table)
         transform(pixels, source, target, height, width, matrix, fill)

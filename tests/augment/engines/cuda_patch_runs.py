@@ -8,8 +8,9 @@ from numba import cuda, types
 
 from fastmagn.augment.params import ViewParams
 from fastmagn_kernels.augmix_cuda.operations import Rows
+from fastmagn_kernels.augmix_cuda.planning import BLOCK_IN_SHARED
 from fastmagn_kernels.augmix_cuda.storing import ELEMENTS, store_clean
-from fastmagn_kernels.augmix_cuda.views import BLOCK_IN_SHARED, kernel_source
+from fastmagn_kernels.augmix_cuda.views import kernel_source
 from fastmagn_kernels.policy_cuda.erasing import draw_box, erase
 from fastmagn_kernels.policy_cuda.patches import NUM_SUMS, Patch, draw_patch_into, store_patched
 from fastmagn_kernels.random import policies

@@ -11,7 +11,7 @@ from fastmagn.augment.params import ViewParams
 from fastmagn.augment.policies.table import Policy, make_table
 from fastmagn_kernels.augmix_cuda import compiling, launching
 from fastmagn_kernels.augmix_cuda.operations import BINS, SUMS, Rows, Scratch, apply_operation
-from fastmagn_kernels.augmix_cuda.planning import BLOCK_IN_SCRATCH, BLOCK_IN_SHARED, Launch, plan_launch
+from fastmagn_kernels.augmix_cuda.planning import BLOCK_IN_SHARED, Launch, launch_bounds, plan_launch
 from fastmagn_kernels.augmix_cuda.views import kernel_source
 from fastmagn_kernels.pixel import rotation_table
 from fastmagn_kernels.policy_cuda.images import kernel_source as policy_source
@@ -123,7 +123,7 @@ def run_views(
         kernel_source(element, launch.in_shared, bool(recipe)),
         views_name(element, launch.in_shared, bool(recipe)),
         launch.blocks,
-        BLOCK_IN_SHARED if launch.in_shared else BLOCK_IN_SCRATCH,
+        launch_bounds(launch.in_shared, bool(recipe))[0],
         launch.shared_bytes,
         [
             np.ascontiguousarray(images).reshape(-1),
@@ -159,7 +159,7 @@ def run_policy(
         policy_source(launch.in_shared),
         images_name(launch.in_shared),
         launch.blocks,
-        BLOCK_IN_SHARED if launch.in_shared else BLOCK_IN_SCRATCH,
+        launch_bounds(launch.in_shared)[0],
         launch.shared_bytes,
         [
             np.ascontiguousarray(images).reshape(-1),

@@ -97,9 +97,7 @@ SMALL = [((20, 33), 20), ((32, 32), 20)]
 LARGE = [((225, 225), 2), ((1, 300), 20), ((300, 1), 20), ((224, 180), 2)]
 
 
-@pytest.mark.parametrize(
-    "sizes", [TINY, *slow(SMALL, LARGE)], ids=["tiny", "small", "large"]
-)
+@pytest.mark.parametrize("sizes", [TINY, *slow(SMALL, LARGE)], ids=["tiny", "small", "large"])
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_row_equals_pillow(cuda, name, sizes, pictures):
     for size, count in sizes:
