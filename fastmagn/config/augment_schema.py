@@ -49,9 +49,9 @@ class AugmentConfig:
         patch_probability: Probability that the clean view has a noise patch, 0..1, if a strength below is above 0. One
             of those noises is drawn for each image, at a strength that is uniform between 0 and the given one.
         patch_linf: Strength of noise that is uniform in each value within +-patch_linf, for pixels in [0, 1], 0..1.
-        patch_l2: Radius of noise that is uniform in the l_2 ball of the whole image, 0 or more.
-        patch_l1: Radius of noise that is uniform in the l_1 ball, 0 or more.
-        patch_l05: Radius of noise that is uniform in the l_0.5 ball, 0 or more.
+        patch_l2: Radius of noise that is uniform in the l_2 ball of the whole image, 0..1e30.
+        patch_l1: Radius of noise that is uniform in the l_1 ball, 0..1e30.
+        patch_l05: Radius of noise that is uniform in the l_0.5 ball, 0..1e30.
         patch_impulse: Share of values that become uniform in [0, 1], 0..1.
         patch_gaussian: Standard deviation of Gaussian noise, 0..10.
         patch_min_area: Smallest share of the image's area that a patch has, in (0, 1].
@@ -120,7 +120,7 @@ class AugmentConfig:
         for name in ("erase_probability", "patch_probability", "patch_max_left_out", "patch_linf", "patch_impulse"):
             check(0 <= getattr(self, name) <= 1, f"augment.{name}", getattr(self, name), "0..1")
         for name in ("patch_l2", "patch_l1", "patch_l05"):
-            check(0 <= getattr(self, name) < float("inf"), f"augment.{name}", getattr(self, name), "0 or more")
+            check(0 <= getattr(self, name) <= 1e30, f"augment.{name}", getattr(self, name), "0..1e30")
         check(0 <= self.patch_gaussian <= 10, "augment.patch_gaussian", self.patch_gaussian, "0..10")
         for kind in ("erase", "patch"):
             low, high = getattr(self, f"{kind}_min_area"), getattr(self, f"{kind}_max_area")

@@ -172,7 +172,8 @@ def test_identity_views_have_none_of_it():
         ({"erase_probability": 1.5}, "augment.erase_probability: got 1.5; expected 0..1."),
         ({"erase_min_area": 0.0}, "augment.erase_min_area: got 0.0; expected a share of the area in (0, 1]."),
         ({"erase_max_area": 0.01}, "augment.erase_max_area: got 0.01; expected a share of the area in 0.02..1."),
-        ({"patch_l2": -1.0}, "augment.patch_l2: got -1.0; expected 0 or more."),
+        ({"patch_l2": -1.0}, "augment.patch_l2: got -1.0; expected 0..1e30."),
+        ({"patch_l05": 1e39}, "augment.patch_l05: got 1e+39; expected 0..1e30."),  # beyond float32's range
         ({"randaugment_num_ops": 0}, "augment.randaugment_num_ops: got 0; expected 1..8."),
         ({"erase_square_px": 300}, "augment.erase_square_px: got 300; expected 0 (none) or 1..256."),
     ],

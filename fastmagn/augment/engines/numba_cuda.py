@@ -55,7 +55,8 @@ def fill_views(images: Tensor, params: ViewParams, out: Tensor) -> None:
         stream = torch.cuda.current_stream(device).cuda_stream
         indices = indices_on_device(params.indices.tobytes(), device, stream)
         element = _ELEMENTS[out.dtype]
-        recipe = _recipe(params.augment, params.image_size, params.mean, device) if has_recipe(params.augment) else None
+        has_one, origin = has_recipe(params.augment), (params.augment, params.image_size, params.mean)
+        recipe = _recipe(*origin, device, stream) if has_one else None
         name = f"{'recipe-' if recipe else ''}{element}-{'shared' if plan.in_shared else 'scratch'}"
         kernel = load_kernel(name, kernel_source, (element, plan.in_shared, recipe is not None), device)
         scratch = None if plan.in_shared else torch.empty(plan.scratch_bytes, dtype=torch.uint8, device=device)
@@ -83,5 +84,8 @@ def fill_views(images: Tensor, params: ViewParams, out: Tensor) -> None:
 
 
 @functools.lru_cache(maxsize=8)
-def _recipe(augment: AugmentConfig, image_size: tuple[int, int], mean: Colour, device: torch.device) -> _OnDevice:
+def _recipe(
+    augment: AugmentConfig, image_size: tuple[int, int], mean: Colour, device: torch.device, stream: int
+) -> _OnDevice:
+    """Copy a recipe to the device, on its current stream: memory that is freed is used again on this stream alone."""
     return _OnDevice(*copied(on_host(undrawn_recipe(augment, image_size, mean)), device))

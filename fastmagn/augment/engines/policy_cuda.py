@@ -53,7 +53,7 @@ def change_images(images: Tensor, params: ViewParams, policy: Policy, planar: bo
             params.settings,
             planar,
             plan.row_bytes,
-            _table(policy, height, width, device).table,
+            _table(policy, height, width, device, stream).table,
             array_of(rotations_on_device(device)),
             Array(0 if scratch is None else scratch.data_ptr(), plan.scratch_bytes // 4, 4),
             array_of(out),
@@ -70,5 +70,6 @@ def change_images(images: Tensor, params: ViewParams, policy: Policy, planar: bo
 
 
 @functools.lru_cache(maxsize=16)
-def _table(policy: Policy, height: int, width: int, device: torch.device) -> _OnDevice:
+def _table(policy: Policy, height: int, width: int, device: torch.device, stream: int) -> _OnDevice:
+    """Copy a policy to the device, on its current stream, as `numba_cuda` does a recipe."""
     return _OnDevice(*copied(translated(make_table(policy, height, width)), device))

@@ -14,8 +14,10 @@ from fastmagn_kernels.policy_cpu.operations import apply_row, fill_box
 from fastmagn_kernels.random import policies
 from fastmagn_kernels.random.noises import ball_scale, clip, fixed, fraction, signed_by
 from fastmagn_kernels.random.rng import (
+    BLOCKS_AT_ONCE,
     STREAM_ERASING,
     STREAM_PATCH,
+    fill_words,
     log_uniform,
     philox4x32,
     standard_normal,
@@ -61,88 +63,78 @@ def fill_noise(image, height, width, left, top, box_width, box_height, index, se
 
 
 @jit
-def fill_words(out, view, index, epoch, key_0, key_1):
-    """Fill `out`, uint32 [4, Q], with the words of the blocks of a view of STREAM_PATCH."""
-    word = stream_view_word(STREAM_PATCH, view)
-    for b in range(out.shape[1]):
-        out[0, b], out[1, b], out[2, b], out[3, b] = philox4x32(b, word, index, epoch, key_0, key_1)
+def fill_points(out, noise, words, second):
+    """Fill `out`, float32 [N], with uniforms in [-1, 1), or for a ball with a signed |x|^p of a density of exp(-|x|^p).
 
-
-@jit
-def fill_exponentials(out, words, second):
-    """Fill `out`, float32 [E], with |x|^p of points whose density falls with exp(-|x|^p): p is 1, or 1/2 with `second`.
-
-    The sum of two exponentials is a draw of the Gamma distribution of shape 2, for p = 1/2.
+    p is 1 or, where the sum of two exponentials is a draw of the Gamma distribution of shape 2, 1/2.
     """
-    flat, flat_second = words.reshape(-1), second.reshape(-1)
-    for k in range(out.size):
-        out[k] = -log_uniform(flat[k])
-    if flat_second.size > 0:
+    if noise == policies.LINF:
         for k in range(out.size):
-            out[k] -= log_uniform(flat_second[k])
+            out[k] = np.float32(2) * fraction(words[k]) - np.float32(1)
+        return
+    for k in range(out.size):
+        out[k] = -log_uniform(words[k])
+    if noise == policies.L05:
+        for k in range(out.size):
+            out[k] -= log_uniform(second[k])
+    for k in range(out.size):
+        out[k] = signed_by(out[k], words[k])
 
 
 @jit
 def fixed_sum(values, squared):
-    """Return the sum of `noises.fixed` of `values`, float32: int64."""
+    """Return the sum of `noises.fixed` of the sizes of `values`, float32: int64."""
     total = np.int64(0)
     for k in range(values.size):
-        total += np.int64(fixed(values[k], squared))
+        total += np.int64(fixed(abs(values[k]), squared))
     return total
 
 
 @jit
-def ball_point(out, noise, strength, words, index, epoch, key_0, key_1):
-    """Fill `out`, float32 [E], with a uniform point of the l_p ball of radius `strength`, p as `noise` says."""
-    flat = words.reshape(-1)
-    if noise == policies.L2:
-        standard_normal(out, STREAM_PATCH, 1, index, epoch, key_0, key_1)
-    elif noise == policies.L1:
-        fill_exponentials(out, words, words[:0])
-    else:
-        second = np.empty_like(words)
-        fill_words(second, 3, index, epoch, key_0, key_1)
-        fill_exponentials(out, words, second)
-    total = fixed_sum(out, noise == policies.L2)
-    scale = ball_scale(noise, strength, total, index, epoch, key_0, key_1)
-    if noise == policies.L2:
-        for k in range(out.size):
-            out[k] *= scale
-    elif noise == policies.L1:
-        for k in range(out.size):
-            out[k] = signed_by(out[k] * scale, flat[k])
-    else:
-        for k in range(out.size):
-            out[k] = signed_by(out[k] * out[k] * scale, flat[k])
+def finish(values, noise, factor, left_out, words, others):
+    """Turn points into what a patch adds, `values`, float32 [N]; for impulses, into their value or NaN."""
+    if noise == policies.IMPULSE:
+        for k in range(values.size):
+            values[k] = fraction(others[k]) if fraction(words[k]) < factor else np.float32(np.nan)
+        return
+    if noise == policies.L05:
+        for k in range(values.size):
+            values[k] *= abs(values[k])
+    for k in range(values.size):
+        values[k] = np.float32(0) if fraction(others[k]) < left_out else values[k] * factor
 
 
 @jit
 def fill_patch_noise(out, noise, strength, left_out, index, epoch, key_0, key_1):
     """Fill `out`, float32 [H W 3], with what a patch adds to each element; for impulses, with its value or NaN.
 
-    NaN leaves an element as it is.
+    NaN leaves an element as it is. `out` holds all points; the words of a few blocks at once are in memory beside it.
     """
     quarter = (out.size + 3) // 4
-    words, others = np.empty((4, quarter), np.uint32), np.empty((4, quarter), np.uint32)
-    fill_words(words, 1, index, epoch, key_0, key_1)
-    fill_words(others, 2, index, epoch, key_0, key_1)
-    flat, flat_others = words.reshape(-1), others.reshape(-1)
+    words = np.empty((4, min(quarter, BLOCKS_AT_ONCE)), np.uint32)
+    others = np.empty_like(words)
+    factor = strength
     if noise == policies.IMPULSE:
-        hit = strength * (np.float32(1) - left_out)
-        for k in range(out.size):
-            out[k] = fraction(flat_others[k]) if fraction(flat[k]) < hit else np.float32(np.nan)
-        return
-    if noise == policies.LINF:
-        for k in range(out.size):
-            out[k] = strength * (np.float32(2) * fraction(flat[k]) - np.float32(1))
-    elif noise == policies.GAUSSIAN:
+        factor = strength * (np.float32(1) - left_out)
+    elif noise == policies.L2 or noise == policies.GAUSSIAN:
         standard_normal(out, STREAM_PATCH, 1, index, epoch, key_0, key_1)
-        for k in range(out.size):
-            out[k] *= strength
     else:
-        ball_point(out, noise, strength, words, index, epoch, key_0, key_1)
-    for k in range(out.size):
-        out[k] = np.float32(0) if fraction(flat_others[k]) < left_out else out[k]
+        for first in range(0, quarter, BLOCKS_AT_ONCE):
+            count = min(BLOCKS_AT_ONCE, quarter - first)
+            fill_words(words[:, :count], first, STREAM_PATCH, 1, index, epoch, key_0, key_1)
+            if noise == policies.L05:
+                fill_words(others[:, :count], first, STREAM_PATCH, 3, index, epoch, key_0, key_1)
+            for n in range(4):
+                fill_points(out[n * quarter + first :][:count], noise, words[n], others[n])
+    if noise == policies.L2 or noise == policies.L1 or noise == policies.L05:
+        factor = ball_scale(noise, strength, fixed_sum(out, noise == policies.L2), index, epoch, key_0, key_1)
+    for first in range(0, quarter, BLOCKS_AT_ONCE):
+        count = min(BLOCKS_AT_ONCE, quarter - first)
+        if noise == policies.IMPULSE:
+            fill_words(words[:, :count], first, STREAM_PATCH, 1, index, epoch, key_0, key_1)
+        fill_words(others[:, :count], first, STREAM_PATCH, 2, index, epoch, key_0, key_1)
+        for n in range(4):
+            finish(out[n * quarter + first :][:count], noise, factor, left_out, words[n], others[n])
 
 
 @jit_uncounted

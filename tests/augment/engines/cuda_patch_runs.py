@@ -10,22 +10,15 @@ from fastmagn.augment.params import ViewParams
 from fastmagn_kernels.augmix_cuda.operations import Rows
 from fastmagn_kernels.augmix_cuda.planning import BLOCK_IN_SHARED
 from fastmagn_kernels.augmix_cuda.storing import ELEMENTS, store_clean
-from fastmagn_kernels.augmix_cuda.views import kernel_source
+from fastmagn_kernels.augmix_cuda.views import SETTINGS
 from fastmagn_kernels.policy_cuda.erasing import draw_box, erase
 from fastmagn_kernels.policy_cuda.patches import NUM_SUMS, Patch, draw_patch_into, store_patched
-from fastmagn_kernels.random import policies
-from fastmagn_kernels.random.draws import Settings
+from fastmagn_kernels.policy_cuda.recipe import RECIPE, on_host
 from tests.augment.engines.cuda_runs import HOST_TYPES, RunKernel
 from tests.ptx.running import in_out, output
 
 _INTEGERS, _FLOATS = types.int64[::1], types.float64[::1]
-_SETTINGS = next(a for a in kernel_source("float32", True)[1].args if getattr(a, "instance_class", None) is Settings)
-_ERASING = types.NamedTuple(
-    (types.uint64, types.float64, types.float64, types.int32, types.int32, types.uint32), policies.Erasing
-)
-_PATCHES = types.NamedTuple(
-    (types.uint64, _INTEGERS, _FLOATS, types.float64, types.float64, types.float64, types.boolean), policies.Patches
-)
+_ERASING, _PATCHES = (RECIPE[RECIPE.fields.index(field)] for field in ("erasing", "patches"))
 
 
 def run_after_policy(
@@ -49,14 +42,13 @@ def run_after_policy(
     element = str(dtype).removeprefix("torch.")
     out = np.full(images.size, 1.5, HOST_TYPES[element])
     boxes, drawn = np.zeros(8 * batch, np.int32), np.zeros(3 * batch, np.float32)
-    recipe = params.recipe
-    red, green, blue = (int(value) for value in recipe.erasing.colour)
+    recipe = on_host(params.recipe)
     arguments = [
         params.indices,
         in_out(rows.reshape(-1).view(np.uint32), "rows"),
         row_bytes,
         params.settings,
-        recipe.erasing._replace(colour=red | green << 8 | blue << 16),
+        recipe.erasing,
         recipe.patches,
         recipe.sqrt_ratios,
         output(boxes, "boxes"),
@@ -69,7 +61,7 @@ def run_after_policy(
 
 
 def source(element: str) -> tuple[Any, Any, None]:
-    """The kernel's function and signature; with launch bounds as the views' kernel has for a block in shared memory."""
+    """The kernel's function and signature, for blocks of any size."""
     bfloat16 = element == "bfloat16"
 
     def after_policy(indices, words, row_bytes, s, erasing, patches, ratios, boxes, drawn, out):
@@ -106,7 +98,7 @@ def source(element: str) -> tuple[Any, Any, None]:
                 drawn[np.uint32(3 * i + 2)] = patch.scales[1]
 
     signature = types.void(
-        _INTEGERS, types.uint32[::1], types.uint32, _SETTINGS, _ERASING, _PATCHES, _FLOATS,
+        _INTEGERS, types.uint32[::1], types.uint32, SETTINGS, _ERASING, _PATCHES, _FLOATS,
         types.int32[::1], types.float32[::1], ELEMENTS[element][::1],
     )  # fmt: skip
     return after_policy, signature, None

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastmagn.augment.params import ViewParams, sample_view_params
+from fastmagn.augment.params import ViewParams, ViewSpec, sample_view_params
 from fastmagn.augment.views import VIEW_DTYPES, make_views
 from fastmagn.config.schema import AugmentConfig
 from tests.helpers.tiers import slow_but
@@ -14,8 +14,11 @@ from tests.helpers.views import CLEAN_ONLY, as_tensor
 
 pytest.importorskip("numba_cuda", reason="needs numba-cuda: install 'fastmagn[test]'")
 from tests.augment.engines.cuda_patch_runs import run_after_policy, source
-from tests.augment.engines.cuda_runs import FromPtx, RunKernel
+from tests.augment.engines.cuda_runs import RunKernel, plan, run_views
+from tests.augment.engines.test_cuda import cuda, from_ptx, on_the_host
 from tests.ptx.arguments import compile_once
+
+__all__ = ["cuda"]
 
 MEAN = (0.2, 0.4, 0.6)
 STILL = {"crop_padding_px": 0, "rotation_deg": 0.0}
@@ -39,11 +42,6 @@ STRENGTHS = {
 PATCHES = {noise: {f"patch_{noise}": strength} for noise, strength in STRENGTHS.items()}
 TOGETHER = {f"patch_{noise}": strength for noise, strength in STRENGTHS.items()} | {"patch_probability": 0.8}
 SIZES = [(1, 1), (2, 5), (20, 33), (1, 300), (300, 1), (32, 32)]
-
-
-@pytest.fixture(scope="session")
-def cuda(request) -> RunKernel:
-    return FromPtx(request.getfixturevalue("ptx_builder"))
 
 
 def params_of(settings: dict, indices: np.ndarray, size: tuple[int, int], seed: int = 3) -> ViewParams:
@@ -109,6 +107,7 @@ def test_smallest_and_largest_areas_and_shares(cuda, area, left_out):
         assert_equals_the_cpu_engine(cuda, images_of(len(indices), size), params)
 
 
+@from_ptx
 @pytest.mark.parametrize("dtype", VIEW_DTYPES, ids=str)
 def test_blocks_of_any_size_dtypes_and_orders(cuda, dtype):
     settings = {**TOGETHER, **ERASINGS["some"]}
@@ -118,6 +117,7 @@ def test_blocks_of_any_size_dtypes_and_orders(cuda, dtype):
         assert_equals_the_cpu_engine(cuda, images_of(12, size), params, **options)
 
 
+@from_ptx
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [(64, 64), (225, 225), (224, 180), (2, 1000)], ids=str)
 @pytest.mark.parametrize("noise", PATCHES)
@@ -132,3 +132,32 @@ def test_kernel_rounds_as_the_cpu_does_and_keeps_everything_in_registers(ptx_bui
     assert not re.findall(r"\b(?:mul|add|sub)\.f(?:32|64)", ptx)  # .rn keeps the assembler from fusing them
     assert not re.findall(r"\.approx|\.full|\.ftz", ptx)
     assert not re.findall(r"\.local|\bcall", ptx)
+
+
+ODD = {
+    "square_larger": {"erase_probability": 1.0, "erase_square_px": 256, "erase_fill": "mean"},
+    "square_of_one": {"erase_probability": 1.0, "erase_square_px": 1, "erase_fill": "noise"},
+    "everything_erased": {"erase_probability": 1.0, "erase_min_area": 1.0, "erase_max_area": 1.0},
+    "lowest_thresholds": {"erase_probability": 2**-32, "patch_probability": 2**-32, "patch_l1": 3.0},
+    "highest_thresholds": {"erase_probability": 1 - 2**-32, "patch_probability": 1 - 2**-32, "patch_l1": 3.0},
+    "no_area": {"patch_min_area": 1e-12, "patch_max_area": 1e-12, "patch_l2": 9.0},
+    "strong": {"patch_l2": 1e30, "patch_l1": 1e30, "patch_l05": 1e30, "patch_gaussian": 10.0},
+    "weak": {"patch_l2": 1e-30, "patch_l1": 1e-38, "patch_l05": 1e-38, "patch_clip": False},
+}
+
+
+@from_ptx
+@pytest.mark.slow
+@pytest.mark.parametrize("in_shared", [True, False], ids=["shared", "scratch"])
+@pytest.mark.parametrize("settings", ODD.values(), ids=ODD)
+def test_odd_recipes_in_the_kernel_of_views(cuda, settings, in_shared):
+    spec = ViewSpec(num_augmix_views=1, num_noise_views=1)
+    for order, size in enumerate([(1, 1), (3, 4), (1, 40), (9, 8)]):
+        augment = AugmentConfig(policy="trivialaugment", mixture_width=1 + order, **settings)
+        params = sample_view_params(2**64 - 1, 2**32 - 1, np.arange(7) * 613_566_757, spec, augment, size, MEAN)
+        images = images_of(7, size)
+        launch = plan(images, params, in_shared)
+        expected = on_the_host(images, params)
+        for blocks in {launch.blocks, launch.blocks if in_shared else 2}:
+            made = run_views(cuda, images, params, launch=launch._replace(blocks=blocks), order=order + 1)
+            torch.testing.assert_close(made, expected, rtol=0, atol=0)
