@@ -5,10 +5,12 @@ file. Parquet is packed in pages; it is converted once to Arrow, in $XDG_CACHE_H
 ~/.cache/fastmagn/tables, which takes as much room as the images.
 """
 
+import errno
 import json
 import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,15 +77,15 @@ def read_rows(file: str, columns: Columns) -> Members:
         InputError: The file is damaged, or a row has no label.
     """
     found = Members([], [], [])
-    with pa.memory_map(file) as mapped:
+    with _damage_explained(file), pa.memory_map(file) as mapped:
         base = mapped.read_buffer(mapped.size()).address
-        for batch in _arrow_batches(file, mapped):
+        for batch in _arrow_batches(mapped):
             first = len(found.names)
             images, labels = batch.column(columns.image), batch.column(columns.label)
             if labels.null_count:
                 row = first + int(np.flatnonzero(labels.is_null().to_numpy(zero_copy_only=False))[0])
                 raise InputError(f"{file}: row {row} has no label; expected one in the column {columns.label!r}.")
-            found.spans.extend(_spans(file, images, base, mapped.size()))
+            found.spans.extend(_spans(images, base, mapped.size()))
             found.labels.extend(str(label).replace("\0", " ") for label in labels.to_pylist())
             found.names.extend(f"row {row}" for row in range(first, first + len(batch)))
     if not found.names:
@@ -122,7 +124,7 @@ def as_arrow(file: str, columns: Columns) -> str:
 def _convert(file: str, place: Path, columns: Columns, key: bytes) -> None:
     schema = _schema(file)
     wanted = pa.schema([schema.field(columns.image), schema.field(columns.label)], {_KEY: key})
-    with replace_file(place) as out, pa.ipc.new_stream(out, wanted) as writer:
+    with _damage_explained(file), replace_file(place) as out, pa.ipc.new_stream(out, wanted) as writer:
         for batch in _batches(file, [columns.image, columns.label]):
             writer.write_batch(pa.record_batch([batch.column(name) for name in wanted.names], schema=wanted))
 
@@ -130,29 +132,19 @@ def _convert(file: str, place: Path, columns: Columns, key: bytes) -> None:
 def _batches(file: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
     """The rows of a parquet or arrow file, some at a time."""
     if _is_parquet(file):
-        try:
-            with pq.ParquetFile(file, pre_buffer=False) as table:
-                yield from table.iter_batches(_ROWS_AT_A_TIME, columns=columns)
-        except Exception as error:
-            if isinstance(error, InputError):
-                raise
-            raise _damaged(file, error) from error
+        with _damage_explained(file), pq.ParquetFile(file, pre_buffer=False) as table:
+            yield from table.iter_batches(_ROWS_AT_A_TIME, columns=columns)
     else:
         with pa.memory_map(file) as mapped:
-            yield from _arrow_batches(file, mapped)
+            yield from _arrow_batches(mapped)
 
 
-def _arrow_batches(file: str, mapped: pa.MemoryMappedFile) -> Iterator[pa.RecordBatch]:
-    try:
-        reader = _reader(mapped)
-        if isinstance(reader, pa.RecordBatchFileReader):
-            yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
-        else:
-            yield from reader
-    except (pa.ArrowException, ValueError, OSError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise _damaged(file, error) from error
+def _arrow_batches(mapped: pa.MemoryMappedFile) -> Iterator[pa.RecordBatch]:
+    reader = _reader(mapped)
+    is_file = isinstance(reader, pa.RecordBatchFileReader)
+    for batch in map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader:
+        batch.validate(full=True)  # offsets that lie outside would be read without a check
+        yield batch
 
 
 def _reader(mapped: pa.MemoryMappedFile) -> pa.RecordBatchFileReader | pa.RecordBatchStreamReader:
@@ -163,26 +155,24 @@ def _reader(mapped: pa.MemoryMappedFile) -> pa.RecordBatchFileReader | pa.Record
 
 
 def _schema(file: str) -> pa.Schema:
-    try:
+    with _damage_explained(file):
         if _is_parquet(file):
             return pq.read_schema(file)
         with pa.memory_map(file) as mapped:
             return _reader(mapped).schema
-    except Exception as error:  # PyArrow's, and those of Thrift and of the system
-        raise _damaged(file, error) from error
 
 
-def _spans(file: str, images: pa.Array, base: int, num_bytes: int) -> list[tuple[int, int]]:
+def _spans(images: pa.Array, base: int, num_bytes: int) -> list[tuple[int, int]]:
     """Offset and size of each row's bytes in the mapped file; size 0 for a row without bytes."""
     data = images.field("bytes") if pa.types.is_struct(images.type) else images
     _, offsets, values = data.buffers()
     kind = np.int64 if pa.types.is_large_binary(data.type) or pa.types.is_large_string(data.type) else np.int32
-    ends = np.frombuffer(offsets, kind)[data.offset : data.offset + len(data) + 1].astype(np.int64)
+    ends = np.frombuffer(offsets, kind, data.offset + len(data) + 1)[data.offset :].astype(np.int64)
     sizes = np.diff(ends)
     start = 0 if values is None else values.address - base
     is_inside = (sizes >= 0).all() and (not sizes.any() or 0 <= start + ends[0] <= start + ends[-1] <= num_bytes)
     if not is_inside:
-        raise _damaged(file, ValueError("offsets of rows lie outside the file"))
+        raise ValueError("offsets of rows lie outside the file")
     is_null = images.is_null().to_numpy(zero_copy_only=False) | data.is_null().to_numpy(zero_copy_only=False)
     sizes[is_null] = 0
     return list(zip((start + ends[:-1]).clip(0).tolist(), sizes.tolist(), strict=True))
@@ -192,9 +182,9 @@ def _is_packed(file: str, image: str) -> bool:
     """Whether the bytes of the rows do not lie in the file as they are: parquet, or compressed Arrow."""
     if _is_parquet(file):
         return True
-    with pa.memory_map(file) as mapped:
+    with _damage_explained(file), pa.memory_map(file) as mapped:
         base = mapped.read_buffer(mapped.size()).address
-        batch = next(_arrow_batches(file, mapped), None)
+        batch = next(_arrow_batches(mapped), None)
         if batch is None or not len(batch):
             return False
         images = batch.column(image)
@@ -253,5 +243,16 @@ def _is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
-def _damaged(file: str, error: Exception) -> InputError:
-    return InputError(f"{file}: cannot be read as parquet or Arrow ({one_line(error, 120)}); fetch or make it anew.")
+@contextmanager
+def _damage_explained(file: str) -> Iterator[None]:
+    """Turn PyArrow's exceptions, which are of many types, into an InputError; a full disk stays an OSError."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        raise InputError(
+            f"{file}: cannot be read as parquet or Arrow ({one_line(error, 120)}); fetch or make it anew."
+        ) from error
