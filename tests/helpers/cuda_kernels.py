@@ -38,7 +38,8 @@ KERNELS: dict[str, dict[str, Callable[[], Any]]] = {
 _SHARED = Resources(registers=64, spill_store_bytes=16, spill_load_bytes=28, stack_bytes=16, shared_bytes=5312)
 _SCRATCH = Resources(registers=64, spill_store_bytes=36, spill_load_bytes=96, stack_bytes=32, shared_bytes=5304)
 _POLICY = Resources(registers=64, spill_store_bytes=0, spill_load_bytes=0, stack_bytes=0, shared_bytes=5200)
-# The spills of recipes are of what is drawn and of the crop's columns; no loop over a policy's pixels has one.
+# The spills of recipes are of what is drawn and of the crop, whose loop over pixels loads two. In scratch, an operation
+# loads one for each column, and the loops over noise one for four values.
 _RECIPE_SHARED = Resources(registers=80, spill_store_bytes=76, spill_load_bytes=172, stack_bytes=64, shared_bytes=5664)
 _RECIPE_SCRATCH = Resources(registers=80, spill_store_bytes=88, spill_load_bytes=188, stack_bytes=72, shared_bytes=5656)
 AT_MOST = {images_name(in_shared): _POLICY for in_shared in (True, False)} | {

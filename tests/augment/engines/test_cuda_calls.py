@@ -1,0 +1,113 @@
+"""The calls of the CUDA engines without a GPU: what they launch is run from the kernels' PTX (tests/ptx)."""
+
+import ctypes
+import struct
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from numba import types
+
+from fastmagn.augment.params import ViewSpec
+from fastmagn.augment.policies.definitions import RandAugmentPolicy
+from fastmagn.augment.policies.table import Policy
+
+pytest.importorskip("numba_cuda", reason="needs numba-cuda: install 'fastmagn[test]'")
+from fastmagn.augment.engines import numba_cuda, on_device, policy_cuda
+from fastmagn_kernels.augmix_cuda import compiling, launching
+from fastmagn_kernels.augmix_cuda.views import kernel_source
+from fastmagn_kernels.policy_cuda.images import kernel_source as policy_source
+from tests.augment.engines.test_cuda import PICTURES, assert_equal, on_the_host, params_for
+from tests.augment.engines.test_cuda_policies import RECIPES, by_pillow, policy_params
+from tests.helpers.cuda_kernels import images_name, views_name
+from tests.ptx.arguments import NumbaKernel, numba_kernel
+from tests.ptx.running import Memory
+
+
+class FromPtxAtAddresses:
+    """A driver whose launches run one kernel's PTX on the memory whose addresses it gets."""
+
+    def __init__(self, kernel: NumbaKernel) -> None:
+        self.kernel, self.launches = kernel, 0
+        self.format = "".join(map(launching._letters, kernel.types))
+
+    def __call__(self, handle, packed, blocks, threads, shared_bytes, stream) -> None:
+        values = struct.unpack(f"@{self.format}", packed)
+        parameters = [struct.pack(letter, value) for letter, value in zip(_each(self.format), values, strict=True)]
+        arrays, position = [], 0
+        for kind in _leaves(self.kernel.types):
+            if isinstance(kind, types.Array):
+                size, itemsize, address = values[position + 2 : position + 5]
+                if address and size:
+                    memory = (ctypes.c_uint8 * (size * itemsize)).from_address(address)
+                    array = np.frombuffer(memory, np.uint8)
+                    if not any(np.shares_memory(array, other.array) for other in arrays):
+                        arrays.append(Memory(array, writable=True, once=False, name=f"parameter {position}"))
+                position += 7
+            else:
+                position += 1
+        report = self.kernel.kernel.launch(blocks, threads, parameters, arrays, shared_bytes=shared_bytes)
+        assert not report.faults, "\n".join(map(str, report.faults))
+        self.launches += 1
+
+
+def _each(letters: str) -> list[str]:
+    return list(letters.replace("7q", "qqqqqqq"))
+
+
+def _leaves(kinds):
+    for kind in kinds:
+        if isinstance(kind, types.BaseTuple):
+            yield from _leaves(kind.types)
+        else:
+            yield kind
+
+
+@pytest.fixture
+def launched(monkeypatch, ptx_builder):
+    """(name, source) -> a driver for that kernel; tensors stay in the CPU's memory."""
+    properties = SimpleNamespace(multi_processor_count=132)
+    for name, value in (
+        ("device", lambda device: nullcontext()),
+        ("get_device_properties", lambda device: properties),
+        ("get_device_capability", lambda device=None: (9, 0)),
+        ("current_stream", lambda device=None: SimpleNamespace(cuda_stream=1)),
+    ):
+        monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    monkeypatch.setattr(compiling, "machine_code", lambda *arguments: b"")
+    monkeypatch.setattr(compiling, "load", lambda code: SimpleNamespace(handle=5))
+    of_a_device = (on_device.load_kernel, on_device.num_sms, on_device.indices_on_device, on_device.rotations_on_device)
+
+    def start(name, source):
+        driver = FromPtxAtAddresses(numba_kernel(ptx_builder, *source, name=name))
+        monkeypatch.setattr(launching, "launch", driver)
+        return driver
+
+    yield start
+    for cached in (*of_a_device, numba_cuda._recipe, policy_cuda._table):
+        cached.cache_clear()
+
+
+@pytest.mark.slow
+def test_views_with_a_recipe_are_one_launch(launched, pictures):
+    driver = launched(views_name("float32", True, True), kernel_source("float32", True, True))
+    images = pictures(9, 8)[PICTURES]
+    params = params_for(images, RECIPES["everything"], ViewSpec(num_augmix_views=1, num_noise_views=1))
+    out = torch.full((3 * len(images), 9, 8, 3), torch.nan)
+    numba_cuda.fill_views(torch.from_numpy(images.copy()), params, out)
+    assert driver.launches == 1
+    assert_equal(out.reshape(3, *images.shape), on_the_host(images, params))
+
+
+@pytest.mark.parametrize("planar", [True, False])
+def test_a_policy_of_images_is_one_launch(launched, planar, pictures):
+    driver = launched(images_name(True), policy_source(True))
+    images, policy = pictures(9, 8), Policy(RandAugmentPolicy(), fill=(7, 130, 255))
+    params = policy_params(len(images), (9, 8))
+    given = torch.from_numpy(images.transpose(0, 3, 1, 2).copy() if planar else images.copy())
+    made = policy_cuda.change_images(given, params, policy, planar).numpy()
+    assert driver.launches == 1
+    np.testing.assert_array_equal(made.transpose(0, 2, 3, 1) if planar else made, by_pillow(images, params, policy))
