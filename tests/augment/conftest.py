@@ -42,7 +42,7 @@ def _pictures(height: int, width: int) -> np.ndarray:
     ]
     for photograph in _photographs():
         images.append(np.asarray(Image.fromarray(photograph).resize((width, height), Image.Resampling.BICUBIC)))
-        top, left = 150, 200
+        top, left = min(150, photograph.shape[0] - height), min(200, photograph.shape[1] - width)
         crop = photograph[top : top + height, left : left + width]
         images.append(np.ascontiguousarray(crop))
     return np.stack(images)

@@ -135,7 +135,7 @@ def test_evaluate_robustness_measures_other_images_and_fits_a_temperature(digits
     ("arguments", "message"),
     [
         ({"held_out": "TESTS"}, "held_out: got '3 images, 3 of which are measured'; expected other images than"),
-        ({"held_out": 3}, "held_out: got 'a int'; expected (images, labels), or None"),
+        ({"held_out": 3}, "held_out: got 'a int'; expected (images, labels), a Dataset of both, or None"),
         ({"held_out": "WRONG"}, "held_out: labels: got 10; expected classes 0..9"),
         ({"ood": [1]}, "ood: got 'a list'; expected {name: images}, or None"),
         ({"ood": {"x": np.zeros((2, 8, 8), np.uint8)}}, "ood x: got uint8 [2, 8, 8]; expected a NumPy array uint8"),
