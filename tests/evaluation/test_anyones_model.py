@@ -166,7 +166,7 @@ FORM = "expected logits [B, K], or a dictionary or an object with `logits`, or a
             "labels: got 7; expected classes 0..2, as the model returns 3 logits.",
         ),
         (None, {"labels": [[0], [1, 2]]}, "labels: got a list that is not an array ("),
-        (None, {"labels": None}, "labels: got None; expected integers, one for each image; a Dataset of (image, label)"),
+        (None, {"labels": None}, "labels: got None; expected integers, one for each image; a Dataset of"),
         (None, {"device": "gpu"}, "device: got 'gpu'; expected a device of this machine ("),
         (None, {"num_images": 7}, "num_images: got 7; expected 0..6, the images there are."),
         (None, {"num_images": -1}, "num_images: got -1; expected 0..6, the images there are."),
