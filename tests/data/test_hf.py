@@ -193,3 +193,13 @@ def test_what_datasets_itself_writes_is_read(photos, tmp_path, monkeypatch):
     assert sorted(ours.train_labels.tolist()) == sorted(expected.train_labels.tolist())
     theirs["train"].to_parquet(str(tmp_path / "pq" / "train-00000-of-00001.parquet"))
     assert [Path(file).suffix for file in hub_files(str(tmp_path / "pq"), ("train",))] == [".arrow"]
+
+
+def test_a_file_that_is_replaced_at_once_is_converted_again(photos, tmp_path, monkeypatch):
+    """Within the file system's clock tick the times of two states are equal, so neither state is trusted yet."""
+    monkeypatch.setattr(content, "_SETTLED_S", 3600.0)
+    others = make_photo_folder(tmp_path / "others", 40, 9)
+    for folder in (photos, others):
+        ours = load_data(config(make_tables(tmp_path / "t", folder, "parquet")))
+        expected = np.asarray(load_data(config(folder, "folder")).test_images_u8)
+        np.testing.assert_array_equal(np.asarray(ours.test_images_u8), expected)

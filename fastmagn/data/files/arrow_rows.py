@@ -106,11 +106,11 @@ def as_arrow(file: str, columns: Columns) -> str:
         raise InputError(f"{file}: is converted to Arrow once, in the folder XDG_CACHE_HOME, which is not set.")
     place = place.with_suffix(".arrow")
     start, status = time.time(), os.stat(file)
-    key = file_key("table 1", status) if is_settled(status, start) else b"it may still change"
+    key = file_key("table 1", status) if is_settled(status, start) else None  # it may still change
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         with waiting_lock(place.with_suffix(".lock")):
-            if not _is_made_of(place, key):
+            if key is None or not _is_made_of(place, key):
                 check_room(place.parent, status.st_size)
                 _convert(file, place, columns, key)
     except OSError as error:
@@ -121,9 +121,9 @@ def as_arrow(file: str, columns: Columns) -> str:
     return str(place)
 
 
-def _convert(file: str, place: Path, columns: Columns, key: bytes) -> None:
+def _convert(file: str, place: Path, columns: Columns, key: bytes | None) -> None:
     schema = _schema(file)
-    wanted = pa.schema([schema.field(columns.image), schema.field(columns.label)], {_KEY: key})
+    wanted = pa.schema([schema.field(columns.image), schema.field(columns.label)], {_KEY: key} if key else None)
     with _damage_explained(file), replace_file(place) as out, pa.ipc.new_stream(out, wanted) as writer:
         for batch in _batches(file, [columns.image, columns.label]):
             writer.write_batch(pa.record_batch([batch.column(name) for name in wanted.names], schema=wanted))
