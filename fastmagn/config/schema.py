@@ -19,14 +19,12 @@ class DataConfig:
     """Which images to train and test on.
 
     Args:
-        name: Image set: cifar10, cifar100, digits (scikit-learn's, which needs no folder); or your own images: folder,
-            webdataset (tar shards), hf (parquet or arrow files of Hugging Face datasets), or npz (NumPy arrays). Also
-            torchvision:NAME, such as torchvision:SVHN or torchvision:Food101, where it lies as torchvision stores it.
+        name: Image set: cifar10, cifar100, digits (scikit-learn's, which needs no folder); your own images: folder,
+            webdataset (tar shards), hf (parquet or arrow files) or npz (NumPy arrays); or torchvision:NAME, such as
+            torchvision:SVHN.
         dir: Folder of the image set in its published layout, DIR/cifar-10-batches-py or DIR/cifar-100-python. For your
-            own images: DIR/train/CLASS/IMAGE and DIR/val/CLASS/IMAGE; DIR/train-*.tar and DIR/val-*.tar; or for hf
-            DIR/data/train-*.parquet, DIR/train/*.arrow and so on, or the name of a data set on the hub (needs the extra
-            hf, and download). For npz: FILE.npz or its folder, with train_images, train_labels, test_images and
-            test_labels; also DIR/train.npz and DIR/test.npz, or .npy files.
+            own images: DIR/train/CLASS/IMAGE and DIR/val/CLASS/IMAGE; DIR/train-*.tar and DIR/val-*.tar; for hf
+            DIR/data/train-*.parquet and so on, or the name of a data set on the hub; for npz FILE.npz or its folder.
         download: Download a missing CIFAR set into dir, or a data set of the hub. If off, the network is never used.
         num_validation_images: Number of training images to hold out. The model is measured on them after each epoch;
             use them to choose between runs. 0 holds out none.
