@@ -25,6 +25,7 @@ _OURS = {"trivialaugment": TrivialAugment, "randaugment": RandAugment, "autoaugm
 _TORCHVISION = {"trivialaugment": "TrivialAugmentWide", "randaugment": "RandAugment", "autoaugment": "AutoAugment"}
 _TIMM = {"randaugment": "rand-m9-n2", "autoaugment": "original"}
 _KORNIA = {"trivialaugment": "TrivialAugment", "randaugment": "RandAugment", "autoaugment": "AutoAugment"}
+_KORNIA_ARGUMENTS = {"randaugment": {"n": 2, "m": 9}}  # torchvision's defaults; Kornia has none
 _BATCH = 64
 
 
@@ -50,7 +51,7 @@ def policy_contenders(policy: str, batch: Tensor, images: np.ndarray, workers: i
         contenders["timm on PIL images"] = images_by_workers("timm", policy, images, workers)
     if find_spec("kornia") is not None:
         automatic = importlib.import_module("kornia.augmentation.auto")
-        kornia = getattr(automatic, _KORNIA[policy])()
+        kornia = getattr(automatic, _KORNIA[policy])(**_KORNIA_ARGUMENTS.get(policy, {}))
         contenders["kornia, one draw a batch"] = lambda: len(kornia(batch.float().div_(255)))
     return contenders
 
