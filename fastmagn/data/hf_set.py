@@ -8,13 +8,12 @@ from functools import partial
 from pathlib import Path
 
 from fastmagn.config.schema import DataConfig
-from fastmagn.data.encoded_set import encoded_set
 from fastmagn.data.files.arrow_rows import Columns, as_arrow, find_columns, read_rows
 from fastmagn.data.files.on_demand import FolderImages
-from fastmagn.data.files.shard_index import Indexed, image_files, index_shards
+from fastmagn.data.files.shard_index import Indexed, index_shards
 from fastmagn.data.files.shards import TEST, TRAIN, find_shards
 from fastmagn.data.image_set import ImageSet
-from fastmagn.data.shard_labels import classes_of, label_numbers, named_classes, warn_of_absent
+from fastmagn.data.shard_labels import sharded_set, sharded_test
 from fastmagn.errors import InputError, one_line
 
 _SUFFIXES = (".parquet", ".arrow")
@@ -29,15 +28,8 @@ def open_hf(config: DataConfig) -> ImageSet:
         InputError: Files are missing or damaged; a column is missing or of another type; a label is missing or out of
             range; or no image can be read.
     """
-    root = Path(config.dir)
     (train, names), (test, _) = _indexed(config, TRAIN), _indexed(config, TEST)
-    class_names = names or named_classes(root) or classes_of(root, train)
-    train_labels = label_numbers(root, train, class_names)
-    warn_of_absent(root, class_names, train_labels)
-    test_labels = label_numbers(root, test, class_names)
-    return encoded_set(
-        config, image_files(root, train, train_labels), image_files(root, test, test_labels), class_names
-    )
+    return sharded_set(config, train, test, names)
 
 
 def open_test_table(config: DataConfig) -> tuple[FolderImages, tuple[str, ...]]:
@@ -46,10 +38,7 @@ def open_test_table(config: DataConfig) -> tuple[FolderImages, tuple[str, ...]]:
     Raises:
         InputError: As `open_hf`.
     """
-    root = Path(config.dir)
-    test, names = _indexed(config, TEST)
-    class_names = names or named_classes(root) or classes_of(root, test)
-    return FolderImages(image_files(root, test, label_numbers(root, test, class_names)), config), class_names
+    return sharded_test(config, *_indexed(config, TEST))
 
 
 def _indexed(config: DataConfig, splits: tuple[str, ...]) -> tuple[Indexed, tuple[str, ...] | None]:

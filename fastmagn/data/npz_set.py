@@ -2,8 +2,8 @@
 
 Found are, in this order:
 
-- `data.dir` is a file.npz with `train_images` and `train_labels`, and `test_images` and `test_labels` (or `val_...`, if
-  there is no test), as MedMNIST has them; or `x_train`, `y_train`, `x_test`, `y_test`, as Keras has them.
+- `data.dir` is a file.npz with `train_images` and `train_labels`, and `test_images` and `test_labels`, as MedMNIST has
+  them (without test arrays, `val_images` and `val_labels` take their place); or `x_train`, `y_train`, `x_test`, `y_test`, as Keras has them.
 - DIR/train.npz and DIR/test.npz (or val.npz), each with `images` and `labels`.
 - DIR/train_images.npy and so on, or DIR/x_train.npy and so on.
 - DIR/NAME.npz, if it is the only .npz file with such arrays.
@@ -30,7 +30,7 @@ from fastmagn.errors import InputError, form, some
 LAYOUT = (
     "DIR/NAME.npz (or that file itself) with train_images, train_labels, test_images and test_labels, or x_train,"
     " y_train, x_test and y_test; or these as .npy files in DIR; or DIR/train.npz and DIR/test.npz, each with images"
-    " and labels; val in place of test, if there is no test"
+    " and labels; without test arrays, val ones take their place"
 )
 _PUBLISHED, _KERAS = ("{}_images", "{}_labels"), ("x_{}", "y_{}")
 _ALONE = ("images", "labels")

@@ -1,15 +1,48 @@
-"""Class names and label numbers of sharded sets, whose labels are numbers or names."""
+"""A sharded set from its index: class names, label numbers, and the image set. Labels are numbers or names."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from fastmagn.data.files.shard_index import Indexed
+from fastmagn.config.schema import DataConfig
+from fastmagn.data.encoded_set import encoded_set
+from fastmagn.data.files.on_demand import FolderImages
+from fastmagn.data.files.shard_index import Indexed, image_files
+from fastmagn.data.image_set import ImageSet
 from fastmagn.errors import InputError, printable, some, warn_caller
 
 CLASS_FILES = ("classes.txt", "classnames.txt")
 _MAX_CLASSES = 100_000
+
+
+def sharded_set(config: DataConfig, train: Indexed, test: Indexed, names: tuple[str, ...] | None = None) -> ImageSet:
+    """The image set; its classes are `names`, else those of a file of names, else what the training labels say.
+
+    Raises:
+        InputError: A label is missing or out of range, or no image can be read.
+    """
+    root = Path(config.dir)
+    class_names = names or named_classes(root) or classes_of(root, train)
+    train_labels = label_numbers(root, train, class_names)
+    warn_of_absent(root, class_names, train_labels)
+    test_labels = label_numbers(root, test, class_names)
+    return encoded_set(
+        config, image_files(root, train, train_labels), image_files(root, test, test_labels), class_names
+    )
+
+
+def sharded_test(
+    config: DataConfig, test: Indexed, names: tuple[str, ...] | None = None
+) -> tuple[FolderImages, tuple[str, ...]]:
+    """The test images and the class names, which are `names`, else those of a file, else what the test labels say.
+
+    Raises:
+        InputError: As `sharded_set`.
+    """
+    root = Path(config.dir)
+    class_names = names or named_classes(root) or classes_of(root, test)
+    return FolderImages(image_files(root, test, label_numbers(root, test, class_names)), config), class_names
 
 
 def named_classes(root: Path) -> tuple[str, ...] | None:

@@ -9,16 +9,13 @@ shards, processes or workers, and no window of images is kept in memory. What it
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from fastmagn.config.schema import DataConfig
-from fastmagn.data.encoded_set import encoded_set
 from fastmagn.data.files.on_demand import FolderImages
-from fastmagn.data.files.shard_index import Indexed, image_files, index_shards
+from fastmagn.data.files.shard_index import Indexed, index_shards
 from fastmagn.data.files.shards import TEST, TRAIN, find_shards
 from fastmagn.data.files.tar_members import read_tar
 from fastmagn.data.image_set import ImageSet
-from fastmagn.data.shard_labels import classes_of, label_numbers, named_classes, warn_of_absent
+from fastmagn.data.shard_labels import sharded_set, sharded_test
 
 _LABEL = "label"
 
@@ -32,15 +29,7 @@ def open_webdataset(config: DataConfig) -> ImageSet:
         InputError: Shards are missing or damaged; a sample has no label, one that is out of range, or two images; or no
             image can be read.
     """
-    root = Path(config.dir)
-    train, test = _indexed(config, TRAIN), _indexed(config, TEST)
-    class_names = named_classes(root) or classes_of(root, train)
-    train_labels = label_numbers(root, train, class_names)
-    warn_of_absent(root, class_names, train_labels)
-    test_labels = label_numbers(root, test, class_names)
-    return encoded_set(
-        config, image_files(root, train, train_labels), image_files(root, test, test_labels), class_names
-    )
+    return sharded_set(config, _indexed(config, TRAIN), _indexed(config, TEST))
 
 
 def open_test_shards(config: DataConfig) -> tuple[FolderImages, tuple[str, ...]]:
@@ -49,11 +38,7 @@ def open_test_shards(config: DataConfig) -> tuple[FolderImages, tuple[str, ...]]
     Raises:
         InputError: As `open_webdataset`.
     """
-    root = Path(config.dir)
-    test = _indexed(config, TEST)
-    class_names = named_classes(root) or classes_of(root, test)
-    labels: np.ndarray = label_numbers(root, test, class_names)
-    return FolderImages(image_files(root, test, labels), config), class_names
+    return sharded_test(config, _indexed(config, TEST))
 
 
 def _indexed(config: DataConfig, splits: tuple[str, ...]) -> Indexed:

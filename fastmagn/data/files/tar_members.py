@@ -42,7 +42,8 @@ def read_tar(path: str, label_column: str) -> Members:
         label_column: The field of KEY.json that holds the label, where there is no KEY.cls.
 
     Raises:
-        InputError: It is not a whole, uncompressed tar; a sample has no label, or two images; or there is no image.
+        InputError: It is not a whole, uncompressed tar; a sample has two images, or no label; or no
+            sample has an image.
     """
     unused: Counter[str] = Counter()
     samples: dict[str, _Sample] = {}
