@@ -2,8 +2,9 @@
 
 Found are, in this order:
 
-- `data.dir` is a file.npz with `train_images` and `train_labels`, and `test_images` and `test_labels`, as MedMNIST has
-  them (without test arrays, `val_images` and `val_labels` take their place); or `x_train`, `y_train`, `x_test`, `y_test`, as Keras has them.
+- `data.dir` is a file.npz with `train_images`, `train_labels`, `test_images` and `test_labels`, as MedMNIST has them
+  (without test arrays, `val_images` and `val_labels` take their place); or `x_train`, `y_train`, `x_test`, `y_test`, as
+  Keras has them.
 - DIR/train.npz and DIR/test.npz (or val.npz), each with `images` and `labels`.
 - DIR/train_images.npy and so on, or DIR/x_train.npy and so on.
 - DIR/NAME.npz, if it is the only .npz file with such arrays.
