@@ -115,6 +115,17 @@ def test_an_index_is_made_once_and_anew_for_a_changed_shard(photos, tmp_path, ca
     assert load_data(config(shards)).fingerprint == first.fingerprint
 
 
+def test_a_cache_whose_parser_fails_is_made_anew(photos, tmp_path, cache, monkeypatch):
+    shards = make_shards(tmp_path / "s", photos)
+    first = load_data(config(shards))
+
+    def fail(*arguments, **options):
+        raise SystemError("AST constructor recursion depth mismatch")  # as NumPy's parser of headers, in threads
+
+    monkeypatch.setattr(shard_index.np, "load", fail)
+    assert load_data(config(shards)).fingerprint == first.fingerprint
+
+
 def test_the_fingerprint_is_of_contents(photos, tmp_path):
     shards = make_shards(tmp_path / "s", photos)
     before = load_data(config(shards)).fingerprint

@@ -8,8 +8,8 @@ of all images, whatever shards they lie in.
 
 import io
 import os
+import threading
 import time
-import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -28,6 +28,7 @@ from fastmagn.machine.waiting_lock import waiting_lock
 _FORMAT = "fastmagn shard 1"
 _THREADS = 16  # network storage answers many requests at a time
 _UNREAD = -1
+_PARSING = threading.Lock()  # NumPy parses headers by Python's ast, which can fail in Python 3.11 if threads interleave
 
 
 class Members(NamedTuple):
@@ -165,12 +166,12 @@ def _save(place: Path, key: bytes, members: Members, headers: np.ndarray) -> Non
 def _load(place: Path, key: bytes) -> tuple[Members, np.ndarray] | None:
     """What the cache holds of a shard; None if its file is missing, of another state of the shard, or damaged."""
     try:
-        with np.load(place, allow_pickle=False) as stored:
+        with _PARSING, np.load(place, allow_pickle=False) as stored:
             if stored["key"].tobytes() != key:
                 return None
             spans, headers = stored["spans"], stored["headers"]
             members = Members(_unpacked(stored["names"]), _unpacked(stored["labels"]), spans.tolist())
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except Exception:  # of many types: whatever a parser raises, the cache is made anew
         return None
     with suppress(OSError):
         os.utime(place)  # the caches that were not used for longest are removed first
