@@ -23,7 +23,7 @@ SEED, EPOCH, STREAM_PARTNER = 2**40 + 3, 2, 14
 
 @pytest.fixture(scope="module")
 def part() -> ImagePart:
-    return split_validation(load_images("digits", None), 300, SEED)[0]
+    return split_validation(load_images("digits", "."), 300, SEED)[0]
 
 
 def expected_row(index: int, num_images: int) -> int:

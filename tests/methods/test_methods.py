@@ -85,7 +85,7 @@ def test_soft_targets_weigh_the_classes(method):
 @pytest.mark.parametrize(
     ("method", "kinds"),
     [
-        ("standard", (1, 0, 0, 0)),
+        ("standard", (1, 0, 0, 0, 0)),
         ("at", (0, 0, 0, 1, 0)),
         ("trades", (1, 0, 0, 1, 0)),
         ("rse", (0, 0, 1, 0, 0)),
