@@ -26,6 +26,7 @@ class Layout(NamedTuple):
     augmix: int = 0
     noisy: int = 0
     adversarial: int = 0
+    augmented: int = 0
 
     @property
     def num_views(self) -> int:
@@ -40,6 +41,7 @@ class LogitViews(NamedTuple):
     augmix: tuple[Tensor, ...] = ()
     noisy: tuple[Tensor, ...] = ()
     adversarial: tuple[Tensor, ...] = ()
+    augmented: tuple[Tensor, ...] = ()
 
 
 Loss = Callable[[LogitViews, Tensor, LossConfig], tuple[Tensor, LossParts]]
@@ -94,7 +96,7 @@ class Method:
         if (self.prepare is not None or self.implies) and layout == Layout():
             return [self.title]
         kinds = (("clean", layout.clean), ("AugMix", layout.augmix))
-        kinds += (("noisy", layout.noisy), ("adversarial", layout.adversarial))
+        kinds += (("noisy", layout.noisy), ("adversarial", layout.adversarial), (self.title, layout.augmented))
         return [kind if count == 1 else f"{kind} {n + 1}" for kind, count in kinds for n in range(count)]
 
 
@@ -102,5 +104,5 @@ def split_logits(logits: Tensor, layout: Layout) -> LogitViews:
     """Split fused logits [V*B, K] by view, in the order of `layout`."""
     views = iter(logits.float().chunk(layout.num_views))
     clean = next(views) if layout.clean else None
-    kinds = (layout.augmix, layout.noisy, layout.adversarial)
+    kinds = (layout.augmix, layout.noisy, layout.adversarial, layout.augmented)
     return LogitViews(clean, *(tuple(next(views) for _ in range(count)) for count in kinds))
