@@ -3,21 +3,14 @@
 Shape letters: N images, C H W image, K frequencies, P and Q modes down and along the rows.
 """
 
-import functools
-
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastmagn_kernels.random.prime import mode_sines
+
 _NODES_PER_FREQUENCY = 40
 _LOWEST_NODE, _NUM_NODES = -2, 6  # of an interval's six nodes, two lie before it and two after it
-
-
-@functools.lru_cache(maxsize=16)
-def mode_sines(num_modes: int, size: int) -> np.ndarray:
-    """sin(k pi x), float64 [num_modes, size]: k from 1, x equidistant in [0, 1] with both ends."""
-    return np.sin(np.pi * np.arange(1, num_modes + 1)[:, None] * np.linspace(0, 1, size))
 
 
 def filtered(images: Tensor, weights: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fastmagn.augment.engines import host_memory
-from fastmagn.augment.prime import displaced, filtered, mode_sines, recolored
+from fastmagn.augment.prime import displaced, filtered, recolored
 from fastmagn.config.schema import LossConfig
 from fastmagn.losses import jensen_shannon
 from fastmagn.methods.context import StepContext, on_device
@@ -101,9 +101,7 @@ def _views_on_host(
     if with_clean:
         out[:batch] = pixels
     made = out[-num_views * batch :].numpy().reshape(num_views, batch, -1, channels)
-    num_rows, num_columns = settings.num_modes
-    sines = mode_sines(num_rows, height), mode_sines(num_columns, width)
-    prime_views_batch(made, pixels.numpy().reshape(batch, -1, channels), indices, sines, settings)
+    prime_views_batch(made, pixels.numpy().reshape(batch, -1, channels), indices, settings)
     return out.permute(0, 3, 1, 2)
 
 

@@ -52,4 +52,4 @@ def test_plain_code_makes_as_many_views_in_0_to_1(method):
     assert views.dtype == torch.float32
     assert views.min() >= -1e-6
     assert views.max() <= 1 + 1e-6
-    assert views[-4:].std(dim=0).min() > 0
+    assert len(torch.unique(views.flatten(1), dim=0)) == len(views)

@@ -8,7 +8,6 @@ import pytest
 import torch
 from scipy import stats
 
-from fastmagn.augment.prime import mode_sines
 from fastmagn.config.schema import LossConfig
 from fastmagn.data import load_images
 from fastmagn.methods.context import StepContext
@@ -218,11 +217,11 @@ def test_folded_modes_give_the_published_fields_their_covariance(cut):
     i = np.arange(1, cut + 1)
     r2 = i[:, None] ** 2 + i**2
     published = covariance(
-        np.where(np.sqrt(r2) < cut + 0.5, 1 / r2, 0), mode_sines(cut, height), mode_sines(cut, width)
+        np.where(np.sqrt(r2) < cut + 0.5, 1 / r2, 0), prime.mode_sines(cut, height), prime.mode_sines(cut, width)
     )
     folded = np.empty((min(cut, height - 2), min(cut, width - 2)))
     prime.mode_variances(folded, cut, height, width)
-    ours = covariance(folded, mode_sines(len(folded), height), mode_sines(folded.shape[1], width))
+    ours = covariance(folded, prime.mode_sines(len(folded), height), prime.mode_sines(folded.shape[1], width))
     np.testing.assert_allclose(ours, published, atol=1e-12)
 
 

@@ -7,15 +7,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastmagn_kernels.compiling import jit
+from fastmagn_kernels.compiling import jit, jit_uncounted
 from fastmagn_kernels.pixel import unit
 from fastmagn_kernels.prime_cpu.primitives import (
     BLOCK,
-    UNROLLED,
     color_values,
     displace_planes,
     displacement_fields,
     filter_planes,
+    round_up,
 )
 from fastmagn_kernels.random.prime import (
     COLOR,
@@ -28,6 +28,7 @@ from fastmagn_kernels.random.prime import (
     draw_displacement,
     draw_filter,
     draw_plan,
+    mode_sines,
 )
 from fastmagn_kernels.threads import over_chunks
 
@@ -42,6 +43,7 @@ class Scratch(NamedTuple):
         levels: The image in levels 0..255, uint8 [3, H W].
         table: A colour curve at the 256 levels, and those: float64 [2, 256].
         weights: A filter's weights, float64 [9].
+        padded: What `filter_planes` needs, float64 [H + 2, W + 2].
         coefficients: A colour curve's coefficients for each channel, float64 [3, K].
         recurrences: What `color_values` needs, float64 [4, BLOCK].
         modes: float64 [2, P, Q].
@@ -55,6 +57,7 @@ class Scratch(NamedTuple):
     levels: np.ndarray
     table: np.ndarray
     weights: np.ndarray
+    padded: np.ndarray
     coefficients: np.ndarray
     recurrences: np.ndarray
     modes: np.ndarray
@@ -66,7 +69,7 @@ class Scratch(NamedTuple):
 
 def make_scratch(settings: Settings) -> Scratch:
     """Return the memory that one thread needs."""
-    size, (num_rows, num_columns) = settings.height * settings.width, settings.num_modes
+    size, (num_rows, num_columns) = settings.height * settings.width, map(round_up, settings.num_modes)
     table = np.empty((2, 256), np.float64)
     table[1] = [unit(level) for level in range(256)]
     return Scratch(
@@ -74,7 +77,8 @@ def make_scratch(settings: Settings) -> Scratch:
         levels=np.empty((3, size), np.uint8),
         table=table,
         weights=np.empty(NUM_TAPS, np.float64),
-        coefficients=np.empty((3, -(-settings.color_frequencies // UNROLLED) * UNROLLED), np.float64),
+        padded=np.zeros((settings.height + 2, settings.width + 2), np.float64),
+        coefficients=np.empty((3, round_up(settings.color_frequencies)), np.float64),
         recurrences=np.empty((4, BLOCK), np.float64),
         modes=np.empty((2, num_rows, num_columns), np.float64),
         along=np.empty((num_rows, settings.width), np.float64),
@@ -84,7 +88,7 @@ def make_scratch(settings: Settings) -> Scratch:
     )
 
 
-@jit
+@jit_uncounted
 def load_image(planes, levels, image):
     """Fill `planes`, float64 [3, H W], and `levels`, uint8 like it, from an image, float32 [H W, 3], clipped to [0, 1].
 
@@ -103,12 +107,11 @@ def load_image(planes, levels, image):
     return in_levels
 
 
-@jit
+@jit_uncounted
 def recolor_planes(out, planes, count, in_levels, scratch):
     """Apply a colour curve of `count` terms to each plane; `in_levels` if the planes are the image's 256 levels."""
-    terms = (count + UNROLLED - 1) // UNROLLED * UNROLLED
     for channel in range(3):
-        coefficients = scratch.coefficients[channel, :terms]
+        coefficients = scratch.coefficients[channel, : round_up(count)]
         if in_levels:
             curve, levels, target = scratch.table[0], scratch.levels[channel], out[channel]
             color_values(curve, scratch.table[1], coefficients, scratch.recurrences)
@@ -123,7 +126,7 @@ def apply_primitive(out, planes, primitive, place, in_levels, sines_y, sines_x, 
     """Fill `out`, float64 [3, H W], with the primitive of `place` of `planes`, float64 [3, H W]."""
     if primitive == FILTER:
         draw_filter(scratch.weights, place, settings)
-        filter_planes(out, planes, scratch.weights, settings.height, settings.width)
+        filter_planes(out, planes, scratch.weights, scratch.padded)
     elif primitive == COLOR:
         count = draw_color(scratch.coefficients, place, settings)
         recolor_planes(out, planes, count, in_levels, scratch)
@@ -166,7 +169,7 @@ def prime_views(out, images, indices, start, stop, sines_y, sines_x, settings, s
         indices: The samples' indices, int64 [B].
         start: The first image.
         stop: The image after the last one.
-        sines_y: sin(p pi y / (H - 1)), float64 [P, H].
+        sines_y: sin(p pi y / (H - 1)), float64 [H, P].
         sines_x: sin(q pi x / (W - 1)), float64 [Q, W].
         settings: What the draws depend on.
         scratch: This thread's memory.
@@ -182,17 +185,14 @@ def prime_views(out, images, indices, start, stop, sines_y, sines_x, settings, s
                     view[x, channel] = (1.0 - share) * clean[channel, x] + share * mixture[channel, x]
 
 
-def prime_views_batch(
-    out: np.ndarray,
-    images: np.ndarray,
-    indices: np.ndarray,
-    sines: tuple[np.ndarray, np.ndarray],
-    settings: Settings,
-) -> None:
+def prime_views_batch(out: np.ndarray, images: np.ndarray, indices: np.ndarray, settings: Settings) -> None:
     """Call `prime_views` on parts of a batch, on `num_threads()` threads."""
+    num_rows, num_columns = map(round_up, settings.num_modes)
+    sines_y = np.ascontiguousarray(mode_sines(num_rows, settings.height).T)
+    sines_x = mode_sines(num_columns, settings.width)
 
     def fill(rows: slice) -> None:
         scratch = make_scratch(settings)
-        prime_views(out, images, indices, rows.start, rows.stop, *sines, settings, scratch)
+        prime_views(out, images, indices, rows.start, rows.stop, sines_y, sines_x, settings, scratch)
 
     over_chunks(fill, len(images), max(1, _CHUNK_PIXELS // images.shape[1]))

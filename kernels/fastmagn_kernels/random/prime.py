@@ -19,6 +19,7 @@ Shape letters: J PRIME views, B batch, W chains (mixture_width), D primitives of
 down and along the rows.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -250,6 +251,12 @@ def mode_variances(out, cut, height, width):
                 out[p - 1, along[i] - 1] += 1.0 / r2
 
 
+@functools.lru_cache(maxsize=16)
+def mode_sines(num_modes: int, size: int) -> np.ndarray:
+    """Return sin(k pi x), float64 [num_modes, size]: k from 1, x equidistant in [0, 1] with both ends."""
+    return np.sin(np.pi * np.arange(1, num_modes + 1)[:, None] * np.linspace(0, 1, size))
+
+
 @jit
 def draw_displacement(out, place, settings):
     """Fill `out`, float64 [2, P, Q], with the coefficients of the displacements along x and y, in px.
@@ -258,7 +265,7 @@ def draw_displacement(out, place, settings):
         How many modes down and along the rows can differ from 0; beyond them, `out` is 0.
     """
     cut, temperature = draw_cut(place, settings)
-    rows, columns = min(cut, out.shape[1]), min(cut, out.shape[2])
+    rows, columns = min(cut, max(1, settings.height - 2)), min(cut, max(1, settings.width - 2))
     variances = np.empty((rows, columns), np.float64)
     mode_variances(variances, cut, settings.height, settings.width)
     normals = np.empty(2 * rows * columns, np.float32)
