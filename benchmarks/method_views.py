@@ -133,14 +133,14 @@ def _synchronised(work: Callable[[], object], run: Run) -> float:
 def print_table(measured: dict[str, dict[str, Any]], title: str) -> None:
     """Print a row for each method."""
     table = Table(title=title)
-    for column in ("method", "images/s", "plain code", "ratio", "in a step, images/s", "views' share of the step"):
+    for column in ("method", "images/s", "plain code", "ratio", "step", "share"):
         table.add_column(column, justify="left" if column == "method" else "right")
     for method, row in measured.items():
         cells = [f"{row[f'{name}_images_per_s']['median']:,.0f}" for name in ("views", "plain")]
         ratio, share = row["ratio_to_plain"], row["share_of_step"]
         cells.append(f"{ratio['median']:,.1f} ({ratio['lowest']:,.1f}..{ratio['highest']:,.1f})")
         cells.append(f"{row['step_images_per_s']['median']:,.1f}")
-        cells.append(f"{100 * share['median']:.2f} % ({100 * share['lowest']:.2f}..{100 * share['highest']:.2f})")
+        cells.append(f"{100 * share['median']:.2f} %")
         table.add_row(method, *cells)
     console.print(table)
 
