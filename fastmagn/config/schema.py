@@ -11,6 +11,7 @@ from typing import Literal
 
 from fastmagn.config.augment_schema import AugmentConfig
 from fastmagn.config.eval_schema import EvalConfig
+from fastmagn.config.prime_schema import PrimeConfig
 from fastmagn.errors import check
 
 
@@ -267,7 +268,8 @@ class LossConfig:
     Args:
         consistency_weight: lambda_1: weight of MAGN's misclassification-aware Gaussian consistency, and of the
             Jensen-Shannon divergence of dign's noisy views, 0 or more.
-        jsd_weight: lambda_2: weight of the Jensen-Shannon divergence of the AugMix views, 0 or more.
+        jsd_weight: lambda_2: weight of the Jensen-Shannon divergence of the AugMix or PRIME views, 0 or
+            more.
         trades_weight: lambda of equation (3): weight of the divergence of TRADES' adversarial view, 0 or more.
         label_smoothing: Share of the clean view's target that is spread over all classes, 0 <= label_smoothing < 1.
         detach_weight: Stop the gradient through the confidence p_y that weights the consistency.
@@ -310,6 +312,7 @@ class Config:
     optim: OptimConfig = field(default_factory=OptimConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     mixing: MixingConfig = field(default_factory=MixingConfig)
+    prime: PrimeConfig = field(default_factory=PrimeConfig)
     attack: AttackConfig = field(default_factory=AttackConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)

@@ -24,7 +24,10 @@ METHODS = {
     "trades": "fastmagn.methods.adversarial:TRADES",
     "rse": "fastmagn.methods.rse:RSE",
     "dign": "fastmagn.methods.dign:DIGN",
+    "augmix_no_jsd": "fastmagn.methods.augmix:AUGMIX_NO_JSD",
+    "prime_no_jsd": "fastmagn.methods.prime:PRIME_NO_JSD",
     "augmix": "fastmagn.methods.augmix:AUGMIX",
+    "prime": "fastmagn.methods.prime:PRIME",
     "magn": "fastmagn.methods.magn:MAGN",
     "magn_augmix": "fastmagn.methods.magn:MAGN_AUGMIX",
 }

@@ -9,6 +9,7 @@ import yaml
 
 from fastmagn.config.command_line import parse_config
 from fastmagn.config.eval_schema import EvalConfig
+from fastmagn.config.prime_schema import PrimeConfig
 from fastmagn.config.schema import (
     AttackConfig,
     AugmentConfig,
@@ -110,6 +111,7 @@ def test_the_papers_recipe(name, num_classes):
 
 
 PAPER_METHODS = ("standard", "at", "trades", "rse", "augmix", "magn", "magn_augmix")
+OWN_RECIPES = ("prime",)  # rivals with their authors' recipe
 PAPER = ROOT / "configs" / "paper"
 
 
@@ -139,13 +141,15 @@ def test_paper_configs_differ_in_what_they_are_about_only():
     folders = set()
     for path in [*PAPER.glob("table*/*.yaml"), *PAPER.glob("rivals/*.yaml")]:
         config = parse("--config", str(path))
+        folders.add(config.run_dir or (config.data.name, config.method, config.model.name))
+        if config.method in OWN_RECIPES:
+            continue
         assert (config.train, config.optim, config.eval) == (recipe.train, recipe.optim, recipe.eval), path
         if config.method == "augmix":
             assert (config.augment.aug_severity, config.augment.random_aug_severity) == (3, False)
         for name in ("crop_padding_px", "horizontal_flip", "color_jitter", "rotation_deg", "mixture_width", "backend"):
             assert getattr(config.augment, name) == getattr(recipe.augment, name), path
         assert config.mixing.cutout_px == (8 if path.stem == "cifar100_cutout" else 16)
-        folders.add(config.run_dir or (config.data.name, config.method, config.model.name))
     assert len(folders) == len([*PAPER.glob("table*/*.yaml"), *PAPER.glob("rivals/*.yaml")])
     assert parse("--config", str(PAPER / "table1" / "magn_augmix.yaml")) == recipe
     recipe_100 = parse("--config", str(ROOT / "configs" / "cifar100_magn_augmix.yaml"))
@@ -207,7 +211,8 @@ def test_help_describes_every_field(capsys):
     text = " ".join(capsys.readouterr().out.split())
     for name in flatten(Config()):
         assert f"--{name}" in text, name
-    sections = (AttackConfig, AugmentConfig, EvalConfig, LossConfig, MixingConfig, OptimConfig, TrainConfig)
+    sections = (AttackConfig, AugmentConfig, EvalConfig, LossConfig, MixingConfig, OptimConfig, PrimeConfig)
+    sections += (TrainConfig,)
     for section in (Config, *sections):
         for field in dataclasses.fields(section):
             if dataclasses.is_dataclass(field.type):
@@ -239,6 +244,10 @@ def test_every_data_set_is_in_the_help_of_both_commands_in_reports_and_in_model_
         (["--mixing.mixup_alpha", "0"], "mixing.mixup_alpha: got 0.0; expected a number above 0, up to 100."),
         (["--mixing.cutmix_alpha", "-1"], "mixing.cutmix_alpha: got -1.0; expected a number above 0, up to 100."),
         (["--mixing.cutmix_probability", "2"], "mixing.cutmix_probability: got 2.0; expected 0..1."),
+        (["--prime.color_frequencies", "0"], "prime.color_frequencies: got 0; expected 1..500."),
+        (["--prime.color_variance", "2"], "prime.color_variance: got 2.0; expected 0..1."),
+        (["--prime.displacement_cut", "2"], "prime.displacement_cut: got 2; expected 3..500."),
+        (["--prime.filter_std", "-1"], "prime.filter_std: got -1.0; expected 0..100."),
         (["--attack.epsilon", "8"], "attack.epsilon: got 8.0; expected 0..1."),
         (["--attack.steps", "0"], "attack.steps: got 0; expected 1 or more."),
         (["--attack.step_scale", "0"], "attack.step_scale: got 0.0; expected a number above 0."),
