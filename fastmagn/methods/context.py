@@ -63,3 +63,9 @@ def on_device(array: np.ndarray, device: torch.device) -> Tensor:
     """The array as a tensor on `device`. On CUDA it goes through pinned memory: other copies wait for the device."""
     tensor = torch.from_numpy(array)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
+def random_order(keys: np.ndarray) -> np.ndarray:
+    """The order of samples by their random keys, uint32 [B, 2]: a permutation int64 [B]."""
+    words = keys.astype(np.uint64)
+    return np.argsort(words[:, 0] << np.uint64(32) | words[:, 1], kind="stable")

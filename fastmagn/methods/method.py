@@ -58,6 +58,7 @@ class Method:
             `layout` lists them, targets). None forwards the views as they are made.
         forwarded: The views that `prepare` returns, if their kinds are not those of `view_spec`.
         test_time: (model, config, image size) -> the model that is measured. None measures the model itself.
+        chosen: config -> the fields of this class that the configuration changes, if it chooses among forms.
         implies: Fields of `AugmentConfig` that this method sets where the user has left the default.
     """
 
@@ -68,7 +69,12 @@ class Method:
     prepare: Prepare | None = None
     forwarded: Layout | None = None
     test_time: TestTime | None = None
+    chosen: Callable[[Config], Mapping[str, Any]] | None = None
     implies: Mapping[str, Any] = field(default_factory=dict)
+
+    def of(self, config: Config) -> "Method":
+        """The form of this method that the configuration chooses."""
+        return self if self.chosen is None else dataclasses.replace(self, **self.chosen(config))
 
     def settled(self, augment: AugmentConfig) -> AugmentConfig:
         """The settings of the views: the user's, and what the method implies."""

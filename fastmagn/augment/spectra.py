@@ -1,0 +1,59 @@
+"""What APR and HybridAugment++ do with the frequencies of images: exchange amplitudes, separate low from high ones.
+
+Sources: G. Chen et al., "Amplitude-phase recombination: Rethinking robustness of convolutional neural networks in
+frequency domain", ICCV 2021; M. K. Yucel et al., "HybridAugment++: Unified frequency spectra perturbations for model
+robustness", ICCV 2023.
+
+Shape letters: B batch, C H W image.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_DIMS = (1, 2, 3)  # the transform is over the channels too, as in both papers' code
+
+
+def with_amplitude_of(images: Tensor, others: Tensor) -> Tensor:
+    """The images with the amplitudes of others: inverse transform of |F(others)| exp(i angle(F(images))).
+
+    Images are real, so half of the spectrum is enough.
+
+    Args:
+        images: Floats [B, C, H, W].
+        others: Likewise, of the same shape and dtype.
+
+    Returns:
+        Floats [B, C, H, W]; they can leave the range of the images.
+    """
+    spectrum = torch.fft.rfftn(images, dim=_DIMS)
+    phase = torch.where(spectrum == 0, 1, torch.sgn(spectrum))  # the angle of 0 is 0
+    amplitude = torch.fft.rfftn(others, dim=_DIMS).abs()
+    return torch.fft.irfftn(amplitude * phase, s=images.shape[1:], dim=_DIMS)
+
+
+def low_frequencies(images: Tensor, side_px: int, sigma_px: float) -> Tensor:
+    """The images after a Gaussian blur with mirrored borders; what it removes are the high frequencies.
+
+    Args:
+        images: Floats [B, C, H, W], with H and W above side_px // 2.
+        side_px: Side of the kernel, odd, px.
+        sigma_px: Its standard deviation, px.
+
+    Returns:
+        Floats [B, C, H, W].
+    """
+    reach = side_px // 2
+    weights = [math.exp(-((x / sigma_px) ** 2) / 2) for x in range(-reach, reach + 1)]
+    weights = [weight / sum(weights) for weight in weights]
+    for dim, border in ((2, (0, 0, reach, reach)), (3, (reach, reach, 0, 0))):
+        size, padded = images.shape[dim], F.pad(images, border, mode="reflect")
+        images = sum(weight * padded.narrow(dim, k, size) for k, weight in enumerate(weights))
+    return images
+
+
+def bytes_without_rounding(images: Tensor) -> Tensor:
+    """Images in [0, 1] as the authors' code stores them: cut to whole 255ths, and wrapped around outside 0..255."""
+    return ((images * 255).int() & 255).to(images.dtype) / 255
