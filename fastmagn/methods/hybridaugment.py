@@ -8,70 +8,76 @@ Shape letters: B batch, C H W image.
 
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from fastmagn.augment.spectra import bytes_without_rounding, low_frequencies, with_amplitude_of
 from fastmagn.methods.context import StepContext
 from fastmagn.methods.method import Layout, Method
 from fastmagn.methods.spectra import (
-    SINGLE,
-    chosen,
-    copies,
-    happens,
-    is_mixed,
+    Partners,
+    form,
+    mixed_copies,
+    mixed_rows,
     pair_loss,
     prepare,
-    recombined_copies,
+    recombine,
+    with_changed,
 )
 
 
 def hybrid_single(images: Tensor, context: StepContext) -> Tensor:
-    """HybridAugment++ S: APR-S of the low frequencies of one of two copies, and the high ones of the other.
+    """HybridAugment++ S: one augmented copy, or APR-S of the low frequencies of one of two, with the other's high ones.
 
     Args:
         images: float32 [B, C, H, W] in [0, 1].
         context: The step.
 
     Returns:
-        float32 [B, C, H, W] in [0, 1]; where the draws make no second copy, the first.
+        float32 [B, C, H, W] in [0, 1].
     """
-    spectra, device = context.config.spectra, images.device
-    first, second = copies(images, 0, context)
-    swapped = happens(context, SINGLE, 1, 0.5, device)
-    low_of, high_of = torch.where(swapped, second, first), torch.where(swapped, first, second)
-    low = _low(low_of, context)
-    low = recombined_copies(bytes_without_rounding(low) if spectra.official else low, 2, context)
-    mixed = low + high_of - _low(high_of, context)
-    mixed = bytes_without_rounding(mixed) if spectra.official else mixed.clamp(0, 1)
-    return torch.where(happens(context, SINGLE, 0, spectra.single_probability, device), mixed, first)
+    official = context.config.spectra.official
+
+    def mix(copies: Tensor, others: Tensor, part: StepContext) -> Tensor:
+        low = _low(copies, context)
+        low = mixed_copies(bytes_without_rounding(low) if official else low, 2, part, recombine)
+        mixed = low + others - _low(others, context)
+        return bytes_without_rounding(mixed) if official else mixed.clamp(0, 1)
+
+    return mixed_copies(images, 0, context, mix)
 
 
-def hybrid_pair(images: Tensor, partners: Tensor, others: Tensor, context: StepContext) -> Tensor:
-    """HybridAugment++ P: each image's low frequencies, with its partner's high ones.
+def hybrid_pair(images: Tensor, partners: Partners, context: StepContext) -> Tensor:
+    """HybridAugment++ P: each image's low frequencies, with its first partner's high ones.
 
-    With the same probability once more, the low frequencies get the amplitude of those of a second partner.
+    With the same probability once more, the low frequencies get the amplitude of those of the second partner.
 
     Args:
         images: float32 [B, C, H, W] in [0, 1].
-        partners: Likewise, of the high frequencies.
-        others: Likewise, of the amplitudes.
+        partners: The first or the second partners of some of them.
         context: The step.
 
     Returns:
-        float32 [B, C, H, W]; the image itself where the draws say so.
+        float32 [B, C, H, W], in [0, 1] but for spectra.official; the image itself where the draws say so.
     """
-    device = images.device
-    low = _low(images, context)
-    recombined = with_amplitude_of(low, _low(others, context))
-    low = torch.where(is_mixed(context, 1, device), recombined, low)
-    mixed = low + (partners - _low(partners, context))
-    mixed = mixed if context.config.spectra.official else mixed.clamp(0, 1)
-    return torch.where(is_mixed(context, 0, device), mixed, images)
+    rows = mixed_rows(context, 0)
+
+    def mixed(chosen: Tensor) -> Tensor:
+        again = mixed_rows(context.of(context.indices[rows]), 1)
+        low = with_changed(
+            _low(chosen, context),
+            again,
+            lambda some: with_amplitude_of(some, _low(partners(1, rows[again]), context)),
+        )
+        firsts = partners(0, rows)
+        hybrid = low + (firsts - _low(firsts, context))
+        return hybrid if context.config.spectra.official else hybrid.clamp(0, 1)
+
+    return with_changed(images, rows, mixed)
 
 
 def _low(images: Tensor, context: StepContext) -> Tensor:
-    return low_frequencies(images, context.config.spectra.blur_px, context.config.spectra.blur_sigma_px)
+    spectra = context.config.spectra
+    return low_frequencies(images, spectra.blur_px, spectra.blur_sigma_px)
 
 
 HYBRIDAUGMENT = Method(
@@ -79,6 +85,6 @@ HYBRIDAUGMENT = Method(
     loss=pair_loss,
     prepare=partial(prepare, single=hybrid_single, pair=hybrid_pair),
     forwarded=Layout(augmented=1),
-    chosen=chosen,
-    uses_partners=True,
+    num_partners=2,
+    chosen=form(num_partners=2),
 )

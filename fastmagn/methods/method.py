@@ -56,7 +56,7 @@ class Method:
         loss: (logits, targets, weights) -> (scalar to minimise, its parts before weighting, for the log).
         num_augmix_views: AugMix views of each image.
         uses_noise: Whether it trains on Gaussian noisy views, `augment.num_noise_samples` of each image.
-        uses_partners: Whether `prepare` is given another training image for each image, `StepContext.partners`.
+        num_partners: Other training images that `prepare` is given for each image, `StepContext.partners`, 0..4.
         prepare: (views float32 [V*B, C, H, W] as `view_spec` lists them, labels int64 [B], context) -> (views as
             `layout` lists them, targets). None forwards the views as they are made.
         forwarded: The views that `prepare` returns, if their kinds are not those of `view_spec`; noisy views of
@@ -71,7 +71,7 @@ class Method:
     loss: Loss
     num_augmix_views: int = 0
     uses_noise: bool = False
-    uses_partners: bool = False
+    num_partners: int = 0
     prepare: Prepare | None = None
     forwarded: Layout | None = None
     test_time: TestTime | None = None

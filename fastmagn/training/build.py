@@ -69,7 +69,7 @@ def build_run(
             seed=train.seed,
             device=device,
             share=share,
-            with_partners=method.uses_partners,
+            num_partners=method.num_partners,
         ),
         image_set=image_set,
         image_size=part.images_u8.shape[1:3],
