@@ -13,14 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_LEAST_AMPLITUDE = 1e-5  # ten times what pixels in [0, 1] have by float32's rounding
 _DIMS = (1, 2, 3)  # the transform is over the channels too, as in both papers' code
 
 
 def with_amplitude_of(images: Tensor, others: Tensor) -> Tensor:
     """The images with the amplitudes of others: inverse transform of |F(others)| exp(i angle(F(images))).
 
-    Images are real, so half of the spectrum is enough. It is computed in float64: where an image has almost nothing of
-    a frequency and the other has much, float32 has an error of 1e-4 in its phase.
+    Images are real, so half of the spectrum is enough. It is computed in float64: the phase of a frequency of which an
+    image has little shows float32's errors. Where an image has nothing of a frequency, its phase is 0; in the authors'
+    code the phase of rounding errors takes its place.
 
     Args:
         images: float32 [B, C, H, W].
@@ -31,9 +33,9 @@ def with_amplitude_of(images: Tensor, others: Tensor) -> Tensor:
     """
     spectrum = torch.fft.rfftn(images.double(), dim=_DIMS)
     power = _power(spectrum)
-    silent = power == 0
+    silent = power < _LEAST_AMPLITUDE**2
     gain = (_power(torch.fft.rfftn(others.double(), dim=_DIMS)) / power.masked_fill(silent, 1)).sqrt()
-    spectrum = torch.where(silent, 1, spectrum)  # the angle of 0 is 0
+    spectrum = torch.where(silent, 1, spectrum)
     return torch.fft.irfftn(spectrum * gain, s=images.shape[1:], dim=_DIMS).float()
 
 

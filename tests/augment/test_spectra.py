@@ -50,6 +50,18 @@ def test_the_phase_of_nothing_is_0():
     np.testing.assert_allclose(made, expected, atol=1e-6)
 
 
+def test_rounding_errors_have_no_phase():
+    """Equal channels have nothing of the frequencies along the channels, but for the errors of float32."""
+    grey, other = images(32, 32, 0)[:, :1].repeat(1, 3, 1, 1), images(32, 32, 1)
+    grey += (images(32, 32, 2) - 0.5) * 6e-8
+    made = with_amplitude_of(grey, other).double().numpy()
+    spectrum = np.fft.fftn(images(32, 32, 0)[:, :1].repeat(1, 3, 1, 1).double().numpy(), axes=(1, 2, 3))
+    phase = np.where(abs(spectrum) < 1e-9, 0, np.angle(spectrum))
+    assert (phase == 0).mean() > 0.6
+    amplitude = abs(np.fft.fftn(other.double().numpy(), axes=(1, 2, 3)))
+    np.testing.assert_allclose(made, np.fft.ifftn(amplitude * np.exp(1j * phase), axes=(1, 2, 3)).real, atol=1e-5)
+
+
 @pytest.mark.parametrize(("side", "sigma"), [(3, 0.5), (3, 2.0), (7, 1.5)])
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (9, 12)])
 def test_low_frequencies_are_a_weighted_sum_over_mirrored_neighbours(side, sigma, height, width):
