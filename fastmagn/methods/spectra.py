@@ -85,9 +85,11 @@ def form(num_partners: int) -> Callable[[Config], dict[str, Any]]:
     """What the configuration decides of a method with partners: s forwards one view; partners can be in the batch."""
 
     def chosen(config: Config) -> dict[str, Any]:
-        if "p" not in config.spectra.variant:
-            return {"forwarded": Layout()}
-        return {"forwarded": Layout(augmented=1), "num_partners": 0 if config.spectra.official else num_partners}
+        has_pair, official = "p" in config.spectra.variant, config.spectra.official
+        return {
+            "forwarded": Layout(augmented=int(has_pair)),
+            "num_partners": num_partners if has_pair and not official else 0,
+        }
 
     return chosen
 

@@ -15,9 +15,11 @@ from fastmagn.methods.context import StepContext
 from fastmagn.methods.hybridaugment import hybrid_pair, hybrid_single
 from fastmagn.methods.method import LogitViews
 from fastmagn.methods.table import get_method
+from fastmagn.training.step import make_pieces, prepared
 from fastmagn_kernels.random.rng import STREAM_OPERATIONS, STREAM_SPECTRA
 from tests.helpers.plain_losses import LABELS, softmax_row
-from tests.helpers.steps import make_context, reference_words
+from tests.helpers.small_runs import small_default as small
+from tests.helpers.steps import make_context, reference_words, start_run, take_steps
 
 INDICES = [5, 0, 49_999, 17, 3, 2**32 - 1, *range(100, 130)]
 BLUR = np.exp(-((np.arange(-1, 2) / 0.5) ** 2) / 2)
@@ -241,3 +243,31 @@ def test_the_official_single_form_cuts_to_bytes_that_wrap_around():
         np.testing.assert_allclose(made[i][certain], expected[certain], atol=1e-3)
         wrapped += ((exact < -1) | (exact >= 256)).sum()
     assert wrapped > 0
+
+
+@pytest.mark.parametrize("name", ["apr", "hybridaugment", "hybridaugment+magn"])
+@pytest.mark.parametrize(("variant", "official"), [("p", "false"), ("s", "false"), ("ps", "true"), ("s", "true")])
+def test_every_form_trains(name, variant, official, tmp_path):
+    """The model is given one view for s, else two; only those with partners from outside the batch load them."""
+    arguments = ["--method", name, "--spectra.variant", variant, "--spectra.official", official]
+    arguments += ["--train.batch_size", "16", "--train.accumulation_steps", "2", "--train.amp", "float32"]
+    run = start_run(small(tmp_path, *arguments))
+    method = run.main_stage.method
+    uses_partners = variant != "s" and official == "false"
+    assert bool(method.num_partners) == uses_partners
+    assert (next(run.source.batches(0)).partners is not None) == uses_partners
+    assert run.main_stage.forward_loss.layout.augmented == (variant != "s")
+    (parts,) = take_steps(run, 1)
+    assert ("mixed_cross_entropy" in parts) == (variant != "s")
+    assert all(math.isfinite(part) for part in parts.values())
+
+
+def test_the_draws_of_accumulated_pieces_are_those_of_the_whole_batch(tmp_path):
+    views = []
+    for pieces in ("1", "2"):
+        arguments = ["--method", "hybridaugment", "--train.batch_size", "16", "--train.accumulation_steps", pieces]
+        run = start_run(small(tmp_path, *arguments, "--train.amp", "float32"))
+        made = [prepared(run, piece)[0] for piece in make_pieces(run, next(run.source.batches(0)), epoch=0)]
+        halves = [part.chunk(2) for part in made]
+        views.append(torch.cat([first for first, _ in halves] + [second for _, second in halves]))
+    torch.testing.assert_close(views[0], views[1], atol=1e-6, rtol=0)
