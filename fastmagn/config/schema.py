@@ -5,13 +5,16 @@ configs/digits_quickstart.yaml. A field's docstring is its help text, with unit 
 range; its message names the field as the user wrote it.
 """
 
+import re
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
 from fastmagn.config.augment_schema import AugmentConfig
 from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.config.prime_schema import PrimeConfig
+from fastmagn.config.spectra_schema import SpectraConfig
 from fastmagn.errors import check
 
 
@@ -175,10 +178,12 @@ class OptimConfig:
         lr: Learning rate, above 0: the first one of the step schedule, the peak of the other schedules.
         momentum: Nesterov momentum, 0 <= momentum < 1; 0 is plain SGD.
         weight_decay: L2 penalty on all parameters, 0 or more.
-        schedule: step (the rate is multiplied by step_factor every step_epochs epochs), one_cycle (cosine: up over 30 %
-            of the steps, then down), triangular (linear: up over 20 % of the steps, then down to 0), or
-            cosine_restarts (cosine: down to 0 in restart_epochs epochs, then again from lr, each time longer).
+        schedule: step (the rate is multiplied by step_factor every step_epochs epochs, or at step_at), one_cycle
+            (cosine: up over 30 % of the steps, then down), triangular (linear: up over 20 % of the steps, then down to
+            0), or cosine_restarts (cosine: down to 0 in restart_epochs epochs, then again from lr, each time longer).
         step_epochs: For the step schedule: epochs between two steps, 1 or more.
+        step_at: For the step schedule: the numbers of epochs after which the rate is multiplied, in place of
+            step_epochs: rising, with commas, such as 60,120,160,190. If none, step_epochs decides.
         step_factor: For the step schedule: factor of each step, in (0, 1].
         restart_epochs: For the cosine_restarts schedule: epochs of the first cosine, 1 or more.
         restart_factor: For the cosine_restarts schedule: how many times longer than the last one each cosine is, 1 or
@@ -194,6 +199,7 @@ class OptimConfig:
     weight_decay: float = 5e-4
     schedule: Literal["step", "one_cycle", "triangular", "cosine_restarts"] = "one_cycle"
     step_epochs: int = 50
+    step_at: str | None = None
     step_factor: float = 0.1
     restart_epochs: int = 20
     restart_factor: int = 2
@@ -205,6 +211,10 @@ class OptimConfig:
         check(0 <= self.momentum < 1, "optim.momentum", self.momentum, "0 <= momentum < 1")
         check(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "0 or more")
         check(self.step_epochs >= 1, "optim.step_epochs", self.step_epochs, "1 or more")
+        steps = "1" if self.step_at is None else self.step_at
+        numbers = [int(number) for number in steps.split(",")] if re.fullmatch(r"\d{1,6}(,\d{1,6})*", steps) else [0]
+        rising = all(first < second for first, second in pairwise([0, *numbers]))
+        check(rising, "optim.step_at", self.step_at, "rising numbers of epochs with commas, such as 60,120,160,190")
         check(0 < self.step_factor <= 1, "optim.step_factor", self.step_factor, "a number in (0, 1]")
         check(self.restart_epochs >= 1, "optim.restart_epochs", self.restart_epochs, "1 or more")
         check(self.restart_factor >= 1, "optim.restart_factor", self.restart_factor, "1 or more")
@@ -313,6 +323,7 @@ class Config:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     mixing: MixingConfig = field(default_factory=MixingConfig)
     prime: PrimeConfig = field(default_factory=PrimeConfig)
+    spectra: SpectraConfig = field(default_factory=SpectraConfig)
     attack: AttackConfig = field(default_factory=AttackConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)

@@ -56,12 +56,13 @@ class Method:
         loss: (logits, targets, weights) -> (scalar to minimise, its parts before weighting, for the log).
         num_augmix_views: AugMix views of each image.
         uses_noise: Whether it trains on Gaussian noisy views, `augment.num_noise_samples` of each image.
-        uses_partners: Whether `prepare` is given another training image for each image, `StepContext.partners`.
+        num_partners: Other training images that `prepare` is given for each image, `StepContext.partners`, 0..4.
         prepare: (views float32 [V*B, C, H, W] as `view_spec` lists them, labels int64 [B], context) -> (views as
             `layout` lists them, targets). None forwards the views as they are made.
         forwarded: The views that `prepare` returns, if their kinds are not those of `view_spec`; noisy views of
             `uses_noise` are not counted here.
         test_time: (model, config, image size) -> the model that is measured. None measures the model itself.
+        chosen: config -> the fields of this class that the configuration changes, if it chooses among forms.
         implies: Fields of `AugmentConfig` that this method sets where the user has left the default.
         view_title: The title of the views that it makes, if that is not `title`.
     """
@@ -70,12 +71,17 @@ class Method:
     loss: Loss
     num_augmix_views: int = 0
     uses_noise: bool = False
-    uses_partners: bool = False
+    num_partners: int = 0
     prepare: Prepare | None = None
     forwarded: Layout | None = None
     test_time: TestTime | None = None
+    chosen: Callable[[Config], Mapping[str, Any]] | None = None
     implies: Mapping[str, Any] = field(default_factory=dict)
     view_title: str | None = None
+
+    def of(self, config: Config) -> "Method":
+        """The form of this method that the configuration chooses."""
+        return self if self.chosen is None else dataclasses.replace(self, **self.chosen(config))
 
     def settled(self, augment: AugmentConfig) -> AugmentConfig:
         """The settings of the views: the user's, and what the method implies."""

@@ -16,6 +16,8 @@ METHODS = {
     "cutout": "fastmagn.methods.mixing:CUTOUT",
     "mixup": "fastmagn.methods.mixing:MIXUP",
     "cutmix": "fastmagn.methods.mixing:CUTMIX",
+    "apr": "fastmagn.methods.apr:APR",
+    "hybridaugment": "fastmagn.methods.hybridaugment:HYBRIDAUGMENT",
     "autoaugment": "fastmagn.methods.policies:AUTOAUGMENT",
     "trivialaugment": "fastmagn.methods.policies:TRIVIALAUGMENT",
     "randaugment": "fastmagn.methods.policies:RANDAUGMENT",

@@ -114,7 +114,7 @@ class ForwardLoss(nn.Module):
 class Piece(NamedTuple):
     """The images of a step, or a part of them, in all views float [V*B, 3, H, W], and the batch they were made from.
 
-    `partners` are the clean views of the batch's partners, float [B, 3, H, W]; None if it has none.
+    `partners` are the clean views of the batch's partners, float [P*B, 3, H, W]; None if it has none.
     """
 
     views: Tensor
@@ -138,7 +138,7 @@ def make_pieces(run: Run, batch: Batch, epoch: int) -> list[Piece]:
 
     pieces = []
     for part in batch.pieces(train.accumulation_steps):
-        partners = views(*part.partners, CLEAN_ONLY) if stage.method.uses_partners else None
+        partners = views(*part.partners, CLEAN_ONLY) if stage.method.num_partners else None
         pieces.append(Piece(views(part.images, part.indices, stage.view_spec), part, epoch, partners))
     return pieces
 
@@ -194,6 +194,7 @@ def prepared(run: Run, piece: Piece) -> tuple[Tensor, Tensor]:
         epoch=piece.epoch,
         indices=batch.indices,
         partners=piece.partners,
+        partner_indices=batch.partners.indices if batch.partners else None,
     )
     return method.prepare(views, batch.labels, context)
 

@@ -20,6 +20,7 @@ from fastmagn.config.schema import (
     OptimConfig,
     TrainConfig,
 )
+from fastmagn.config.spectra_schema import SpectraConfig
 from fastmagn.config.text import flatten, plain, to_yaml
 from fastmagn.data import DATASETS, OWN
 from fastmagn.errors import InputError
@@ -111,7 +112,7 @@ def test_the_papers_recipe(name, num_classes):
 
 
 PAPER_METHODS = ("standard", "at", "trades", "rse", "augmix", "magn", "magn_augmix")
-OWN_RECIPES = ("prime",)  # rivals with their authors' recipe
+OWN_RECIPES = ("prime", "apr", "hybridaugment")  # rivals with their authors' recipe
 PAPER = ROOT / "configs" / "paper"
 
 
@@ -212,7 +213,7 @@ def test_help_describes_every_field(capsys):
     for name in flatten(Config()):
         assert f"--{name}" in text, name
     sections = (AttackConfig, AugmentConfig, EvalConfig, LossConfig, MixingConfig, OptimConfig, PrimeConfig)
-    sections += (TrainConfig,)
+    sections += (SpectraConfig, TrainConfig)
     for section in (Config, *sections):
         for field in dataclasses.fields(section):
             if dataclasses.is_dataclass(field.type):
@@ -248,6 +249,11 @@ def test_every_data_set_is_in_the_help_of_both_commands_in_reports_and_in_model_
         (["--prime.color_variance", "2"], "prime.color_variance: got 2.0; expected 0..1."),
         (["--prime.displacement_cut", "2"], "prime.displacement_cut: got 2; expected 3..500."),
         (["--prime.filter_std", "-1"], "prime.filter_std: got -1.0; expected 0..100."),
+        (["--spectra.variant", "sp"], "spectra.variant: got 'sp'; expected p, s or ps."),
+        (["--spectra.pair_probability", "1.1"], "spectra.pair_probability: got 1.1; expected 0..1."),
+        (["--spectra.single_probability", "-1"], "spectra.single_probability: got -1.0; expected 0..1."),
+        (["--spectra.blur_px", "4"], "spectra.blur_px: got 4; expected an odd number in 3..15."),
+        (["--spectra.blur_sigma_px", "0"], "spectra.blur_sigma_px: got 0.0; expected a number above 0, up to 10."),
         (["--attack.epsilon", "8"], "attack.epsilon: got 8.0; expected 0..1."),
         (["--attack.steps", "0"], "attack.steps: got 0; expected 1 or more."),
         (["--attack.step_scale", "0"], "attack.step_scale: got 0.0; expected a number above 0."),
