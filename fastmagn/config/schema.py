@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from fastmagn.config.afa_schema import AfaConfig
 from fastmagn.config.augment_schema import AugmentConfig
 from fastmagn.config.eval_schema import EvalConfig
+from fastmagn.config.noisymix_schema import NoisyMixConfig
 from fastmagn.errors import check
 
 
@@ -267,7 +269,8 @@ class LossConfig:
     Args:
         consistency_weight: lambda_1: weight of MAGN's misclassification-aware Gaussian consistency, and of the
             Jensen-Shannon divergence of dign's noisy views, 0 or more.
-        jsd_weight: lambda_2: weight of the Jensen-Shannon divergence of the AugMix views, 0 or more.
+        jsd_weight: lambda_2: weight of the Jensen-Shannon divergence of the AugMix views, and of afa_jsd's views, 0 or
+            more.
         trades_weight: lambda of equation (3): weight of the divergence of TRADES' adversarial view, 0 or more.
         label_smoothing: Share of the clean view's target that is spread over all classes, 0 <= label_smoothing < 1.
         detach_weight: Stop the gradient through the confidence p_y that weights the consistency.
@@ -310,6 +313,8 @@ class Config:
     optim: OptimConfig = field(default_factory=OptimConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     mixing: MixingConfig = field(default_factory=MixingConfig)
+    afa: AfaConfig = field(default_factory=AfaConfig)
+    noisymix: NoisyMixConfig = field(default_factory=NoisyMixConfig)
     attack: AttackConfig = field(default_factory=AttackConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)

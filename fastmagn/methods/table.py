@@ -21,6 +21,10 @@ METHODS = {
     "rse": "fastmagn.methods.rse:RSE",
     "dign": "fastmagn.methods.dign:DIGN",
     "augmix": "fastmagn.methods.augmix:AUGMIX",
+    "afa": "fastmagn.methods.afa:AFA",
+    "afa_jsd": "fastmagn.methods.afa:AFA_JSD",
+    "afa_augmix": "fastmagn.methods.afa:AFA_AUGMIX",
+    "noisymix": "fastmagn.methods.noisymix:NOISYMIX",
     "magn": "fastmagn.methods.magn:MAGN",
     "magn_augmix": "fastmagn.methods.magn:MAGN_AUGMIX",
 }

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from fastmagn.config.afa_schema import AfaConfig
 from fastmagn.config.command_line import parse_config
 from fastmagn.config.eval_schema import EvalConfig
+from fastmagn.config.noisymix_schema import NoisyMixConfig
 from fastmagn.config.schema import (
     AttackConfig,
     AugmentConfig,
@@ -111,6 +113,7 @@ def test_the_papers_recipe(name, num_classes):
 
 PAPER_METHODS = ("standard", "at", "trades", "rse", "augmix", "magn", "magn_augmix")
 PAPER = ROOT / "configs" / "paper"
+OWN_RECIPES = ("afa", "noisymix")  # their authors', not the paper's
 
 
 def paper_rows() -> dict[str, tuple[str, str, str]]:
@@ -139,13 +142,15 @@ def test_paper_configs_differ_in_what_they_are_about_only():
     folders = set()
     for path in [*PAPER.glob("table*/*.yaml"), *PAPER.glob("rivals/*.yaml")]:
         config = parse("--config", str(path))
+        folders.add(config.run_dir or (config.data.name, config.method, config.model.name))
+        if config.method in OWN_RECIPES:
+            continue
         assert (config.train, config.optim, config.eval) == (recipe.train, recipe.optim, recipe.eval), path
         if config.method == "augmix":
             assert (config.augment.aug_severity, config.augment.random_aug_severity) == (3, False)
         for name in ("crop_padding_px", "horizontal_flip", "color_jitter", "rotation_deg", "mixture_width", "backend"):
             assert getattr(config.augment, name) == getattr(recipe.augment, name), path
         assert config.mixing.cutout_px == (8 if path.stem == "cifar100_cutout" else 16)
-        folders.add(config.run_dir or (config.data.name, config.method, config.model.name))
     assert len(folders) == len([*PAPER.glob("table*/*.yaml"), *PAPER.glob("rivals/*.yaml")])
     assert parse("--config", str(PAPER / "table1" / "magn_augmix.yaml")) == recipe
     recipe_100 = parse("--config", str(ROOT / "configs" / "cifar100_magn_augmix.yaml"))
@@ -208,6 +213,7 @@ def test_help_describes_every_field(capsys):
     for name in flatten(Config()):
         assert f"--{name}" in text, name
     sections = (AttackConfig, AugmentConfig, EvalConfig, LossConfig, MixingConfig, OptimConfig, TrainConfig)
+    sections += (AfaConfig, NoisyMixConfig)
     for section in (Config, *sections):
         for field in dataclasses.fields(section):
             if dataclasses.is_dataclass(field.type):
@@ -239,6 +245,16 @@ def test_every_data_set_is_in_the_help_of_both_commands_in_reports_and_in_model_
         (["--mixing.mixup_alpha", "0"], "mixing.mixup_alpha: got 0.0; expected a number above 0, up to 100."),
         (["--mixing.cutmix_alpha", "-1"], "mixing.cutmix_alpha: got -1.0; expected a number above 0, up to 100."),
         (["--mixing.cutmix_probability", "2"], "mixing.cutmix_probability: got 2.0; expected 0..1."),
+        (["--afa.mean_strength", "0"], "afa.mean_strength: got 0.0; expected a number above 0, up to 1000."),
+        (["--afa.min_strength", "-1"], "afa.min_strength: got -1.0; expected 0..1000."),
+        (
+            ["--afa.max_frequency", "-1"],
+            "afa.max_frequency: got -1; expected 0 (the image's side in pixels) or 1..4096.",
+        ),
+        (["--noisymix.alpha", "0"], "noisymix.alpha: got 0.0; expected a number above 0, up to 100."),
+        (["--noisymix.additive_noise", "11"], "noisymix.additive_noise: got 11.0; expected 0..10."),
+        (["--noisymix.multiplicative_noise", "-1"], "noisymix.multiplicative_noise: got -1.0; expected 0..10."),
+        (["--noisymix.noise_sparsity", "1"], "noisymix.noise_sparsity: got 1.0; expected 0 <= noise_sparsity < 1."),
         (["--attack.epsilon", "8"], "attack.epsilon: got 8.0; expected 0..1."),
         (["--attack.steps", "0"], "attack.steps: got 0; expected 1 or more."),
         (["--attack.step_scale", "0"], "attack.step_scale: got 0.0; expected a number above 0."),

@@ -1,0 +1,159 @@
+"""NoisyMix: AugMix whose three views are mixed with a partner's and disturbed, at the input or at a layer.
+
+Random stream:
+
+    STREAM_NOISYMIX
+        slot 0        words: the share, the layer, the sort key that decides the partner (two)
+        slot 1 + v    words of view v: strength of the additive and of the multiplicative noise, the noises' seed (two)
+
+Share, layer and noises of a sample depend on (seed, epoch, sample index) only. Its partner is an image of the same
+forward pass that has drawn the same layer, so NoisyMix depends on train.batch_size, train.accumulation_steps and the
+number of processes.
+
+Source: N. B. Erichson et al., "NoisyMix: Boosting model robustness to common corruptions", AISTATS 2024. Shape letters:
+V views, B batch, E values of an image or its feature maps, C H W of them.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy.special import betaincinv
+from torch import Tensor
+
+from fastmagn.config.noisymix_schema import NoisyMixConfig
+from fastmagn.methods.augmix import augmix_loss
+from fastmagn.methods.context import StepContext, on_device
+from fastmagn.methods.method import Method
+from fastmagn.methods.mixing import draw_lambda, mix_labels
+from fastmagn_kernels.random.rng import STREAM_NOISYMIX
+
+NUM_LAYERS = 4  # the input, and the ends of the first three stages
+_STRENGTH_SHAPE = (2, 5)  # of the Beta distribution of the noises' strengths
+_TWO_TO_MINUS_32 = 2.0**-32
+# SplitMix64 (G. L. Steele et al., "Fast splittable pseudorandom number generators", OOPSLA 2014), as int64.
+_GOLDEN = 0x9E3779B97F4A7C15 - 2**64
+_FIRST, _SECOND = 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64
+
+
+def draw_plan(context: StepContext, num_views: int) -> tuple[np.ndarray, np.ndarray]:
+    """What is done to each view of each image; a row holds V*B values, view by view.
+
+    Returns:
+        Layer in 0..3, position of the partner, seed of the noises: int64 [3, V*B]. Share, strengths of the additive and
+        the multiplicative noise, share of values without noise: float32 [4, V*B].
+    """
+    settings: NoisyMixConfig = context.config.noisymix
+    words = np.stack([context.words(slot, STREAM_NOISYMIX) for slot in range(1 + num_views)])
+    batch = words.shape[1]
+    seeds = (words[1:, :, 2].astype(np.uint64) << np.uint64(32) | words[1:, :, 3]).view(np.int64)
+    keys = words[0, :, 2].astype(np.uint64) << np.uint64(32) | words[0, :, 3]
+    if settings.official:
+        words = np.broadcast_to(words[:, :1], words.shape)
+    layers = (words[0, :, 1].astype(np.uint64) * np.uint64(NUM_LAYERS) >> np.uint64(32)).astype(np.int64)
+    partners = draw_partners(layers, keys) + batch * np.arange(num_views)[:, None]
+    strengths = betaincinv(*_STRENGTH_SHAPE, (words[1:, :, :2] + 0.5) * _TWO_TO_MINUS_32)
+    additive = settings.additive_noise * np.arange(1, num_views + 1)[:, None] * strengths[..., 0]
+    real = np.empty((4, num_views, batch), np.float32)
+    real[0], real[1] = draw_lambda(words[0], settings.alpha), additive
+    real[2], real[3] = settings.multiplicative_noise * strengths[..., 1], settings.noise_sparsity
+    whole = np.stack([np.broadcast_to(layers, partners.shape), partners, seeds])
+    return whole.reshape(3, -1), real.reshape(4, -1)
+
+
+def draw_partners(layers: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """The partner of each image, a permutation int64 [B] that stays within each layer: the order of the keys."""
+    partners = np.empty(len(layers), np.int64)
+    for layer in np.unique(layers):
+        (members,) = np.nonzero(layers == layer)
+        partners[members] = members[np.argsort(keys[members], kind="stable")]
+    return partners
+
+
+def mix_and_disturb(maps: Tensor, layer: int, whole: Tensor, real: Tensor) -> Tensor:
+    """Mix and disturb the maps of those images that have drawn this layer; the others stay as they are.
+
+        x_i <- (1 + m_i (2 u - 1)) (lambda_i x_i + (1 - lambda_i) x_j) + a_i z,   u uniform, z normal
+
+    for each value by itself; a share `noise_sparsity` of the values has u = 1/2, and as many have z = 0.
+
+    Args:
+        maps: The input or feature maps, float [V*B, C, H, W].
+        layer: 0 for the input, else the stage that they are from.
+        whole: From `draw_plan`, int64 [3, V*B], on the maps' device.
+        real: From `draw_plan`, float32 [4, V*B], likewise.
+
+    Returns:
+        Shaped like `maps`, of the same dtype; computed in float32.
+    """
+    chosen = whole[0] == layer
+    if maps.device.type == "cpu" and not torch.compiler.is_compiling():  # a graph's shapes are fixed
+        (rows,) = chosen.nonzero(as_tuple=True)
+        return maps.index_copy(0, rows, _disturbed(maps, maps[rows], whole[1:, rows], real[:, rows]))
+    return torch.where(chosen[:, None, None, None], _disturbed(maps, maps, whole[1:], real), maps)
+
+
+def _disturbed(maps: Tensor, own: Tensor, whole: Tensor, real: Tensor) -> Tensor:
+    """Some images' maps `own` [N, C, H, W], mixed with partners in `maps` and disturbed; the plan's rows for them."""
+    partners, seeds = whole
+    share, additive, multiplicative, sparsity = real[..., None, None, None]
+    mixed = torch.lerp(maps[partners].float(), own.float(), share)
+    first, second = uniforms(seeds, maps.shape[1:])
+    normals = _spread(first, sparsity).mul(2).sub(1).erfinv() * 2**0.5
+    factors = 1 + multiplicative * _spread(second, sparsity).mul(2).sub(1)
+    return torch.addcmul(factors * mixed, additive, normals).to(maps.dtype)
+
+
+def _spread(uniform: Tensor, sparsity: Tensor) -> Tensor:
+    """Uniforms in (0, 1), of which a share `sparsity` is 1/2 instead; from other uniforms, of which each is used up."""
+    rest = ((uniform - sparsity) / (1 - sparsity)).clamp(min=2.0**-24)
+    return torch.where(uniform < sparsity, 0.5, rest)
+
+
+def uniforms(seeds: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Two uniforms in (0, 1) for each value of maps [C, H, W]: two float32 [N, C, H, W], channels last.
+
+    Value e, counted along C, then W, then H, has the e-th number of SplitMix64 with the image's seed, int64 [N]: its
+    highest 23 bits and those after them. torch's int64 wraps as the generator's unsigned numbers do.
+    """
+    channels, height, width = shape
+    count = torch.arange(1, channels * height * width + 1, device=seeds.device)
+    bits = seeds[:, None] + _GOLDEN * count
+    bits = (bits ^ _shifted(bits, 30)) * _FIRST
+    bits = (bits ^ _shifted(bits, 27)) * _SECOND
+    bits = bits ^ _shifted(bits, 31)
+    pair = [((_shifted(bits, after) & 0x7FFFFF).float() + 0.5) * 2.0**-23 for after in (41, 18)]
+    first, second = (value.view(-1, height, width, channels).permute(0, 3, 1, 2) for value in pair)
+    return first, second
+
+
+def _shifted(bits: Tensor, by: int) -> Tensor:
+    """The bits as an unsigned number, shifted right; torch's own shift fills in the sign."""
+    return (bits >> by) & (2 ** (64 - by) - 1)
+
+
+def mix_input(images: Tensor, labels: Tensor, context: StepContext) -> tuple[Tensor, ...]:
+    """Draw the plan, and carry it out at the input, in the values 2 x - 1 of the authors' normalisation.
+
+    Args:
+        images: Clean and AugMix views, float32 [V*B, C, H, W] in [0, 1].
+        labels: int64 [B].
+        context: The step.
+
+    Returns:
+        The views; soft targets float32 [B, K]; the plan, for `mix_maps`.
+    """
+    plan = draw_plan(context, len(images) // len(labels))
+    whole, real = (on_device(part, images.device) for part in plan)
+    partners, share = whole[1, : len(labels)], real[0, : len(labels)]
+    changed = (mix_and_disturb(2 * images - 1, 0, whole, real) + 1) / 2
+    views = torch.where((whole[0] == 0)[:, None, None, None], changed, images)
+    return views, mix_labels(labels, partners, share, context.num_classes), whole, real
+
+
+def mix_maps(stage: int, maps: Tensor, whole: Tensor, real: Tensor) -> Tensor:
+    """Carry out the plan of `mix_input` on the feature maps after a stage, counted from 1."""
+    return mix_and_disturb(maps, stage, whole, real) if stage < NUM_LAYERS else maps
+
+
+NOISYMIX = Method(title="NoisyMix", loss=augmix_loss, num_augmix_views=2, prepare=mix_input, between_stages=mix_maps)
