@@ -14,8 +14,6 @@ Source: N. B. Erichson et al., "NoisyMix: Boosting model robustness to common co
 V views, B batch, E values of an image or its feature maps, C H W of them.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from scipy.special import betaincinv
@@ -29,6 +27,7 @@ from fastmagn.methods.mixing import draw_lambda, mix_labels
 from fastmagn_kernels.random.rng import STREAM_NOISYMIX
 
 NUM_LAYERS = 4  # the input, and the ends of the first three stages
+_VALUES_AT_ONCE = 2**16
 _STRENGTH_SHAPE = (2, 5)  # of the Beta distribution of the noises' strengths
 _TWO_TO_MINUS_32 = 2.0**-32
 # SplitMix64 (G. L. Steele et al., "Fast splittable pseudorandom number generators", OOPSLA 2014), as int64.
@@ -75,7 +74,8 @@ def mix_and_disturb(maps: Tensor, layer: int, whole: Tensor, real: Tensor) -> Te
 
         x_i <- (1 + m_i (2 u - 1)) (lambda_i x_i + (1 - lambda_i) x_j) + a_i z,   u uniform, z normal
 
-    for each value by itself; a share `noise_sparsity` of the values has u = 1/2, and as many have z = 0.
+    for each value by itself; a share `noise_sparsity` of the values has u = 1/2, and as many have z = 0. Values are
+    counted along C, then W, then H.
 
     Args:
         maps: The input or feature maps, float [V*B, C, H, W].
@@ -86,22 +86,41 @@ def mix_and_disturb(maps: Tensor, layer: int, whole: Tensor, real: Tensor) -> Te
     Returns:
         Shaped like `maps`, of the same dtype; computed in float32.
     """
+    _, channels, height, width = maps.shape
     chosen = whole[0] == layer
+    values = maps.permute(0, 2, 3, 1).flatten(1)  # no copy if they are channels last
     if maps.device.type == "cpu" and not torch.compiler.is_compiling():  # a graph's shapes are fixed
         (rows,) = chosen.nonzero(as_tuple=True)
-        return maps.index_copy(0, rows, _disturbed(maps, maps[rows], whole[1:, rows], real[:, rows]))
-    return torch.where(chosen[:, None, None, None], _disturbed(maps, maps, whole[1:], real), maps)
+        own, plan = values.index_select(0, rows), (whole[:, rows], real[:, rows])
+        parts = _noises_in_parts(plan[0][2], plan[1], values.shape[1])
+        changed = values.index_copy(0, rows, _disturbed(values, own, *plan, *parts))
+    else:
+        noises = _noises(whole[2], real, values.shape[1])
+        changed = torch.where(chosen[:, None], _disturbed(values, values, whole, real, *noises), values)
+    return changed.view(-1, height, width, channels).permute(0, 3, 1, 2)
 
 
-def _disturbed(maps: Tensor, own: Tensor, whole: Tensor, real: Tensor) -> Tensor:
-    """Some images' maps `own` [N, C, H, W], mixed with partners in `maps` and disturbed; the plan's rows for them."""
-    partners, seeds = whole
-    share, additive, multiplicative, sparsity = real[..., None, None, None]
-    mixed = torch.lerp(maps[partners].float(), own.float(), share)
-    first, second = uniforms(seeds, maps.shape[1:])
-    normals = _spread(first, sparsity).mul(2).sub(1).erfinv() * 2**0.5
-    factors = 1 + multiplicative * _spread(second, sparsity).mul(2).sub(1)
-    return torch.addcmul(factors * mixed, additive, normals).to(maps.dtype)
+def _disturbed(values: Tensor, own: Tensor, whole: Tensor, real: Tensor, factors: Tensor, added: Tensor) -> Tensor:
+    """Some images' values `own` [N, E], mixed with partners in `values` and disturbed; the plan's rows for them."""
+    partners = values.index_select(0, whole[1])
+    mixed = torch.lerp(partners.float(), own.float(), real[0, :, None])
+    return torch.addcmul(added, factors, mixed).to(values.dtype)
+
+
+def _noises(seeds: Tensor, real: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The factors 1 + m (2 u - 1) and the summands a z of `count` values of each image, float32 [N, E]."""
+    _, additive, multiplicative, sparsity = real[..., None]
+    first, second = uniforms(seeds, count)
+    factors = _spread(second, sparsity).mul_(2).sub_(1).mul_(multiplicative).add_(1)
+    return factors, _spread(first, sparsity).mul_(2).sub_(1).erfinv_().mul_(2**0.5).mul_(additive)
+
+
+def _noises_in_parts(seeds: Tensor, real: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """`_noises`, a few images at a time: PARTS keep the steps between in a core's cache, which is 3 times as fast."""
+    images = max(1, _VALUES_AT_ONCE // count)
+    parts = zip(seeds.split(images), real.split(images, dim=1), strict=True)
+    factors, added = zip(*(_noises(*part, count) for part in parts), strict=True)
+    return torch.cat(factors), torch.cat(added)
 
 
 def _spread(uniform: Tensor, sparsity: Tensor) -> Tensor:
@@ -110,26 +129,23 @@ def _spread(uniform: Tensor, sparsity: Tensor) -> Tensor:
     return torch.where(uniform < sparsity, 0.5, rest)
 
 
-def uniforms(seeds: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Two uniforms in (0, 1) for each value of maps [C, H, W]: two float32 [N, C, H, W], channels last.
+def uniforms(seeds: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Two uniforms in (0, 1) for each of `count` values of each image: two float32 [N, E].
 
-    Value e, counted along C, then W, then H, has the e-th number of SplitMix64 with the image's seed, int64 [N]: its
-    highest 23 bits and those after them. torch's int64 wraps as the generator's unsigned numbers do.
+    Value e has the e-th number of SplitMix64 with the image's seed, int64 [N]: its highest 23 bits and those after them.
+    torch's int64 wraps as the generator's unsigned numbers do.
     """
-    channels, height, width = shape
-    count = torch.arange(1, channels * height * width + 1, device=seeds.device)
-    bits = seeds[:, None] + _GOLDEN * count
-    bits = (bits ^ _shifted(bits, 30)) * _FIRST
-    bits = (bits ^ _shifted(bits, 27)) * _SECOND
-    bits = bits ^ _shifted(bits, 31)
-    pair = [((_shifted(bits, after) & 0x7FFFFF).float() + 0.5) * 2.0**-23 for after in (41, 18)]
-    first, second = (value.view(-1, height, width, channels).permute(0, 3, 1, 2) for value in pair)
-    return first, second
+    bits = seeds[:, None] + _GOLDEN * torch.arange(1, count + 1, device=seeds.device)
+    bits = bits.bitwise_xor_(_shifted(bits, 30)).mul_(_FIRST)
+    bits = bits.bitwise_xor_(_shifted(bits, 27)).mul_(_SECOND)
+    bits = bits.bitwise_xor_(_shifted(bits, 31))
+    first, second = (_shifted(bits, after).bitwise_and_(0x7FFFFF).float() for after in (41, 18))
+    return first.add_(0.5).mul_(2.0**-23), second.add_(0.5).mul_(2.0**-23)
 
 
 def _shifted(bits: Tensor, by: int) -> Tensor:
     """The bits as an unsigned number, shifted right; torch's own shift fills in the sign."""
-    return (bits >> by) & (2 ** (64 - by) - 1)
+    return (bits >> by).bitwise_and_(2 ** (64 - by) - 1)
 
 
 def mix_input(images: Tensor, labels: Tensor, context: StepContext) -> tuple[Tensor, ...]:
