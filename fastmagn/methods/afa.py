@@ -119,11 +119,18 @@ def afa_jsd_loss(logits: LogitViews, labels: Tensor, weights: LossConfig) -> tup
 
 
 AFA = Method(title="AFA", loss=afa_loss, prepare=append_waved_view, forwarded=Layout(augmented=1))
-AFA_JSD = Method(title="AFA+JSD", loss=afa_jsd_loss, prepare=append_waved_view, forwarded=Layout(augmented=1))
+AFA_JSD = Method(
+    title="AFA+JSD",
+    loss=afa_jsd_loss,
+    prepare=append_waved_view,
+    forwarded=Layout(augmented=1),
+    view_title="AFA",
+)
 AFA_AUGMIX = Method(
     title="AFA+AugMix",
     loss=afa_jsd_loss,
     num_augmix_views=1,
     prepare=append_waved_view,
     forwarded=Layout(augmix=1, augmented=1),
+    view_title="AFA",
 )

@@ -26,6 +26,7 @@ from fastmagn.methods.method import Method
 from fastmagn.methods.mixing import draw_lambda, mix_labels
 from fastmagn_kernels.random.rng import STREAM_NOISYMIX
 
+NUM_VIEWS = 3
 NUM_LAYERS = 4  # the input, and the ends of the first three stages
 _VALUES_AT_ONCE = 2**16
 _STRENGTH_SHAPE = (2, 5)  # of the Beta distribution of the noises' strengths
@@ -35,7 +36,7 @@ _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 _FIRST, _SECOND = 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64
 
 
-def draw_plan(context: StepContext, num_views: int) -> tuple[np.ndarray, np.ndarray]:
+def draw_plan(context: StepContext) -> tuple[np.ndarray, np.ndarray]:
     """What is done to each view of each image; a row holds V*B values, view by view.
 
     Returns:
@@ -43,17 +44,17 @@ def draw_plan(context: StepContext, num_views: int) -> tuple[np.ndarray, np.ndar
         the multiplicative noise, share of values without noise: float32 [4, V*B].
     """
     settings: NoisyMixConfig = context.config.noisymix
-    words = np.stack([context.words(slot, STREAM_NOISYMIX) for slot in range(1 + num_views)])
+    words = np.stack([context.words(slot, STREAM_NOISYMIX) for slot in range(1 + NUM_VIEWS)])
     batch = words.shape[1]
     seeds = (words[1:, :, 2].astype(np.uint64) << np.uint64(32) | words[1:, :, 3]).view(np.int64)
     keys = words[0, :, 2].astype(np.uint64) << np.uint64(32) | words[0, :, 3]
     if settings.official:
         words = np.broadcast_to(words[:, :1], words.shape)
     layers = (words[0, :, 1].astype(np.uint64) * np.uint64(NUM_LAYERS) >> np.uint64(32)).astype(np.int64)
-    partners = draw_partners(layers, keys) + batch * np.arange(num_views)[:, None]
+    partners = draw_partners(layers, keys) + batch * np.arange(NUM_VIEWS)[:, None]
     strengths = betaincinv(*_STRENGTH_SHAPE, (words[1:, :, :2] + 0.5) * _TWO_TO_MINUS_32)
-    additive = settings.additive_noise * np.arange(1, num_views + 1)[:, None] * strengths[..., 0]
-    real = np.empty((4, num_views, batch), np.float32)
+    additive = settings.additive_noise * np.arange(1, NUM_VIEWS + 1)[:, None] * strengths[..., 0]
+    real = np.empty((4, NUM_VIEWS, batch), np.float32)
     real[0], real[1] = draw_lambda(words[0], settings.alpha), additive
     real[2], real[3] = settings.multiplicative_noise * strengths[..., 1], settings.noise_sparsity
     whole = np.stack([np.broadcast_to(layers, partners.shape), partners, seeds])
@@ -132,7 +133,7 @@ def _spread(uniform: Tensor, sparsity: Tensor) -> Tensor:
 def uniforms(seeds: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Two uniforms in (0, 1) for each of `count` values of each image: two float32 [N, E].
 
-    Value e has the e-th number of SplitMix64 with the image's seed, int64 [N]: its highest 23 bits and those after them.
+    Value e has the e-th number of SplitMix64 with the image's seed, int64 [N]: its highest 23 bits, and the next 23.
     torch's int64 wraps as the generator's unsigned numbers do.
     """
     bits = seeds[:, None] + _GOLDEN * torch.arange(1, count + 1, device=seeds.device)
@@ -159,7 +160,7 @@ def mix_input(images: Tensor, labels: Tensor, context: StepContext) -> tuple[Ten
     Returns:
         The views; soft targets float32 [B, K]; the plan, for `mix_maps`.
     """
-    plan = draw_plan(context, len(images) // len(labels))
+    plan = draw_plan(context)
     whole, real = (on_device(part, images.device) for part in plan)
     partners, share = whole[1, : len(labels)], real[0, : len(labels)]
     changed = (mix_and_disturb(2 * images - 1, 0, whole, real) + 1) / 2
@@ -168,8 +169,24 @@ def mix_input(images: Tensor, labels: Tensor, context: StepContext) -> tuple[Ten
 
 
 def mix_maps(stage: int, maps: Tensor, whole: Tensor, real: Tensor) -> Tensor:
-    """Carry out the plan of `mix_input` on the feature maps after a stage, counted from 1."""
-    return mix_and_disturb(maps, stage, whole, real) if stage < NUM_LAYERS else maps
+    """Carry out the plan of `mix_input` on the feature maps after a stage, counted from 1.
+
+    Noisy views, which `noisymix+magn` has after the others, are changed as the clean view is.
+    """
+    if stage >= NUM_LAYERS:
+        return maps
+    batch = whole.shape[1] // NUM_VIEWS
+    clean, strengths = whole[:, :batch], real[:, :batch]
+    for first in range(whole.shape[1], len(maps), batch):
+        noisy = torch.stack([clean[0], clean[1] + first, clean[2]])
+        whole, real = torch.cat([whole, noisy], dim=1), torch.cat([real, strengths], dim=1)
+    return mix_and_disturb(maps, stage, whole, real)
 
 
-NOISYMIX = Method(title="NoisyMix", loss=augmix_loss, num_augmix_views=2, prepare=mix_input, between_stages=mix_maps)
+NOISYMIX = Method(
+    title="NoisyMix",
+    loss=augmix_loss,
+    num_augmix_views=NUM_VIEWS - 1,
+    prepare=mix_input,
+    between_stages=mix_maps,
+)

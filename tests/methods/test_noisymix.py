@@ -17,7 +17,7 @@ from fastmagn_kernels.random.rng import STREAM_NOISYMIX
 from tests.helpers.plain_losses import LABELS as LOSS_LABELS
 from tests.helpers.plain_losses import kl_row, softmax_row
 from tests.helpers.small_runs import small_default as small
-from tests.helpers.steps import make_context, random_images, reference_words, start_run
+from tests.helpers.steps import make_context, random_images, reference_words, start_run, take_steps
 
 INDICES = [5, 0, 49_999, 17, 3, 2**32 - 1, 8, 11, 12, 13]
 LABELS = torch.tensor([0, 3, 9, 1, 3, 2, 2, 5, 6, 0])
@@ -106,7 +106,7 @@ def plain_maps(maps: Tensor, layer: int, plan: dict[str, list]) -> np.ndarray:
 @pytest.mark.parametrize("official", [False, True])
 def test_the_plan_is_the_samples_own(official):
     context = make_context(*STRENGTHS, "--noisymix.official", str(official), indices=INDICES)
-    whole, real = draw_plan(context, 3)
+    whole, real = draw_plan(context)
     plan, batch = plain_plan(context, official), len(INDICES)
     layers, partners, seeds = whole.reshape(3, 3, batch)
     share, additive, multiplicative, sparsity = real.reshape(4, 3, batch)
@@ -126,8 +126,8 @@ def test_the_plan_is_the_samples_own(official):
 
 
 def test_share_layer_and_noises_do_not_depend_on_the_batch():
-    whole, real = draw_plan(make_context(indices=INDICES), 3)
-    alone, of_one = draw_plan(make_context(indices=INDICES[4:5]), 3)
+    whole, real = draw_plan(make_context(indices=INDICES))
+    alone, of_one = draw_plan(make_context(indices=INDICES[4:5]))
     rows = [4, 4 + len(INDICES), 4 + 2 * len(INDICES)]
     assert np.array_equal(whole[[0, 2]][:, rows], alone[[0, 2]])
     assert np.array_equal(real[:, rows], of_one)
@@ -141,7 +141,7 @@ def test_maps_equal_a_loop_over_values(layer, in_graph, monkeypatch):
     maps = torch.randn(3 * len(INDICES), 2, 4, 3, generator=torch.Generator().manual_seed(0))
     maps = maps.to(memory_format=torch.channels_last)
     kept = maps.clone()
-    plan = [torch.from_numpy(part) for part in draw_plan(context, 3)]
+    plan = [torch.from_numpy(part) for part in draw_plan(context)]
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: in_graph)
     after = mix_and_disturb(maps, layer, *plan)
     assert torch.equal(maps, kept)
@@ -196,7 +196,7 @@ def test_the_noises_have_their_distributions():
 
 
 def test_layers_are_equally_likely_and_partners_stay_in_theirs():
-    whole, _ = draw_plan(make_context(indices=np.arange(4_000)), 3)
+    whole, _ = draw_plan(make_context(indices=np.arange(4_000)))
     layers, partners = whole[0, :4_000], whole[1, :4_000]
     assert stats.chisquare(np.bincount(layers)).pvalue > 1e-3
     assert sorted(partners) == list(range(4_000))
@@ -247,3 +247,17 @@ def test_a_network_without_stages_is_refused_in_one_line(tmp_path):
         "model.name: got 'inception_v3'; expected a ResNet, WideResNet, ResNeXt or DenseNet, such as resnet18 or"
         " wideresnet28_4, as noisymix changes maps between stages."
     )
+
+
+def test_noisy_views_of_magn_are_changed_as_the_clean_view_is(tmp_path):
+    context = make_context(indices=INDICES)
+    whole, real = (torch.from_numpy(part) for part in draw_plan(context))
+    maps = torch.randn(3 * len(INDICES), 4, 2, 2)
+    clean = maps[: len(INDICES)]
+    after = mix_maps(2, torch.cat([maps, clean, clean]), whole, real)
+    expected = mix_and_disturb(maps, 2, whole, real)
+    changed = expected[: len(INDICES)]
+    torch.testing.assert_close(after, torch.cat([expected, changed, changed]))
+    arguments = ["--method", "noisymix+magn", "--train.batch_size", "16", "--augment.num_noise_samples", "2"]
+    (parts,) = take_steps(start_run(small(tmp_path, *arguments)), 1)
+    assert parts["consistency"] > 0
