@@ -29,8 +29,9 @@ STRENGTHS = [
 
 
 def split_mix(seed: int, count: int) -> list[int]:
-    """The first numbers of SplitMix64, as its authors' Java has it, in Python's integers."""
+    """The first numbers of SplitMix64, as its authors' Java has it, in Python's integers; it starts at golden * seed."""
     numbers, mask = [], 2**64 - 1
+    seed = (seed * 0x9E3779B97F4A7C15) & mask
     for _ in range(count):
         seed = (seed + 0x9E3779B97F4A7C15) & mask
         z = ((seed ^ (seed >> 30)) * 0xBF58476D1CE4E5B9) & mask
@@ -150,6 +151,19 @@ def test_maps_equal_a_loop_over_values(layer, in_graph, monkeypatch):
     others = plan[0][0] != layer
     assert torch.equal(after[others], maps[others])
     assert not torch.isclose(after[~others], maps[~others]).all()
+
+
+@pytest.mark.slow
+def test_the_compiled_equation_and_its_gradient_are_the_eager_ones():
+    """By the real compiler: a counter's product that overflows once made its loop run past the maps."""
+    maps = torch.randn(3 * len(INDICES), 16, 8, 8, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    plan = [torch.from_numpy(part) for part in draw_plan(make_context(indices=INDICES))]
+    results = []
+    for change in (mix_and_disturb, torch.compile(mix_and_disturb, fullgraph=True, dynamic=False)):
+        after = change(maps, 1, *plan)
+        results.append((after, torch.autograd.grad(after.square().sum(), maps)[0]))
+    for eager, compiled in zip(*results, strict=True):
+        torch.testing.assert_close(compiled, eager, rtol=1e-5, atol=1e-5)
 
 
 def test_at_the_input_values_are_in_the_authors_normalisation():
