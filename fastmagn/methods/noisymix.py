@@ -133,8 +133,8 @@ def _spread(uniform: Tensor, sparsity: Tensor) -> Tensor:
 def uniforms(seeds: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Two uniforms in (0, 1) for each of `count` values of each image: two float32 [N, E].
 
-    Value e has the e-th number of SplitMix64 whose state starts at golden times the image's seed, int64 [N]: its highest
-    23 bits, and the next 23. torch's int64 wraps as the generator's unsigned numbers do.
+    Value e has the e-th number of SplitMix64, whose state starts at golden times the seed, int64 [N]: the number's
+    highest 23 bits, and the next 23. torch's int64 wraps as the generator's unsigned numbers do.
     """
     # Not golden * seeds + golden * arange: a compiler of loops takes it that their counter's products do not overflow.
     bits = (seeds[:, None] + torch.arange(1, count + 1, device=seeds.device)).mul_(_GOLDEN)

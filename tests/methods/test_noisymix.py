@@ -29,7 +29,7 @@ STRENGTHS = [
 
 
 def split_mix(seed: int, count: int) -> list[int]:
-    """The first numbers of SplitMix64, as its authors' Java has it, in Python's integers; it starts at golden * seed."""
+    """The first numbers of SplitMix64, as its authors' Java has it, in Python's integers, from golden * seed on."""
     numbers, mask = [], 2**64 - 1
     seed = (seed * 0x9E3779B97F4A7C15) & mask
     for _ in range(count):
@@ -196,7 +196,8 @@ def test_the_numbers_are_split_mix():
 def test_the_noises_have_their_distributions():
     """Normals and uniforms on a share 1 - sparsity of the values, each by itself."""
     ones, batch = torch.ones(3, 4, 64, 64), 1
-    whole = torch.tensor([[0] * 3, [0, 1, 2], [11, 22, 33]])
+    whole = torch.from_numpy(draw_plan(make_context(indices=[7]))[0])
+    whole[0] = 0
     rows = {"additive": [1.0, 2.0, 0.0, 0.65], "multiplicative": [1.0, 0.0, 0.5, 0.65]}
     moved = {}
     for name, row in rows.items():
