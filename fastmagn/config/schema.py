@@ -11,8 +11,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
+from fastmagn.config.afa_schema import AfaConfig
 from fastmagn.config.augment_schema import AugmentConfig
 from fastmagn.config.eval_schema import EvalConfig
+from fastmagn.config.noisymix_schema import NoisyMixConfig
 from fastmagn.config.prime_schema import PrimeConfig
 from fastmagn.config.spectra_schema import SpectraConfig
 from fastmagn.errors import check
@@ -278,8 +280,8 @@ class LossConfig:
     Args:
         consistency_weight: lambda_1: weight of MAGN's misclassification-aware Gaussian consistency, and of the
             Jensen-Shannon divergence of dign's noisy views, 0 or more.
-        jsd_weight: lambda_2: weight of the Jensen-Shannon divergence of the AugMix or PRIME views, 0 or
-            more.
+        jsd_weight: lambda_2: weight of the Jensen-Shannon divergence of the AugMix or PRIME views, and of afa_jsd's
+            views, 0 or more.
         trades_weight: lambda of equation (3): weight of the divergence of TRADES' adversarial view, 0 or more.
         label_smoothing: Share of the clean view's target that is spread over all classes, 0 <= label_smoothing < 1.
         detach_weight: Stop the gradient through the confidence p_y that weights the consistency.
@@ -324,6 +326,8 @@ class Config:
     mixing: MixingConfig = field(default_factory=MixingConfig)
     prime: PrimeConfig = field(default_factory=PrimeConfig)
     spectra: SpectraConfig = field(default_factory=SpectraConfig)
+    afa: AfaConfig = field(default_factory=AfaConfig)
+    noisymix: NoisyMixConfig = field(default_factory=NoisyMixConfig)
     attack: AttackConfig = field(default_factory=AttackConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)

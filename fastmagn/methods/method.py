@@ -15,7 +15,7 @@ from fastmagn.config.schema import AugmentConfig, Config, LossConfig
 from fastmagn.methods.context import StepContext
 
 LossParts = dict[str, Tensor]
-Prepare = Callable[[Tensor, Tensor, StepContext], tuple[Tensor, Tensor]]
+Prepare = Callable[[Tensor, Tensor, StepContext], tuple[Tensor, ...]]
 TestTime = Callable[[nn.Module, Config, tuple[int, int]], nn.Module]
 
 
@@ -58,9 +58,12 @@ class Method:
         uses_noise: Whether it trains on Gaussian noisy views, `augment.num_noise_samples` of each image.
         num_partners: Other training images that `prepare` is given for each image, `StepContext.partners`, 0..4.
         prepare: (views float32 [V*B, C, H, W] as `view_spec` lists them, labels int64 [B], context) -> (views as
-            `layout` lists them, targets). None forwards the views as they are made.
+            `layout` lists them, targets, further tensors for `between_stages`). None forwards the views as they are
+            made.
         forwarded: The views that `prepare` returns, if their kinds are not those of `view_spec`; noisy views of
             `uses_noise` are not counted here.
+        between_stages: (stage from 1, its feature maps [V*B, C, H, W], further tensors of `prepare`) -> the maps that
+            the next stage is given. It is part of the compiled graph. None leaves the network as it is.
         test_time: (model, config, image size) -> the model that is measured. None measures the model itself.
         chosen: config -> the fields of this class that the configuration changes, if it chooses among forms.
         implies: Fields of `AugmentConfig` that this method sets where the user has left the default.
@@ -74,6 +77,7 @@ class Method:
     num_partners: int = 0
     prepare: Prepare | None = None
     forwarded: Layout | None = None
+    between_stages: Callable[..., Tensor] | None = None
     test_time: TestTime | None = None
     chosen: Callable[[Config], Mapping[str, Any]] | None = None
     implies: Mapping[str, Any] = field(default_factory=dict)

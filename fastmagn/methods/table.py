@@ -30,6 +30,10 @@ METHODS = {
     "prime_no_jsd": "fastmagn.methods.prime:PRIME_NO_JSD",
     "augmix": "fastmagn.methods.augmix:AUGMIX",
     "prime": "fastmagn.methods.prime:PRIME",
+    "afa": "fastmagn.methods.afa:AFA",
+    "afa_jsd": "fastmagn.methods.afa:AFA_JSD",
+    "afa_augmix": "fastmagn.methods.afa:AFA_AUGMIX",
+    "noisymix": "fastmagn.methods.noisymix:NOISYMIX",
     "magn": "fastmagn.methods.magn:MAGN",
     "magn_augmix": "fastmagn.methods.magn:MAGN_AUGMIX",
 }

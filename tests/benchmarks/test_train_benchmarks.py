@@ -40,7 +40,7 @@ def test_train(tmp_path, capsys):
         check_spread(result[name])
     assert result["images_per_s"] == pytest.approx(16 / result["step_s"]["median"])
     assert result["views_per_s"] == pytest.approx(4 * result["images_per_s"])
-    assert set(result["parts_ms"]) == {"batch", "views", "forward", "backward", "optimizer"}
+    assert set(result["parts_ms"]) == {"batch", "views", "prepare", "forward", "backward", "optimizer"}
     # resnet_small: its 3x3 and 1x1 convolutions and its linear layer, a product and two gradients of it each, 64 views.
     forward = 2 * (
         16 * 16 * 32 * 27 + 2 * 16 * 16 * 32 * 288 + 8 * 8 * 64 * (288 + 576 + 32) + 4 * 4 * 128 * (576 + 1152 + 64)

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from fastmagn.config.afa_schema import AfaConfig
 from fastmagn.config.command_line import parse_config
 from fastmagn.config.eval_schema import EvalConfig
+from fastmagn.config.noisymix_schema import NoisyMixConfig
 from fastmagn.config.prime_schema import PrimeConfig
 from fastmagn.config.schema import (
     AttackConfig,
@@ -112,7 +114,7 @@ def test_the_papers_recipe(name, num_classes):
 
 
 PAPER_METHODS = ("standard", "at", "trades", "rse", "augmix", "magn", "magn_augmix")
-OWN_RECIPES = ("prime", "apr", "hybridaugment")  # rivals with their authors' recipe
+OWN_RECIPES = ("prime", "apr", "hybridaugment", "afa", "noisymix")  # rivals with their authors' recipe
 PAPER = ROOT / "configs" / "paper"
 
 
@@ -213,7 +215,7 @@ def test_help_describes_every_field(capsys):
     for name in flatten(Config()):
         assert f"--{name}" in text, name
     sections = (AttackConfig, AugmentConfig, EvalConfig, LossConfig, MixingConfig, OptimConfig, PrimeConfig)
-    sections += (SpectraConfig, TrainConfig)
+    sections += (SpectraConfig, TrainConfig, AfaConfig, NoisyMixConfig)
     for section in (Config, *sections):
         for field in dataclasses.fields(section):
             if dataclasses.is_dataclass(field.type):
@@ -254,6 +256,16 @@ def test_every_data_set_is_in_the_help_of_both_commands_in_reports_and_in_model_
         (["--spectra.single_probability", "-1"], "spectra.single_probability: got -1.0; expected 0..1."),
         (["--spectra.blur_px", "4"], "spectra.blur_px: got 4; expected an odd number in 3..15."),
         (["--spectra.blur_sigma_px", "0"], "spectra.blur_sigma_px: got 0.0; expected a number above 0, up to 10."),
+        (["--afa.mean_strength", "0"], "afa.mean_strength: got 0.0; expected a number above 0, up to 1000."),
+        (["--afa.min_strength", "-1"], "afa.min_strength: got -1.0; expected 0..1000."),
+        (
+            ["--afa.max_frequency", "-1"],
+            "afa.max_frequency: got -1; expected 0 (the image's side in pixels) or 1..4096.",
+        ),
+        (["--noisymix.alpha", "0"], "noisymix.alpha: got 0.0; expected a number above 0, up to 100."),
+        (["--noisymix.additive_noise", "11"], "noisymix.additive_noise: got 11.0; expected 0..10."),
+        (["--noisymix.multiplicative_noise", "-1"], "noisymix.multiplicative_noise: got -1.0; expected 0..10."),
+        (["--noisymix.noise_sparsity", "1"], "noisymix.noise_sparsity: got 1.0; expected 0 <= noise_sparsity < 1."),
         (["--attack.epsilon", "8"], "attack.epsilon: got 8.0; expected 0..1."),
         (["--attack.steps", "0"], "attack.steps: got 0; expected 1 or more."),
         (["--attack.step_scale", "0"], "attack.step_scale: got 0.0; expected a number above 0."),
