@@ -30,6 +30,7 @@ except ImportError as error:
 
 _KEY = b"fastmagn"  # in the metadata of a converted file: the state of the file that it was made of
 _ROWS_AT_A_TIME = 64
+_MAX_RATIO, _SMALL_BYTES = 256, 1 << 26  # encoded images hardly shrink; a bomb would fill the disk
 _PARQUET = b"PAR1"
 _LABEL_NAMES = ("label", "labels")
 
@@ -86,7 +87,7 @@ def read_rows(file: str, columns: Columns) -> Members:
                 row = first + int(np.flatnonzero(labels.is_null().to_numpy(zero_copy_only=False))[0])
                 raise InputError(f"{file}: row {row} has no label; expected one in the column {columns.label!r}.")
             found.spans.extend(_spans(images, base, mapped.size()))
-            found.labels.extend(str(label).replace("\0", " ") for label in labels.to_pylist())
+            found.labels.extend(map(str, labels.to_pylist()))
             found.names.extend(f"row {row}" for row in range(first, first + len(batch)))
     if not found.names:
         raise InputError(f"{file}: has no rows; expected images.")
@@ -122,10 +123,14 @@ def as_arrow(file: str, columns: Columns) -> str:
 
 
 def _convert(file: str, place: Path, columns: Columns, key: bytes | None) -> None:
-    schema = _schema(file)
+    schema, num_bytes = _schema(file), 0
     wanted = pa.schema([schema.field(columns.image), schema.field(columns.label)], {_KEY: key} if key else None)
+    most = _MAX_RATIO * os.path.getsize(file) + _SMALL_BYTES
     with _damage_explained(file), replace_file(place) as out, pa.ipc.new_stream(out, wanted) as writer:
         for batch in _batches(file, [columns.image, columns.label]):
+            num_bytes += batch.nbytes
+            if num_bytes > most:
+                raise InputError(f"{file}: unpacks to more than {most:,} bytes; expected encoded images, which do not.")
             writer.write_batch(pa.record_batch([batch.column(name) for name in wanted.names], schema=wanted))
 
 
