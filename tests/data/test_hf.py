@@ -88,7 +88,9 @@ def test_columns_are_found_or_named_and_names_are_classes(photos, tmp_path, suff
     images = [path.read_bytes() for path in sorted((photos / "val").rglob("*.jpg"))][:4]
     plain = pa.table({"jpg": images, "kind": ["owl", "ape", "owl", "bat"], "id": [1, 2, 3, 4]})
     both(tmp_path, plain, suffix)
-    with pytest.raises(InputError, match=rf"label_column: .*{suffix}: no column is of this kind; .*: jpg, kind, id"):
+    with pytest.raises(
+        InputError, match=rf"label_column: .*{suffix}: no column is named label or labels; .*: jpg, kind, id"
+    ):
         load_data(config(tmp_path))
     images = load_data(config(tmp_path, label_column="kind"))
     assert images.class_names == ("ape", "bat", "owl")
@@ -127,6 +129,14 @@ CASES = {
     "unnamed": (
         lambda image: table([image], [0], {**FEATURES, "other": FEATURES["label"]}),
         r"data\.label_column: .*: columns label, other may be meant; expected one",
+    ),
+    "texts": (
+        lambda image: pa.table({"image": ["a.jpg"], "label": [0]}),
+        r"data\.image_column: .*: no column holds encoded images \(binary, or a struct with a field bytes\)",
+    ),
+    "twice": (
+        lambda image: table([image], [0], FEATURES | {"label": {"names": ["a", "b", "a"], "_type": "ClassLabel"}}),
+        r"the features of 'label' name classes twice: a; expected each once",
     ),
     "no rows": (lambda image: table([], pa.array([], pa.int64())), r"has no rows; expected images"),
 }

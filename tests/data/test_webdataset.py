@@ -360,6 +360,16 @@ def test_a_split_in_two_places_is_one_line(shards, tmp_path):
     np.testing.assert_array_equal(named.train_labels, load_data(config(shards)).train_labels)
 
 
+@pytest.mark.parametrize("pattern", [None, "train-*.tar"])
+def test_a_link_that_leads_nowhere_is_one_line(shards, tmp_path, pattern):
+    """As a shard that was not fetched."""
+    for tar in shards.glob("*.tar"):
+        (tmp_path / tar.name).symlink_to(tar)
+    (tmp_path / "train-003.tar").symlink_to("not-fetched")
+    with pytest.raises(InputError, match=r"1 links lead nowhere: .*/train-003\.tar; expected files\. Fetch what"):
+        load_data(config(tmp_path, train_shards=pattern))
+
+
 def test_a_shard_that_vanishes_is_named(photos, tmp_path):
     shards = make_shards(tmp_path / "s", photos)
     ours = source(config(shards, source="pillow"))

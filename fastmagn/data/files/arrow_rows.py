@@ -9,6 +9,7 @@ import errno
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 
 from fastmagn.data.files.content import cache_file, file_key, is_settled
 from fastmagn.data.files.shard_index import Members
-from fastmagn.errors import InputError, check, one_line
+from fastmagn.errors import InputError, check, one_line, some
 from fastmagn.machine.files import check_room, replace_file
 from fastmagn.machine.waiting_lock import waiting_lock
 
@@ -33,6 +34,7 @@ _ROWS_AT_A_TIME = 64
 _MAX_RATIO, _SMALL_BYTES = 256, 1 << 26  # encoded images hardly shrink; a bomb would fill the disk
 _PARQUET = b"PAR1"
 _LABEL_NAMES = ("label", "labels")
+_IMAGES = "holds encoded images (binary, or a struct with a field bytes)"
 
 
 class Columns(NamedTuple):
@@ -51,8 +53,8 @@ def find_columns(file: str, image: str | None, label: str | None) -> Columns:
     """
     schema = _schema(file)
     features = _features(schema)
-    image = image or _only(file, schema, "image_column", _image_columns(schema, features))
-    label = label or _only(file, schema, "label_column", _label_columns(schema, features))
+    image = image or _only(file, schema, "image_column", _image_columns(schema, features), _IMAGES)
+    label = label or _only(file, schema, "label_column", _label_columns(schema, features), "is named label or labels")
     for field, name in (("data.image_column", image), ("data.label_column", label)):
         check(name in schema.names, field, name, f"a column of {file}: {', '.join(schema.names)}")
     kind = schema.field(image).type
@@ -68,6 +70,9 @@ def find_columns(file: str, image: str | None, label: str | None) -> Columns:
         )
     names = features.get(label, {}).get("names")
     is_named = isinstance(names, list) and names and all(isinstance(name, str) for name in names)
+    if is_named and len(set(names)) < len(names):
+        twice = some(name for name, count in Counter(names).items() if count > 1)
+        raise InputError(f"{file}: the features of {label!r} name classes twice: {twice}; expected each once.")
     return Columns(image, label, tuple(names) if is_named else None)
 
 
@@ -228,9 +233,9 @@ def _label_columns(schema: pa.Schema, features: dict[str, dict[str, Any]]) -> li
     return by_feature or [name for name in _LABEL_NAMES if name in schema.names]
 
 
-def _only(file: str, schema: pa.Schema, field: str, found: list[str]) -> str:
+def _only(file: str, schema: pa.Schema, field: str, found: list[str], kind: str) -> str:
     if len(found) != 1:
-        which = f"columns {', '.join(found)} may be meant" if found else "no column is of this kind"
+        which = f"columns {', '.join(found)} may be meant" if found else f"no column {kind}"
         raise InputError(f"data.{field}: {file}: {which}; expected one of its columns: {', '.join(schema.names)}.")
     return found[0]
 

@@ -1,7 +1,7 @@
 """Which files hold a split of a sharded set: named by a pattern, or found by the names that the field gives them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from fastmagn.errors import InputError, check, one_line, some, warn_caller
@@ -83,7 +83,9 @@ def _named(root: Path, pattern: str, field: str) -> list[str]:
     missing = []
     for name in expand(pattern):
         try:
-            found = sorted(str(path.relative_to(root)) for path in root.glob(name) if path.is_file()) if name else []
+            found = _files(root, root.glob(name)) if name else []
+        except InputError:
+            raise
         except ValueError as error:
             raise InputError(f"{field}: got {pattern!r} ({one_line(error)}); expected names, * and ?.") from None
         names += found
@@ -97,7 +99,19 @@ def _of_split(root: Path, split: str, suffix: str) -> list[list[str]]:
     """The files of a split in each place where they may be, sorted. `datasets` keeps caches beside what it saved."""
     named = ([*inner.glob(f"{split}-*{suffix}"), inner / f"{split}{suffix}"] for inner in (root, root / "data"))
     own = (path for path in (root / split).glob(f"*{suffix}") if not path.name.startswith(("cache-", "tmp", ".")))
-    return [sorted(str(path.relative_to(root)) for path in place if path.is_file()) for place in (*named, own)]
+    return [_files(root, place) for place in (*named, own)]
+
+
+def _files(root: Path, paths: Iterable[Path]) -> list[str]:
+    """Those that are files, relative to `root`, sorted; images behind a link that leads nowhere would be missed."""
+    paths = sorted(paths)
+    dangling = [str(path) for path in paths if path.is_symlink() and not path.exists()]
+    if dangling:
+        raise InputError(
+            f"data.dir: {root}: {len(dangling)} links lead nowhere: {some(dangling)}; expected files. Fetch what they"
+            " lead to, or remove them."
+        )
+    return [str(path.relative_to(root)) for path in paths if path.is_file()]
 
 
 def _check_whole(root: Path, names: list[str]) -> None:
