@@ -20,7 +20,7 @@ class CorruptConfig:
             data_dir/val/CLASS/IMAGE where there is a val), webdataset (data_dir/val-*.tar), hf (parquet or arrow
             files), npz (NumPy arrays), or torchvision:NAME.
         data_dir: Folder that holds cifar-10-batches-py or cifar-100-python, class folders, shards, or arrays.
-        download: Download a missing CIFAR set into data_dir.
+        download: Download a missing CIFAR set into data_dir; for hf, the set of the hub that data_dir names.
         num_images: Number of test images to use; 0 means all. They are the first ones; those of a folder are drawn
             evenly over the classes by seed.
         seed: Seed of the corruptions, and of the images that are drawn from a folder, 0..2^64 - 1.
