@@ -22,6 +22,10 @@ class InputError(ValueError):
     """
 
 
+class UnknownName(InputError):
+    """A name that no table has. Code of the user's own could add it."""
+
+
 def check(holds: bool, field: str, got: object, expected: str) -> None:
     """Raise InputError `field: got …; expected ….` unless `holds`."""
     if not holds:

@@ -8,6 +8,7 @@ from fastmagn.corruptions import MIN_SIDE_PX
 from fastmagn.data import DATASETS, ENCODED
 from fastmagn.data.files.decoding import MAX_IMAGE_SIZE_PX
 from fastmagn.errors import check
+from fastmagn.registry import is_own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,9 @@ class CorruptConfig:
     def __post_init__(self) -> None:
         known = self.dataset is None or self.dataset in DATASETS
         check(known, "dataset", self.dataset, f"one of {', '.join(DATASETS)}")
-        needs_dir = self.dataset not in (None, "digits") and self.data_dir is None
+        needs_dir = (
+            self.dataset not in (None, "digits") and not is_own(DATASETS, self.dataset) and self.data_dir is None
+        )
         check(not needs_dir, "data_dir", None, f"the folder of {self.dataset}'s files (digits needs none)")
         set_parts("corruption_set", self.corruption_set)
         check(self.num_images >= 0, "num_images", self.num_images, "0 (all) or more")

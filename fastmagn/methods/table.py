@@ -1,13 +1,13 @@
 """The table of methods: the rows of the paper and their rivals. Reports keep its order."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastmagn.registry import resolve
 
 if TYPE_CHECKING:
     from fastmagn.methods.method import Method
 
-METHODS = {
+METHODS: dict[str, Any] = {
     "standard": "fastmagn.methods.standard:STANDARD",
     "cutout": "fastmagn.methods.mixing:CUTOUT",
     "mixup": "fastmagn.methods.mixing:MIXUP",
