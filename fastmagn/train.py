@@ -18,7 +18,7 @@ from fastmagn.errors import EXIT_CODES
 from fastmagn.machine.command import run_command
 from fastmagn.machine.console import console
 from fastmagn.methods.table import METHODS
-from fastmagn.training.callbacks import Callbacks
+from fastmagn.training.callbacks import NO_CALLBACKS, Callbacks
 
 _SHOWN = frozenset(
     {"help", "help_all", "config", "method", "run_dir", "data.name", "data.dir", "model.name"}
@@ -33,7 +33,7 @@ _EXAMPLES = {
 }
 
 
-def train(config: Config, callbacks: Callbacks | None = None) -> dict[str, Any]:
+def train(config: Config, callbacks: Callbacks = NO_CALLBACKS) -> dict[str, Any]:
     """Train (or resume) a run, evaluate it and write results.json. Returns what results.json holds.
 
     Args:
@@ -48,7 +48,7 @@ def train(config: Config, callbacks: Callbacks | None = None) -> dict[str, Any]:
     from fastmagn.training.run import train as train_run  # here, as it imports PyTorch
 
     with explained(config.imports):
-        return train_run(config, callbacks or Callbacks())
+        return train_run(config, callbacks)
 
 
 def command_parser() -> ArgumentParser:

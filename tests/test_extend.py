@@ -1,6 +1,7 @@
 """Code of the user's own, which `--import` names: through every command, and what is said if it cannot be used."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -189,6 +190,18 @@ def test_a_sweep_runs_the_code_that_its_command_line_names(own_file, forgets):
     assert [trial.config.imports for trial in trials] == [Path("mine.py")] * 2
     with pytest.raises(InputError, match="code runs only if the command line names it: --import FILE"):
         parse_sweep(["--grid", "imports=a.py,b.py"])
+
+
+def test_the_documentation(here, capsys):
+    """Its commands are those of the test above; its programs are run."""
+    page = (ROOT / "docs" / "extending.md").read_text()
+    for number, block in enumerate(re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)):
+        exec(compile(block, f"block {number} of extending.md", "exec"), {})
+    assert load_images("winds", Path()).num_classes == 4
+    assert build_model("linear", num_classes=4, mean=(0, 0, 0), std=(1, 1, 1))
+    assert get_method("noisy").title == "Noisy"
+    assert (corrupt(np.full((1, 8, 8, 3), 60, np.uint8), "darker", 2) == 20).all()
+    assert results()["steps"] == 4
 
 
 def test_names_that_cannot_be_added():

@@ -68,3 +68,6 @@ class Callbacks:
 
     on_step: Callable[[StepDone], None] | None = None
     on_epoch: Callable[[EpochDone], None] | None = None
+
+
+NO_CALLBACKS = Callbacks()

@@ -31,13 +31,13 @@ from fastmagn.runs.reading import check_results, read_results
 from fastmagn.runs.records import log_results
 from fastmagn.runs.wandb import check_wandb, finish_run
 from fastmagn.training.build import build_run, measured_model
-from fastmagn.training.callbacks import Callbacks
+from fastmagn.training.callbacks import NO_CALLBACKS, Callbacks
 from fastmagn.training.loop import finish_average, train_all
 from fastmagn.training.saving import restore, save_at_last, written_at_the_end
 from fastmagn.training.step import Run
 
 
-def train(config: Config, callbacks: Callbacks) -> dict[str, Any]:
+def train(config: Config, callbacks: Callbacks = NO_CALLBACKS) -> dict[str, Any]:
     """A whole run; `fastmagn.train.train`, which imports this when it is called, says what it does and raises."""
     config = settle_hardware(config)
     data, model = (name.replace(":", "-") for name in (config.data.name, config.model.name))  # timm:NAME
