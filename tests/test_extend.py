@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +11,18 @@ import pytest
 from torch import nn
 
 from fastmagn import corrupt
-from fastmagn.config import corruption_sets, own_code
+from fastmagn.config import own_code
 from fastmagn.config.command_line import parse_config
-from fastmagn.corruptions import CORRUPTIONS, corrupted_as
-from fastmagn.data import DATASETS, load_images
+from fastmagn.corruptions import corrupted_as
+from fastmagn.data import load_images
 from fastmagn.errors import InputError
 from fastmagn.extend import add_corruption, add_dataset, add_method, add_model, image_set
-from fastmagn.methods.table import METHODS, get_method
-from fastmagn.models import MODELS, build_model
+from fastmagn.methods.table import get_method
+from fastmagn.models import build_model
 from fastmagn.sweeping.arguments import parse_arguments as parse_sweep
 from fastmagn.sweeping.definition import make_trials
 from tests.helpers.commands import call
+from tests.helpers.own_code import forgotten
 from tests.helpers.processes import ROOT
 
 EXAMPLE = str(ROOT / "examples" / "own_code.py")
@@ -33,21 +35,10 @@ UNKNOWN = "method: got 'smooth'; expected one of standard, "
 
 
 @pytest.fixture(autouse=True)
-def forgets(monkeypatch):
-    """What a test adds is forgotten, as by a new process; its result is that function."""
-    tables = [(table, dict(table)) for table in (DATASETS, METHODS, MODELS, CORRUPTIONS)]
-    names = list(corruption_sets.SET_NAMES)
-
-    def forget() -> None:
-        monkeypatch.setattr(own_code, "_sources", {})
-        for table, before in tables:
-            table.clear()
-            table.update(before)
-        corruption_sets.SET_NAMES[:] = names
-
-    forget()
-    yield forget
-    forget()
+def forgets() -> Iterator[Callable[[], None]]:
+    """What a test adds is forgotten; its result forgets at once, as a new process."""
+    with forgotten() as forget:
+        yield forget
 
 
 @pytest.fixture

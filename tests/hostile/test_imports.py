@@ -1,6 +1,7 @@
 """Code that a configuration or a run folder names: only a command line that names it too runs it."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from fastmagn.errors import InputError
 from fastmagn.evaluation import corrupt_command
 from fastmagn.runs.reading import read_config
 from fastmagn.theory import __main__ as theory
+from tests.helpers.own_code import forgotten
 from tests.helpers.report_folders import rewrite, write_run
 from tests.hostile.files import write_run_folder
 from tests.hostile.test_code import fires
@@ -19,14 +21,14 @@ SAYS = "code runs only if the command line names it"
 
 
 @pytest.fixture
-def payload(attack, monkeypatch) -> Path:
-    """A file that anyone who runs it runs."""
-    monkeypatch.setattr(own_code, "_sources", {})
+def payload(attack) -> Iterator[Path]:
+    """A file that makes the marker when it is run."""
     file = attack.folder / "evil.py"
     file.write_text(f"open({str(attack.marker)!r}, 'w').close()\n")
-    fires(attack, own_code.run_imported, ["--import", str(file)])
-    monkeypatch.setattr(own_code, "_sources", {})
-    return file
+    with forgotten() as forget:
+        fires(attack, own_code.run_imported, ["--import", str(file)])
+        forget()
+        yield file
 
 
 def test_a_run_folder_that_names_code(attack, payload):
