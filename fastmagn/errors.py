@@ -6,7 +6,8 @@ import signal
 import sys
 import warnings
 from collections.abc import Container, Iterable
-from typing import Any
+from types import FrameType
+from typing import Any, cast
 
 EXIT_INPUT_ERROR = 2
 EXIT_CODES = (
@@ -56,7 +57,7 @@ def as_integer(field: str, value: object, allowed: Container[int], expected: str
 
 def warn_caller(message: str) -> None:
     """`warnings.warn`, for the line of the program that called fastmagn; commands print the message alone."""
-    level, frame = 1, sys._getframe()
+    level, frame = 1, cast("FrameType | None", sys._getframe())
     while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "fastmagn":
         level, frame = level + 1, frame.f_back
     warnings.warn(message, stacklevel=level)

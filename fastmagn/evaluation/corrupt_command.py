@@ -7,6 +7,7 @@ from jsonargparse import ArgumentParser
 
 from fastmagn.config.called import command
 from fastmagn.config.command_line import add_import_option, make_parser, of_kind, parse
+from fastmagn.config.own_code import explained
 from fastmagn.corruptions import SEVERITIES
 from fastmagn.errors import EXIT_CODES
 from fastmagn.evaluation.corrupt_config import CorruptConfig
@@ -22,7 +23,8 @@ def parse_arguments(arguments: list[str]) -> tuple[CorruptConfig, bool]:
         InputError: An unknown or missing argument, a value of another type or out of its range.
     """
     values = parse(command_parser(), arguments)
-    return of_kind(CorruptConfig, values), values["verify"]
+    with explained(values["import"]):
+        return of_kind(CorruptConfig, values), values["verify"]
 
 
 def command_parser() -> ArgumentParser:

@@ -7,7 +7,7 @@ from fastmagn.config.corruption_sets import set_parts
 from fastmagn.corruptions import MIN_SIDE_PX
 from fastmagn.data import DATASETS, ENCODED
 from fastmagn.data.files.decoding import MAX_IMAGE_SIZE_PX
-from fastmagn.errors import check
+from fastmagn.errors import UnknownName, check
 from fastmagn.registry import is_own
 
 
@@ -53,8 +53,8 @@ class CorruptConfig:
     label_column: str | None = None
 
     def __post_init__(self) -> None:
-        known = self.dataset is None or self.dataset in DATASETS
-        check(known, "dataset", self.dataset, f"one of {', '.join(DATASETS)}")
+        if self.dataset is not None and self.dataset not in DATASETS:
+            raise UnknownName(f"dataset: got {self.dataset!r}; expected one of {', '.join(DATASETS)}.")
         needs_dir = (
             self.dataset not in (None, "digits") and not is_own(DATASETS, self.dataset) and self.data_dir is None
         )

@@ -93,8 +93,8 @@ class Method:
         layout = self.layout(augment)
         if (self.prepare is not None or self.implies) and layout == Layout():
             return [self.title]
-        kinds = (("clean", layout.clean), ("AugMix", layout.augmix))
-        kinds += (("noisy", layout.noisy), ("adversarial", layout.adversarial))
+        kinds = [("clean", layout.clean), ("AugMix", layout.augmix)]
+        kinds += [("noisy", layout.noisy), ("adversarial", layout.adversarial)]
         return [kind if count == 1 else f"{kind} {n + 1}" for kind, count in kinds for n in range(count)]
 
 

@@ -67,8 +67,9 @@ def test_a_configuration_that_names_code(attack, payload):
     for fields in (f"fields: {{imports: {payload}}}", f"fields: {{import: {payload}}}"):
         sweep_file.write_text(f"{fields}\ngrid: {{train.seed: [0, 1]}}\n")
         attack.refused("sweep --config", fields[:20], sweep.main, "--config", sweep_file, says="import")
+    file.write_text(f"import: {payload}\ndataset: own\n")
     made = ["--config", file, "--out", attack.folder / "set"]
-    attack.refused("corrupt --config", "import: a Python file", corrupt_command.main, *made, says="import")
+    attack.refused("corrupt --config", "import: a Python file", corrupt_command.main, *made, says=SAYS)
 
 
 def test_texts_that_look_like_the_option(attack, payload):

@@ -33,7 +33,7 @@ def views(images: Tensor) -> list[Tensor]:
 
 
 def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
-    consistency = jensen_shannon([logits, logits, logits])
+    consistency = jensen_shannon(logits, logits, logits)
     assert_type(consistency, Tensor)
     return consistency
 
