@@ -63,7 +63,8 @@ def command_parser() -> ArgumentParser:
             "These are the fields that are used most; --help_all shows every field.",
         ]
     )
-    return config_parser(program, description, f"Methods: {', '.join(METHODS)}. {EXIT_CODES}", _SHOWN)
+    methods = f"Methods: {', '.join(METHODS)}; NAME+magn adds MAGN's consistency. {EXIT_CODES}"
+    return config_parser(program, description, methods, _SHOWN)
 
 
 def main(arguments: list[str]) -> int:
