@@ -17,6 +17,7 @@ from fastmagn.methods.table import METHODS
 from fastmagn.models import build_model
 from tests.helpers.commands import call
 from tests.helpers.foreign_networks import AugmixWideResNet, trained_like
+from tests.helpers.own_code import forgotten
 from tests.helpers.photo_folders import make_photo_folder
 from tests.helpers.processes import ROOT, run
 from tests.helpers.published_folders import food, svhn
@@ -42,11 +43,16 @@ def module_of(command: str) -> str:
     return shlex.split(command)[2].removeprefix("fastmagn.") if command.startswith("python -m fastmagn.") else ""
 
 
+def _of_checkout(word: str) -> str:
+    """An argument; a file of the checkout by its whole path."""
+    return str(ROOT / word) if word.startswith(("configs/", "examples/")) else word
+
+
 def run_here(command: str, places: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     """A command of the package, in this process, with the page's placeholders replaced."""
     module, *arguments = shlex.split(command)[2:]
     arguments = [places.get(argument, argument) for argument in arguments]
-    arguments = [str(ROOT / argument) if argument.startswith("configs/") else argument for argument in arguments]
+    arguments = [_of_checkout(argument) for argument in arguments]
     if module == "fastmagn.train":
         arguments += QUICK if "--run_dir" in arguments else [*QUICK, "--run_dir", "run"]
     elif module == "fastmagn.evaluate":
@@ -111,7 +117,7 @@ def test_commands_of_the_other_pages(data_dir, tmp_path, monkeypatch, capsys):
     found = [
         (page, command)
         for page in PAGES
-        if page.parent.name != "methods" and page.stem not in ("tutorial", "your_images")
+        if page.parent.name != "methods" and page.stem not in ("tutorial", "your_images", "extending")
         for command in commands(page)
         if module_of(command) in ORDER
     ]
@@ -208,10 +214,11 @@ def test_training_commands_are_understood(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     found = [command for page in PAGES for command in commands(page) if " fastmagn.train " in command]
     assert len(found) > len(METHODS)
-    for command in found:
-        words = shlex.split(command)
-        words = [str(ROOT / word) if word.startswith("configs/") else word for word in words[words.index("-m") + 1 :]]
-        assert "run_dir:" in call([*words, "--print_config"], capsys).stdout
+    with forgotten():
+        for command in found:
+            words = shlex.split(command)
+            words = [_of_checkout(word) for word in words[words.index("-m") + 1 :]]
+            assert "run_dir:" in call([*words, "--print_config"], capsys).stdout
 
 
 def test_modules_and_their_options_are_there(capsys):

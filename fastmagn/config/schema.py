@@ -312,12 +312,15 @@ class Config:
         run_dir: Folder of the run. If none, runs/DATA-METHOD-MODEL-seedSEED.
         resume: With auto, a run whose folder has a checkpoint resumes from it. With never, such a folder is an error.
         device: auto (CUDA if there is a GPU), cpu or cuda.
+        imports: Python file with your own data sets, networks, methods or corruptions, which is run first. Only
+            --import on the command line runs it; in a file this field is a record.
     """
 
     method: str = "magn_augmix"
     run_dir: Path | None = None
     resume: Literal["auto", "never"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    imports: Path | None = None
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)

@@ -7,7 +7,8 @@ from fastmagn.config.corruption_sets import set_parts
 from fastmagn.corruptions import MIN_SIDE_PX
 from fastmagn.data import DATASETS, ENCODED
 from fastmagn.data.files.decoding import MAX_IMAGE_SIZE_PX
-from fastmagn.errors import check
+from fastmagn.errors import UnknownName, check
+from fastmagn.registry import is_own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +53,11 @@ class CorruptConfig:
     label_column: str | None = None
 
     def __post_init__(self) -> None:
-        known = self.dataset is None or self.dataset in DATASETS
-        check(known, "dataset", self.dataset, f"one of {', '.join(DATASETS)}")
-        needs_dir = self.dataset not in (None, "digits") and self.data_dir is None
+        if self.dataset is not None and self.dataset not in DATASETS:
+            raise UnknownName(f"dataset: got {self.dataset!r}; expected one of {', '.join(DATASETS)}.")
+        needs_dir = (
+            self.dataset not in (None, "digits") and not is_own(DATASETS, self.dataset) and self.data_dir is None
+        )
         check(not needs_dir, "data_dir", None, f"the folder of {self.dataset}'s files (digits needs none)")
         set_parts("corruption_set", self.corruption_set)
         check(self.num_images >= 0, "num_images", self.num_images, "0 (all) or more")

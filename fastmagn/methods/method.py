@@ -109,8 +109,8 @@ class Method:
         """The titles of the views that the model is given, in order. A changed clean view has the method's title."""
         layout, title = self.layout(augment), self.view_title or self.title
         changes_clean = (self.prepare is not None or self.implies) and layout._replace(noisy=0) == Layout()
-        kinds = ((title if changes_clean else "clean", layout.clean), ("AugMix", layout.augmix))
-        kinds += (("noisy", layout.noisy), ("adversarial", layout.adversarial), (title, layout.augmented))
+        kinds = [(title if changes_clean else "clean", layout.clean), ("AugMix", layout.augmix)]
+        kinds += [("noisy", layout.noisy), ("adversarial", layout.adversarial), (title, layout.augmented)]
         return [kind if count == 1 else f"{kind} {n + 1}" for kind, count in kinds for n in range(count)]
 
 

@@ -3,7 +3,7 @@
 NAME+magn is the method NAME with MAGN's consistency added.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastmagn.errors import check
 from fastmagn.registry import resolve
@@ -11,7 +11,7 @@ from fastmagn.registry import resolve
 if TYPE_CHECKING:
     from fastmagn.methods.method import Method
 
-METHODS = {
+METHODS: dict[str, Any] = {
     "standard": "fastmagn.methods.standard:STANDARD",
     "cutout": "fastmagn.methods.mixing:CUTOUT",
     "mixup": "fastmagn.methods.mixing:MIXUP",
