@@ -1,17 +1,19 @@
 """The first images of a run and their views, made again without its folder, for a report to show."""
 
 import dataclasses
+from contextlib import closing
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from fastmagn.augment.wording import augmix_views, clean_views, noisy_views
 from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.config.schema import Config
-from fastmagn.data import ImageSet, split_validation
+from fastmagn.data import Batch, ImageSet, split_validation
 from fastmagn.methods.table import get_method
 from fastmagn.training.build import build_run
-from fastmagn.training.step import Run, make_pieces, prepared
+from fastmagn.training.step import Run, make_pieces, prepared, view_params
 from fastmagn.training.view_grid import to_u8
 
 
@@ -30,8 +32,7 @@ def first_views(config: Config, image_set: ImageSet, num_images: int) -> FirstVi
     Raises:
         InputError: The configuration names something that does not exist here, or there are fewer images.
     """
-    run, epoch = _cpu_run(config, image_set, num_images), config.train.clean_epochs
-    batch = next(run.source.batches(epoch))
+    run, batch, epoch = _first_batch(config, image_set, num_images)
     (piece,) = make_pieces(run, batch, epoch)
     titles = run.main_stage.method.view_titles(config.augment)
     views = prepared(run, piece)[0].chunk(len(titles))
@@ -39,6 +40,30 @@ def first_views(config: Config, image_set: ImageSet, num_images: int) -> FirstVi
         images_u8=batch.images.permute(0, 2, 3, 1).contiguous().numpy(),
         views_u8={title: to_u8(view) for title, view in zip(titles, views, strict=True)},
     )
+
+
+def what_made_them(config: Config, image_set: ImageSet, num_images: int) -> dict[str, list[str]]:
+    """The operations, factors and sigma that made each of these views, by the views' titles, in words.
+
+    A method that changes the views itself (an attack, a mix) has none: what it does is not among these draws.
+
+    Raises:
+        InputError: As `first_views`.
+    """
+    run, batch, epoch = _first_batch(config, image_set, num_images)
+    method, params = run.main_stage.method, view_params(run, batch, epoch)
+    if method.prepare is not None:
+        return {}
+    texts = [clean_views(params)]
+    texts += [augmix_views(params, view) for view in range(params.view_spec.num_augmix_views)]
+    texts += [noisy_views(params, view) for view in range(params.view_spec.num_noise_views)]
+    return dict(zip(method.view_titles(config.augment), texts, strict=True))
+
+
+def _first_batch(config: Config, image_set: ImageSet, num_images: int) -> tuple[Run, Batch, int]:
+    run, epoch = _cpu_run(config, image_set, num_images), config.train.clean_epochs
+    with closing(run.source.batches(epoch)) as batches:
+        return run, next(batches), epoch
 
 
 def _cpu_run(config: Config, image_set: ImageSet, batch_size: int) -> Run:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fastmagn.augment.params import ViewSpec, sample_view_params
+from fastmagn.augment.params import ViewParams, ViewSpec, sample_view_params
 from fastmagn.augment.views import make_views
 from fastmagn.config.schema import AugmentConfig, Config
 from fastmagn.data import Batch, DeviceSource, FolderSource, ImageSet
@@ -122,14 +122,18 @@ class Piece(NamedTuple):
 
 def make_pieces(run: Run, batch: Batch, epoch: int) -> list[Piece]:
     """The views of a batch of images uint8 [B, 3, H, W], in `train.accumulation_steps` pieces; epochs count from 0."""
-    train, stage, mean = run.config.train, run.stage(epoch), tuple(run.image_set.mean)
-    augment, pieces = stage.augment, []
-    for part in batch.pieces(train.accumulation_steps):
-        params = sample_view_params(
-            train.seed, epoch, part.indices, stage.view_spec, augment, run.image_size, mean
-        )  # fmt: skip
-        pieces.append(Piece(make_views(part.images, params, augment.backend), part, epoch))
+    pieces = []
+    for part in batch.pieces(run.config.train.accumulation_steps):
+        params = view_params(run, part, epoch)
+        pieces.append(Piece(make_views(part.images, params, params.augment.backend), part, epoch))
     return pieces
+
+
+def view_params(run: Run, batch: Batch, epoch: int) -> ViewParams:
+    """What is random about the views of a batch."""
+    stage, mean = run.stage(epoch), tuple(run.image_set.mean)
+    seed, size = run.config.train.seed, run.image_size
+    return sample_view_params(seed, epoch, batch.indices, stage.view_spec, stage.augment, size, mean)
 
 
 def train_step(run: Run, pieces: list[Piece], step: int) -> LossParts:
