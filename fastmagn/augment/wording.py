@@ -59,7 +59,7 @@ def _operation(id_: int, magnitude: float) -> str:
     name = operation.name.replace("_", " ")
     if operation.unit == "none":
         return name
-    sign = "+" if operation.signed else ""
+    sign = "+z" if operation.signed else ""
     is_whole = operation.unit in ("bits", "deg", "threshold", "px")
     return f"{name} {magnitude:{sign}{'.0f' if is_whole else '.2f'}}{_UNITS[operation.unit]}"
 

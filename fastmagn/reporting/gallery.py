@@ -66,7 +66,7 @@ def gallery(run: FinishedRun, images_of: ImagesOf) -> Gallery:
     pictures = {"Training image": shown.images_u8} | shown.views_u8
     rows = {title: strip(small(images_u8)) for title, images_u8 in pictures.items()}
     made = tuple((title, png_address(row), (row.shape[1], row.shape[0])) for title, row in rows.items())
-    return Gallery(made, what_made_them(config, images_of(config.data), NUM_IMAGES))
+    return Gallery(made, shown.made_by)
 
 
 def _made_by(run: FinishedRun, images_of: ImagesOf) -> Mapping[str, Sequence[str]]:

@@ -18,10 +18,14 @@ from fastmagn.training.view_grid import to_u8
 
 
 class FirstViews(NamedTuple):
-    """Images and their views, each uint8 [N, H, W, 3]; the views by their titles, in the order of the forward pass."""
+    """Images and their views, each uint8 [N, H, W, 3]; the views by their titles, in the order of the forward pass.
+
+    `made_by` is what `what_made_them` returns.
+    """
 
     images_u8: np.ndarray
     views_u8: dict[str, np.ndarray]
+    made_by: dict[str, list[str]]
 
 
 def first_views(config: Config, image_set: ImageSet, num_images: int) -> FirstViews:
@@ -39,6 +43,7 @@ def first_views(config: Config, image_set: ImageSet, num_images: int) -> FirstVi
     return FirstViews(
         images_u8=batch.images.permute(0, 2, 3, 1).contiguous().numpy(),
         views_u8={title: to_u8(view) for title, view in zip(titles, views, strict=True)},
+        made_by=_made_by(run, batch, epoch),
     )
 
 
@@ -50,14 +55,17 @@ def what_made_them(config: Config, image_set: ImageSet, num_images: int) -> dict
     Raises:
         InputError: As `first_views`.
     """
-    run, batch, epoch = _first_batch(config, image_set, num_images)
+    return _made_by(*_first_batch(config, image_set, num_images))
+
+
+def _made_by(run: Run, batch: Batch, epoch: int) -> dict[str, list[str]]:
     method, params = run.main_stage.method, view_params(run, batch, epoch)
     if method.prepare is not None:
         return {}
     texts = [clean_views(params)]
     texts += [augmix_views(params, view) for view in range(params.view_spec.num_augmix_views)]
     texts += [noisy_views(params, view) for view in range(params.view_spec.num_noise_views)]
-    return dict(zip(method.view_titles(config.augment), texts, strict=True))
+    return dict(zip(method.view_titles(run.config.augment), texts, strict=True))
 
 
 def _first_batch(config: Config, image_set: ImageSet, num_images: int) -> tuple[Run, Batch, int]:
