@@ -113,11 +113,8 @@ def draw_calibration_bars(data: FigureData, narrow: bool) -> Figure:
         places |= {(label, number): right + i for i, label in enumerate(shown)}
         ticks.append(right + (len(shown) - 1) / 2)
         right += len(shown) + 1.2
-    width = 0.45 * right + 1.0
-    is_beside = not narrow and width <= _PAGE_IN / 2
-    wide = (_PAGE_IN, 3.4) if is_beside else (width, 6.2)
-    figure = new_figure(*((NARROW_IN, 0.5 * right + 1.6) if narrow else wide))
-    panels = figure.subplots(*((1, 2) if is_beside else (2, 1)), sharex=True)
+    figure = new_figure(*((NARROW_IN, 0.5 * right + 1.6) if narrow else (max(6.5, 0.45 * right + 1.0), 5.2)))
+    panels = figure.subplots(2, 1, sharex=True)
     for axes, part in zip(panels, titles, strict=True):
         for series in data.series:
             for number, cell in enumerate(series[part]):

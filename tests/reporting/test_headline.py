@@ -4,7 +4,9 @@ import json
 
 import pytest
 
-from fastmagn.reporting.document import make_report
+import fastmagn.reporting.document as document
+import fastmagn.reporting.page as page
+from fastmagn.reporting.document import make_report, report_runs
 from fastmagn.reporting.unlike import unlike
 from tests.helpers.report_folders import rewrite
 
@@ -128,17 +130,17 @@ def test_corrupted_images_of_two_makers_are_named(fake_run):
     ]
 
 
-def test_the_report_shows_both(fake_run, tmp_path, capsys):
-    from fastmagn.reporting.document import report_runs
-
+def test_the_report_shows_both(fake_run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(document, "to_files", lambda figure: {"png": b"png", "svg": b"<svg/>"})
+    monkeypatch.setattr(page, "to_svg", lambda figure, **_: b"<svg/>")
     runs = [fake_run("a", 0.7), fake_run("b", 0.763, method="magn", fields={"train.epochs": 7})]
     report_runs(runs, tmp_path / "out")
     shown = capsys.readouterr()
     line = "MAGN gains 6.3 points mCA c18 over Standard and keeps the clean accuracy."
     assert f"CIFAR-10: {line}" in " ".join(shown.out.split())
     assert "warning: CIFAR-10: the runs differ: Epochs: " in shown.err
-    page, text = ((tmp_path / "out" / f"report.{ending}").read_text() for ending in ("html", "md"))
-    assert page.index(line) < page.index('id="unlike"') < page.index("<main>")
+    html, text = ((tmp_path / "out" / f"report.{ending}").read_text() for ending in ("html", "md"))
+    assert html.index(line) < html.index('id="unlike"') < html.index("<main>")
     assert line in text
     assert "These runs differ in more than their method" in text
     (data_set,) = json.loads((tmp_path / "out" / "report.json").read_text())["data_sets"]
