@@ -34,7 +34,7 @@ from tests.helpers.report_folders import C19, SLOPE, rewrite, with_protocols, wr
 
 SECTIONS = ("summary", "corruptions", "severity", "reliability", "more", "training", "views", "errors")
 SECTIONS += ("configuration", "environment", "reproduce")
-VOID = {"meta", "link", "img", "br"}
+VOID = {"meta", "link", "img", "br", "source"}
 
 
 class Element:
