@@ -50,7 +50,8 @@ def first_views(config: Config, image_set: ImageSet, num_images: int) -> FirstVi
 def what_made_them(config: Config, image_set: ImageSet, num_images: int) -> dict[str, list[str]]:
     """The operations, factors and sigma that made each of these views, by the views' titles, in words.
 
-    A method that changes the views itself (an attack, a mix) has none: what it does is not among these draws.
+    Of a method that changes the views itself (an attack, a mix) only the noise is told: what it does to the other views
+    is not among these draws.
 
     Raises:
         InputError: As `first_views`.
@@ -60,12 +61,13 @@ def what_made_them(config: Config, image_set: ImageSet, num_images: int) -> dict
 
 def _made_by(run: Run, batch: Batch, epoch: int) -> dict[str, list[str]]:
     method, params = run.main_stage.method, view_params(run, batch, epoch)
-    if method.prepare is not None:
-        return {}
-    texts = [clean_views(params)]
-    texts += [augmix_views(params, view) for view in range(params.view_spec.num_augmix_views)]
-    texts += [noisy_views(params, view) for view in range(params.view_spec.num_noise_views)]
-    return dict(zip(method.view_titles(run.config.augment), texts, strict=True))
+    titles, spec = method.view_titles(run.config.augment), params.view_spec
+    noise = [noisy_views(params, view) for view in range(spec.num_noise_views)]
+    if method.prepare is None:
+        texts = [clean_views(params), *(augmix_views(params, view) for view in range(spec.num_augmix_views)), *noise]
+        return dict(zip(titles, texts, strict=True))
+    noisy = [title for title in titles if title.split()[0] == "noisy"]
+    return dict(zip(noisy, noise, strict=True))
 
 
 def _first_batch(config: Config, image_set: ImageSet, num_images: int) -> tuple[Run, Batch, int]:
