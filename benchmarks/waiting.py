@@ -95,7 +95,9 @@ def images_per_s(setting: dict[str, str], seconds: float, fields: list[str]) -> 
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise InputError(f"a measurement ended with status {done.returncode}: {done.stderr.strip()[-500:]}")
-    return float(done.stdout.split()[-1])
+    rate = float(done.stdout.split()[-1])
+    console.print(f"{' '.join(f'{name}={value}' for name, value in setting.items()) or 'own'}: {rate:,.0f} images/s")
+    return rate
 
 
 def train_for(seconds: float, fields: list[str]) -> None:

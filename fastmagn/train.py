@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
         arguments,
         "python -m fastmagn.train",
         _DESCRIPTION,
-        f"Methods: {', '.join(METHODS)}. {EXIT_CODES}",
+        f"Methods: {', '.join(METHODS)}; NAME+magn adds MAGN's consistency. {EXIT_CODES}",
         _SHOWN,
     )
     results = train(config)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from fastmagn.data.image_set import ImagePart
-from fastmagn.data.source import Batch, check_batch_size, to_device
+from fastmagn.data.source import Batch, add_partners, as_batch, check_batch_size, to_device
 from fastmagn_kernels.random import rng
 
 
@@ -23,18 +23,26 @@ class ArraySource:
         seed: The run's seed, 0..2^64 - 1.
         device: Where the batches go.
         share: The rows of each batch to yield, if several processes share it; all by default.
+        with_partners: Whether the batches have partners.
 
     Raises:
         InputError: `batch_size` is below 1 or above N.
     """
 
     def __init__(
-        self, part: ImagePart, *, batch_size: int, seed: int, device: torch.device | str, share: slice | None = None
+        self,
+        part: ImagePart,
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device | str,
+        share: slice | None = None,
+        with_partners: bool = False,
     ) -> None:
         check_batch_size(batch_size, len(part.labels))
         self.batch_size, self.seed = batch_size, seed
         self._part, self._device = part, torch.device(device)
-        self._share = share or slice(0, batch_size)
+        self._share, self._with_partners = share or slice(0, batch_size), with_partners
 
     @property
     def steps_per_epoch(self) -> int:
@@ -52,6 +60,8 @@ class ArraySource:
         for step in range(start_step, self.steps_per_epoch):
             first = step * self.batch_size
             rows = order[first + self._share.start : first + self._share.stop]
-            images = torch.from_numpy(np.asarray(self._part.images_u8[rows])).permute(0, 3, 1, 2)
             labels = torch.from_numpy(self._part.labels[rows])
-            yield Batch(to_device(images, self._device), to_device(labels, self._device), self._part.indices[rows])
+            if self._with_partners:
+                rows = add_partners(rows, self._part.indices, self.seed, epoch)
+            images = torch.from_numpy(np.asarray(self._part.images_u8[rows])).permute(0, 3, 1, 2)
+            yield as_batch(to_device(images, self._device), to_device(labels, self._device), self._part.indices[rows])

@@ -24,7 +24,7 @@ from fastmagn.data.files.decoding import Unreadable, warn_of_grey
 from fastmagn.data.files.headers import ImageFiles
 from fastmagn.data.files.on_demand import FolderImages
 from fastmagn.data.image_set import ImagePart
-from fastmagn.data.source import Batch, DeviceSource, check_batch_size, to_device
+from fastmagn.data.source import Batch, DeviceSource, add_partners, as_batch, check_batch_size, to_device
 from fastmagn.errors import InputError, one_line, warn_caller
 from fastmagn_kernels.random import crops, rng
 
@@ -45,19 +45,27 @@ class FolderSource:
         seed: The run's seed, 0..2^64 - 1.
         device: Where the batches go.
         share: The rows of each batch to yield, if several processes share it; all by default.
+        with_partners: Whether the batches have partners, which are decoded too.
 
     Raises:
         InputError: `batch_size` is below 1 or above N, or `data.source` is dali, which is not installed.
     """
 
     def __init__(
-        self, part: ImagePart, *, batch_size: int, seed: int, device: torch.device | str, share: slice | None = None
+        self,
+        part: ImagePart,
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device | str,
+        share: slice | None = None,
+        with_partners: bool = False,
     ) -> None:
         assert isinstance(part.images_u8, FolderImages)
         check_batch_size(batch_size, len(part.labels))
         self.batch_size, self.seed = batch_size, seed
         self._device = torch.device(device)
-        self._share = share or slice(0, batch_size)
+        self._share, self._with_partners = share or slice(0, batch_size), with_partners
         self._indices, self._labels = part.indices, part.labels
         self._files, self._config = part.images_u8.files, part.images_u8.config
         self._decoder = choose_decoder(self._files, self._config, self._device)
@@ -96,6 +104,9 @@ class FolderSource:
         order = rng.permutation(len(self._indices), self.seed, epoch)
         first_rows = range(start_step * self.batch_size, self.steps_per_epoch * self.batch_size, self.batch_size)
         shares = (order[first + self._share.start : first + self._share.stop] for first in first_rows)
+        if self._with_partners:
+            shares = (add_partners(rows, self._indices, self.seed, epoch) for rows in shares)
+        batch = self._share.stop - self._share.start
         pending: deque[tuple[np.ndarray, Pending]] = deque()
         unreadable: list[Unreadable] = []
         try:
@@ -110,8 +121,8 @@ class FolderSource:
                 if not pending:  # the last batch: its epoch is over before the next batch is asked for
                     warn_of_grey(unreadable, self._files.root)
                     unreadable = []
-                labels = torch.from_numpy(self._labels[rows])
-                yield Batch(images.permute(0, 3, 1, 2), to_device(labels, self._device), self._indices[rows])
+                labels = to_device(torch.from_numpy(self._labels[rows[:batch]]), self._device)
+                yield as_batch(images.permute(0, 3, 1, 2), labels, self._indices[rows])
         finally:
             for _, decoding in pending:
                 for future in decoding.work:
@@ -140,7 +151,7 @@ class FolderSource:
 
 
 def make_source(
-    part: ImagePart, *, batch_size: int, seed: int, device: torch.device, share: slice
+    part: ImagePart, *, batch_size: int, seed: int, device: torch.device, share: slice, with_partners: bool = False
 ) -> ArraySource | DeviceSource | FolderSource:
     """The source of a training part's batches.
 
@@ -152,7 +163,7 @@ def make_source(
         kind = FolderSource
     elif isinstance(images_u8, ArrayImages) and (device.type == "cpu" or images_u8.nbytes > ON_DEVICE_BYTES):
         kind = ArraySource
-    return kind(part, batch_size=batch_size, seed=seed, device=device, share=share)
+    return kind(part, batch_size=batch_size, seed=seed, device=device, share=share, with_partners=with_partners)
 
 
 def choose_decoder(files: ImageFiles, config: DataConfig, device: torch.device) -> Decoder:

@@ -1,5 +1,7 @@
 """Training batches from a set that is in the device's memory: only an epoch's order is copied from the host.
 
+Random stream: STREAM_PARTNER, slot 0; word 0 draws the partner of a sample from all training images.
+
 Shape letters: N images of the set, B batch, C H W image.
 """
 
@@ -14,6 +16,18 @@ from fastmagn.errors import InputError, check, counted
 from fastmagn_kernels.random import rng
 
 
+class Partners(NamedTuple):
+    """Another training image for each image of a batch.
+
+    Args:
+        images: uint8 [B, C, H, W] on the device, channels-last strides.
+        indices: int64 [B] on the host: indices in the full training set.
+    """
+
+    images: torch.Tensor
+    indices: np.ndarray
+
+
 class Batch(NamedTuple):
     """One training batch, or a process's share of it.
 
@@ -21,17 +35,48 @@ class Batch(NamedTuple):
         images: uint8 [B, C, H, W] on the device, channels-last strides.
         labels: int64 [B] on the device.
         indices: int64 [B] on the host: indices in the full training set, on which the views' randomness depends.
+        partners: Drawn from the training part if the method uses them, else None.
     """
 
     images: torch.Tensor
     labels: torch.Tensor
     indices: np.ndarray
+    partners: Partners | None = None
 
     def pieces(self, num_pieces: int) -> list["Batch"]:
         """The batch, cut into `num_pieces` pieces of equal size, in order."""
         size = len(self.indices) // num_pieces
-        parts = [slice(first, first + size) for first in range(0, num_pieces * size, size)]
-        return [Batch(self.images[part], self.labels[part], self.indices[part]) for part in parts]
+
+        def piece(part: slice) -> Batch:
+            partners = self.partners and Partners(self.partners.images[part], self.partners.indices[part])
+            return Batch(self.images[part], self.labels[part], self.indices[part], partners)
+
+        return [piece(slice(first, first + size)) for first in range(0, num_pieces * size, size)]
+
+
+def as_batch(images: torch.Tensor, labels: torch.Tensor, indices: np.ndarray) -> Batch:
+    """A batch of B labels. If there are 2B images and indices, the second half is the partners."""
+    size = len(labels)
+    partners = Partners(images[size:], indices[size:]) if len(indices) > size else None
+    return Batch(images[:size], labels, indices[:size], partners)
+
+
+def add_partners(rows: np.ndarray, indices: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """`rows` and the rows of their partners, int64 [2B].
+
+    A partner is any image of the training part, each as likely as the others. It is a function of seed, epoch and the
+    sample's index, so neither the batch nor the number of processes changes it.
+
+    Args:
+        rows: Rows of the training part, int64 [B].
+        indices: The part's indices in the full training set, int64 [N].
+        seed: The run's seed, 0..2^64 - 1.
+        epoch: The epoch, from 0.
+    """
+    words = np.empty((len(rows), 4), np.uint32)
+    rng.words_batch(words, 0, rng.STREAM_PARTNER, 0, indices[rows], epoch, *rng.key_words(seed))
+    partners = words[:, 0].astype(np.uint64) * np.uint64(len(indices)) >> np.uint64(32)
+    return np.concatenate([rows, partners.astype(np.int64)])
 
 
 def check_batch_size(batch_size: int, num_images: int) -> None:
@@ -62,18 +107,26 @@ class DeviceSource:
         seed: The run's seed, 0..2^64 - 1.
         device: The device that holds the images: 154 MB for CIFAR.
         share: The rows of each batch to yield, if several processes share it; all by default.
+        with_partners: Whether the batches have partners.
 
     Raises:
         InputError: `batch_size` is below 1 or above N.
     """
 
     def __init__(
-        self, part: ImagePart, *, batch_size: int, seed: int, device: torch.device | str, share: slice | None = None
+        self,
+        part: ImagePart,
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device | str,
+        share: slice | None = None,
+        with_partners: bool = False,
     ) -> None:
         check_batch_size(batch_size, len(part.labels))
         self.batch_size = batch_size
         self.seed = seed
-        self._share = share or slice(0, batch_size)
+        self._share, self._with_partners = share or slice(0, batch_size), with_partners
         self._indices = part.indices
         self._images_nhwc = torch.from_numpy(np.asarray(part.images_u8)).to(device)
         self._labels = torch.from_numpy(part.labels).to(device)
@@ -91,12 +144,15 @@ class DeviceSource:
         """
         assert 0 <= start_step <= self.steps_per_epoch
         order = rng.permutation(len(self._indices), self.seed, epoch)
-        indices = self._indices[order]
         device_order = torch.from_numpy(order).to(self._labels.device)
         for step in range(start_step, self.steps_per_epoch):
             first = step * self.batch_size
             part = slice(first + self._share.start, first + self._share.stop)
-            rows = device_order[part]
+            rows, device_rows = order[part], device_order[part]
+            labels = self._labels.index_select(0, device_rows)
+            if self._with_partners:
+                rows = add_partners(rows, self._indices, self.seed, epoch)
+                device_rows = to_device(torch.from_numpy(rows), self._labels.device)
             # An image in NHWC storage is one contiguous copy of 3 KB; the permuted view is channels last at no cost.
-            images = self._images_nhwc.index_select(0, rows).permute(0, 3, 1, 2)
-            yield Batch(images, self._labels.index_select(0, rows), indices[part])
+            images = self._images_nhwc.index_select(0, device_rows).permute(0, 3, 1, 2)
+            yield as_batch(images, labels, self._indices[rows])

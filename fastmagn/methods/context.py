@@ -27,6 +27,8 @@ class StepContext:
         num_classes: K.
         epoch: The epoch, from 0.
         indices: Sample indices, int64 [B], on the host.
+        partners: The clean views of the images' partners, if the method uses them, float32 [B, C, H, W] in [0, 1]: each
+            as it is where its own turn comes in this epoch.
     """
 
     config: Config
@@ -34,6 +36,7 @@ class StepContext:
     num_classes: int
     epoch: int
     indices: np.ndarray
+    partners: Tensor | None = None
 
     def words(self, slot: int, stream: int) -> np.ndarray:
         """Four random words per sample, uint32 [B, 4]: block `slot` of `stream`."""

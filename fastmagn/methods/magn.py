@@ -1,15 +1,19 @@
-"""MAGN, alone and with AugMix: the clean view and noisy views agree, most where the model is wrong. Equation (6).
+"""MAGN, alone and added to others: the clean view and noisy views agree, most where the model is wrong. Equation (6).
 
 Source: A. Tsiligkaridis and T. Tsiligkaridis, "Misclassification-aware Gaussian smoothing improves robustness against
 domain shifts".
 """
 
+import dataclasses
+
+import torch
 from torch import Tensor
 
 from fastmagn.config.schema import LossConfig
 from fastmagn.losses import magn_consistency
 from fastmagn.methods.augmix import augmix_loss
-from fastmagn.methods.method import LogitViews, LossParts, Method
+from fastmagn.methods.context import StepContext
+from fastmagn.methods.method import Layout, LogitViews, LossParts, Method, Prepare
 from fastmagn.methods.standard import standard_loss
 
 
@@ -25,6 +29,43 @@ def magn_augmix_loss(logits: LogitViews, labels: Tensor, weights: LossConfig) ->
     loss, parts = augmix_loss(logits, labels, weights)
     consistency = _consistency(logits, labels, weights)
     return loss + weights.consistency_weight * consistency, parts | {"consistency": consistency}
+
+
+def with_magn(method: Method) -> Method:
+    """The method `NAME+magn`: `method` and lambda_1 p_y KL(x || x + delta) of its first view x, which has clean logits.
+
+    delta is the noise of the sample's noisy views, the same as in `magn`, also where `method` changes the first view.
+    """
+
+    def loss(logits: LogitViews, labels: Tensor, weights: LossConfig) -> tuple[Tensor, LossParts]:
+        own_loss, parts = method.loss(logits, labels, weights)
+        consistency = _consistency(logits, labels, weights)
+        return own_loss + weights.consistency_weight * consistency, parts | {"consistency": consistency}
+
+    return dataclasses.replace(
+        method,
+        title=f"{method.title}+MAGN",
+        view_title=method.title,
+        loss=loss,
+        uses_noise=True,
+        prepare=None if method.prepare is None else _beside_noisy_views(method),
+    )
+
+
+def _beside_noisy_views(method: Method) -> Prepare:
+    """The method's `prepare`, for views that end with noisy ones: their noise is added to the first view it returns."""
+    layout = method.forwarded or Layout(augmix=method.num_augmix_views)
+
+    def prepare(views: Tensor, labels: Tensor, context: StepContext) -> tuple[Tensor, Tensor]:
+        batch = len(labels)
+        num_own, before_noise = (1 + method.num_augmix_views) * batch, (layout.clean + layout.augmix) * batch
+        own, noisy = views[:num_own], views[num_own:]
+        prepared, targets = method.prepare(own, labels, context)
+        change = prepared[:batch] - own[:batch]
+        noisy = noisy + change.repeat(len(noisy) // batch, 1, 1, 1)
+        return torch.cat([prepared[:before_noise], noisy, prepared[before_noise:]]), targets
+
+    return prepare
 
 
 def _consistency(logits: LogitViews, labels: Tensor, weights: LossConfig) -> Tensor:

@@ -26,6 +26,7 @@ class Layout(NamedTuple):
     augmix: int = 0
     noisy: int = 0
     adversarial: int = 0
+    augmented: int = 0
 
     @property
     def num_views(self) -> int:
@@ -40,6 +41,7 @@ class LogitViews(NamedTuple):
     augmix: tuple[Tensor, ...] = ()
     noisy: tuple[Tensor, ...] = ()
     adversarial: tuple[Tensor, ...] = ()
+    augmented: tuple[Tensor, ...] = ()
 
 
 Loss = Callable[[LogitViews, Tensor, LossConfig], tuple[Tensor, LossParts]]
@@ -54,21 +56,26 @@ class Method:
         loss: (logits, targets, weights) -> (scalar to minimise, its parts before weighting, for the log).
         num_augmix_views: AugMix views of each image.
         uses_noise: Whether it trains on Gaussian noisy views, `augment.num_noise_samples` of each image.
+        uses_partners: Whether `prepare` is given another training image for each image, `StepContext.partners`.
         prepare: (views float32 [V*B, C, H, W] as `view_spec` lists them, labels int64 [B], context) -> (views as
             `layout` lists them, targets). None forwards the views as they are made.
-        forwarded: The views that `prepare` returns, if their kinds are not those of `view_spec`.
+        forwarded: The views that `prepare` returns, if their kinds are not those of `view_spec`; noisy views of
+            `uses_noise` are not counted here.
         test_time: (model, config, image size) -> the model that is measured. None measures the model itself.
         implies: Fields of `AugmentConfig` that this method sets where the user has left the default.
+        view_title: The title of the views that it makes, if that is not `title`.
     """
 
     title: str
     loss: Loss
     num_augmix_views: int = 0
     uses_noise: bool = False
+    uses_partners: bool = False
     prepare: Prepare | None = None
     forwarded: Layout | None = None
     test_time: TestTime | None = None
     implies: Mapping[str, Any] = field(default_factory=dict)
+    view_title: str | None = None
 
     def settled(self, augment: AugmentConfig) -> AugmentConfig:
         """The settings of the views: the user's, and what the method implies."""
@@ -83,18 +90,17 @@ class Method:
 
     def layout(self, augment: AugmentConfig) -> Layout:
         """The views that the model is given."""
-        if self.forwarded is not None:
-            return self.forwarded
         made = self.view_spec(augment)
-        return Layout(augmix=made.num_augmix_views, noisy=made.num_noise_views)
+        if self.forwarded is None:
+            return Layout(augmix=made.num_augmix_views, noisy=made.num_noise_views)
+        return self.forwarded._replace(noisy=made.num_noise_views) if self.uses_noise else self.forwarded
 
     def view_titles(self, augment: AugmentConfig) -> list[str]:
         """The titles of the views that the model is given, in order. A changed clean view has the method's title."""
-        layout = self.layout(augment)
-        if (self.prepare is not None or self.implies) and layout == Layout():
-            return [self.title]
-        kinds = (("clean", layout.clean), ("AugMix", layout.augmix))
-        kinds += (("noisy", layout.noisy), ("adversarial", layout.adversarial))
+        layout, title = self.layout(augment), self.view_title or self.title
+        changes_clean = (self.prepare is not None or self.implies) and layout._replace(noisy=0) == Layout()
+        kinds = ((title if changes_clean else "clean", layout.clean), ("AugMix", layout.augmix))
+        kinds += (("noisy", layout.noisy), ("adversarial", layout.adversarial), (title, layout.augmented))
         return [kind if count == 1 else f"{kind} {n + 1}" for kind, count in kinds for n in range(count)]
 
 
@@ -102,5 +108,5 @@ def split_logits(logits: Tensor, layout: Layout) -> LogitViews:
     """Split fused logits [V*B, K] by view, in the order of `layout`."""
     views = iter(logits.float().chunk(layout.num_views))
     clean = next(views) if layout.clean else None
-    kinds = (layout.augmix, layout.noisy, layout.adversarial)
+    kinds = (layout.augmix, layout.noisy, layout.adversarial, layout.augmented)
     return LogitViews(clean, *(tuple(next(views) for _ in range(count)) for count in kinds))

@@ -1,7 +1,11 @@
-"""The table of methods: the rows of the paper and their rivals. Reports keep its order."""
+"""The table of methods: the rows of the paper and their rivals. Reports keep its order.
+
+NAME+magn is the method NAME with MAGN's consistency added.
+"""
 
 from typing import TYPE_CHECKING
 
+from fastmagn.errors import check
 from fastmagn.registry import resolve
 
 if TYPE_CHECKING:
@@ -26,10 +30,33 @@ METHODS = {
 }
 
 
+_WITH_MAGN = "+magn"
+
+
+def base_name(name: str) -> str:
+    """The method's name without an addition."""
+    return name.removesuffix(_WITH_MAGN)
+
+
+def is_method(name: str) -> bool:
+    """Whether a method, or a method with an addition, could have this name."""
+    return base_name(name) in METHODS
+
+
 def get_method(name: str) -> "Method":
-    """The method with this name.
+    """The method with this name; for NAME+magn, the method NAME with MAGN's consistency.
 
     Raises:
         InputError: There is none; the message names `method`, all methods and the nearest.
     """
-    return resolve(METHODS, name, "method")
+    base = base_name(name) if isinstance(name, str) else name
+    method = resolve(METHODS, base, "method", also=f", or NAME{_WITH_MAGN}")
+    if base == name:
+        return method
+    from fastmagn.methods.magn import with_magn
+    from fastmagn.methods.method import Layout
+
+    views = method.forwarded or Layout()
+    has_clean_view = views.clean and not (method.uses_noise or views.noisy or views.adversarial)
+    check(has_clean_view, "method", name, f"a method before {_WITH_MAGN} that has no noisy or adversarial views itself")
+    return with_magn(method)

@@ -12,8 +12,7 @@ from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten, plain
 from fastmagn.corruptions import CORRUPTION_SETS
 from fastmagn.corruptions.sets import in_order
-from fastmagn.methods.table import METHODS
-from fastmagn.reporting.names import DATA_TITLES, NETWORK_TITLES, method_title, order, set_title
+from fastmagn.reporting.names import DATA_TITLES, NETWORK_TITLES, method_order, method_title, order, set_title
 from fastmagn.reporting.paper import WEIGHTS, has_paper_settings, paper_value
 from fastmagn.reporting.runs import FinishedRun
 
@@ -70,7 +69,7 @@ class Experiment:
     @property
     def rank(self) -> tuple:
         """The sort key of columns: method, then variant."""
-        return (order(METHODS, self.method), self.variant, self.label)
+        return (method_order(self.method), self.variant, self.label)
 
     @property
     def measured(self) -> list[str]:
@@ -114,7 +113,7 @@ def group_experiments(runs: Iterable[FinishedRun]) -> tuple[list[Experiment], li
 
 
 def _place(run: FinishedRun) -> tuple:
-    names = (order(DATA_TITLES, run.data), order(NETWORK_TITLES, run.network), order(METHODS, run.method))
+    names = (order(DATA_TITLES, run.data), order(NETWORK_TITLES, run.network), method_order(run.method))
     return (*names, recipe(run), run.seed, str(run.path))
 
 

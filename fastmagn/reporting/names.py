@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from fastmagn.corruptions import CORRUPTIONS
 from fastmagn.corruptions.sets import CIFAR_CBAR, IMAGENET_CBAR, in_order, sets_to_show
 from fastmagn.errors import counted
-from fastmagn.methods.table import METHODS, get_method
+from fastmagn.methods.table import METHODS, base_name, get_method, is_method
 
 NETWORK_TITLES = {
     "resnet18": "ResNet-18",
@@ -36,7 +36,12 @@ assert {name for names in CORRUPTION_KINDS.values() for name in names} == set(CO
 
 
 def method_title(name: str) -> str:
-    return get_method(name).title if name in METHODS else name
+    return get_method(name).title if is_method(name) else name
+
+
+def method_order(name: str) -> tuple[int, str]:
+    """The sort key of a method; NAME+magn follows NAME."""
+    return order(METHODS, base_name(name))[0], name
 
 
 def network_title(name: str) -> str:

@@ -22,7 +22,7 @@ from fastmagn.errors import InputError, printable
 from fastmagn.machine.console import console
 from fastmagn.machine.files import replace_folder, write_json, write_text
 from fastmagn.machine.leftovers import remove_leftovers
-from fastmagn.methods.table import METHODS
+from fastmagn.methods.table import is_method
 from fastmagn.reporting.document import DATA_FILE, FORMAT_VERSION, check_out
 from fastmagn.reporting.formats import escape_markdown
 from fastmagn.reporting.names import file_name, method_title, network_title
@@ -98,7 +98,7 @@ def _data_set(run: FinishedRun) -> str | None:
 
 def _info(run: FinishedRun, data: str, mca: float) -> dict[str, Any]:
     """What the entry's file holds; accuracies are texts, in per cent with two decimals."""
-    settings, is_ours = run.config.get("eval", {}), run.method in METHODS
+    settings, is_ours = run.config.get("eval", {}), is_method(run.method)
     passes = (settings.get("rse_draws", 1) if run.method == "rse" else 1) * (2 if settings.get("test_time_flip") else 1)
     starts_from = run.config.get("model", {}).get("weights")
     notes = []

@@ -11,7 +11,7 @@ from fastmagn.data import DATASETS
 from fastmagn.errors import InputError, Interrupted, counted
 from fastmagn.machine.console import console, warn
 from fastmagn.machine.files import make_folder, write_text
-from fastmagn.methods.table import METHODS
+from fastmagn.methods.table import get_method
 from fastmagn.models import MODELS
 from fastmagn.registry import resolve
 from fastmagn.reporting.document import report_runs
@@ -56,7 +56,7 @@ def check_names(config: Config) -> None:
     Raises:
         InputError: One does not exist.
     """
-    resolve(METHODS, config.method, "method")
+    get_method(config.method)
     resolve(DATASETS, config.data.name, "data.name")
     if ":" not in config.model.name:  # else it is one of timm's or torchvision's
         resolve(MODELS, config.model.name, "model.name")

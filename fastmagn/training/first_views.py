@@ -60,14 +60,15 @@ def what_made_them(config: Config, image_set: ImageSet, num_images: int) -> dict
 
 
 def _made_by(run: Run, batch: Batch, epoch: int) -> dict[str, list[str]]:
-    method, params = run.main_stage.method, view_params(run, batch, epoch)
-    titles, spec = method.view_titles(run.config.augment), params.view_spec
+    method, spec = run.main_stage.method, run.main_stage.view_spec
+    params = view_params(run, batch.indices, epoch, spec)
+    titles = method.view_titles(run.config.augment)
     noise = [noisy_views(params, view) for view in range(spec.num_noise_views)]
     if method.prepare is None:
         texts = [clean_views(params), *(augmix_views(params, view) for view in range(spec.num_augmix_views)), *noise]
         return dict(zip(titles, texts, strict=True))
     noisy = [title for title in titles if title.split()[0] == "noisy"]
-    return dict(zip(noisy, noise, strict=True))
+    return dict(zip(noisy, noise, strict=True)) if len(noisy) == len(noise) else {}
 
 
 def _first_batch(config: Config, image_set: ImageSet, num_images: int) -> tuple[Run, Batch, int]:

@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -27,6 +28,8 @@ from fastmagn.models import Normalised
 from fastmagn.runs.progress import Progress
 from fastmagn.training.ema import update_average
 from fastmagn.training.optim import learning_rate, set_learning_rate
+
+CLEAN_ONLY = ViewSpec(num_augmix_views=0, num_noise_views=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,31 +112,40 @@ class ForwardLoss(nn.Module):
 
 
 class Piece(NamedTuple):
-    """The images of a step, or a part of them, in all views float [V*B, 3, H, W], and the batch they were made from."""
+    """The images of a step, or a part of them, in all views float [V*B, 3, H, W], and the batch they were made from.
+
+    `partners` are the clean views of the batch's partners, float [B, 3, H, W]; None if it has none.
+    """
 
     views: Tensor
     batch: Batch
     epoch: int
+    partners: Tensor | None = None
 
     def tensors(self) -> list[Tensor]:
         """The tensors on the device."""
-        return [self.views, self.batch.images, self.batch.labels]
+        partners = () if self.partners is None else (self.partners, self.batch.partners.images)
+        return [self.views, self.batch.images, self.batch.labels, *partners]
 
 
 def make_pieces(run: Run, batch: Batch, epoch: int) -> list[Piece]:
     """The views of a batch of images uint8 [B, 3, H, W], in `train.accumulation_steps` pieces; epochs count from 0."""
+    stage = run.stage(epoch)
+
+    def views(images: Tensor, indices: np.ndarray, view_spec: ViewSpec) -> Tensor:
+        return make_views(images, view_params(run, indices, epoch, view_spec), stage.augment.backend)
+
     pieces = []
     for part in batch.pieces(run.config.train.accumulation_steps):
-        params = view_params(run, part, epoch)
-        pieces.append(Piece(make_views(part.images, params, params.augment.backend), part, epoch))
+        partners = views(*part.partners, CLEAN_ONLY) if stage.method.uses_partners else None
+        pieces.append(Piece(views(part.images, part.indices, stage.view_spec), part, epoch, partners))
     return pieces
 
 
-def view_params(run: Run, batch: Batch, epoch: int) -> ViewParams:
-    """What is random about the views of a batch."""
-    stage, mean = run.stage(epoch), tuple(run.image_set.mean)
-    seed, size = run.config.train.seed, run.image_size
-    return sample_view_params(seed, epoch, batch.indices, stage.view_spec, stage.augment, size, mean)
+def view_params(run: Run, indices: np.ndarray, epoch: int, view_spec: ViewSpec) -> ViewParams:
+    """What is random about the views of some samples, int64 [B]."""
+    augment, mean = run.stage(epoch).augment, tuple(run.image_set.mean)
+    return sample_view_params(run.config.train.seed, epoch, indices, view_spec, augment, run.image_size, mean)
 
 
 def train_step(run: Run, pieces: list[Piece], step: int) -> LossParts:
@@ -181,7 +193,12 @@ def prepared(run: Run, piece: Piece) -> tuple[Tensor, Tensor]:
     if method.prepare is None:
         return views, batch.labels
     context = StepContext(
-        config=run.config, model=run.model, num_classes=run.num_classes, epoch=piece.epoch, indices=batch.indices
+        config=run.config,
+        model=run.model,
+        num_classes=run.num_classes,
+        epoch=piece.epoch,
+        indices=batch.indices,
+        partners=piece.partners,
     )
     return method.prepare(views, batch.labels, context)
 

@@ -55,6 +55,13 @@ def test_memory_formats_dtypes_and_devices_do_not_matter(kind, images):
         assert torch.equal(kind(seed=1)(images), expected)
 
 
+def test_large_batches_of_floats_are_those_of_levels(images):
+    """Floats are changed some images at a time."""
+    many = images.repeat(180, 1, 1, 1)[:2500]
+    for form in (many, many.contiguous(), many[:, :1]):
+        assert torch.equal(TrivialAugment(seed=1)(form / 255), TrivialAugment(seed=1)(form) / 255)
+
+
 @pytest.mark.parametrize("kind", CLASSES)
 def test_keyed_images_depend_on_sample_and_epoch_alone(kind, images):
     augment = kind(seed=3)

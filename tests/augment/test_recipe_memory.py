@@ -32,6 +32,24 @@ print(*(peak_beside_the_views(batch, side) for batch, side in ((512, 32), (32, 2
 """
 
 
+FLOATS = """
+import torch
+from fastmagn import TrivialAugment
+
+def status(name):
+    lines = open("/proc/self/status").read().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(name))
+
+augment = TrivialAugment(seed=0)
+augment(torch.zeros(2, 3, 8, 8))  # compiles
+images = torch.zeros(256, 3, 224, 224)
+open("/proc/self/clear_refs", "w").write("5")  # VmHWM starts anew
+before = status("VmRSS")
+changed = augment(images)
+print(status("VmHWM") - before - 4 * changed.numel())
+"""
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/status")
 @pytest.mark.slow
 @pytest.mark.process
@@ -42,3 +60,11 @@ def test_a_thread_takes_little_memory_beside_the_views(tmp_path, noise):
     assert small < 6 * 2**20
     assert large < 6 * 2**20
     assert huge < 64 * 2**20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/status")
+@pytest.mark.slow
+@pytest.mark.process
+def test_a_policy_of_floats_takes_less_than_64_mib_beside_its_result(tmp_path):
+    """The levels of the whole batch, in and out, would be 74 MiB."""
+    assert int(run(["-c", FLOATS], tmp_path).stdout) < 64 * 2**20

@@ -85,15 +85,15 @@ def test_soft_targets_weigh_the_classes(method):
 @pytest.mark.parametrize(
     ("method", "kinds"),
     [
-        ("standard", (1, 0, 0, 0)),
-        ("at", (0, 0, 0, 1)),
-        ("trades", (1, 0, 0, 1)),
-        ("rse", (0, 0, 1, 0)),
-        ("augmix", (1, 2, 0, 0)),
-        ("magn", (1, 0, 3, 0)),
-        ("magn_augmix", (1, 2, 3, 0)),
-        ("cutmix", (1, 0, 0, 0)),
-        ("dign", (1, 0, 3, 0)),
+        ("standard", (1, 0, 0, 0, 0)),
+        ("at", (0, 0, 0, 1, 0)),
+        ("trades", (1, 0, 0, 1, 0)),
+        ("rse", (0, 0, 1, 0, 0)),
+        ("augmix", (1, 2, 0, 0, 0)),
+        ("magn", (1, 0, 3, 0, 0)),
+        ("magn_augmix", (1, 2, 3, 0, 0)),
+        ("cutmix", (1, 0, 0, 0, 0)),
+        ("dign", (1, 0, 3, 0, 0)),
     ],
 )
 def test_what_a_method_forwards_is_split_in_its_order(method, kinds):
@@ -102,7 +102,7 @@ def test_what_a_method_forwards_is_split_in_its_order(method, kinds):
     fused = torch.arange(float(layout.num_views)).repeat_interleave(4)[:, None].expand(-1, 10)
     logits = split_logits(fused, layout)
     clean = () if logits.clean is None else (logits.clean,)
-    split = (clean, logits.augmix, logits.noisy, logits.adversarial)
+    split = (clean, logits.augmix, logits.noisy, logits.adversarial, logits.augmented)
     assert tuple(len(views) for views in split) == kinds
     assert [view[0, 0].item() for views in split for view in views] == list(range(layout.num_views))
     assert all(view.shape == (4, 10) for views in split for view in views)

@@ -1,5 +1,6 @@
 """TrivialAugment, RandAugment and AutoAugment for any training loop."""
 
+import dataclasses
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from fastmagn.errors import as_integer, check, is_integer
 _CLEAN = ViewSpec(num_augmix_views=0, num_noise_views=0)
 _BILINEAR = 2  # Pillow's number
 _NEAREST = 0
+_FLOATS_AT_ONCE = 1 << 20  # the levels of a whole batch would take much memory
 
 
 class _PolicyTransform(ImageTransform):
@@ -46,8 +48,16 @@ class _PolicyTransform(ImageTransform):
         one_colour = channels == 3 or len(set(fill)) == 1
         check(one_colour, "fill", fill, "one number for images of one channel")
         # Equal channels stay equal in every operation, so a grey image may pass as an RGB one.
-        changed = apply_policy(images_u8.expand(-1, 3, -1, -1), params, self.policy, self.backend)[:, :channels]
-        return changed if as_uint8 else changed.float().div_(255)
+        images_u8 = images_u8.expand(-1, 3, -1, -1)
+        if as_uint8:
+            return apply_policy(images_u8, params, self.policy, self.backend)[:, :channels]
+        out = torch.empty_like(images_u8[:, :channels], dtype=torch.float32)
+        at_once = max(1, _FLOATS_AT_ONCE // images_u8[0].numel())
+        for part in (slice(first, first + at_once) for first in range(0, len(out), at_once)):
+            of_part = dataclasses.replace(params, indices=params.indices[part])
+            changed = apply_policy(images_u8[part], of_part, self.policy, self.backend)[:, :channels]
+            torch.div(changed, 255, out=out[part])
+        return out
 
     def extra_repr(self) -> str:
         interpolation = "bilinear" if self.policy.bilinear else "nearest"
