@@ -33,8 +33,8 @@ from fastmagn.training.step import make_pieces
 from tests.helpers.report_folders import C19, SLOPE, rewrite, with_protocols, write_logits
 
 SECTIONS = ("summary", "corruptions", "severity", "reliability", "more", "training", "views", "errors")
-SECTIONS += ("configuration", "environment", "again")
-VOID = {"meta", "link", "img", "br"}
+SECTIONS += ("configuration", "environment", "reproduce")
+VOID = {"meta", "link", "img", "br", "source"}
 
 
 class Element:
@@ -87,7 +87,7 @@ class Tree(HTMLParser):
 def page_of(tmp_path, monkeypatch):
     """page_of([run, ...]) -> (tree, text) of its page, without drawing the figures."""
     monkeypatch.setattr(document, "to_files", lambda figure: {"png": b"png", "svg": b"<svg/>"})
-    monkeypatch.setattr(page, "to_svg", lambda figure: b"<svg/>")
+    monkeypatch.setattr(page, "to_svg", lambda figure, **_: b"<svg/>")
 
     def make(paths):
         write_report(make_report(paths), tmp_path / "report")
