@@ -6,7 +6,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy import stats
 
 from fastmagn.config.schema import LossConfig
 from fastmagn.data import load_images
@@ -14,9 +13,11 @@ from fastmagn.methods.context import StepContext
 from fastmagn.methods.method import LogitViews
 from fastmagn.methods.prime import add_prime_views, draw_settings, prime_views, replace_by_prime_view, views_in_torch
 from fastmagn.methods.table import get_method
-from fastmagn_kernels.random import prime, rng
+from fastmagn_kernels import threads
+from fastmagn_kernels.random import rng
 from fastmagn_kernels.random.rng import STREAM_PRIME
 from tests.helpers.plain_losses import LABELS, kl_row, softmax_row
+from tests.helpers.prime_draws import plain_variances, plan_of
 from tests.helpers.small_runs import small_default as small
 from tests.helpers.steps import make_context, random_images, reference_words, start_run, take_steps
 
@@ -146,29 +147,6 @@ class PlainPrime:
         return total
 
 
-@functools.cache
-def pixel_mode(k: int, size: int) -> int | None:
-    """The lowest mode whose sine is that of mode k at the pixels, up to its sign; None if that is 0 there."""
-    x = np.linspace(0, math.pi, size)
-    for m in range(1, size - 1):
-        if any(np.abs(np.sin(k * x) - sign * np.sin(m * x)).max() < 1e-9 for sign in (1, -1)):
-            return m
-    assert np.abs(np.sin(k * x)).max() < 1e-9
-    return None
-
-
-def plain_variances(cut: int, height: int, width: int) -> dict[tuple[int, int], float]:
-    """The published variances 1 / r^2, added up for each of the modes that pixels tell apart."""
-    down, along = [pixel_mode(k, height) for k in range(cut + 1)], [pixel_mode(k, width) for k in range(cut + 1)]
-    variances: dict[tuple[int, int], float] = {}
-    for j in range(1, cut + 1):
-        for i in range(1, cut + 1):
-            if math.hypot(i, j) < cut + 0.5 and down[j] and along[i]:
-                place = down[j], along[i]
-                variances[place] = variances.get(place, 0.0) + 1 / (i * i + j * j)
-    return variances
-
-
 @pytest.mark.parametrize("engine", ["numba", "torch"])
 @pytest.mark.parametrize("official", ["false", "true"])
 @pytest.mark.parametrize("in_levels", [True, False])
@@ -206,25 +184,6 @@ def test_any_size_of_images(size):
     torch.testing.assert_close(views[len(INDICES) :], expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("cut", [2, 7, 31, 64, 100])
-def test_folded_modes_give_the_published_fields_their_covariance(cut):
-    """E[field field'] = sum_ij s_j(y) s_i(x) s_j(y') s_i(x') / r^2 over the published modes, at any two pixels."""
-    height, width = 5, 8
-
-    def covariance(variances: np.ndarray, down: np.ndarray, along: np.ndarray) -> np.ndarray:
-        return np.einsum("pq,py,qx,pv,qu->yxvu", variances, down, along, down, along)
-
-    i = np.arange(1, cut + 1)
-    r2 = i[:, None] ** 2 + i**2
-    published = covariance(
-        np.where(np.sqrt(r2) < cut + 0.5, 1 / r2, 0), prime.mode_sines(cut, height), prime.mode_sines(cut, width)
-    )
-    folded = np.empty((min(cut, height - 2), min(cut, width - 2)))
-    prime.mode_variances(folded, cut, height, width)
-    ours = covariance(folded, prime.mode_sines(len(folded), height), prime.mode_sines(folded.shape[1], width))
-    np.testing.assert_allclose(ours, published, atol=1e-12)
-
-
 def test_views_do_not_depend_on_the_batch():
     images = small_images()
     whole, labels = add_prime_views(images, LABELS, make_context(indices=INDICES))
@@ -233,6 +192,15 @@ def test_views_do_not_depend_on_the_batch():
         one, _ = add_prime_views(images[i : i + 1], LABELS[:1], make_context(indices=[index]))
         assert torch.equal(one, whole[i :: len(INDICES)])
     assert torch.equal(whole[: len(INDICES)], images)
+
+
+def test_views_do_not_depend_on_the_number_of_threads(monkeypatch):
+    images, context = random_images(40), make_context(indices=np.arange(40))
+    views = []
+    for count in (1, 3):
+        monkeypatch.setattr(threads, "num_threads", lambda count=count: count)
+        views.append(prime_views(images, 2, context, with_clean=True))
+    assert torch.equal(*views)
 
 
 def test_one_view_is_the_first_of_two():
@@ -262,98 +230,6 @@ def test_a_value_outside_0_to_1_is_clipped_first():
     settings = draw_settings(context, *SIZE)
     expected = views_in_torch(clipped, 1, context.indices, settings)
     assert torch.equal(views_in_torch(images, 1, context.indices, settings), expected)
-
-
-def plan_of(context: StepContext, num_views: int = 1) -> tuple[prime.Plan, prime.Settings]:
-    settings = draw_settings(context, 32, 32)
-    shape = (num_views, len(context.indices), settings.mixture_width)
-    plan = prime.Plan(
-        primitives=np.empty((*shape, settings.max_depth), np.int8),
-        chain_weights=np.empty(shape, np.float32),
-        mix_weight=np.empty(shape[:2], np.float32),
-    )
-    prime.fill_plan(plan, context.indices, settings)
-    return plan, settings
-
-
-def test_the_mixture_has_its_distributions():
-    plan, _ = plan_of(make_context(indices=np.arange(2000)), num_views=2)
-    depths = (plan.primitives != prime.NO_PRIMITIVE).sum(axis=3)
-    for counts in (np.bincount(depths.ravel())[1:], np.bincount(plan.primitives[plan.primitives >= 0])):
-        assert len(counts) == 3
-        assert stats.chisquare(counts).pvalue > 1e-3
-    assert stats.kstest(plan.mix_weight.ravel(), "uniform").pvalue > 1e-3
-    np.testing.assert_allclose(plan.chain_weights.sum(axis=2), 1, atol=1e-6)
-    for chain in range(3):  # one of three weights of Dirichlet(1)
-        assert stats.kstest(plan.chain_weights[..., chain].ravel(), stats.beta(1, 2).cdf).pvalue > 1e-3
-
-
-@pytest.fixture(scope="module")
-def settings() -> prime.Settings:
-    return draw_settings(make_context(indices=[0]), 32, 32)
-
-
-PLACES = [prime.Place(0, 1, 2, index, 0) for index in range(4000)]
-
-
-def test_filters_have_their_distribution(settings):
-    """sigma z with sigma uniform in (0, 4): the distribution function is that of z / sigma, averaged over sigmas."""
-    weights = np.empty((len(PLACES), 9))
-    for n, place in enumerate(PLACES):
-        prime.draw_filter(weights[n], place, settings)
-    weights[:, 4] -= 1
-    sigmas = (np.arange(400) + 0.5) / 100
-    for tap in range(9):
-        values = weights[:, tap]
-        assert stats.kstest(values, lambda a: stats.norm.cdf(np.divide.outer(a, sigmas)).mean(axis=-1)).pvalue > 1e-3
-
-
-def test_color_curves_have_their_distributions(settings):
-    curves = np.empty((len(PLACES), 3, 100))
-    counts = np.array([prime.draw_color(curve, place, settings) for curve, place in zip(curves, PLACES, strict=True)])
-    assert stats.chisquare(np.bincount(counts, minlength=101)[1:]).pvalue > 1e-3
-    beyond = np.broadcast_to((np.arange(100) >= counts[:, None])[:, None], curves.shape)
-    assert not curves[beyond].any()
-    many = counts > 60
-    variances = [(curve[:, :count] ** 2).mean() for curve, count in zip(curves[many], counts[many], strict=True)]
-    assert (
-        stats.kstest(np.array(variances) / 0.01, "uniform").statistic < 0.06
-    )  # each is measured on 180 normals or more
-    by_channel = curves.std(axis=(0, 2))
-    np.testing.assert_allclose(by_channel, by_channel.mean(), rtol=0.02)
-
-
-def test_displacements_have_their_distributions(settings):
-    cuts, temperatures = np.array([prime.draw_cut(place, settings) for place in PLACES]).T
-    generator = np.random.default_rng(0)
-    bounds = generator.integers(3, 101, 200_000)
-    expected = np.floor(2 + (bounds - 1) * generator.beta(0.5, 0.5, len(bounds)))
-    assert stats.ks_2samp(cuts, expected).pvalue > 1e-3
-    c = cuts + 1e-6
-    lowest = 1 / (math.pi * 32**2 * np.log(c))
-    highest = np.maximum(lowest, 4 / (math.pi**3 * c**2 * np.log(c)))
-    wide = highest > 1.01 * lowest
-    np.testing.assert_allclose(temperatures[~wide], lowest[~wide], rtol=0.02)
-    along = (temperatures - lowest)[wide] / (highest - lowest)[wide]
-    assert stats.kstest(along, stats.beta(0.5, 0.5).cdf).pvalue > 1e-3
-
-
-def test_a_displacements_modes_are_normal_with_their_variances(settings):
-    modes, normals = np.empty((2, 30, 30)), []
-    for place in PLACES[:200]:
-        cut, temperature = prime.draw_cut(place, settings)
-        num_rows, num_columns = prime.draw_displacement(modes, place, settings)
-        assert (num_rows, num_columns) == (min(cut, 30), min(cut, 30))
-        for (p, q), variance in plain_variances_of_32(int(cut)).items():
-            normals += [mode / math.sqrt(variance * temperature) / 32 for mode in modes[:, p - 1, q - 1]]
-            modes[:, p - 1, q - 1] = 0
-        assert not modes.any()
-    assert stats.kstest(normals, "norm").pvalue > 1e-3
-
-
-@functools.cache
-def plain_variances_of_32(cut: int) -> dict[tuple[int, int], float]:
-    return plain_variances(cut, 32, 32)
 
 
 @pytest.mark.parametrize("engine", ["numba", "torch"])
