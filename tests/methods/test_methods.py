@@ -156,7 +156,10 @@ def test_compiled_equals_eager(method, tmp_path, monkeypatch):
         torch.testing.assert_close(value, after_eager[name], rtol=1e-3, atol=1e-5, msg=name)
 
 
-@pytest.mark.parametrize("method", slow_but(["at", "cutmix", "prime", "afa_augmix", "noisymix"], "cutmix", "noisymix"))
+@pytest.mark.parametrize(
+    "method",
+    slow_but(["at", "cutmix", "hybridaugment", "prime", "afa_augmix", "noisymix"], "cutmix", "noisymix"),
+)
 def test_a_stopped_run_of_a_method_with_draws_goes_on_bit_for_bit(method, tmp_path):
     def run(folder: str, max_steps: int) -> tuple[dict[str, torch.Tensor], list[dict]]:
         arguments = ["--method", method, "--train.epochs", "1", "--train.max_steps", str(max_steps)]
