@@ -146,6 +146,7 @@ def command_parser() -> OwnOptions:
         command("evaluate"),
         _DESCRIPTION,
         "Any field of the run's configuration may follow, such as --data.dir DIR, --eval.num_images N, "
+        "--import FILE (your own code), "
         "--eval.corruption_set c15, --device cpu; "
         f"{command('train')} --help_all lists them. {EXIT_CODES}",
     )

@@ -81,7 +81,8 @@ def command_parser() -> OwnOptions:
         "Train and measure many runs on Ray: a grid or a random search over any fields of the configuration. Each "
         "trial has an ordinary run folder in DIR. The same command resumes an interrupted sweep. A sweep ends with a "
         "report.",
-        "Any field of the configuration may follow, such as --train.epochs 5. It holds for all trials. "
+        "Any field of the configuration may follow, such as --train.epochs 5 or --import FILE (your own code). It "
+        "holds for all trials. "
         f"{command('train')} --help_all lists the fields. {EXIT_CODES} With 1, a trial failed.",
     )
     add = parser.add_argument
