@@ -80,6 +80,18 @@ def one_line(error: Exception, max_chars: int | None = 200) -> str:
     return " ".join(str(error).split())[:max_chars] or type(error).__name__
 
 
+def counted(number: int, noun: str, spec: str = "") -> str:
+    """A number and its noun, singular or plural: `1 epoch`, `2 epochs`, `1 class`, `3 classes`, `2 severities`.
+
+    Args:
+        number: How many.
+        noun: The noun in the singular, with what precedes it, such as `test image`.
+        spec: How the number is formatted; `,` separates thousands.
+    """
+    plural = noun[:-1] + "ies" if noun.endswith("y") else noun + ("es" if noun.endswith(("s", "x", "tch")) else "s")
+    return f"{number:{spec}} {noun if number == 1 else plural}"
+
+
 def some(names: Iterable[str], shown: int = 3) -> str:
     """The first `shown` names, and how many more there are: `a, b, c and 5 more`."""
     names = list(names)

@@ -16,7 +16,7 @@ from fastmagn.augment.engines import BACKENDS, CUDA_BACKENDS, WITHOUT_RECIPES, h
 from fastmagn.augment.forks import torch_on_one_thread_in_forks
 from fastmagn.augment.params import ViewParams
 from fastmagn.augment.policies.recipe import has_recipe
-from fastmagn.errors import InputError, check, one_line, warn_caller
+from fastmagn.errors import InputError, check, counted, one_line, warn_caller
 from fastmagn.registry import resolve
 
 FillViews = Callable[[Tensor, ViewParams, Tensor], None]
@@ -148,6 +148,8 @@ def _check_images(images_u8: Tensor, params: ViewParams) -> None:
     check(
         min(batch, height, width) >= 1, "images_u8", list(images_u8.shape), "at least one image of at least one pixel"
     )
-    check(batch == params.batch_size, "images_u8", f"{batch} images", f"{params.batch_size}, as params has indices")
+    check(
+        batch == params.batch_size, "images_u8", counted(batch, "image"), f"{params.batch_size}, as params has indices"
+    )
     size = (height, width)
     check(size == params.image_size, "images_u8", f"height and width {size}", f"{params.image_size}, as params has")

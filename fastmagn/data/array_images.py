@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fastmagn.data.image_set import ImageSet
-from fastmagn.errors import InputError, form
+from fastmagn.errors import InputError, counted, form
 from fastmagn.machine.console import console
 from fastmagn.machine.torchrun import rank
 
@@ -122,7 +122,7 @@ def array_set(
         )
     if rank() == 0:
         console.print(
-            f"{place}: {len(train_images):,} training and {len(test_images):,} test images of"
+            f"{place}: {len(train_images):,} training and {counted(len(test_images), 'test image', ',')} of"
             f" {train_images.description}{also}",
             soft_wrap=True,
         )

@@ -15,7 +15,7 @@ import numpy as np
 
 from fastmagn.data.image_set import ImageSet
 from fastmagn.data.plain_pickle import read_plain_pickle
-from fastmagn.errors import InputError, one_line
+from fastmagn.errors import InputError, counted, one_line
 from fastmagn.machine.files import replace_file
 
 NO_FILES_NEEDED = ", or use --data.name digits, which needs no files"  # ends a message about a missing set
@@ -207,7 +207,7 @@ def _read_labels(layout: CifarLayout, path: Path, values: Any, num_images: int) 
     is_list = isinstance(values, list) and all(type(value) is int for value in values)
     is_array = isinstance(values, np.ndarray) and values.dtype == np.int64 and values.ndim == 1
     if not (is_list or is_array) or len(values) != num_images:
-        got = f"{len(values)} entries" if is_list or is_array else "not a list of integers"
+        got = counted(len(values), "entry") if is_list or is_array else "not a list of integers"
         raise InputError(
             f"{path}: {layout.labels_key!r} is {got}; expected {num_images} integer labels. Download it again."
         )

@@ -26,7 +26,7 @@ from fastmagn.data.arrays import open_array
 from fastmagn.data.image_set import ImageSet
 from fastmagn.data.npz_file import npz_names, read_npz
 from fastmagn.data.published.reading import read_lines
-from fastmagn.errors import InputError, form, some
+from fastmagn.errors import InputError, counted, form, some
 
 LAYOUT = (
     "DIR/NAME.npz (or that file itself) with train_images, train_labels, test_images and test_labels, or x_train,"
@@ -166,7 +166,7 @@ def _class_names(found: _Found, train_labels: np.ndarray, test_labels: np.ndarra
     present = np.unique(train_labels)
     num_classes = len(present)
     if present[-1] != num_classes - 1:
-        got = f"{num_classes} classes numbered {present[0]}..{present[-1]}"
+        got = f"{counted(num_classes, 'class')} numbered {present[0]}..{present[-1]}"
         hint = " Subtract 1 from all labels." if np.array_equal(present, np.arange(num_classes) + 1) else ""
         raise InputError(
             f"{found.place}: got training labels of {got}; expected classes 0..K-1, each with training images.{hint}"

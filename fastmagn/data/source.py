@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from fastmagn.data.image_set import ImagePart
-from fastmagn.errors import InputError, check
+from fastmagn.errors import InputError, check, counted
 from fastmagn_kernels.random import rng
 
 
@@ -84,7 +84,8 @@ def check_batch_size(batch_size: int, num_images: int) -> None:
     check(batch_size >= 1, "train.batch_size", batch_size, "1 or more")
     if batch_size > num_images:
         raise InputError(
-            f"train.batch_size: got {batch_size}; the training set has {num_images} images, and an epoch has full"
+            f"train.batch_size: got {batch_size}; the training set has {counted(num_images, 'image')}, and an epoch"
+            f" has full"
             f" batches only; expected 1..{num_images}."
         )
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fastmagn.data.image_set import Images
-from fastmagn.errors import InputError, check, one_line
+from fastmagn.errors import InputError, check, counted, one_line
 from fastmagn.evaluation.measure import predict
 from fastmagn.models import evaluation_mode
 
@@ -129,5 +129,5 @@ def probe(model: LogitsOf, images_u8: Images, labels: np.ndarray, device: torch.
     with evaluation_mode(model):
         logits = predict(model, images_u8[:_NUM_PROBED], device=device, amp="float32", batch_size=_NUM_PROBED)
     num_classes = logits.shape[1]
-    expected = f"classes 0..{num_classes - 1}, as the model returns {num_classes} logits"
+    expected = f"classes 0..{num_classes - 1}, as the model returns {counted(num_classes, 'logit')}"
     check(labels.max() < num_classes, "labels", int(labels.max()), expected)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fastmagn.config.plain_yaml import load_plain_yaml
-from fastmagn.errors import InputError, one_line
+from fastmagn.errors import InputError, counted, one_line
 
 MAX_MAPPING_BYTES = 1 << 24
 
@@ -61,7 +61,7 @@ def _read_csv(text: str) -> dict[str, str]:
         if columns in ([], ["folder", "class"]):
             continue
         if len(columns) != 2:
-            raise ValueError(f"line {number} has {len(columns)} columns, not 2")
+            raise ValueError(f"line {number} has {counted(len(columns), 'column')}, not 2")
         if columns[0] in mapping:
             raise ValueError(f"line {number} names folder {columns[0]!r} again")
         mapping[columns[0]] = columns[1]

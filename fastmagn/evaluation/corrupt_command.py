@@ -5,7 +5,7 @@ import time
 
 from fastmagn.config.command_line import make_parser, of_kind, parse, with_bases
 from fastmagn.corruptions import SEVERITIES
-from fastmagn.errors import EXIT_CODES
+from fastmagn.errors import EXIT_CODES, counted
 from fastmagn.evaluation.corrupt_config import CorruptConfig
 from fastmagn.machine.console import console
 
@@ -46,7 +46,9 @@ def _make(config: CorruptConfig) -> int:
     manifest = make_corrupted_set(config, _print_line)
     seconds = time.perf_counter() - start
     total = len(manifest["corruptions"]) * len(SEVERITIES) * manifest["num_images"]
-    _print_line(f"made {total:,} images in {seconds:.1f} s, {total / seconds:,.0f} images/s: {config.out}")
+    _print_line(
+        f"made {counted(total, 'image', ',')} in {seconds:.1f} s, {total / seconds:,.0f} images/s: {config.out}"
+    )
     return 0
 
 
@@ -61,7 +63,7 @@ def _verify(config: CorruptConfig) -> int:
         return EXIT_DIFFERENT
     num_files = len(read_manifest(config.out)["files"])
     against = "manifest" if config.dataset is None and config.data_dir is None else "manifest and its test images"
-    _print_line(f"{config.out}: {num_files} files, as made: sizes, SHA-256 and shapes match its {against}")
+    _print_line(f"{config.out}: {counted(num_files, 'file')}, as made: sizes, SHA-256 and shapes match its {against}")
     return 0
 
 

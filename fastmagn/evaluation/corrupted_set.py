@@ -38,7 +38,7 @@ from fastmagn.data.corrupted.npy import (
     source_digests,
 )
 from fastmagn.data.image_set import Images
-from fastmagn.errors import InputError, check
+from fastmagn.errors import InputError, check, counted
 from fastmagn.evaluation.corrupt_config import CorruptConfig
 from fastmagn.evaluation.subset import Subset, subset_of
 from fastmagn.machine.console import progress_bar
@@ -101,7 +101,8 @@ def make_corrupted_set(
     names = set_members(config.corruption_set, *source.images_u8.shape[1:3])
     needed = len(names) * (len(_npy_header(_file_shape(source))) + len(SEVERITIES) * source.images_u8.nbytes)
     needed += len(_labels_npy(source)) + _MANIFEST_BYTES
-    total = f"{len(names)} corruptions x {len(SEVERITIES)} severities x {len(source.labels):,} images"
+    images = counted(len(source.labels), "image", ",")
+    total = f"{counted(len(names), 'corruption')} x {len(SEVERITIES)} severities x {images}"
     announce(f"{config.dataset}: {total}, {needed / 1e6:,.0f} MB; the first run on a machine compiles for a minute")
     for name in names:  # a corruption that cannot be made (no frost pictures, say) fails now, not after an hour
         corrupt(source.images_u8[:1], name, SEVERITIES[0], seed=config.seed)
@@ -245,7 +246,7 @@ def _write_corruptions(
             parts = _show_progress(islice(corrupted, len(SEVERITIES) * len(chunks)), bar, task, name)
             files[f"{name}.npy"] = _write_file(folder / f"{name}.npy", parts, header)
             assert files[f"{name}.npy"]["bytes"] == len(header) + math.prod(shape)
-            announce(f"{name}: {shape[0]:,} images in {time.perf_counter() - start:.1f} s")
+            announce(f"{name}: {counted(shape[0], 'image', ',')} in {time.perf_counter() - start:.1f} s")
     return files
 
 

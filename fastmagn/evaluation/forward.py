@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fastmagn.data.files.on_demand import LazyImages
 from fastmagn.data.image_set import Images
-from fastmagn.errors import check
+from fastmagn.errors import check, counted
 from fastmagn.evaluation.measure import predict
 from fastmagn.machine.console import warn
 from fastmagn.machine.processes import World
@@ -49,7 +49,9 @@ def logits_of(
         InputError: There are fewer images than processes, or none can be decoded.
     """
     world = forward.world
-    check(len(images_u8) >= world.size, field, f"{len(images_u8)} images", f"at least {world.size}, one per process")
+    check(
+        len(images_u8) >= world.size, field, counted(len(images_u8), "image"), f"at least {world.size}, one per process"
+    )
     own = images_u8[world.share(len(images_u8))]
     with evaluation_mode(model):
         logits = predict(model, own, device=forward.device, amp=forward.amp, batch_size=forward.batch_size)
@@ -57,7 +59,10 @@ def logits_of(
     shares = world.gather((logits.cpu().numpy(), own_readable))
     readable = np.concatenate([part for _, part in shares])
     num_lost = int(np.count_nonzero(~readable))
-    check(num_lost < len(readable), field, f"{num_lost} image files that cannot be read", "some that can")
+    check(num_lost < len(readable), field, f"{counted(num_lost, 'image file')} that cannot be read", "some that can")
     if num_lost:
-        warn(f"{field}: {num_lost} of {len(readable)} image files cannot be read; they are left out.")
+        warn(
+            f"{field}: {num_lost} of {len(readable)} image files cannot be read;"
+            f" {'it is' if num_lost == 1 else 'they are'} left out."
+        )
     return torch.from_numpy(np.concatenate([part for part, _ in shares])), readable

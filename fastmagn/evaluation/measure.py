@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.data.files.on_demand import chunks
 from fastmagn.data.image_set import Images
-from fastmagn.errors import check, some
+from fastmagn.errors import check, counted, some
 from fastmagn.evaluation.cells import CellPart, cell_parts, find_corruptions, next_on_a_thread
 from fastmagn.evaluation.logits import read_logits, read_severities, write_logits
 from fastmagn.evaluation.metrics.accuracy import alexnet_normalised_error
@@ -286,7 +286,7 @@ def _warn_of_not_finite(
     for name, predictions in corrupted.items():
         for severity, row in zip(severities[name], not_finite(predictions), strict=True):
             counts[f"{name} at severity {severity}"] = int(row.sum())
-    found = [f"{name} ({count} images)" for name, count in counts.items() if count]
+    found = [f"{name} ({counted(count, 'image')})" for name, count in counts.items() if count]
     if found:
         warn(
             f"logits are not finite for {some(found, shown=5)}. Their accuracies, and every mean that needs them, are"

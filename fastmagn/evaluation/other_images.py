@@ -18,7 +18,7 @@ from torch import Tensor
 from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.data.files.listing import list_classes
 from fastmagn.data.files.on_demand import LazyImages
-from fastmagn.errors import InputError, nearest, some
+from fastmagn.errors import InputError, counted, nearest, some
 from fastmagn.evaluation.metrics.calibration import rms_calibration_error
 from fastmagn.evaluation.metrics.predictions import Predictions, measure_logits
 
@@ -100,7 +100,7 @@ def summarise_images(
     """
     num_images = measured.own_classes.correct.size
     if num_images == 0:
-        raise InputError(f"images: none of the {num_unreadable} files can be read; expected some that can.")
+        raise InputError(f"images: none of {counted(num_unreadable, 'file')} can be read; expected some that can.")
     bins = {"num_bins": config.num_bins, "binning": config.binning}
     return {
         "num_images": num_images,

@@ -20,7 +20,7 @@ from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.corruptions.corrupting import check_images, one_integer_each
 from fastmagn.data.files.on_demand import chunks
 from fastmagn.data.image_set import Images
-from fastmagn.errors import InputError, check, is_integer, some
+from fastmagn.errors import InputError, check, counted, is_integer, some
 from fastmagn.evaluation.anyones_model import LogitsOf, place, probe
 from fastmagn.evaluation.datasets import read_dataset
 from fastmagn.evaluation.forward import Forward
@@ -160,7 +160,7 @@ def _as_held_out(held_out: tuple[Any, Any] | Dataset, measured_u8: Images) -> He
     images_u8, labels = _as_pair(*(held_out if is_pair else (held_out, None)), "held_out images", "held_out labels")
     measured = set(_digests(measured_u8))
     num_shared = sum(digest in measured for digest in _digests(images_u8))
-    got = f"{len(images_u8)} images, {num_shared} of which are measured"
+    got = f"{counted(len(images_u8), 'image')}, {num_shared} of which are measured"
     check(num_shared == 0, "held_out", got, "other images than the measured ones")
     return HeldOut(images_u8, labels, "held_out")
 

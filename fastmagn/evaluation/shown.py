@@ -6,6 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from fastmagn.corruptions import SEVERITIES
+from fastmagn.errors import counted
 from fastmagn.evaluation.metrics.accuracy import measured_mean
 from fastmagn.machine.console import console, warn
 from fastmagn.runs.reading import SCORES
@@ -49,13 +50,13 @@ def _mca_text(results: Mapping[str, Any]) -> str:
 def _print_selective(selective: Mapping[str, Any] | None) -> None:
     if selective is None:  # the results are of an earlier version
         return
-    measures = {"aurc": "AURC", "risk_at_80_coverage": "risk at 80 % coverage"}
-    parts = [
-        f"{title}: clean {percent(selective['clean'][name])} %, corrupt ({selective['corruption_set']}) "
-        f"{percent(selective['corrupt'][name])} %"
-        for name, title in measures.items()
-    ]
-    console.print(f"selective prediction: {'; '.join(parts)}", soft_wrap=True)
+    measures = {"aurc": "area under the risk-coverage curve", "risk_at_80_coverage": "risk at 80 % coverage"}
+    for name, title in measures.items():
+        console.print(
+            f"{title}: clean {percent(selective['clean'][name])} %, corrupt "
+            f"({selective['corruption_set']}) {percent(selective['corrupt'][name])} %",
+            soft_wrap=True,
+        )
 
 
 def _print_temperature(scaling: Mapping[str, Any] | None) -> None:
@@ -63,8 +64,8 @@ def _print_temperature(scaling: Mapping[str, Any] | None) -> None:
         return
     rms = scaling["rms_calibration_error"]
     console.print(
-        f"with temperature {scaling['temperature']:.3f}, fitted on {scaling['num_images']} held-out images "
-        f"({scaling['images']}): RMS calibration error: clean {percent(rms['clean'])} %, corrupt "
+        f"with temperature {scaling['temperature']:.3f}, fitted on {counted(scaling['num_images'], 'held-out image')} "
+        f"({scaling['images']}):\nRMS calibration error: clean {percent(rms['clean'])} %, corrupt "
         f"({rms['corruption_set']}) {percent(rms['corrupt'])} %",
         soft_wrap=True,
     )
@@ -74,7 +75,8 @@ def _print_ood(name: str, entry: Mapping[str, Any]) -> None:
     scores = [f"{score} {percent(entry[score]['auroc'])}" for score in SCORES if entry[score] is not None]
     rates = [f"{score} {percent(entry[score]['fpr_at_95_tpr'])}" for score in SCORES if entry[score] is not None]
     console.print(
-        f"out of distribution, {name}, {entry['num_other_images']} images: AUROC {', '.join(scores) or '-'} %; FPR at "
+        f"out of distribution, {name}, {counted(entry['num_other_images'], 'image')}: AUROC"
+        f" {', '.join(scores) or '-'} %; FPR at "
         f"95 % TPR {', '.join(rates) or '-'} %",
         soft_wrap=True,
     )
@@ -89,7 +91,7 @@ def _print_protocols(results: dict[str, Any]) -> None:
     if "fourier" in results:
         entry = results["fourier"]
         console.print(
-            f"Fourier heat map, l2 norm {entry['norm']:g}, {entry['num_images']} images: mean error "
+            f"Fourier heat map, l2 norm {entry['norm']:g}, {counted(entry['num_images'], 'image')}: mean error "
             f"{percent(entry['mean_error'])} %, clean {percent(entry['clean_error'])} %",
             soft_wrap=True,
         )
@@ -110,11 +112,20 @@ def percent(fraction: float | None, digits: int = 2) -> str:
 def print_images(folder: str, entry: Mapping[str, Any], num_all_classes: int) -> None:
     """A folder's entry of `image_folders`, see `other_images.summarise_images`."""
     if entry["num_unreadable"]:
-        warn(f"{entry['num_unreadable']} image files cannot be read; they are left out.")
-    console.print(f"{folder}: {entry['num_images']} images of {entry['num_classes']} classes", soft_wrap=True)
+        warn(
+            f"{counted(entry['num_unreadable'], 'image file')} cannot be read;"
+            f" {'it is' if entry['num_unreadable'] == 1 else 'they are'} left out."
+        )
+    console.print(
+        f"{folder}: {counted(entry['num_images'], 'image')} of {counted(entry['num_classes'], 'class')}", soft_wrap=True
+    )
     for name, which in (
-        ("own_classes", f"among these {entry['num_classes']} classes (as ImageNet-A and -R are published)"),
-        ("all_classes", f"among all {num_all_classes} classes"),
+        (
+            "own_classes",
+            f"among {'this' if entry['num_classes'] == 1 else 'these'} {counted(entry['num_classes'], 'class')} (as"
+            " ImageNet-A and -R are published)",
+        ),
+        ("all_classes", f"among all {counted(num_all_classes, 'class')}"),
     ):
         accuracy, rms = entry[name]["accuracy"], entry[name]["rms_calibration_error"]
         console.print(

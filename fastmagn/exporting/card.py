@@ -5,6 +5,7 @@ from typing import Any
 import yaml
 
 from fastmagn.config.text import plain
+from fastmagn.errors import counted
 from fastmagn.evaluation.shown import percent
 from fastmagn.evaluation.trained import Trained
 from fastmagn.exporting.info import model_info
@@ -45,7 +46,7 @@ def model_card(trained: Trained, file: str, format: str, input: str | None) -> s
     return "\n\n".join(
         [
             f"# {file}",
-            f"`{info.network}` for {height}x{width} px images of {info.num_classes} classes, trained by "
+            f"`{info.network}` for {height}x{width} px images of {counted(info.num_classes, 'class')}, trained by "
             f"`{info.method}` on `{info.data}` with fastmagn {info.fastmagn}; weights: {weights}.{flip}{ensemble}",
             "## Use",
             _usage(file, format, input, height, width),
@@ -99,8 +100,9 @@ def _numbers(results: dict[str, Any] | None) -> str:
     rows += [(f"ECE, {name}", calibration[name].get("ece")) for name in ("clean", "corrupt") if name in calibration]
     table = "\n".join(f"| {name} | {percent(value)} % |" for name, value in rows if value is not None)
     return (
-        f"On {results['num_images']:,} test images; mCA is the mean accuracy over a set's corruptions and severities; "
-        f"calibration with {rms['num_bins']} bins ({rms['binning']}, {rms['pooling']}).\n\n"
+        f"On {counted(results['num_images'], 'test image', ',')}; mCA is the mean accuracy over a set's corruptions"
+        f" and severities; "
+        f"calibration with {counted(rms['num_bins'], 'bin')} ({rms['binning']}, {rms['pooling']}).\n\n"
         f"| measure | value |\n| --- | --- |\n{table}"
     )
 
@@ -116,7 +118,8 @@ def _training(trained: Trained) -> str:
         described = results.get("environment", {})
         machine = {name: described.get(name) or "unknown" for name in ("device", "cpu", "torch")}
         duration = (
-            f"\n\n{results['steps']:,} steps in {results['train_s']:,.0f} s on {machine['device']} ({machine['cpu']}), "
+            f"\n\n{counted(results['steps'], 'step', ',')} in {results['train_s']:,.0f} s on {machine['device']}"
+            f" ({machine['cpu']}), "
             f"torch {machine['torch']}."
         )
     text = yaml.safe_dump(settings, sort_keys=False)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fastmagn.errors import InputError, check
+from fastmagn.errors import InputError, check, counted
 from fastmagn.evaluation.trained import load_run
 from fastmagn.exporting.images import as_batch, as_sequence
 from fastmagn.exporting.info import ModelInfo, model_info
@@ -77,7 +77,7 @@ class Classifier:
 
     def __repr__(self) -> str:
         info, (height, width) = self.info, self.image_size
-        return f"Classifier({info.network}, {info.num_classes} classes of {info.data}, {height}x{width} px)"
+        return f"Classifier({info.network}, {counted(info.num_classes, 'class')} of {info.data}, {height}x{width} px)"
 
 
 def load(file: str | Path, device: str = "auto") -> Classifier:

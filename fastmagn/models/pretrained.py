@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fastmagn.errors import InputError, some
+from fastmagn.errors import InputError, counted, some
 from fastmagn.models.by_order import COUNTER, match_by_order
 from fastmagn.models.densenet import match_older_form
 from fastmagn.models.errors import Ambiguous
@@ -85,9 +85,11 @@ def load_weights(network: nn.Module, weights: Weights, path: Path, num_classes: 
         raise InputError(f"{field}: {path} has values that are not finite numbers: {_some(bad)}. Get it again.")
     network.load_state_dict(kept, strict=False)
     numbers = sum(value.numel() for value in kept.values())
-    counted, total = (sum(not name.endswith(COUNTER) for name in names) for names in (kept, wanted))
-    count = f"{counted} of {total} tensors, {numbers / 1e6:.2f} M numbers{how}"
-    return Loaded(f"weights from {path}: {count}; new for {num_classes} classes: {', '.join(new) or 'none'}", new)
+    loaded, total = (sum(not name.endswith(COUNTER) for name in names) for names in (kept, wanted))
+    count = f"{loaded} of {counted(total, 'tensor')}, {numbers / 1e6:.2f} M numbers{how}"
+    return Loaded(
+        f"weights from {path}: {count}; new for {counted(num_classes, 'class')}: {', '.join(new) or 'none'}", new
+    )
 
 
 def _by_order(given: Mapping[str, Tensor], network: nn.Module, path: Path, field: str) -> dict[str, Tensor] | None:

@@ -10,7 +10,7 @@ from fastmagn.config.schema import Config
 from fastmagn.corruptions import SEVERITIES, corrupt, size_class
 from fastmagn.data import ImageSet, open_corrupted
 from fastmagn.data.corrupted.npy import MANIFEST, read_manifest, rows_of
-from fastmagn.errors import InputError
+from fastmagn.errors import InputError, counted
 from fastmagn.evaluation.logits import read_logits, read_severities
 from fastmagn.reporting.gallery import ImagesOf, read_config
 from fastmagn.reporting.names import corruption_title
@@ -200,9 +200,11 @@ def _rows(run: FinishedRun, image_set: ImageSet, labels: np.ndarray, num_classes
     folder, test_labels = run.folder / LOGITS, image_set.test_labels
     if num_classes != image_set.num_classes:
         of = f"the {len(test_labels)} test images in {image_set.name}"
-        raise InputError(f"{folder}: has logits of {num_classes} classes; {of} have {image_set.num_classes}.")
+        raise InputError(f"{folder}: has logits of {counted(num_classes, 'class')}; {of} have {image_set.num_classes}.")
     if len(labels) > len(test_labels):
-        raise InputError(f"{folder}: has logits of {len(labels)} images; there are {len(test_labels)} test images.")
+        raise InputError(
+            f"{folder}: has logits of {counted(len(labels), 'image')}; there are {len(test_labels)} test images."
+        )
     rows = np.arange(len(test_labels))[run.subset.rows(test_labels, len(labels))]
     if not np.array_equal(labels, test_labels[rows]):
         raise InputError(f"{folder}: its labels do not belong to the test images of {run.data}.")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from fastmagn.corruptions import CORRUPTIONS
 from fastmagn.corruptions.sets import CIFAR_CBAR, IMAGENET_CBAR, in_order, sets_to_show
+from fastmagn.errors import counted
 from fastmagn.methods.table import METHODS, base_name, get_method, is_method
 
 NETWORK_TITLES = {
@@ -92,7 +93,7 @@ def set_title(names: Sequence[str]) -> str:
             return f"{title} without {' and '.join(name for name in members if name in missing)}"
     if len(chosen) <= 3:
         return " + ".join(in_order(chosen))
-    return f"{len(chosen)} corruptions"
+    return counted(len(chosen), "corruption")
 
 
 def file_name(*parts: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from rich.live import Live
 from rich.table import Table
 
+from fastmagn.errors import counted
 from fastmagn.evaluation.metrics.accuracy import mean_corruption_accuracy
 from fastmagn.evaluation.shown import percent
 from fastmagn.machine.console import console
@@ -73,7 +74,7 @@ class Board:
 
     def table(self) -> Table:
         """The trials' states and last epochs, running trials first."""
-        table = Table(title=f"{self._count('finished')} of {len(self.trials)} trials finished")
+        table = Table(title=f"{self._count('finished')} of {counted(len(self.trials), 'trial')} finished")
         for column in ("trial", "state", "epoch", "loss", "train %", "minutes"):
             table.add_column(column, justify="left" if column in ("trial", "state") else "right")
         names = sorted(self.trials, key=lambda name: _STATE_ORDER.index(self.states[name]))
@@ -125,7 +126,7 @@ def summarise_trials(trials: list[Trial]) -> tuple[str, list[Summary]]:
         if not known and shared:
             mca = mean_corruption_accuracy(one["corruption_accuracy"], shared)
         summaries.append(Summary(trial, one["clean_accuracy"], mca, one["rms_calibration_error"]["corrupt"]))
-    title = known[0] if known else f"of {len(shared)} corruptions"
+    title = known[0] if known else f"of {counted(len(shared), 'corruption')}"
     return title, sorted(summaries, key=lambda summary: -1 if summary.mca is None else summary.mca, reverse=True)
 
 

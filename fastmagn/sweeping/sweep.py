@@ -8,7 +8,7 @@ from pathlib import Path
 from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten, to_yaml
 from fastmagn.data import DATASETS
-from fastmagn.errors import InputError, Interrupted
+from fastmagn.errors import InputError, Interrupted, counted
 from fastmagn.machine.console import console, warn
 from fastmagn.machine.files import make_folder, write_text
 from fastmagn.methods.table import get_method
@@ -45,7 +45,7 @@ def run_sweep(request: Request) -> int:
         board = Board(trials, {trial.name for trial in trials if is_finished(trial)})
         done = sum(state == "finished" for state in board.states.values())
         before = f", {done} of them already finished" if done else ""
-        console.print(f"sweep: {len(trials)} trials{before}, in {request.out}", soft_wrap=True)
+        console.print(f"sweep: {counted(len(trials), 'trial')}{before}, in {request.out}", soft_wrap=True)
         signal_number = run_unfinished(trials, board, request.machines)
         return finish_sweep(trials, board, request.out, signal_number)
 
@@ -137,7 +137,8 @@ def finish_sweep(trials: list[Trial], board: Board, out: Path, signal_number: in
         console.print(f"failed: {outcome.name}: {outcome.error} (full output: {log})", soft_wrap=True)
     if signal_number:
         console.print(
-            f"interrupted: {len(finished)} of {len(trials)} trials are finished; the same command resumes the sweep"
+            f"interrupted: {len(finished)} of {counted(len(trials), 'trial')} finished; the same command resumes the"
+            f" sweep"
         )
         raise Interrupted(signal_number)
     return EXIT_TRIAL_FAILED if failed else 0

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastmagn.errors import InputError, check
+from fastmagn.errors import InputError, check, counted
 from fastmagn.machine.hardware import full_float32
 from fastmagn.models import evaluation_mode
 from fastmagn.theory.config import GeometryConfig
@@ -72,7 +72,7 @@ def measure_geometry(
     config = config or GeometryConfig()
     device = device or images.device
     check(len(images) > 0, "images", "none", "at least one")
-    check(len(labels) == len(images), "labels", f"{len(labels)} labels", f"{len(images)}, one for each image")
+    check(len(labels) == len(images), "labels", counted(len(labels), "label"), f"{len(images)}, one for each image")
     indices = np.arange(len(images)) if indices is None else np.ascontiguousarray(indices, np.int64)
     parts: dict[str, list[np.ndarray]] = {}
     with evaluation_mode(model), full_float32():

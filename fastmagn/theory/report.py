@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from fastmagn.data.subset import BY_CLASS
+from fastmagn.errors import counted
 from fastmagn.machine.files import replace_file, write_json, write_text
 
 Measured = Mapping[str, np.ndarray]
@@ -86,9 +87,9 @@ def geometry_markdown(geometry: dict[str, Any]) -> str:
     lines = [
         "# Geometry of the loss near test images",
         "",
-        f"{geometry['dataset']}, {_which(geometry)} test images, seed {settings['seed']}; with respect to"
+        f"{geometry['dataset']}, {_which(geometry)}, seed {settings['seed']}; with respect to"
         f" the image, pixels in [0, 1]. Loss deviations: noise of standard deviation {settings['noise_sigma']:g}; noise"
-        f" regulariser: sigma_max {settings['sigma_max']:g}; {settings['num_noise']} draws per image.",
+        f" regulariser: sigma_max {settings['sigma_max']:g}; {counted(settings['num_noise'], 'draw')} per image.",
         "",
         "Median over the images [quartiles]; mean.",
         "",
@@ -135,7 +136,7 @@ def geometry_figure(head: dict[str, Any], measured: dict[str, Measured]) -> Figu
     figure.legend(lines, labels, loc="outside upper center", ncols=min(len(labels), 4), frameon=False)
     sigma = head["settings"]["noise_sigma"]
     figure.supxlabel(
-        f"{head['dataset']}, {head['num_images']} test images; pixels in [0, 1], loss in nats, "
+        f"{head['dataset']}, {counted(head['num_images'], 'test image')}; pixels in [0, 1], loss in nats, "
         rf"$\delta$ Gaussian with $\sigma$ = {sigma:g}; dots are medians; left is smoother",
         fontsize=9,
         color="0.35",
@@ -161,7 +162,7 @@ def write_report(
 def _which(geometry: dict[str, Any]) -> str:
     chosen = geometry.get("subset", {}).get("chosen")
     count = geometry["num_images"]
-    return f"{count} evenly drawn" if chosen == BY_CLASS else f"first {count}"
+    return counted(count, "evenly drawn test image") if chosen == BY_CLASS else f"first {counted(count, 'test image')}"
 
 
 def _table_head(cells: list[str]) -> list[str]:

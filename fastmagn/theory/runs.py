@@ -11,7 +11,7 @@ import torch
 from fastmagn.config.schema import Config
 from fastmagn.config.text import plain
 from fastmagn.data import load_data
-from fastmagn.errors import InputError, check
+from fastmagn.errors import InputError, check, counted
 from fastmagn.evaluation.subset import subset_of
 from fastmagn.evaluation.trained import load_run
 from fastmagn.machine.console import console
@@ -54,7 +54,7 @@ def measure_runs(run_dirs: list[Path], config: TheoryConfig, geometry: GeometryC
     labels = torch.from_numpy(image_set.test_labels[rows])
     measured = {}
     for label, model in models.items():
-        console.print(f"{label}: {num_images} images", soft_wrap=True)
+        console.print(f"{label}: {counted(num_images, 'image')}", soft_wrap=True)
         with explain_measuring(device.type, geometry.batch_size, "batch_size"):
             measured[label] = measure_geometry(model, images, labels, geometry, device=device)
     head = {"dataset": data.name, "num_images": num_images, "subset": subset.record(num_images, total)}

@@ -26,7 +26,7 @@ from fastmagn.runs.progress import Progress
 from fastmagn.runs.records import RunFiles
 from fastmagn.runs.wandb import log_row
 from fastmagn.training.build import measured_model, share_statistics
-from fastmagn.training.display import print_epoch, progress_display
+from fastmagn.training.display import EpochTable, num_epochs, progress_display
 from fastmagn.training.ema import update_equal_average
 from fastmagn.training.prefetch import made_ahead
 from fastmagn.training.profiling import profiled
@@ -160,6 +160,7 @@ def train_all(run: Run, progress: Progress, validation: ImagePart) -> None:
         InputError: A loss or a gradient is not finite.
     """
     config, run_dir, writes = run.config, run.config.run_dir, run.world.rank == 0
+    table = EpochTable(num_epochs(run))
     num_profiled = config.train.profile if writes else 0
     with (
         interruptible() as signal_received,
@@ -167,7 +168,7 @@ def train_all(run: Run, progress: Progress, validation: ImagePart) -> None:
         closing(RunFiles(run_dir, to_yaml(config), progress.rows, policy_file(config.augment)))
         if writes
         else nullcontext() as files,
-        progress_display(run, progress) as show_step,
+        progress_display(run, progress, table) as show_step,
         written_at_the_end(run),
         closing(run_batches(run, progress)) as batches,
         closing(made_ahead(batches, lambda batch: make_pieces(run, *batch), _tensors, run.device)) as ahead,
@@ -189,7 +190,7 @@ def train_all(run: Run, progress: Progress, validation: ImagePart) -> None:
                     log_row(config, row)
                 if progress.step_in_epoch == run.source.steps_per_epoch:
                     progress.finish_epoch()
-            save(run, progress, None if row is None else partial(print_epoch, row, config.train.epochs))
+            save(run, progress, None if row is None else partial(table.print_row, row))
             if run.steps_done(progress) >= run.last_step:
                 settle(run, progress)  # a signal that arrives meanwhile counts
             signal_number = run.world.max(signal_received())

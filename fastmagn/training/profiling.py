@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
-from fastmagn.errors import one_line
+from fastmagn.errors import counted, one_line
 from fastmagn.machine.console import console, warn
 from fastmagn.machine.files import replace_file, write_text
 
@@ -37,7 +37,7 @@ def profiled(folder: Path, num_steps: int, device: torch.device) -> Iterator[Cal
         except (OSError, RuntimeError) as error:
             warn(f"{folder} not written ({one_line(error)}). The run continues.")
             return
-        console.print(f"profile of {num_steps} steps: {folder}/trace.json and summary.txt", soft_wrap=True)
+        console.print(f"profile of {counted(num_steps, 'step')}: {folder}/trace.json and summary.txt", soft_wrap=True)
 
     with profile(
         activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])],

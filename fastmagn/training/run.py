@@ -12,7 +12,7 @@ from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.config.schema import Config
 from fastmagn.config.text import plain
 from fastmagn.data import FolderSource, load_data, split_validation
-from fastmagn.errors import InputError
+from fastmagn.errors import InputError, counted
 from fastmagn.evaluation.logits import read_logits
 from fastmagn.evaluation.protocols import check_protocols
 from fastmagn.evaluation.run import check_evaluation, evaluate_model
@@ -123,19 +123,30 @@ def finished_results(run: Run, progress: Progress) -> dict[str, Any] | None:
 
 
 def print_start(run: Run, progress: Progress, num_images: int) -> None:
-    """Print what is about to run, in one line."""
+    """Print what is about to run, in lines that fit a terminal."""
     config = run.config
     parameters = sum(parameter.numel() for parameter in run.model.parameters())
     num_views = run.main_stage.method.layout(config.augment).num_views
     augment = run.main_stage.augment
     engine = choose_engine(augment.backend, run.device, has_recipe(augment))
     processes = f" by {run.world.size} processes" if run.world.size > 1 else ""
-    where = f", resumed at epoch {progress.epoch + 1}" if progress.epoch or progress.step_in_epoch else ""
-    decoded = f" (decoded by {run.source.description})" if isinstance(run.source, FolderSource) else ""
-    console.print(
-        f"{config.method} on {config.data.name}: {num_images} images{decoded} in {num_views} views, "
-        f"{config.model.name} ({parameters / 1e6:.2f} M parameters), {config.train.epochs} epochs of "
-        f"{run.source.steps_per_epoch} steps, {config.train.amp} on {config.device}{processes}, views by {engine}, run "
-        f"folder {config.run_dir}{where}",
-        soft_wrap=True,
-    )
+    lines = [
+        f"{config.method} on {config.data.name}: {counted(num_images, 'image')} in {counted(num_views, 'view')}",
+        f"{config.model.name} ({parameters / 1e6:.2f} M parameters), {config.train.amp} on {config.device}{processes}, "
+        f"views by {engine}",
+        _length(run),
+        f"run folder {config.run_dir}",
+    ]
+    if isinstance(run.source, FolderSource):
+        lines.insert(1, f"images decoded by {run.source.description}")
+    if progress.epoch or progress.step_in_epoch:
+        lines.append(f"resumed at epoch {progress.epoch + 1}, after {counted(run.steps_done(progress), 'step')}")
+    console.print("\n".join(lines), soft_wrap=True)
+
+
+def _length(run: Run) -> str:
+    """How long the run is, in epochs and steps, or in the steps that `train.max_steps` allows."""
+    epochs, steps = run.config.train.epochs, run.source.steps_per_epoch
+    if run.last_step < epochs * steps:
+        return f"{counted(run.last_step, 'step')} (train.max_steps), {steps} per epoch"
+    return f"{counted(epochs, 'epoch')} of {counted(steps, 'step')}"

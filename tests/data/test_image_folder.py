@@ -192,7 +192,7 @@ def test_what_cannot_be_read_is_left_out_and_counted(folder):
 def test_a_validation_file_that_breaks_later_is_grey_and_counted(folder):
     images = load_data(config(folder)).test_images_u8
     (folder / "val" / "b" / "1.jpg").write_text("no picture")
-    with pytest.warns(UserWarning, match=r"val: 1 images cannot be decoded, .*mid-grey stands in .*b/1\.jpg \(cannot"):
+    with pytest.warns(UserWarning, match=r"val: 1 image cannot be decoded, .*mid-grey stands in .*b/1\.jpg \(cannot"):
         pixels = np.asarray(images)
     assert [bool((image == 128).all()) for image in pixels] == [False] * 4 + [True, False]
 
@@ -207,7 +207,7 @@ def test_a_class_without_validation_images_keeps_the_labels(folder):
 def test_a_class_whose_validation_images_cannot_be_read_is_named(folder):
     for path in (folder / "val" / "b").iterdir():
         path.write_text("no picture")
-    with pytest.warns(UserWarning, match=r"val: no image of 1 classes can be read: b\. They are not measured\.$"):
+    with pytest.warns(UserWarning, match=r"val: no image of 1 class can be read: b\. It is not measured\.$"):
         image_set = load_data(config(folder))
     assert image_set.test_labels.tolist() == [0, 0, 0]
 

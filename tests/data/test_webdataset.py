@@ -293,7 +293,7 @@ def test_shards_are_named_by_a_pattern_or_found(photos, shards, tmp_path):
     assert expand("a-{08..10}.{x,y}") == [f"a-{number}.{end}" for number in ("08", "09", "10") for end in "xy"]
     named = load_data(config(shards, train_shards="train-{000..001}.tar", test_shards="val-*.tar"))
     assert 0 < len(named.train_labels) < 32
-    with pytest.raises(InputError, match=r"data\.train_shards: .*: 1 files are missing: train-003\.tar; got 'train-\{"):
+    with pytest.raises(InputError, match=r"data\.train_shards: .*: 1 file is missing: train-003\.tar; got 'train-\{"):
         load_data(config(shards, train_shards="train-{000..003}.tar"))
     with pytest.raises(InputError, match=r"data\.train_shards: got '\.\./x\.tar'; expected files below data\.dir"):
         load_data(config(shards, train_shards="../x.tar"))
@@ -304,7 +304,7 @@ def test_shards_are_named_by_a_pattern_or_found(photos, shards, tmp_path):
     with pytest.raises(InputError, match=r"data\.dir: .*none: no such folder"):
         load_data(config(tmp_path / "none"))
     (tmp_path / "train-00000-of-00002.tar").symlink_to(shards / "train-000.tar")
-    with pytest.raises(InputError, match=r"1 of 2 files are missing: number 1 beside train-00000-of-00002\.tar"):
+    with pytest.raises(InputError, match=r"1 of 2 files missing: number 1 beside train-00000-of-00002\.tar"):
         load_data(config(tmp_path))
 
 

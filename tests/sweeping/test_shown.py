@@ -104,7 +104,7 @@ def test_without_a_whole_set_the_corruptions_that_all_share_decide(trials):
     finish(trials[0], None, {"fog": [0.5] * 5, "snow": [1.0] * 5})
     finish(trials[1], 0.9, {"fog": [0.6] * 5})
     title, summaries = summarise_trials(trials[:2])
-    assert title == "of 1 corruptions"
+    assert title == "of 1 corruption"
     assert [(summary.trial.name, summary.mca) for summary in summaries] == [
         ("seed-1", pytest.approx(0.6)),
         ("seed-0", pytest.approx(0.5)),
@@ -116,7 +116,7 @@ def test_accuracies_that_were_not_finite_are_dashes(trials, terminal):
     finish(trials[0], None, {"fog": [0.75] * 5, "snow": [0.25] * 5})
     finish(trials[1], None, {"fog": [0.75, None, 0.75, 0.75, 0.75], "snow": [0.5] * 5})
     title, summaries = summarise_trials(trials[:2])
-    assert title == "of 1 corruptions"
+    assert title == "of 1 corruption"
     assert [summary.mca for summary in summaries] == [0.5, 0.25]
     finish(trials[1], None, {"fog": [None] * 5, "snow": [None] * 5})
     print_summary(trials[:2])

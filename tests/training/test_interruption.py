@@ -22,6 +22,7 @@ from fastmagn.runs.paths import last_checkpoint
 from fastmagn.runs.records import RunFiles
 from fastmagn.training import loop, saving
 from fastmagn.training import run as run_module
+from fastmagn.training.display import EpochTable
 from fastmagn.training.run import train
 from tests.helpers import processes, smooth_network
 from tests.helpers.processes import LIMIT_S, ROOT, wait_until
@@ -184,7 +185,7 @@ def test_a_closed_terminal_is_an_interruption_unless_the_run_was_to_outlive_it()
 
 def test_an_epochs_line_is_shown_once_its_checkpoint_is_saved(tmp_path, monkeypatch):
     shown = []
-    monkeypatch.setattr(loop, "print_epoch", lambda row, epochs: shown.append(state(tmp_path / "run")["step"]))
+    monkeypatch.setattr(EpochTable, "print_row", lambda table, row: shown.append(state(tmp_path / "run")["step"]))
     train(small(tmp_path / "run"))
     assert shown == [4, 8]
 
@@ -319,14 +320,14 @@ def test_a_full_disk_is_survived_and_everything_is_written_once_there_is_room(
         monkeypatch.setattr("fastmagn.runs.checkpoint_folder.check_room", lambda *arguments: None)
     (small_disk / "run").mkdir()
     filler = fill(small_disk, leave)
-    honest = loop.print_epoch
+    honest = EpochTable.print_row
 
-    def making_room(row, epochs):
-        honest(row, epochs)
+    def making_room(table, row):
+        honest(table, row)
         if row["epoch"] == 1:
             filler.unlink()
 
-    monkeypatch.setattr(loop, "print_epoch", making_room)
+    monkeypatch.setattr(EpochTable, "print_row", making_room)
     train(small(small_disk / "run"))
     output = " ".join(capsys.readouterr().out.split())
     if looked_ahead or leave == 0:

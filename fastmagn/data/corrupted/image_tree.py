@@ -17,7 +17,7 @@ from fastmagn.corruptions import CORRUPTIONS, SEVERITIES
 from fastmagn.corruptions.sets import in_order
 from fastmagn.data.files.listing import class_folders, image_names
 from fastmagn.data.files.on_demand import LazyImages
-from fastmagn.errors import InputError, some
+from fastmagn.errors import InputError, counted, some
 
 Cells = dict[int, Path]  # severity -> the folder of its classes
 
@@ -98,7 +98,8 @@ def check_cells(trees: dict[str, Cells], class_names: Sequence[str], test_labels
             found = len(image_names(cell / class_name))
             if found != count:
                 raise InputError(
-                    f"{cell / class_name}: holds {found} images; expected {count}, as many as the test set has of"
+                    f"{cell / class_name}: holds {counted(found, 'image')}; expected {count}, as many as the test"
+                    f" set has of"
                     " this class. Extract the set again, or give the test set (data.dir) that it was made of."
                 )
     return tuple(expected)

@@ -17,7 +17,7 @@ from fastmagn.corruptions.sets import in_order
 from fastmagn.data.arrays import open_array
 from fastmagn.data.image_set import Images
 from fastmagn.data.subset import BY_CLASS, even_subset
-from fastmagn.errors import InputError
+from fastmagn.errors import InputError, counted
 
 MANIFEST = "manifest.json"
 MANIFEST_FORMAT_VERSION = 1
@@ -105,14 +105,16 @@ def _num_severities(path: Path, num_rows: int, test_labels: np.ndarray, num_test
         )
     if not fitting:
         raise InputError(
-            f"{path}: holds {num_rows} images; expected 5 severities of {len(test_labels)} or more, or fewer severities"
+            f"{path}: holds {counted(num_rows, 'image')}; expected 5 severities of {len(test_labels)} or more, or"
+            f" fewer severities"
             " of as many as labels.npy has labels. Measure a set made of fewer with --eval.num_images."
         )
     likely = _likely(fitting, num_rows, len(labels), num_test_images)
     num_wrong = [_count_wrong(labels, num_rows // s, test_labels) for s in likely]
     if 0 not in num_wrong:
         raise InputError(
-            f"{labels_path}: {num_wrong[0]} labels differ from the test set's, so these are images of another set or in"
+            f"{labels_path}: {num_wrong[0]} of the labels differ from the test set's, so these are images of another"
+            f" set or in"
             " another order. Make this set again with python -m fastmagn.corrupt, or give the test set it was made of."
         )
     return likely[num_wrong.index(0)]
@@ -255,7 +257,7 @@ def check_source(folder: Path, images_u8: Images, labels: np.ndarray) -> slice |
         return None
     manifest = read_manifest(folder)
     num_images = manifest["num_images"]
-    made_of = f"{folder}: made of {num_images} images of {manifest['dataset']}"
+    made_of = f"{folder}: made of {counted(num_images, 'image')} of {manifest['dataset']}"
     if num_images > len(labels):
         raise InputError(f"{made_of}; the test set given has {len(labels)}. Give the test set that it was made of.")
     rows = rows_of(manifest, labels)

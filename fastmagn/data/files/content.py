@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from fastmagn.data.files.items import Item, Part, file_of, open_item
-from fastmagn.errors import InputError
+from fastmagn.errors import InputError, counted
 from fastmagn.machine.console import console, progress_bar
 from fastmagn.machine.files import replace_file
 from fastmagn.machine.waiting_lock import waiting_lock
@@ -77,7 +77,8 @@ def _digests(
         num_bytes = sum(_num_bytes(items[row], found[row]) for row in unknown)
         if num_bytes >= _TOLD_FROM_BYTES:
             console.print(
-                f"reading {len(unknown):,} image files, {num_bytes / 1e9:,.0f} GB, once: a resumed run recognises its"
+                f"reading {counted(len(unknown), 'image file', ',')}, {num_bytes / 1e9:,.0f} GB, once: a resumed run"
+                f" recognises its"
                 " images by their content",
                 soft_wrap=True,
             )

@@ -18,6 +18,7 @@ from fastmagn.data.files.decoding import Unreadable, fill, open_image, tried, up
 from fastmagn.data.files.headers import ImageFiles
 from fastmagn.data.files.items import Item
 from fastmagn.data.files.on_demand import num_threads
+from fastmagn.errors import counted
 
 BATCHES_AHEAD = 2  # decoded, or being decoded, beyond the one that was asked for
 
@@ -55,7 +56,7 @@ class PillowDecoder:
         threads = num_threads(config)
         self.pool = ThreadPoolExecutor(threads, "decode")
         hint = "; DALI, which is faster, is not installed" if config.source == "auto" and not has_dali() else ""
-        self.description = f"Pillow on {threads} threads{hint}"
+        self.description = f"Pillow on {counted(threads, 'thread')}{hint}"
 
     def start(self, rows: np.ndarray, boxes: np.ndarray) -> Pending:
         shape = (len(rows), self.image_size, self.image_size, 3)

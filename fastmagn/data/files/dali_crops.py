@@ -26,7 +26,7 @@ from fastmagn.data.files.decoding import Unreadable
 from fastmagn.data.files.headers import ImageFiles
 from fastmagn.data.files.items import Item, read_item
 from fastmagn.data.files.on_demand import num_threads
-from fastmagn.errors import InputError, one_line, warn_caller
+from fastmagn.errors import InputError, counted, one_line, warn_caller
 
 try:
     from nvidia.dali import Pipeline, fn, pipeline_def, types
@@ -52,7 +52,7 @@ class DaliDecoder:
         self.pool = ThreadPoolExecutor(self.threads, "decode")
         self.lanes = [_Lane(self) for _ in range(BATCHES_AHEAD)]
         self.num_started = 0
-        self.description = f"DALI on {'the GPU' if device.type == 'cuda' else f'{self.threads} threads'}"
+        self.description = f"DALI on {'the GPU' if device.type == 'cuda' else counted(self.threads, 'thread')}"
 
     def start(self, rows: np.ndarray, boxes: np.ndarray) -> Pending:
         lane = self.lanes[self.num_started % len(self.lanes)]

@@ -23,7 +23,7 @@ from PIL import Image, UnidentifiedImageError
 from fastmagn.config.schema import DataConfig
 from fastmagn.data.files.items import Item, Part, read_item
 from fastmagn.data.files.listing import HAS_AVIF
-from fastmagn.errors import InputError, one_line, some, warn_caller
+from fastmagn.errors import InputError, counted, one_line, some, warn_caller
 
 # Pillow's other decoders never run, whatever a file's suffix says: it hands EPS to Ghostscript.
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF", "GIF", *(("AVIF",) if HAS_AVIF else ()))
@@ -105,9 +105,12 @@ def warn_left_out(unreadable: Sequence[Unreadable], num_tried: int, root: Path) 
 def warn_of_grey(unreadable: Sequence[Unreadable], root: Path) -> None:
     """Warn of the images that were replaced by mid-grey because they could not be decoded, if there are any."""
     if unreadable:
+        one = len(unreadable) == 1
         warn_caller(
-            f"{root}: {len(unreadable)} images cannot be decoded, although their headers can be read; mid-grey stands"
-            f" in for them: {some(map(str, unreadable))}."
+            f"{root}: {counted(len(unreadable), 'image')} cannot be decoded, although"
+            f" {'its header' if one else 'their headers'} can be read; mid-grey stands in for"
+            f" {'it' if one else 'them'}:"
+            f" {some(map(str, unreadable))}."
         )
 
 
@@ -119,7 +122,10 @@ def lost_classes(class_names: Sequence[str], labels: np.ndarray) -> list[str]:
 def warn_of_lost_classes(lost: Sequence[str], root: Path) -> None:
     """Warn of the classes of which no file can be read, if there are any."""
     if lost:
-        warn_caller(f"{root}: no image of {len(lost)} classes can be read: {some(lost)}. They are not measured.")
+        all_lost = "It is" if len(lost) == 1 else "They are"
+        warn_caller(
+            f"{root}: no image of {counted(len(lost), 'class')} can be read: {some(lost)}. {all_lost} not measured."
+        )
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from fastmagn.errors import InputError, check, some, warn_caller
+from fastmagn.errors import InputError, check, counted, some, warn_caller
 
 TRAIN = ("train",)
 TEST = ("val", "validation", "valid", "test")
@@ -86,7 +86,10 @@ def _named(root: Path, pattern: str, field: str) -> list[str]:
         names += found
         missing += [] if found else [name]
     if missing:
-        raise InputError(f"{field}: {root}: {len(missing)} files are missing: {some(missing)}; got {pattern!r}.")
+        raise InputError(
+            f"{field}: {root}: {counted(len(missing), 'file')} {'is' if len(missing) == 1 else 'are'} missing:"
+            f" {some(missing)}; got {pattern!r}."
+        )
     return names
 
 
@@ -108,7 +111,7 @@ def _check_whole(root: Path, names: list[str]) -> None:
         )
         if missing:
             raise InputError(
-                f"data.dir: {root}: {len(missing)} of {int(of[0][2])} files are missing: number"
+                f"data.dir: {root}: {len(missing)} of {counted(int(of[0][2]), 'file')} missing: number"
                 f" {some(map(str, missing))} beside {names[0]}. Fetch them."
             )
         return
