@@ -33,5 +33,5 @@ def progress_bar(shown: bool = True) -> Iterator[Progress]:
     )
     is_shown = shown and console.is_terminal
     bar = Progress(*columns, console=console, disable=not is_shown, transient=True, expand=True)
-    with told_of_compiling(lambda: console.print(COMPILING)) if shown else nullcontext(), bar:
+    with told_of_compiling(lambda: console.print(COMPILING)) if is_shown else nullcontext(), bar:
         yield bar

@@ -4,7 +4,7 @@ import numba
 import pytest
 
 from fastmagn.machine.compiling import COMPILING, told_of_compiling
-from fastmagn.machine.console import progress_bar
+from fastmagn.machine.console import console, progress_bar
 
 
 @numba.njit
@@ -32,8 +32,11 @@ def test_it_is_said_once_and_only_while_something_is_compiled():
     assert told == [1]
 
 
-@pytest.mark.parametrize("shown", [True, False])
-def test_a_progress_bar_says_it_too_unless_nothing_is_to_be_shown(shown, capsys):
+@pytest.mark.parametrize(("shown", "at_terminal"), [(True, True), (False, True), (True, False)])
+def test_a_progress_bar_says_it_too_where_it_is_shown(shown, at_terminal, monkeypatch, capsys):
+    monkeypatch.setattr(console, "_force_terminal", at_terminal)
+    monkeypatch.setenv("TERM", "xterm")
+
     @numba.njit
     def fresh(number):
         return number - 1
@@ -42,4 +45,6 @@ def test_a_progress_bar_says_it_too_unless_nothing_is_to_be_shown(shown, capsys)
         task = bar.add_task("work", total=1, status="")
         assert fresh(1) == 0
         bar.update(task, advance=1, status="done")
-    assert capsys.readouterr().out == f"{COMPILING}\n" * shown
+    output = capsys.readouterr().out
+    assert (COMPILING in output) == (shown and at_terminal)
+    assert at_terminal or output == ""
