@@ -183,6 +183,8 @@ def test_at_the_input_values_are_in_the_authors_normalisation():
     maps = torch.randn(3 * len(INDICES), 5, 2, 2)
     assert torch.equal(mix_maps(3, maps, whole, real), mix_and_disturb(maps, 3, whole, real))
     assert mix_maps(4, maps, whole, real) is maps
+    of_another_layer = torch.stack([torch.ones_like(whole[0]), whole[1], whole[2]])
+    assert torch.equal(mix_maps(2, maps, of_another_layer, real), maps)
 
 
 def test_the_numbers_are_split_mix():
