@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fastmagn.augment.params import ViewSpec, sample_view_params
+from fastmagn.augment.params import ViewParams, ViewSpec, sample_view_params
 from fastmagn.augment.views import make_views
 from fastmagn.config.schema import AugmentConfig, Config
 from fastmagn.data import Batch, DeviceSource, FolderSource, ImageSet
@@ -130,17 +130,22 @@ class Piece(NamedTuple):
 
 def make_pieces(run: Run, batch: Batch, epoch: int) -> list[Piece]:
     """The views of a batch of images uint8 [B, 3, H, W], in `train.accumulation_steps` pieces; epochs count from 0."""
-    train, stage, mean = run.config.train, run.stage(epoch), tuple(run.image_set.mean)
+    stage = run.stage(epoch)
 
     def views(images: Tensor, indices: np.ndarray, view_spec: ViewSpec) -> Tensor:
-        params = sample_view_params(train.seed, epoch, indices, view_spec, stage.augment, run.image_size, mean)
-        return make_views(images, params, stage.augment.backend)
+        return make_views(images, view_params(run, indices, epoch, view_spec), stage.augment.backend)
 
     pieces = []
-    for part in batch.pieces(train.accumulation_steps):
+    for part in batch.pieces(run.config.train.accumulation_steps):
         partners = views(*part.partners, CLEAN_ONLY) if stage.method.uses_partners else None
         pieces.append(Piece(views(part.images, part.indices, stage.view_spec), part, epoch, partners))
     return pieces
+
+
+def view_params(run: Run, indices: np.ndarray, epoch: int, view_spec: ViewSpec) -> ViewParams:
+    """What is random about the views of some samples, int64 [B]."""
+    augment, mean = run.stage(epoch).augment, tuple(run.image_set.mean)
+    return sample_view_params(run.config.train.seed, epoch, indices, view_spec, augment, run.image_size, mean)
 
 
 def train_step(run: Run, pieces: list[Piece], step: int) -> LossParts:
