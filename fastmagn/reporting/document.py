@@ -19,12 +19,14 @@ from fastmagn.reporting.experiments import Experiment, group_experiments
 from fastmagn.reporting.figure_data import FigureData, make_figures
 from fastmagn.reporting.figures import FIGURE_FORMATS, to_files
 from fastmagn.reporting.formats import TABLE_FORMATS, escape_markdown, narrow_tables, to_console, to_markdown
+from fastmagn.reporting.headline import headlines
 from fastmagn.reporting.more_tables import more_tables
 from fastmagn.reporting.names import data_title
 from fastmagn.reporting.page import to_page
 from fastmagn.reporting.provenance import command, runs_table
 from fastmagn.reporting.runs import FinishedRun, read_runs
 from fastmagn.reporting.tables import Table, by_network, corruption_tables, make_tables
+from fastmagn.reporting.unlike import UNLIKE, unlike
 
 FORMAT_VERSION = 1
 DATA_FILE, TEXT_FILE, PAGE_FILE = "report.json", "report.md", "report.html"
@@ -32,9 +34,11 @@ DATA_FILE, TEXT_FILE, PAGE_FILE = "report.json", "report.md", "report.html"
 
 @dataclass(frozen=True, kw_only=True)
 class DataSetReport:
-    """What the report says about the runs of one data set."""
+    """What the report says about the runs of one data set; `unlike` is in what they differ beside the methods."""
 
     title: str
+    headlines: tuple[str, ...]
+    unlike: tuple[str, ...]
     experiments: tuple[Experiment, ...]
     tables: tuple[Table, ...]
     figures: tuple[FigureData, ...]
@@ -59,8 +63,13 @@ def report_runs(paths: Iterable[Path], out: Path) -> None:
     report = make_report(paths)
     for warning in report.warnings:
         print(f"warning: {printable(warning)}", file=sys.stderr)
+    for data_set in report.data_sets:
+        for line in data_set.unlike:
+            print(f"warning: {data_set.title}: the runs differ: {printable(line)}", file=sys.stderr)
     write_report(report, out)
     for data_set in report.data_sets:
+        for line in data_set.headlines:
+            console.print(f"{data_set.title}: {printable(line)}")
         for group in by_network(data_set.experiments):
             for part in narrow_tables(corruption_tables(group)[0], console.width):
                 console.print(to_console(part))
@@ -84,6 +93,8 @@ def make_report(paths: Iterable[Path]) -> Report:
         data_sets.append(
             DataSetReport(
                 title=data_title(data),
+                headlines=tuple(headlines(members)),
+                unlike=tuple(unlike(members)),
                 experiments=members,
                 tables=(*make_tables(members), *more_tables(members)),
                 figures=tuple(figures),
@@ -168,6 +179,8 @@ def to_data(report: Report) -> dict[str, Any]:
             {
                 "name": data_set.experiments[0].data,
                 "title": data_set.title,
+                "headlines": list(data_set.headlines),
+                "unlike": list(data_set.unlike),
                 "runs": [
                     {"label": experiment.label} | run_data(run)
                     for experiment in data_set.experiments
@@ -222,7 +235,10 @@ def to_text(report: Report) -> str:
     if report.warnings:
         parts.append("## Left out\n\n" + "\n".join(f"- {escape_markdown(line)}" for line in report.warnings))
     for data_set in report.data_sets:
-        parts.append(f"## {escape_markdown(data_set.title)}")
+        parts += [f"## {escape_markdown(data_set.title)}", *map(escape_markdown, data_set.headlines)]
+        if data_set.unlike:
+            lines = "\n".join(f"- {escape_markdown(line)}" for line in data_set.unlike)
+            parts += [f"**{UNLIKE}**", lines]
         for table in data_set.tables:
             parts += [
                 f"### {escape_markdown(table.title)}",

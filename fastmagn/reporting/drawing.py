@@ -49,6 +49,11 @@ SETTINGS = {
     "savefig.dpi": 150,
     "text.parse_math": False,  # a run's name may hold dollars
 }
+# For a figure that keeps its colours on a dark page; the colours are those of assets/report.css.
+DARK = {f"{name}.facecolor": "#14171a" for name in ("figure", "axes", "savefig")}
+DARK |= dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), "#e4e7ea")
+NARROW_IN = 3.8  # the width of a phone's figure, at which its text has its own size
+NARROW_PANEL = (1.7, 1.6)  # of two panels side by side in it
 IN_PER_CHAR = 0.085  # mean width of a character of the 10 pt font
 _PANEL_CHARS = 22  # of a line above a small panel
 _PAPER = {"linestyle": "none", "marker": "D", "markersize": 5, "markerfacecolor": "white", "markeredgecolor": "black"}
@@ -100,7 +105,8 @@ def panel_grid(
 ) -> tuple[Figure, list[Axes]]:
     """A figure with `number` panels, row by row, that share their axes; the vertical one only if `sharey`."""
     num_rows = -(-number // num_columns)
-    figure = new_figure(max(5.0, panel[0] * num_columns + 0.5), panel[1] * num_rows + 0.9)
+    least = 5.0 if num_columns * panel[0] > NARROW_IN else NARROW_IN
+    figure = new_figure(max(least, panel[0] * num_columns + 0.5), panel[1] * num_rows + 0.9)
     panels = figure.subplots(num_rows, num_columns, sharex=True, sharey=sharey, squeeze=False).ravel()
     for spare in panels[number:]:
         spare.remove()
@@ -109,26 +115,44 @@ def panel_grid(
     return figure, list(panels[:number])
 
 
-def draw_bar(axes: Axes, x: float, width: float, cell: dict[str, Any] | None, look: Style, alpha: float = 1.0) -> None:
-    """Draw a bar with its value above it, its spread and the paper's number; nothing without a cell."""
+def draw_bar(
+    axes: Axes,
+    place: float,
+    width: float,
+    cell: dict[str, Any] | None,
+    look: Style,
+    alpha: float = 1.0,
+    across: bool = False,
+) -> None:
+    """Draw a bar with its value at its end, its spread and the paper's number; nothing without a cell.
+
+    It is at `place` of the horizontal axis, or of the vertical one if it is drawn `across`.
+    """
     if cell is None:
         return
     mean, sd = 100 * cell["mean"], 100 * (cell["sd"] or 0)
-    axes.bar(x, mean, width, color=look.color, alpha=alpha, hatch=look.hatch, edgecolor="white", linewidth=0)
+    bar = axes.barh if across else axes.bar
+    bar(place, mean, width, color=look.color, alpha=alpha, hatch=look.hatch, edgecolor="white", linewidth=0)
+
+    def point(value: float) -> tuple[float, float]:
+        return (value, place) if across else (place, value)
+
     if sd:
-        axes.errorbar(x, mean, sd, color="black", linewidth=1, capsize=2)
+        axes.errorbar(*point(mean), **{"xerr" if across else "yerr": sd}, color="black", linewidth=1, capsize=2)
     top = mean + sd
     if cell["paper"] is not None:
-        axes.plot(x, 100 * cell["paper"], **_PAPER, label="Paper")
+        axes.plot(*point(100 * cell["paper"]), **_PAPER, label="Paper")
         top = max(top, 100 * cell["paper"])
-    axes.annotate(
-        f"{mean:.1f}",
-        (x, top),
-        xytext=(0, 4 if cell["paper"] is None else 7),
-        textcoords="offset points",
-        ha="center",
-        fontsize=8,
-    )
+    gap = 4 if cell["paper"] is None else 7
+    side = {"ha": "left", "va": "center"} if across else {"ha": "center"}
+    offset = (gap, 0) if across else (0, gap)
+    axes.annotate(f"{mean:.1f}", point(top), xytext=offset, textcoords="offset points", fontsize=8, **side)
+
+
+def label_rows(axes: Axes, labels: Sequence[str], places: Sequence[float] = (), **style: Any) -> None:
+    """Name the rows of horizontal bars, the first one at the top."""
+    axes.set_yticks(places or range(len(labels)), labels, **({"va": "center"} | style))
+    axes.invert_yaxis()
 
 
 def draw_line(axes: Axes, series: Series, x: list[int], accuracy: list[float], size: float = 6) -> Any:

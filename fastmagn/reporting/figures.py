@@ -11,7 +11,10 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from fastmagn.reporting.drawing import (
+    DARK,
     IN_PER_CHAR,
+    NARROW_IN,
+    NARROW_PANEL,
     SETTINGS,
     add_legend,
     add_legend_of_drawn,
@@ -20,6 +23,7 @@ from fastmagn.reporting.drawing import (
     finish,
     in_percent,
     in_two_lines,
+    label_rows,
     new_figure,
     panel_grid,
     paper_handle,
@@ -28,16 +32,22 @@ from fastmagn.reporting.drawing import (
 )
 from fastmagn.reporting.figure_data import FigureData
 from fastmagn.reporting.names import by_kind, corruption_title, network_title
+from fastmagn.reporting.shades import failure_map
 
 FIGURE_FORMATS = ("png", "svg")
 _CLEAN_ALPHA = 0.45
-_FAILURE = "Blues"  # light: no error; dark: every prediction is wrong
+_PAGE_IN = 10.8  # the width of a figure that has the report's page for itself
 
 
-def draw(data: FigureData) -> Figure:
-    """Draw a figure, in per cent. Opens no window and leaves pyplot's state alone."""
+def draw(data: FigureData, narrow: bool = False) -> Figure:
+    """Draw a figure, in per cent. Opens no window and leaves pyplot's state alone.
+
+    Args:
+        data: What it shows.
+        narrow: Whether it is for a phone: NARROW_IN wide, with its panels and bars below each other.
+    """
     with mpl.rc_context(SETTINGS):
-        return DRAWINGS[data.kind](data)
+        return DRAWINGS[data.kind](data, narrow)
 
 
 def to_files(data: FigureData) -> dict[str, bytes]:
@@ -45,7 +55,7 @@ def to_files(data: FigureData) -> dict[str, bytes]:
     metadata = {"png": {"Software": None}, "svg": {"Date": None}}
     files = {}
     with mpl.rc_context(SETTINGS):
-        figure = DRAWINGS[data.kind](data)
+        figure = DRAWINGS[data.kind](data, False)
         for ending in FIGURE_FORMATS:
             buffer = io.BytesIO()
             figure.savefig(buffer, format=ending, metadata=metadata[ending])
@@ -53,30 +63,37 @@ def to_files(data: FigureData) -> dict[str, bytes]:
     return files
 
 
-def to_svg(data: FigureData) -> bytes:
-    """The figure as an SVG file, the same as that of `to_files`."""
+def to_svg(data: FigureData, narrow: bool = False, dark: bool = False) -> bytes:
+    """The figure as an SVG file; the same as that of `to_files` if it is neither narrow nor for a dark page."""
     buffer = io.BytesIO()
-    with mpl.rc_context(SETTINGS):
-        DRAWINGS[data.kind](data).savefig(buffer, format="svg", metadata={"Date": None})
+    with mpl.rc_context(SETTINGS | (DARK if dark else {})):
+        DRAWINGS[data.kind](data, narrow).savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
 
 
-def draw_accuracy_bars(data: FigureData) -> Figure:
+def draw_accuracy_bars(data: FigureData, narrow: bool) -> Figure:
     """Two bars per method: clean (light) and mCA; or only the first, if the methods share no corruption."""
     has_mca = any(series["mca"] is not None for series in data.series)
     sides = {"clean": -1, "mca": 1} if has_mca else {"clean": 0}
     labels = [wrapped(series["label"]) for series in data.series]
     longest = max(len(line) for label in labels for line in label.splitlines())
-    figure = new_figure(max(5.0, max(1.0, IN_PER_CHAR * longest + 0.15) * len(labels) + 1.2), 3.9)
+    size = max(5.0, max(1.0, IN_PER_CHAR * longest + 0.15) * len(labels) + 1.2), 3.9
+    figure = new_figure(*((NARROW_IN, 0.55 * len(labels) + 1.3) if narrow else size))
     axes = figure.add_subplot()
     for position, series in enumerate(data.series):
         for name, side in sides.items():
             alpha = _CLEAN_ALPHA if name == "clean" else 1.0
-            draw_bar(axes, position + 0.2 * side, 0.38, series[name], style(series), alpha)
-    axes.set_xticks(range(len(labels)), labels)
-    axes.set_ylim(0, 109)
-    axes.set_yticks(range(0, 101, 20))
-    finish(axes, "y", ylabel="Accuracy (%)")
+            draw_bar(axes, position + 0.2 * side, 0.38, series[name], style(series), alpha, across=narrow)
+    if narrow:
+        label_rows(axes, labels)
+        axes.set_xlim(0, 118)
+        axes.set_xticks(range(0, 101, 20))
+        finish(axes, "x", xlabel="Accuracy (%)")
+    else:
+        axes.set_xticks(range(len(labels)), labels)
+        axes.set_ylim(0, 109)
+        axes.set_yticks(range(0, 101, 20))
+        finish(axes, "y", ylabel="Accuracy (%)")
     handles = [
         Patch(color="#555555", alpha=_CLEAN_ALPHA, label="Clean"),
         *([Patch(color="#555555", label=f"mCA ({data.axes['corruption_set']})")] if has_mca else []),
@@ -86,8 +103,8 @@ def draw_accuracy_bars(data: FigureData) -> Figure:
     return figure
 
 
-def draw_calibration_bars(data: FigureData) -> Figure:
-    """A clean and a corrupt panel, with the networks side by side and a bar per method."""
+def draw_calibration_bars(data: FigureData, narrow: bool) -> Figure:
+    """A clean and a corrupt panel, with the networks side by side and a bar per method; below each other if narrow."""
     networks = data.axes["networks"]
     titles = {"clean": "Clean images", "corrupt": f"Corrupted images ({data.axes['corruption_set']})"}
     places, ticks, right = {}, [], 0.0  # the place of each bar, in bars, by (label, network)
@@ -96,17 +113,24 @@ def draw_calibration_bars(data: FigureData) -> Figure:
         places |= {(label, number): right + i for i, label in enumerate(shown)}
         ticks.append(right + (len(shown) - 1) / 2)
         right += len(shown) + 1.2
-    figure = new_figure(max(6.5, 0.45 * right + 1.0), 6.2)
+    figure = new_figure(*((NARROW_IN, 0.5 * right + 1.6) if narrow else (max(6.5, 0.45 * right + 1.0), 5.2)))
     panels = figure.subplots(2, 1, sharex=True)
     for axes, part in zip(panels, titles, strict=True):
         for series in data.series:
             for number, cell in enumerate(series[part]):
                 if cell is not None:
-                    draw_bar(axes, places[series["label"], number], 0.9, cell, style(series))
+                    draw_bar(axes, places[series["label"], number], 0.9, cell, style(series), across=narrow)
         axes.set_title(titles[part], loc="left")
+        names = [network_title(name) for name in networks]
+        if narrow:
+            axes.margins(x=0.14)
+            label_rows(axes, names, ticks, rotation=90)
+            axes.set_ylim(right - 1.1, -1.1)
+            finish(axes, "x", xlabel="RMS calibration error (%)" if part == "corrupt" else "")
+            continue
         axes.margins(y=0.14)
         axes.set_xlim(-1.1, right - 1.1)
-        axes.set_xticks(ticks, [network_title(name) for name in networks])
+        axes.set_xticks(ticks, names)
         finish(axes, "y", ylabel="RMS calibration\nerror (%)")
     looks = [(item["label"], style(item)) for item in data.series]
     patches = [Patch(facecolor=look.color, hatch=look.hatch, edgecolor="white", label=label) for label, look in looks]
@@ -114,11 +138,11 @@ def draw_calibration_bars(data: FigureData) -> Figure:
     return figure
 
 
-def draw_corruption_profile(data: FigureData) -> Figure:
+def draw_corruption_profile(data: FigureData, narrow: bool) -> Figure:
     """A row per corruption, grouped by kind, with a marker per method."""
     kinds = by_kind(data.axes["corruptions"])
     names = [name for members in kinds.values() for name in members]
-    figure = new_figure(7.5, 0.29 * len(names) + 1.6)
+    figure = new_figure(NARROW_IN if narrow else 7.5, 0.29 * len(names) + 1.6)
     axes = figure.add_subplot()
     rows, places, ticks = {}, 0.0, []
     for kind, shown in kinds.items():
@@ -158,9 +182,9 @@ def draw_corruption_profile(data: FigureData) -> Figure:
     return figure
 
 
-def draw_severity(data: FigureData) -> Figure:
+def draw_severity(data: FigureData, narrow: bool) -> Figure:
     """One line per method."""
-    figure = new_figure(6.5, 4.4)
+    figure = new_figure(NARROW_IN if narrow else 6.5, 4.4)
     axes = figure.add_subplot()
     for series in data.series:
         sd = [100 * value if value is not None else 0 for value in series["sd"]]
@@ -175,10 +199,10 @@ def draw_severity(data: FigureData) -> Figure:
     return figure
 
 
-def draw_severity_grid(data: FigureData) -> Figure:
+def draw_severity_grid(data: FigureData, narrow: bool) -> Figure:
     """One panel per corruption."""
     names = data.axes["corruptions"]
-    figure, panels = panel_grid(len(names), num_columns=5, panel=(2.0, 1.75))
+    figure, panels = panel_grid(len(names), *((2, NARROW_PANEL) if narrow else (5, (2.0, 1.75))))
     for axes, name in zip(panels, names, strict=True):
         for series in data.series:
             points = [
@@ -198,9 +222,10 @@ def draw_severity_grid(data: FigureData) -> Figure:
     return figure
 
 
-def draw_reliability(data: FigureData) -> Figure:
+def draw_reliability(data: FigureData, narrow: bool) -> Figure:
     """One panel per method: accuracy by bins of confidence, the diagonal, and the share of predictions per bin."""
-    figure, panels = panel_grid(len(data.series), num_columns=min(4, len(data.series)), panel=(2.6, 2.75))
+    side = (2, (1.7, 1.95)) if narrow and len(data.series) > 1 else (min(4, len(data.series)), (2.6, 2.75))
+    figure, panels = panel_grid(len(data.series), *side)
     for axes, series in zip(panels, data.series, strict=True):
         look = style(series)
         filled = [i for i, count in enumerate(series["count"]) if count]
@@ -225,18 +250,20 @@ def draw_reliability(data: FigureData) -> Figure:
         finish(axes, "both")
     figure.supxlabel("Confidence (%)", fontsize=11)
     figure.supylabel("Accuracy (%)", fontsize=11)
-    add_legend(figure, panels[0].get_legend_handles_labels()[0])
+    if data.axes.get("has_legend", True):  # the page has one for the diagrams of single methods
+        add_legend(figure, panels[0].get_legend_handles_labels()[0])
     return figure
 
 
-def draw_training(data: FigureData) -> Figure:
+def draw_training(data: FigureData, narrow: bool) -> Figure:
     """Panels for loss, training accuracy and, if it was measured, validation accuracy."""
     panels = [("loss", "Loss"), ("train_accuracy", "Training accuracy (%)")]
     if any(value is not None for series in data.series for value in series["validation_accuracy"]):
         panels.append(("validation_accuracy", "Validation accuracy (%)"))
-    figure = new_figure(3.6 * len(panels), 3.7)
+    shape = (len(panels), 1) if narrow else (1, len(panels))
+    figure = new_figure(*((NARROW_IN, 2.6 * len(panels) + 0.6) if narrow else (_PAGE_IN, 3.7)))
     drawn: dict[str, Any] = {}
-    for axes, (name, title) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
+    for axes, (name, title) in zip(figure.subplots(*shape), panels, strict=True):
         for series in data.series:
             points = [(epoch + 1, value) for epoch, value in zip(series["epoch"], series[name], strict=True)]
             points = [(epoch, value) for epoch, value in points if value is not None]
@@ -257,10 +284,10 @@ def draw_training(data: FigureData) -> Figure:
     return figure
 
 
-def draw_perturbations(data: FigureData) -> Figure:
+def draw_perturbations(data: FigureData, narrow: bool) -> Figure:
     """One panel per perturbation, each with its own scale: the share of the images that flip at each frame."""
     names = data.axes["perturbations"]
-    figure, panels = panel_grid(len(names), num_columns=5, panel=(2.1, 1.75), sharey=False)
+    figure, panels = panel_grid(len(names), *((2, NARROW_PANEL) if narrow else (5, (2.1, 1.75))), sharey=False)
     for axes, name in zip(panels, names, strict=True):
         for series in data.series:
             flips = series["flips"][name]
@@ -276,15 +303,18 @@ def draw_perturbations(data: FigureData) -> Figure:
     return figure
 
 
-def draw_fourier(data: FigureData) -> Figure:
+def draw_fourier(data: FigureData, narrow: bool) -> Figure:
     """One panel per method: the error at each frequency, frequency 0 in the middle, dark where the method fails."""
-    figure, panels = panel_grid(len(data.series), num_columns=min(4, len(data.series)), panel=(2.9, 2.9))
+    num_columns = 1 if narrow else min(4, len(data.series))
+    side = 4.2 if num_columns == 2 else 2.9
+    figure, panels = panel_grid(len(data.series), num_columns, (side, side))
+    is_dark = mpl.rcParams["text.color"] == DARK["text.color"]
     for axes, series in zip(panels, data.series, strict=True):
         first, last = series["frequencies"][0] - 0.5, series["frequencies"][-1] + 0.5
         image = axes.imshow(
             [in_percent(row) for row in series["error"]],
             extent=(first, last, last, first),
-            cmap=_FAILURE,
+            cmap=failure_map(is_dark),
             vmin=0,
             vmax=100,
             interpolation="nearest",
@@ -298,7 +328,7 @@ def draw_fourier(data: FigureData) -> Figure:
     return figure
 
 
-DRAWINGS: dict[str, Callable[[FigureData], Figure]] = {
+DRAWINGS: dict[str, Callable[[FigureData, bool], Figure]] = {
     "accuracy_bars": draw_accuracy_bars,
     "calibration_bars": draw_calibration_bars,
     "corruption_profile": draw_corruption_profile,

@@ -1,8 +1,10 @@
 """What the model saw: the first training images of a run in all their views, from its folder or made again."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
+from types import MappingProxyType
 from typing import NamedTuple
 
 from fastmagn.config.command_line import config_of
@@ -12,7 +14,7 @@ from fastmagn.errors import InputError
 from fastmagn.reporting.pictures import png_address, small, stored_png, strip
 from fastmagn.reporting.runs import FinishedRun
 from fastmagn.runs.paths import VIEWS
-from fastmagn.training.first_views import first_views
+from fastmagn.training.first_views import first_views, what_made_them
 
 NUM_IMAGES = 8
 
@@ -20,9 +22,13 @@ ImagesOf = Callable[[DataConfig], ImageSet]
 
 
 class Gallery(NamedTuple):
-    """Pictures, each (caption, address, size in px), stored or made again; or no picture, and a note that says why."""
+    """Pictures, each (caption, address, size in px), stored or made again; or no picture, and a note that says why.
+
+    `made_by` has what made the views in words, a list for each title of a view, in the order of the images.
+    """
 
     pictures: tuple[tuple[str, str, tuple[int, int]], ...] = ()
+    made_by: Mapping[str, Sequence[str]] = MappingProxyType({})
     note: str = ""
     is_stored: bool = False
 
@@ -51,11 +57,21 @@ def gallery(run: FinishedRun, images_of: ImagesOf) -> Gallery:
     try:
         if stored.is_file():
             address, size = stored_png(stored)
-            return Gallery(((f"As the run began ({VIEWS}).", address, size),), is_stored=True)
+            picture = (f"As the run began ({VIEWS}): a row per image, a column per view.", address, size)
+            return Gallery((picture,), _made_by(run, images_of), is_stored=True)
         config = read_config(run)
         shown = first_views(config, images_of(config.data), NUM_IMAGES)
     except InputError as error:
         return Gallery(note=f"Views are not shown: {error}")
     pictures = {"Training image": shown.images_u8} | shown.views_u8
     rows = {title: strip(small(images_u8)) for title, images_u8 in pictures.items()}
-    return Gallery(tuple((title, png_address(row), (row.shape[1], row.shape[0])) for title, row in rows.items()))
+    made = tuple((title, png_address(row), (row.shape[1], row.shape[0])) for title, row in rows.items())
+    return Gallery(made, shown.made_by)
+
+
+def _made_by(run: FinishedRun, images_of: ImagesOf) -> Mapping[str, Sequence[str]]:
+    """What made the stored views; nothing where this machine lacks the images, or this version a field of the run."""
+    with suppress(InputError):
+        config = read_config(run)
+        return what_made_them(config, images_of(config.data), NUM_IMAGES)
+    return {}

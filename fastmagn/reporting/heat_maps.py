@@ -1,6 +1,6 @@
 """The page's heat maps as data: corruption x severity of each experiment, and the difference of two. Fractions in 0..1.
 
-A shade is the number of a colour in assets/report.css. assets/report.js computes the shades of differences in the same
+A shade is the number of a colour in shades.py. assets/report.js computes the shades of differences in the same
 way.
 """
 
@@ -12,9 +12,8 @@ from fastmagn.corruptions import SEVERITIES
 from fastmagn.corruptions.sets import in_order, sets_to_show
 from fastmagn.reporting.experiments import Experiment, Statistic, common_set
 from fastmagn.reporting.names import corruption_title
+from fastmagn.reporting.shades import DIFFERENCE_STEPS, NUM_SHADES
 
-NUM_SHADES = 16  # of accuracy
-DIFFERENCE_STEPS = 8  # shades on each side of zero
 _BOUNDS = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0)
 
 

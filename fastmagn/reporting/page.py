@@ -7,6 +7,7 @@ script, style and pictures.
 import base64
 import dataclasses
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -15,7 +16,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fastmagn import __version__
-from fastmagn.reporting import heat_maps
+from fastmagn.errors import counted
+from fastmagn.reporting import heat_maps, shades
 from fastmagn.reporting.experiments import Experiment
 from fastmagn.reporting.figure_data import FigureData
 from fastmagn.reporting.figures import to_svg
@@ -32,7 +34,10 @@ from fastmagn.reporting.provenance import (
     runs_table,
     whole_config,
 )
+from fastmagn.reporting.unlike import UNLIKE
 from fastmagn.runs.paths import LOGITS
+
+_WIDE_PT = 600  # figures that are wider have the whole width of the page
 
 
 def to_page(data_sets: Sequence[Any], warnings: Sequence[str], drawn: Mapping[str, bytes], out: Path) -> str:
@@ -52,9 +57,13 @@ def to_page(data_sets: Sequence[Any], warnings: Sequence[str], drawn: Mapping[st
         lstrip_blocks=True,
     )
     environment.globals |= {"headers": headers, "printed_rows": printed_rows, "shade": heat_maps.shade}
-    environment.globals |= {"num_shades": heat_maps.NUM_SHADES, "difference_steps": heat_maps.DIFFERENCE_STEPS}
-    environment.filters |= {"percent": percent, "signed": signed}
-    style, script = (_asset(name) for name in ("report.css", "report.js"))
+    environment.globals |= {
+        "num_shades": shades.NUM_SHADES,
+        "unlike_title": UNLIKE,
+        "difference_steps": shades.DIFFERENCE_STEPS,
+    }
+    environment.filters |= {"percent": percent, "signed": signed, "zipped": lambda lists: zip(*lists, strict=True)}
+    style, script = f"{_asset('report.css')}\n{shades.style_sheet()}", _asset("report.js")
     images_of = images_loader()
     return environment.get_template("report.html.j2").render(
         version=__version__,
@@ -130,6 +139,8 @@ def _data_set(number: int, data_set: Any, drawn: Mapping[str, bytes], images_of:
         "differing": differing_fields(experiments),
         "runs": {"header": header, "rows": runs},
         "environments": environments(experiments),
+        "headlines": data_set.headlines,
+        "unlike": data_set.unlike,
         "sentence": _sentence(experiments),
     }
 
@@ -142,10 +153,9 @@ def _label(experiment: Experiment, experiments: Sequence[Experiment]) -> str:
 
 def _sentence(experiments: Sequence[Experiment]) -> str:
     """One line that says what is compared."""
-    num_runs = sum(len(experiment.runs) for experiment in experiments)
+    runs = counted(sum(len(experiment.runs) for experiment in experiments), "run")
     networks = dict.fromkeys(network_title(experiment.network) for experiment in experiments)
     labels = dict.fromkeys(experiment.label for experiment in experiments)
-    runs = "1 run" if num_runs == 1 else f"{num_runs} runs"
     return f"{', '.join(labels)} on {', '.join(networks)}; {runs}."
 
 
@@ -154,12 +164,30 @@ def _with_logits(experiment: Experiment) -> Any:
     return next((run for run in experiment.runs if (run.folder / LOGITS).is_dir()), experiment.runs[0])
 
 
-def _figures(figures: Sequence[FigureData], drawn: Mapping[str, bytes]) -> dict[str, list[dict[str, str]]]:
-    """The figures by kind, each with the address of its picture."""
-    by_kind: dict[str, list[dict[str, str]]] = {}
+def _addresses(figure: FigureData, svg: bytes) -> dict[str, str]:
+    """The addresses of a figure's drawings: `address` on wide screens, `narrow`, and in dark mode `dark`.
+
+    A map of shades has drawings of its own for dark pages, because dark means failure there too.
+    """
+    addresses = {"address": svg_address(svg), "narrow": svg_address(to_svg(figure, narrow=True))}
+    if figure.kind == "fourier":
+        addresses["dark"] = svg_address(to_svg(figure, dark=True))
+        addresses["narrow_dark"] = svg_address(to_svg(figure, narrow=True, dark=True))
+    return addresses
+
+
+def _width_pt(svg: bytes) -> float:
+    """The width that an SVG file of Matplotlib's says."""
+    found = re.search(rb'<svg[^>]* width="([\d.]+)pt"', svg)
+    return float(found[1]) if found else 0.0
+
+
+def _figures(figures: Sequence[FigureData], drawn: Mapping[str, bytes]) -> dict[str, list[dict[str, Any]]]:
+    """The figures by kind, each with the addresses of its drawings."""
+    by_kind: dict[str, list[dict[str, Any]]] = {}
     for figure in figures:
-        shown = {"title": figure.title, "caption": figure.caption, "address": svg_address(drawn[figure.name])}
-        shown["kind"] = figure.kind
+        shown = {"title": figure.title, "caption": figure.caption, "kind": figure.kind}
+        shown |= _addresses(figure, drawn[figure.name]) | {"is_wide": _width_pt(drawn[figure.name]) > _WIDE_PT}
         by_kind.setdefault(figure.kind, []).append(shown)
     return by_kind
 
@@ -170,7 +198,7 @@ def _single_diagrams(figures: Sequence[FigureData]) -> dict[tuple[str, str], dic
     for figure in figures:
         if figure.kind == "reliability":
             for series in figure.series:
-                one = dataclasses.replace(figure, series=(series,))
+                one = dataclasses.replace(figure, series=(series,), axes=figure.axes | {"has_legend": False})
                 place = addresses.setdefault((figure.axes["network"], series["label"]), {})
                 place[figure.axes["part"]] = svg_address(to_svg(one))
     return addresses

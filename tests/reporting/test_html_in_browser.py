@@ -4,6 +4,7 @@ Needs Chromium with its chromedriver, and selenium; skipped, visibly, where one 
 """
 
 import base64
+import importlib.util
 import json
 import re
 import shutil
@@ -14,7 +15,7 @@ import pytest
 import fastmagn.reporting.document as document
 from fastmagn.reporting.document import make_report, write_report
 from fastmagn.reporting.figures import to_svg
-from tests.helpers.report_folders import C19, rewrite, write_logits, write_run
+from tests.helpers.report_folders import C19, rewrite, with_protocols, write_logits, write_run
 from tests.reporting.test_more_tables import add_measures
 
 selenium = pytest.importorskip("selenium", reason="needs selenium, of the extra test")
@@ -46,7 +47,7 @@ def pages(tmp_path_factory, svg_only) -> dict[str, str]:
     two = [write_run(folder / method, means, method=method, data="digits", epochs=8) for method in ("standard", "magn")]
     for number, run in enumerate(two):
         rewrite(run, add_measures)
-        write_logits(run, skill=2.0 + number, draw=number)
+        write_logits(with_protocols(run), skill=2.0 + number, draw=number)
     many = [
         write_run(folder / f"many-{method}", 0.6 + 0.02 * i, method=method, clean=0.8 + 0.01 * i)
         for i, method in enumerate(METHODS)
@@ -156,7 +157,7 @@ def test_sorting_by_click_and_by_key(pages, browser):
     from selenium.webdriver.common.keys import Keys
 
     browser.get(pages["many"])
-    table = "#set0-summary ~ .scroll table"
+    table = "#set0-summary ~ .figures .scroll table"
     before = column(browser, table, 0)
     headers = browser.find_elements("css selector", f"{table} th[data-column]")
     by_number = {int(header.get_attribute("data-column")): header for header in headers}
@@ -239,6 +240,91 @@ def test_one_run_has_no_pickers(pages, browser):
     assert "Give the command two or more" in browser.find_element("tag name", "body").text
 
 
+@pytest.mark.parametrize("name", ["two", "many"])
+def test_a_phones_figures_are_drawn_for_it_and_are_whole_on_its_screen(name, pages, browser):
+    """Nothing to scroll: the last series is there, and the text has about its own size."""
+    script = """for (const each of document.querySelectorAll("details")) each.open = true;
+        return [...document.querySelectorAll("figure > picture > img")].map(image => {
+            const box = image.getBoundingClientRect();
+            return [image.alt, box.left, box.right, box.width / image.naturalWidth];
+        });"""
+    screen(browser, 390)
+    browser.get(pages[name])
+    images = browser.execute_script(script)
+    assert len(images) > 6
+    for alt, left, right, scale in images:
+        assert 0 <= left < right <= 390, alt
+        assert 0.9 <= scale <= 1.1, alt
+
+
+def test_no_row_leaves_half_of_a_wide_page_empty(pages, browser):
+    """Each row of tables and figures, and of what is compared side by side."""
+    screen(browser, 1400)
+    browser.get(pages["two"])
+    script = """return [...document.querySelectorAll(".figures, .beside")].flatMap(box => {
+        const rows = new Map();
+        for (const child of box.children) {
+            if (child.hidden) continue;
+            const filled = child.querySelector("picture > img, table, figure, ul") ?? child;
+            const [at, edge] = [child.getBoundingClientRect(), filled.getBoundingClientRect()];
+            const row = [...rows.keys()].find(top => Math.abs(top - at.top) < 40) ?? at.top;
+            rows.set(row, Math.max(rows.get(row) ?? 0, edge.right));
+        }
+        return [...rows.values()].map(right => [box.parentElement.innerText.slice(0, 40), right]);
+    });"""
+    rows = browser.execute_script(script)
+    assert len(rows) >= 10
+    for where, right in rows:
+        assert right > 900, where
+
+
+def test_the_headline_is_first_and_the_warning_of_unlike_runs_is_across_the_top(pages, browser):
+    screen(browser, 1400)
+    browser.get(pages["two"])
+    assert not browser.find_elements("css selector", ".unlike")
+    browser.get(pages["many"])
+    headlines = browser.find_elements("css selector", ".headline")
+    assert headlines[0].text.startswith("ResNet-18: DIGN gains 25.5 points mCA c18 over Standard and gains 9.0 clean.")
+    (warning,) = browser.find_elements("css selector", ".unlike")
+    assert "Seeds: 0, 1 (Standard on ResNet-18);" in warning.text
+    assert warning.location["y"] < 450
+    assert warning.size["width"] > 1200
+
+
+def test_dark_is_failure_on_light_and_on_dark_pages(pages, browser):
+    """From the lowest accuracy to the highest the shades become lighter; the Fourier map is drawn for each."""
+    browser.get(pages["two"])
+    shades = """return [...document.querySelectorAll('.legend i')].filter(e => e.className.startsWith('s')).map(
+        e => [Number(e.className.slice(1)), getComputedStyle(e).backgroundColor]);"""
+    map_source = "return document.querySelector('img.shades').currentSrc"
+    sources = {}
+    for scheme in ("light", "dark"):
+        media(browser, scheme=scheme)
+        lights = [brightness(colour) for _, colour in sorted(browser.execute_script(shades))]
+        assert len(lights) == 16
+        assert lights == sorted(lights)
+        assert lights[0] < 0.05 < 0.5 < lights[-1]
+        sources[scheme] = browser.execute_script(map_source)
+    assert sources["light"] != sources["dark"]
+    for source in sources.values():
+        svg = base64.b64decode(source.partition(",")[2])
+        assert (b"#14171a" in svg) == (source == sources["dark"])
+
+
+def test_what_made_the_views_is_beside_them(pages, browser):
+    browser.get(pages["two"])
+    tables = browser.find_elements("css selector", "table.made")
+    assert len(tables) == 2
+    assert [header.text for header in tables[1].find_elements("css selector", "thead th")] == [
+        "image",
+        "clean",
+        "noisy",
+    ]
+    (first, *others) = tables[1].find_elements("css selector", "tbody tr")
+    assert len(others) == 7
+    assert re.fullmatch(r"1\s+crop moved by .* rotate [-+]\d\.\d°\s+sigma 0\.\d{3}", first.text, re.DOTALL)
+
+
 def test_errors_and_views_are_there(pages, browser):
     browser.get(pages["two"])
     assert len(browser.find_elements("css selector", ".mistakes li")) == 24
@@ -296,3 +382,25 @@ def brightness(colour: str) -> float:
     channels = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
     linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
     return sum(weight * value for weight, value in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.fixture(scope="module")
+def axe() -> str:
+    """axe-core's script, of the package axe-playwright-python; playwright itself is not needed."""
+    spec = importlib.util.find_spec("axe_playwright_python")
+    if spec is None:
+        pytest.skip("needs axe-core's script: pip install axe-playwright-python, of the extra test")
+    return (Path(spec.submodule_search_locations[0]) / "axe.min.js").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["two", "many"])
+def test_axe_core_finds_no_barrier(name, scheme, axe, pages, browser):
+    """WCAG 2.2 A and AA, and axe-core's best practices, with every part of the page open."""
+    media(browser, scheme=scheme)
+    browser.get(pages[name])
+    browser.execute_script("for (const each of document.querySelectorAll('details')) each.open = true")
+    browser.execute_script(axe)
+    found = browser.execute_async_script("axe.run(document, {resultTypes: ['violations']}).then(arguments[0])")
+    assert len(found["passes"]) > 10
+    assert [(one["id"], one["nodes"][0]["html"][:200]) for one in found["violations"]] == []

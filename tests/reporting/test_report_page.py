@@ -33,8 +33,8 @@ from fastmagn.training.step import make_pieces
 from tests.helpers.report_folders import C19, SLOPE, rewrite, with_protocols, write_logits
 
 SECTIONS = ("summary", "corruptions", "severity", "reliability", "more", "training", "views", "errors")
-SECTIONS += ("configuration", "environment", "again")
-VOID = {"meta", "link", "img", "br"}
+SECTIONS += ("configuration", "environment", "reproduce")
+VOID = {"meta", "link", "img", "br", "source"}
 
 
 class Element:
@@ -87,7 +87,7 @@ class Tree(HTMLParser):
 def page_of(tmp_path, monkeypatch):
     """page_of([run, ...]) -> (tree, text) of its page, without drawing the figures."""
     monkeypatch.setattr(document, "to_files", lambda figure: {"png": b"png", "svg": b"<svg/>"})
-    monkeypatch.setattr(page, "to_svg", lambda figure: b"<svg/>")
+    monkeypatch.setattr(page, "to_svg", lambda figure, **_: b"<svg/>")
 
     def make(paths):
         write_report(make_report(paths), tmp_path / "report")
@@ -410,6 +410,15 @@ def test_views_made_again_are_those_of_the_first_batch(method, fake_run):
     assert [caption for caption, *_ in shown.pictures][1:] == titles[method]
     first = batch.images[:8].permute(0, 2, 3, 1).numpy()
     assert np.array_equal(images_of_strip(shown.pictures[0][1]), first)
+    words = {name: list(texts) for name, texts in shown.made_by.items()}
+    assert list(words) == ([] if method == "at" else titles[method])
+    assert {len(texts) for texts in words.values()} <= {8}
+    if method == "cutout":
+        assert all(re.search(r" → erased in \d+ x \d+ px at -?\d+, -?\d+$", text) for text in words["Cutout"])
+    if method == "magn_augmix":
+        noise = (piece.views.chunk(4)[3] - piece.views.chunk(4)[0])[:8]
+        told = [float(text.removeprefix("sigma ")) for text in words["noisy"]]
+        assert noise.flatten(1).std(dim=1).tolist() == pytest.approx(told, rel=0.1)
     views = piece.views.chunk(len(piece.views) // len(batch.labels))
     if method == "magn_augmix":
         for (_, address, _), view in zip(shown.pictures[1:], views, strict=True):

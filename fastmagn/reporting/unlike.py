@@ -1,0 +1,84 @@
+"""In what the runs of a report are not alike, so that a difference between them may not be the method's."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fastmagn.config.schema import Config
+from fastmagn.config.text import flatten, plain
+from fastmagn.data.subset import BY_CLASS
+from fastmagn.errors import some
+from fastmagn.reporting.experiments import Experiment
+from fastmagn.reporting.names import network_title
+from fastmagn.reporting.runs import FinishedRun
+
+UNLIKE = "These runs differ in more than their method; a difference between them may come from that."
+_MOST_NAMED = 4
+# Fields of `data` that say where images lie and who decodes them, or what another aspect names already.
+_NOT_DATA = {"data.name", "data.dir", "data.download", "data.source", "data.num_workers"}
+
+
+def unlike(experiments: Sequence[Experiment]) -> list[str]:
+    """A line for each of epochs, test images, corruptions, training data and seeds in which runs of a data set differ.
+
+    It names the values, and the runs (for seeds, the methods) that have them.
+    """
+    runs = [run for experiment in experiments for run in experiment.runs]
+    aspects: dict[str, Callable[[FinishedRun], str]] = {
+        "Epochs": _epochs,
+        "Test images": _test_images,
+        "Corrupted images": _corrupted_images,
+        "Training data": _training_data,
+    }
+    lines = []
+    for title, read in aspects.items():
+        by_value: dict[str, list[str]] = {}
+        for run in runs:
+            by_value.setdefault(read(run), []).append(str(run.path))
+        lines += _line(title, by_value)
+    by_seeds: dict[str, list[str]] = {}
+    for experiment in experiments:
+        seeds = sorted({run.seed for run in experiment.runs})
+        by_seeds.setdefault(", ".join(map(str, seeds)), []).append(_label(experiment, experiments))
+    return lines + _line("Seeds", by_seeds)
+
+
+def _line(title: str, by_value: dict[str, list[str]]) -> list[str]:
+    if len(by_value) < 2:
+        return []
+    return [f"{title}: {'; '.join(f'{value} ({some(names, _MOST_NAMED)})' for value, names in by_value.items())}."]
+
+
+def _label(experiment: Experiment, experiments: Sequence[Experiment]) -> str:
+    several = len({item.network for item in experiments}) > 1
+    return f"{experiment.label} on {network_title(experiment.network)}" if several else experiment.label
+
+
+def _config(run: FinishedRun) -> dict[str, Any]:
+    """The flat configuration; what an older one lacks has its default."""
+    return flatten(plain(Config())) | flatten(run.config)
+
+
+def _epochs(run: FinishedRun) -> str:
+    config = _config(run)
+    limit = config["train.max_steps"]
+    epochs = config["train.epochs"]
+    return f"{epochs}" + (f", ended by train.max_steps {limit}" if limit else "")
+
+
+def _test_images(run: FinishedRun) -> str:
+    chosen = f" drawn evenly over the classes by seed {run.subset.seed}" if run.subset.chosen == BY_CLASS else ""
+    return f"{run.num_images:,}{chosen}"
+
+
+def _corrupted_images(run: FinishedRun) -> str:
+    if run.are_published:
+        return "of a published set"
+    version, quality = run.corruptions
+    return f"made by fastmagn, version {version}, {f'JPEG {quality}' if quality else 'no JPEG'}"
+
+
+def _training_data(run: FinishedRun) -> str:
+    config, defaults = _config(run), flatten(plain(Config()))
+    fields = [name for name in config if name.startswith("data.") and name not in _NOT_DATA]
+    changed = [f"{name} {config[name]}" for name in fields if config[name] != defaults.get(name)]
+    return ", ".join(changed) or "all training images"
