@@ -39,8 +39,11 @@ from fastmagn.training.step import Run, make_pieces, prepared, train_step
 RIVALS = {
     "augmix": "benchmarks.per_image_augmix:augmix_views",
     "augmix_no_jsd": "benchmarks.per_image_augmix:augmix_no_jsd_views",
+    "apr": "benchmarks.plain_spectra:apr_views",
+    "hybridaugment": "benchmarks.plain_spectra:hybridaugment_views",
     "prime": "benchmarks.plain_prime:prime_views",
     "prime_no_jsd": "benchmarks.plain_prime:prime_no_jsd_views",
+    "afa": "benchmarks.plain_afa:afa_views",
 }
 NUM_CLASSES = 10
 
