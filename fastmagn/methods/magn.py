@@ -63,7 +63,9 @@ def _beside_noisy_views(method: Method) -> Prepare:
         prepared, *others = method.prepare(own, labels, context)
         change = prepared[:batch] - own[:batch]
         noisy = noisy + change.repeat(len(noisy) // batch, 1, 1, 1)
-        return torch.cat([prepared[:before_noise], noisy, prepared[before_noise:]]), *others
+        # Without an empty part, of which torch.cat would take the memory format.
+        parts = [part for part in (prepared[:before_noise], noisy, prepared[before_noise:]) if len(part)]
+        return torch.cat(parts), *others
 
     return prepare
 

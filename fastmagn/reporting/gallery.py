@@ -4,10 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
-<<<<<<< HEAD
 from pathlib import Path
-=======
->>>>>>> report
 from types import MappingProxyType
 from typing import NamedTuple
 

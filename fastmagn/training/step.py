@@ -145,11 +145,7 @@ def make_pieces(run: Run, batch: Batch, epoch: int) -> list[Piece]:
 
     pieces = []
     for part in batch.pieces(run.config.train.accumulation_steps):
-<<<<<<< HEAD
         partners = views(*part.partners, CLEAN_ONLY) if stage.method.num_partners else None
-=======
-        partners = views(*part.partners, CLEAN_ONLY) if stage.method.uses_partners else None
->>>>>>> report
         pieces.append(Piece(views(part.images, part.indices, stage.view_spec), part, epoch, partners))
     return pieces
 

@@ -12,6 +12,7 @@ from fastmagn.methods.method import Layout, LogitViews, Method
 from fastmagn.methods.standard import standard_loss
 from fastmagn.methods.table import METHODS, get_method
 from fastmagn.reporting.names import method_order, method_title
+from fastmagn.training.step import make_pieces, prepared
 from tests.helpers.plain_losses import LABELS, kl_row, softmax_row
 from tests.helpers.small_runs import small_default as small
 from tests.helpers.steps import make_context, random_images, start_run, take_steps
@@ -69,6 +70,8 @@ def test_the_noise_is_added_to_the_first_view_as_the_method_changes_it():
 @pytest.mark.parametrize("method", slow_but([name for name in METHODS if name not in REFUSED], "cutmix", "apr"))
 def test_two_steps_of_every_method_with_it(method, tmp_path):
     run = start_run(small(tmp_path, "--method", f"{method}+magn", *FAST, "--augment.num_noise_samples", "2"))
+    (piece,) = make_pieces(run, next(run.source.batches(0)), 0)
+    assert prepared(run, piece)[0].is_contiguous(memory_format=torch.channels_last)
     for parts in take_steps(run, 2):
         assert parts["consistency"] > 0
     assert run.main_stage.method.layout(run.config.augment).noisy == 2
