@@ -18,9 +18,9 @@ class SpectraConfig:
         single_probability: For s and ps: probability that a second copy is made and mixed with the first, 0..1.
         blur_px: For hybridaugment: side of the Gaussian kernel that leaves an image's low frequencies, odd, 3..15 px.
         blur_sigma_px: For hybridaugment: its standard deviation, px, above 0, up to 10.
-        official: Do as the authors' code does where it differs: for p, one draw decides for a whole batch, partners
-            come from the same batch, and values leave [0, 1]; for s, values become bytes without rounding, and those
-            outside 0..255 wrap around.
+        official: Do as the authors' code does where it differs: for p, one draw decides for all images of a forward
+            pass, partners come from the same pass, and values leave [0, 1]; for s, values become bytes without
+            rounding, and those outside 0..255 wrap around.
     """
 
     variant: Literal["p", "s", "ps"] = "ps"
