@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
+from benchmarks.plain_afa import MEAN_STRENGTH, NUM_DIRECTIONS, plain_afa
 from fastmagn.config.schema import AugmentConfig, LossConfig
 from fastmagn.methods.afa import add_waves, append_waved_view, draw_waves
 from fastmagn.methods.context import StepContext
@@ -50,6 +51,18 @@ def test_waves_equal_a_loop_over_pixels(height, width):
             frequency, direction, strength = waves[:, i, c]
             added = images[i, c].double().numpy() + strength * plain_wave(frequency, direction, height, width)
             np.testing.assert_allclose(waved[i, c].numpy(), added.clip(0, 1), rtol=0, atol=2e-6)
+
+
+def test_the_plain_code_of_the_benchmark_makes_the_same_view():
+    images_u8 = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    torch.manual_seed(1)
+    plain = plain_afa(images_u8)
+    torch.manual_seed(1)
+    frequency = torch.randint(1, 33, (4, 3)).double()
+    direction = -math.pi * torch.randint(0, NUM_DIRECTIONS, (4, 3)).double() / (NUM_DIRECTIONS - 1)
+    strength = torch.empty(4, 3).exponential_(1 / MEAN_STRENGTH).double()
+    waved = add_waves(images_u8.float() / 255, torch.stack([frequency, direction, strength]))
+    torch.testing.assert_close(plain, waved, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("highest", [0, 5])
