@@ -91,8 +91,7 @@ def check_batch_size(batch_size: int, num_images: int) -> None:
     if batch_size > num_images:
         raise InputError(
             f"train.batch_size: got {batch_size}; the training set has {counted(num_images, 'image')}, and an epoch"
-            f" has full"
-            f" batches only; expected 1..{num_images}."
+            f" has full batches only; expected 1..{num_images}."
         )
 
 

@@ -102,8 +102,7 @@ def _numbers(results: dict[str, Any] | None) -> str:
     table = "\n".join(f"| {name} | {percent(value)} % |" for name, value in rows if value is not None)
     return (
         f"On {counted(results['num_images'], 'test image', ',')}; mCA is the mean accuracy over a set's corruptions"
-        f" and severities; "
-        f"calibration with {counted(rms['num_bins'], 'bin')} ({rms['binning']}, {rms['pooling']}).\n\n"
+        f" and severities; calibration with {counted(rms['num_bins'], 'bin')} ({rms['binning']}, {rms['pooling']}).\n\n"
         f"| measure | value |\n| --- | --- |\n{table}"
     )
 

@@ -148,7 +148,7 @@ def finish_sweep(trials: list[Trial], board: Board, out: Path, signal_number: in
     if signal_number:
         console.print(
             f"interrupted: {len(finished)} of {counted(len(trials), 'trial')} finished; the same command resumes the"
-            f" sweep"
+            " sweep"
         )
         raise Interrupted(signal_number)
     return EXIT_TRIAL_FAILED if failed else 0

@@ -81,7 +81,7 @@ def test_foreign_arrays(folder, array, message):
     ("labels", "message"),
     [
         (np.tile(LABELS[::-1], 5), "40 labels differ from the test set's"),
-        (np.tile(LABELS, 5) + (np.arange(40) == 39), "1 labels differ"),
+        (np.tile(LABELS, 5) + (np.arange(40) == 39), "1 label differs"),
         (np.repeat(LABELS, 5), "labels differ"),
         (LABELS[:-1], r"got int64 \[7\]; expected integers \[8\] or \[40\]"),
         (np.tile(LABELS, 4), r"got int64 \[32\]"),

@@ -146,7 +146,7 @@ def test_mappings_of_each_kind(file, text, tmp_path):
         ("classes.yaml", "a: true", "got 'a': True; expected a folder name"),
         ("classes.yaml", "a: [", "classes.yaml: cannot be read as YAML ("),
         ("classes.yaml", "!!python/object/apply:os.system ['true']", "classes.yaml: line 1 has the tag"),
-        ("classes.csv", "a,7\nb", "classes.csv: cannot be read as CSV (line 2 has 1 columns, not 2)."),
+        ("classes.csv", "a,7\nb", "classes.csv: cannot be read as CSV (line 2 has 1 column, not 2)."),
         ("classes.csv", "a,7\na,8", "(line 2 names folder 'a' again)"),
         ("classes.csv", "a,\x00" + "x" * 200_000, "classes.csv: cannot be read as CSV ("),
         ("classes.json", b"\xff\xfe\xff", "classes.json: cannot be read as JSON ("),

@@ -411,10 +411,8 @@ def test_views_made_again_are_those_of_the_first_batch(method, fake_run):
     first = batch.images[:8].permute(0, 2, 3, 1).numpy()
     assert np.array_equal(images_of_strip(shown.pictures[0][1]), first)
     words = {name: list(texts) for name, texts in shown.made_by.items()}
-    assert list(words) == ([] if method == "at" else titles[method])
+    assert list(words) == (titles[method] if method == "magn_augmix" else [])  # the others change the views themselves
     assert {len(texts) for texts in words.values()} <= {8}
-    if method == "cutout":
-        assert all(re.search(r" → erased in \d+ x \d+ px at -?\d+, -?\d+$", text) for text in words["Cutout"])
     if method == "magn_augmix":
         noise = (piece.views.chunk(4)[3] - piece.views.chunk(4)[0])[:8]
         told = [float(text.removeprefix("sigma ")) for text in words["noisy"]]

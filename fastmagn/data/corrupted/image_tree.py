@@ -99,8 +99,8 @@ def check_cells(trees: dict[str, Cells], class_names: Sequence[str], test_labels
             if found != count:
                 raise InputError(
                     f"{cell / class_name}: holds {counted(found, 'image')}; expected {count}, as many as the test"
-                    f" set has of"
-                    " this class. Extract the set again, or give the test set (data.dir) that it was made of."
+                    " set has of this class. Extract the set again, or give the test set (data.dir) that it was made"
+                    " of."
                 )
     return tuple(expected)
 

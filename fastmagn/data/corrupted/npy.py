@@ -106,16 +106,15 @@ def _num_severities(path: Path, num_rows: int, test_labels: np.ndarray, num_test
     if not fitting:
         raise InputError(
             f"{path}: holds {counted(num_rows, 'image')}; expected 5 severities of {len(test_labels)} or more, or"
-            f" fewer severities"
-            " of as many as labels.npy has labels. Measure a set made of fewer with --eval.num_images."
+            " fewer severities of as many as labels.npy has labels. Measure a set made of fewer with --eval.num_images."
         )
     likely = _likely(fitting, num_rows, len(labels), num_test_images)
     num_wrong = [_count_wrong(labels, num_rows // s, test_labels) for s in likely]
     if 0 not in num_wrong:
+        labels_differ = f"{counted(num_wrong[0], 'label')} {'differs' if num_wrong[0] == 1 else 'differ'}"
         raise InputError(
-            f"{labels_path}: {num_wrong[0]} of the labels differ from the test set's, so these are images of another"
-            f" set or in"
-            " another order. Make this set again with python -m fastmagn.corrupt, or give the test set it was made of."
+            f"{labels_path}: {labels_differ} from the test set's, so these are images of another set or in another"
+            " order. Make this set again with python -m fastmagn.corrupt, or give the test set it was made of."
         )
     return likely[num_wrong.index(0)]
 

@@ -78,8 +78,7 @@ def _digests(
         if num_bytes >= _TOLD_FROM_BYTES:
             console.print(
                 f"reading {counted(len(unknown), 'image file', ',')}, {num_bytes / 1e9:,.0f} GB, once: a resumed run"
-                f" recognises its"
-                " images by their content",
+                " recognises its images by their content",
                 soft_wrap=True,
             )
         read: dict[int, bytes] = {}
