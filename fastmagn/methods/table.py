@@ -67,6 +67,5 @@ def get_method(name: str) -> "Method":
 
     views = method.forwarded or Layout()
     has_clean_view = views.clean and not (method.uses_noise or views.noisy or views.adversarial)
-    allowed = f"a method before {_WITH_MAGN} without noisy or adversarial views, or changes of feature maps, of its own"
-    check(has_clean_view and method.between_stages is None, "method", name, allowed)
+    check(has_clean_view, "method", name, f"a method before {_WITH_MAGN} that has no noisy or adversarial views itself")
     return with_magn(method)
