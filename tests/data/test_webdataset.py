@@ -312,7 +312,7 @@ def test_shards_are_named_by_a_pattern_or_found(photos, shards, tmp_path):
 @pytest.mark.parametrize(
     ("pattern", "says"),
     [
-        ("{0..99999999999999999999}.tar", "files are missing"),
+        ("{0..99999999999999999999}.tar", "1 file is missing"),
         ("{1..999999999}.tar", r"expected 1\.\.1,000,000 names"),
         ("{a,b}" * 40 + ".tar", r"expected 1\.\.1,000,000 names"),
         ("{3..1}.tar", r"expected 1\.\.1,000,000 names in rising order"),
@@ -366,7 +366,7 @@ def test_a_link_that_leads_nowhere_is_one_line(shards, tmp_path, pattern):
     for tar in shards.glob("*.tar"):
         (tmp_path / tar.name).symlink_to(tar)
     (tmp_path / "train-003.tar").symlink_to("not-fetched")
-    with pytest.raises(InputError, match=r"1 links lead nowhere: .*/train-003\.tar; expected files\. Fetch what"):
+    with pytest.raises(InputError, match=r"1 dangling link: .*/train-003\.tar; expected files\. Fetch what"):
         load_data(config(tmp_path, train_shards=pattern))
 
 

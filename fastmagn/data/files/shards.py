@@ -111,8 +111,8 @@ def _files(root: Path, paths: Iterable[Path]) -> list[str]:
     dangling = [str(path) for path in paths if path.is_symlink() and not path.exists()]
     if dangling:
         raise InputError(
-            f"data.dir: {root}: {len(dangling)} links lead nowhere: {some(dangling)}; expected files. Fetch what they"
-            " lead to, or remove them."
+            f"data.dir: {root}: {counted(len(dangling), 'dangling link')}: {some(dangling)}; expected files. Fetch what"
+            " is missing, or remove the links."
         )
     return [str(path.relative_to(root)) for path in paths if path.is_file()]
 
