@@ -133,20 +133,27 @@ def measure_feeding(
     }
 
 
-def memory_growth_mib(config: Config, steps: int) -> dict[str, float]:
-    """Measure how much the process's memory grows after the first tenth of `steps` batches, in MiB for each source."""
-    device, grown = torch.device(config.device), {}
+def memory_growth(config: Config, steps: int) -> dict[str, dict[str, float]]:
+    """Measure how much the process's memory grows over `steps` batches, in MiB for each source.
+
+    Allocators and decoders keep the most that they have needed, so that memory grows at first and then stays. A leak
+    grows as much in the second half as in the first.
+
+    Returns:
+        `memory_growth_mib`, after the first tenth of the steps; and `memory_growth_second_half_mib` of it.
+    """
+    device, grown = torch.device(config.device), {"memory_growth_mib": {}, "memory_growth_second_half_mib": {}}
     for name in ("dali", "torchvision") if has_dali() else ("torchvision",):
         part, _ = split_validation(load_data(dataclasses.replace(config.data, source=name)), 0, config.train.seed)
         size = config.train.batch_size
         source = make_source(part, batch_size=size, seed=config.train.seed, device=device, share=slice(0, size))
-        epochs = -(-steps // source.steps_per_epoch)
-        before_mib = 0.0
-        for epoch in range(epochs):
+        after_mib = []
+        for epoch in range(-(-steps // source.steps_per_epoch)):
             feed(source, config, device, epoch)
-            if epoch == epochs // 10:
-                before_mib = resident_mib()
-        grown[name] = resident_mib() - before_mib
+            after_mib.append(resident_mib())
+        first, middle = len(after_mib) // 10, (len(after_mib) - 1) // 2
+        grown["memory_growth_mib"][name] = after_mib[-1] - after_mib[first]
+        grown["memory_growth_second_half_mib"][name] = after_mib[-1] - after_mib[middle]
     return grown
 
 
@@ -166,7 +173,7 @@ def measure_folder(config: Config, options: argparse.Namespace) -> dict[str, Any
         sources, loader = our_sources(config, options.workers), usual_loader(config, options.workers)
         measured: dict[str, Any] = {"feeding": measure_feeding(config, sources, loader, options.turns)}
         if options.memory_steps:
-            measured["memory_growth_mib"] = memory_growth_mib(config, options.memory_steps)
+            measured |= memory_growth(config, options.memory_steps)
     print_feeding(config, options, measured, "files", "conventional", "times the usual loop")
     return measured
 
@@ -185,7 +192,9 @@ def print_feeding(
         table.add_row(name, *cells, f"{ratio['median']:.2f} ({ratio['lowest']:.2f}..{ratio['highest']:.2f})")
     console.print(table)
     for name, grown in measured.get("memory_growth_mib", {}).items():
-        console.print(f"memory growth over {options.memory_steps} steps, {name}: {grown:+.1f} MiB")
+        later = measured["memory_growth_second_half_mib"][name]
+        steps = f"over {options.memory_steps} steps, {name}: {grown:+.1f} MiB"
+        console.print(f"memory growth {steps}, {later:+.1f} MiB of it in the second half")
 
 
 def _finish(device: torch.device) -> None:

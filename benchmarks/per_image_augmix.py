@@ -74,6 +74,28 @@ PER_IMAGE = {
 }
 
 
+def augmix_views(images_u8: Tensor, rng: np.random.Generator) -> Tensor:
+    """Crop, flip and torchvision's v2.AugMix of each image: uint8 [B, 3, H, W] -> float32 [3*B, 3, H, W], clean first.
+
+    torchvision draws from PyTorch's generator, not from `rng`.
+    """
+    clean, *mixed = zip(*(_cropped_and_mixed(image, 2) for image in images_u8), strict=True)
+    return torch.cat([torch.stack(views) for views in (clean, *mixed)]).float().div_(255)
+
+
+def augmix_no_jsd_views(images_u8: Tensor, rng: np.random.Generator) -> Tensor:
+    """The same with one AugMix view in place of the clean one: uint8 [B, 3, H, W] -> float32 [B, 3, H, W]."""
+    return torch.stack([_cropped_and_mixed(image, 1)[1] for image in images_u8]).float().div_(255)
+
+
+def _cropped_and_mixed(image_u8: Tensor, num_views: int) -> list[Tensor]:
+    v2 = importlib.import_module("torchvision.transforms.v2")
+    steps = [v2.RandomCrop(image_u8.shape[1:], padding=AugmentConfig().crop_padding_px), v2.RandomHorizontalFlip()]
+    clean = v2.Compose(steps)(v2.functional.to_pil_image(image_u8))
+    transform = _v2_augmix(AugmentConfig())
+    return [v2.functional.pil_to_tensor(view) for view in (clean, *(transform(clean) for _ in range(num_views)))]
+
+
 class ImageViews(Dataset):
     """Image i's two AugMix views, by one of PER_IMAGE. The worker builds the function, which cannot be pickled."""
 

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from benchmarks.conventional import augmix_views
-from benchmarks.folder import VIEWS, made_folder, measure_feeding, memory_growth_mib, our_sources, print_feeding
+from benchmarks.folder import VIEWS, made_folder, measure_feeding, memory_growth, our_sources, print_feeding
 from fastmagn.config.schema import AugmentConfig, Config
 
 NUM_SHARDS = 8
@@ -85,6 +85,6 @@ def measure_shards(config: Config, options: argparse.Namespace) -> dict[str, Any
         loader = webdataset_loader(config, options.workers)
         measured: dict[str, Any] = {"feeding": measure_feeding(config, sources | files, loader, options.turns, base)}
         if options.memory_steps:
-            measured["memory_growth_mib"] = memory_growth_mib(config, options.memory_steps)
+            measured |= memory_growth(config, options.memory_steps)
     print_feeding(config, options, measured, "shards", base, f"times {base}")
     return measured

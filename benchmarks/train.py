@@ -42,7 +42,7 @@ from fastmagn.machine.hardware import set_backends, settle_hardware
 from fastmagn.models import build_model
 from fastmagn.training.build import build_run
 from fastmagn.training.prefetch import made_ahead
-from fastmagn.training.step import Piece, Run, make_pieces, train_step
+from fastmagn.training.step import Piece, Run, make_pieces, prepared, train_step
 
 CONVENTIONAL_METHODS = ("standard", "augmix", "magn", "magn_augmix")
 PEAK_SIDE = {"cpu": 1024, "cuda": 8192}  # side of the matrices whose product measures the device's peak
@@ -170,7 +170,10 @@ def timed(run: Run, work: Callable[[], object], times: int) -> float:
 
 
 def parts_ms(run: Run, batches: Iterator[Any], steps: int) -> dict[str, dict[str, float]]:
-    """Time a step's parts in ms, synchronised after each: batch, views, forward and loss, backward, optimiser."""
+    """Time a step's parts in ms, synchronised after each.
+
+    They are: batch, views, what the method's `prepare` does, forward and loss, backward, optimiser.
+    """
     spent: dict[str, list[float]] = {}
 
     def clock(name: str, work: Callable[[], Any]) -> Any:
@@ -185,7 +188,8 @@ def parts_ms(run: Run, batches: Iterator[Any], steps: int) -> dict[str, dict[str
         batch = clock("batch", lambda: next(batches))
         pieces = clock("views", lambda batch=batch: make_pieces(run, batch, 0))
         for piece in pieces:
-            loss, _ = clock("forward", lambda piece=piece: run.main_stage.forward_loss(piece.views, piece.batch.labels))
+            inputs = clock("prepare", lambda piece=piece: prepared(run, piece))
+            loss, _ = clock("forward", lambda inputs=inputs: run.main_stage.forward_loss(*inputs))
             clock("backward", lambda loss=loss: run.scaler.scale(loss).backward())
         clock("optimizer", lambda: run.scaler.step(run.optimizer))
         run.scaler.update()
@@ -195,9 +199,10 @@ def parts_ms(run: Run, batches: Iterator[Any], steps: int) -> dict[str, dict[str
 
 def step_flops(run: Run, ready: list[Piece]) -> float:
     """Count a step's floating-point operations, forward and backward: matrix products and convolutions only."""
+    forwarded = [prepared(run, piece)[0] for piece in ready]
     with FlopCounterMode(display=False) as counter:
-        for piece in ready:
-            logits = run.model(piece.views)
+        for views in forwarded:
+            logits = run.model(views)
             logits.sum().backward()
     run.optimizer.zero_grad(set_to_none=True)
     return float(counter.get_total_flops())

@@ -4,6 +4,8 @@ For other people's code: `AugMix`, `TrivialAugment`, `RandAugment`, `AutoAugment
 training loop; `corrupt` and `evaluate_robustness` to measure any classifier; `load` to use a trained one.
 """
 
+from typing import TYPE_CHECKING
+
 from fastmagn.registry import lazy_attributes
 from fastmagn.version import __version__ as __version__
 
@@ -11,6 +13,17 @@ __all__ = [
     *("AugMix", "AutoAugment", "MAGNLoss", "RandAugment", "TrivialAugment"),
     *("corrupt", "evaluate_robustness", "jensen_shannon", "load"),
 ]
+
+if TYPE_CHECKING:
+    from fastmagn.augment.augmix import AugMix as AugMix
+    from fastmagn.augment.policies.transforms import AutoAugment as AutoAugment
+    from fastmagn.augment.policies.transforms import RandAugment as RandAugment
+    from fastmagn.augment.policies.transforms import TrivialAugment as TrivialAugment
+    from fastmagn.corruptions.corrupting import corrupt as corrupt
+    from fastmagn.evaluation.robustness import evaluate_robustness as evaluate_robustness
+    from fastmagn.exporting.classifier import load as load
+    from fastmagn.losses import MAGNLoss as MAGNLoss
+    from fastmagn.losses import jensen_shannon as jensen_shannon
 
 # Imported when used: a command such as `python -m fastmagn.report` must not pay for the others.
 _PUBLIC = {

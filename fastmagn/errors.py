@@ -6,7 +6,8 @@ import signal
 import sys
 import warnings
 from collections.abc import Container, Iterable
-from typing import Any
+from types import FrameType
+from typing import Any, cast
 
 EXIT_INPUT_ERROR = 2
 EXIT_CODES = (
@@ -20,6 +21,10 @@ class InputError(ValueError):
 
     Commands print it without a traceback and exit with status 2. Broken invariants of our own code are asserts.
     """
+
+
+class UnknownName(InputError):
+    """A name that no table has. Code of the user's own could add it."""
 
 
 def check(holds: bool, field: str, got: object, expected: str) -> None:
@@ -52,7 +57,7 @@ def as_integer(field: str, value: object, allowed: Container[int], expected: str
 
 def warn_caller(message: str) -> None:
     """`warnings.warn`, for the line of the program that called fastmagn; commands print the message alone."""
-    level, frame = 1, sys._getframe()
+    level, frame = 1, cast("FrameType | None", sys._getframe())
     while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "fastmagn":
         level, frame = level + 1, frame.f_back
     warnings.warn(message, stacklevel=level)

@@ -11,7 +11,9 @@ import argparse
 import os
 from pathlib import Path
 
+from fastmagn.config.called import command
 from fastmagn.config.command_line import OwnOptions, parse_config, parse_own
+from fastmagn.config.own_code import explained
 from fastmagn.config.schema import Config
 from fastmagn.config.text import plain
 from fastmagn.errors import EXIT_CODES, InputError
@@ -23,7 +25,6 @@ from fastmagn.machine.torchrun import rank
 from fastmagn.runs.paths import EVALUATION, LOGITS
 from fastmagn.runs.reading import read_config
 
-_PROG = "python -m fastmagn.evaluate"
 _DESCRIPTION = "Measure a trained run again, or on other images; other people's weights; or stored logits."
 _MAX_METHOD_CHARS = 100  # as in a report
 
@@ -49,7 +50,8 @@ def main(arguments: list[str]) -> int:
                 write_json(out, with_image_folders(out, entries))
     else:
         if own.run is not None:
-            results = evaluate_run(own.run, config)
+            with explained(config.imports):
+                results = evaluate_run(own.run, config)
         elif own.weights is not None:
             results = evaluate_weights(Published(own.weights, own.mean, own.std), config, _folder(out))
         else:
@@ -85,7 +87,7 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, Config]:
     Raises:
         InputError: Arguments exclude each other, a field is unknown, or the run cannot be read.
     """
-    own, fields = parse_own(_parser(), arguments)
+    own, fields = parse_own(command_parser(), arguments)
     if own.classes is not None and own.images is None:
         raise InputError(f"classes: got {own.classes}; expected none without --images DIR, whose folders it explains.")
     if own.out is not None and own.out.is_dir():
@@ -95,15 +97,17 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, Config]:
         *most, last = (f"--{name}" for name in others)
         raise InputError(f"images: got {own.images}; expected it with --run, without {', '.join(most)} and {last}.")
     if own.corrupted is not None:
-        fields = [*fields, "--eval.corrupted_dir", str(own.corrupted)]
+        fields = [*fields, f"--eval.corrupted_dir={own.corrupted}"]
     for flag in ("save_logits", "perturbations", "fourier"):
         if getattr(own, flag):
             fields = [*fields, f"--eval.{flag}", "true"]
     for name in ("mean", "std"):
         setattr(own, name, _channels(name, getattr(own, name), own.weights))
     if own.weights is not None:  # the name of the file stands for the method, which is unknown
-        fields = ["--method", own.weights.stem[:_MAX_METHOD_CHARS], "--train.amp", "float32", *fields]
-    config = read_config(own.run, fields) if own.run is not None else parse_config(fields, _PROG, _DESCRIPTION)
+        fields = [f"--method={own.weights.stem[:_MAX_METHOD_CHARS]}", "--train.amp", "float32", *fields]
+    config = (
+        read_config(own.run, fields) if own.run is not None else parse_config(fields, command("evaluate"), _DESCRIPTION)
+    )
     wanted = [name for name in ("perturbations", "fourier") if getattr(config.eval, name)]
     wanted += ["batch_norm adapt"] if config.eval.batch_norm == "adapt" else []
     if own.logits is not None and wanted:
@@ -136,12 +140,15 @@ def _numbers(values: list[float]) -> str:
     return " ".join(f"{value:g}" for value in values)
 
 
-def _parser() -> OwnOptions:
+def command_parser() -> OwnOptions:
+    """The parser of the command's own options; the fields of the configuration are beside them."""
     parser = OwnOptions(
-        _PROG,
+        command("evaluate"),
         _DESCRIPTION,
         "Any field of the run's configuration may follow, such as --data.dir DIR, --eval.num_images N, "
-        "--eval.corruption_set c15, --device cpu; python -m fastmagn.train --help_all lists them. " + EXIT_CODES,
+        "--import FILE (your own code), "
+        "--eval.corruption_set c15, --device cpu; "
+        f"{command('train')} --help_all lists them. {EXIT_CODES}",
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(

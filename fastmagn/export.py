@@ -4,7 +4,10 @@ python -m fastmagn.export --run RUN --format onnx --out FILE.onnx [--input uint8
 python -m fastmagn.export --run RUN --format safetensors --out FILE.safetensors
 """
 
-from fastmagn.config.command_line import make_parser, of_kind, parse
+from jsonargparse import ArgumentParser
+
+from fastmagn.config.called import command
+from fastmagn.config.command_line import add_import_option, make_parser, of_kind, parse
 from fastmagn.exporting.config import ExportConfig
 from fastmagn.machine.command import run_command
 
@@ -15,9 +18,15 @@ def parse_arguments(arguments: list[str]) -> ExportConfig:
     Raises:
         InputError: An unknown or missing argument, or a value that is not allowed.
     """
+    return of_kind(ExportConfig, parse(command_parser(), arguments))
+
+
+def command_parser() -> ArgumentParser:
+    """The parser of the command's arguments."""
     description = "Export a run as one file, ONNX or safetensors, with its model card. fastmagn.load(FILE) reads both."
-    parser = make_parser("python -m fastmagn.export", description, ExportConfig)
-    return of_kind(ExportConfig, parse(parser, arguments))
+    parser = make_parser(command("export"), description, ExportConfig)
+    add_import_option(parser)
+    return parser
 
 
 def main(arguments: list[str]) -> int:

@@ -6,8 +6,12 @@ python -m fastmagn.report RUN [RUN ...] --out DIR [--format robustbench]
 from pathlib import Path
 from typing import Any, Literal
 
-from fastmagn.config.command_line import make_parser, parse
+from jsonargparse import ArgumentParser
+
+from fastmagn.config.called import command
+from fastmagn.config.command_line import add_import_option, make_parser, parse
 from fastmagn.machine.command import run_command
+from fastmagn.runs.code import warn_if_code_changed
 
 
 def parse_arguments(arguments: list[str]) -> dict[str, Any]:
@@ -16,8 +20,13 @@ def parse_arguments(arguments: list[str]) -> dict[str, Any]:
     Raises:
         InputError: An argument is unknown or missing.
     """
+    return parse(command_parser(), arguments)
+
+
+def command_parser() -> ArgumentParser:
+    """The parser of the command's arguments."""
     parser = make_parser(
-        "python -m fastmagn.report",
+        command("report"),
         "Make a report of finished runs: a page (report.html), tables (Markdown, CSV, LaTeX) and figures (PNG, SVG). "
         "It shows accuracy by corruption, mCA, calibration and sensitivity, beside the paper's numbers where there are "
         "any. Runs that differ only in their seed share a column, with their spread. Each data set has its own tables.",
@@ -39,7 +48,8 @@ def parse_arguments(arguments: list[str]) -> dict[str, Any]:
         help="page: the report. robustbench: a JSON file for each run with the keys of RobustBench's leaderboards of "
         "common corruptions, and a table of them.",
     )
-    return parse(parser, arguments)
+    add_import_option(parser)
+    return parser
 
 
 def main(arguments: list[str]) -> int:
@@ -49,6 +59,8 @@ def main(arguments: list[str]) -> int:
     else:
         from fastmagn.reporting.document import report_runs as report
 
+    for run in values["run"]:
+        warn_if_code_changed(run if run.is_dir() else run.parent)
     report(values["run"], values["out"])
     return 0
 

@@ -8,30 +8,37 @@ resumes it.
 import shlex
 from typing import Any
 
-from fastmagn.config.command_line import parse_config
+from jsonargparse import ArgumentParser
+
+from fastmagn.config.called import command
+from fastmagn.config.command_line import config_parser, of_kind, parse
+from fastmagn.config.own_code import explained
 from fastmagn.config.schema import Config
 from fastmagn.errors import EXIT_CODES
 from fastmagn.machine.command import run_command
 from fastmagn.machine.console import console
 from fastmagn.methods.table import METHODS
+from fastmagn.training.callbacks import NO_CALLBACKS, Callbacks
 
 _SHOWN = frozenset(
     {"help", "help_all", "config", "method", "run_dir", "data.name", "data.dir", "model.name"}
     | {"train.epochs", "train.batch_size", "train.seed", "eval.num_images"}
 )
-_DESCRIPTION = """Train a classifier, then measure its robustness. The same command resumes an interrupted run.
-
-  python -m fastmagn.train                                              MAGN+AugMix on digits
-  python -m fastmagn.train --config cifar10_magn_augmix --data.dir DIR  a shipped configuration
-  python -m fastmagn.train --config FILE.yaml --train.seed 1            your own, with a change
-  python -m fastmagn.train --method augmix --print_config > FILE.yaml   write one
-  torchrun --nproc_per_node 2 -m fastmagn.train --config FILE.yaml      several GPUs
-
-These are the fields that are used most; --help_all shows every field."""
+_EXAMPLES = {
+    "{train}": "MAGN+AugMix on digits",
+    "{train} --config cifar10_magn_augmix --data.dir DIR": "a shipped configuration",
+    "{train} --config FILE.yaml --train.seed 1": "your own, with a change",
+    "{train} --method augmix --print_config > FILE.yaml": "write one",
+    "torchrun --nproc_per_node 2 -m fastmagn.train --config FILE.yaml": "several GPUs",
+}
 
 
-def train(config: Config) -> dict[str, Any]:
+def train(config: Config, callbacks: Callbacks = NO_CALLBACKS) -> dict[str, Any]:
     """Train (or resume) a run, evaluate it and write results.json. Returns what results.json holds.
+
+    Args:
+        config: The run. `config.imports` is a record, and not run here.
+        callbacks: Functions to call after each step and each epoch.
 
     Raises:
         InputError: The configuration, the data or the run folder cannot be used; memory or the disk is too small; a
@@ -40,24 +47,34 @@ def train(config: Config) -> dict[str, Any]:
     """
     from fastmagn.training.run import train as train_run  # here, as it imports PyTorch
 
-    return train_run(config)
+    with explained(config.imports):
+        return train_run(config, callbacks)
+
+
+def command_parser() -> ArgumentParser:
+    """The parser of the command's arguments."""
+    program = command("train")
+    examples = {example.format(train=program): what for example, what in _EXAMPLES.items()}
+    width = max(map(len, examples))
+    description = "\n\n".join(
+        [
+            "Train a classifier, then measure its robustness. The same command resumes an interrupted run.",
+            "\n".join(f"  {example:{width}}  {what}" for example, what in examples.items()),
+            "These are the fields that are used most; --help_all shows every field.",
+        ]
+    )
+    methods = f"Methods: {', '.join(METHODS)}; NAME+magn adds MAGN's consistency. {EXIT_CODES}"
+    return config_parser(program, description, methods, _SHOWN)
 
 
 def main(arguments: list[str]) -> int:
-    config = parse_config(
-        arguments,
-        "python -m fastmagn.train",
-        _DESCRIPTION,
-        f"Methods: {', '.join(METHODS)}; NAME+magn adds MAGN's consistency. {EXIT_CODES}",
-        _SHOWN,
-    )
-    results = train(config)
+    results = train(of_kind(Config, parse(command_parser(), arguments)))
     from fastmagn.evaluation.shown import print_results  # here, as it imports PyTorch
 
     print_results(results, title=f"{results['config']['method']} on {results['config']['data']['name']}")
     run_dir = results["config"]["run_dir"]
     console.print(f"run folder: {run_dir}", soft_wrap=True)
-    report = shlex.join(["python", "-m", "fastmagn.report", run_dir, "--out", "report"])
+    report = f"{command('report')} {shlex.join([run_dir, '--out', 'report'])}"
     console.print(f"tables, figures and a page of it: {report}", soft_wrap=True)
     return 0
 

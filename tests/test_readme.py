@@ -220,16 +220,16 @@ def test_report_commands(trained_run, here, capsys):
 
 @pytest.mark.process
 def test_completion_in_bash(tmp_path):
-    """What Tab does after `fastmagn-train --optim.l`, and where nothing fits."""
+    """What Tab does after `fastmagn train --optim.l`."""
     (block,) = (block for language, block in BLOCKS if language == "bash")
-    typed = "COMP_WORDS=(fastmagn-train --optim.l) COMP_CWORD=1"
-    script = (
-        f"{block}\n{typed}\n$(complete -p fastmagn-train | sed 's/.*-F \\([^ ]*\\).*/\\1/')\necho ${{COMPREPLY[@]}}"
-    )
+    command = 'fastmagn() { python -m fastmagn "$@"; }'  # this checkout's
+    typed = "COMP_WORDS=(fastmagn train --optim.l) COMP_CWORD=2"
+    complete = "$(complete -p fastmagn | sed 's/.*-F \\([^ ]*\\).*/\\1/')"
+    script = f"{command}\n{block}\n{typed}\n{complete}\necho ${{COMPREPLY[@]}}"
     environment = command_environment()
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
     done = subprocess.run(
-        ["bash", "-O", "expand_aliases", "-c", script],
+        ["bash", "-c", script],
         cwd=tmp_path,
         env=environment,
         capture_output=True,

@@ -75,8 +75,11 @@ class AugMix(ImageTransform):
             check(isinstance(value, bool | np.bool_), f"augment.{name}", value, "True or False")
         super().__init__(
             augment=AugmentConfig(
-                **{name: int(value) for name, value in integers.items()},
-                **{name: bool(value) for name, value in flags.items()},
+                aug_severity=int(aug_severity),
+                mixture_width=int(mixture_width),
+                mixture_depth=int(mixture_depth),
+                random_aug_severity=bool(random_aug_severity),
+                all_operations=bool(all_operations),
             ),
             view_spec=_ONE_AUGMIX_VIEW,
             moves="AugMix moves an image in several ways at once and cannot move these with it",

@@ -22,7 +22,7 @@ class AugmentConfig:
         backend: Engine that makes the views: auto (the fastest exact engine for the device), numba, kornia, dali, pil.
         aug_severity: Strength of AugMix, 1..10. The level of an operation is uniform in [0.1, aug_severity].
         random_aug_severity: Draw the strength uniformly from 1..aug_severity for each image and view.
-        mixture_width: Number of chains that an AugMix view mixes, 1..8.
+        mixture_width: Number of chains that an AugMix or PRIME view mixes, 1..8.
         mixture_depth: Number of operations in a chain, 1..8; -1 draws it uniformly from 1, 2, 3 for each chain.
         all_operations: Add colour, contrast, brightness and sharpness to AugMix's nine operations. These four overlap
             with the test corruptions.

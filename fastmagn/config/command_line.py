@@ -10,6 +10,7 @@ from typing import Any, NoReturn, TypeVar
 
 from jsonargparse import ArgumentParser
 
+from fastmagn.config import own_code
 from fastmagn.config.help import HelpFormatter, brief_formatter, hide_sections
 from fastmagn.config.paths import user_path, with_user_paths
 from fastmagn.config.plain_yaml import read_plain_yaml
@@ -45,9 +46,14 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> dict[str, Any]:
 
     Raises:
         InputError: An option or a field is unknown (the nearest known one is named) or missing, or its value has the
-            wrong type or range, or is not UTF-8.
+            wrong type or range, or is not UTF-8; a YAML file cannot be read, or a `base` is not a file or leads back to
+            itself.
     """
     _check_utf8(arguments)
+    if own_code.OPTION in parser._option_string_actions:
+        own_code.run_imported(arguments)
+    if "--config" in parser._option_string_actions:
+        arguments = _with_bases(arguments)
     hints = _hints(parser)
     try:
         values = parser.parse_args(arguments)
@@ -61,7 +67,13 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> dict[str, Any]:
     for name, hint in hints.items():
         if values.get(name) is None and not allows_none(hint):
             raise InputError(f"{name}: got null; expected {in_words(hint)}.")
-    return vars(parser.instantiate(with_user_paths(values)))
+    with own_code.explained(values.get("imports")):
+        return vars(parser.instantiate(with_user_paths(values)))
+
+
+def add_import_option(parser: ArgumentParser) -> None:
+    """Add `--import FILE` to the parser of a command that does not take the fields of `Config`."""
+    parser.add_argument(own_code.OPTION, type=Path | None, metavar="FILE", help=own_code.HELP)
 
 
 def _check_utf8(arguments: list[str]) -> None:
@@ -179,6 +191,10 @@ def config_parser(
     )
     parser.add_argument("--help_all", action=_HelpAll, help="Show every field with its default, and exit.")
     parser.add_class_arguments(Config)
+    # A field of a dataclass cannot be called import.
+    action = parser._option_string_actions.pop("--imports")
+    action.option_strings = [own_code.OPTION]
+    parser._option_string_actions[own_code.OPTION] = action
     hide_sections(parser)
     if shown is not None:
         parser.formatter_class = brief_formatter(shown)
@@ -202,7 +218,7 @@ def parse_config(
         InputError: A field is unknown (the nearest known one is named), a value has the wrong type or range, a YAML
             file cannot be read, or a `base` is not a file or leads back to itself.
     """
-    return of_kind(Config, parse(config_parser(prog, description, epilog, shown), with_bases(arguments)))
+    return of_kind(Config, parse(config_parser(prog, description, epilog, shown), arguments))
 
 
 def config_of(values: dict[str, Any]) -> Config:
@@ -262,7 +278,7 @@ def config_file(name: str) -> str:
     )
 
 
-def with_bases(arguments: list[str]) -> list[str]:
+def _with_bases(arguments: list[str]) -> list[str]:
     """The arguments, with the files that each `--config FILE` is based on put before it.
 
     Raises:

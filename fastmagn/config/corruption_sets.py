@@ -1,17 +1,21 @@
 """The names that a set of corruptions can have in a configuration."""
 
-from fastmagn.errors import check
+from fastmagn.errors import UnknownName
 
-SET_NAMES = ("c15", "c18", "c19", "cbar")
+# A corruption that the user has added (`fastmagn.extend`) is a set of its own.
+SET_NAMES = ["c15", "c18", "c19", "cbar"]
 
 
 def set_parts(field: str, value: object) -> tuple[str, ...]:
     """The names that `value` joins by +, each once: ("c15", "cbar") for c15+cbar.
 
     Raises:
-        InputError: It is not text, or a name is unknown.
+        UnknownName: It is not text, or a name is unknown.
     """
     parts = tuple(dict.fromkeys(value.split("+"))) if isinstance(value, str) else ()
-    known = bool(parts) and all(part in SET_NAMES for part in parts)
-    check(known, field, value, f"one of {', '.join(SET_NAMES)}, or several of them joined by +, such as c15+cbar")
+    if not parts or not all(part in SET_NAMES for part in parts):
+        names = ", ".join(SET_NAMES)
+        raise UnknownName(
+            f"{field}: got {value!r}; expected one of {names}, or several of them joined by +, such as c15+cbar."
+        )
     return parts

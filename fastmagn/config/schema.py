@@ -5,12 +5,18 @@ configs/digits_quickstart.yaml. A field's docstring is its help text, with unit 
 range; its message names the field as the user wrote it.
 """
 
+import re
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
+from fastmagn.config.afa_schema import AfaConfig
 from fastmagn.config.augment_schema import AugmentConfig
 from fastmagn.config.eval_schema import EvalConfig
+from fastmagn.config.noisymix_schema import NoisyMixConfig
+from fastmagn.config.prime_schema import PrimeConfig
+from fastmagn.config.spectra_schema import SpectraConfig
 from fastmagn.errors import check
 
 
@@ -174,10 +180,12 @@ class OptimConfig:
         lr: Learning rate, above 0: the first one of the step schedule, the peak of the other schedules.
         momentum: Nesterov momentum, 0 <= momentum < 1; 0 is plain SGD.
         weight_decay: L2 penalty on all parameters, 0 or more.
-        schedule: step (the rate is multiplied by step_factor every step_epochs epochs), one_cycle (cosine: up over 30 %
-            of the steps, then down), triangular (linear: up over 20 % of the steps, then down to 0), or
-            cosine_restarts (cosine: down to 0 in restart_epochs epochs, then again from lr, each time longer).
+        schedule: step (the rate is multiplied by step_factor every step_epochs epochs, or at step_at), one_cycle
+            (cosine: up over 30 % of the steps, then down), triangular (linear: up over 20 % of the steps, then down to
+            0), or cosine_restarts (cosine: down to 0 in restart_epochs epochs, then again from lr, each time longer).
         step_epochs: For the step schedule: epochs between two steps, 1 or more.
+        step_at: For the step schedule: the numbers of epochs after which the rate is multiplied, in place of
+            step_epochs: rising, with commas, such as 60,120,160,190. If none, step_epochs decides.
         step_factor: For the step schedule: factor of each step, in (0, 1].
         restart_epochs: For the cosine_restarts schedule: epochs of the first cosine, 1 or more.
         restart_factor: For the cosine_restarts schedule: how many times longer than the last one each cosine is, 1 or
@@ -193,6 +201,7 @@ class OptimConfig:
     weight_decay: float = 5e-4
     schedule: Literal["step", "one_cycle", "triangular", "cosine_restarts"] = "one_cycle"
     step_epochs: int = 50
+    step_at: str | None = None
     step_factor: float = 0.1
     restart_epochs: int = 20
     restart_factor: int = 2
@@ -204,6 +213,10 @@ class OptimConfig:
         check(0 <= self.momentum < 1, "optim.momentum", self.momentum, "0 <= momentum < 1")
         check(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "0 or more")
         check(self.step_epochs >= 1, "optim.step_epochs", self.step_epochs, "1 or more")
+        steps = "1" if self.step_at is None else self.step_at
+        numbers = [int(number) for number in steps.split(",")] if re.fullmatch(r"\d{1,6}(,\d{1,6})*", steps) else [0]
+        rising = all(first < second for first, second in pairwise([0, *numbers]))
+        check(rising, "optim.step_at", self.step_at, "rising numbers of epochs with commas, such as 60,120,160,190")
         check(0 < self.step_factor <= 1, "optim.step_factor", self.step_factor, "a number in (0, 1]")
         check(self.restart_epochs >= 1, "optim.restart_epochs", self.restart_epochs, "1 or more")
         check(self.restart_factor >= 1, "optim.restart_factor", self.restart_factor, "1 or more")
@@ -267,7 +280,8 @@ class LossConfig:
     Args:
         consistency_weight: lambda_1: weight of MAGN's misclassification-aware Gaussian consistency, and of the
             Jensen-Shannon divergence of dign's noisy views, 0 or more.
-        jsd_weight: lambda_2: weight of the Jensen-Shannon divergence of the AugMix views, 0 or more.
+        jsd_weight: lambda_2: weight of the Jensen-Shannon divergence of the AugMix or PRIME views, and of afa_jsd's
+            views, 0 or more.
         trades_weight: lambda of equation (3): weight of the divergence of TRADES' adversarial view, 0 or more.
         label_smoothing: Share of the clean view's target that is spread over all classes, 0 <= label_smoothing < 1.
         detach_weight: Stop the gradient through the confidence p_y that weights the consistency.
@@ -298,18 +312,25 @@ class Config:
         run_dir: Folder of the run. If none, runs/DATA-METHOD-MODEL-seedSEED.
         resume: With auto, a run whose folder has a checkpoint resumes from it. With never, such a folder is an error.
         device: auto (CUDA if there is a GPU), cpu or cuda.
+        imports: Python file with your own data sets, networks, methods or corruptions, which is run first. Only
+            --import on the command line runs it; in a file this field is a record.
     """
 
     method: str = "magn_augmix"
     run_dir: Path | None = None
     resume: Literal["auto", "never"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    imports: Path | None = None
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     mixing: MixingConfig = field(default_factory=MixingConfig)
+    prime: PrimeConfig = field(default_factory=PrimeConfig)
+    spectra: SpectraConfig = field(default_factory=SpectraConfig)
+    afa: AfaConfig = field(default_factory=AfaConfig)
+    noisymix: NoisyMixConfig = field(default_factory=NoisyMixConfig)
     attack: AttackConfig = field(default_factory=AttackConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)

@@ -8,7 +8,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
-_PLACEHOLDERS = {int: "N", float: "X", bool: "{true,false}", str: "TEXT", Path: "PATH"}
+_PLACEHOLDERS = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
 # What the parser says of a value whose text it does not give.
 _KINDS = {"int": "a number", "float": "a number", "bool": "true or false", "list": "a list", "dict": "a mapping"}
 _CONSTANTS = {"True": "true", "False": "false", "None": "null"}
@@ -23,11 +23,19 @@ def in_words(hint: Any) -> str:
 
 def placeholder(hint: Any) -> str:
     """What stands for a value in a help text, such as `N` or `{last,ema}`."""
-    kinds = [one for one in _alternatives(hint) if one is not NoneType]
-    literals = [str(value) for one in kinds for value in _values(one)]
-    if len(literals) == 0:
-        return _PLACEHOLDERS.get(kinds[0], "VALUE")
-    return "{" + ",".join([*literals, *(["true", "false"] if bool in kinds else [])]) + "}"
+    words = allowed_words(hint)
+    return "{" + ",".join(words) + "}" if words else _PLACEHOLDERS.get(types_of(hint)[0], "VALUE")
+
+
+def allowed_words(hint: Any) -> list[str]:
+    """The values that a type allows, if they can be listed: those of a Literal, true and false; else none."""
+    literals = [str(value) for one in types_of(hint) for value in _values(one)]
+    return [*literals, *(["true", "false"] if bool in types_of(hint) else [])]
+
+
+def types_of(hint: Any) -> tuple[Any, ...]:
+    """The types that a type joins, without None."""
+    return tuple(one for one in _alternatives(hint) if one is not NoneType)
 
 
 def allows_none(hint: Any) -> bool:

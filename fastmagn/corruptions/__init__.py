@@ -17,7 +17,7 @@ import numpy as np
 from fastmagn.registry import lazy_attributes
 
 # A corruption's position is its number in the random stream: append only, never reorder, or sets cannot be made again.
-CORRUPTIONS: dict[str, str] = {
+CORRUPTIONS: dict[str, Any] = {
     "gaussian_noise": "fastmagn.corruptions.noise:gaussian_noise",
     "shot_noise": "fastmagn.corruptions.noise:shot_noise",
     "impulse_noise": "fastmagn.corruptions.noise:impulse_noise",
@@ -70,6 +70,8 @@ CORRUPTION_SETS: dict[str, tuple[str, ...]] = {
     "c18": tuple(CORRUPTIONS)[1:19],
     "c19": tuple(CORRUPTIONS)[:19],
 }
+
+_CBAR = frozenset(tuple(CORRUPTIONS)[19:])
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
@@ -140,15 +142,15 @@ def corrupted_as(shape: tuple[int, ...], jpeg: bool, names: Iterable[str] = ()) 
         names: The corruptions; none means the 19.
 
     Returns:
-        `published`, the sets that are followed, and `version` and `jpeg_quality` of their `SizeClass`; the latter is
-        None if there is no JPEG.
+        `published`, the sets that are followed, None if all are the user's own; and `version` and `jpeg_quality` of
+        their `SizeClass`; the latter is None if there is no JPEG.
     """
     size, names = size_class(shape), set(names)
-    has_cbar = bool(names - {*CORRUPTION_SETS["c19"]})
-    has_c = not has_cbar or bool(names & {*CORRUPTION_SETS["c19"]})
+    has_cbar = bool(names & _CBAR)
+    has_c = not names or bool(names & {*CORRUPTION_SETS["c19"]})
     followed = [size.published] * has_c + [size.published_cbar] * has_cbar
     return {
-        "published": ", ".join(followed),
+        "published": ", ".join(followed) or None,
         "version": size.version,
         "jpeg_quality": size.jpeg_quality if jpeg else None,
     }

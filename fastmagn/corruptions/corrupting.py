@@ -66,7 +66,8 @@ def corrupt(
         corrupted = function(np.ascontiguousarray(images_u8[chunk]), severity, seed, keys[chunk])
         out[chunk] = corrupted if quality is None else through_jpeg(corrupted, quality)
 
-    over_chunks(corrupt_chunk, len(out), max(1, _CHUNK_PIXELS // (out.shape[1] * out.shape[2])))
+    height, width = images_u8.shape[1:3]
+    over_chunks(corrupt_chunk, len(out), max(1, _CHUNK_PIXELS // (height * width)))
     return out
 
 

@@ -24,11 +24,11 @@ def cbar_levels(cifar: tuple[float, ...], imagenet: tuple[float, ...]) -> BySize
 def set_members(corruption_set: str, height_px: int, width_px: int) -> tuple[str, ...]:
     """The corruptions of a set, or of several joined by +, for images of this size; each once, in the sets' order.
 
-    `config.corruption_sets.set_parts` checks the names.
+    `config.corruption_sets.set_parts` checks the names. A corruption of the user's own is a set of its own.
     """
     cbar = CIFAR_CBAR if size_class((0, height_px, width_px, 3)).name == "small" else IMAGENET_CBAR
     sets = CORRUPTION_SETS | {"cbar": cbar}
-    return tuple(dict.fromkeys(name for part in corruption_set.split("+") for name in sets[part]))
+    return tuple(dict.fromkeys(name for part in corruption_set.split("+") for name in sets.get(part, (part,))))
 
 
 def sets_to_show(names: Collection[str]) -> dict[str, tuple[str, ...]]:

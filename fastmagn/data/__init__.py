@@ -1,5 +1,7 @@
 """Data sets: uint8 images, and sources that yield batches of them from the device's memory or from image files."""
 
+from typing import Any
+
 from fastmagn.registry import lazy_attributes
 
 _PUBLISHED_FILES = tuple(
@@ -10,7 +12,7 @@ _PUBLISHED_FILES = tuple(
     )
 )
 # name -> "module:function"; a function takes (folder, download), those of ENCODED a DataConfig; it returns an ImageSet.
-DATASETS: dict[str, str] = {
+DATASETS: dict[str, Any] = {
     "cifar10": "fastmagn.data.cifar:load_cifar10",
     "cifar100": "fastmagn.data.cifar:load_cifar100",
     "digits": "fastmagn.data.digits:load_digits",

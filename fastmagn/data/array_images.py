@@ -155,6 +155,31 @@ def channel_statistics(stored_u8: np.ndarray) -> tuple[tuple[float, float, float
     return tuple(map(float, np.tile(mean, repeat))), tuple(map(float, np.tile(std, repeat)))
 
 
+def class_labels(values: np.ndarray, where: str, num_images: int, num_classes: int | None = None) -> np.ndarray:
+    """Labels as int64 [N], of integers [N] or [N, 1].
+
+    Args:
+        values: The labels.
+        where: Where they are from, for the message.
+        num_images: N.
+        num_classes: K: they are 0..K-1. None if it is not known yet.
+
+    Raises:
+        InputError: They are something else.
+    """
+    last = "K-1" if num_classes is None else num_classes - 1
+    wanted = f"integers [{num_images}] or [{num_images}, 1], one for each image, 0..{last}"
+    if values.ndim == 2 and values.shape[1] > 1:
+        kind = "numpy.argmax(labels, axis=1) makes them of one-hot rows; images of several classes each cannot be used"
+        raise InputError(f"{where}: got {form(values)}; expected {wanted}. {kind}.")
+    if values.dtype.kind not in "iu" or values.shape not in ((num_images,), (num_images, 1)):
+        raise InputError(f"{where}: got {form(values)}; expected {wanted}.")
+    lowest, highest = int(values.min()), int(values.max())
+    if lowest < 0 or highest >= (num_classes or 2**31):
+        raise InputError(f"{where}: got labels {lowest}..{highest}; expected {wanted}.")
+    return values.reshape(-1).astype(np.int64)
+
+
 def check_stored(stored: np.ndarray, where: str) -> None:
     """Raise InputError unless an array holds images that ArrayImages takes, one or more.
 

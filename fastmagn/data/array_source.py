@@ -23,7 +23,7 @@ class ArraySource:
         seed: The run's seed, 0..2^64 - 1.
         device: Where the batches go.
         share: The rows of each batch to yield, if several processes share it; all by default.
-        with_partners: Whether the batches have partners.
+        num_partners: Number of partners of each image, 0..4.
 
     Raises:
         InputError: `batch_size` is below 1 or above N.
@@ -37,12 +37,12 @@ class ArraySource:
         seed: int,
         device: torch.device | str,
         share: slice | None = None,
-        with_partners: bool = False,
+        num_partners: int = 0,
     ) -> None:
         check_batch_size(batch_size, len(part.labels))
         self.batch_size, self.seed = batch_size, seed
         self._part, self._device = part, torch.device(device)
-        self._share, self._with_partners = share or slice(0, batch_size), with_partners
+        self._share, self._num_partners = share or slice(0, batch_size), num_partners
 
     @property
     def steps_per_epoch(self) -> int:
@@ -61,7 +61,7 @@ class ArraySource:
             first = step * self.batch_size
             rows = order[first + self._share.start : first + self._share.stop]
             labels = torch.from_numpy(self._part.labels[rows])
-            if self._with_partners:
-                rows = add_partners(rows, self._part.indices, self.seed, epoch)
+            if self._num_partners:
+                rows = add_partners(rows, self._num_partners, self._part.indices, self.seed, epoch)
             images = torch.from_numpy(np.asarray(self._part.images_u8[rows])).permute(0, 3, 1, 2)
             yield as_batch(to_device(images, self._device), to_device(labels, self._device), self._part.indices[rows])

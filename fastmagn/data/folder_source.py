@@ -45,7 +45,7 @@ class FolderSource:
         seed: The run's seed, 0..2^64 - 1.
         device: Where the batches go.
         share: The rows of each batch to yield, if several processes share it; all by default.
-        with_partners: Whether the batches have partners, which are decoded too.
+        num_partners: Number of partners of each image, which are decoded too, 0..4.
 
     Raises:
         InputError: `batch_size` is below 1 or above N, or `data.source` is dali, which is not installed.
@@ -59,13 +59,13 @@ class FolderSource:
         seed: int,
         device: torch.device | str,
         share: slice | None = None,
-        with_partners: bool = False,
+        num_partners: int = 0,
     ) -> None:
         assert isinstance(part.images_u8, FolderImages)
         check_batch_size(batch_size, len(part.labels))
         self.batch_size, self.seed = batch_size, seed
         self._device = torch.device(device)
-        self._share, self._with_partners = share or slice(0, batch_size), with_partners
+        self._share, self._num_partners = share or slice(0, batch_size), num_partners
         self._indices, self._labels = part.indices, part.labels
         self._files, self._config = part.images_u8.files, part.images_u8.config
         self._decoder = choose_decoder(self._files, self._config, self._device)
@@ -104,8 +104,8 @@ class FolderSource:
         order = rng.permutation(len(self._indices), self.seed, epoch)
         first_rows = range(start_step * self.batch_size, self.steps_per_epoch * self.batch_size, self.batch_size)
         shares = (order[first + self._share.start : first + self._share.stop] for first in first_rows)
-        if self._with_partners:
-            shares = (add_partners(rows, self._indices, self.seed, epoch) for rows in shares)
+        if self._num_partners:
+            shares = (add_partners(rows, self._num_partners, self._indices, self.seed, epoch) for rows in shares)
         batch = self._share.stop - self._share.start
         pending: deque[tuple[np.ndarray, Pending]] = deque()
         unreadable: list[Unreadable] = []
@@ -151,7 +151,7 @@ class FolderSource:
 
 
 def make_source(
-    part: ImagePart, *, batch_size: int, seed: int, device: torch.device, share: slice, with_partners: bool = False
+    part: ImagePart, *, batch_size: int, seed: int, device: torch.device, share: slice, num_partners: int = 0
 ) -> ArraySource | DeviceSource | FolderSource:
     """The source of a training part's batches.
 
@@ -163,7 +163,7 @@ def make_source(
         kind = FolderSource
     elif isinstance(images_u8, ArrayImages) and (device.type == "cpu" or images_u8.nbytes > ON_DEVICE_BYTES):
         kind = ArraySource
-    return kind(part, batch_size=batch_size, seed=seed, device=device, share=share, with_partners=with_partners)
+    return kind(part, batch_size=batch_size, seed=seed, device=device, share=share, num_partners=num_partners)
 
 
 def choose_decoder(files: ImageFiles, config: DataConfig, device: torch.device) -> Decoder:

@@ -31,6 +31,11 @@ class Images(Protocol):
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray: ...
 
 
+def rows_within(images: Images, num_bytes: int = 1 << 25) -> int:
+    """How many of these images take up to `num_bytes` together, decoded; at least 1."""
+    return max(1, num_bytes * len(images) // max(1, images.nbytes))
+
+
 class ImageRows:
     """Rows of an array uint8 [N, H, W, 3], copied only when `np.asarray` asks for them: the array may be a mapped file.
 

@@ -21,7 +21,7 @@ from typing import NamedTuple, NoReturn
 
 import numpy as np
 
-from fastmagn.data.array_images import array_set, check_stored
+from fastmagn.data.array_images import array_set, check_stored, class_labels
 from fastmagn.data.arrays import open_array
 from fastmagn.data.image_set import ImageSet
 from fastmagn.data.npz_file import npz_names, read_npz
@@ -143,22 +143,7 @@ def _part(found: _Found, split: str) -> tuple[np.ndarray, np.ndarray]:
         if array is None:
             raise InputError(f"data.dir: {found.place} has no {name} for {split}; expected {LAYOUT}.")
     check_stored(images.values, images.where)
-    return images.values, _labels(labels, len(images.values))
-
-
-def _labels(array: _Array, num_images: int) -> np.ndarray:
-    """Labels as int64 [N], of integers [N] or [N, 1]."""
-    where, values = array
-    wanted = f"integers [{num_images}] or [{num_images}, 1], one for each image, 0..K-1"
-    if values.ndim == 2 and values.shape[1] > 1:
-        kind = "numpy.argmax(labels, axis=1) makes them of one-hot rows; images of several classes each cannot be used"
-        raise InputError(f"{where}: got {form(values)}; expected {wanted}. {kind}.")
-    if values.dtype.kind not in "iu" or values.shape not in ((num_images,), (num_images, 1)):
-        raise InputError(f"{where}: got {form(values)}; expected {wanted}.")
-    lowest, highest = int(values.min()), int(values.max())
-    if lowest < 0 or highest >= 2**31:
-        raise InputError(f"{where}: got labels {lowest}..{highest}; expected {wanted}.")
-    return values.reshape(-1).astype(np.int64)
+    return images.values, class_labels(labels.values, labels.where, len(images.values))
 
 
 def _class_names(found: _Found, train_labels: np.ndarray, test_labels: np.ndarray) -> tuple[str, ...]:

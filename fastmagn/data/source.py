@@ -1,8 +1,8 @@
 """Training batches from a set that is in the device's memory: only an epoch's order is copied from the host.
 
-Random stream: STREAM_PARTNER, slot 0; word 0 draws the partner of a sample from all training images.
+Random stream: STREAM_PARTNER, slot 0; word k draws the k-th partner of a sample from all training images.
 
-Shape letters: N images of the set, B batch, C H W image.
+Shape letters: N images of the set, B batch, P partners of an image, C H W image.
 """
 
 from collections.abc import Iterator
@@ -17,15 +17,20 @@ from fastmagn_kernels.random import rng
 
 
 class Partners(NamedTuple):
-    """Another training image for each image of a batch.
+    """Other training images for each image of a batch: the first partner of each, then the second of each, and so on.
 
     Args:
-        images: uint8 [B, C, H, W] on the device, channels-last strides.
-        indices: int64 [B] on the host: indices in the full training set.
+        images: uint8 [P*B, C, H, W] on the device, channels-last strides.
+        indices: int64 [P*B] on the host: indices in the full training set.
     """
 
     images: torch.Tensor
     indices: np.ndarray
+
+    def of(self, part: slice, batch_size: int) -> "Partners":
+        """The partners of a part of the batch, whose size is `batch_size`."""
+        images = self.images.unflatten(0, (-1, batch_size))[:, part].flatten(0, 1)
+        return Partners(images, self.indices.reshape(-1, batch_size)[:, part].ravel())
 
 
 class Batch(NamedTuple):
@@ -48,35 +53,36 @@ class Batch(NamedTuple):
         size = len(self.indices) // num_pieces
 
         def piece(part: slice) -> Batch:
-            partners = self.partners and Partners(self.partners.images[part], self.partners.indices[part])
+            partners = self.partners and self.partners.of(part, len(self.indices))
             return Batch(self.images[part], self.labels[part], self.indices[part], partners)
 
         return [piece(slice(first, first + size)) for first in range(0, num_pieces * size, size)]
 
 
 def as_batch(images: torch.Tensor, labels: torch.Tensor, indices: np.ndarray) -> Batch:
-    """A batch of B labels. If there are 2B images and indices, the second half is the partners."""
+    """A batch of B labels. If there are more than B images and indices, the others are the partners."""
     size = len(labels)
     partners = Partners(images[size:], indices[size:]) if len(indices) > size else None
     return Batch(images[:size], labels, indices[:size], partners)
 
 
-def add_partners(rows: np.ndarray, indices: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    """`rows` and the rows of their partners, int64 [2B].
+def add_partners(rows: np.ndarray, num_partners: int, indices: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """`rows` and the rows of their partners, int64 [(1 + P) B].
 
     A partner is any image of the training part, each as likely as the others. It is a function of seed, epoch and the
     sample's index, so neither the batch nor the number of processes changes it.
 
     Args:
         rows: Rows of the training part, int64 [B].
+        num_partners: P, 1..4.
         indices: The part's indices in the full training set, int64 [N].
         seed: The run's seed, 0..2^64 - 1.
         epoch: The epoch, from 0.
     """
     words = np.empty((len(rows), 4), np.uint32)
     rng.words_batch(words, 0, rng.STREAM_PARTNER, 0, indices[rows], epoch, *rng.key_words(seed))
-    partners = words[:, 0].astype(np.uint64) * np.uint64(len(indices)) >> np.uint64(32)
-    return np.concatenate([rows, partners.astype(np.int64)])
+    partners = words[:, :num_partners].T.astype(np.uint64) * np.uint64(len(indices)) >> np.uint64(32)
+    return np.concatenate([rows, partners.astype(np.int64).ravel()])
 
 
 def check_batch_size(batch_size: int, num_images: int) -> None:
@@ -106,7 +112,7 @@ class DeviceSource:
         seed: The run's seed, 0..2^64 - 1.
         device: The device that holds the images: 154 MB for CIFAR.
         share: The rows of each batch to yield, if several processes share it; all by default.
-        with_partners: Whether the batches have partners.
+        num_partners: Number of partners of each image, 0..4.
 
     Raises:
         InputError: `batch_size` is below 1 or above N.
@@ -120,12 +126,12 @@ class DeviceSource:
         seed: int,
         device: torch.device | str,
         share: slice | None = None,
-        with_partners: bool = False,
+        num_partners: int = 0,
     ) -> None:
         check_batch_size(batch_size, len(part.labels))
         self.batch_size = batch_size
         self.seed = seed
-        self._share, self._with_partners = share or slice(0, batch_size), with_partners
+        self._share, self._num_partners = share or slice(0, batch_size), num_partners
         self._indices = part.indices
         self._images_nhwc = torch.from_numpy(np.asarray(part.images_u8)).to(device)
         self._labels = torch.from_numpy(part.labels).to(device)
@@ -149,8 +155,8 @@ class DeviceSource:
             part = slice(first + self._share.start, first + self._share.stop)
             rows, device_rows = order[part], device_order[part]
             labels = self._labels.index_select(0, device_rows)
-            if self._with_partners:
-                rows = add_partners(rows, self._indices, self.seed, epoch)
+            if self._num_partners:
+                rows = add_partners(rows, self._num_partners, self._indices, self.seed, epoch)
                 device_rows = to_device(torch.from_numpy(rows), self._labels.device)
             # An image in NHWC storage is one contiguous copy of 3 KB; the permuted view is channels last at no cost.
             images = self._images_nhwc.index_select(0, device_rows).permute(0, 3, 1, 2)

@@ -3,7 +3,11 @@
 import sys
 import time
 
-from fastmagn.config.command_line import make_parser, of_kind, parse, with_bases
+from jsonargparse import ArgumentParser
+
+from fastmagn.config.called import command
+from fastmagn.config.command_line import add_import_option, make_parser, of_kind, parse
+from fastmagn.config.own_code import explained
 from fastmagn.corruptions import SEVERITIES
 from fastmagn.errors import EXIT_CODES, counted
 from fastmagn.evaluation.corrupt_config import CorruptConfig
@@ -18,8 +22,15 @@ def parse_arguments(arguments: list[str]) -> tuple[CorruptConfig, bool]:
     Raises:
         InputError: An unknown or missing argument, a value of another type or out of its range.
     """
+    values = parse(command_parser(), arguments)
+    with explained(values["import"]):
+        return of_kind(CorruptConfig, values), values["verify"]
+
+
+def command_parser() -> ArgumentParser:
+    """The parser of the command's arguments."""
     parser = make_parser(
-        "python -m fastmagn.corrupt",
+        command("corrupt"),
         "Make a -C set (the 19 common corruptions or C-bar's ten, at 5 severities) of any test images.",
         epilog=EXIT_CODES + f" With --verify, {EXIT_DIFFERENT}: the set is not as it was made.",
     )
@@ -30,8 +41,8 @@ def parse_arguments(arguments: list[str]) -> tuple[CorruptConfig, bool]:
         help="Make nothing; check out against its manifest and, if dataset or data_dir is given, its test images.",
     )
     parser.add_class_arguments(CorruptConfig)
-    values = parse(parser, with_bases(arguments))
-    return of_kind(CorruptConfig, values), values["verify"]
+    add_import_option(parser)
+    return parser
 
 
 def main(arguments: list[str]) -> int:

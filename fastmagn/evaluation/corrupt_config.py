@@ -7,7 +7,8 @@ from fastmagn.config.corruption_sets import set_parts
 from fastmagn.corruptions import MIN_SIDE_PX
 from fastmagn.data import DATASETS, ENCODED
 from fastmagn.data.files.decoding import MAX_IMAGE_SIZE_PX
-from fastmagn.errors import check
+from fastmagn.errors import UnknownName, check
+from fastmagn.registry import is_own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,7 @@ class CorruptConfig:
             data_dir/val/CLASS/IMAGE where there is a val), webdataset (data_dir/val-*.tar), hf (parquet or arrow
             files), npz (NumPy arrays), or torchvision:NAME.
         data_dir: Folder that holds cifar-10-batches-py or cifar-100-python, class folders, shards, or arrays.
-        download: Download a missing CIFAR set into data_dir.
+        download: Download a missing CIFAR set into data_dir; for hf, the set of the hub that data_dir names.
         num_images: Number of test images to use; 0 means all. They are the first ones; those of a folder are drawn
             evenly over the classes by seed.
         seed: Seed of the corruptions, and of the images that are drawn from a folder, 0..2^64 - 1.
@@ -52,9 +53,11 @@ class CorruptConfig:
     label_column: str | None = None
 
     def __post_init__(self) -> None:
-        known = self.dataset is None or self.dataset in DATASETS
-        check(known, "dataset", self.dataset, f"one of {', '.join(DATASETS)}")
-        needs_dir = self.dataset not in (None, "digits") and self.data_dir is None
+        if self.dataset is not None and self.dataset not in DATASETS:
+            raise UnknownName(f"dataset: got {self.dataset!r}; expected one of {', '.join(DATASETS)}.")
+        needs_dir = (
+            self.dataset not in (None, "digits") and not is_own(DATASETS, self.dataset) and self.data_dir is None
+        )
         check(not needs_dir, "data_dir", None, f"the folder of {self.dataset}'s files (digits needs none)")
         set_parts("corruption_set", self.corruption_set)
         check(self.num_images >= 0, "num_images", self.num_images, "0 (all) or more")

@@ -37,7 +37,8 @@ from fastmagn.data.corrupted.npy import (
     read_manifest,
     source_digests,
 )
-from fastmagn.data.image_set import Images
+from fastmagn.data.files.decoded_once import decoded_once, stored_bytes
+from fastmagn.data.image_set import Images, rows_within
 from fastmagn.errors import InputError, check, counted
 from fastmagn.evaluation.corrupt_config import CorruptConfig
 from fastmagn.evaluation.subset import Subset, subset_of
@@ -80,6 +81,8 @@ def make_corrupted_set(
     <corruption>.npy is uint8 [5*N, H, W, 3]; rows (s-1)*N..s*N-1 are severity s, in the test images' order. labels.npy
     holds the N labels five times over, uint8 as in the published sets (int64 for more than 256 classes). All files are
     written in a folder beside `out`. It is renamed to `out` once it is whole, and removed if something fails before.
+    Image files are decoded once, into a file there that takes as much room as one severity of one corruption. So the
+    images in memory at a time are a few chunks of 32 MiB, however many there are.
 
     Args:
         config: What to make.
@@ -97,22 +100,24 @@ def make_corrupted_set(
     remove_leftovers(out)
     _check_out_is_free(out)
     source = source or load_source_images(config)
-    source = source._replace(images_u8=np.asarray(source.images_u8))  # decoded once, not for each corruption
-    names = set_members(config.corruption_set, *source.images_u8.shape[1:3])
+    image_shape = source.images_u8.shape[1:]
+    names = set_members(config.corruption_set, *image_shape[:2])
     needed = len(names) * (len(_npy_header(_file_shape(source))) + len(SEVERITIES) * source.images_u8.nbytes)
     needed += len(_labels_npy(source)) + _MANIFEST_BYTES
     images = counted(len(source.labels), "image", ",")
     total = f"{counted(len(names), 'corruption')} x {len(SEVERITIES)} severities x {images}"
     announce(f"{config.dataset}: {total}, {needed / 1e6:,.0f} MB; the first run on a machine compiles for a minute")
     for name in names:  # a corruption that cannot be made (no frost pictures, say) fails now, not after an hour
-        corrupt(source.images_u8[:1], name, SEVERITIES[0], seed=config.seed)
+        corrupt(np.zeros((1, *image_shape), np.uint8), name, SEVERITIES[0], seed=config.seed)
     try:
         make_folder(out.parent)
         with _only_maker(out), replace_folder(out, overwrite=False) as folder:
-            _check_disk(out, needed)
-            files = _write_corruptions(folder, source, names, config, announce)
-            files["labels.npy"] = _write_file(folder / "labels.npy", [_labels_npy(source)])
-            manifest = _manifest(config, source, files)
+            _check_disk(out, needed + stored_bytes(source.images_u8))
+            with decoded_once(source.images_u8, folder) as images_u8:
+                source = source._replace(images_u8=images_u8)
+                files = _write_corruptions(folder, source, names, config, announce)
+                files["labels.npy"] = _write_file(folder / "labels.npy", [_labels_npy(source)])
+                manifest = _manifest(config, source, files)
             write_json(folder / MANIFEST, manifest)
     except OSError as error:
         raise InputError(
@@ -149,6 +154,7 @@ def _data_config(config: CorruptConfig) -> DataConfig:
     return DataConfig(
         name=config.dataset,
         dir=config.data_dir,
+        download=config.download,
         image_size=size,
         eval_resize_px=config.resize_px or size,
         test_shards=config.test_shards,
@@ -250,8 +256,8 @@ def _write_corruptions(
     return files
 
 
-def _chunks(images_u8: np.ndarray) -> list[slice]:
-    size = max(1, _CHUNK_BYTES // images_u8[0].nbytes)
+def _chunks(images_u8: Images) -> list[slice]:
+    size = rows_within(images_u8, _CHUNK_BYTES)
     return [slice(first, min(first + size, len(images_u8))) for first in range(0, len(images_u8), size)]
 
 
@@ -263,13 +269,12 @@ def _corrupt_ahead(
     Closing the iterator stops the thread.
     """
     indices = np.arange(len(source.labels)) if source.indices is None else source.indices
-    keyed = partial(corrupt, seed=config.seed, jpeg=config.jpeg)
-    calls = (
-        partial(keyed, source.images_u8[chunk], name, severity, indices=indices[chunk])
-        for name in names
-        for severity in SEVERITIES
-        for chunk in chunks
-    )
+
+    def make(name: str, severity: int, chunk: slice) -> np.ndarray:
+        pixels = np.asarray(source.images_u8[chunk])
+        return corrupt(pixels, name, severity, seed=config.seed, indices=indices[chunk], jpeg=config.jpeg)
+
+    calls = (partial(make, name, severity, chunk) for name in names for severity in SEVERITIES for chunk in chunks)
     maker = ThreadPoolExecutor(1)
     try:
         pending = deque(maker.submit(call) for call in islice(calls, _CHUNKS_AHEAD))

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from fastmagn import __version__
+from fastmagn.config import own_code
+from fastmagn.config.corruption_sets import set_parts
 from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.config.schema import Config
-from fastmagn.corruptions import corrupted_as
+from fastmagn.corruptions import CORRUPTIONS, corrupted_as
 from fastmagn.data import ENCODED
 from fastmagn.data.corrupted.npy import MANIFEST
 from fastmagn.data.files.decoding import resize_px
@@ -21,6 +23,7 @@ from fastmagn.evaluation.subset import subset_of
 from fastmagn.machine.console import console
 from fastmagn.machine.processes import World
 from fastmagn.machine.waiting_lock import waiting_lock
+from fastmagn.registry import is_own
 
 
 def use_cache(config: Config, world: World, image_set: ImageSet) -> EvalConfig:
@@ -43,6 +46,8 @@ def use_cache(config: Config, world: World, image_set: ImageSet) -> EvalConfig:
     images = f"n{section.num_images}" if section.num_images else "all"
     settings = f"{section.corruption_set}-{images}-seed{section.corruption_seed}"
     settings += _content(image_set.test_images_u8.shape, section.corruption_jpeg)
+    if any(is_own(CORRUPTIONS, name) for name in set_parts("eval.corruption_set", section.corruption_set)):
+        settings += f"-code{own_code.digest()}"
     digest = world.gather(_digest(config, image_set) if world.rank == 0 else None)[0]
     folder = section.cache_dir / f"{data.name.replace(':', '-')}{size}-{digest}-{settings}-fastmagn{__version__}"
     if world.rank == 0 and not _is_there(folder):

@@ -1,20 +1,25 @@
-"""A user's `torch.utils.data.Dataset` of (image, label) as the images and labels that an evaluation measures.
+"""A user's dataset of (image, label) as the images and labels that an evaluation measures.
 
 Shape letters: N items, C channels, H W image.
 """
 
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from fastmagn.errors import InputError, check, form, is_integer, one_line
+from fastmagn.errors import InputError, check, form, is_integer, one_line, some
 from fastmagn.evaluation.cells import KEPT_BYTES
 
 _ITEM = "(image, label), or an image alone if the labels are given"
+# What Hugging Face `datasets` and WebDataset call them.
+_IMAGE_KEYS = ("image", "img", "pixel_values", "jpg", "jpeg", "png", "webp")
+_LABEL_KEYS = ("label", "labels", "cls")
 _IMAGE = "a Pillow image, uint8 [H, W, 3], a uint8 tensor [3, H, W], or floats in [0, 1] of these shapes; or grey ones"
 
 
@@ -44,55 +49,108 @@ class DatasetImages:
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
         images_u8 = np.empty(self.shape, np.uint8)
         for out, row in zip(images_u8, self.rows.tolist(), strict=True):
-            out[:] = _image_of(self.dataset, row, self.field, self.shape[1:3])[0]
+            item = _read(self.dataset, row, self.field)
+            out[:] = _image_of(item, f"{self.field}[{row}]", self.shape[1:3], self.field)[0]
         return images_u8 if dtype is None else images_u8.astype(dtype, copy=False)
 
 
-def read_dataset(dataset: Dataset, field: str) -> tuple[np.ndarray | DatasetImages, list[int] | None]:
-    """A Dataset's images and labels, N of each. Every item is read once here, so that none fails in the middle.
+def is_dataset(images: object) -> bool:
+    """Whether this yields images one by one.
 
-    Up to 1 GiB of images stay in memory; beyond it they are read again for each corruption, a few at a time.
+    That is a Dataset of PyTorch; what works like one, such as those of Hugging Face `datasets`; another iterable, such
+    as a generator; or a list of (image, label) or of dictionaries. Arrays and lists of images are not.
+    """
+    if isinstance(images, Dataset):
+        return True
+    if isinstance(images, list | tuple):
+        return len(images) > 0 and isinstance(images[0], tuple | Mapping)
+    is_other = isinstance(images, str | bytes | Mapping) or hasattr(images, "__array__")
+    return not is_other and (hasattr(images, "__iter__") or hasattr(images, "__getitem__"))
+
+
+def read_dataset(dataset: Dataset | Iterable, field: str) -> tuple[np.ndarray | DatasetImages, list[int] | None]:
+    """A dataset's images and labels, N of each. Every item is read once here, so that none fails in the middle.
+
+    Up to 1 GiB of images stay in memory. Beyond it they are read again for each corruption, a few at a time, which
+    takes a dataset whose items dataset[i] gives.
 
     Args:
-        dataset: It has a length, and yields (image, label) or images alone for 0..N-1.
+        dataset: What `is_dataset` takes. It yields (image, label), dictionaries of both, or images alone.
         field: What messages call it.
 
     Returns:
         uint8 [N, H, W, 3], and the labels; None if no item has one.
 
     Raises:
-        InputError: It has no length or no items; an item cannot be read, is not such a pair, or has another size.
+        InputError: It has neither a length nor an end, or no items; an item cannot be read, is not such a pair, or has
+            another size.
     """
-    try:
-        total = -1 if isinstance(dataset, IterableDataset) else len(dataset)
-    except TypeError:
-        total = -1
-    wanted = "one with a length, whose items dataset[i] gives; list(dataset) makes one of an iterable"
-    check(total >= 0, field, f"a {type(dataset).__name__}", wanted)
-    check(total > 0, field, "no images", "at least one")
-    first, label = _image_of(dataset, 0, field, None)
-    size, has_labels = first.shape[:2], label is not None
-    is_kept = total * first.nbytes <= KEPT_BYTES
-    images_u8 = np.empty((total if is_kept else 0, *first.shape), np.uint8)
+    if isinstance(dataset, DataLoader):
+        raise InputError(f"{field}: got a DataLoader, which yields batches; expected its dataset: loader.dataset.")
+    total = None if _is_stream(dataset) else _length(dataset, field)
+    items = _stream(dataset, field) if total is None else (_read(dataset, row, field) for row in range(total))
+    first = next(items, None)
+    check(first is not None, field, "no images", "at least one")
+    image, label = _image_of(first, f"{field}[0]", None, field)
+    size, has_labels, most = image.shape[:2], label is not None, max(1, KEPT_BYTES // image.nbytes)
+    is_kept = total is None or total <= most
+    images_u8 = np.empty((min(most, total or most) if is_kept else 0, *image.shape), np.uint8)
     labels = []
-    for row in range(total):
-        image, label = _image_of(dataset, row, field, size)
+    for row, item in enumerate(chain([first], items)):
+        image, label = _image_of(item, f"{field}[{row}]", size, field)
         check((label is not None) == has_labels, f"{field}[{row}]", "an item of another form", _ITEM)
+        if total is None and row == most:
+            raise InputError(
+                f"{field}: got a {type(dataset).__name__} of more than {most:,} images, which come once; expected up to"
+                f" {most:,} ({KEPT_BYTES / 2**30:g} GiB), or a dataset with a length, whose items dataset[i] gives."
+            )
         labels.append(label)
         if is_kept:
             images_u8[row] = image
-    images = images_u8 if is_kept else DatasetImages(dataset, np.arange(total), size, field)
+    images = images_u8[: len(labels)] if is_kept else DatasetImages(dataset, np.arange(total), size, field)
     return images, labels if has_labels else None
 
 
-def _image_of(dataset: Dataset, row: int, field: str, size: tuple[int, int] | None) -> tuple[np.ndarray, int | None]:
-    """An item's image, uint8 [H, W, 3], and its label; None if the item is an image alone."""
-    where = f"{field}[{row}]"
+def _is_stream(dataset: Dataset | Iterable) -> bool:
+    """Whether its items only come in turn; dataset[name] of a stream of Hugging Face is a column."""
+    has_items = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
+    return isinstance(dataset, IterableDataset) or (hasattr(dataset, "__iter__") and not has_items)
+
+
+def _length(dataset: Dataset, field: str) -> int:
     try:
-        item = dataset[row]
+        return len(dataset)
+    except TypeError:
+        wanted = "one with a length, whose items dataset[i] gives, or one that can be iterated over"
+        raise InputError(f"{field}: got a {type(dataset).__name__} without a length; expected {wanted}.") from None
+
+
+def _stream(dataset: Iterable, field: str) -> Iterator[Any]:
+    row = 0
+    try:
+        for item in dataset:
+            yield item
+            row += 1
     except Exception as error:  # whatever the user's code raises
-        raise InputError(f"{where}: cannot be read ({type(error).__name__}: {one_line(error)}).") from error
+        raise _unreadable(f"{field}[{row}]", error) from error
+
+
+def _read(dataset: Dataset, row: int, field: str) -> Any:
+    try:
+        return dataset[row]
+    except Exception as error:  # whatever the user's code raises
+        raise _unreadable(f"{field}[{row}]", error) from error
+
+
+def _unreadable(where: str, error: Exception) -> InputError:
+    return InputError(f"{where}: cannot be read ({type(error).__name__}: {one_line(error)}).")
+
+
+def _image_of(item: Any, where: str, size: tuple[int, int] | None, field: str) -> tuple[np.ndarray, int | None]:
+    """An item's image, uint8 [H, W, 3], and its label; None if the item is an image alone."""
     label = None
+    if isinstance(item, Mapping):
+        item = _pair_of(item, where)
     if isinstance(item, tuple | list):
         check(len(item) == 2, where, f"a {type(item).__name__} of {len(item)}", _ITEM)
         item, label = item[0], _label(item[1], where)
@@ -104,6 +162,17 @@ def _image_of(dataset: Dataset, row: int, field: str, size: tuple[int, int] | No
             " the dataset's transform."
         )
     return image, label
+
+
+def _pair_of(item: Mapping[str, Any], where: str) -> Any:
+    """The image and the label of a dictionary, or the image alone."""
+    images, labels = ([key for key in keys if key in item] for keys in (_IMAGE_KEYS, _LABEL_KEYS))
+    if len(images) != 1 or len(labels) > 1:
+        raise InputError(
+            f"{where}: got a {type(item).__name__} of {some(map(str, item), 8)}; expected one image ("
+            f"{', '.join(_IMAGE_KEYS)}) and one label ({', '.join(_LABEL_KEYS)}). Rename them, or yield (image, label)."
+        )
+    return (item[images[0]], item[labels[0]]) if labels else item[images[0]]
 
 
 def _label(label: Any, where: str) -> int:

@@ -28,7 +28,6 @@ from fastmagn.registry import resolve
 from fastmagn.runs.reading import SCORES
 
 FIELD = "eval.ood"
-_KNOWN = tuple(name for name in DATASETS if name not in OWN)
 
 
 def find_other_sets(config: Config, image_set: ImageSet) -> dict[str, Images | LazyImages]:
@@ -52,7 +51,8 @@ def find_other_sets(config: Config, image_set: ImageSet) -> dict[str, Images | L
 
 def _find(name: str, config: Config, image_set: ImageSet) -> Images | LazyImages:
     size, wanted = image_set.test_images_u8.shape[1], config.eval.num_images
-    if name in _KNOWN:
+    known = [name for name in DATASETS if name not in OWN]
+    if name in known:
         check(name != config.data.name, FIELD, name, "images of other classes than the model's own data set")
         try:
             images_u8, labels = _published(name, config.data, size)
@@ -68,8 +68,8 @@ def _find(name: str, config: Config, image_set: ImageSet) -> Images | LazyImages
         return images_u8[subset_of(name, config.eval.corruption_seed).rows(labels, min(wanted, len(labels)))]
     folder = user_path(name, FIELD)
     if not folder.is_dir():
-        hint = nearest(name, _KNOWN)
-        raise InputError(f"{FIELD}: got {name!r}; expected one of {', '.join(_KNOWN)}, or a folder of images.{hint}")
+        hint = nearest(name, known)
+        raise InputError(f"{FIELD}: got {name!r}; expected one of {', '.join(known)}, or a folder of images.{hint}")
     files = image_names(folder)
     check(len(files) > 0, FIELD, str(folder), "a folder with images in it or in its subfolders")
     shorter_side = resize_px(config.data) if config.data.name in ENCODED else size

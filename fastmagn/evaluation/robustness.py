@@ -6,7 +6,7 @@ Shape letters: B batch, N images, H W image, K classes.
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,11 +18,12 @@ from torch.utils.data import Dataset
 from fastmagn.config.corruption_sets import set_parts
 from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.corruptions.corrupting import check_images, one_integer_each
-from fastmagn.data.files.on_demand import chunks
-from fastmagn.data.image_set import Images
+from fastmagn.data.array_images import ArrayImages
+from fastmagn.data.files.on_demand import FolderImages, chunks
+from fastmagn.data.image_set import ImageRows, Images, rows_within
 from fastmagn.errors import InputError, check, counted, is_integer, some
 from fastmagn.evaluation.anyones_model import LogitsOf, place, probe
-from fastmagn.evaluation.datasets import read_dataset
+from fastmagn.evaluation.datasets import is_dataset, read_dataset
 from fastmagn.evaluation.forward import Forward
 from fastmagn.evaluation.held_out import HeldOut, fit_on
 from fastmagn.evaluation.measure import MeasuredCell, evaluate
@@ -30,12 +31,10 @@ from fastmagn.evaluation.ood import measure_other_sets
 from fastmagn.evaluation.subset import Subset
 from fastmagn.machine.processes import World
 
-_READ_AT_A_TIME = 256  # images of a Dataset
-
 
 def evaluate_robustness(
     model: Callable[[Any], Any],
-    images_u8: np.ndarray | Tensor | Sequence[np.ndarray] | Dataset,
+    images_u8: np.ndarray | Tensor | Sequence[np.ndarray] | Dataset | Iterable,
     labels: np.ndarray | Tensor | Sequence[int] | None = None,
     *,
     corruption_set: str = "c15",
@@ -49,8 +48,8 @@ def evaluate_robustness(
     preprocess: Callable[[Tensor], Any] | None = None,
     progress: bool = True,
     callback: Callable[[MeasuredCell], Any] | None = None,
-    ood: Mapping[str, np.ndarray | Tensor | Sequence[np.ndarray] | Dataset] | None = None,
-    held_out: tuple[Any, Any] | Dataset | None = None,
+    ood: Mapping[str, np.ndarray | Tensor | Sequence[np.ndarray] | Dataset | Iterable] | None = None,
+    held_out: tuple[Any, Any] | Dataset | Iterable | None = None,
 ) -> dict[str, Any]:
     """Accuracy of a PyTorch classifier on clean and corrupted images, mCA, and calibration.
 
@@ -73,11 +72,13 @@ def evaluate_robustness(
             ModelOutput) with `logits`; or a tuple or list, whose first tensor of two or more dimensions counts. Logits
             are measured in float32.
         images_u8: Test images, uint8 [N, H, W, 3], RGB, H and W at least 8 px: an array, a tensor, or a list of images.
-            Or a `torch.utils.data.Dataset` of (image, label) with a length: images of one size, each a Pillow image, a
-            uint8 array [H, W, 3], a uint8 tensor [3, H, W], or floats in [0, 1] of these shapes, or grey. Without
-            normalisation and random transforms: it must give the same image each time. Up to 1 GiB of its images stay
-            in memory; more of them are read anew for each corruption and severity, a few at a time.
-        labels: N integers in 0..K-1: an array, a tensor or a list. None takes those of a Dataset.
+            Or a dataset of (image, label), or of dictionaries with `image` (img, pixel_values, jpg, png, webp) and
+            `label` (labels, cls): a `torch.utils.data.Dataset`, one of Hugging Face `datasets`, or any iterable, such
+            as WebDataset's. Its images have one size, each a Pillow image, a uint8 array [H, W, 3], a uint8 tensor
+            [3, H, W], or floats in [0, 1] of these shapes, or grey. Without normalisation and random transforms: it
+            must give the same image each time. Up to 1 GiB of its images stay in memory; more of them are read anew for
+            each corruption and severity, a few at a time, which takes a length and items dataset[i].
+        labels: N integers in 0..K-1: an array, a tensor or a list. None takes those of a dataset.
         corruption_set: c15 (the usual benchmark's), c18 (without gaussian_noise), c19 (all of CIFAR-10-C or
             ImageNet-C), cbar (C-bar's ten: CIFAR-10-C-bar's for images below 64 px, else ImageNet-C-bar's); or several
             joined by +, such as c15+cbar. Of a -C set, those that it holds and those that are in none of these sets;
@@ -99,7 +100,7 @@ def evaluate_robustness(
             for clean), accuracy, and how many of how many cells are measured: a NamedTuple of these five.
         ood: Images of other classes, by a name for each set, that the model should tell from the test images; uint8
             [n, H, W, 3] or as `images_u8`. All of them count.
-        held_out: Images and labels, as `images_u8` and `labels`, or a Dataset of both, that the model was not trained
+        held_out: Images and labels, as `images_u8` and `labels`, or a dataset of both, that the model was not trained
             on and that are not among the test images. Temperature scaling is fitted on them.
 
     Returns:
@@ -116,7 +117,7 @@ def evaluate_robustness(
 
     Raises:
         InputError: An argument or the model's output is not as described here, or the -C set does not fit the images.
-            Of a Dataset the message names the item.
+            Of a dataset the message names the item.
     """
     images_u8, labels = _as_pair(images_u8, labels)
     sizes = {"num_images": num_images, "num_bins": num_bins, "batch_size": batch_size}
@@ -152,10 +153,10 @@ def evaluate_robustness(
     return results
 
 
-def _as_held_out(held_out: tuple[Any, Any] | Dataset, measured_u8: Images) -> HeldOut:
+def _as_held_out(held_out: tuple[Any, Any] | Dataset | Iterable, measured_u8: Images) -> HeldOut:
     """Images and labels to fit on, none of which is measured, [M, H, W, 3]."""
-    is_pair = isinstance(held_out, tuple | list) and len(held_out) == 2
-    is_known = is_pair or isinstance(held_out, Dataset)
+    is_pair = isinstance(held_out, tuple | list) and len(held_out) == 2 and not is_dataset(held_out)
+    is_known = is_pair or is_dataset(held_out)
     check(is_known, "held_out", f"a {type(held_out).__name__}", "(images, labels), a Dataset of both, or None")
     images_u8, labels = _as_pair(*(held_out if is_pair else (held_out, None)), "held_out images", "held_out labels")
     measured = set(_digests(measured_u8))
@@ -167,7 +168,7 @@ def _as_held_out(held_out: tuple[Any, Any] | Dataset, measured_u8: Images) -> He
 
 def _digests(images_u8: Images) -> Iterator[bytes]:
     """The SHA-256 of each image's pixels."""
-    for chunk in chunks(images_u8, _READ_AT_A_TIME):
+    for chunk in chunks(images_u8, rows_within(images_u8)):
         yield from (hashlib.sha256(np.ascontiguousarray(image)).digest() for image in chunk)
 
 
@@ -207,10 +208,13 @@ def _as_pair(
 
 def _as_images(images_u8: Any, field: str) -> tuple[Images, list[int] | None]:
     """Images, uint8 [N, H, W, 3], N at least 1, and the labels that come with them, if any do."""
-    if isinstance(images_u8, Dataset):
+    if is_dataset(images_u8):
         images_u8, labels = read_dataset(images_u8, field)
         check_images(np.asarray(images_u8[:1]), field)
         return images_u8, labels
+    if isinstance(images_u8, FolderImages | ArrayImages | ImageRows) and len(images_u8):  # read when they are used
+        check_images(np.asarray(images_u8[:1]), field)
+        return images_u8, None
     return _as_array(images_u8, field), None
 
 

@@ -4,8 +4,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from fastmagn.data import ENCODED, OWN
+from fastmagn.data import DATASETS, ENCODED, OWN
 from fastmagn.data.subset import BY_CLASS, even_subset
+from fastmagn.registry import is_own
 from fastmagn_kernels.random import rng
 
 _ORDER_EPOCH = 2**32 - 4  # of rng.permutation, below those of data.subset
@@ -52,4 +53,5 @@ FIRST = Subset()
 
 def subset_of(data_name: str, seed: int) -> Subset:
     """How some of a data set's test images are chosen: those of a user are often sorted by class, others are not."""
-    return Subset(BY_CLASS, seed) if data_name in (*ENCODED, *OWN) else FIRST
+    is_of_user = data_name in (*ENCODED, *OWN) or is_own(DATASETS, data_name)
+    return Subset(BY_CLASS, seed) if is_of_user else FIRST

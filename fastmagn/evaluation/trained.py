@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fastmagn.config.own_code import explained
 from fastmagn.config.schema import Config
 from fastmagn.data import ImageSet, load_data
 from fastmagn.errors import InputError
@@ -15,6 +16,7 @@ from fastmagn.methods.test_time import model_for_test
 from fastmagn.models import Normalised, build_model
 from fastmagn.models.shapes import fits
 from fastmagn.runs.checkpoint import load_model, read_checkpoint
+from fastmagn.runs.code import warn_if_code_changed
 from fastmagn.runs.paths import RESULTS, last_checkpoint
 from fastmagn.runs.reading import check_results, read_config, read_results
 
@@ -70,20 +72,25 @@ def load_run(
     if weights is not None:
         config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, weights=weights))
     results = _read_results(run_dir) if image_set is None else None
-    class_names, image_size = _classes(results, config, image_set)
+    warn_if_code_changed(run_dir)
+    with explained(config.imports):
+        class_names, image_size = _classes(results, config, image_set)
     path = last_checkpoint(run_dir)
     state = read_checkpoint(path, device or torch.device("cpu"))
     options = {"num_classes": len(class_names), "image_size": image_size, "weight_names": state["model"].keys()}
     if not fits(state["model"], config.model.name, **options):
         raise InputError(f"{path}: its weights do not fit this model; check model.name and data.name.")
     # The checkpoint holds mean and standard deviation.
-    network = build_model(config.model.name, mean=(0.0,) * 3, std=(1.0,) * 3, **options)
+    with explained(config.imports):
+        network = build_model(config.model.name, mean=(0.0,) * 3, std=(1.0,) * 3, **options)
     if device is not None:
         network.to(device, memory_format=torch.channels_last)
     load_model(state, network, path, config.eval.weights)
+    with explained(config.imports):
+        measured = model_for_test(network, config, image_size)
     return Trained(
         network=network.eval(),
-        measured=model_for_test(network, config, image_size).eval(),
+        measured=measured.eval(),
         config=config,
         class_names=class_names,
         image_size=image_size,

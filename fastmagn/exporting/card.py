@@ -25,7 +25,8 @@ ABOUT_DATA = {
 _OWN_DATA = "Images of your own. **Fill in**: where they are from, who is in them, and their licence."
 _PUBLISHED_DATA = "torchvision's {}, as it was published. **Fill in**: its licence and whom to cite."
 # The sections that decide the weights. Paths are left out: they describe the machine, not the weights.
-_SECTIONS = ("method", "data", "model", "train", "optim", "augment", "mixing", "attack", "loss")
+_SECTIONS = ("method", "data", "model", "train", "optim", "augment")
+_SECTIONS += ("mixing", "prime", "spectra", "afa", "noisymix", "attack", "loss")
 _PATHS = ("dir", "download")
 
 

@@ -113,7 +113,7 @@ def _in_torch(model: nn.Module, device: str) -> Callable[[np.ndarray], np.ndarra
     has_cuda = torch.cuda.is_available()
     check(device != "cuda" or has_cuda, "device", device, "cpu or auto, as PyTorch finds no CUDA device here")
     place = torch.device("cuda" if has_cuda and device != "cpu" else "cpu")
-    model = model.to(place, memory_format=torch.channels_last)
+    model = model.to(place).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def probabilities(images: np.ndarray) -> np.ndarray:

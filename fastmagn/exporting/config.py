@@ -17,6 +17,8 @@ class ExportConfig:
         out: The file, whose name ends in .onnx or .safetensors. The model card is written beside it, to FILE.md.
             Existing files are replaced.
         weights: The last step's weights (last), or their moving average (ema); by default the run's eval.weights.
+        push: Repository of the Hugging Face Hub, OWNER/NAME, that the file and its card are then sent to (needs the
+            extra hub, and a token: `hf auth login`). If it does not exist, it is made, private.
         input: For onnx: uint8, images [B, H, W, 3] as decoders give them (the default), or float, [B, 3, H, W] in
             [0, 1].
     """
@@ -25,6 +27,7 @@ class ExportConfig:
     format: Literal["onnx", "safetensors"]
     out: Path
     weights: Literal["last", "ema"] | None = None
+    push: str | None = None
     input: Literal["uint8", "float"] | None = None
 
     def __post_init__(self) -> None:

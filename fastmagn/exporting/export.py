@@ -4,6 +4,7 @@ from fastmagn.errors import InputError
 from fastmagn.evaluation.trained import load_run
 from fastmagn.exporting.card import model_card
 from fastmagn.exporting.config import ExportConfig
+from fastmagn.exporting.hub import check_hub, push_to_hub
 from fastmagn.exporting.onnx_file import MAX_DIFFERENCE, write_onnx
 from fastmagn.exporting.safetensors_file import write_safetensors
 from fastmagn.machine.console import console
@@ -17,8 +18,11 @@ def export(config: ExportConfig) -> None:
     run's seed, and with the mean over an image and its mirror image if eval.test_time_flip is on.
 
     Raises:
-        InputError: The run cannot be read, the file cannot be written, or it computes something else than the model.
+        InputError: The run cannot be read, the file cannot be written, or it computes something else than the model; or
+            it cannot be pushed.
     """
+    if config.push is not None:
+        check_hub()
     trained = load_run(config.run, weights=config.weights)
     input = (config.input or "uint8") if config.format == "onnx" else None
     card = config.out.with_name(f"{config.out.name}.md")
@@ -37,3 +41,5 @@ def export(config: ExportConfig) -> None:
         raise InputError(f"out: {config.out} cannot be written ({error.strerror or error}).") from error
     size_mb = config.out.stat().st_size / 1e6
     console.print(f"{config.out} ({size_mb:.1f} MB): {checked}; card: {card}", soft_wrap=True)
+    if config.push is not None:
+        console.print(f"pushed: {push_to_hub(config.out, config.push)}", soft_wrap=True)

@@ -16,7 +16,7 @@ def check_logits(field: str, logits: Tensor) -> None:
         raise InputError(f"{field}: got {_form(logits)}; expected logits, a float tensor [B, K].")
 
 
-def check_views(field: str, views: Sequence[Tensor], clean: Tensor) -> None:
+def check_views(field: str, views: Sequence[Tensor] | Tensor, clean: Tensor) -> None:
     """Raise InputError unless `views` are logits of the clean view's shape and device: a sequence, or one [N, B, K]."""
     wanted = "some tensors of the clean logits' shape and device, or one of them stacked, [N, B, K]"
     if not isinstance(views, list | tuple | Tensor):

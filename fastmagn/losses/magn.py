@@ -51,7 +51,11 @@ def magn_consistency(
 
 
 def _weighted_divergences(
-    log_probs: Tensor, noisy_logits: Sequence[Tensor], labels: Tensor, detach_weight: bool, detach_target: bool
+    log_probs: Tensor,
+    noisy_logits: Sequence[Tensor] | Tensor,
+    labels: Tensor,
+    detach_weight: bool,
+    detach_target: bool,
 ) -> Tensor:
     """The rows [B] whose mean is `magn_consistency`; `log_probs` [B, K] are the clean view's."""
     if labels.is_floating_point():

@@ -3,6 +3,7 @@
 Shape letters: B batch, C H W image.
 """
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -27,8 +28,10 @@ class StepContext:
         num_classes: K.
         epoch: The epoch, from 0.
         indices: Sample indices, int64 [B], on the host.
-        partners: The clean views of the images' partners, if the method uses them, float32 [B, C, H, W] in [0, 1]: each
-            as it is where its own turn comes in this epoch.
+        partners: The clean views of the images' partners, if the method uses them, float32 [P*B, C, H, W] in [0, 1]:
+            the first partner of each image, then the second of each; each as it is where its own turn comes in this
+            epoch.
+        partner_indices: Their sample indices, int64 [P*B], on the host.
     """
 
     config: Config
@@ -37,12 +40,17 @@ class StepContext:
     epoch: int
     indices: np.ndarray
     partners: Tensor | None = None
+    partner_indices: np.ndarray | None = None
 
     def words(self, slot: int, stream: int) -> np.ndarray:
         """Four random words per sample, uint32 [B, 4]: block `slot` of `stream`."""
         words = np.empty((len(self.indices), 4), np.uint32)
         rng.words_batch(words, slot, stream, 0, self.indices, self.epoch, *rng.key_words(self.config.train.seed))
         return words
+
+    def of(self, indices: np.ndarray) -> "StepContext":
+        """The same step for other samples, int64 [B], without partners."""
+        return dataclasses.replace(self, indices=indices, partners=None, partner_indices=None)
 
     def normals_like(self, images: Tensor, stream: int) -> Tensor:
         """Standard normals, float32 [B, C, H, W], channels last, on the device of `images` [B, C, H, W]."""
@@ -66,3 +74,9 @@ def on_device(array: np.ndarray, device: torch.device) -> Tensor:
     """The array as a tensor on `device`. On CUDA it goes through pinned memory: other copies wait for the device."""
     tensor = torch.from_numpy(array)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
+def random_order(keys: np.ndarray) -> np.ndarray:
+    """The order of samples by their random keys, uint32 [B, 2]: a permutation int64 [B]."""
+    words = keys.astype(np.uint64)
+    return np.argsort(words[:, 0] << np.uint64(32) | words[:, 1], kind="stable")

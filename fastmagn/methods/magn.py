@@ -45,7 +45,7 @@ def with_magn(method: Method) -> Method:
     return dataclasses.replace(
         method,
         title=f"{method.title}+MAGN",
-        view_title=method.title,
+        view_title=method.view_title or method.title,
         loss=loss,
         uses_noise=True,
         prepare=None if method.prepare is None else _beside_noisy_views(method),
@@ -56,14 +56,16 @@ def _beside_noisy_views(method: Method) -> Prepare:
     """The method's `prepare`, for views that end with noisy ones: their noise is added to the first view it returns."""
     layout = method.forwarded or Layout(augmix=method.num_augmix_views)
 
-    def prepare(views: Tensor, labels: Tensor, context: StepContext) -> tuple[Tensor, Tensor]:
+    def prepare(views: Tensor, labels: Tensor, context: StepContext) -> tuple[Tensor, ...]:
         batch = len(labels)
         num_own, before_noise = (1 + method.num_augmix_views) * batch, (layout.clean + layout.augmix) * batch
         own, noisy = views[:num_own], views[num_own:]
-        prepared, targets = method.prepare(own, labels, context)
+        prepared, *others = method.prepare(own, labels, context)
         change = prepared[:batch] - own[:batch]
         noisy = noisy + change.repeat(len(noisy) // batch, 1, 1, 1)
-        return torch.cat([prepared[:before_noise], noisy, prepared[before_noise:]]), targets
+        # Without an empty part, of which torch.cat would take the memory format.
+        parts = [part for part in (prepared[:before_noise], noisy, prepared[before_noise:]) if len(part)]
+        return torch.cat(parts), *others
 
     return prepare
 

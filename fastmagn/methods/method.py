@@ -15,7 +15,7 @@ from fastmagn.config.schema import AugmentConfig, Config, LossConfig
 from fastmagn.methods.context import StepContext
 
 LossParts = dict[str, Tensor]
-Prepare = Callable[[Tensor, Tensor, StepContext], tuple[Tensor, Tensor]]
+Prepare = Callable[[Tensor, Tensor, StepContext], tuple[Tensor, ...]]
 TestTime = Callable[[nn.Module, Config, tuple[int, int]], nn.Module]
 
 
@@ -56,12 +56,16 @@ class Method:
         loss: (logits, targets, weights) -> (scalar to minimise, its parts before weighting, for the log).
         num_augmix_views: AugMix views of each image.
         uses_noise: Whether it trains on Gaussian noisy views, `augment.num_noise_samples` of each image.
-        uses_partners: Whether `prepare` is given another training image for each image, `StepContext.partners`.
+        num_partners: Other training images that `prepare` is given for each image, `StepContext.partners`, 0..4.
         prepare: (views float32 [V*B, C, H, W] as `view_spec` lists them, labels int64 [B], context) -> (views as
-            `layout` lists them, targets). None forwards the views as they are made.
+            `layout` lists them, targets, further tensors for `between_stages`). None forwards the views as they are
+            made.
         forwarded: The views that `prepare` returns, if their kinds are not those of `view_spec`; noisy views of
             `uses_noise` are not counted here.
+        between_stages: (stage from 1, its feature maps [V*B, C, H, W], further tensors of `prepare`) -> the maps that
+            the next stage is given. It is part of the compiled graph. None leaves the network as it is.
         test_time: (model, config, image size) -> the model that is measured. None measures the model itself.
+        chosen: config -> the fields of this class that the configuration changes, if it chooses among forms.
         implies: Fields of `AugmentConfig` that this method sets where the user has left the default.
         view_title: The title of the views that it makes, if that is not `title`.
     """
@@ -70,12 +74,18 @@ class Method:
     loss: Loss
     num_augmix_views: int = 0
     uses_noise: bool = False
-    uses_partners: bool = False
+    num_partners: int = 0
     prepare: Prepare | None = None
     forwarded: Layout | None = None
+    between_stages: Callable[..., Tensor] | None = None
     test_time: TestTime | None = None
+    chosen: Callable[[Config], Mapping[str, Any]] | None = None
     implies: Mapping[str, Any] = field(default_factory=dict)
     view_title: str | None = None
+
+    def of(self, config: Config) -> "Method":
+        """The form of this method that the configuration chooses."""
+        return self if self.chosen is None else dataclasses.replace(self, **self.chosen(config))
 
     def settled(self, augment: AugmentConfig) -> AugmentConfig:
         """The settings of the views: the user's, and what the method implies."""
@@ -99,8 +109,8 @@ class Method:
         """The titles of the views that the model is given, in order. A changed clean view has the method's title."""
         layout, title = self.layout(augment), self.view_title or self.title
         changes_clean = (self.prepare is not None or self.implies) and layout._replace(noisy=0) == Layout()
-        kinds = ((title if changes_clean else "clean", layout.clean), ("AugMix", layout.augmix))
-        kinds += (("noisy", layout.noisy), ("adversarial", layout.adversarial), (title, layout.augmented))
+        kinds = [(title if changes_clean else "clean", layout.clean), ("AugMix", layout.augmix)]
+        kinds += [("noisy", layout.noisy), ("adversarial", layout.adversarial), (title, layout.augmented)]
         return [kind if count == 1 else f"{kind} {n + 1}" for kind, count in kinds for n in range(count)]
 
 

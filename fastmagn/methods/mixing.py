@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from scipy.special import betaincinv
 from torch import Tensor
 
-from fastmagn.methods.context import StepContext, on_device
+from fastmagn.methods.context import StepContext, on_device, random_order
 from fastmagn.methods.method import Method
 from fastmagn.methods.standard import standard_loss
 from fastmagn_kernels.random.rng import STREAM_MIXING
@@ -132,8 +132,7 @@ def box_mask(boxes: np.ndarray, images: Tensor) -> Tensor:
 
 def draw_partners(context: StepContext) -> np.ndarray:
     """The partner of each image in the batch, a permutation int64 [B]: the order of the samples' random keys."""
-    words = context.words(1, STREAM_MIXING).astype(np.uint64)
-    return np.argsort(words[:, 0] << np.uint64(32) | words[:, 1], kind="stable")
+    return random_order(context.words(1, STREAM_MIXING)[:, :2])
 
 
 def mix_labels(labels: Tensor, partners: Tensor, share: Tensor, num_classes: int) -> Tensor:

@@ -3,7 +3,7 @@
 NAME+magn is the method NAME with MAGN's consistency added.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastmagn.errors import check
 from fastmagn.registry import resolve
@@ -11,11 +11,13 @@ from fastmagn.registry import resolve
 if TYPE_CHECKING:
     from fastmagn.methods.method import Method
 
-METHODS = {
+METHODS: dict[str, Any] = {
     "standard": "fastmagn.methods.standard:STANDARD",
     "cutout": "fastmagn.methods.mixing:CUTOUT",
     "mixup": "fastmagn.methods.mixing:MIXUP",
     "cutmix": "fastmagn.methods.mixing:CUTMIX",
+    "apr": "fastmagn.methods.apr:APR",
+    "hybridaugment": "fastmagn.methods.hybridaugment:HYBRIDAUGMENT",
     "autoaugment": "fastmagn.methods.policies:AUTOAUGMENT",
     "trivialaugment": "fastmagn.methods.policies:TRIVIALAUGMENT",
     "randaugment": "fastmagn.methods.policies:RANDAUGMENT",
@@ -24,7 +26,14 @@ METHODS = {
     "trades": "fastmagn.methods.adversarial:TRADES",
     "rse": "fastmagn.methods.rse:RSE",
     "dign": "fastmagn.methods.dign:DIGN",
+    "augmix_no_jsd": "fastmagn.methods.augmix:AUGMIX_NO_JSD",
+    "prime_no_jsd": "fastmagn.methods.prime:PRIME_NO_JSD",
     "augmix": "fastmagn.methods.augmix:AUGMIX",
+    "prime": "fastmagn.methods.prime:PRIME",
+    "afa": "fastmagn.methods.afa:AFA",
+    "afa_jsd": "fastmagn.methods.afa:AFA_JSD",
+    "afa_augmix": "fastmagn.methods.afa:AFA_AUGMIX",
+    "noisymix": "fastmagn.methods.noisymix:NOISYMIX",
     "magn": "fastmagn.methods.magn:MAGN",
     "magn_augmix": "fastmagn.methods.magn:MAGN_AUGMIX",
 }
@@ -58,5 +67,6 @@ def get_method(name: str) -> "Method":
 
     views = method.forwarded or Layout()
     has_clean_view = views.clean and not (method.uses_noise or views.noisy or views.adversarial)
-    check(has_clean_view, "method", name, f"a method before {_WITH_MAGN} that has no noisy or adversarial views itself")
+    allowed = f"a method before {_WITH_MAGN} without noisy or adversarial views, or changes of feature maps, of its own"
+    check(has_clean_view and method.between_stages is None, "method", name, allowed)
     return with_magn(method)

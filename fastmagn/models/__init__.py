@@ -1,9 +1,11 @@
 """Networks, by name. Every network takes images in [0, 1] and normalises them itself."""
 
+from typing import Any
+
 from fastmagn.registry import lazy_attributes
 
 # name -> "module:function"; a function takes the number of classes and returns a network with new weights.
-MODELS = {
+MODELS: dict[str, Any] = {
     "resnet18": "fastmagn.models.resnet:resnet18",
     "resnet50": "fastmagn.models.resnet:resnet50",
     "resnet_small": "fastmagn.models.resnet:resnet_small",

@@ -30,6 +30,10 @@ METHOD_STYLES = {
     "dign": ("#DDCC77", "*"),
     "randaugment": ("#44AA99", "H"),
     "ta_noise": ("#661100", "8"),
+    "afa": ("#99DDFF", "1"),
+    "afa_jsd": ("#BBCC33", "2"),
+    "afa_augmix": ("#EE8866", "3"),
+    "noisymix": ("#AAAA00", "4"),
 }
 _OTHER_STYLES = (("#6699CC", "1"), ("#888888", "2"))
 _LINES = ("-", "--", ":", "-.", (0, (1, 4)))

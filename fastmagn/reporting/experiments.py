@@ -18,7 +18,7 @@ from fastmagn.reporting.runs import FinishedRun
 
 # Fields that say where a run lies and how it was computed. They change no number, or only its last digits.
 _BOOKKEEPING = frozenset(
-    {"run_dir", "resume", "device", "data.dir", "data.download", "train.compile", "train.channels_last"}
+    {"run_dir", "resume", "device", "imports", "data.dir", "data.download", "train.compile", "train.channels_last"}
     | {
         "train.compile_mode",
         "train.profile",

@@ -4,10 +4,12 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
 from fastmagn.config.command_line import config_of
+from fastmagn.config.own_code import explained
 from fastmagn.config.schema import Config, DataConfig
 from fastmagn.data import ImageSet, load_data
 from fastmagn.errors import InputError
@@ -46,7 +48,9 @@ def read_config(run: FinishedRun) -> Config:
         InputError: This version does not know a field or a value.
     """
     try:
-        return config_of(run.config)
+        imports = run.config.get("imports")
+        with explained(Path(imports) if isinstance(imports, str) else None):
+            return config_of(run.config)
     except InputError as error:
         raise InputError(f"{run.path}: {error}") from error
 
@@ -60,7 +64,8 @@ def gallery(run: FinishedRun, images_of: ImagesOf) -> Gallery:
             picture = (f"As the run began ({VIEWS}): a row per image, a column per view.", address, size)
             return Gallery((picture,), _made_by(run, images_of), is_stored=True)
         config = read_config(run)
-        shown = first_views(config, images_of(config.data), NUM_IMAGES)
+        with explained(config.imports):
+            shown = first_views(config, images_of(config.data), NUM_IMAGES)
     except InputError as error:
         return Gallery(note=f"Views are not shown: {error}")
     pictures = {"Training image": shown.images_u8} | shown.views_u8

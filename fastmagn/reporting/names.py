@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 
-from fastmagn.corruptions import CORRUPTIONS
 from fastmagn.corruptions.sets import CIFAR_CBAR, IMAGENET_CBAR, in_order, sets_to_show
 from fastmagn.errors import counted
 from fastmagn.methods.table import METHODS, base_name, get_method, is_method
@@ -32,7 +31,6 @@ CORRUPTION_KINDS = {
     "Digital": ("contrast", "elastic_transform", "pixelate", "jpeg_compression", "saturate"),
     "C-bar": tuple(dict.fromkeys(CIFAR_CBAR + IMAGENET_CBAR)),
 }
-assert {name for names in CORRUPTION_KINDS.values() for name in names} == set(CORRUPTIONS)
 
 
 def method_title(name: str) -> str:
@@ -64,8 +62,9 @@ def order(names: Sequence[str] | dict[str, str], name: str) -> tuple[int, str]:
 
 
 def by_kind(names: Sequence[str]) -> dict[str, list[str]]:
-    """Those of these corruptions that are of each kind; those that fastmagn does not know are of the kind Other."""
-    kinds = CORRUPTION_KINDS | {"Other": [name for name in names if name not in CORRUPTIONS]}
+    """Those of these corruptions that are of each kind; those that are not fastmagn's own are of the kind Other."""
+    known = {name for members in CORRUPTION_KINDS.values() for name in members}
+    kinds = CORRUPTION_KINDS | {"Other": [name for name in names if name not in known]}
     return {kind: [name for name in members if name in names] for kind, members in kinds.items()}
 
 

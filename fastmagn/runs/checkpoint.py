@@ -203,7 +203,7 @@ def _may_change(name: str, before: Any, value: Any) -> bool:
     if name == "augment.policy":  # of files the content counts, see `check_same_recipe`
         return before not in POLICY_NAMES and value not in POLICY_NAMES
     return name.startswith("eval.") or name in {
-        *("run_dir", "resume", "device", "data.dir", "data.download", "data.source", "data.num_workers"),
+        *("run_dir", "resume", "device", "imports", "data.dir", "data.download", "data.source", "data.num_workers"),
         *("train.max_steps", "train.checkpoint_every_steps", "train.keep_checkpoints", "train.profile"),
         "train.wandb_project",
         *("train.compile", "train.compile_mode", "train.deterministic", "augment.backend"),

@@ -10,6 +10,7 @@ EVALUATION = "evaluation.json"  # what a later evaluation writes
 VIEWS = "views.png"  # the first views that the method trains on
 LOGITS = "logits"  # a folder, see evaluation/logits.py
 POLICY = "policy.yaml"  # a copy of the file that augment.policy names
+CODE = "imports.py"  # a copy of the file that --import named
 TENSORBOARD = "tensorboard"
 PROFILE = "profile"
 CHECKPOINTS = "checkpoints"

@@ -13,7 +13,7 @@ from PIL import Image
 from fastmagn.machine.console import warn
 from fastmagn.machine.files import replace_file, write_text
 from fastmagn.runs.events import EventFile, open_events
-from fastmagn.runs.paths import CONFIG, METRICS, POLICY, RESULTS, TENSORBOARD, VIEWS
+from fastmagn.runs.paths import CODE, CONFIG, METRICS, POLICY, RESULTS, TENSORBOARD, VIEWS
 
 
 class RunFiles:
@@ -24,9 +24,17 @@ class RunFiles:
         config_yaml: The text of config.yaml.
         rows: The rows that metrics.jsonl starts with; they replace what the file holds.
         policy: The file that `augment.policy` names, of which policy.yaml is a copy; None if it names none.
+        code: What was run of the file that `--import` names, of which imports.py is a copy; None without one.
     """
 
-    def __init__(self, run_dir: Path, config_yaml: str, rows: list[dict[str, Any]], policy: Path | None = None) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        config_yaml: str,
+        rows: list[dict[str, Any]],
+        policy: Path | None = None,
+        code: bytes | None = None,
+    ) -> None:
         self._run_dir = run_dir
         self._rows = list(rows)
         self._metrics_whole = False  # whether the file is known to hold every row but the newest
@@ -39,6 +47,8 @@ class RunFiles:
         }
         if policy is not None:
             self._owed[POLICY] = lambda: write_text(run_dir / POLICY, policy.read_text(encoding="utf-8"))
+        if code is not None:
+            self._owed[CODE] = lambda: self._write_code(code)
         self._catch_up()
 
     def add(self, row: dict[str, Any]) -> None:
@@ -80,6 +90,10 @@ class RunFiles:
         else:
             write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in self._rows))
         self._metrics_whole = True
+
+    def _write_code(self, code: bytes) -> None:
+        with replace_file(self._run_dir / CODE) as file:
+            file.write(code)
 
     def _write_views(self, grid: Image.Image) -> None:
         with replace_file(self._run_dir / VIEWS) as file:

@@ -4,6 +4,7 @@ import itertools
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fastmagn.config.called import command
 from fastmagn.config.command_line import OwnOptions, config_file, parse_own
 from fastmagn.config.paths import user_path
 from fastmagn.config.plain_yaml import load_plain_yaml
@@ -47,7 +48,7 @@ def parse_arguments(arguments: list[str]) -> Request:
     Raises:
         InputError: An argument, a sweep's file or a value in it cannot be used.
     """
-    own, fields = parse_own(_parser(), arguments)
+    own, fields = parse_own(command_parser(), arguments)
     configs = [config_file(config) for config in own.config]
     files = [config for config in configs if _is_sweep(config)]
     if len(files) > 1:
@@ -73,14 +74,16 @@ def parse_arguments(arguments: list[str]) -> Request:
     return Request(search, [*shared, *fields], (own.out or given.get("out") or DEFAULT_OUT).absolute(), machines)
 
 
-def _parser() -> OwnOptions:
+def command_parser() -> OwnOptions:
+    """The parser of the command's own options; the fields of the configuration are beside them."""
     parser = OwnOptions(
-        "python -m fastmagn.sweep",
+        command("sweep"),
         "Train and measure many runs on Ray: a grid or a random search over any fields of the configuration. Each "
         "trial has an ordinary run folder in DIR. The same command resumes an interrupted sweep. A sweep ends with a "
         "report.",
-        "Any field of the configuration may follow, such as --train.epochs 5. It holds for all trials. python -m "
-        f"fastmagn.train --help_all lists the fields. {EXIT_CODES} With 1, a trial failed.",
+        "Any field of the configuration may follow, such as --train.epochs 5 or --import FILE (your own code). It "
+        "holds for all trials. "
+        f"{command('train')} --help_all lists the fields. {EXIT_CODES} With 1, a trial failed.",
     )
     add = parser.add_argument
     add(

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, get_type_hints
 import numpy as np
 import yaml
 
+from fastmagn.config.called import command
 from fastmagn.config.command_line import parse_config
 from fastmagn.config.plain_yaml import load_plain_yaml
 from fastmagn.config.schema import Config
@@ -113,6 +114,8 @@ def check_field(name: str, given_by: str) -> None:
     """Raise InputError unless a sweep can vary the field `name`; `given_by` starts the message."""
     if name in ("run_dir", "resume"):
         raise InputError(f"{given_by}: got {name!r}; the sweep itself sets it. --out names the folder of all trials.")
+    if name == "imports":
+        raise InputError(f"{given_by}: got {name!r}; code runs only if the command line names it: --import FILE.")
     if name not in FIELD_TYPES:
         hint = nearest(name, FIELD_TYPES, cutoff=0.5)
         raise InputError(f"{given_by}: got {name!r}, which is not a field of the configuration.{hint}")
@@ -176,7 +179,7 @@ def make_trials(arguments: list[str], search: Search, out: Path) -> tuple[Config
     """
 
     def parse(more: list[str]) -> Config:
-        return parse_config([*arguments, *more], "python -m fastmagn.sweep", "")
+        return parse_config([*arguments, *more], command("sweep"), "")
 
     trials, varied = [], search.varied()
     for point in search.points():

@@ -52,6 +52,7 @@ def run_trials(
     on_cpu: bool,
     started: Callable[[str], None],
     ended: Callable[[Outcome], None],
+    imports: Path | None = None,
 ) -> int:
     """Run the trials of these run folders until all have ended.
 
@@ -63,6 +64,7 @@ def run_trials(
         on_cpu: The trials need no GPU, unless `machines` says so.
         started: Called with a trial's name when it starts.
         ended: Called with a trial's outcome when it has ended.
+        imports: The file that `--import` names, for each trial.
 
     Returns:
         The signal that stopped the trials, 0 if none did.
@@ -78,7 +80,7 @@ def run_trials(
         threads, folder = max(1, int(machines.cpus_per_trial)), Path.cwd()
 
         def trainable(config: dict[str, Any]) -> None:
-            outcome = run_trial(Path(config["run_dir"]), folder, threads, lambda: ray.get(flag.read.remote()))
+            outcome = run_trial(Path(config["run_dir"]), folder, threads, lambda: ray.get(flag.read.remote()), imports)
             tune.report(outcome._asdict())
 
         watch = _Watch(started, ended)

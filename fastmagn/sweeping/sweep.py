@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fastmagn.config.own_code import explained, source_of
 from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten, to_yaml
 from fastmagn.data import DATASETS
@@ -56,10 +57,11 @@ def check_names(config: Config) -> None:
     Raises:
         InputError: One does not exist.
     """
-    get_method(config.method)
-    resolve(DATASETS, config.data.name, "data.name")
-    if ":" not in config.model.name:  # else it is one of timm's or torchvision's
-        resolve(MODELS, config.model.name, "model.name")
+    with explained(config.imports):
+        get_method(config.method)
+        resolve(DATASETS, config.data.name, "data.name")
+        if ":" not in config.model.name:  # else it is one of timm's or torchvision's
+            resolve(MODELS, config.model.name, "model.name")
 
 
 @contextmanager
@@ -106,6 +108,7 @@ def run_unfinished(trials: list[Trial], board: Board, machines: Machines) -> int
         return 0
     for trial in unfinished:
         write_text(trial.config.run_dir / CONFIG, to_yaml(trial.config))
+    imports = unfinished[0].config.imports
     on_cpu = all(trial.config.device == "cpu" for trial in unfinished)
 
     def ended(outcome: Outcome) -> None:
@@ -114,7 +117,14 @@ def run_unfinished(trials: list[Trial], board: Board, machines: Machines) -> int
         board.ended(outcome)
 
     with board.live_table():
-        return run_trials([trial.config.run_dir for trial in unfinished], machines, on_cpu, board.started, ended)
+        return run_trials(
+            [trial.config.run_dir for trial in unfinished],
+            machines,
+            on_cpu,
+            board.started,
+            ended,
+            None if source_of(imports) is None else imports,
+        )
 
 
 def finish_sweep(trials: list[Trial], board: Board, out: Path, signal_number: int) -> int:

@@ -33,7 +33,9 @@ class Outcome(NamedTuple):
     error: str = ""
 
 
-def run_trial(run_dir: Path, folder: Path, threads: int, should_stop: Callable[[], bool]) -> Outcome:
+def run_trial(
+    run_dir: Path, folder: Path, threads: int, should_stop: Callable[[], bool], imports: Path | None = None
+) -> Outcome:
     """Train and measure a run, or resume it, and wait until it has ended.
 
     Args:
@@ -41,6 +43,7 @@ def run_trial(run_dir: Path, folder: Path, threads: int, should_stop: Callable[[
         folder: The folder that relative paths in the configuration start from.
         threads: Number of threads of the process.
         should_stop: Called twice a second. Once it returns True, the run is told to save and exit.
+        imports: The file that `--import` names.
     """
     environment = os.environ | {name: str(threads) for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")}
     command = [
@@ -50,6 +53,7 @@ def run_trial(run_dir: Path, folder: Path, threads: int, should_stop: Callable[[
         str(os.getpid()),
         "--config",
         str(run_dir / CONFIG),
+        *([] if imports is None else ["--import", str(imports)]),
     ]
     with _open_log(run_dir / TRIAL_LOG) as log:
         begin = log.tell()

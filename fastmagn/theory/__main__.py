@@ -5,7 +5,10 @@ python -m fastmagn.theory RUN [RUN ...] --out DIR [--num_images N] [--seed S] ..
 
 from pathlib import Path
 
-from fastmagn.config.command_line import make_parser, of_kind, parse
+from jsonargparse import ArgumentParser
+
+from fastmagn.config.called import command
+from fastmagn.config.command_line import add_import_option, make_parser, of_kind, parse
 from fastmagn.machine.command import run_command
 from fastmagn.machine.console import console
 from fastmagn.theory.config import GeometryConfig, TheoryConfig
@@ -17,15 +20,21 @@ def parse_arguments(arguments: list[str]) -> tuple[list[Path], TheoryConfig, Geo
     Raises:
         InputError: An unknown or missing argument, a value of another type or out of its range.
     """
+    values = parse(command_parser(), arguments)
+    return values["runs"], of_kind(TheoryConfig, values), of_kind(GeometryConfig, values)
+
+
+def command_parser() -> ArgumentParser:
+    """The parser of the command's arguments."""
     parser = make_parser(
-        "python -m fastmagn.theory",
+        command("theory"),
         "Measure Fisher information, loss gradient, curvature and local loss deviation of trained runs.",
         TheoryConfig,
         GeometryConfig,
     )
     parser.add_argument("runs", nargs="+", type=Path, help="Folders of runs of one data set.")
-    values = parse(parser, arguments)
-    return values["runs"], of_kind(TheoryConfig, values), of_kind(GeometryConfig, values)
+    add_import_option(parser)
+    return parser
 
 
 def main(arguments: list[str]) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fastmagn.config.own_code import explained
 from fastmagn.config.schema import Config
 from fastmagn.config.text import plain
 from fastmagn.data import load_data
@@ -38,7 +39,8 @@ def measure_runs(run_dirs: list[Path], config: TheoryConfig, geometry: GeometryC
     """
     configs = _read_configs(run_dirs)
     data = next(iter(configs.values())).data
-    image_set = load_data(dataclasses.replace(data, dir=config.data_dir or data.dir))
+    with explained(next(iter(configs.values())).imports):
+        image_set = load_data(dataclasses.replace(data, dir=config.data_dir or data.dir))
     total = len(image_set.test_labels)
     check(config.num_images <= total, "num_images", config.num_images, f"0..{total}, the test images there are")
     num_images = config.num_images or total

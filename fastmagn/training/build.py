@@ -41,7 +41,7 @@ def build_run(
             f"train.batch_size: got {train.batch_size}; expected a multiple of {world.size * train.accumulation_steps},"
             f" for {world.size} processes with {train.accumulation_steps} accumulation steps each."
         )
-    method = get_method(config.method)
+    method = get_method(config.method).of(config)
     model = build_model(
         config.model.name,
         num_classes=image_set.num_classes,
@@ -69,7 +69,7 @@ def build_run(
             seed=train.seed,
             device=device,
             share=share,
-            with_partners=method.uses_partners,
+            num_partners=method.num_partners,
         ),
         image_set=image_set,
         image_size=part.images_u8.shape[1:3],

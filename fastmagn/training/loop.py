@@ -1,5 +1,6 @@
 """The epochs of a run."""
 
+import copy
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, nullcontext
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
 from fastmagn.augment.policies.recipe import policy_file
+from fastmagn.config.own_code import source_of
 from fastmagn.config.text import to_yaml
 from fastmagn.data import Batch, ImagePart
 from fastmagn.errors import Interrupted
@@ -20,12 +22,14 @@ from fastmagn.evaluation.measure import predict
 from fastmagn.machine.console import console
 from fastmagn.machine.hardware import precision
 from fastmagn.machine.signals import interruptible
+from fastmagn.methods.method import LossParts
 from fastmagn.runs.failures import explain_measuring
 from fastmagn.runs.paths import PROFILE
 from fastmagn.runs.progress import Progress
 from fastmagn.runs.records import RunFiles
 from fastmagn.runs.wandb import log_row
 from fastmagn.training.build import measured_model, share_statistics
+from fastmagn.training.callbacks import Callbacks, EpochDone, StepDone
 from fastmagn.training.display import EpochTable, num_epochs, progress_display
 from fastmagn.training.ema import update_equal_average
 from fastmagn.training.prefetch import made_ahead
@@ -62,7 +66,7 @@ def train_epoch(
     progress: Progress,
     ahead: Iterator[list[Piece]],
     signal_received: Callable[[], int],
-    after_step: Callable[[], None],
+    after_step: Callable[[LossParts], None],
 ) -> bool:
     """Train from `progress` to the end of the epoch, updating `progress` at each step. Returns False if stopped early.
 
@@ -71,7 +75,7 @@ def train_epoch(
         progress: Its position.
         ahead: The pieces of each step of the run from `progress` on. Only those of this epoch are taken.
         signal_received: The number of the signal that arrived; 0 if none did.
-        after_step: Called after each step.
+        after_step: Called after each step with what `train_step` returns.
 
     Raises:
         InputError: A loss or a gradient is not finite.
@@ -81,9 +85,10 @@ def train_epoch(
     last_step = min(first_step + run.source.steps_per_epoch, run.last_step)
     epoch_s_before, start = progress.epoch_s, time.perf_counter()
     for step in range(first_step + progress.step_in_epoch, last_step):
-        progress.add(train_step(run, next(ahead), step), step)
+        parts = train_step(run, next(ahead), step)
+        progress.add(parts, step)
         progress.epoch_s = epoch_s_before + time.perf_counter() - start
-        after_step()
+        after_step(parts)
         if is_check_due(run, progress):
             check_step(run, progress)
         asks = run.world.size == 1 or (step + 1) % AGREE_EVERY_STEPS == 0
@@ -148,7 +153,7 @@ def validation_accuracy(run: Run, validation: ImagePart) -> float:
     return sum(run.world.gather(correct)) / len(validation.labels)
 
 
-def train_all(run: Run, progress: Progress, validation: ImagePart) -> None:
+def train_all(run: Run, progress: Progress, validation: ImagePart, callbacks: Callbacks) -> None:
     """Train from `progress` to the last step of the run, and leave a checkpoint unless the disk is full.
 
     A row is written before the checkpoint that holds it. If the process is killed between the two, the resumed run
@@ -165,9 +170,7 @@ def train_all(run: Run, progress: Progress, validation: ImagePart) -> None:
     with (
         interruptible() as signal_received,
         profiled(run_dir / PROFILE, num_profiled, run.device) as trace_step,
-        closing(RunFiles(run_dir, to_yaml(config), progress.rows, policy_file(config.augment)))
-        if writes
-        else nullcontext() as files,
+        closing(_run_files(run, progress)) if writes else nullcontext() as files,
         progress_display(run, progress, table) as show_step,
         written_at_the_end(run),
         closing(run_batches(run, progress)) as batches,
@@ -176,9 +179,11 @@ def train_all(run: Run, progress: Progress, validation: ImagePart) -> None:
         if files is not None:
             show_views(run, files)
 
-        def after_step() -> None:
+        def after_step(parts: LossParts) -> None:
             trace_step()
             show_step()
+            if callbacks.on_step is not None:
+                _tell_step(run, progress, parts, callbacks.on_step)
 
         while run.steps_done(progress) < run.last_step:
             row = None
@@ -188,6 +193,8 @@ def train_all(run: Run, progress: Progress, validation: ImagePart) -> None:
                 if files is not None:
                     files.add(row)
                     log_row(config, row)
+                if callbacks.on_epoch is not None:
+                    _tell_epoch(run, row, callbacks.on_epoch)
                 if progress.step_in_epoch == run.source.steps_per_epoch:
                     progress.finish_epoch()
             save(run, progress, None if row is None else partial(table.print_row, row))
@@ -203,7 +210,19 @@ def train_all(run: Run, progress: Progress, validation: ImagePart) -> None:
 
 def _run_files(run: Run, progress: Progress) -> RunFiles:
     config = run.config
-    return RunFiles(config.run_dir, to_yaml(config), progress.rows, policy_file(config.augment))
+    policy, code = policy_file(config.augment), source_of(config.imports)
+    return RunFiles(config.run_dir, to_yaml(config), progress.rows, policy, code)
+
+
+def _tell_step(run: Run, progress: Progress, parts: LossParts, on_step: Callable[[StepDone], None]) -> None:
+    done, world = run.steps_done(progress), run.world
+    on_step(StepDone(done, run.last_step, progress.epoch, parts, run.model, world.rank, world.size))
+    run.model.train()
+
+
+def _tell_epoch(run: Run, row: dict[str, Any], on_epoch: Callable[[EpochDone], None]) -> None:
+    world = run.world
+    on_epoch(EpochDone(copy.deepcopy(row), run.config.train.epochs, run.model, world.rank, world.size))
 
 
 def finish_average(run: Run, progress: Progress) -> None:

@@ -54,7 +54,10 @@ def learning_rate(
 
 def _scheduled(step: int, optim: OptimConfig, steps_per_epoch: int, epochs: int) -> float:
     if optim.schedule == "step":
-        return optim.lr * optim.step_factor ** (step // steps_per_epoch // optim.step_epochs)
+        epoch = step // steps_per_epoch
+        if optim.step_at is not None:
+            return optim.lr * optim.step_factor ** sum(int(at) <= epoch for at in optim.step_at.split(","))
+        return optim.lr * optim.step_factor ** (epoch // optim.step_epochs)
     if optim.schedule == "cosine_restarts":
         first, length = 0, optim.restart_epochs * steps_per_epoch
         while step >= first + length:

@@ -22,6 +22,7 @@ from fastmagn.machine.files import write_json
 from fastmagn.machine.hardware import set_backends, settle_hardware
 from fastmagn.machine.processes import World, join_world
 from fastmagn.methods.table import get_method
+from fastmagn.runs.code import warn_if_code_changed
 from fastmagn.runs.failures import explain_failures, explain_measuring
 from fastmagn.runs.lock import run_lock
 from fastmagn.runs.paths import LOGITS, RESULTS
@@ -30,12 +31,13 @@ from fastmagn.runs.reading import check_results, read_results
 from fastmagn.runs.records import log_results
 from fastmagn.runs.wandb import check_wandb, finish_run
 from fastmagn.training.build import build_run, measured_model
+from fastmagn.training.callbacks import NO_CALLBACKS, Callbacks
 from fastmagn.training.loop import finish_average, train_all
 from fastmagn.training.saving import restore, save_at_last, written_at_the_end
 from fastmagn.training.step import Run
 
 
-def train(config: Config) -> dict[str, Any]:
+def train(config: Config, callbacks: Callbacks = NO_CALLBACKS) -> dict[str, Any]:
     """A whole run; `fastmagn.train.train`, which imports this when it is called, says what it does and raises."""
     config = settle_hardware(config)
     data, model = (name.replace(":", "-") for name in (config.data.name, config.model.name))  # timm:NAME
@@ -50,10 +52,10 @@ def train(config: Config) -> dict[str, Any]:
         join_world(torch.device(config.device)) as (world, device),
         run_lock(run_dir, world),
     ):
-        return train_in(world, device, config)
+        return train_in(world, device, config, callbacks)
 
 
-def train_in(world: World, device: torch.device, config: Config) -> dict[str, Any]:
+def train_in(world: World, device: torch.device, config: Config, callbacks: Callbacks) -> dict[str, Any]:
     """`train` with a settled config, in one of torchrun's processes."""
     data, run_dir = config.data, config.run_dir
     set_backends(device, config.train.deterministic, config.train.amp)
@@ -65,12 +67,14 @@ def train_in(world: World, device: torch.device, config: Config) -> dict[str, An
     run = build_run(config, image_set, part, world, device)
     check_protocols(run.model, image_set, config, world)
     progress = restore(run)
+    if world.rank == 0:
+        warn_if_code_changed(run_dir)
     results = finished_results(run, progress)
     if results is not None:
         console.print(f"{run_dir} is finished; name another --run_dir to train from scratch.", soft_wrap=True)
         return results
     print_start(run, progress, len(part.labels))
-    train_all(run, progress, validation)
+    train_all(run, progress, validation, callbacks)
     with written_at_the_end(run):
         finish_average(run, progress)
     with explain_measuring(config.device, config.eval.batch_size):

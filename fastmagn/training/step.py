@@ -25,6 +25,7 @@ from fastmagn.machine.processes import World
 from fastmagn.methods.context import StepContext
 from fastmagn.methods.method import LossParts, Method, split_logits
 from fastmagn.models import Normalised
+from fastmagn.models.stages import check_stages, forward_in_stages
 from fastmagn.runs.progress import Progress
 from fastmagn.training.ema import update_average
 from fastmagn.training.optim import learning_rate, set_learning_rate
@@ -93,17 +94,24 @@ class ForwardLoss(nn.Module):
     """(views float [V*B, 3, H, W], targets) -> (loss, detached parts): one forward over all views, and the loss.
 
     Targets are labels int64 [B] or probabilities float [B, K]; a part is a scalar. One module holds both, so that
-    torch.compile sees model and loss as one graph and DistributedDataParallel sees all weights.
+    torch.compile sees model and loss as one graph and DistributedDataParallel sees all weights. A method that changes
+    feature maps has further tensors, `plan`.
     """
 
     def __init__(self, model: Normalised, method: Method, config: Config) -> None:
         super().__init__()
         self.model = model
         self.method, self.layout, self.config = method, method.layout(config.augment), config
+        if method.between_stages is not None:
+            check_stages(model, config.method, config.model.name)
 
-    def forward(self, images: Tensor, targets: Tensor) -> tuple[Tensor, LossParts]:
+    def forward(self, images: Tensor, targets: Tensor, *plan: Tensor) -> tuple[Tensor, LossParts]:
+        change = self.method.between_stages
         with precision(images.device, self.config.train.amp):
-            fused_logits = self.model(images)
+            if change is None:
+                fused_logits = self.model(images)
+            else:
+                fused_logits = forward_in_stages(self.model, images, lambda stage, maps: change(stage, maps, *plan))
         loss, parts = self.method.loss(split_logits(fused_logits, self.layout), targets, self.config.loss)
         labels = targets if targets.ndim == 1 else targets.argmax(dim=1)
         accuracy = (fused_logits[: len(labels)].argmax(dim=1) == labels).float().mean()
@@ -114,7 +122,7 @@ class ForwardLoss(nn.Module):
 class Piece(NamedTuple):
     """The images of a step, or a part of them, in all views float [V*B, 3, H, W], and the batch they were made from.
 
-    `partners` are the clean views of the batch's partners, float [B, 3, H, W]; None if it has none.
+    `partners` are the clean views of the batch's partners, float [P*B, 3, H, W]; None if it has none.
     """
 
     views: Tensor
@@ -137,7 +145,7 @@ def make_pieces(run: Run, batch: Batch, epoch: int) -> list[Piece]:
 
     pieces = []
     for part in batch.pieces(run.config.train.accumulation_steps):
-        partners = views(*part.partners, CLEAN_ONLY) if stage.method.uses_partners else None
+        partners = views(*part.partners, CLEAN_ONLY) if stage.method.num_partners else None
         pieces.append(Piece(views(part.images, part.indices, stage.view_spec), part, epoch, partners))
     return pieces
 
@@ -173,9 +181,9 @@ def train_step(run: Run, pieces: list[Piece], step: int) -> LossParts:
     for piece in pieces:
         forward_loss = run.stage(piece.epoch).forward_loss
         with nullcontext() if piece is pieces[-1] else without_gradient_sync(forward_loss):
-            images, targets = prepared(run, piece)
+            inputs = prepared(run, piece)
             torch.compiler.cudagraph_mark_step_begin()
-            loss, parts = forward_loss(images, targets)
+            loss, parts = forward_loss(*inputs)
             run.scaler.scale(loss / len(pieces)).backward()
         # New tensors, since the next replay of a CUDA graph overwrites what this one returned.
         means = {name: means.get(name, 0.0) + part / len(pieces) for name, part in parts.items()}
@@ -187,8 +195,8 @@ def train_step(run: Run, pieces: list[Piece], step: int) -> LossParts:
     return means
 
 
-def prepared(run: Run, piece: Piece) -> tuple[Tensor, Tensor]:
-    """The views that the model is given, and their targets: here attacks and mixing change them."""
+def prepared(run: Run, piece: Piece) -> tuple[Tensor, ...]:
+    """The model's views, their targets, and a plan for feature maps: here attacks and mixing change them."""
     views, batch, method = piece.views, piece.batch, run.stage(piece.epoch).method
     if method.prepare is None:
         return views, batch.labels
@@ -199,6 +207,7 @@ def prepared(run: Run, piece: Piece) -> tuple[Tensor, Tensor]:
         epoch=piece.epoch,
         indices=batch.indices,
         partners=piece.partners,
+        partner_indices=batch.partners.indices if batch.partners else None,
     )
     return method.prepare(views, batch.labels, context)
 

@@ -40,7 +40,7 @@ def test_train(tmp_path, capsys):
         check_spread(result[name])
     assert result["images_per_s"] == pytest.approx(16 / result["step_s"]["median"])
     assert result["views_per_s"] == pytest.approx(4 * result["images_per_s"])
-    assert set(result["parts_ms"]) == {"batch", "views", "forward", "backward", "optimizer"}
+    assert set(result["parts_ms"]) == {"batch", "views", "prepare", "forward", "backward", "optimizer"}
     # resnet_small: its 3x3 and 1x1 convolutions and its linear layer, a product and two gradients of it each, 64 views.
     forward = 2 * (
         16 * 16 * 32 * 27 + 2 * 16 * 16 * 32 * 288 + 8 * 8 * 64 * (288 + 576 + 32) + 4 * 4 * 128 * (576 + 1152 + 64)
@@ -61,6 +61,7 @@ def test_train_on_files(tmp_path, capsys):
     names = {"torchvision", "conventional", *(["dali"] if has_dali() else [])}
     assert set(result["feeding"]) == names
     assert set(result["memory_growth_mib"]) == names - {"conventional"}
+    assert set(result["memory_growth_second_half_mib"]) == names - {"conventional"}
     for entry in result["feeding"].values():
         check_spread(entry["images_per_s"])
         check_spread(entry["ratio_to_conventional"])
@@ -78,7 +79,7 @@ def test_train_on_shards_beside_the_folder(tmp_path, capsys):
     decoders = {"torchvision", *(["dali"] if has_dali() else [])}
     rival = {"conventional"} if find_spec("webdataset") else set()
     assert set(result["feeding"]) == decoders | {f"folder_{name}" for name in decoders} | rival
-    assert set(result["memory_growth_mib"]) == decoders
+    assert set(result["memory_growth_mib"]) == set(result["memory_growth_second_half_mib"]) == decoders
     base = "folder_dali" if has_dali() else "folder_torchvision"
     assert result["feeding"][base][f"ratio_to_{base}"]["median"] == 1
     assert f"times {base}" in capsys.readouterr().out

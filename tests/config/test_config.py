@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from fastmagn.config.afa_schema import AfaConfig
 from fastmagn.config.command_line import parse_config
 from fastmagn.config.eval_schema import EvalConfig
+from fastmagn.config.noisymix_schema import NoisyMixConfig
+from fastmagn.config.prime_schema import PrimeConfig
 from fastmagn.config.schema import (
     AttackConfig,
     AugmentConfig,
@@ -19,6 +22,7 @@ from fastmagn.config.schema import (
     OptimConfig,
     TrainConfig,
 )
+from fastmagn.config.spectra_schema import SpectraConfig
 from fastmagn.config.text import flatten, plain, to_yaml
 from fastmagn.data import DATASETS, OWN
 from fastmagn.errors import InputError
@@ -110,6 +114,7 @@ def test_the_papers_recipe(name, num_classes):
 
 
 PAPER_METHODS = ("standard", "at", "trades", "rse", "augmix", "magn", "magn_augmix")
+OWN_RECIPES = ("prime", "apr", "hybridaugment", "afa", "noisymix")  # rivals with their authors' recipe
 PAPER = ROOT / "configs" / "paper"
 
 
@@ -139,13 +144,15 @@ def test_paper_configs_differ_in_what_they_are_about_only():
     folders = set()
     for path in [*PAPER.glob("table*/*.yaml"), *PAPER.glob("rivals/*.yaml")]:
         config = parse("--config", str(path))
+        folders.add(config.run_dir or (config.data.name, config.method, config.model.name))
+        if config.method in OWN_RECIPES:
+            continue
         assert (config.train, config.optim, config.eval) == (recipe.train, recipe.optim, recipe.eval), path
         if config.method == "augmix":
             assert (config.augment.aug_severity, config.augment.random_aug_severity) == (3, False)
         for name in ("crop_padding_px", "horizontal_flip", "color_jitter", "rotation_deg", "mixture_width", "backend"):
             assert getattr(config.augment, name) == getattr(recipe.augment, name), path
         assert config.mixing.cutout_px == (8 if path.stem == "cifar100_cutout" else 16)
-        folders.add(config.run_dir or (config.data.name, config.method, config.model.name))
     assert len(folders) == len([*PAPER.glob("table*/*.yaml"), *PAPER.glob("rivals/*.yaml")])
     assert parse("--config", str(PAPER / "table1" / "magn_augmix.yaml")) == recipe
     recipe_100 = parse("--config", str(ROOT / "configs" / "cifar100_magn_augmix.yaml"))
@@ -206,8 +213,9 @@ def test_help_describes_every_field(capsys):
         parse("--help")
     text = " ".join(capsys.readouterr().out.split())
     for name in flatten(Config()):
-        assert f"--{name}" in text, name
-    sections = (AttackConfig, AugmentConfig, EvalConfig, LossConfig, MixingConfig, OptimConfig, TrainConfig)
+        assert f"--{name.replace('imports', 'import')} " in text, name
+    sections = (AttackConfig, AugmentConfig, EvalConfig, LossConfig, MixingConfig, OptimConfig, PrimeConfig)
+    sections += (SpectraConfig, TrainConfig, AfaConfig, NoisyMixConfig)
     for section in (Config, *sections):
         for field in dataclasses.fields(section):
             if dataclasses.is_dataclass(field.type):
@@ -239,6 +247,25 @@ def test_every_data_set_is_in_the_help_of_both_commands_in_reports_and_in_model_
         (["--mixing.mixup_alpha", "0"], "mixing.mixup_alpha: got 0.0; expected a number above 0, up to 100."),
         (["--mixing.cutmix_alpha", "-1"], "mixing.cutmix_alpha: got -1.0; expected a number above 0, up to 100."),
         (["--mixing.cutmix_probability", "2"], "mixing.cutmix_probability: got 2.0; expected 0..1."),
+        (["--prime.color_frequencies", "0"], "prime.color_frequencies: got 0; expected 1..500."),
+        (["--prime.color_variance", "2"], "prime.color_variance: got 2.0; expected 0..1."),
+        (["--prime.displacement_cut", "2"], "prime.displacement_cut: got 2; expected 3..500."),
+        (["--prime.filter_std", "-1"], "prime.filter_std: got -1.0; expected 0..100."),
+        (["--spectra.variant", "sp"], "spectra.variant: got 'sp'; expected p, s or ps."),
+        (["--spectra.pair_probability", "1.1"], "spectra.pair_probability: got 1.1; expected 0..1."),
+        (["--spectra.single_probability", "-1"], "spectra.single_probability: got -1.0; expected 0..1."),
+        (["--spectra.blur_px", "4"], "spectra.blur_px: got 4; expected an odd number in 3..15."),
+        (["--spectra.blur_sigma_px", "0"], "spectra.blur_sigma_px: got 0.0; expected a number above 0, up to 10."),
+        (["--afa.mean_strength", "0"], "afa.mean_strength: got 0.0; expected a number above 0, up to 1000."),
+        (["--afa.min_strength", "-1"], "afa.min_strength: got -1.0; expected 0..1000."),
+        (
+            ["--afa.max_frequency", "-1"],
+            "afa.max_frequency: got -1; expected 0 (the image's side in pixels) or 1..4096.",
+        ),
+        (["--noisymix.alpha", "0"], "noisymix.alpha: got 0.0; expected a number above 0, up to 100."),
+        (["--noisymix.additive_noise", "11"], "noisymix.additive_noise: got 11.0; expected 0..10."),
+        (["--noisymix.multiplicative_noise", "-1"], "noisymix.multiplicative_noise: got -1.0; expected 0..10."),
+        (["--noisymix.noise_sparsity", "1"], "noisymix.noise_sparsity: got 1.0; expected 0 <= noise_sparsity < 1."),
         (["--attack.epsilon", "8"], "attack.epsilon: got 8.0; expected 0..1."),
         (["--attack.steps", "0"], "attack.steps: got 0; expected 1 or more."),
         (["--attack.step_scale", "0"], "attack.step_scale: got 0.0; expected a number above 0."),

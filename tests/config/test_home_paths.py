@@ -43,7 +43,7 @@ def configured(*arguments: str) -> dict:
 def test_every_path_of_the_schema_is_here():
     from fastmagn.sweeping.definition import FIELD_TYPES
 
-    assert set(PATH_FIELDS) == {name for name, kind in FIELD_TYPES.items() if "Path" in str(kind)}
+    assert {*PATH_FIELDS, "imports"} == {name for name, kind in FIELD_TYPES.items() if "Path" in str(kind)}
 
 
 @pytest.mark.parametrize("name", PATH_FIELDS)
@@ -56,6 +56,14 @@ def test_the_home_folder_in_every_field_by_every_way(name, home, tmp_path):
     assert configured(f"--{name}", "~/x/y")[name] == wanted
     assert configured("--config", str(file))[name] == wanted
     assert configured("--config", f"{name}: ~/x/y")[name] == wanted
+
+
+def test_the_home_folder_of_imported_code(home, tmp_path):
+    """Its option is --import, and runs the file."""
+    (home / "x.py").write_text("")
+    (tmp_path / "a.yaml").write_text("imports: ~/x.py\n")
+    for arguments in (["--import=~/x.py"], ["--import", "~/x.py"], ["--config", str(tmp_path / "a.yaml")]):
+        assert configured(*arguments)["imports"] == str(home / "x.py")
 
 
 def test_only_a_leading_tilde_is_a_home_folder():
@@ -83,7 +91,7 @@ def test_configs_and_what_they_are_based_on(home, tmp_path):
 
 
 def test_every_command_of_its_own_options(home):
-    for make in (evaluate._parser,):
+    for make in (evaluate.command_parser,):
         own = make().parse_args(["--run", "~/r", "--out=~/o", "--images", "~/i", "--classes", "~/c", "--corrupted=~/s"])
         assert [own.run, own.out, own.images, own.classes, own.corrupted] == [home / name for name in "roics"]
     values = report.parse_arguments(["~/a", "b", "~/c", "--out=~/o"])

@@ -13,9 +13,13 @@ from fastmagn.config.schema import DataConfig
 from fastmagn.data import load_data, make_source, split_validation
 from fastmagn.data.files import content
 from fastmagn.errors import InputError
+from fastmagn.evaluation.corrupt_config import CorruptConfig
+from fastmagn.evaluation.corrupted_set import load_source_images
 from tests.helpers.photo_folders import CLASSES, make_photo_folder
 
 pa = pytest.importorskip("pyarrow", reason="needs the extra hf")
+import pyarrow.parquet as pq  # noqa: E402
+
 from tests.helpers.tables import FEATURES, make_tables, table, write  # noqa: E402
 
 SIDE = 32
@@ -84,7 +88,9 @@ def test_columns_are_found_or_named_and_names_are_classes(photos, tmp_path, suff
     images = [path.read_bytes() for path in sorted((photos / "val").rglob("*.jpg"))][:4]
     plain = pa.table({"jpg": images, "kind": ["owl", "ape", "owl", "bat"], "id": [1, 2, 3, 4]})
     both(tmp_path, plain, suffix)
-    with pytest.raises(InputError, match=rf"label_column: .*{suffix}: no column is of this kind; .*: jpg, kind, id"):
+    with pytest.raises(
+        InputError, match=rf"label_column: .*{suffix}: no column is named label or labels; .*: jpg, kind, id"
+    ):
         load_data(config(tmp_path))
     images = load_data(config(tmp_path, label_column="kind"))
     assert images.class_names == ("ape", "bat", "owl")
@@ -124,6 +130,14 @@ CASES = {
         lambda image: table([image], [0], {**FEATURES, "other": FEATURES["label"]}),
         r"data\.label_column: .*: columns label, other may be meant; expected one",
     ),
+    "texts": (
+        lambda image: pa.table({"image": ["a.jpg"], "label": [0]}),
+        r"data\.image_column: .*: no column holds encoded images \(binary, or a struct with a field bytes\)",
+    ),
+    "twice": (
+        lambda image: table([image], [0], FEATURES | {"label": {"names": ["a", "b", "a"], "_type": "ClassLabel"}}),
+        r"the features of 'label' name classes twice: a; expected each once",
+    ),
     "no rows": (lambda image: table([], pa.array([], pa.int64())), r"has no rows; expected images"),
 }
 
@@ -160,6 +174,24 @@ def test_a_damaged_file_is_one_line(photos, tmp_path, layout, damage):
     assert said or damage != "truncated"
 
 
+@pytest.mark.parametrize("layout", ["parquet", "compressed"])
+def test_a_bomb_does_not_fill_the_disk(tmp_path, layout, cache, monkeypatch):
+    """Rows of zeros, which shrink to a thousandth; nothing of them is left in the cache."""
+    monkeypatch.setattr("fastmagn.data.files.arrow_rows._SMALL_BYTES", 1 << 20)
+    bomb = table([bytes(1 << 18)] * 64, [0] * 64)
+    suffix = ".parquet" if layout == "parquet" else ".arrow"
+    for split in ("train", "test"):
+        path = tmp_path / f"{split}{suffix}"
+        if layout == "parquet":
+            pq.write_table(bomb, path, compression="zstd")
+        else:
+            write(path, bomb, "zstd")
+        assert path.stat().st_size < 1 << 15
+    with pytest.raises(InputError, match=r"train\.\w+: unpacks to more than [\d,]+ bytes; expected encoded images"):
+        load_data(config(tmp_path))
+    assert [file.name for file in (cache / "tables").iterdir()] == []
+
+
 def test_a_name_on_the_hub_is_loaded_by_datasets(photos, tmp_path, monkeypatch):
     """A stand-in for `datasets`, which needs a network; the next test runs the library itself on a folder."""
     tables = make_tables(tmp_path / "t", photos, "disk")
@@ -172,6 +204,8 @@ def test_a_name_on_the_hub_is_loaded_by_datasets(photos, tmp_path, monkeypatch):
     fake = types.SimpleNamespace(load_dataset=lambda name: {"owner/name": splits}[name])
     monkeypatch.setitem(sys.modules, "datasets", fake)
     assert load_data(config("owner/name", download=True)).class_names == CLASSES
+    asked = {"dataset": "hf", "data_dir": Path("owner/name"), "image_size": SIDE, "download": True}
+    assert load_source_images(CorruptConfig(out=tmp_path / "c", **asked)).class_names == CLASSES
     with pytest.raises(InputError, match=r"owner/none: no such folder, and Hugging Face datasets cannot load it"):
         load_data(config("owner/none", download=True))
     with pytest.raises(InputError, match=r"owner/name: no such folder"):
@@ -191,6 +225,10 @@ def test_what_datasets_itself_writes_is_read(photos, tmp_path, monkeypatch):
     ours = load_data(config(tmp_path / "disk"))
     assert ours.class_names == CLASSES
     assert sorted(ours.train_labels.tolist()) == sorted(expected.train_labels.tolist())
+    saved = datasets.load_from_disk(str(tmp_path / "disk"))
+    saved["train"].filter(lambda row: row["label"] == 1)  # which leaves a cache beside the saved files
+    assert list((tmp_path / "disk" / "train").glob("cache-*.arrow"))
+    assert load_data(config(tmp_path / "disk")).train_labels.tolist() == ours.train_labels.tolist()
     theirs["train"].to_parquet(str(tmp_path / "pq" / "train-00000-of-00001.parquet"))
     assert [Path(file).suffix for file in hub_files(str(tmp_path / "pq"), ("train",))] == [".arrow"]
 

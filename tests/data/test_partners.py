@@ -26,15 +26,19 @@ def part() -> ImagePart:
     return split_validation(load_images("digits", "."), 300, SEED)[0]
 
 
-def expected_row(index: int, num_images: int) -> int:
-    word = philox_reference([0, STREAM_PARTNER << 24, index, EPOCH], [SEED & 0xFFFFFFFF, SEED >> 32])[0]
+def expected_row(index: int, num_images: int, k: int = 0) -> int:
+    word = philox_reference([0, STREAM_PARTNER << 24, index, EPOCH], [SEED & 0xFFFFFFFF, SEED >> 32])[k]
     return word * num_images // 2**32
 
 
 def batches(
-    part: ImagePart, kind: type = DeviceSource, batch_size: int = 64, share: slice | None = None
+    part: ImagePart,
+    kind: type = DeviceSource,
+    batch_size: int = 64,
+    share: slice | None = None,
+    num_partners: int = 1,
 ) -> list[Batch]:
-    source = kind(part, batch_size=batch_size, seed=SEED, device="cpu", share=share, with_partners=True)
+    source = kind(part, batch_size=batch_size, seed=SEED, device="cpu", share=share, num_partners=num_partners)
     return list(source.batches(EPOCH))
 
 
@@ -46,6 +50,25 @@ def test_a_partner_is_the_image_that_the_sample_draws(part):
         for image, row in zip(batch.partners.images, rows, strict=True):
             np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), part.images_u8[row])
         assert all(rows_of[int(index)] == row for index, row in zip(batch.partners.indices, rows, strict=True))
+
+
+@pytest.mark.parametrize("kind", [DeviceSource, ArraySource])
+def test_the_second_partner_has_the_next_word(part, kind):
+    """The first ones are those of a batch with one partner; they come first, also in pieces of the batch."""
+    for batch, with_one in list(zip(batches(part, kind, num_partners=2), batches(part, kind), strict=True))[:3]:
+        firsts, seconds = np.split(batch.partners.indices, 2)
+        rows = [expected_row(int(index), len(part.indices), 1) for index in batch.indices]
+        assert firsts.tolist() == with_one.partners.indices.tolist()
+        assert seconds.tolist() == part.indices[rows].tolist()
+        for image, row in zip(batch.partners.images[64:], rows, strict=True):
+            np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), part.images_u8[row])
+        pieces = [piece.partners for piece in batch.pieces(4)]
+        for k, all_indices in enumerate((firsts, seconds)):
+            assert np.concatenate([piece.indices[16 * k : 16 * (k + 1)] for piece in pieces]).tolist() == (
+                all_indices.tolist()
+            )
+            images = torch.cat([piece.images[16 * k : 16 * (k + 1)] for piece in pieces])
+            assert torch.equal(images, batch.partners.images[64 * k : 64 * (k + 1)])
 
 
 def partners_of(found: list[Batch]) -> dict[int, int]:
@@ -94,19 +117,19 @@ def test_all_images_are_drawn_alike(part):
 
 
 def _partners_of_epoch(part: ImagePart, epoch: int) -> list[int]:
-    source = DeviceSource(part, batch_size=64, seed=SEED, device="cpu", with_partners=True)
+    source = DeviceSource(part, batch_size=64, seed=SEED, device="cpu", num_partners=1)
     return [int(index) for batch in source.batches(epoch) for index in batch.partners.indices]
 
 
 def test_a_method_gets_the_partner_as_it_is_at_its_own_turn(tmp_path):
     """The partner's view is the clean view of its own index in this epoch."""
     run = start_run(small(tmp_path, "--method", "standard", "--train.batch_size", "16"))
-    method = dataclasses.replace(run.main_stage.method, uses_partners=True)
+    method = dataclasses.replace(run.main_stage.method, num_partners=1)
     run = dataclasses.replace(
         run,
         main_stage=dataclasses.replace(run.main_stage, method=method),
         source=DeviceSource(
-            split_validation(run.image_set, 0, 0)[0], batch_size=16, seed=0, device="cpu", with_partners=True
+            split_validation(run.image_set, 0, 0)[0], batch_size=16, seed=0, device="cpu", num_partners=1
         ),
     )
     batch = next(run.source.batches(1))
@@ -122,7 +145,7 @@ def test_a_method_gets_the_partner_as_it_is_at_its_own_turn(tmp_path):
 def test_partners_of_files_are_the_crops_of_their_own_turn(photo_folder):
     data = DataConfig(name="folder", dir=photo_folder, image_size=48, source="pillow", num_workers=2)
     photo_part = split_validation(load_data(data), 0, SEED)[0]
-    source = FolderSource(photo_part, batch_size=8, seed=SEED, device="cpu", with_partners=True)
+    source = FolderSource(photo_part, batch_size=8, seed=SEED, device="cpu", num_partners=1)
     plain = FolderSource(photo_part, batch_size=1, seed=SEED, device="cpu")
     crops = {int(batch.indices[0]): batch.images[0] for batch in plain.batches(EPOCH)}
     for batch in source.batches(EPOCH):

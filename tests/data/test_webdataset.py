@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 import os
 import re
 import tarfile
@@ -306,6 +307,67 @@ def test_shards_are_named_by_a_pattern_or_found(photos, shards, tmp_path):
     (tmp_path / "train-00000-of-00002.tar").symlink_to(shards / "train-000.tar")
     with pytest.raises(InputError, match=r"1 of 2 files missing: number 1 beside train-00000-of-00002\.tar"):
         load_data(config(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "says"),
+    [
+        ("{0..99999999999999999999}.tar", "files are missing"),
+        ("{1..999999999}.tar", r"expected 1\.\.1,000,000 names"),
+        ("{a,b}" * 40 + ".tar", r"expected 1\.\.1,000,000 names"),
+        ("{3..1}.tar", r"expected 1\.\.1,000,000 names in rising order"),
+        ("train**.tar", r"data\.train_shards: got 'train\*\*\.tar' \(Invalid pattern"),
+    ],
+)
+def test_a_pattern_that_names_nothing_is_one_line(shards, pattern, says):
+    with pytest.raises(InputError, match=says) as raised:
+        load_data(config(shards, train_shards=pattern))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_shard_that_a_pattern_names_twice_is_read_once(shards):
+    named = load_data(config(shards, train_shards="{train-000,train-*}.tar"))
+    np.testing.assert_array_equal(named.train_labels, load_data(config(shards)).train_labels)
+
+
+@pytest.mark.parametrize("form", ["cls", "json"])
+def test_labels_and_names_of_any_characters_survive_the_cache(photos, tmp_path, form):
+    """NUL and newlines within names and labels, which two different packings would split at."""
+    path = first_photo(photos)
+    labels = ["a\0b", "c\nd", "é"]
+    with tarfile.open(tmp_path / "train-0.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        for row, label in enumerate(labels):
+            add(archive, f"{row}\n{row}.jpg", path.read_bytes())
+            text = label if form == "cls" else json.dumps({"label": label})
+            add(archive, f"{row}\n{row}.{form}", text.encode())
+    write_tar(tmp_path / "val-0.tar", sample("x", path) | {"x.cls": labels[0].encode()})
+    for _ in range(2):  # from the shard, and from the cache
+        images = load_data(config(tmp_path))
+        assert images.class_names == tuple(sorted(labels))
+        assert images.train_labels.tolist() == [0, 1, 2]
+        assert images.train_images_u8.files.names.tolist() == [f"train-0.tar/{row}\n{row}.jpg" for row in range(3)]
+
+
+def test_a_split_in_two_places_is_one_line(shards, tmp_path):
+    """Not both, which would hold the same images twice."""
+    for tar in shards.glob("*.tar"):
+        (tmp_path / tar.name).symlink_to(tar)
+    (tmp_path / "data").symlink_to(shards)
+    message = r"this split is in 2 places, train-000\.tar, data/train-000\.tar; expected one\. .*data\.train_shards\."
+    with pytest.raises(InputError, match=message):
+        load_data(config(tmp_path))
+    named = load_data(config(tmp_path, train_shards="train-*.tar", test_shards="data/val-*.tar"))
+    np.testing.assert_array_equal(named.train_labels, load_data(config(shards)).train_labels)
+
+
+@pytest.mark.parametrize("pattern", [None, "train-*.tar"])
+def test_a_link_that_leads_nowhere_is_one_line(shards, tmp_path, pattern):
+    """As a shard that was not fetched."""
+    for tar in shards.glob("*.tar"):
+        (tmp_path / tar.name).symlink_to(tar)
+    (tmp_path / "train-003.tar").symlink_to("not-fetched")
+    with pytest.raises(InputError, match=r"1 links lead nowhere: .*/train-003\.tar; expected files\. Fetch what"):
+        load_data(config(tmp_path, train_shards=pattern))
 
 
 def test_a_shard_that_vanishes_is_named(photos, tmp_path):

@@ -158,7 +158,7 @@ class Stream(IterableDataset):
 @pytest.mark.parametrize(
     ("dataset", "labels", "says"),
     [
-        (Stream(), None, "images_u8: got 'a Stream'; expected one with a length, whose items dataset[i] gives"),
+        (Stream(), None, "images_u8: got 'no images'; expected at least one."),
         (Items(FORMS["array"], IMAGES_U8[:0]), None, "images_u8: got 'no images'; expected at least one."),
         (
             Items(lambda image, label: image),

@@ -82,9 +82,9 @@ def dtd(root: Path) -> None:
             picture(folder / "images" / line, 3 * number + place)
 
 
-def food(root: Path) -> None:
+def food(root: Path, per_class: int = 2) -> None:
     for number, split in enumerate(("train", "test")):
-        names = {name: [f"{name}/{10 * number + i}" for i in range(2)] for name in ("sushi", "apple_pie")}
+        names = {name: [f"{name}/{10 * number + i}" for i in range(per_class)] for name in ("sushi", "apple_pie")}
         (root / "food-101" / "meta").mkdir(parents=True, exist_ok=True)
         (root / "food-101" / "meta" / f"{split}.json").write_text(json.dumps(names))
         for place, name in enumerate(sum(names.values(), [])):  # noqa: RUF017

@@ -94,6 +94,9 @@ def test_soft_targets_weigh_the_classes(method):
         ("magn_augmix", (1, 2, 3, 0, 0)),
         ("cutmix", (1, 0, 0, 0, 0)),
         ("dign", (1, 0, 3, 0, 0)),
+        ("afa", (1, 0, 0, 0, 1)),
+        ("afa_augmix", (1, 1, 0, 0, 1)),
+        ("noisymix", (1, 2, 0, 0, 0)),
     ],
 )
 def test_what_a_method_forwards_is_split_in_its_order(method, kinds):
@@ -138,7 +141,7 @@ def test_two_steps_on_real_images_have_finite_losses_and_gradients(method, bn_vi
     assert run.model.training
 
 
-@pytest.mark.parametrize("method", slow_but(METHODS, "magn_augmix", "at"))
+@pytest.mark.parametrize("method", slow_but(METHODS, "magn_augmix", "at", "noisymix"))
 def test_compiled_equals_eager(method, tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     torch._dynamo.reset()  # it counts compilations of one function over all runs of a process
@@ -153,7 +156,10 @@ def test_compiled_equals_eager(method, tmp_path, monkeypatch):
         torch.testing.assert_close(value, after_eager[name], rtol=1e-3, atol=1e-5, msg=name)
 
 
-@pytest.mark.parametrize("method", slow_but(["at", "cutmix"], "cutmix"))
+@pytest.mark.parametrize(
+    "method",
+    slow_but(["at", "cutmix", "hybridaugment", "prime", "afa_augmix", "noisymix"], "cutmix", "noisymix"),
+)
 def test_a_stopped_run_of_a_method_with_draws_goes_on_bit_for_bit(method, tmp_path):
     def run(folder: str, max_steps: int) -> tuple[dict[str, torch.Tensor], list[dict]]:
         arguments = ["--method", method, "--train.epochs", "1", "--train.max_steps", str(max_steps)]

@@ -10,12 +10,16 @@ from fastmagn.errors import InputError
 from fastmagn.methods.magn import with_magn
 from fastmagn.methods.method import Layout, LogitViews, Method
 from fastmagn.methods.standard import standard_loss
-from fastmagn.methods.table import get_method
+from fastmagn.methods.table import METHODS, get_method
 from fastmagn.reporting.names import method_order, method_title
+from fastmagn.training.step import make_pieces, prepared
 from tests.helpers.plain_losses import LABELS, kl_row, softmax_row
 from tests.helpers.small_runs import small_default as small
 from tests.helpers.steps import make_context, random_images, start_run, take_steps
+from tests.helpers.tiers import slow_but
 
+# They have noisy or adversarial views, or change feature maps.
+REFUSED = ("at", "trades", "rse", "dign", "noisymix", "magn", "magn_augmix")
 FAST = ["--train.amp", "float32", "--train.batch_size", "16"]
 
 
@@ -63,9 +67,11 @@ def test_the_noise_is_added_to_the_first_view_as_the_method_changes_it():
     assert method.title == "Dark+MAGN"
 
 
-@pytest.mark.parametrize("method", ["cutmix+magn", "trivialaugment+magn", "augmix+magn"])
-def test_two_steps_of_methods_with_soft_labels_policies_and_more_views(method, tmp_path):
-    run = start_run(small(tmp_path, "--method", method, *FAST, "--augment.num_noise_samples", "2"))
+@pytest.mark.parametrize("method", slow_but([name for name in METHODS if name not in REFUSED], "cutmix", "apr"))
+def test_two_steps_of_every_method_with_it(method, tmp_path):
+    run = start_run(small(tmp_path, "--method", f"{method}+magn", *FAST, "--augment.num_noise_samples", "2"))
+    (piece,) = make_pieces(run, next(run.source.batches(0)), 0)
+    assert prepared(run, piece)[0].is_contiguous(memory_format=torch.channels_last)
     for parts in take_steps(run, 2):
         assert parts["consistency"] > 0
     assert run.main_stage.method.layout(run.config.augment).noisy == 2
@@ -79,12 +85,13 @@ def test_its_title_and_its_place_in_reports():
     assert title == ["Cutout", "noisy"]
 
 
-@pytest.mark.parametrize("name", ["magn+magn", "at+magn", "trades+magn", "rse+magn", "dign+magn", "magn_augmix+magn"])
-def test_a_method_with_noisy_or_adversarial_views_is_refused(name):
+@pytest.mark.parametrize("name", [f"{method}+magn" for method in REFUSED])
+def test_a_method_with_noisy_or_adversarial_views_or_other_maps_is_refused(name):
     with pytest.raises(InputError) as error:
         get_method(name)
     assert str(error.value) == (
-        f"method: got {name!r}; expected a method before +magn that has no noisy or adversarial views itself."
+        f"method: got {name!r}; expected a method before +magn without noisy or adversarial views, or changes of"
+        " feature maps, of its own."
     )
 
 

@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 
+from fastmagn.corruptions import CORRUPTIONS
 from fastmagn.corruptions.sets import CIFAR_CBAR, IMAGENET_CBAR
 from fastmagn.errors import InputError
 from fastmagn.reporting.document import make_report, write_report
 from fastmagn.reporting.formats import headers, printed_rows
+from fastmagn.reporting.names import CORRUPTION_KINDS, by_kind
 from fastmagn.reporting.runs import read_run
 from tests.helpers.report_folders import C19, SLOPE, rewrite, write_run
 
@@ -210,3 +212,9 @@ def test_a_run_from_before_a_field_existed_joins_the_other_seeds(tmp_path):
     experiments = make_report(folders).data_sets[0].experiments
     assert [[run.seed for run in item.runs] for item in experiments] == [[0, 1], [2]]
     assert [item.label for item in experiments] == ["Standard", "Standard (filter_lr_ratio 2)"]
+
+
+def test_every_corruption_is_of_a_kind():
+    assert sorted(name for names in CORRUPTION_KINDS.values() for name in names) == sorted(CORRUPTIONS)
+    others = {kind: [] for kind in CORRUPTION_KINDS}
+    assert by_kind(["fog", "smudge"]) == others | {"Weather": ["fog"], "Other": ["smudge"]}

@@ -73,3 +73,11 @@ def test_the_line_of_a_failure(log, status, expected, tmp_path):
 def test_a_trial_whose_parent_is_gone_leaves_at_once(tmp_path):
     done = run(["fastmagn.sweeping.trial", "1", "--config", "absent.yaml"], tmp_path, expect=143)
     assert "absent" not in done.stderr
+
+
+@pytest.mark.process
+def test_a_trial_runs_the_code_that_the_sweeps_command_line_names(tmp_path):
+    (tmp_path / "mine.py").write_text("raise KeyError('ran')\n")
+    run_dir = make_folder(tmp_path / "run")
+    outcome = run_trial(run_dir, tmp_path, 1, lambda: False, Path("mine.py"))
+    assert outcome == Outcome("run", "failed", "import: mine.py, line 1: KeyError: 'ran'")

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from fastmagn.config.schema import OptimConfig
+from fastmagn.errors import InputError
 from fastmagn.training.optim import learning_rate, make_optimizer, set_learning_rate
 
 
@@ -38,6 +39,23 @@ def test_step_schedule_is_the_papers():
         for step in (epoch * steps, epoch * steps + steps - 1):
             lr = learning_rate(step, optim, steps_per_epoch=steps, epochs=150)
             assert lr == pytest.approx(expected[epoch], rel=1e-9)
+
+
+def test_steps_at_given_epochs_are_pytorchs():
+    optim = OptimConfig(lr=0.1, schedule="step", step_at="60,120,160,190", step_factor=0.2)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=[60, 120, 160, 190], gamma=0.2)
+    expected = lrs_of(scheduler, optimizer, 200)
+    for epoch in range(200):
+        for step in (epoch * 97, epoch * 97 + 96):
+            lr = learning_rate(step, optim, steps_per_epoch=97, epochs=200)
+            assert lr == pytest.approx(expected[epoch], rel=1e-9)
+
+
+@pytest.mark.parametrize("steps", ["", "60,60", "0,60", "120,60", "60;120", "60, 120", "-1", "60,", "1e2"])
+def test_steps_that_do_not_rise_have_one_line(steps):
+    with pytest.raises(InputError, match=r"^optim\.step_at: got '.*'; expected rising numbers of epochs with commas,"):
+        OptimConfig(step_at=steps)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4])

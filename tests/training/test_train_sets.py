@@ -1,6 +1,7 @@
-"""Whole runs on arrays of an .npz file and on a published set of files: resumed, by two processes, and corrupted."""
+"""Whole runs on an .npz file, a published set of files and a table: resumed, by two processes, and corrupted."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,12 @@ from fastmagn.evaluation.corrupt_config import CorruptConfig
 from fastmagn.evaluation.corrupted_set import verify_corrupted_set
 from fastmagn.training.run import train
 from tests.helpers import processes
+from tests.helpers.photo_folders import make_photo_folder
 from tests.helpers.published_folders import gtsrb
 from tests.helpers.small_runs import assert_ends_alike, config_for, knows_the_network, rows, weights
 from tests.helpers.tiers import slow_but
 
-SETS = ("npz", "torchvision:GTSRB")
+SETS = ("npz", "torchvision:GTSRB", *(["hf"] if find_spec("pyarrow") else []))
 OPTIONS = [
     *("--device", "cpu", "--train.batch_size", "2", "--train.epochs", "2", "--train.amp", "float32"),
     *("--model.name", "smooth", "--method", "augmix", "--model.sync_bn", "true"),
@@ -34,9 +36,13 @@ def _network(monkeypatch):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A folder that holds both sets."""
+    """A folder that holds all these sets."""
     root, generator = tmp_path_factory.mktemp("sets"), np.random.default_rng(2)
     gtsrb(root)
+    if "hf" in SETS:
+        from tests.helpers.tables import make_tables
+
+        make_tables(root, make_photo_folder(tmp_path_factory.mktemp("photos"), 6, 6), "parquet")
     arrays = {}
     for split, count in (("train", 6), ("test", 6)):
         arrays[f"{split}_images"] = generator.integers(0, 256, (count, 28, 28), np.uint8)

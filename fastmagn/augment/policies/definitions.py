@@ -12,6 +12,9 @@ from typing import Literal, Protocol
 
 import torch
 
+from fastmagn.augment.operations import NUM_AUGMIX_OPERATIONS
+from fastmagn.augment.operations import OPERATIONS as AUGMIX_OPERATIONS
+
 # Operation -> what its value is; none if it has no value. The operations are torchvision's on Pillow's images.
 OPERATIONS = {
     "identity": "none",
@@ -31,6 +34,7 @@ OPERATIONS = {
     "invert": "none",
 }
 FACTORS = ("brightness", "color", "contrast", "sharpness")
+LOWEST_LEVEL = 0.1  # of AugMix's operations
 AutoAugmentName = Literal["cifar10", "imagenet", "svhn"]
 AUTOAUGMENT_NAMES: tuple[AutoAugmentName, ...] = ("cifar10", "imagenet", "svhn")
 
@@ -107,6 +111,30 @@ class AutoAugmentPolicy:
 
         rows = _LEARNED[self.name].strip().splitlines()
         return tuple(tuple(step(text) for text in row.split(",")) for row in rows)
+
+
+@dataclass(frozen=True)
+class AugMixOperation:
+    """One of AugMix's operations at one of `num_levels` levels, equally spaced in [0.1, aug_severity].
+
+    It is step `step` of a policy without other steps, and so drawn apart from every policy with fewer steps.
+    """
+
+    step: int
+    aug_severity: int = 3
+    all_operations: bool = False
+    num_levels: int = 128
+
+    def sub_policies(self, height: int, width: int) -> tuple[SubPolicy, ...]:
+        extent = self.aug_severity - LOWEST_LEVEL
+        levels = [LOWEST_LEVEL + extent * (k + 0.5) / self.num_levels for k in range(self.num_levels)]
+        choices = []
+        for operation in AUGMIX_OPERATIONS if self.all_operations else AUGMIX_OPERATIONS[:NUM_AUGMIX_OPERATIONS]:
+            values = [float(operation.magnitude(level, height, width)) for level in levels]
+            values = [0.0] if operation.unit == "none" else values
+            signs = (1.0, -1.0) if operation.signed else (1.0,)
+            choices.append(Choice(operation.name, tuple(sign * value for value in values for sign in signs)))
+        return ((*((),) * self.step, tuple(choices)),)
 
 
 def signed(name: str, values: list[float]) -> tuple[float, ...]:

@@ -189,4 +189,5 @@ def _colour(fill: Any) -> tuple[int, int, int]:
         (is_integer(number) or isinstance(number, float)) and 0 <= number <= 255 for number in numbers
     )
     check(is_colour, "fill", fill, "None, a number in 0..255, or three of them")
-    return tuple(int(number) for number in numbers)
+    red, green, blue = (int(number) for number in numbers)
+    return red, green, blue

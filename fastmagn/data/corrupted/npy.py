@@ -15,7 +15,8 @@ import numpy as np
 from fastmagn.corruptions import SEVERITIES, corrupted_as
 from fastmagn.corruptions.sets import in_order
 from fastmagn.data.arrays import open_array
-from fastmagn.data.image_set import Images
+from fastmagn.data.files.on_demand import chunks
+from fastmagn.data.image_set import Images, rows_within
 from fastmagn.data.subset import BY_CLASS, even_subset
 from fastmagn.errors import InputError, counted
 
@@ -35,7 +36,6 @@ _MANIFEST_FIELDS = {
     **{"corruptions": list, "source": dict, "files": dict},
 }
 _READ_BYTES = 1 << 22
-_ROWS_AT_A_TIME = 512  # images may have to be decoded first
 
 
 def stored_files(folder: Path) -> list[str]:
@@ -203,8 +203,8 @@ def _is_seed(value: Any) -> bool:
 def source_digests(images_u8: Images, labels: np.ndarray) -> dict[str, str]:
     """The SHA-256 of the uncorrupted images, uint8 [N, H, W, 3], and of their labels as little-endian int64 [N]."""
     digest = hashlib.sha256()
-    for first in range(0, len(images_u8), _ROWS_AT_A_TIME):
-        digest.update(np.ascontiguousarray(images_u8[first : first + _ROWS_AT_A_TIME]))
+    for chunk in chunks(images_u8, rows_within(images_u8)):
+        digest.update(np.ascontiguousarray(chunk))
     return {
         "images_sha256": digest.hexdigest(),
         "labels_sha256": hashlib.sha256(labels.astype("<i8")).hexdigest(),

@@ -9,6 +9,7 @@ import errno
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 
 from fastmagn.data.files.content import cache_file, file_key, is_settled
 from fastmagn.data.files.shard_index import Members
-from fastmagn.errors import InputError, check, one_line
+from fastmagn.errors import InputError, check, one_line, some
 from fastmagn.machine.files import check_room, replace_file
 from fastmagn.machine.waiting_lock import waiting_lock
 
@@ -30,8 +31,10 @@ except ImportError as error:
 
 _KEY = b"fastmagn"  # in the metadata of a converted file: the state of the file that it was made of
 _ROWS_AT_A_TIME = 64
+_MAX_RATIO, _SMALL_BYTES = 256, 1 << 26  # encoded images hardly shrink; a bomb would fill the disk
 _PARQUET = b"PAR1"
 _LABEL_NAMES = ("label", "labels")
+_IMAGES = "holds encoded images (binary, or a struct with a field bytes)"
 
 
 class Columns(NamedTuple):
@@ -50,8 +53,8 @@ def find_columns(file: str, image: str | None, label: str | None) -> Columns:
     """
     schema = _schema(file)
     features = _features(schema)
-    image = image or _only(file, schema, "image_column", _image_columns(schema, features))
-    label = label or _only(file, schema, "label_column", _label_columns(schema, features))
+    image = image or _only(file, schema, "image_column", _image_columns(schema, features), _IMAGES)
+    label = label or _only(file, schema, "label_column", _label_columns(schema, features), "is named label or labels")
     for field, name in (("data.image_column", image), ("data.label_column", label)):
         check(name in schema.names, field, name, f"a column of {file}: {', '.join(schema.names)}")
     kind = schema.field(image).type
@@ -67,6 +70,9 @@ def find_columns(file: str, image: str | None, label: str | None) -> Columns:
         )
     names = features.get(label, {}).get("names")
     is_named = isinstance(names, list) and names and all(isinstance(name, str) for name in names)
+    if is_named and len(set(names)) < len(names):
+        twice = some(name for name, count in Counter(names).items() if count > 1)
+        raise InputError(f"{file}: the features of {label!r} name classes twice: {twice}; expected each once.")
     return Columns(image, label, tuple(names) if is_named else None)
 
 
@@ -86,7 +92,7 @@ def read_rows(file: str, columns: Columns) -> Members:
                 row = first + int(np.flatnonzero(labels.is_null().to_numpy(zero_copy_only=False))[0])
                 raise InputError(f"{file}: row {row} has no label; expected one in the column {columns.label!r}.")
             found.spans.extend(_spans(images, base, mapped.size()))
-            found.labels.extend(str(label).replace("\0", " ") for label in labels.to_pylist())
+            found.labels.extend(map(str, labels.to_pylist()))
             found.names.extend(f"row {row}" for row in range(first, first + len(batch)))
     if not found.names:
         raise InputError(f"{file}: has no rows; expected images.")
@@ -122,10 +128,14 @@ def as_arrow(file: str, columns: Columns) -> str:
 
 
 def _convert(file: str, place: Path, columns: Columns, key: bytes | None) -> None:
-    schema = _schema(file)
+    schema, num_bytes = _schema(file), 0
     wanted = pa.schema([schema.field(columns.image), schema.field(columns.label)], {_KEY: key} if key else None)
+    most = _MAX_RATIO * os.path.getsize(file) + _SMALL_BYTES
     with _damage_explained(file), replace_file(place) as out, pa.ipc.new_stream(out, wanted) as writer:
         for batch in _batches(file, [columns.image, columns.label]):
+            num_bytes += batch.nbytes
+            if num_bytes > most:
+                raise InputError(f"{file}: unpacks to more than {most:,} bytes; expected encoded images, which do not.")
             writer.write_batch(pa.record_batch([batch.column(name) for name in wanted.names], schema=wanted))
 
 
@@ -223,9 +233,9 @@ def _label_columns(schema: pa.Schema, features: dict[str, dict[str, Any]]) -> li
     return by_feature or [name for name in _LABEL_NAMES if name in schema.names]
 
 
-def _only(file: str, schema: pa.Schema, field: str, found: list[str]) -> str:
+def _only(file: str, schema: pa.Schema, field: str, found: list[str], kind: str) -> str:
     if len(found) != 1:
-        which = f"columns {', '.join(found)} may be meant" if found else "no column is of this kind"
+        which = f"columns {', '.join(found)} may be meant" if found else f"no column {kind}"
         raise InputError(f"data.{field}: {file}: {which}; expected one of its columns: {', '.join(schema.names)}.")
     return found[0]
 

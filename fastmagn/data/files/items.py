@@ -45,7 +45,7 @@ def read_item(item: Item) -> np.ndarray:
         return np.fromfile(item, np.uint8)
     data = np.empty(item.num_bytes, np.uint8)
     with open(item.file, "rb", buffering=0) as file:
-        _fill(file.fileno(), item.offset, memoryview(data))
+        read_into(file.fileno(), item.offset, memoryview(data))
     return data
 
 
@@ -73,7 +73,7 @@ class _PartReader(io.RawIOBase):
 
     def readinto(self, buffer: bytearray) -> int:
         wanted = memoryview(buffer)[: max(0, self._part.num_bytes - self._at)]
-        _fill(self._file.fileno(), self._part.offset + self._at, wanted)
+        read_into(self._file.fileno(), self._part.offset + self._at, wanted)
         self._at += len(wanted)
         return len(wanted)
 
@@ -82,7 +82,12 @@ class _PartReader(io.RawIOBase):
         super().close()
 
 
-def _fill(descriptor: int, offset: int, out: memoryview) -> None:
+def read_into(descriptor: int, offset: int, out: memoryview) -> None:
+    """Fill `out` with the bytes of an open file from `offset` on.
+
+    Raises:
+        OSError: The file cannot be read, or ends before them.
+    """
     while out:
         count = os.preadv(descriptor, [out], offset)
         if count == 0:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -119,26 +120,42 @@ class FolderImages:
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
             raise ValueError("images in files cannot be given without being decoded")
+        images_u8, unreadable = self.decode()
+        warn_of_grey(unreadable, self.files.root)
+        return images_u8 if dtype is None else images_u8.astype(dtype, copy=False)
+
+    def decode(self) -> tuple[np.ndarray, list[Unreadable]]:
+        """The pixels, uint8 [N, S, S, 3], and the images for which mid-grey stands in."""
         images_u8 = np.empty(self.shape, np.uint8)
         items = [self.files.item(row) for row in range(len(self))]
         faults = _decode_squares(items, images_u8, resize_px(self.config), num_threads(self.config))
-        warn_of_grey([fault for fault in faults if fault], self.files.root)
-        return images_u8 if dtype is None else images_u8.astype(dtype, copy=False)
+        return images_u8, [fault for fault in faults if fault]
 
 
 def chunks(images: Images, size: int) -> Iterator[np.ndarray]:
-    """The images, `size` at a time, uint8 [size, H, W, 3], each chunk a copy; files are decoded one chunk ahead."""
+    """The images, `size` at a time, uint8 [size, H, W, 3], each chunk a copy; files are decoded one chunk ahead.
+
+    A warning at the end counts the images of a FolderImages that cannot be decoded.
+    """
     pieces = (images[first : first + size] for first in range(0, len(images), size))
     if isinstance(images, np.ndarray):
         yield from map(np.array, pieces)  # a copy: a mapped file is read-only, tensors are not
         return
+    unreadable: list[Unreadable] = []
     with quiet_pillow(), ThreadPoolExecutor(1) as pool:
-        following = pool.submit(np.asarray, next(pieces, images[:0]))
-        for piece in pieces:
-            decoded = following.result()
-            following = pool.submit(np.asarray, piece)
-            yield decoded
-        yield following.result()
+        following = pool.submit(_pixels, next(pieces, images[:0]))
+        for piece in chain(pieces, [None]):
+            pixels, faults = following.result()
+            unreadable += faults
+            if piece is not None:
+                following = pool.submit(_pixels, piece)
+            yield pixels
+    if unreadable:
+        warn_of_grey(unreadable, images.files.root)
+
+
+def _pixels(images: Images) -> tuple[np.ndarray, list[Unreadable]]:
+    return images.decode() if isinstance(images, FolderImages) else (np.asarray(images), [])
 
 
 def load_folder_images(

@@ -7,6 +7,7 @@ of all images, whatever shards they lie in.
 """
 
 import io
+import json
 import os
 import threading
 import time
@@ -25,7 +26,7 @@ from fastmagn.errors import InputError
 from fastmagn.machine.files import replace_file
 from fastmagn.machine.waiting_lock import waiting_lock
 
-_FORMAT = "fastmagn shard 1"
+_FORMAT = "fastmagn shard 2"
 _THREADS = 16  # network storage answers many requests at a time
 _UNREAD = -1
 _PARSING = threading.Lock()  # NumPy parses headers by Python's ast, which can fail in Python 3.11 if threads interleave
@@ -78,7 +79,7 @@ def index_shards(
     Raises:
         InputError: What `read` raises, or a file cannot be read.
     """
-    lock = cache_file("shards", f"{root} {kind}")
+    lock = cache_file("shards", f"{os.path.realpath(root)} {kind}")
     with suppress(OSError):
         lock and lock.parent.mkdir(parents=True, exist_ok=True)
 
@@ -166,7 +167,7 @@ def _save(place: Path, key: bytes, members: Members, headers: np.ndarray) -> Non
 def _load(place: Path, key: bytes) -> tuple[Members, np.ndarray] | None:
     """What the cache holds of a shard; None if its file is missing, of another state of the shard, or damaged."""
     try:
-        with _PARSING, np.load(place, allow_pickle=False) as stored:
+        with _PARSING, place.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             if stored["key"].tobytes() != key:
                 return None
             spans, headers = stored["spans"], stored["headers"]
@@ -179,9 +180,9 @@ def _load(place: Path, key: bytes) -> tuple[Members, np.ndarray] | None:
 
 
 def _packed(texts: list[str]) -> np.ndarray:
-    """Texts without the character NUL, which neither a tar's names nor labels hold."""
-    return np.frombuffer("\0".join(texts).encode(errors="surrogateescape"), np.uint8)
+    """Texts as JSON, which keeps every character that an archive's names and labels may hold, NUL and newlines too."""
+    return np.frombuffer(json.dumps(texts).encode(), np.uint8)
 
 
 def _unpacked(packed: np.ndarray) -> list[str]:
-    return packed.tobytes().decode(errors="surrogateescape").split("\0")
+    return json.loads(packed.tobytes())

@@ -1,15 +1,15 @@
 """Which files hold a split of a sharded set: named by a pattern, or found by the names that the field gives them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from fastmagn.errors import InputError, check, counted, some, warn_caller
+from fastmagn.errors import InputError, check, counted, one_line, some, warn_caller
 
 TRAIN = ("train",)
 TEST = ("val", "validation", "valid", "test")
 _BRACES = re.compile(r"\{([^{}]*)\}")
-_NUMBERS = re.compile(r"(\d+)\.\.(\d+)")
+_NUMBERS = re.compile(r"(\d{1,18})\.\.(\d{1,18})")
 _MAX_SHARDS = 1_000_000
 _LAST_NUMBER = re.compile(r"(\d+)\.[a-z]+$")
 _OF = re.compile(r"-(\d{5})-of-(\d{5})\.[a-z]+$")
@@ -21,7 +21,7 @@ def find_shards(
     """The paths of a split's files relative to `root`, in the order of their names.
 
     Without a pattern they are SPLIT-*.SUFFIX or SPLIT.SUFFIX in `root` or in its folder data, or all in its folder
-    SPLIT; the first of `splits` that has any counts.
+    SPLIT; the first of `splits` that has any counts, and it is in one of these places only.
 
     Args:
         root: The folder of the set.
@@ -38,11 +38,15 @@ def find_shards(
     if pattern is not None:
         return _named(root, pattern, field)
     for split in splits:
-        found = [path for suffix in suffixes for path in _of_split(root, split, suffix) if path.is_file()]
-        if found:
-            names = sorted(str(path.relative_to(root)) for path in found)
-            _check_whole(root, names)
-            return names
+        groups = [names for suffix in suffixes for names in _of_split(root, split, suffix) if names]
+        if len(groups) > 1:  # which would hold the same images twice
+            raise InputError(
+                f"data.dir: {root}: this split is in {len(groups)} places, {some(names[0] for names in groups)};"
+                f" expected one. Name its files: {field}."
+            )
+        if groups:
+            _check_whole(root, groups[0])
+            return groups[0]
     looked = ", ".join(f"{split}-*{suffixes[0]}" for split in splits)
     raise InputError(
         f"data.dir: {root}: no files of this split ({looked}, also below data, or in a folder {splits[0]}); expected"
@@ -59,15 +63,11 @@ def expand(pattern: str) -> list[str]:
     names = [pattern]
     while (match := _BRACES.search(names[0])) is not None:
         numbers = _NUMBERS.fullmatch(match[1])
-        if numbers:
-            first, last = int(numbers[1]), int(numbers[2])
-            count = max(0, last - first + 1)
-            check(
-                0 < count * len(names) <= _MAX_SHARDS, "pattern", pattern, f"1..{_MAX_SHARDS:,} names in rising order"
-            )
-            inner = [f"{number:0{len(numbers[1])}}" for number in range(first, last + 1)]
-        else:
-            inner = match[1].split(",")
+        words = match[1].split(",")
+        first, last = (int(numbers[1]), int(numbers[2])) if numbers else (0, len(words) - 1)
+        is_some = 0 < (last - first + 1) * len(names) <= _MAX_SHARDS
+        check(is_some, "pattern", pattern, f"1..{_MAX_SHARDS:,} names in rising order")
+        inner = [f"{number:0{len(numbers[1])}}" for number in range(first, last + 1)] if numbers else words
         names = [
             name[: at.start()] + part + name[at.end() :]
             for name in names
@@ -82,7 +82,12 @@ def _named(root: Path, pattern: str, field: str) -> list[str]:
     names: list[str] = []
     missing = []
     for name in expand(pattern):
-        found = sorted(str(path.relative_to(root)) for path in root.glob(name) if path.is_file()) if name else []
+        try:
+            found = _files(root, root.glob(name)) if name else []
+        except InputError:
+            raise
+        except ValueError as error:
+            raise InputError(f"{field}: got {pattern!r} ({one_line(error)}); expected names, * and ?.") from None
         names += found
         missing += [] if found else [name]
     if missing:
@@ -90,16 +95,26 @@ def _named(root: Path, pattern: str, field: str) -> list[str]:
             f"{field}: {root}: {counted(len(missing), 'file')} {'is' if len(missing) == 1 else 'are'} missing:"
             f" {some(missing)}; got {pattern!r}."
         )
-    return names
+    return list(dict.fromkeys(names))
 
 
-def _of_split(root: Path, split: str, suffix: str) -> list[Path]:
-    beside = [
-        path
-        for inner in (root, root / "data")
-        for path in (*inner.glob(f"{split}-*{suffix}"), inner / f"{split}{suffix}")
-    ]
-    return [*beside, *(root / split).glob(f"*{suffix}")]
+def _of_split(root: Path, split: str, suffix: str) -> list[list[str]]:
+    """The files of a split in each place where they may be, sorted. `datasets` keeps caches beside what it saved."""
+    named = ([*inner.glob(f"{split}-*{suffix}"), inner / f"{split}{suffix}"] for inner in (root, root / "data"))
+    own = (path for path in (root / split).glob(f"*{suffix}") if not path.name.startswith(("cache-", "tmp", ".")))
+    return [_files(root, place) for place in (*named, own)]
+
+
+def _files(root: Path, paths: Iterable[Path]) -> list[str]:
+    """Those that are files, relative to `root`, sorted; images behind a link that leads nowhere would be missed."""
+    paths = sorted(paths)
+    dangling = [str(path) for path in paths if path.is_symlink() and not path.exists()]
+    if dangling:
+        raise InputError(
+            f"data.dir: {root}: {len(dangling)} links lead nowhere: {some(dangling)}; expected files. Fetch what they"
+            " lead to, or remove them."
+        )
+    return [str(path.relative_to(root)) for path in paths if path.is_file()]
 
 
 def _check_whole(root: Path, names: list[str]) -> None:

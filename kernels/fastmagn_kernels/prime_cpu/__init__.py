@@ -1,0 +1,1 @@
+"""PRIME's views on numba: filters, colour curves and displacements in float64, and their mixture."""

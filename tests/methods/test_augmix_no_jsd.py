@@ -1,0 +1,39 @@
+"""AugMix without its divergence: what the model is given, and its loss as a loop."""
+
+import math
+
+import pytest
+import torch
+
+from fastmagn.config.schema import AugmentConfig, LossConfig
+from fastmagn.methods.method import LogitViews
+from fastmagn.methods.table import get_method
+from fastmagn.training.step import make_pieces, prepared
+from tests.helpers.plain_losses import LABELS, softmax_row
+from tests.helpers.small_runs import small_default as small
+from tests.helpers.steps import start_run
+
+
+def test_the_model_is_given_the_first_view_of_augmix(tmp_path):
+    given = {}
+    for method in ("augmix", "augmix_no_jsd"):
+        run = start_run(small(tmp_path, "--method", method, "--train.batch_size", "16"))
+        batch = next(iter(run.source.batches(0)))
+        views, targets = prepared(run, make_pieces(run, batch, epoch=0)[0])
+        assert torch.equal(targets, batch.labels)
+        given[method] = views
+    clean, first, second = given["augmix"].chunk(3)
+    assert torch.equal(given["augmix_no_jsd"], first)
+    assert not torch.equal(first, clean)
+    assert not torch.equal(first, second)
+
+
+def test_its_loss_is_the_cross_entropy_of_its_only_view():
+    method = get_method("augmix_no_jsd")
+    assert method.view_titles(AugmentConfig()) == ["AugMix (no JSD)"]
+    logits = 3 * torch.randn(len(LABELS), 10, generator=torch.Generator().manual_seed(0))
+    rows = [softmax_row(row) for row in logits.tolist()]
+    expected = -sum(math.log(row[label]) for row, label in zip(rows, LABELS.tolist(), strict=True)) / len(LABELS)
+    loss, parts = method.loss(LogitViews(logits), LABELS, LossConfig())
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
+    assert parts.keys() == {"cross_entropy"}
