@@ -110,7 +110,7 @@ def test_training_on_ones_own_images(command, here, capsys):
     arguments = [str(photos) if argument == "PHOTOS" else argument for argument in shlex.split(command)[2:]]
     small = ["--train.batch_size", "8", "--model.name", "resnet_small", "--data.image_size", "32", "--run_dir", "run"]
     shown = call([*arguments, *SHORT, *small], capsys).stdout
-    assert "magn_augmix on folder: 20 images (decoded by " in shown
+    assert "magn_augmix on folder: 20 images in 4 views\nimages decoded by " in shown
     assert (here / "run" / "results.json").exists()
 
 
