@@ -89,7 +89,7 @@ def add_legend(figure: Figure, handles: list[Any]) -> None:
     """Add a legend above the panels, row by row, with as many columns as fit; nothing without handles."""
     if not handles:
         return
-    longest = max(len(handle.get_label()) for handle in handles)
+    longest = max(len(line) for handle in handles for line in handle.get_label().splitlines())
     fitting = max(1, int(figure.get_figwidth() / (IN_PER_CHAR * longest + 0.65)))
     num_rows = -(-len(handles) // fitting)
     num_columns = -(-len(handles) // num_rows)

@@ -1,6 +1,8 @@
 """Draws the figures of a report: FigureData to a Matplotlib figure, PNG or SVG. The same data give the same bytes."""
 
+import dataclasses
 import io
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +39,7 @@ from fastmagn.reporting.shades import failure_map
 FIGURE_FORMATS = ("png", "svg")
 _CLEAN_ALPHA = 0.45
 _PAGE_IN = 10.8  # the width of a figure that has the report's page for itself
+_PHONE_CHARS = 20  # of a line, on a phone
 
 
 def draw(data: FigureData, narrow: bool = False) -> Figure:
@@ -47,7 +50,18 @@ def draw(data: FigureData, narrow: bool = False) -> Figure:
         narrow: Whether it is for a phone: NARROW_IN wide, with its panels and bars below each other.
     """
     with mpl.rc_context(SETTINGS):
-        return DRAWINGS[data.kind](data, narrow)
+        return _drawn(data, narrow)
+
+
+def _drawn(data: FigureData, narrow: bool) -> Figure:
+    return DRAWINGS[data.kind](_in_short_lines(data) if narrow else data, narrow)
+
+
+def _in_short_lines(data: FigureData) -> FigureData:
+    """The figure with names that fit on a phone, however long they are: foreign runs have any name."""
+    series = tuple(item | {"label": textwrap.fill(item["label"], _PHONE_CHARS)} for item in data.series)
+    networks = [textwrap.fill(network_title(name), _PHONE_CHARS) for name in data.axes.get("networks", ())]
+    return dataclasses.replace(data, axes=data.axes | {"networks": networks}, series=series)
 
 
 def to_files(data: FigureData) -> dict[str, bytes]:
@@ -67,7 +81,7 @@ def to_svg(data: FigureData, narrow: bool = False, dark: bool = False) -> bytes:
     """The figure as an SVG file; the same as that of `to_files` if it is neither narrow nor for a dark page."""
     buffer = io.BytesIO()
     with mpl.rc_context(SETTINGS | (DARK if dark else {})):
-        DRAWINGS[data.kind](data, narrow).savefig(buffer, format="svg", metadata={"Date": None})
+        _drawn(data, narrow).savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
 
 

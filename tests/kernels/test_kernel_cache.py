@@ -74,7 +74,7 @@ def test_a_change_in_any_room_or_a_move_between_rooms_gives_another_cache(tmp_pa
     sources = copy_of_the_kernels(tmp_path)
     files = sorted(sources.rglob("*.py"))
     rooms = {path.relative_to(sources).parts[0] for path in files if path.parent != sources}
-    assert rooms == {"random", "augmix_cpu", "augmix_cuda", "corruptions", "policy_cpu", "policy_cuda"}
+    assert rooms == {"random", "augmix_cpu", "augmix_cuda", "corruptions", "policy_cpu", "policy_cuda", "prime_cpu"}
     folders = [cache_folder_of(sources, monkeypatch)]
     for path in files:
         with path.open("a") as file:

@@ -110,7 +110,8 @@ def finite_difference(function, point: torch.Tensor, eps: float = 1e-6) -> torch
 
 
 def test_detach_weight_and_detach_target_stop_just_their_factor():
-    clean, noisy = random_views(0, 1, dtype=torch.float64)[::2]
+    views = random_views(0, 1, dtype=torch.float64)
+    clean, noisy = views.clean, views.noisy
     rows = torch.arange(len(LABELS))
 
     def consistency(weight_logits, target_logits, kl_logits):
