@@ -63,7 +63,7 @@ def command_parser() -> ArgumentParser:
             "These are the fields that are used most; --help_all shows every field.",
         ]
     )
-    methods = f"Methods: {', '.join(METHODS)}; NAME+magn adds MAGN's consistency. {EXIT_CODES}"
+    methods = f"Methods: {', '.join(METHODS)}; NAME+magn adds MAGN. {EXIT_CODES}"
     return config_parser(program, description, methods, _SHOWN)
 
 

@@ -19,7 +19,7 @@ from fastmagn.errors import InputError, UnknownName, one_line
 OPTION = "--import"
 HELP = (
     "Python file with your own data sets, networks, methods or corruptions, which this command runs first; "
-    "docs/extending.md says what it holds. A run records its name and a copy, but only this option runs it."
+    "see docs/extending.md. A run records its name and a copy; only this option runs it."
 )
 _sources: dict[Path, bytes] = {}  # what was run
 

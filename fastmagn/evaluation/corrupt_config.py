@@ -34,7 +34,7 @@ class CorruptConfig:
         resize_px: For folder, webdataset and hf: the shorter side before the centre is cut out, image_size..4096 px; 0
             means image_size. The images of 224 px that fastmagn.train measures are cut out of 256.
         test_shards: For webdataset and hf: the files, as the trainer's data.test_shards.
-        image_column: For hf: the column of the images, as data.image_column.
+        image_column: For hf: as data.image_column.
         label_column: For webdataset and hf: as data.label_column.
     """
 

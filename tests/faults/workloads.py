@@ -53,7 +53,7 @@ def make_sources(folder: Path, commands: list[str]) -> None:
 
     models.MODELS[smooth_network.NAME] = smooth_network.WHERE
     document.to_files = lambda figure: {"png": b"png", "svg": b"svg"}  # drawing takes seconds, and no file
-    page.to_svg = lambda figure: b"svg"
+    page.to_svg = lambda figure, **on: b"svg"
     sweep.check_ray = lambda: None
     sweep.run_trials = _run_trials
     log = folder / "log.txt"
@@ -105,6 +105,7 @@ def _run_trials(
     on_cpu: bool,
     started: Callable[[str], None],
     ended: Callable[[Outcome], None],
+    imports: Path | None,
 ) -> int:
     """In place of Ray's: one after another, each forked from the sweep's process."""
     for run_dir in run_dirs:

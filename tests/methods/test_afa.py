@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from benchmarks.plain_afa import MEAN_STRENGTH, NUM_DIRECTIONS, plain_afa
+from benchmarks.plain_afa import MEAN_STRENGTH, NUM_DIRECTIONS, with_waves
 from fastmagn.config.schema import AugmentConfig, LossConfig
 from fastmagn.methods.afa import add_waves, append_waved_view, draw_waves
 from fastmagn.methods.context import StepContext
@@ -56,7 +56,7 @@ def test_waves_equal_a_loop_over_pixels(height, width):
 def test_the_plain_code_of_the_benchmark_makes_the_same_view():
     images_u8 = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
     torch.manual_seed(1)
-    plain = plain_afa(images_u8)
+    plain = with_waves(images_u8.float() / 255)
     torch.manual_seed(1)
     frequency = torch.randint(1, 33, (4, 3)).double()
     direction = -math.pi * torch.randint(0, NUM_DIRECTIONS, (4, 3)).double() / (NUM_DIRECTIONS - 1)
