@@ -53,7 +53,7 @@ def _answer(program: str, option: str, arguments: list[str]) -> str:
     """What an option in place of a verb prints.
 
     Raises:
-        InputError: There is no such option or verb.
+        InputError: The option or verb is unknown.
     """
     if option in ("-h", "--help"):
         return _help(program)

@@ -3,6 +3,8 @@
 Shape letters: N images, C H W image, K frequencies, P and Q modes down and along the rows.
 """
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -62,10 +64,8 @@ def displaced(images: Tensor, modes: Tensor) -> Tensor:
         modes: float64 [N, 2, P, Q]: dx and dy are sum_pq modes[p, q] sin(p pi y / (H - 1)) sin(q pi x / (W - 1)), px.
     """
     (height, width), (num_rows, num_columns) = images.shape[2:], modes.shape[2:]
-    sines_y, sines_x = (
-        torch.from_numpy(mode_sines(count, size)).to(images.device)
-        for count, size in ((num_rows, height), (num_columns, width))
-    )
+    sines_y = _sines_on(images.device, num_rows, height)
+    sines_x = _sines_on(images.device, num_columns, width)
     fields = sines_y.T @ modes @ sines_x
     x = (torch.arange(width, device=images.device) - fields[:, 0]).clamp_(0, width - 1)
     y = (torch.arange(height, device=images.device)[:, None] - fields[:, 1]).clamp_(0, height - 1)
@@ -79,3 +79,9 @@ def displaced(images: Tensor, modes: Tensor) -> Tensor:
 
     upper, lower = torch.lerp(at(top, left), at(top, right), u), torch.lerp(at(bottom, left), at(bottom, right), u)
     return torch.lerp(upper, lower, v)
+
+
+@functools.lru_cache(maxsize=16)
+def _sines_on(device: torch.device, count: int, size: int) -> Tensor:
+    """The modes' sines, float64 [count, size]; copied to a device once, since such a copy waits for the device."""
+    return torch.from_numpy(mode_sines(count, size)).to(device)
