@@ -13,14 +13,17 @@ from PIL import Image
 
 from fastmagn.augment.policies.own import read_policy
 from fastmagn.augment.policies.table import make_table
+from fastmagn.config.command_line import parse_config
+from fastmagn.config.schema import Config
+from fastmagn.config.text import to_yaml
 from fastmagn.methods.table import METHODS
 from fastmagn.models import build_model
 from tests.helpers.commands import call
 from tests.helpers.foreign_networks import AugmixWideResNet, trained_like
 from tests.helpers.own_code import forgotten
-from tests.helpers.pages import BLOCK, PAGES, blocks, commands, module_of, of_checkout, run_code, run_here
+from tests.helpers.pages import BLOCK, PAGES, all_blocks, blocks, commands, module_of, of_checkout, run_code, run_here
 from tests.helpers.photo_folders import make_photo_folder
-from tests.helpers.processes import ROOT, run
+from tests.helpers.processes import ROOT
 from tests.helpers.published_folders import food, svhn
 from tests.helpers.shards import sample, write_tar
 
@@ -43,17 +46,6 @@ def photos(tmp_path, monkeypatch) -> Path:
                 image = Image.fromarray(draws.integers(0, 256, (70, 90, 3), np.uint8))
                 image.save(folder / f"{number}.jpg")
     return tmp_path
-
-
-@pytest.mark.process
-def test_the_documentation_builds(tmp_path):
-    pytest.importorskip("mkdocs")
-    run(["mkdocs", "build", "--strict", "-q", "-d", str(tmp_path / "site")], ROOT)
-    pages = {path.relative_to(ROOT / "docs").with_suffix(".html").as_posix() for path in PAGES}
-    assert all((tmp_path / "site" / page).exists() for page in pages)
-    api = (tmp_path / "site" / "api.html").read_text()
-    assert "the same seed draws the same sequence" in api
-    assert not re.search(r"<(?:script|link|img)[^>]+(?:src|href)=\"https?://", api), "something from another host"
 
 
 def headings(page: Path) -> set[str]:
@@ -170,7 +162,7 @@ def test_nothing_in_the_documentation_is_untested():
     known = ("python -m fastmagn.", "python -m benchmarks.", "python examples/", "torchrun ")
     for page in PAGES:
         assert all(command.startswith(known) for command in commands(page)), page
-        languages = {language for language, _ in BLOCK.findall(page.read_text())}
+        languages = {language for language, _ in all_blocks(page)}
         assert languages <= {"", "text", "bash", "python", "yaml"}, page
 
 
@@ -182,11 +174,20 @@ def test_scripts_are_shell(page):
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "yaml")], ids=lambda page: page.stem)
-def test_yaml_is_a_policy(page, tmp_path):
+def test_yaml_is_a_policy_or_a_configuration(page, tmp_path):
     path = tmp_path / "own.yaml"
     for text in blocks(page, "yaml"):
         path.write_text(text)
-        make_table(read_policy(path), 20, 33)
+        if "steps:" in text or "sub_policies:" in text:
+            make_table(read_policy(path), 20, 33)
+        else:
+            assert to_yaml(parse_config(["--config", str(path)], "test", "")) != to_yaml(Config())
+
+
+@pytest.mark.parametrize("page", ["api", "configuration", "policies"])
+def test_python_of_the_reference(page):
+    for example in blocks(ROOT / "docs" / f"{page}.md", "python"):
+        exec(compile(example, page, "exec"), {})
 
 
 def test_training_commands_are_understood(tmp_path, monkeypatch, capsys):

@@ -3,6 +3,7 @@
 import re
 import shlex
 import shutil
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -13,14 +14,19 @@ from tests.helpers.processes import ROOT
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
 SHORT = ["--train.max_steps", "2", "--train.batch_size", "8", "--eval.num_images", "4", "--device", "cpu"]
 QUICK = [*SHORT, "--model.name", "resnet_small", "--train.compile", "false"]
 
 
+def all_blocks(page: Path) -> list[tuple[str, str]]:
+    """The language and the text of each block of code, those of tabs too."""
+    return [(language, textwrap.dedent(block)) for _, language, block in BLOCK.findall(page.read_text())]
+
+
 def blocks(page: Path, language: str) -> list[str]:
     """The page's blocks of this language; those without a language are commands."""
-    return [block for found, block in BLOCK.findall(page.read_text()) if found == language]
+    return [block for found, block in all_blocks(page) if found == language]
 
 
 def commands(page: Path) -> list[str]:
