@@ -24,7 +24,8 @@ OF_PILLOW = "contenders numba ratio_to_pillow"
 # Page, the words around a number (#), its file, its keys there, and what it is multiplied with.
 SHOWN = [
     (README, "made # times as fast as by Pillow", "augment-32", f"{OF_PILLOW} median", 1),
-    (README, r"worker processes \(# times at 224 px\)", "augment-224", f"{OF_PILLOW} median", 1),
+    (README, r"worker processes \(# times at 224 px;", "augment-224", f"{OF_PILLOW} median", 1),
+    (README, "224 px; # times without AVX-512", "augment-sse2-32", f"{OF_PILLOW} median", 1),
     (PERFORMANCE, "single round was between # and", "augment-32", f"{OF_PILLOW} lowest", 1),
     (PERFORMANCE, "and # at 32 pixels", "augment-32", f"{OF_PILLOW} highest", 1),
     (PERFORMANCE, "and between # and", "augment-224", f"{OF_PILLOW} lowest", 1),
@@ -85,6 +86,19 @@ def test_the_table_of_engines_is_the_measured_one():
             found = measured(f"augment-{size}")["contenders"][contender]
             assert float(views.strip(" *").replace(",", "")) == pytest.approx(found["views_per_s"]["median"], rel=0.005)
             assert rounds_to(ratio, found["ratio_to_pillow"]["median"]), (row, size)
+
+
+@pytest.mark.parametrize(
+    ("begins", "compiled"), [("this CPU, AVX-512", "avx512"), ("AVX2", "avx2"), ("any x86-64", "sse2")]
+)
+def test_the_table_of_older_cpus_is_the_measured_one(begins, compiled):
+    """Medians, and the lowest and the highest."""
+    (row,) = re.findall(rf"^\| {re.escape(begins)}.*$", PERFORMANCE.read_text(), re.MULTILINE)
+    for size, cell in zip(("32", "224"), row.split("|")[3:5], strict=True):
+        ratios = at(measured(f"augment-{compiled}-{size}"), OF_PILLOW)
+        shown = re.fullmatch(r" ([\d.]+) \(([\d.]+)\.\.([\d.]+)\) ", cell).groups()
+        for number, key in zip(shown, ("median", "lowest", "highest"), strict=True):
+            assert rounds_to(number, ratios[key]), (row, size, key)
 
 
 def test_what_readme_gains_and_loses_is_in_its_table():
