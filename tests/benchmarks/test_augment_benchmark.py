@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from benchmarks import augment as benchmark
-from benchmarks import augment_policies, policy_pictures
+from benchmarks import augment_policies
 from benchmarks.augment_policies import POLICIES, REFERENCE, WHOLE_BATCH
 from benchmarks.per_image_augmix import PER_IMAGE, TWO_VIEWS
 from fastmagn.augment.params import identity_base, sample_view_params
@@ -61,17 +61,6 @@ def test_timm_and_kornia_are_left_out_where_they_are_not_installed(policy, monke
     contenders = augment_policies.policy_contenders(policy, batch, images, 1)
     assert list(contenders) == ["fastmagn", "fastmagn, channels last", REFERENCE, WHOLE_BATCH]
     assert [contenders[name]() for name in contenders if name != REFERENCE] == [2, 2, 2]
-
-
-def test_pictures_of_operations_show_their_strengths(tmp_path):
-    path = tmp_path / "images" / "operations.png"
-    assert policy_pictures.main(["--out", str(path)]) == 0
-    with Image.open(path) as page:
-        assert min(page.size) > 500
-        assert np.asarray(page.convert("L")).std() > 10
-    assert policy_pictures.values_of("rotate") == [0, 33.75, 67.5, 101.25, 135]
-    np.testing.assert_allclose(policy_pictures.values_of("color"), [0.01, 0.505, 1, 1.495, 1.99], atol=1e-6)
-    assert policy_pictures.values_of("invert") == [0]
 
 
 @pytest.mark.parametrize("name", [name for name in PER_IMAGE if not name.startswith("timm")])
