@@ -206,13 +206,13 @@ def test_nothing_is_wider_than_the_screen(page, address, browser):
 @pytest.mark.process
 @needs_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_has_contrast(scheme, address, browser):
+def test_text_and_links_can_be_told(scheme, address, browser):
     """WCAG AA, by axe-core, on a page with equations, tables, code and links."""
     media(browser, scheme=scheme)
     browser.get(f"{address}/methods/magn_augmix.html")
     background = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert (background == "rgb(255, 255, 255)") == (scheme == "light")
     browser.execute_script(axe_script())
-    rule = "{runOnly: ['color-contrast'], resultTypes: ['violations']}"
+    rule = "{runOnly: ['color-contrast', 'link-in-text-block'], resultTypes: ['violations']}"
     found = browser.execute_async_script(f"axe.run('main', {rule}).then(arguments[0])")
     assert [node["html"][:200] for one in found["violations"] for node in one["nodes"]] == []

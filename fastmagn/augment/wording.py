@@ -2,9 +2,10 @@
 
 from fastmagn.augment.operations import OPERATIONS
 from fastmagn.augment.params import JITTER_PARTS, ViewParams, jitter_steps
+from fastmagn.errors import counted
 from fastmagn_kernels.random import draws, policies
 
-_UNITS = {"bits": " bits", "deg": "°", "threshold": "", "px per px": "", "px": " px", "factor": ""}
+_UNITS = {"deg": "°", "threshold": "", "px per px": "", "px": " px", "factor": ""}
 _POLICY_NAMES = {
     **{policies.COPY: "identity", policies.SHIFT: "translate", policies.SHIFT_ROWS: "shear"},
     **{policies.NEAREST: "affine map", policies.SHEAR_X: "shear x", policies.SHEAR_Y: "shear y"},
@@ -60,7 +61,9 @@ def _operation(id_: int, magnitude: float) -> str:
     if operation.unit == "none":
         return name
     sign = "+z" if operation.signed else ""
-    is_whole = operation.unit in ("bits", "deg", "threshold", "px")
+    if operation.unit == "bits":
+        return f"{name} {counted(int(magnitude), 'bit')}"
+    is_whole = operation.unit in ("deg", "threshold", "px")
     return f"{name} {magnitude:{sign}{'.0f' if is_whole else '.2f'}}{_UNITS[operation.unit]}"
 
 

@@ -255,7 +255,7 @@ def _measure(
         task = bar.add_task("evaluation", total=num_cells, status="")
         for number, cell in enumerate(cells, start=1):
             predictions = measure_logits(cell.logits, labels)
-            scaled = None if temperature is None else measure_logits(cell.logits / temperature, labels)
+            scaled = None if temperature is None else measure_logits(cell.logits, labels, temperature)
             severities.setdefault(cell.name, []).append((predictions, cell.readable, scaled))
             bar.update(task, advance=1, status=cell.name)
             if callback is not None:

@@ -39,8 +39,8 @@ def jensen_shannon(*logits: Tensor) -> Tensor:
         >>> import torch
         >>> from fastmagn import jensen_shannon
         >>> clean, augmented = torch.tensor([[9.0, -9.0]]), torch.tensor([[-9.0, 9.0]])
-        >>> f"{jensen_shannon(clean, clean):.4f}, {jensen_shannon(clean, augmented):.4f}"  # up to ln 2
-        '0.0000, 0.6931'
+        >>> round(jensen_shannon(clean, augmented).item(), 4)  # ln 2, the most that two views can differ
+        0.6931
 
     Args:
         *logits: V >= 2 tensors [B, K] of any float dtype; computed in float32 (float64 stays float64).

@@ -42,6 +42,8 @@ def test_an_augmix_views_words_name_each_operation_with_its_magnitude_and_its_sh
                     assert (number is None) == (id_ < 2)
                     if number:
                         assert float(number[0]) == pytest.approx(magnitude, abs=0.0051)
+                    if name.startswith("posterize"):
+                        assert name.endswith(" 1 bit" if magnitude == 1 else f" {magnitude:.0f} bits")
                     kinds.add(id_)
     assert kinds == set(range(9))
 

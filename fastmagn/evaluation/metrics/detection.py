@@ -8,6 +8,7 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from torch import Tensor
 
+from fastmagn.evaluation.metrics.predictions import row_parts
 from fastmagn.runs.reading import SCORES
 
 _TPR = 0.95
@@ -24,8 +25,8 @@ def familiarity_scores(logits: Tensor) -> dict[str, np.ndarray]:
     Args:
         logits: z, [M, K], any float dtype and device.
     """
-    logits = logits.double()
-    energy, max_logit = torch.logsumexp(logits, dim=1), logits.amax(dim=1)
+    energy = torch.cat([torch.logsumexp(part.double(), dim=1) for part in row_parts(logits)])
+    max_logit = logits.amax(dim=1).double()
     scores = {"max_softmax": (max_logit - energy).exp().clamp(max=1), "energy": energy, "max_logit": max_logit}
     return {name: score.cpu().numpy() for name, score in scores.items()}
 
