@@ -10,7 +10,7 @@ from fastmagn.config.schema import Config
 from fastmagn.config.text import plain
 from fastmagn.errors import InputError
 
-MAINS = {"corrupt": "fastmagn.evaluation.corrupt_command", "theory": "fastmagn.theory.__main__"}
+MAINS = {"corrupt": "fastmagn.evaluation.corrupt_command", "theory": "fastmagn.theory.command"}
 MISSPELT = [
     ("train", ["--augment.aug_sevrity", "2"], "augment.aug_sevrity", "augment.aug_severity"),
     ("train", ["--resum=never"], "resum", "resume"),
