@@ -38,7 +38,15 @@ def modules_of(words: list[str], folder: Path) -> set[str]:
 
 
 # What takes long to import, and is used by some trainings and evaluations only.
-SELDOM_USED = ("torchvision", "torch._dynamo", "sklearn", "matplotlib", "scipy.special", "scipy.optimize", "scipy.stats")
+SELDOM_USED = (
+    "torchvision",
+    "torch._dynamo",
+    "sklearn",
+    "matplotlib",
+    "scipy.special",
+    "scipy.optimize",
+    "scipy.stats",
+)
 
 
 @pytest.mark.parametrize("words", [["-c", "import fastmagn.train"], ["-m", "fastmagn", "--help"]])
