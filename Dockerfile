@@ -1,4 +1,4 @@
-# fastmagn for a machine with an NVIDIA GPU, its driver and the NVIDIA container toolkit; docs/gpus.md says how to run it.
+# fastmagn for a machine with an NVIDIA GPU, its driver and the NVIDIA container toolkit; docs/install.md says how to run it.
 # This file has not been built by the project's tests: they run where there is no Docker.
 FROM python:3.11.13-slim-bookworm
 

@@ -1,14 +1,18 @@
 """python -m benchmarks.waiting: measure training under each way in which OpenMP's threads can wait for one another.
 
-    python -m benchmarks.waiting [--busy 0 6] [--seconds 10] [--turns 3] [--out FILE.json] [--section.field value ...]
+    python -m benchmarks.waiting [--busy 0 6] [--seconds 10] [--turns 3] [--own_sessions] [--out FILE.json]
+        [--section.field value ...]
 
 After its part of an operation, a thread spins until the others are ready too, or sleeps. On a quiet machine spinning
 saves the time to wake up; beside other processes it burns the time that the other thread needs. GNU OpenMP, which
 PyTorch's packages for Linux contain, reads OMP_WAIT_POLICY and GOMP_SPINCOUNT when it is loaded, so each measurement is
-a process of its own: the real training steps of `--seconds`, after three that are not counted. The settings take turns.
-`--busy` are the numbers of other processes, each of which computes without end.
+a process of its own: the real training steps of `--seconds`, after four that are not counted. The settings take turns;
+the last one has a single thread, which waits for nobody. `--busy` are the numbers of other processes, each of which
+computes without end while steps are counted. They belong to the session of the training, like jobs of the same shell;
+with `--own_sessions` each has its own, like the work of other users.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -32,13 +36,18 @@ from fastmagn.training.step import make_pieces, train_step
 
 SETTINGS = {
     "library's own": {},
-    "GOMP_SPINCOUNT=1000": {"GOMP_SPINCOUNT": "1000"},
     "GOMP_SPINCOUNT=10000": {"GOMP_SPINCOUNT": "10000"},
-    "GOMP_SPINCOUNT=100000": {"GOMP_SPINCOUNT": "100000"},
     "OMP_WAIT_POLICY=PASSIVE": {"OMP_WAIT_POLICY": "PASSIVE"},
+    "OMP_NUM_THREADS=1": {"OMP_NUM_THREADS": "1"},
 }
-_NAMES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
-_WARM_UP_STEPS = 3
+_NAMES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
+_WARM_UP_STEPS = 4
+_MEASUREMENT = """
+import json, sys
+from benchmarks.waiting import train_for
+
+train_for(*json.loads(sys.argv[1]), sys.argv[2:])
+"""
 
 
 def main(arguments: list[str]) -> int:
@@ -51,6 +60,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--busy", type=int, nargs="+", default=[0, 6], help="other processes (default: 0 6)")
     parser.add_argument("--seconds", type=float, default=10, help="length of a measurement (default: 10)")
     parser.add_argument("--turns", type=int, default=3, help="measurements of each setting (default: 3)")
+    parser.add_argument("--own_sessions", action="store_true", help="the others belong to sessions of their own")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     options, fields = parse_own(parser, arguments)
     check(options.turns >= 1, "turns", options.turns, "1 or more")
@@ -58,23 +68,26 @@ def main(arguments: list[str]) -> int:
     check(options.seconds > 0, "seconds", options.seconds, "more than 0")
     measured = {}
     for busy in options.busy:
-        with other_processes(busy):
-            rates = [
-                {name: images_per_s(setting, options.seconds, fields) for name, setting in SETTINGS.items()}
-                for _ in range(options.turns)
-            ]
+        others = (options.seconds, busy, options.own_sessions)
+        rates = [
+            {name: images_per_s(setting, others, fields) for name, setting in SETTINGS.items()}
+            for _ in range(options.turns)
+        ]
         measured[str(busy)] = {name: spread([rate[name] for rate in rates]) for name in SETTINGS}
         print_table(busy, measured[str(busy)])
     if options.out:
-        settings = {"seconds": options.seconds, "turns": options.turns, "arguments": fields}
+        settings = {name: getattr(options, name) for name in ("seconds", "turns", "own_sessions")} | {
+            "arguments": fields
+        }
         write_result(options.out, "waiting", settings, {"images_per_s_beside": measured}, device_of_runs(fields))
     return 0
 
 
 @contextmanager
-def other_processes(count: int) -> Iterator[None]:
-    """`count` processes that compute without end."""
-    processes = [subprocess.Popen([sys.executable, "-I", "-S", "-c", "while True: pass"]) for _ in range(count)]
+def other_processes(count: int, own_sessions: bool) -> Iterator[None]:
+    """`count` processes that compute without end, in this session or each in its own."""
+    command = [sys.executable, "-I", "-S", "-c", "while True: pass"]
+    processes = [subprocess.Popen(command, start_new_session=own_sessions) for _ in range(count)]
     try:
         yield
     finally:
@@ -83,15 +96,17 @@ def other_processes(count: int) -> Iterator[None]:
             process.wait()
 
 
-def images_per_s(setting: dict[str, str], seconds: float, fields: list[str]) -> float:
-    """The images/s of training steps in a new process with these environment variables.
+def images_per_s(setting: dict[str, str], measured: tuple[float, int, bool], fields: list[str]) -> float:
+    """The images/s of training steps in a new process with these environment variables; `measured` is for `train_for`.
 
     Raises:
         InputError: The process failed.
     """
     environment = {name: value for name, value in os.environ.items() if name not in _NAMES} | setting
-    program = "import sys; from benchmarks.waiting import train_for; train_for(float(sys.argv[1]), sys.argv[2:])"
-    command = [sys.executable, "-c", program, str(seconds), *fields]
+    program = (
+        "import json, sys; from benchmarks.waiting import train_for; train_for(*json.loads(sys.argv[1]), sys.argv[2:])"
+    )
+    command = [sys.executable, "-c", program, json.dumps(measured), *fields]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise InputError(f"a measurement ended with status {done.returncode}: {done.stderr.strip()[-500:]}")
@@ -100,24 +115,29 @@ def images_per_s(setting: dict[str, str], seconds: float, fields: list[str]) -> 
     return rate
 
 
-def train_for(seconds: float, fields: list[str]) -> None:
-    """Train for so many seconds and print the images/s."""
+def train_for(seconds: float, busy: int, own_sessions: bool, fields: list[str]) -> None:
+    """Train for so many seconds beside `busy` other processes, and print the images/s."""
     config = settle_hardware(parse_config(fields, "python -m benchmarks.waiting", ""))
     device = torch.device(config.device)
     set_backends(device, config.train.deterministic, config.train.amp)
     image_set = load_data(config.data)
     run = build_run(config, image_set, split_validation(image_set, 0, config.train.seed)[0])
     run.model.train()
-    num_steps, begin = 0, 0.0
-    for batch in endless_batches(run):
-        if num_steps == _WARM_UP_STEPS:
-            begin = time.perf_counter()
-        train_step(run, make_pieces(run, batch, 0), 0)
-        num_steps += 1
-        elapsed = time.perf_counter() - begin
-        if num_steps > _WARM_UP_STEPS and elapsed > seconds:
-            break
-    print((num_steps - _WARM_UP_STEPS) * config.train.batch_size / elapsed)
+    batches = endless_batches(run)
+
+    def step() -> None:
+        train_step(run, make_pieces(run, next(batches), 0), 0)
+
+    for _ in range(_WARM_UP_STEPS):
+        step()
+    with other_processes(busy, own_sessions):
+        begin = time.perf_counter()
+        num_steps = elapsed = 0
+        while elapsed < seconds:
+            step()
+            num_steps += 1
+            elapsed = time.perf_counter() - begin
+    print(num_steps * config.train.batch_size / elapsed)
 
 
 def print_table(busy: int, rates: dict[str, dict[str, float]]) -> None:

@@ -1,4 +1,4 @@
-"""The documentation builds, without a warning; every command and every block of code in it is run, shortened."""
+"""Links of the documentation lead somewhere; every command and every block of code in it is run, shortened."""
 
 import re
 import shlex
@@ -13,60 +13,29 @@ from PIL import Image
 
 from fastmagn.augment.policies.own import read_policy
 from fastmagn.augment.policies.table import make_table
+from fastmagn.config.command_line import parse_config
+from fastmagn.config.schema import Config
+from fastmagn.config.text import to_yaml
 from fastmagn.methods.table import METHODS
 from fastmagn.models import build_model
 from tests.helpers.commands import call
 from tests.helpers.foreign_networks import AugmixWideResNet, trained_like
 from tests.helpers.own_code import forgotten
+from tests.helpers.pages import BLOCK, PAGES, all_blocks, blocks, commands, module_of, of_checkout, run_code, run_here
 from tests.helpers.photo_folders import make_photo_folder
-from tests.helpers.processes import ROOT, run
+from tests.helpers.processes import ROOT
 from tests.helpers.published_folders import food, svhn
 from tests.helpers.shards import sample, write_tar
 
-PAGES = sorted((ROOT / "docs").rglob("*.md"))
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 # In an order in which later commands find what earlier ones have made.
 ORDER = ("train", "evaluate", "report", "theory", "export", "corrupt")
-SHORT = ["--train.max_steps", "2", "--train.batch_size", "8", "--eval.num_images", "4", "--device", "cpu"]
-QUICK = [*SHORT, "--model.name", "resnet_small", "--train.compile", "false"]
-
-
-def blocks(page: Path, language: str) -> list[str]:
-    return [block for found, block in BLOCK.findall(page.read_text()) if found == language]
-
-
-def commands(page: Path) -> list[str]:
-    return [line for block in blocks(page, "") for line in block.replace("\\\n", " ").strip().splitlines()]
-
-
-def module_of(command: str) -> str:
-    return shlex.split(command)[2].removeprefix("fastmagn.") if command.startswith("python -m fastmagn.") else ""
-
-
-def _of_checkout(word: str) -> str:
-    """An argument; a file of the checkout by its whole path."""
-    return str(ROOT / word) if word.startswith(("configs/", "examples/")) else word
-
-
-def run_here(command: str, places: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    """A command of the package, in this process, with the page's placeholders replaced."""
-    module, *arguments = shlex.split(command)[2:]
-    arguments = [places.get(argument, argument) for argument in arguments]
-    arguments = [_of_checkout(argument) for argument in arguments]
-    if module == "fastmagn.train":
-        arguments += QUICK if "--run_dir" in arguments else [*QUICK, "--run_dir", "run"]
-    elif module == "fastmagn.evaluate":
-        arguments += ["--eval.num_images", "4"]
-    elif module == "fastmagn.theory":
-        shutil.copytree("run", "second", dirs_exist_ok=True)
-        arguments[arguments.index("run")] = "second"  # it compares two runs
-        arguments += ["--num_images", "4", "--num_noise", "2", "--num_probes", "2"]
-    call([module, *arguments], capsys)
+# Followed in their own order, below and in test_newcomers_pages.py and test_extend.py.
+FOLLOWED = ("your_photos", "data_sets", "extending", "quickstart", "measure_any_model", "export")
 
 
 @pytest.fixture
 def photos(tmp_path, monkeypatch) -> Path:
-    """A folder in which the tutorial is followed: photos/, and weights as somebody else would have trained them."""
+    """A folder in which the page on photographs is followed: photos/, in two classes."""
     monkeypatch.chdir(tmp_path)
     draws = np.random.default_rng(0)
     for part, count in (("train", 12), ("val", 4)):
@@ -79,15 +48,20 @@ def photos(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.process
-def test_the_documentation_builds(tmp_path):
-    pytest.importorskip("mkdocs")
-    run(["mkdocs", "build", "--strict", "-q", "-d", str(tmp_path / "site")], ROOT)
-    pages = {path.relative_to(ROOT / "docs").with_suffix(".html").as_posix() for path in PAGES}
-    assert all((tmp_path / "site" / page).exists() for page in pages)
-    api = (tmp_path / "site" / "api.html").read_text()
-    assert "the same seed draws the same sequence" in api
-    assert not re.search(r"<(?:script|link|img)[^>]+(?:src|href)=\"https?://", api), "something from another host"
+def headings(page: Path) -> set[str]:
+    """The anchors of its headings, as MkDocs and GitHub name them."""
+    titles = re.findall(r"^#+ (.+)$", re.sub(BLOCK, "", page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_to_pages_and_headings(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        path, _, heading = target.partition("#")
+        if not path.startswith("https://"):
+            file = page.parent / path if path else page
+            assert file.exists(), target
+            assert not heading or heading in headings(file), target
 
 
 def test_each_method_has_its_page():
@@ -96,7 +70,6 @@ def test_each_method_has_its_page():
     index = (ROOT / "docs" / "methods" / "index.md").read_text()
     assert all(f"[{name}]({name}.md)" in index for name in METHODS)
     assert all(f"methods/{name}.md\n" in (ROOT / "mkdocs.yml").read_text() for name in METHODS)
-    assert all(f"`{name}`" in (ROOT / "README.md").read_text() for name in METHODS)
 
 
 @pytest.mark.slow
@@ -117,7 +90,7 @@ def test_commands_of_the_other_pages(data_dir, tmp_path, monkeypatch, capsys):
     found = [
         (page, command)
         for page in PAGES
-        if page.parent.name != "methods" and page.stem not in ("tutorial", "your_images", "extending")
+        if page.parent.name != "methods" and page.stem not in FOLLOWED
         for command in commands(page)
         if module_of(command) in ORDER
     ]
@@ -131,7 +104,7 @@ def test_commands_of_the_other_pages(data_dir, tmp_path, monkeypatch, capsys):
 
 
 def own_images(root: Path) -> dict[str, Path]:
-    """What the page on one's own images reads, by a word of the command that reads it."""
+    """What the page on data sets reads, by a word of the command that reads it."""
     places = {name: root / name for name in ("SVHN", "food101", "webdataset", "hf")}
     places["SVHN"].mkdir()
     svhn(places["SVHN"])
@@ -155,42 +128,41 @@ def own_images(root: Path) -> dict[str, Path]:
 
 
 @pytest.mark.slow
-def test_commands_of_your_images(tmp_path, monkeypatch, capsys):
+def test_commands_of_the_data_sets(tmp_path, monkeypatch, capsys):
     """In the page's order, on a small set in each layout that it describes."""
     pytest.importorskip("pyarrow", reason="needs the extra hf")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     sets = own_images(tmp_path)
     torch.save(build_model("resnet_small", num_classes=9, mean=(0,) * 3, std=(1,) * 3).state_dict(), "w.pth")
-    for command in commands(ROOT / "docs" / "your_images.md"):
+    for command in commands(ROOT / "docs" / "data_sets.md"):
         found = [place for word, place in sets.items() if word in command] or [tmp_path]
         if module_of(command) == "train":
             shutil.rmtree("run", ignore_errors=True)
         run_here(command, {"DIR": str(found[0]), "FILE": "w.pth", "RUN": "run", "SET": "set"}, capsys)
-    for example in blocks(ROOT / "docs" / "your_images.md", "python"):
-        exec(compile(example, "your_images.md", "exec"), {})
 
 
-def test_the_tutorial(photos, capsys):
-    """In its order, as a reader would."""
-    page = ROOT / "docs" / "tutorial.md"
+def test_your_photos(photos, capsys):
+    """In the page's order, as a reader would."""
+    page = ROOT / "docs" / "your_photos.md"
     for command in commands(page):
         if "--model.weights" in command:
             weights = shlex.split(command)[shlex.split(command).index("--model.weights") + 1]
             export = f"python -m fastmagn.export --run RUN --format safetensors --out {weights}"
             run_here(export, {}, capsys)
             command += " --data.image_size 64"
+        elif "resnet50" in command:
+            command += " --data.image_size 32 --run_dir large"
         run_here(command, {}, capsys)
-    for example in blocks(page, "python"):
-        exec(compile(example, str(page), "exec"), {})
+    run_code(page)
     assert (photos / "report" / "report.html").exists()
 
 
 def test_nothing_in_the_documentation_is_untested():
-    known = ("python -m fastmagn.", "python -m benchmarks.", "torchrun ")
+    known = ("python -m fastmagn.", "python -m benchmarks.", "python examples/", "torchrun ")
     for page in PAGES:
         assert all(command.startswith(known) for command in commands(page)), page
-        languages = {language for language, _ in BLOCK.findall(page.read_text())}
+        languages = {language for language, _ in all_blocks(page)}
         assert languages <= {"", "text", "bash", "python", "yaml"}, page
 
 
@@ -202,11 +174,20 @@ def test_scripts_are_shell(page):
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "yaml")], ids=lambda page: page.stem)
-def test_yaml_is_a_policy(page, tmp_path):
+def test_yaml_is_a_policy_or_a_configuration(page, tmp_path):
     path = tmp_path / "own.yaml"
     for text in blocks(page, "yaml"):
         path.write_text(text)
-        make_table(read_policy(path), 20, 33)
+        if "steps:" in text or "sub_policies:" in text:
+            make_table(read_policy(path), 20, 33)
+        else:
+            assert to_yaml(parse_config(["--config", str(path)], "test", "")) != to_yaml(Config())
+
+
+@pytest.mark.parametrize("page", ["api", "configuration", "policies"])
+def test_python_of_the_reference(page):
+    for example in blocks(ROOT / "docs" / f"{page}.md", "python"):
+        exec(compile(example, page, "exec"), {})
 
 
 def test_training_commands_are_understood(tmp_path, monkeypatch, capsys):
@@ -217,7 +198,7 @@ def test_training_commands_are_understood(tmp_path, monkeypatch, capsys):
     with forgotten():
         for command in found:
             words = shlex.split(command)
-            words = [_of_checkout(word) for word in words[words.index("-m") + 1 :]]
+            words = [of_checkout(word) for word in words[words.index("-m") + 1 :]]
             assert "run_dir:" in call([*words, "--print_config"], capsys).stdout
 
 
@@ -227,7 +208,7 @@ def test_modules_and_their_options_are_there(capsys):
     for page in PAGES:
         for command in commands(page):
             words = shlex.split(command)
-            module, *arguments = words[words.index("-m") + 1 :]
+            module, *arguments = words[words.index("-m") + 1 :] if "-m" in words else map(of_checkout, words[1:])
             if module != "fastmagn.train":
                 if module not in shown:
                     shown[module] = call([module, "--help"], capsys).stdout

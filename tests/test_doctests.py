@@ -2,25 +2,45 @@
 
 import doctest
 import importlib
+import re
+import shutil
 
 import pytest
 
 import fastmagn
-from tests.helpers.processes import run
+from tests.helpers.processes import ROOT, run
+
+EXAMPLES = [path for path in sorted((ROOT / "fastmagn").rglob("*.py")) if "\n        >>> " in path.read_text()]
 
 
-@pytest.mark.parametrize(
-    "module", ["fastmagn.augment.augmix", "fastmagn.losses.magn", "fastmagn.evaluation.robustness"]
-)
-def test_examples(module):
+@pytest.fixture
+def run_of_the_examples(tmp_path, monkeypatch, undisturbed_default) -> None:
+    """The working directory has the run of the first command, shortened."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(undisturbed_default, tmp_path / "runs" / "digits-magn_augmix-resnet_small-seed0")
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_examples(path, run_of_the_examples):
+    module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
     result = doctest.testmod(importlib.import_module(module))
     assert result.attempted > 0
     assert result.failed == 0
 
 
+def test_every_example_is_in_a_section_of_its_own():
+    """Elsewhere in a docstring, the documentation shows it as prose."""
+    for path in (ROOT / "fastmagn").rglob("*.py"):
+        parts = re.split(r'"""', path.read_text())[1::2]
+        for docstring in (part for part in parts if ">>> " in part):
+            assert re.search(r"^ +Examples:\n +>>> ", docstring, re.MULTILINE), path
+            assert not re.search(r"^ {0,4}>>> ", docstring, re.MULTILINE), path
+
+
 def test_public_names_are_there():
     for name in fastmagn.__all__:
         assert getattr(fastmagn, name).__name__ == name
+        assert ">>> " in getattr(fastmagn, name).__doc__
     with pytest.raises(AttributeError, match="module 'fastmagn' has no attribute 'AugMax'"):
         _ = fastmagn.AugMax
 

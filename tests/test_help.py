@@ -10,6 +10,10 @@ from fastmagn.config.text import flatten
 from tests.config.test_command_line import main_of
 from tests.helpers.processes import run
 
+FIELDS = {
+    **{"train": "--eval.", "evaluate": "--eval.", "corrupt": "--num_images", "theory": "--num_probes"},
+    **{"report": "--out", "export": "--weights", "sweep": "--grid"},
+}
 BENCHMARKS = ("augment", "corrupt", "evaluate", "scaling", "start", "time_to_mca", "train")
 MAX_LINES = 60  # two screens
 
@@ -26,6 +30,8 @@ def shown(main, option: str, capsys, monkeypatch) -> str:
 def test_help_is_two_screens_in_words(command, capsys, monkeypatch):
     text = shown(main_of(command), "--help", capsys, monkeypatch)
     check_words(text)
+    assert FIELDS[command] in text
+    assert command == "theory" or "Exit codes: 0 done; 2 unusable input" in " ".join(text.split())
     assert len(text.splitlines()) <= MAX_LINES
     assert max(map(len, text.splitlines())) <= 100
 

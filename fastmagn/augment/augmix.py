@@ -20,20 +20,21 @@ class AugMix(ImageTransform):
     float32 and rounded to the images' dtype. Each call draws anew; the same seed draws the same sequence on every
     device.
 
-    >>> import torch
-    >>> from fastmagn import AugMix
-    >>> images = torch.randint(256, (8, 3, 32, 32), dtype=torch.uint8)
-    >>> augmix = AugMix(seed=0)
-    >>> first, second = augmix(images), augmix(images)
-    >>> first.shape, first.dtype, torch.equal(first, second)
-    (torch.Size([8, 3, 32, 32]), torch.uint8, False)
-    >>> torch.equal(AugMix(seed=0)(images), first)
-    True
-    >>> augmix(images / 255).dtype
-    torch.float32
-    >>> keyed = augmix(images, indices=range(8), epoch=3)
-    >>> torch.equal(augmix(images[5], indices=5, epoch=3), keyed[5])
-    True
+    Examples:
+        >>> import torch
+        >>> from fastmagn import AugMix
+        >>> images = torch.randint(256, (8, 3, 32, 32), dtype=torch.uint8)
+        >>> augmix = AugMix(seed=0)
+        >>> first, second = augmix(images), augmix(images)
+        >>> first.shape, first.dtype, torch.equal(first, second)
+        (torch.Size([8, 3, 32, 32]), torch.uint8, False)
+        >>> torch.equal(AugMix(seed=0)(images), first)
+        True
+        >>> augmix(images / 255).dtype
+        torch.float32
+        >>> keyed = augmix(images, indices=range(8), epoch=3)
+        >>> torch.equal(augmix(images[5], indices=5, epoch=3), keyed[5])
+        True
 
     It runs in a `DataLoader`'s workers (fork, spawn and forkserver; per image or in `collate_fn`), there on one thread.
     Every worker and, without persistent workers, every epoch draws anew; the loader's generator or `torch.manual_seed`

@@ -37,7 +37,7 @@ class HelpFormatter(argparse.HelpFormatter):
         if action.required:
             notes.append("required")
         elif action.default is not argparse.SUPPRESS:
-            notes.append(f"default: {_shown(action.default)}")
+            notes.append(f"default: {shown_default(action.default)}")
         return f"{action.help} ({'; '.join(notes)})"
 
 
@@ -61,7 +61,8 @@ def hide_sections(parser: argparse.ArgumentParser) -> None:
             action.help = argparse.SUPPRESS
 
 
-def _shown(default: Any) -> str:
+def shown_default(default: Any) -> str:
+    """A field's default as the command line takes it."""
     if isinstance(default, bool):
         return str(default).lower()
     return f"{default:.6g}" if isinstance(default, float) else str("none" if default is None else default)

@@ -308,7 +308,7 @@ class Config:
     """A whole run.
 
     Args:
-        method: Training method; the end of this help lists them.
+        method: Training method, by its name.
         run_dir: Folder of the run. If none, runs/DATA-METHOD-MODEL-seedSEED.
         resume: With auto, a run whose folder has a checkpoint resumes from it. With never, such a folder is an error.
         device: auto (CUDA if there is a GPU), cpu or cuda.

@@ -37,6 +37,17 @@ def corrupt(
     of the published set for images of this size: CIFAR-10-C below 64 px (the shorter side), Tiny-ImageNet-C below
     128 px, ImageNet-C from there on.
 
+    Examples:
+        >>> import numpy as np
+        >>> from fastmagn import corrupt
+        >>> images_u8 = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
+        >>> foggy = corrupt(images_u8, "fog", severity=3)
+        >>> foggy.shape, foggy.dtype
+        ((4, 32, 32, 3), dtype('uint8'))
+        >>> last = corrupt(images_u8[3:], "fog", severity=3, indices=np.array([3]))
+        >>> np.array_equal(last, foggy[3:])
+        True
+
     Args:
         images_u8: uint8 [N, H, W, 3], RGB, H and W at least 8 px.
         name: A key of CORRUPTIONS.

@@ -57,13 +57,14 @@ def evaluate_robustness(
     same way each time, unless a made or published -C set is given. Two images are tried first, so that a model or
     labels that cannot be measured are refused at once.
 
-    >>> import torch
-    >>> from fastmagn import evaluate_robustness
-    >>> images_u8, labels = torch.randint(256, (4, 32, 32, 3), dtype=torch.uint8).numpy(), [0, 1, 2, 1]
-    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 3))
-    >>> results = evaluate_robustness(model, images_u8, labels, preprocess=lambda images: (images - 0.5) / 0.25)
-    >>> results["num_images"], sorted(results["mca"]), len(results["corruption_accuracy"]["fog"])
-    (4, ['c15', 'c18', 'c19'], 5)
+    Examples:
+        >>> import torch
+        >>> from fastmagn import evaluate_robustness
+        >>> images_u8, labels = torch.randint(256, (4, 32, 32, 3), dtype=torch.uint8).numpy(), [0, 1, 2, 1]
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 3))
+        >>> results = evaluate_robustness(model, images_u8, labels, preprocess=lambda images: (images - 0.5) / 0.25)
+        >>> results["num_images"], sorted(results["mca"]), len(results["corruption_accuracy"]["fog"])
+        (4, ['c15', 'c18', 'c19'], 5)
 
     Args:
         model: A module, or any function (put a module that it calls in evaluation mode first). It takes images

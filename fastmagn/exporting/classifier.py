@@ -83,6 +83,16 @@ class Classifier:
 def load(file: str | Path, device: str = "auto") -> Classifier:
     """Load a trained classifier from a file of `python -m fastmagn.export` or from a run folder. No code in it is run.
 
+    Examples:
+        >>> import numpy as np
+        >>> import fastmagn
+        >>> classifier = fastmagn.load("runs/digits-magn_augmix-resnet_small-seed0")
+        >>> classifier
+        Classifier(resnet_small, 10 classes of digits, 32x32 px)
+        >>> labels, probabilities = classifier.predict(np.zeros((2, 32, 32, 3), np.uint8))
+        >>> labels.shape, probabilities.shape
+        ((2,), (2, 10))
+
     Args:
         file: NAME.safetensors; NAME.onnx (runs in onnxruntime, which needs the extra `onnx`); or a run folder, whose
             eval.weights says which weights are loaded.

@@ -72,14 +72,15 @@ def _weighted_divergences(
 class MAGNLoss(nn.Module):
     """Equation (6) for any training loop: CE + lambda_1 p(x)_y KL(x || x + delta) + lambda_2 JS(x; AugMix views).
 
-    >>> import torch
-    >>> from fastmagn import MAGNLoss
-    >>> images, labels = torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 1])
-    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 3))
-    >>> sigma = 0.2 * torch.rand(4, 1, 1, 1)  # one per image, uniform in [0, sigma_max]
-    >>> loss = MAGNLoss()(model(images), labels, noisy=[model(images + sigma * torch.randn_like(images))])
-    >>> loss.shape, loss.requires_grad
-    (torch.Size([]), True)
+    Examples:
+        >>> import torch
+        >>> from fastmagn import MAGNLoss
+        >>> images, labels = torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 1])
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 3))
+        >>> sigma = 0.2 * torch.rand(4, 1, 1, 1)  # one per image, uniform in [0, sigma_max]
+        >>> loss = MAGNLoss()(model(images), labels, noisy=[model(images + sigma * torch.randn_like(images))])
+        >>> loss.shape, loss.requires_grad
+        (torch.Size([]), True)
 
     Labels may be class indices or probabilities, as in `F.cross_entropy`. For probabilities q, such as those of mixup
     or label smoothing, the confidence p(x)_y is the expected one, sum_k q_k p(x)_k. Rows of label -100 are left out of

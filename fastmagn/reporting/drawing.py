@@ -59,6 +59,8 @@ DARK |= dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick
 NARROW_IN = 3.8  # the width of a phone's figure, at which its text has its own size
 NARROW_PANEL = (1.7, 1.6)  # of two panels side by side in it
 IN_PER_CHAR = 0.085  # mean width of a character of the 10 pt font
+_LINE_IN, _ROW_GAP_IN = 0.17, 0.07  # the height of a legend's line and the gap between its rows
+_LEGEND_SHARE = 0.25
 _PANEL_CHARS = 22  # of a line above a small panel
 _PAPER = {"linestyle": "none", "marker": "D", "markersize": 5, "markerfacecolor": "white", "markeredgecolor": "black"}
 
@@ -86,15 +88,22 @@ def new_figure(width_in: float, height_in: float) -> Figure:
 
 
 def add_legend(figure: Figure, handles: list[Any]) -> None:
-    """Add a legend above the panels, row by row, with as many columns as fit; nothing without handles."""
+    """Add a legend above the panels, row by row, with as many columns as fit; nothing without handles.
+
+    Where it would take more than _LEGEND_SHARE of the figure's height, the figure becomes taller.
+    """
     if not handles:
         return
-    longest = max(len(line) for handle in handles for line in handle.get_label().splitlines())
+    lines = [handle.get_label().splitlines() or [""] for handle in handles]
+    longest = max(len(line) for label in lines for line in label)
     fitting = max(1, int(figure.get_figwidth() / (IN_PER_CHAR * longest + 0.65)))
     num_rows = -(-len(handles) // fitting)
     num_columns = -(-len(handles) // num_rows)
     # Matplotlib fills the legend column by column. In this order it reads row by row.
     order = [handles[i] for column in range(num_columns) for i in range(column, len(handles), num_columns)]
+    rows = [lines[i : i + num_columns] for i in range(0, len(lines), num_columns)]
+    height_in = sum(_ROW_GAP_IN + _LINE_IN * max(map(len, row)) for row in rows)
+    figure.set_figheight(figure.get_figheight() + max(0, height_in - _LEGEND_SHARE * figure.get_figheight()))
     figure.legend(handles=order, loc="outside upper center", ncols=num_columns)
 
 

@@ -22,6 +22,7 @@ from fastmagn.evaluation.measure import predict
 from fastmagn.machine.console import console
 from fastmagn.machine.hardware import precision
 from fastmagn.machine.signals import interruptible
+from fastmagn.machine.waiting import crowd_watch
 from fastmagn.methods.method import LossParts
 from fastmagn.runs.failures import explain_measuring
 from fastmagn.runs.paths import PROFILE
@@ -178,9 +179,11 @@ def train_all(run: Run, progress: Progress, validation: ImagePart, callbacks: Ca
     ):
         if files is not None:
             show_views(run, files)
+        watch_crowd = crowd_watch(torch.get_num_threads() if run.device.type == "cpu" else 1)
 
         def after_step(parts: LossParts) -> None:
             trace_step()
+            watch_crowd()
             show_step()
             if callbacks.on_step is not None:
                 _tell_step(run, progress, parts, callbacks.on_step)

@@ -37,6 +37,7 @@ MISSPELT = [
     ("export", ["--run", "r", "--form", "onnx", "--out", "o.onnx"], "form", "format"),
     ("theory", ["r", "--out", "o", "--num_noize", "3"], "num_noize", "num_noise"),
     ("theory", ["r", "--out", "o", "--num_probe", "3"], "num_probe", "num_probes"),
+    ("warm_up", ["--hepl"], "hepl", "help"),
 ]
 
 

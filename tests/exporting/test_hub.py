@@ -1,9 +1,6 @@
 """Models are pushed to a stand-in for the hub, which keeps files in a folder, and pulled from it."""
 
-import inspect
 import sys
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,41 +15,11 @@ huggingface_hub = pytest.importorskip("huggingface_hub")
 REAL = huggingface_hub.HfApi
 
 
-class StandIn:
-    """Takes what the real client's methods take: each call is bound to their signatures first."""
-
-    folder: Path
-    calls: list[tuple[str, dict]]
-
-    def _bound(self, name: str, *arguments: object, **options: object) -> dict:
-        given = inspect.signature(getattr(REAL, name)).bind(self, *arguments, **options).arguments
-        self.calls.append((name, given))
-        return given
-
-    def create_repo(self, *arguments, **options) -> None:
-        given = self._bound("create_repo", *arguments, **options)
-        (self.folder / given["repo_id"]).mkdir(parents=True, exist_ok=given["exist_ok"])
-
-    def create_commit(self, *arguments, **options) -> SimpleNamespace:
-        given = self._bound("create_commit", *arguments, **options)
-        for operation in given["operations"]:
-            with operation.as_file() as file:
-                (self.folder / given["repo_id"] / operation.path_in_repo).write_bytes(file.read())
-        return SimpleNamespace(commit_url=f"hub/{given['repo_id']}/commit/1")
-
-    def hf_hub_download(self, *arguments, **options) -> str:
-        given = self._bound("hf_hub_download", *arguments, **options)
-        path = self.folder / given["repo_id"] / given["filename"]
-        if not path.is_file():
-            raise huggingface_hub.errors.LocalEntryNotFoundError("not there,\nnor in the cache")
-        return str(path)
-
-
 @pytest.fixture
-def hub(tmp_path, monkeypatch) -> type[StandIn]:
-    stand_in = type("Hub", (StandIn,), {"folder": tmp_path / "hub", "calls": []})
-    monkeypatch.setattr(huggingface_hub, "HfApi", stand_in)
-    return stand_in
+def hub(tmp_path, monkeypatch):
+    from tests.helpers.hub import stand_in  # needs huggingface_hub
+
+    return stand_in(tmp_path / "hub", monkeypatch)
 
 
 def test_a_model_is_pushed_and_pulled(run_dir, images_u8, hub, tmp_path, capsys):

@@ -1,12 +1,15 @@
-"""The threads of a command's CPU operations wait as they should: what GNU OpenMP itself reports when it is loaded."""
+"""How threads wait: what GNU OpenMP itself reports when it is loaded, and what the kernel's scheduler counts."""
 
 import os
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
-from fastmagn.machine.waiting import SPIN_COUNT
+from fastmagn.machine import waiting
+from fastmagn.machine.waiting import SPIN_COUNT, crowd_watch, waited_s
 
 COMMAND = """
 from fastmagn.machine.command import run_command
@@ -43,3 +46,65 @@ def test_what_the_user_has_set_stays():
     active = reported(OMP_WAIT_POLICY="ACTIVE")
     assert active["OMP_WAIT_POLICY"] == "ACTIVE"
     assert active["GOMP_SPINCOUNT"] != str(SPIN_COUNT)
+
+
+@pytest.mark.process
+def test_the_time_without_a_cpu_is_what_the_clocks_leave():
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    other = subprocess.Popen([sys.executable, "-I", "-S", "-c", "while True: pass"])
+    try:
+        begin, used, waited = time.perf_counter(), time.thread_time(), waited_s()
+        if waited is None:
+            pytest.skip("this kernel does not count it")
+        while time.perf_counter() - begin < 1:
+            pass
+        without = (time.perf_counter() - begin) - (time.thread_time() - used)
+        assert waited_s() - waited == pytest.approx(without, abs=0.05)
+        assert without > 0.2
+    finally:
+        other.kill()
+        other.wait()
+        os.sched_setaffinity(0, allowed)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The time and the time of waiting, s, as the test sets them."""
+    shown = {"now": 100.0, "waited": 5.0}
+    monkeypatch.setattr(waiting.time, "monotonic", lambda: shown["now"])
+    monkeypatch.setattr(waiting, "waited_s", lambda: shown["waited"])
+    return shown
+
+
+def test_a_crowd_is_told_once_with_its_share(clock, capsys):
+    look = crowd_watch(2)
+    clock |= {"now": 120.0, "waited": 20.0}
+    look()
+    assert not capsys.readouterr().out  # too early to say
+    clock |= {"now": 130.0, "waited": 17.0}
+    look()
+    told = " ".join(capsys.readouterr().out.split())
+    assert "waited for one 40% of the last 30 s" in told
+    assert "OMP_NUM_THREADS=1" in told
+    clock |= {"now": 170.0, "waited": 57.0}
+    look()
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("num_threads", "waited"), [(2, 13.0), (1, 35.0), (2, None)])
+def test_nothing_is_told_of_a_quiet_machine_or_one_thread(clock, capsys, num_threads, waited):
+    if waited is None:
+        clock["waited"] = None
+    look = crowd_watch(num_threads)
+    clock |= {"now": 130.0, "waited": waited}
+    look()
+    assert not capsys.readouterr().out
+
+
+def test_a_kernel_that_does_not_count_has_no_time(monkeypatch, tmp_path):
+    for text in (None, "", "12", "x y z"):
+        if text is not None:
+            (tmp_path / "schedstat").write_text(text)
+        monkeypatch.setattr(waiting, "_SCHEDULED", Path(tmp_path / "schedstat"))
+        assert waited_s() is None

@@ -11,7 +11,6 @@ from fastmagn.config.schema import ModelConfig
 from fastmagn.errors import InputError
 from fastmagn.models import MODELS, resnet
 from fastmagn.models.resnext import resnext29
-from tests.helpers.processes import ROOT
 from tests.helpers.tiers import slow_but
 
 SMALL = ("resnet_small", "resnet18", "wideresnet40_2", "densenet121_k12")  # each kind of block, in seconds
@@ -212,10 +211,9 @@ def test_an_unknown_network_is_named_with_the_nearest(build):
         build("resnet81")
 
 
-def test_the_help_and_the_readme_name_every_network():
+def test_the_help_names_every_network():
     for name in MODELS:
         assert re.search(rf"\b{name}\b", ModelConfig.__doc__), name
-        assert f"`{name}`" in (ROOT / "README.md").read_text(), name
 
 
 def torchvisions_block(in_width: int, out_width: int) -> nn.Module:

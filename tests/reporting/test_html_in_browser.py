@@ -4,10 +4,8 @@ Needs Chromium with its chromedriver, and selenium; skipped, visibly, where one 
 """
 
 import base64
-import importlib.util
 import json
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -15,17 +13,11 @@ import pytest
 import fastmagn.reporting.document as document
 from fastmagn.reporting.document import make_report, write_report
 from fastmagn.reporting.figures import to_svg
+from tests.helpers.browser import axe_script, chromium, cleared, media, needs_browser, screen
 from tests.helpers.report_folders import C19, rewrite, with_protocols, write_logits, write_run
 from tests.reporting.test_more_tables import add_measures
 
-selenium = pytest.importorskip("selenium", reason="needs selenium, of the extra test")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DRIVER = shutil.which("chromedriver")
-NEEDED = "needs a browser: apt-get install chromium chromium-driver"
-pytestmark = pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason=NEEDED)
-# What a browser would ask the network for by itself is off: the only requests are the page's.
-ARGUMENTS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync")
-ARGUMENTS += ("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage")
+pytestmark = needs_browser
 METHODS = ("standard", "at", "trades", "rse", "augmix", "magn", "magn_augmix")
 METHODS += ("cutout", "mixup", "cutmix", "autoaugment", "trivialaugment", "randaugment", "ta_noise", "dign")
 EVIL = "<script>console.error('run')</script>"
@@ -62,38 +54,13 @@ def pages(tmp_path_factory, svg_only) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory):
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    profile = tmp_path_factory.mktemp("profile")
-    for argument in (*ARGUMENTS, f"--user-data-dir={profile}", "--window-size=1280,900"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    made = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=DRIVER))
-    yield made
-    made.quit()
+    with chromium(tmp_path_factory.mktemp("profile")) as made:
+        yield made
 
 
 @pytest.fixture
 def browser(driver):
-    """The browser as a desktop's, on a light page, with empty logs."""
-    driver.get("about:blank")
-    screen(driver, 1280)
-    media(driver, scheme="light")
-    for kind in ("browser", "performance"):
-        driver.get_log(kind)
-    return driver
-
-
-def screen(driver, width: int) -> None:
-    metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-
-
-def media(driver, kind: str = "screen", scheme: str = "light") -> None:
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": kind, "features": features})
+    return cleared(driver)
 
 
 def column(driver, table: str, number: int) -> list[str]:
@@ -386,11 +353,7 @@ def brightness(colour: str) -> float:
 
 @pytest.fixture(scope="module")
 def axe() -> str:
-    """axe-core's script, of the package axe-playwright-python; playwright itself is not needed."""
-    spec = importlib.util.find_spec("axe_playwright_python")
-    if spec is None:
-        pytest.skip("needs axe-core's script: pip install axe-playwright-python, of the extra test")
-    return (Path(spec.submodule_search_locations[0]) / "axe.min.js").read_text(encoding="utf-8")
+    return axe_script()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

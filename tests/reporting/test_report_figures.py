@@ -1,7 +1,9 @@
 """Figures: what the axes hold equals the runs' numbers."""
 
+import dataclasses
 import io
 import itertools
+import warnings
 
 import numpy as np
 import pytest
@@ -271,3 +273,18 @@ def test_labels_fit_the_picture(figures):
         assert tight.y0 >= whole.y0 - 0.02, data.name
         assert tight.x1 <= whole.x1 + 0.02, data.name
         assert tight.y1 <= whole.y1 + 0.02, data.name
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_a_legend_of_many_methods_leaves_room_for_the_panels(figures, protocol_figures, narrow):
+    for figure in {made.kind: made for made in [*figures.values(), *protocol_figures.values()]}.values():
+        first = figure.series[0]
+        series = tuple(first | {"label": f"Standard (train.seed {number})"} for number in range(100))
+        if figure.kind in ("reliability", "fourier"):  # a panel each: they have no legend of methods
+            continue
+        drawn = draw(dataclasses.replace(figure, series=series), narrow)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            FigureCanvasAgg(drawn).draw()
+        for axes in drawn.axes:
+            assert axes.get_window_extent().height > 0.6 * drawn.dpi, figure.name

@@ -72,15 +72,16 @@ class TrivialAugment(_PolicyTransform):
     kernel, to the same bits; if numba-cuda cannot be used, on the host. Seeds, the keyed form, DataLoader's workers,
     `torch.compile` and the forms of images are as for `AugMix`.
 
-    >>> import torch
-    >>> from fastmagn import TrivialAugment
-    >>> images = torch.randint(256, (8, 3, 32, 32), dtype=torch.uint8)
-    >>> augment = TrivialAugment(seed=0)
-    >>> augment(images).shape, augment(images / 255).dtype
-    (torch.Size([8, 3, 32, 32]), torch.float32)
-    >>> keyed = augment(images, indices=range(8), epoch=3)
-    >>> torch.equal(augment(images[5], indices=5, epoch=3), keyed[5])
-    True
+    Examples:
+        >>> import torch
+        >>> from fastmagn import TrivialAugment
+        >>> images = torch.randint(256, (8, 3, 32, 32), dtype=torch.uint8)
+        >>> augment = TrivialAugment(seed=0)
+        >>> augment(images).shape, augment(images / 255).dtype
+        (torch.Size([8, 3, 32, 32]), torch.float32)
+        >>> keyed = augment(images, indices=range(8), epoch=3)
+        >>> torch.equal(augment(images[5], indices=5, epoch=3), keyed[5])
+        True
 
     Args:
         num_magnitude_bins: Number of strengths of an operation, 2..256.
@@ -109,6 +110,15 @@ class RandAugment(_PolicyTransform):
     """RandAugment (E. D. Cubuk et al., 2020): `num_ops` drawn operations of one strength for every image.
 
     It is torchvision's `RandAugment` on Pillow's images; all else is as for `TrivialAugment`.
+
+    Examples:
+        >>> import torch
+        >>> from fastmagn import RandAugment
+        >>> images = torch.randint(256, (8, 3, 32, 32), dtype=torch.uint8)
+        >>> RandAugment(num_ops=2, magnitude=9)(images).shape
+        torch.Size([8, 3, 32, 32])
+        >>> torch.equal(RandAugment(num_ops=0)(images), images)
+        True
 
     Args:
         num_ops: Number of operations, 0..8.
@@ -144,6 +154,14 @@ class AutoAugment(_PolicyTransform):
     """AutoAugment (E. D. Cubuk et al., CVPR 2019): one of 25 learned pairs of operations for every image.
 
     It is torchvision's `AutoAugment` on Pillow's images; all else is as for `TrivialAugment`.
+
+    Examples:
+        >>> import torch
+        >>> from fastmagn import AutoAugment
+        >>> image = torch.rand(3, 32, 32)
+        >>> augmented = AutoAugment("cifar10", fill=128)(image)
+        >>> augmented.shape, augmented.dtype
+        (torch.Size([3, 32, 32]), torch.float32)
 
     Args:
         policy: imagenet, cifar10 or svhn: a string or torchvision's AutoAugmentPolicy.

@@ -1,0 +1,107 @@
+"""The numbers of README and of the page on performance are those of benchmarks/results and of the paper."""
+
+import json
+import re
+from functools import cache
+from typing import Any
+
+import pytest
+
+from tests.helpers.pages import DOCS, README
+from tests.helpers.processes import ROOT
+
+PERFORMANCE = DOCS / "performance.md"
+ENGINES = {
+    "`numba`, equal": "numba",
+    "torchvision's `v2.AugMix` on the whole batch": "torchvision v2.AugMix, one draw a batch",
+    "`kornia`": "kornia",
+    "our Pillow reference": "Pillow reference",
+    "timm's": "timm AugMixAugment",
+    "`dali`": "dali",
+    "torchvision's `v2.AugMix`, 2 workers": "torchvision v2.AugMix",
+}
+OF_PILLOW = "contenders numba ratio_to_pillow"
+# Page, the words around a number (#), its file, its keys there, and what it is multiplied with.
+SHOWN = [
+    (README, "made # times as fast as by Pillow", "augment-32", f"{OF_PILLOW} median", 1),
+    (README, r"worker processes \(# times at 224 px\)", "augment-224", f"{OF_PILLOW} median", 1),
+    (PERFORMANCE, "single round was between # and", "augment-32", f"{OF_PILLOW} lowest", 1),
+    (PERFORMANCE, "and # at 32 pixels", "augment-32", f"{OF_PILLOW} highest", 1),
+    (PERFORMANCE, "and between # and", "augment-224", f"{OF_PILLOW} lowest", 1),
+    (PERFORMANCE, "and # at 224", "augment-224", f"{OF_PILLOW} highest", 1),
+    (PERFORMANCE, "in four views, takes # ms", "train-small", "step_s median", 1000),
+    (PERFORMANCE, "Making the views is # ms", "train-small", "parts_ms views median", 1),
+    (PERFORMANCE, r"random views a step is # % faster", "train-small", "over_ceiling_pct median", 1),
+    (PERFORMANCE, r"not AugMix \| # times ours", "train-small", "ratio_to_conventional", 1),
+    (PERFORMANCE, r"test_vit` \| # times ours", "train-test-vit", "ratio_to_conventional", 1),
+    (PERFORMANCE, r"eight operations \| # times ours", "train-augmix-dominates", "ratio_to_conventional", 1),
+    (PERFORMANCE, "two cores process # images/s with DALI", "train-folder", "feeding dali images_per_s median", 1),
+    (PERFORMANCE, "DALI and # with Pillow", "train-folder", "feeding torchvision images_per_s median", 1),
+    (PERFORMANCE, "on threads, # and", "train-folder", "feeding dali ratio_to_conventional median", 1),
+    (PERFORMANCE, "and # times the usual", "train-folder", "feeding torchvision ratio_to_conventional median", 1),
+    (PERFORMANCE, "usual loop's # ", "train-folder", "feeding conventional images_per_s median", 1),
+    (PERFORMANCE, "test set take # s,", "corrupt", "set 10000_images_s", 1),
+    (PERFORMANCE, "That is # times as", "corrupt", "set library_ratio", 1),
+    (PERFORMANCE, "imagecorruptions-imaug` and # times", "corrupt", "set plain_ratio", 1),
+    (PERFORMANCE, "an evaluation take # % longer", "evaluate-small", "outside_model_pct median", 1),
+    (PERFORMANCE, "resnet_small`, and # % longer", "evaluate-resnet18", "outside_model_pct median", 1),
+]
+
+
+@cache
+def measured(name: str) -> dict[str, Any]:
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}-cpu-2cores.json").read_text())
+
+
+def at(tree: Any, keys: str) -> float:
+    for key in keys.split():
+        tree = tree[key]
+    return tree
+
+
+def rounds_to(shown: str, value: float) -> bool:
+    """Whether a number as a page writes it, `1,950` or `**0.9**`, is the value, rounded to its decimals."""
+    number = shown.strip(" *")
+    decimals = len(number.partition(".")[2])
+    return abs(float(number.replace(",", "")) - value) <= 0.5001 * 10**-decimals
+
+
+def words_of(page: Any) -> str:
+    return " ".join(page.read_text().split())
+
+
+@pytest.mark.parametrize(("page", "words", "name", "keys", "scale"), SHOWN, ids=lambda value: None)
+def test_a_number_is_the_measured_one(page, words, name, keys, scale):
+    (shown,) = re.findall(words.replace("#", r"([\d.,]+)"), words_of(page))
+    assert rounds_to(shown, scale * at(measured(name), keys)), (shown, keys)
+
+
+def test_the_table_of_engines_is_the_measured_one():
+    """Views/s to three digits, ratios to the digits that are shown."""
+    for begins, contender in ENGINES.items():
+        (row,) = re.findall(rf"^\| {re.escape(begins)}.*$", PERFORMANCE.read_text(), re.MULTILINE)
+        _, _, *cells, _ = row.split("|")
+        for size, views, ratio in (("32", *cells[:2]), ("224", *cells[2:])):
+            found = measured(f"augment-{size}")["contenders"][contender]
+            assert float(views.strip(" *").replace(",", "")) == pytest.approx(found["views_per_s"]["median"], rel=0.005)
+            assert rounds_to(ratio, found["ratio_to_pillow"]["median"]), (row, size)
+
+
+def test_what_readme_gains_and_loses_is_in_its_table():
+    """Its own results are of runs that are not in the repository; the method's page names the same differences."""
+    text, page = words_of(README), words_of(DOCS / "methods" / "magn_augmix.md")
+    last = {}
+    for name in ("standard", "magn_augmix"):
+        last[name] = re.findall(rf"`{name}` \| \**([\d.]+)\** \| \**([\d.]+)\** \|", text)[-1]
+    (clean_before, before), (clean_after, after) = last["standard"], last["magn_augmix"]
+    gained, lost = float(after) - float(before), float(clean_before) - float(clean_after)
+    assert f"gains {gained:.1f} points of accuracy under corruption ({before} to {after} %)" in text
+    assert f"loses {lost:.1f} points on clean images" in text
+    assert f"{gained:.1f} points ahead of `standard` in mCA c18 and {lost:.1f} points behind on clean images" in page
+
+
+def test_the_papers_numbers_are_the_papers():
+    results = (ROOT / "fastmagn" / "reporting" / "paper_results.json").read_text()
+    for number in ("94.66", "90.64", "94.74", "77.47"):
+        assert number in words_of(README)
+        assert number in results
