@@ -1,4 +1,4 @@
-"""AugMix on the host for other people's loops: the numba kernel that reads and writes images as their tensors have them."""
+"""AugMix on the host for other loops: the numba kernel that reads and writes images as their tensors have them."""
 
 import numpy as np
 import torch
