@@ -49,7 +49,7 @@ class ImageTransform(nn.Module):
         self._set_up()
 
     def fill_compiled(self, images: Tensor, params: ViewParams, out: Tensor) -> bool:
-        """Fill `out` by the compiled engine on the host, as `engines.numba_cpu.fill_augmix` does it."""
+        """Fill `out` by the compiled engine on the host, as `engines.numba_images.fill_augmix` does it."""
         raise NotImplementedError
 
     def fill(self, images_u8: Tensor, params: ViewParams, out: Tensor) -> None:

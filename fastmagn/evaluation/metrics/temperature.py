@@ -1,7 +1,6 @@
 """Temperature scaling: one number that all logits are divided by. Shape letters: M images, K classes."""
 
 import torch
-from scipy.optimize import brentq
 from torch import Tensor
 
 from fastmagn.evaluation.metrics.predictions import row_parts
@@ -33,6 +32,8 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         return MAX_TEMPERATURE
     if slope(high) <= 0:
         return MIN_TEMPERATURE
+    from scipy.optimize import brentq  # here, as few evaluations fit a temperature
+
     return 1 / float(brentq(slope, low, high, xtol=1e-12))
 
 
