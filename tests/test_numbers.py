@@ -114,6 +114,15 @@ def test_what_readme_gains_and_loses_is_in_its_table():
     assert f"{gained:.1f} points ahead of `standard` in mCA c18 and {lost:.1f} points behind on clean images" in page
 
 
+def test_the_runs_of_the_picture_are_in_readme():
+    text, runs = words_of(README), measured("accuracy-by-corruption-digits")["runs"]
+    shown = {"standard": r"it reached # clean and # mCA", "magn_augmix": r"`magn_augmix` \| # \([^)]+\) \| \*\*#\*\*"}
+    for run in runs:
+        clean, mca = re.search(shown[run["method"]].replace("#", r"([\d.]+)"), text).groups()
+        assert rounds_to(clean, 100 * run["clean_accuracy"])
+        assert rounds_to(mca, 100 * run["mca"]["c18"])
+
+
 def test_the_papers_numbers_are_the_papers():
     results = (ROOT / "fastmagn" / "reporting" / "paper_results.json").read_text()
     for number in ("94.66", "90.64", "94.74", "77.47"):
