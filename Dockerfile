@@ -14,6 +14,8 @@ COPY configs configs
 COPY kernels kernels
 COPY fastmagn fastmagn
 RUN pip install --no-cache-dir -c constraints.txt '.[cuda,dali,corruptions,tensorboard,timm,onnx]'
+# Before NUMBA_CACHE_DIR is set: kernels beside the sources are read by every user.
+RUN fastmagn warm_up
 
 # Any user can write there: `docker run --user` may name one that the image does not know.
 ENV NUMBA_CACHE_DIR=/tmp/numba \

@@ -8,7 +8,9 @@ Every contender gets the same images and the same strength. `views/s` counts Aug
 - A backend makes them from the images as they are. It also makes the clean views, the images as floats.
 - A backend `in a step` makes everything that a training step needs: crop, flip, jitter and rotation, two AugMix views
   and noise.
-- Per-image code (`per_image_augmix`) runs in `--workers` data-loading processes, which send their views to this one.
+- `AugMix` is the public class, as others call it in their loop: twice, on uint8 or float images, in either format.
+- Per-image code (`per_image_augmix`, and in `augmix_rivals` the strongest that an engineer would write) runs in
+  `--workers` data-loading processes, which send their views to this one. OpenCV's pixels are not Pillow's.
 
 With `--policy`, the contenders are those of `augment_policies`, and images of a policy are counted in place of views;
 the reference is torchvision on PIL images in the workers.
@@ -19,6 +21,7 @@ the machine's speed affects both. Extra memory is what a call needs in addition 
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -31,9 +34,11 @@ from torch import Tensor
 from benchmarks.augment_pictures import save_pictures
 from benchmarks.augment_policies import POLICIES, policy_contenders
 from benchmarks.augment_policies import REFERENCE as policy_reference
+from benchmarks.augmix_rivals import OPENCV, available_rivals, rival_by_workers
 from benchmarks.corrupt import load_test_images
 from benchmarks.measure import console, extra_memory_mib, seconds, spread, write_result
 from benchmarks.per_image_augmix import PER_IMAGE, TWO_VIEWS, views_by_whole_batch, views_by_workers
+from fastmagn import AugMix
 from fastmagn.augment.params import ViewSpec, identity_base, sample_view_params
 from fastmagn.augment.views import BACKENDS, choose_engine, make_views
 from fastmagn.config.command_line import OwnOptions
@@ -43,6 +48,7 @@ from fastmagn.machine.command import run_command
 from fastmagn_kernels.threads import num_threads
 
 REFERENCE = "Pillow reference"
+PUBLIC = "AugMix"
 SIZES = {32: {"batch": 512, "per_image": 2048}, 224: {"batch": 32, "per_image": 64}}
 TURN_S = 0.3  # a backend's turn consists of as many calls as take about this long
 STEP_VIEWS = ViewSpec(num_augmix_views=2, num_noise_views=1)
@@ -61,7 +67,8 @@ def main(arguments: list[str]) -> int:
         measure(contenders, [name for name in contenders if name.startswith("fastmagn")], batch, options)
         return 0
     backends, contenders = augmix_contenders(options, batch, per_image)
-    measure(contenders, [name for name in contenders if name.split(",")[0] in backends], batch, options)
+    ours = [name for name in contenders if name.split(",")[0] in (*backends, PUBLIC)]
+    measure(contenders, ours, batch, options)
     return 0
 
 
@@ -77,11 +84,17 @@ def augmix_contenders(
     for backend in backends:
         contenders[backend] = lambda backend=backend: augmix_views(batch, augment, backend)
         contenders[f"{backend}, in a step"] = lambda backend=backend: step_views(batch, augment, backend)
+    contenders |= public_contenders(batch, options.aug_severity)
     for name in PER_IMAGE:
         if name.startswith("timm") and find_spec("timm") is None:
             console.print("timm is left out because it is not installed")
             continue
         contenders[name] = views_by_workers(name, per_image, augment, options.workers, batch.device)
+    rivals = list(available_rivals())
+    if OPENCV not in rivals:
+        console.print("OpenCV is left out because cv2 is not installed")
+    for name in rivals:
+        contenders[name] = rival_by_workers(name, per_image, augment, options.workers, batch.device)
     contenders["torchvision v2.AugMix, one draw a batch"] = views_by_whole_batch(batch, augment)
     return backends, contenders
 
@@ -151,6 +164,25 @@ def augmix_views(batch: Tensor, augment: AugmentConfig, backend: str) -> int:
     return 2 * len(batch)
 
 
+def public_contenders(batch: Tensor, aug_severity: int) -> dict[str, MakeViews]:
+    """Return functions that call the public class twice on the images uint8 [B, 3, H, W], by the contender's name."""
+    augmix = AugMix(aug_severity=aug_severity)
+    planar = batch.contiguous()
+    forms = {
+        PUBLIC: planar,
+        f"{PUBLIC}, channels last": batch,
+        f"{PUBLIC}, floats": planar / 255,
+        f"{PUBLIC}, floats, channels last": batch / 255,
+    }
+
+    def make(images: Tensor, out: Tensor | None = None) -> int:
+        return sum(len(augmix(images, out=out)) for _ in range(2))
+
+    contenders: dict[str, MakeViews] = {name: partial(make, images) for name, images in forms.items()}
+    contenders[f"{PUBLIC}, out"] = partial(make, planar, torch.empty_like(planar))
+    return contenders
+
+
 def step_views(batch: Tensor, augment: AugmentConfig, backend: str) -> int:
     """Make a training step's views of the images uint8 [B, 3, H, W]; return the number of AugMix views."""
     params = sample_view_params(0, 0, torch.arange(len(batch)), STEP_VIEWS, augment, tuple(batch.shape[2:]))
@@ -159,8 +191,9 @@ def step_views(batch: Tensor, augment: AugmentConfig, backend: str) -> int:
 
 
 def _output_mib(batch: Tensor, name: str, policy: str | None) -> float:
-    if policy:
-        return batch.numel() / 2**20
+    if policy or name.startswith(PUBLIC):
+        value_bytes = 0 if name.endswith("out") else 4 if "floats" in name else 1
+        return batch.numel() * value_bytes / 2**20
     num_views = STEP_VIEWS.num_views if name.endswith("in a step") else TWO_VIEWS.num_views
     return num_views * batch.numel() * 4 / 2**20
 

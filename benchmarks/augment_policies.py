@@ -40,10 +40,13 @@ def policy_contenders(policy: str, batch: Tensor, images: np.ndarray, workers: i
     """
     ours = _OURS[policy](seed=0)
     planar = batch.contiguous()
+    floats, out = planar / 255, torch.empty_like(planar)
     whole = _torchvision(policy)
     contenders: dict[str, Callable[[], int]] = {
         "fastmagn": lambda: len(ours(planar)),
         "fastmagn, channels last": lambda: len(ours(batch)),
+        "fastmagn, floats": lambda: len(ours(floats)),
+        "fastmagn, out": lambda: len(ours(planar, out=out)),
         REFERENCE: images_by_workers("torchvision", policy, images, workers),
         WHOLE_BATCH: lambda: len(whole(batch)),
     }

@@ -1,13 +1,12 @@
 """fastmagn VERB, or python -m fastmagn VERB: every command under one name. `fastmagn VERB --help` explains one."""
 
 import argparse
-import runpy
 import sys
 
 from fastmagn import __version__
 from fastmagn.config.called import called_as
 from fastmagn.errors import EXIT_INPUT_ERROR, InputError, nearest, printable
-from fastmagn.machine.command import exit_printed
+from fastmagn.machine.command import exit_printed, run_command
 from fastmagn.machine.streams import use_unfailing_streams
 from fastmagn.registry import resolve
 
@@ -19,11 +18,17 @@ VERBS = {
     "sweep": "many runs, on Ray",
     "export": "a trained run as an ONNX or safetensors file",
     "theory": "the geometry of the loss near test images, of trained runs",
+    "warm_up": "compile all kernels ahead of the first run",
 }
-_PARSERS = {verb: f"fastmagn.{verb}:command_parser" for verb in VERBS} | {
-    "corrupt": "fastmagn.evaluation.corrupt_command:command_parser",
-    "sweep": "fastmagn.sweeping.arguments:command_parser",
-    "theory": "fastmagn.theory.__main__:command_parser",
+# Where a verb's `main` is. Modules that run as `python -m fastmagn.VERB` and are packages, or hide a function of their
+# name, keep it elsewhere: nothing is then imported first and run as __main__ later.
+_MODULES = {verb: f"fastmagn.{verb}" for verb in VERBS} | {
+    "corrupt": "fastmagn.evaluation.corrupt_command",
+    "theory": "fastmagn.theory.command",
+}
+_MAINS = {verb: f"{module}:main" for verb, module in _MODULES.items()}
+_PARSERS = {verb: f"{module}:command_parser" for verb, module in _MODULES.items()} | {
+    "sweep": "fastmagn.sweeping.arguments:command_parser"
 }
 _TAKE_FIELDS = ("evaluate", "sweep")  # options of their own, and every field of the configuration
 
@@ -35,14 +40,13 @@ def main(program: str = "fastmagn") -> None:
         program: How it was called: `fastmagn` or `python -m fastmagn`.
     """
     use_unfailing_streams()
-    verb, *arguments = sys.argv[1:] or ["--help"]
-    if verb in VERBS:
+    option, *arguments = sys.argv[1:] or ["--help"]
+    if (verb := option.replace("-", "_")) in VERBS:  # warm-up is warm_up
         del sys.argv[1]
         with called_as(program):
-            runpy.run_module(f"fastmagn.{verb}", run_name="__main__", alter_sys=True)
-        return
+            run_command(resolve(_MAINS, verb, "VERB"))
     try:
-        print(_answer(program, verb, arguments))
+        print(_answer(program, option, arguments))
     except InputError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         raise SystemExit(EXIT_INPUT_ERROR) from None

@@ -37,7 +37,9 @@ def main(arguments: list[str]) -> int:
     from fastmagn.evaluation.published import Published, evaluate_weights
     from fastmagn.evaluation.run import evaluate_images, evaluate_run
     from fastmagn.evaluation.shown import print_results
+    from fastmagn.machine.hardware import keep_memory_on_cpu
 
+    keep_memory_on_cpu(config.device)
     is_first_process = rank() == 0
     out = own.out or _results_file(own)
     _check_writable(out)

@@ -68,9 +68,12 @@ def command_parser() -> ArgumentParser:
 
 
 def main(arguments: list[str]) -> int:
-    results = train(of_kind(Config, parse(command_parser(), arguments)))
-    from fastmagn.evaluation.shown import print_results  # here, as it imports PyTorch
+    config = of_kind(Config, parse(command_parser(), arguments))
+    from fastmagn.evaluation.shown import print_results  # here, as they import PyTorch
+    from fastmagn.machine.hardware import keep_memory_on_cpu
 
+    keep_memory_on_cpu(config.device)
+    results = train(config)
     print_results(results, title=f"{results['config']['method']} on {results['config']['data']['name']}")
     run_dir = results["config"]["run_dir"]
     console.print(f"run folder: {run_dir}", soft_wrap=True)

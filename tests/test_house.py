@@ -15,11 +15,11 @@ ROWS = (
     ("registry", "losses"),
     ("__init__", "config"),
     ("machine", "augment", "corruptions", "models"),
-    ("data", "methods", "runs"),
+    ("data", "methods", "runs", "warming"),
     ("evaluation", "extend"),
     ("training",),
     ("train", "exporting", "reporting", "theory"),
-    ("evaluate", "corrupt", "export", "report", "sweeping"),
+    ("evaluate", "corrupt", "export", "report", "sweeping", "warm_up"),
     ("sweep",),
     ("__main__",),
 )

@@ -31,13 +31,46 @@ def test_tables_of_names_need_nothing_heavy(program, tmp_path):
     assert not imported(program, tmp_path) & HEAVY
 
 
+def modules_of(words: list[str], folder: Path) -> set[str]:
+    """The whole names of all modules that a new process imports."""
+    lines = run(["-X", "importtime", *words], folder).stderr.splitlines()
+    return {line.rsplit("|", 1)[1].strip() for line in lines if line.startswith("import time:")}
+
+
+# What takes long to import, and is used by some trainings and evaluations only.
+SELDOM_USED = (
+    "torchvision",
+    "torch._dynamo",
+    "sklearn",
+    "matplotlib",
+    "scipy.special",
+    "scipy.optimize",
+    "scipy.stats",
+)
+
+
+@pytest.mark.parametrize("words", [["-c", "import fastmagn.train"], ["-m", "fastmagn", "--help"]])
+def test_a_command_answers_without_what_takes_long_to_import(words, tmp_path):
+    modules = modules_of(words, tmp_path)
+    assert "fastmagn.registry" in modules
+    assert modules.isdisjoint({*SELDOM_USED, *HEAVY, "numpy"})
+
+
+@pytest.mark.parametrize("module", ["fastmagn.training.run", "fastmagn.evaluation.run"])
+def test_a_training_imports_only_what_every_training_uses(module, tmp_path):
+    modules = modules_of(["-c", f"import {module}"], tmp_path)
+    assert "torch" in modules
+    assert modules.isdisjoint(SELDOM_USED)
+
+
 def test_images_are_loaded_without_torch(tmp_path):
     assert "torch" not in imported("from fastmagn.data import load_images; load_images('digits', '.')", tmp_path)
 
 
-def test_a_network_of_our_own_needs_no_torchvision(tmp_path):
+@pytest.mark.parametrize("name", ["wideresnet40_2", "resnet_small"])
+def test_a_network_of_our_own_needs_no_torchvision(name, tmp_path):
     program = "from fastmagn.models import build_model"
-    program += "; build_model('wideresnet40_2', num_classes=3, mean=(0, 0, 0), std=(1, 1, 1))"
+    program += f"; build_model('{name}', num_classes=3, mean=(0, 0, 0), std=(1, 1, 1))"
     modules = imported(program, tmp_path)
     assert "torch" in modules
     assert "torchvision" not in modules

@@ -1,5 +1,6 @@
 """`fastmagn VERB` is `python -m fastmagn.VERB`."""
 
+import importlib
 import importlib.metadata
 import importlib.util
 import subprocess
@@ -49,7 +50,7 @@ def test_an_unknown_verb_is_one_line(monkeypatch, capsys):
     status, shown, error = run_main(monkeypatch, capsys, "trian")
     assert (status, shown) == (2, "")
     assert error == (
-        "error: VERB: got 'trian'; expected one of train, evaluate, corrupt, report, sweep, export, theory."
+        "error: VERB: got 'trian'; expected one of train, evaluate, corrupt, report, sweep, export, theory, warm_up."
         " Did you mean 'train'?\n"
     )
 
@@ -82,6 +83,19 @@ def test_help_and_errors_name_the_command_as_it_was_called(program, verb, monkey
     )
 
 
+def test_a_verb_warns_of_nothing_where_its_module_has_been_imported(monkeypatch, capsys, recwarn):
+    """Python warns of a module that is imported and then run again as __main__, a second copy of it."""
+    for module in ("fastmagn.theory.__main__", "fastmagn.report", "fastmagn.warm_up"):
+        importlib.import_module(module)
+    for verb in VERBS:
+        assert run_main(monkeypatch, capsys, verb, "--help")[::2] == (0, "")
+    assert not recwarn.list
+
+
+def test_a_verb_may_be_written_with_hyphens(monkeypatch, capsys):
+    assert run_main(monkeypatch, capsys, "warm-up", "--help") == run_main(monkeypatch, capsys, "warm_up", "--help")
+
+
 @pytest.mark.process
 def test_a_verb_imports_what_its_module_does(tmp_path):
     """And the entry itself: a cold start costs no more."""
@@ -92,7 +106,7 @@ def test_a_verb_imports_what_its_module_does(tmp_path):
         return {line.rsplit("|", 1)[1].strip() for line in lines}
 
     more = imported("fastmagn", "report") - imported("fastmagn.report")
-    assert more <= {"fastmagn.__main__"}
+    assert more <= {"fastmagn.__main__", "fastmagn.report"}
 
 
 @pytest.mark.process
@@ -112,6 +126,7 @@ def test_completion_of_verbs_options_and_values(tmp_path):
         ("fastmagn theory --num_pr", ["--num_probes"]),
         ("fastmagn corrupt --veri", ["--verify"]),
         ("fastmagn report --form", ["--format"]),
+        ("fastmagn warm", ["warm_up"]),
     ):
         typed = f"COMP_WORDS=({words}) COMP_CWORD={len(words.split()) - 1}"
         complete = "$(complete -p fastmagn | sed 's/.*-F \\([^ ]*\\).*/\\1/')"

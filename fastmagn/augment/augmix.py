@@ -4,11 +4,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastmagn.augment.engines import AUGMIX_BACKENDS
 from fastmagn.augment.image_transform import ImageTransform
 from fastmagn.augment.params import ViewParams, ViewSpec, identity_base
 from fastmagn.augment.views import make_views
 from fastmagn.config.schema import AugmentConfig
 from fastmagn.errors import check, is_integer
+from fastmagn.registry import resolve
 
 _ONE_AUGMIX_VIEW = ViewSpec(num_augmix_views=1, num_noise_views=0)
 
@@ -32,6 +34,9 @@ class AugMix(ImageTransform):
         True
         >>> augmix(images / 255).dtype
         torch.float32
+        >>> again = torch.empty_like(images)
+        >>> augmix(images, out=again) is again
+        True
         >>> keyed = augmix(images, indices=range(8), epoch=3)
         >>> torch.equal(augmix(images[5], indices=5, epoch=3), keyed[5])
         True
@@ -88,12 +93,15 @@ class AugMix(ImageTransform):
             backend=backend,
         )
 
-    def make(self, images_u8: Tensor, params: ViewParams, as_uint8: bool) -> Tensor:
+    def fill_compiled(self, images: Tensor, params: ViewParams, out: Tensor) -> bool:
+        return resolve(AUGMIX_BACKENDS, "numba", "augment.backend")(images, params, out)
+
+    def fill(self, images_u8: Tensor, params: ViewParams, out: Tensor) -> None:
         # Equal channels stay equal in every operation, so a grey image may pass as an RGB one.
         views = make_views(images_u8.expand(-1, 3, -1, -1), identity_base(params), self.backend)
         batch, channels = images_u8.shape[:2]
-        mixed = views[batch:, :channels].contiguous(memory_format=torch.channels_last)
-        return (mixed * 255).round_().to(torch.uint8) if as_uint8 else mixed
+        mixed = views[batch:, :channels]
+        out.copy_(mixed.mul_(255).round_() if out.dtype == torch.uint8 else mixed)
 
     def extra_repr(self) -> str:
         augment = self.augment

@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import increment_version
 from torch.utils.data import get_worker_info
 
 from fastmagn.augment import operator
 from fastmagn.augment.forks import torch_on_one_thread_in_forks
 from fastmagn.augment.image_forms import refuse_places, to_tensor
+from fastmagn.augment.image_memory import check_out, empty_like, in_order, is_planar
 from fastmagn.augment.params import ViewParams, ViewSpec, sample_view_params
 from fastmagn.augment.pixel_range import RangeCheck
 from fastmagn.augment.views import choose_engine
@@ -46,8 +48,18 @@ class ImageTransform(nn.Module):
         self.seed = self.generator.initial_seed()
         self._set_up()
 
-    def make(self, images_u8: Tensor, params: ViewParams, as_uint8: bool) -> Tensor:
-        """What becomes of images uint8 [B, C, H, W], B >= 1, C 1 or 3: uint8, or float32 in [0, 1], as many."""
+    def fill_compiled(self, images: Tensor, params: ViewParams, out: Tensor) -> bool:
+        """Fill `out` by the compiled engine on the host, as `engines.numba_images.fill_augmix` does it."""
+        raise NotImplementedError
+
+    def fill(self, images_u8: Tensor, params: ViewParams, out: Tensor) -> None:
+        """Fill `out` by any other engine.
+
+        Args:
+            images_u8: uint8 [B, C, H, W], B >= 1, C 1 or 3.
+            params: For this batch.
+            out: As many images, uint8 or floats in [0, 1] of any dtype, contiguous or channels last.
+        """
         raise NotImplementedError
 
     def _set_up(self) -> None:
@@ -75,6 +87,7 @@ class ImageTransform(nn.Module):
         *others: Any,
         indices: int | Sequence[int] | np.ndarray | Tensor | None = None,
         epoch: int | None = None,
+        out: Tensor | None = None,
     ) -> Any:
         """Augment a batch or an image.
 
@@ -91,47 +104,83 @@ class ImageTransform(nn.Module):
                 key points are refused, as by torchvision: operations move the image and cannot move these with it.
             indices: The sample index of each image, integers [B] in 0..2^32 - 1, on the CPU; one integer for one image.
             epoch: The epoch, 0..2^32 - 1.
+            out: Memory for the changed images, of the images' shape, dtype and device, contiguous or channels last; it
+                may not overlap the images. If the images are refused for their range, it may hold some changed ones.
+                Not with PIL images, nor in `torch.compile`, which has its own plan of memory.
 
         Returns:
-            The changed images, of the same type, shape, dtype and device; with `others`, a tuple of them all. In
-            memory, AugMix's have their channels last; those of a policy are as they came (in a graph: channels last).
+            The changed images, of the same type, shape, dtype and device: `out` if it is given; with `others`, a tuple
+            of them all. In memory they are contiguous or channels last as the images are (in a graph: channels last).
 
         Raises:
             InputError: The images have another shape or dtype; there are boxes or masks in `others`; floats are outside
                 [0, 1] by more than half a level (0.5 / 255) or NaN; `indices` or `epoch` are out of range or one of
-                them is missing. On CUDA the range of the first batch is checked at once, that of a later one by a later
-                call, so that the host never waits.
+                them is missing; `out` does not fit the images. On CUDA the range of the first batch is checked at once,
+                that of a later one by a later call, so that the host never waits.
         """
         check((indices is None) == (epoch is None), "epoch", epoch, "indices and epoch, both or neither")
         if torch.compiler.is_compiling():
+            check(out is None, "out", "a tensor in torch.compile", "None there")
             rows = None if indices is None else torch.as_tensor(indices, device="cpu")
             # Not under no_grad: an error in a graph would leave gradients off.
             changed = torch.ops.fastmagn.augment(images.detach(), self._order, rows, epoch or 0, self._number)
         else:
             tensor, back = to_tensor(images, type(self).__name__.lower())
             refuse_places(others, self.moves)
-            changed = back(self.change(tensor, indices, 0 if epoch is None else epoch))
+            if out is not None:
+                check(isinstance(images, Tensor), "out", "a tensor", "None with a PIL image")
+                check_out(out, tensor)
+            changed = back(self.change(tensor, indices, 0 if epoch is None else epoch, out))
         return (changed, *others) if others else changed
 
     @torch.no_grad()
     @torch_on_one_thread_in_forks
-    def change(self, images: Tensor, indices: int | Sequence[int] | np.ndarray | Tensor | None, epoch: int) -> Tensor:
-        """`forward` for what `to_tensor` returns: the changed images; without `indices`, keyed by the generator."""
-        batch = images if images.ndim == 4 else images[None]
+    def change(
+        self,
+        images: Tensor,
+        indices: int | Sequence[int] | np.ndarray | Tensor | None,
+        epoch: int,
+        out: Tensor | None = None,
+    ) -> Tensor:
+        """`forward` for what `to_tensor` returns: the changed images; without `indices`, keyed by the generator.
+
+        `out` has passed `check_out`.
+        """
+        batch = images.detach() if images.ndim == 4 else images.detach()[None]
         if indices is None:
             seed, epoch, keys = self._draw_key(), 0, np.arange(len(batch))
         else:
             seed, keys = self.seed, _as_array(indices).reshape(-1)
             check(len(keys) == len(batch), "indices", f"{len(keys)} integers", f"{len(batch)}, one for each image")
         params = sample_view_params(seed, epoch, keys, self.view_spec, self.augment, tuple(batch.shape[2:]))
-        if not len(batch):
-            return images.clone()
-        is_uint8 = images.dtype == torch.uint8
-        if not is_uint8:
-            self._check_range(batch)
-            batch = (batch.float() * 255).round_().clamp_(0, 255).to(torch.uint8)
-        changed = self.make(batch, params, is_uint8).to(images.dtype)
+        if out is None:
+            changed = empty_like(batch, batch.dtype)
+        else:
+            given = out.detach().as_subclass(Tensor)
+            changed = given if given.ndim == 4 else given[None]
+            if not given.is_inference():
+                increment_version(given)  # so that autograd knows; kernels write without it
+        if len(batch):
+            self._fill(batch, params, changed)
+        if out is not None:
+            return out
         return changed if images.ndim == 4 else changed[0]
+
+    def _fill(self, images: Tensor, params: ViewParams, out: Tensor) -> None:
+        """Fill `out` with what becomes of images [B, C, H, W] of any dtype."""
+        is_uint8 = images.dtype == torch.uint8
+        if images.device.type == "cpu" and self.backend in ("auto", "numba"):
+            source = images if is_uint8 else images.float()
+            target = out if is_uint8 or out.dtype == torch.float32 else empty_like(out, torch.float32)
+            if not self.fill_compiled(in_order(source, is_planar(source)), params, target):
+                self._check_range(images)  # it raises
+            if target is not out:
+                out.copy_(target)
+            return
+        if not is_uint8:
+            self._check_range(images)
+            images = (images.float() * 255).round_().clamp_(0, 255).to(torch.uint8)
+        self.fill(images, params, out)
 
     def _draw_key(self) -> int:
         """The key of a call's draws, from the generator; in a DataLoader's worker from one that it seeds there.

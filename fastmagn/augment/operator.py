@@ -18,7 +18,7 @@ from fastmagn.augment.image_forms import to_tensor
 class Changer(Protocol):
     """What the operator calls."""
 
-    def change(self, images: Tensor, indices: Tensor | None, epoch: int) -> Tensor: ...
+    def change(self, images: Tensor, indices: Tensor | None, epoch: int, out: Tensor | None) -> Tensor: ...
 
 
 _numbers = itertools.count()
@@ -47,13 +47,18 @@ def augment(images: Tensor, order: Tensor, indices: Tensor | None, epoch: int, n
             "A compiled or exported graph calls an object of fastmagn, such as AugMix, that is not in this process any"
             " more. Keep the object, compile or export where it is, or export the model without it."
         )
-    changed = changer.change(to_tensor(images)[0], indices, epoch)
-    changed = changed.movedim(-3, -1).contiguous().movedim(-1, -3)
+    plain = to_tensor(images)[0]
     # Compilers count on a start that is aligned, and no output may be an input.
-    return changed.clone() if changed.storage_offset() else changed
+    changed = _channels_last(plain)
+    changer.change(plain, indices, epoch, changed)
+    return changed
+
+
+def _channels_last(images: Tensor) -> Tensor:
+    channels, height, width = images.shape[-3:]
+    return images.new_empty((*images.shape[:-3], height, width, channels)).movedim(-1, -3)
 
 
 @augment.register_fake
 def _(images: Tensor, order: Tensor, indices: Tensor | None, epoch: int, number: int) -> Tensor:
-    channels, height, width = images.shape[-3:]
-    return images.new_empty((*images.shape[:-3], height, width, channels)).movedim(-1, -3)
+    return _channels_last(images)

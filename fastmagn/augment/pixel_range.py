@@ -2,6 +2,7 @@
 
 from collections import deque
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -9,6 +10,15 @@ from fastmagn.errors import InputError
 
 # Half a level: what still rounds to 0..255. Interpolation and arithmetic may leave 1.0000001 or -1e-7.
 TOLERANCE = 0.5 / 255
+
+
+def _towards_half(bound: float) -> np.float32:
+    """The float32 nearest to `bound` that is not farther from 1/2."""
+    nearest = np.float32(bound)
+    return nearest if abs(float(nearest) - 0.5) <= abs(bound - 0.5) else np.nextafter(nearest, np.float32(0.5))
+
+
+LOWEST, HIGHEST = _towards_half(-TOLERANCE), _towards_half(1 + TOLERANCE)  # the float32 that are allowed
 
 
 class RangeCheck:

@@ -7,7 +7,6 @@ Each function takes images_u8, uint8 [N, H, W, 3], severity, 1..5, seed and indi
 from functools import lru_cache
 
 import numpy as np
-from scipy.special import pdtr
 
 from fastmagn.corruptions import BySize, parameters
 from fastmagn.corruptions.streams import stream_of
@@ -74,6 +73,8 @@ def shot_tables(photons: int) -> tuple[np.ndarray, np.ndarray]:
         Last words, uint32 [256, 256]: for an input level and an output level, the largest word that gives at most this
         level.
     """
+    from scipy.special import pdtr  # here, as it takes half a second to import
+
     counts = np.arange(photons + 1)
     level_of_count = (np.clip(counts / photons, 0, 1) * 255).astype(np.uint8)
     largest_count = np.searchsorted(level_of_count, np.arange(256), side="right") - 1

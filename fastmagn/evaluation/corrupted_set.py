@@ -48,6 +48,8 @@ from fastmagn.machine.files import make_folder, replace_folder, write_json
 from fastmagn.machine.leftovers import remove_leftovers
 from fastmagn.machine.waiting_lock import waiting_lock
 from fastmagn.registry import resolve
+from fastmagn.warming.ahead import compile_ahead
+from fastmagn.warming.kernels import corruption_groups
 
 _CHUNK_BYTES = 1 << 25
 # Chunks made while others are written: flushing a file of 150 MB takes as long as making one or two of them.
@@ -106,7 +108,8 @@ def make_corrupted_set(
     needed += len(_labels_npy(source)) + _MANIFEST_BYTES
     images = counted(len(source.labels), "image", ",")
     total = f"{counted(len(names), 'corruption')} x {len(SEVERITIES)} severities x {images}"
-    announce(f"{config.dataset}: {total}, {needed / 1e6:,.0f} MB; the first run on a machine compiles for a minute")
+    announce(f"{config.dataset}: {total}, {needed / 1e6:,.0f} MB; the first run compiles for up to a minute")
+    compile_ahead(corruption_groups(names), lambda: None)
     for name in names:  # a corruption that cannot be made (no frost pictures, say) fails now, not after an hour
         corrupt(np.zeros((1, *image_shape), np.uint8), name, SEVERITIES[0], seed=config.seed)
     try:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from fastmagn.config.paths import user_path
 from fastmagn.config.schema import Config
@@ -21,6 +21,7 @@ from fastmagn.data.files.on_demand import LazyImages
 from fastmagn.data.image_set import Images
 from fastmagn.errors import InputError, check
 from fastmagn.evaluation.forward import Forward, logits_of
+from fastmagn.evaluation.metrics.predictions import row_parts
 from fastmagn.evaluation.metrics.temperature import fit_temperature
 from fastmagn.evaluation.other_images import find_images
 from fastmagn.evaluation.subset import subset_of
@@ -137,16 +138,21 @@ def fit_on(model: nn.Module, held_out: HeldOut, forward: Forward, field: str = F
         `nll` of the record has the mean negative log-likelihood of the held-out images `before` and `after`, in nats.
     """
     logits, readable = logits_of(model, held_out.images_u8, forward, field)
-    logits, labels = logits[readable].double(), torch.from_numpy(held_out.labels[readable])
+    logits, labels = logits[readable], torch.from_numpy(held_out.labels[readable])
     num_classes = logits.shape[1]
     check(int(labels.max()) < num_classes, f"{field}: labels", int(labels.max()), f"classes 0..{num_classes - 1}")
-    if not torch.isfinite(torch.logsumexp(logits, dim=1)).all():
+    if not all(torch.isfinite(torch.logsumexp(part.double(), dim=1)).all() for part in row_parts(logits)):
         warn(f"{field}: no temperature is fitted, as logits are not finite.")
         return None
     temperature = fit_temperature(logits, labels)
-    nll = {
-        "before": float(F.cross_entropy(logits, labels)),
-        "after": float(F.cross_entropy(logits / temperature, labels)),
-    }
+    nll = {"before": _mean_nll(logits, labels, 1.0), "after": _mean_nll(logits, labels, temperature)}
     record = {"temperature": temperature, "images": held_out.source, "num_images": len(labels), "nll": nll}
     return Fitted(temperature, record)
+
+
+def _mean_nll(logits: Tensor, labels: Tensor, temperature: float) -> float:
+    """The mean negative log-likelihood of softmax(logits / temperature), in float64, nats."""
+    parts = row_parts(logits)
+    of_parts = zip(parts, labels.split([len(part) for part in parts]), strict=True)
+    total = sum(float(F.cross_entropy(part.double() / temperature, own, reduction="sum")) for part, own in of_parts)
+    return total / len(labels)

@@ -22,10 +22,12 @@ from fastmagn.evaluation.metrics.accuracy import alexnet_normalised_error
 from fastmagn.evaluation.metrics.predictions import Predictions, concatenate, measure_logits, stack
 from fastmagn.evaluation.metrics.summary import confidence_measures, not_finite, summarise
 from fastmagn.evaluation.subset import FIRST, Subset
-from fastmagn.machine.console import progress_bar, warn
+from fastmagn.machine.console import progress_bar, say_compiling, warn
 from fastmagn.machine.hardware import precision
 from fastmagn.machine.processes import World
 from fastmagn.models import evaluation_mode
+from fastmagn.warming.ahead import compile_ahead
+from fastmagn.warming.kernels import corruption_groups
 
 IMAGENET_CLASSES = 1000
 
@@ -129,6 +131,9 @@ def evaluate(
     total = len(labels)
     rows = _chosen_rows(labels, config.num_images, subset, world)
     corruptions = find_corruptions(images_u8, labels, config, class_names, rows)
+    if corruptions.open_stored is None:
+        compile_ahead(corruption_groups(corruptions.severities), lambda: say_compiling(progress))
+        world.gather(None)
     images_u8, labels = images_u8[rows], labels[rows]
     share = world.share(len(labels))
     parts = cell_parts(corruptions, images_u8, share, config, np.arange(total)[rows])
@@ -255,7 +260,7 @@ def _measure(
         task = bar.add_task("evaluation", total=num_cells, status="")
         for number, cell in enumerate(cells, start=1):
             predictions = measure_logits(cell.logits, labels)
-            scaled = None if temperature is None else measure_logits(cell.logits / temperature, labels)
+            scaled = None if temperature is None else measure_logits(cell.logits, labels, temperature)
             severities.setdefault(cell.name, []).append((predictions, cell.readable, scaled))
             bar.update(task, advance=1, status=cell.name)
             if callback is not None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-COMPILING = "compiling kernels (first time, about a minute)"
+COMPILING = "compiling kernels (first time, up to a minute)"
 
 
 @contextmanager

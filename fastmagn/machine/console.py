@@ -18,6 +18,12 @@ def warn(message: str) -> None:
     console.print(f"warning: {message}", style="bold yellow", soft_wrap=True)
 
 
+def say_compiling(shown: bool = True) -> None:
+    """Say that kernels are being compiled, where a progress bar would be shown."""
+    if shown and console.is_terminal:
+        console.print(COMPILING)
+
+
 @contextmanager
 def progress_bar(shown: bool = True) -> Iterator[Progress]:
     """A progress bar as wide as the terminal; without a terminal, or if it is not to be shown, it shows nothing.
@@ -33,5 +39,5 @@ def progress_bar(shown: bool = True) -> Iterator[Progress]:
     )
     is_shown = shown and console.is_terminal
     bar = Progress(*columns, console=console, disable=not is_shown, transient=True, expand=True)
-    with told_of_compiling(lambda: console.print(COMPILING)) if is_shown else nullcontext(), bar:
+    with told_of_compiling(say_compiling) if is_shown else nullcontext(), bar:
         yield bar

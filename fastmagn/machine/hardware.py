@@ -10,6 +10,7 @@ import torch
 
 from fastmagn.config.schema import Config
 from fastmagn.errors import InputError
+from fastmagn.machine.memory import keep_freed_memory
 
 
 def settle_hardware(config: Config) -> Config:
@@ -20,9 +21,7 @@ def settle_hardware(config: Config) -> Config:
     """
     if config.device == "cuda" and not torch.cuda.is_available():
         raise InputError("device: got 'cuda'; expected cpu or auto, as PyTorch finds no CUDA device here.")
-    device = config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = _settled(config.device)
     amp, compiled = config.train.amp, config.train.compile
     if amp == "auto":
         amp = "bf16" if _has_bf16(device) else "float32"
@@ -38,6 +37,17 @@ def settle_hardware(config: Config) -> Config:
     return dataclasses.replace(
         config, device=device, train=dataclasses.replace(config.train, amp=amp, compile=compiled)
     )
+
+
+def _settled(device: str) -> str:
+    """The device, cuda or cpu, that `device` means."""
+    return device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def keep_memory_on_cpu(device: str) -> None:
+    """Let a command whose `device` is or means the CPU keep the memory of its steps (`keep_freed_memory`)."""
+    if _settled(device) == "cpu":
+        keep_freed_memory()
 
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}

@@ -3,13 +3,16 @@
 import copy
 import itertools
 from collections.abc import Collection, Iterator, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.densenet import DenseNet
 
+from fastmagn.models.classes import is_torchvision
 from fastmagn.models.errors import Ambiguous
+
+if TYPE_CHECKING:
+    from torchvision.models.densenet import DenseNet
 
 _STEM_NORM = "features.norm0.weight"
 
@@ -33,6 +36,8 @@ def _densenet121(num_classes: int, growth: int) -> nn.Module:
     Source: G. Huang et al., "Densely connected convolutional networks", CVPR 2017; the stem is the CIFAR practice. The
     ImageNet stem has a batch normalisation, a ReLU and a max-pool after its convolution.
     """
+    from torchvision.models.densenet import DenseNet  # here: reading other networks' weights must not wait for it
+
     num_stem_maps = 2 * growth
     network = DenseNet(growth, (6, 12, 24, 16), num_stem_maps, num_classes=num_classes)
     stem = network.features
@@ -53,7 +58,7 @@ def match_older_form(network: nn.Module, names: Collection[str]) -> None:
         names: Names of the weights, as in the network's state_dict.
     """
     stem = getattr(network, "features", None)
-    if _STEM_NORM in names and isinstance(network, DenseNet) and isinstance(stem.norm0, nn.Identity):
+    if _STEM_NORM in names and is_torchvision(network, "densenet", "DenseNet") and isinstance(stem.norm0, nn.Identity):
         # It has the same width, and may have been made to synchronise or to split its statistics.
         stem.norm0 = copy.deepcopy(stem.denseblock1.denselayer1.norm1)
         stem.norm0.reset_parameters()
@@ -69,7 +74,7 @@ class _Reader(NamedTuple):
     num_new: int
 
 
-def _readers(network: DenseNet) -> Iterator[_Reader]:
+def _readers(network: "DenseNet") -> Iterator[_Reader]:
     blocks = [module for name, module in network.features.named_children() if name.startswith("denseblock")]
     for number, block in enumerate(blocks, start=1):
         for layer in range(len(block)):
@@ -92,7 +97,7 @@ def order_channels(network: nn.Module, weights: Mapping[str, Tensor]) -> dict[st
     Raises:
         Ambiguous: The statistics do not tell.
     """
-    if not isinstance(network, DenseNet):
+    if not is_torchvision(network, "densenet", "DenseNet"):
         return dict(weights)
     readers = list(_readers(network))
     pairs = [(one, two) for one, two in itertools.pairwise(readers) if one.block == two.block]

@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from fastmagn.models.he_normal import he_normal
 
@@ -12,6 +11,8 @@ def resnet18(num_classes: int) -> nn.Module:
 
     Source: K. He et al., "Deep residual learning for image recognition", CVPR 2016; the stem is the CIFAR practice.
     """
+    from torchvision.models.resnet import BasicBlock, ResNet  # here: resnet_small must not wait a second for it
+
     network = ResNet(BasicBlock, [2, 2, 2, 2], num_classes=num_classes)
     network.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
     nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
@@ -27,6 +28,8 @@ def resnet50(num_classes: int) -> nn.Module:
     Source: K. He et al., "Deep residual learning for image recognition", CVPR 2016; torchvision strides in the 3x3
     convolutions of the bottleneck blocks.
     """
+    from torchvision.models.resnet import Bottleneck, ResNet
+
     return ResNet(Bottleneck, [3, 4, 6, 3], num_classes=num_classes)
 
 
@@ -40,7 +43,7 @@ class SmallResNet(nn.Module):
             nn.BatchNorm2d(widths[0]),
             nn.ReLU(inplace=True),
         )
-        self.blocks = nn.Sequential(*map(_block, widths, widths[1:]))
+        self.blocks = nn.Sequential(*map(SmallBlock, widths, widths[1:]))
         self.head = nn.Linear(widths[-1], num_classes)
         he_normal(self)
 
@@ -53,10 +56,31 @@ def resnet_small(num_classes: int) -> nn.Module:
     return SmallResNet(num_classes, widths=(32, 32, 64, 128))
 
 
-def _block(in_width: int, out_width: int) -> BasicBlock:
-    if in_width == out_width:
-        return BasicBlock(in_width, out_width)
-    shortcut = nn.Sequential(
-        nn.Conv2d(in_width, out_width, kernel_size=1, stride=2, bias=False), nn.BatchNorm2d(out_width)
-    )
-    return BasicBlock(in_width, out_width, stride=2, downsample=shortcut)
+class SmallBlock(nn.Module):
+    """torchvision's BasicBlock, with its names of weights: relu(x + bn(conv(relu(bn(conv(x)))))), with 3x3 filters.
+
+    If the width changes, the first convolution has stride 2, and bn(conv(x)), 1x1 of stride 2, replaces the first x.
+
+    Args:
+        in_width: Number of input maps.
+        out_width: Number of output maps.
+    """
+
+    def __init__(self, in_width: int, out_width: int) -> None:
+        super().__init__()
+        stride, shortcut = 1, None
+        if in_width != out_width:
+            stride = 2
+            narrowed = nn.Conv2d(in_width, out_width, kernel_size=1, stride=stride, bias=False)
+            shortcut = nn.Sequential(narrowed, nn.BatchNorm2d(out_width))
+        self.conv1 = nn.Conv2d(in_width, out_width, kernel_size=3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_width)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(out_width, out_width, kernel_size=3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_width)
+        self.downsample = shortcut  # after the others, as torchvision has it: the order of the weights in files
+
+    def forward(self, maps: Tensor) -> Tensor:
+        before = maps if self.downsample is None else self.downsample(maps)
+        maps = self.relu(self.bn1(self.conv1(maps)))
+        return self.relu(self.bn2(self.conv2(maps)).add_(before))

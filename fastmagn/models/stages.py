@@ -5,11 +5,10 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.densenet import DenseNet
-from torchvision.models.resnet import ResNet
 
 from fastmagn.errors import InputError
 from fastmagn.models.building import Normalised
+from fastmagn.models.classes import is_torchvision
 from fastmagn.models.resnet import SmallResNet
 
 # (stage from 1, its feature maps [B, C, H, W]) -> what the next stage is given, of the same shape.
@@ -50,14 +49,14 @@ def check_stages(model: Normalised, method: str, name: str) -> None:
 
 def _steps(network: nn.Module) -> list[tuple[Callable[[Tensor], Tensor], bool]]:
     """The parts whose composition is the network, each with whether it ends a stage; none of an unknown network."""
-    if isinstance(network, ResNet):
+    if is_torchvision(network, "resnet", "ResNet"):
         stages = (network.layer1, network.layer2, network.layer3, network.layer4)
         return [
             *((part, False) for part in (network.conv1, network.bn1, network.relu, network.maxpool)),
             *((stage, True) for stage in stages),
             *((part, False) for part in (network.avgpool, _flattened, network.fc)),
         ]
-    if isinstance(network, DenseNet):
+    if is_torchvision(network, "densenet", "DenseNet"):
         return [
             *((part, name.startswith("denseblock")) for name, part in network.features.named_children()),
             *((part, False) for part in (torch.relu, _pooled, network.classifier)),

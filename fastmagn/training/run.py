@@ -11,17 +11,19 @@ from fastmagn.augment.views import choose_engine
 from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.config.schema import Config
 from fastmagn.config.text import plain
+from fastmagn.corruptions.sets import set_members
 from fastmagn.data import FolderSource, load_data, split_validation
 from fastmagn.errors import InputError, counted
 from fastmagn.evaluation.logits import read_logits
 from fastmagn.evaluation.protocols import check_protocols
 from fastmagn.evaluation.run import check_evaluation, evaluate_model
+from fastmagn.machine.compiling import COMPILING
 from fastmagn.machine.console import console, warn
 from fastmagn.machine.environment import environment
 from fastmagn.machine.files import write_json
 from fastmagn.machine.hardware import set_backends, settle_hardware
 from fastmagn.machine.processes import World, join_world
-from fastmagn.methods.table import get_method
+from fastmagn.methods.table import base_name, get_method
 from fastmagn.runs.code import warn_if_code_changed
 from fastmagn.runs.failures import explain_failures, explain_measuring
 from fastmagn.runs.lock import run_lock
@@ -35,6 +37,8 @@ from fastmagn.training.callbacks import NO_CALLBACKS, Callbacks
 from fastmagn.training.loop import finish_average, train_all
 from fastmagn.training.saving import restore, save_at_last, written_at_the_end
 from fastmagn.training.step import Run
+from fastmagn.warming.ahead import compile_ahead
+from fastmagn.warming.kernels import corruption_groups
 
 
 def train(config: Config, callbacks: Callbacks = NO_CALLBACKS) -> dict[str, Any]:
@@ -74,6 +78,8 @@ def train_in(world: World, device: torch.device, config: Config, callbacks: Call
         console.print(f"{run_dir} is finished; name another --run_dir to train from scratch.", soft_wrap=True)
         return results
     print_start(run, progress, len(part.labels))
+    compile_ahead(kernels_of(run), lambda: console.print(COMPILING))
+    world.gather(None)
     train_all(run, progress, validation, callbacks)
     with written_at_the_end(run):
         finish_average(run, progress)
@@ -103,6 +109,20 @@ def train_in(world: World, device: torch.device, config: Config, callbacks: Call
         log_results(run_dir, results, progress.epoch + (progress.step_in_epoch > 0))
         finish_run(config, results)
     return results
+
+
+def kernels_of(run: Run) -> list[str]:
+    """The groups of kernels that the run's steps and its evaluation need, by the names of `warming.kernels`."""
+    config, augment = run.config, run.main_stage.augment
+    engine = choose_engine(augment.backend, run.device, has_recipe(augment))
+    groups = []
+    if (engine.backend, engine.device) == ("numba", "cpu"):
+        groups += ["recipe_views" if has_recipe(augment) else "views", "view_parts"]
+    if base_name(config.method) in ("prime", "prime_no_jsd") and run.device.type == "cpu":
+        groups.append("prime")
+    if config.eval.corrupted_dir is None and config.eval.cache_dir is None:
+        groups += corruption_groups(set_members(config.eval.corruption_set, *run.image_size))
+    return groups
 
 
 def finished_results(run: Run, progress: Progress) -> dict[str, Any] | None:

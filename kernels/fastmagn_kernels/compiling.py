@@ -5,9 +5,11 @@ still run the code that it inlined from there before. Here the name of the cache
 this package.
 """
 
+import fcntl
 import hashlib
 import os
 import stat
+import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,6 +19,9 @@ from typing import Any
 
 import numba
 from numba import config
+from numba.core.caching import IndexDataCacheFile
+from numba.core.registry import cpu_target
+from numba.core.sigutils import normalize_signature
 
 _SOURCES = Path(__file__).parent
 
@@ -29,7 +34,8 @@ def jit(function: Callable | None = None, **options: Any) -> Any:
         config.CACHE_DIR = cache_folder()  # numba reads it when it decorates; other packages keep their own
         try:
             # numba would otherwise inline what is compiled within a `jit_inlined` function, and not what was cached.
-            compiled = numba.njit(function, cache=True, **{"forceinline": False, **options})
+            # Nobody calls a kernel from C: without that entry it compiles faster.
+            compiled = numba.njit(function, cache=True, **{"forceinline": False, "no_cfunc_wrapper": True, **options})
         finally:
             config.CACHE_DIR = before
         keep_where_possible(compiled._cache)
@@ -42,23 +48,46 @@ def keep_where_possible(cache: Any) -> None:
     """Continue without numba's cache if it cannot be written or read; the function is then compiled for this process.
 
     A full disk must not end a run, nor may several processes that compile at once: numba then occasionally raises "no
-    compiled object yet". Files that a power cut has cut short are emptied, so that later processes write them again.
+    compiled object yet". Files that a power cut has cut short are emptied, so that later processes write them again;
+    so is a file that holds another signature's code, which a process can leave that is killed while it adds one.
     """
     load, save = cache.load_overload, cache.save_overload
+    _read_shipped(cache)
 
     def load_overload(signature: Any, target_context: Any) -> Any:
         try:
-            return load(signature, target_context)
+            found = load(signature, target_context)
+            if found is None or found.signature.args == normalize_signature(signature)[0]:
+                return found
         except Exception:  # what damaged pickles raise has many types
-            with suppress(OSError):
-                cache.flush()
-            return None
+            pass
+        with suppress(OSError):
+            cache.flush()
+        return None
 
     def save_overload(signature: Any, result: Any) -> None:
-        with suppress(OSError, RuntimeError):
+        with suppress(OSError, RuntimeError), open(os.path.join(cache.cache_path, ".lock"), "ab") as lock:
+            # Of two processes that add a signature to a function's index at once, one would lose its own.
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(lock, fcntl.LOCK_EX)
             save(signature, result)
 
     cache.load_overload, cache.save_overload = load_overload, save_overload
+
+
+def _read_shipped(cache: Any) -> None:
+    """Look in the folder beside the sources too, for what the cache does not have."""
+    shipped = shipped_folder()
+    if shipped is None:
+        return
+    implementation, files = cache._impl, cache._cache_file
+    behind = IndexDataCacheFile(
+        cache_path=os.path.join(shipped, os.path.basename(cache.cache_path)),
+        filename_base=implementation.filename_base,
+        source_stamp=implementation.locator.get_source_stamp(),
+    )
+    load_own = files.load
+    files.load = lambda key: load_own(key) or behind.load(key)
 
 
 def jit_uncounted(function: Callable, **options: Any) -> Any:
@@ -75,8 +104,9 @@ def jit_inlined(function: Callable) -> Any:
 
     It is for functions that take a large NamedTuple and are called in few places. numba passes every field of every
     array by itself: 140 words for the CPU engine's `Scratch`, which took up to a fifth of the time of an AugMix view.
+    Python cannot call it: the code that would unpack the arguments takes longer to compile than the function.
     """
-    return jit_uncounted(function, forceinline=True)
+    return jit_uncounted(function, forceinline=True, no_cpython_wrapper=True)
 
 
 @cache
@@ -85,17 +115,55 @@ def cache_folder() -> str:
 
     Where that cannot be made or written (no home, HOME=/), it is one of temporary files, the same for later processes.
     """
-    digest = hashlib.sha256()
-    for path in sorted(_SOURCES.rglob("*.py")):
-        digest.update(path.relative_to(_SOURCES).as_posix().encode() + path.read_bytes())
-    name = f"kernels-{digest.hexdigest()[:16]}"
-    base = _base_folder()
+    name, base = _folder_name(), _base_folder()
     if base is not None:
         with suppress(OSError):
             (base / name).mkdir(parents=True, exist_ok=True)
             if os.access(base / name, os.W_OK | os.X_OK):
                 return str(base / name)
     return _temporary_folder(name)
+
+
+def _folder_name() -> str:
+    digest = hashlib.sha256()
+    for path in sorted(_SOURCES.rglob("*.py")):
+        digest.update(path.relative_to(_SOURCES).as_posix().encode() + path.read_bytes())
+    return f"kernels-{digest.hexdigest()[:16]}"
+
+
+@cache
+def shared_folder() -> Path | None:
+    """Return `cache_folder()`; None if no other process would use it too."""
+    folder = Path(cache_folder())
+    return folder if folder.name == _folder_name() else None
+
+
+@cache
+def shipped_folder() -> Path | None:
+    """Return the folder beside the sources if it has been made but cannot be written, as in a container; else None.
+
+    Only whoever can change the sources can write there.
+    """
+    folder = _SOURCES / "__pycache__" / _folder_name()
+    return folder if folder.is_dir() and not os.access(folder, os.W_OK) else None
+
+
+def mark_of(kernels: str) -> str:
+    """Return the name of the file that says, in a cache's folder, that it has these kernels for this CPU."""
+    numba_compiles_for = cpu_target.target_context.codegen().magic_tuple()
+    target = repr((numba.__version__, sys.version_info[:2], numba_compiles_for))
+    return f"{kernels}.{hashlib.sha256(target.encode()).hexdigest()[:16]}.whole"
+
+
+def are_kept(kernels: str) -> bool:
+    """Return whether the cache on disk has what `mark_kept` has marked."""
+    folders = (shared_folder(), shipped_folder())
+    return any(folder is not None and (folder / mark_of(kernels)).exists() for folder in folders)
+
+
+def mark_kept(kernels: str) -> None:
+    """Note in the cache that it has these kernels, whose names their caller has chosen. Raises OSError as it is."""
+    Path(cache_folder(), mark_of(kernels)).touch()
 
 
 def _base_folder() -> Path | None:

@@ -9,7 +9,9 @@ from PIL import Image
 
 from benchmarks import augment as benchmark
 from benchmarks import augment_policies
+from benchmarks.augment import PUBLIC
 from benchmarks.augment_policies import POLICIES, REFERENCE, WHOLE_BATCH
+from benchmarks.augmix_rivals import available_rivals
 from benchmarks.per_image_augmix import PER_IMAGE, TWO_VIEWS
 from fastmagn.augment.params import identity_base, sample_view_params
 from fastmagn.augment.views import make_views
@@ -28,10 +30,11 @@ def test_json_and_pictures(tmp_path, monkeypatch):
     assert result["settings"]["batch_size"] == 4
     rows = result["contenders"]
     assert {"numba", "numba, in a step", "Pillow reference", "torchvision v2.AugMix"} <= set(rows)
+    assert {PUBLIC, f"{PUBLIC}, out", f"{PUBLIC}, floats", *available_rivals()} <= set(rows)
     for name, row in rows.items():
         assert 0 < row["views_per_s"]["lowest"] <= row["views_per_s"]["median"] <= row["views_per_s"]["highest"]
         assert row["ratio_to_pillow"]["median"] > 0
-        assert ("extra_memory_mib" in row) == name.startswith("numba")
+        assert ("extra_memory_mib" in row) == name.startswith(("numba", PUBLIC))
     assert rows["Pillow reference"]["ratio_to_pillow"] == {"median": 1, "lowest": 1, "highest": 1}
     with Image.open(pictures_path) as page:
         assert min(page.size) > 300
@@ -59,8 +62,9 @@ def test_timm_and_kornia_are_left_out_where_they_are_not_installed(policy, monke
     images = np.zeros((2, 8, 8, 3), np.uint8)
     monkeypatch.setattr(augment_policies, "find_spec", lambda name: None)
     contenders = augment_policies.policy_contenders(policy, batch, images, 1)
-    assert list(contenders) == ["fastmagn", "fastmagn, channels last", REFERENCE, WHOLE_BATCH]
-    assert [contenders[name]() for name in contenders if name != REFERENCE] == [2, 2, 2]
+    ours = ["fastmagn", "fastmagn, channels last", "fastmagn, floats", "fastmagn, out"]
+    assert list(contenders) == [*ours, REFERENCE, WHOLE_BATCH]
+    assert [contenders[name]() for name in contenders if name != REFERENCE] == [2, 2, 2, 2, 2]
 
 
 @pytest.mark.parametrize("name", [name for name in PER_IMAGE if not name.startswith("timm")])

@@ -10,7 +10,7 @@ from fastmagn.config.schema import Config
 from fastmagn.config.text import plain
 from fastmagn.errors import InputError
 
-MAINS = {"corrupt": "fastmagn.evaluation.corrupt_command", "theory": "fastmagn.theory.__main__"}
+MAINS = {"corrupt": "fastmagn.evaluation.corrupt_command", "theory": "fastmagn.theory.command"}
 MISSPELT = [
     ("train", ["--augment.aug_sevrity", "2"], "augment.aug_sevrity", "augment.aug_severity"),
     ("train", ["--resum=never"], "resum", "resume"),
@@ -37,6 +37,7 @@ MISSPELT = [
     ("export", ["--run", "r", "--form", "onnx", "--out", "o.onnx"], "form", "format"),
     ("theory", ["r", "--out", "o", "--num_noize", "3"], "num_noize", "num_noise"),
     ("theory", ["r", "--out", "o", "--num_probe", "3"], "num_probe", "num_probes"),
+    ("warm_up", ["--hepl"], "hepl", "help"),
 ]
 
 

@@ -6,6 +6,7 @@ from PIL import Image
 from fastmagn.augment.engines.pil import apply_operation
 from fastmagn_kernels.augmix_cpu import operations
 from fastmagn_kernels.augmix_cpu.rotate import make_rotations
+from fastmagn_kernels.compiling import jit
 
 
 def magnitudes(op, height: int, width: int) -> list[float]:
@@ -20,13 +21,19 @@ def magnitudes(op, height: int, width: int) -> list[float]:
     return sorted({sign * value for value in values for sign in ((1, -1) if op.signed else (1,))})
 
 
+@jit
+def _apply(op, magnitude, source, target, height, width, rotations, scratch):
+    """The engine's function, which Python cannot call: it is inlined wherever a kernel calls it."""
+    operations.apply_operation(op, magnitude, source, target, height, width, rotations, scratch)
+
+
 def run_kernel(op: int, magnitude: float, images: np.ndarray) -> np.ndarray:
     batch, height, width, _ = images.shape
     rotations, scratch = make_rotations(height, width), operations.make_scratch(height, width)
     sources = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).reshape(batch, -1)
     targets = np.full_like(sources, 173)  # an element that is not written shows
     for source, target in zip(sources, targets, strict=True):
-        operations.apply_operation(op, float(magnitude), source, target, height, width, rotations, scratch)
+        _apply(op, float(magnitude), source, target, height, width, rotations, scratch)
     return targets.reshape(batch, 3, height, width).transpose(0, 2, 3, 1)
 
 

@@ -1,6 +1,7 @@
 """Compiled kernels are kept on disk, follow every kernel source, and work where they cannot be kept."""
 
 import errno
+import fcntl
 import os
 import pwd
 import shutil
@@ -52,17 +53,108 @@ def test_a_file_that_a_power_cut_has_emptied_is_written_again(suffix, tmp_path):
     assert draw_in_a_process(tmp_path)[1] == 1
 
 
+HALF = """
+from fastmagn_kernels.compiling import jit
+
+@jit
+def half(number):
+    return number / 2
+
+print(half(3), half(3j), sum(half.stats.cache_hits.values()))
+"""
+
+
+def test_a_file_with_another_signatures_code_is_not_run(tmp_path):
+    """numba writes a function's index first and the code of a signature later: a process may be killed in between."""
+    (tmp_path / "own.py").write_text(HALF)
+    environment = {**os.environ, "PYTHONPATH": str(SOURCES.parent), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+
+    def halves() -> str:
+        command = [sys.executable, "own.py"]
+        return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+
+    assert halves() == "1.5 1.5j 0\n"
+    assert halves() == "1.5 1.5j 2\n"
+    one, two = (tmp_path / "cache").rglob("own.half-*.nbc")
+    one.rename(tmp_path / "between")
+    two.rename(one)
+    (tmp_path / "between").rename(two)
+    assert halves() == "1.5 1.5j 0\n"
+    assert halves() == "1.5 1.5j 2\n"
+
+
+def test_one_process_at_a_time_changes_an_index(monkeypatch):
+    tried = []
+
+    def save(self, key, data):
+        with open(Path(self._cache_path, ".lock")) as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        tried.append(key)
+
+    monkeypatch.setattr(IndexDataCacheFile, "save", save)
+    thrice = jit(lambda number: 3 * number)
+    assert thrice(14) == 42
+    assert len(tried) == 1
+    with open(Path(thrice._cache.cache_path, ".lock")) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # it is free again
+
+
 def copy_of_the_kernels(folder: Path) -> Path:
     return Path(shutil.copytree(SOURCES, folder / SOURCES.name, ignore=shutil.ignore_patterns("__pycache__")))
 
 
-def draw_in_a_process(folder: Path) -> tuple[float, int]:
-    """A number that a kernel of the copied sources draws, and how many kernels that took were in the cache."""
-    environment = {**os.environ, "PYTHONPATH": str(folder), "NUMBA_CACHE_DIR": str(folder / "cache")}
-    command = [sys.executable, "-c", DRAW_SIGMA]
+def draw_in_a_process(folder: Path, cache: str = "cache", before: str = "") -> tuple[float, int]:
+    """A number that a kernel of the copied sources draws, and how many kernels that took were in the cache.
+
+    The cache is a folder in `folder`; without a name, it is beside the sources. `before` is Python to run first.
+    """
+    environment = {**os.environ, "PYTHONPATH": str(folder), "NUMBA_CACHE_DIR": str(folder / cache) if cache else ""}
+    command = [sys.executable, "-c", before + DRAW_SIGMA]
     shown = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=True)
     sigma, hits = shown.stdout.split()
     return float(sigma), int(hits)
+
+
+CANNOT_WRITE_BESIDE_SOURCES = """
+import os
+honest = os.access
+os.access = lambda path, mode: "fastmagn_kernels" not in str(path) and honest(path, mode)
+"""
+
+
+def test_what_an_image_brings_beside_the_sources_is_read_where_it_cannot_be_written(tmp_path):
+    sources = copy_of_the_kernels(tmp_path)
+    sigma, hits = draw_in_a_process(tmp_path, cache="")
+    assert hits == 0
+    kept = sorted((sources / "__pycache__").rglob("*.nb?"))
+    assert kept
+    assert draw_in_a_process(tmp_path, "own", CANNOT_WRITE_BESIDE_SOURCES) == (sigma, 1)
+    assert not list((tmp_path / "own").rglob("*.nb?"))
+    for path in kept:
+        path.write_bytes(b"")  # damaged, and not ours to write
+    assert draw_in_a_process(tmp_path, "own", CANNOT_WRITE_BESIDE_SOURCES) == (sigma, 0)
+    assert draw_in_a_process(tmp_path, "own", CANNOT_WRITE_BESIDE_SOURCES) == (sigma, 1)
+    assert draw_in_a_process(tmp_path, "other") == (sigma, 0)  # a folder that is asked for, where all can be written
+
+
+def test_a_mark_says_what_is_kept_for_this_cpu_and_numba(tmp_path, monkeypatch):
+    own, shipped = tmp_path / "own", tmp_path / "shipped"
+    own.mkdir()
+    shipped.mkdir()
+    monkeypatch.setattr(compiling, "cache_folder", lambda: str(own))
+    monkeypatch.setattr(compiling, "shared_folder", lambda: own)
+    monkeypatch.setattr(compiling, "shipped_folder", lambda: None)
+    assert not compiling.are_kept("corrupt fog")
+    compiling.mark_kept("corrupt fog")
+    assert compiling.are_kept("corrupt fog")
+    assert not compiling.are_kept("corrupt frost")
+    (mark,) = own.iterdir()
+    mark.rename(shipped / mark.name)
+    assert not compiling.are_kept("corrupt fog")
+    monkeypatch.setattr(compiling, "shipped_folder", lambda: shipped)
+    assert compiling.are_kept("corrupt fog")
+    monkeypatch.setattr(compiling.numba, "__version__", "0.0")
+    assert not compiling.are_kept("corrupt fog")
 
 
 def cache_folder_of(sources: Path, monkeypatch: pytest.MonkeyPatch) -> str:

@@ -5,10 +5,11 @@ import re
 import pytest
 import torch
 from torch import nn
+from torchvision.models.resnet import BasicBlock
 
 from fastmagn.config.schema import ModelConfig
 from fastmagn.errors import InputError
-from fastmagn.models import MODELS
+from fastmagn.models import MODELS, resnet
 from fastmagn.models.resnext import resnext29
 from tests.helpers.tiers import slow_but
 
@@ -213,3 +214,31 @@ def test_an_unknown_network_is_named_with_the_nearest(build):
 def test_the_help_names_every_network():
     for name in MODELS:
         assert re.search(rf"\b{name}\b", ModelConfig.__doc__), name
+
+
+def torchvisions_block(in_width: int, out_width: int) -> nn.Module:
+    if in_width == out_width:
+        return BasicBlock(in_width, out_width)
+    shortcut = nn.Sequential(
+        nn.Conv2d(in_width, out_width, kernel_size=1, stride=2, bias=False), nn.BatchNorm2d(out_width)
+    )
+    return BasicBlock(in_width, out_width, stride=2, downsample=shortcut)
+
+
+def test_resnet_small_is_made_of_torchvisions_blocks(monkeypatch):
+    """It has their weights, by name, order and bits of a seed, and in training their outputs and gradients."""
+    networks, gradients, outputs = [], [], []
+    for block in (resnet.SmallBlock, torchvisions_block):
+        monkeypatch.setattr(resnet, "SmallBlock", block)
+        torch.manual_seed(7)
+        networks.append(resnet.resnet_small(5))
+        outputs.append(networks[-1](torch.rand(4, 3, 32, 32)))
+        outputs[-1].square().sum().backward()
+        gradients.append([parameter.grad for parameter in networks[-1].parameters()])
+    ours, theirs = (network.state_dict() for network in networks)
+    assert list(ours) == list(theirs)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert torch.equal(*outputs)
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+    assert any(isinstance(module, BasicBlock) for module in networks[1].modules())
+    assert not any(isinstance(module, BasicBlock) for module in networks[0].modules())

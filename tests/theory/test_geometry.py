@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 from torch import nn
 
-import fastmagn.theory.__main__ as command
 from fastmagn.config.schema import Config
 from fastmagn.config.text import to_yaml
 from fastmagn.data import load_images
@@ -20,7 +19,7 @@ from fastmagn.models import build_model
 from fastmagn.runs.checkpoint import save_checkpoint
 from fastmagn.runs.paths import last_checkpoint
 from fastmagn.runs.progress import Progress
-from fastmagn.theory import GeometryConfig, measure_geometry
+from fastmagn.theory import GeometryConfig, command, measure_geometry
 from fastmagn.theory.curvature import fisher_matrix, hessian_matrix
 from fastmagn.theory.probes import Purpose, noise_levels, rademacher, standard_normal
 

@@ -29,7 +29,8 @@ from fastmagn.training.callbacks import Callbacks, EpochDone, StepDone
 
 
 def views(images: Tensor) -> list[Tensor]:
-    return [augment(images) for augment in (AugMix(seed=0), AutoAugment(), RandAugment(), TrivialAugment())]
+    out = torch.empty_like(images)
+    return [augment(images, out=out) for augment in (AugMix(seed=0), AutoAugment(), RandAugment(), TrivialAugment())]
 
 
 def loss_of(logits: Tensor, labels: Tensor) -> Tensor:

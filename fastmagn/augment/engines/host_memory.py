@@ -2,6 +2,9 @@
 
 A batch of views takes tens of MB. The C library returns blocks above 32 MB to the system when they are freed, and gets
 them back as zeroed pages with a page fault each: at 224 pixels that took two thirds of the time of `make_views`.
+
+`machine.memory` mends this for commands on a CPU, but not here: a library may not change how the program around it
+allocates, and glibc maps what is larger than 64 MiB anew for every thread but the main one, whatever its thresholds.
 """
 
 import math

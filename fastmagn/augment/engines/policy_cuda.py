@@ -14,6 +14,7 @@ from fastmagn.augment.engines.on_device import (
     num_sms,
     rotations_on_device,
 )
+from fastmagn.augment.image_memory import is_planar
 from fastmagn.augment.params import ViewParams
 from fastmagn.augment.policies.table import Policy, make_table
 from fastmagn.errors import check
@@ -29,8 +30,8 @@ class _OnDevice(NamedTuple):
     tensors: list[Tensor]
 
 
-def change_images(images: Tensor, params: ViewParams, policy: Policy, planar: bool) -> Tensor:
-    """Apply a policy to images uint8 [B, 3, H, W] if `planar`, else [B, H, W, 3], contiguous and on CUDA.
+def change_images(images: Tensor, params: ViewParams, policy: Policy, out: Tensor) -> None:
+    """Fill `out` with a policy of images uint8 [B, 3, H, W], both on CUDA, and contiguous or channels last alike.
 
     The result is to the bit that of the CPU engine. It takes at most 64 MiB of other memory.
 
@@ -39,7 +40,7 @@ def change_images(images: Tensor, params: ViewParams, policy: Policy, planar: bo
     """
     height, width = params.image_size
     check(height * width <= MAX_PIXELS, "images", f"{height} x {width} pixels", f"at most {MAX_PIXELS} on CUDA")
-    device, out = images.device, torch.empty_like(images)
+    device = images.device
     plan = plan_launch(len(images), 1, height, width, 0, num_sms(device))
     with torch.cuda.device(device):  # the driver works on the current device
         stream = torch.cuda.current_stream(device).cuda_stream
@@ -51,7 +52,7 @@ def change_images(images: Tensor, params: ViewParams, policy: Policy, planar: bo
             array_of(images),
             array_of(indices),
             params.settings,
-            planar,
+            is_planar(out),
             plan.row_bytes,
             _table(policy, height, width, device, stream).table,
             array_of(rotations_on_device(device)),
@@ -66,7 +67,6 @@ def change_images(images: Tensor, params: ViewParams, policy: Policy, planar: bo
             plan.shared_bytes,
             stream,
         )
-    return out
 
 
 @functools.lru_cache(maxsize=16)

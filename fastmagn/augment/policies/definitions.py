@@ -10,8 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-import torch
-
 from fastmagn.augment.operations import NUM_AUGMIX_OPERATIONS
 from fastmagn.augment.operations import OPERATIONS as AUGMIX_OPERATIONS
 
@@ -150,6 +148,8 @@ def _space(
     bins: int, *, shear: float, shift: tuple[float, float], degrees: float, factor: float, lost_bits: int
 ) -> dict[str, list[float]]:
     """The strengths of torchvision's operations, rising from nothing: float32, as torchvision has them."""
+    import torch  # here, since the draws of views without a policy need no PyTorch
+
     upwards: Callable[[float], list[float]] = lambda last: torch.linspace(0.0, last, bins, device="cpu").tolist()  # noqa: E731
     kept = 8 - torch.arange(bins, device="cpu") / ((bins - 1) / lost_bits)
     thresholds = [255.0 * share for share in torch.linspace(1.0, 0.0, bins, device="cpu").tolist()]

@@ -15,7 +15,7 @@ from fastmagn.augment.policies.definitions import (
     RandAugmentPolicy,
     TrivialAugmentPolicy,
 )
-from fastmagn.augment.policies.images import BACKENDS, apply_policy
+from fastmagn.augment.policies.images import BACKENDS, apply_policy, change_on_host, fill_policy
 from fastmagn.augment.policies.table import Policy
 from fastmagn.config.schema import AugmentConfig
 from fastmagn.errors import as_integer, check, is_integer
@@ -43,21 +43,27 @@ class _PolicyTransform(ImageTransform):
         )
         self.policy = Policy(definition, _is_bilinear(interpolation), _colour(fill))
 
-    def make(self, images_u8: Tensor, params: ViewParams, as_uint8: bool) -> Tensor:
-        channels, fill = images_u8.shape[1], self.policy.fill
-        one_colour = channels == 3 or len(set(fill)) == 1
-        check(one_colour, "fill", fill, "one number for images of one channel")
+    def fill_compiled(self, images: Tensor, params: ViewParams, out: Tensor) -> bool:
+        self._check_fill(images.shape[1])
+        return change_on_host(images, params, self.policy, out)
+
+    def fill(self, images_u8: Tensor, params: ViewParams, out: Tensor) -> None:
+        channels = images_u8.shape[1]
+        self._check_fill(channels)
+        if out.dtype == torch.uint8 and channels == 3:
+            fill_policy(images_u8, params, self.policy, self.backend, out)
+            return
         # Equal channels stay equal in every operation, so a grey image may pass as an RGB one.
         images_u8 = images_u8.expand(-1, 3, -1, -1)
-        if as_uint8:
-            return apply_policy(images_u8, params, self.policy, self.backend)[:, :channels]
-        out = torch.empty_like(images_u8[:, :channels], dtype=torch.float32)
         at_once = max(1, _FLOATS_AT_ONCE // images_u8[0].numel())
         for part in (slice(first, first + at_once) for first in range(0, len(out), at_once)):
             of_part = dataclasses.replace(params, indices=params.indices[part])
             changed = apply_policy(images_u8[part], of_part, self.policy, self.backend)[:, :channels]
-            torch.div(changed, 255, out=out[part])
-        return out
+            out[part].copy_(changed if out.dtype == torch.uint8 else torch.div(changed, 255))
+
+    def _check_fill(self, channels: int) -> None:
+        fill = self.policy.fill
+        check(channels == 3 or len(set(fill)) == 1, "fill", fill, "one number for images of one channel")
 
     def extra_repr(self) -> str:
         interpolation = "bilinear" if self.policy.bilinear else "nearest"

@@ -5,9 +5,9 @@ Shape letters: M test images, N other images, K classes.
 
 import numpy as np
 import torch
-from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from torch import Tensor
 
+from fastmagn.evaluation.metrics.predictions import row_parts
 from fastmagn.runs.reading import SCORES
 
 _TPR = 0.95
@@ -24,8 +24,8 @@ def familiarity_scores(logits: Tensor) -> dict[str, np.ndarray]:
     Args:
         logits: z, [M, K], any float dtype and device.
     """
-    logits = logits.double()
-    energy, max_logit = torch.logsumexp(logits, dim=1), logits.amax(dim=1)
+    energy = torch.cat([torch.logsumexp(part.double(), dim=1) for part in row_parts(logits)])
+    max_logit = logits.amax(dim=1).double()
     scores = {"max_softmax": (max_logit - energy).exp().clamp(max=1), "energy": energy, "max_logit": max_logit}
     return {name: score.cpu().numpy() for name, score in scores.items()}
 
@@ -63,6 +63,8 @@ def detection_measures(of_tests: np.ndarray, of_others: np.ndarray) -> dict[str,
         scores pass together), as in ODIN's and the energy paper. `fpr_at_95_tpr_out`: the share of test images that are
         rejected where 95 % of the other images are, as in OpenOOD 1.5 and TorchUncertainty.
     """
+    from sklearn.metrics import average_precision_score, roc_auc_score  # here, as few evaluations measure detection
+
     is_test = np.repeat([True, False], [len(of_tests), len(of_others)])
     scores = np.concatenate([of_tests, of_others])
     return {
@@ -75,5 +77,7 @@ def detection_measures(of_tests: np.ndarray, of_others: np.ndarray) -> dict[str,
 
 
 def _fpr_at_95_tpr(is_positive: np.ndarray, scores: np.ndarray) -> float:
+    from sklearn.metrics import roc_curve
+
     fpr, tpr, _ = roc_curve(is_positive, scores, drop_intermediate=False)
     return float(fpr[np.argmax(tpr >= _TPR)])

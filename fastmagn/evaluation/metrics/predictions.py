@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_VALUES_AT_ONCE = 1 << 20  # 8 MiB in float64
+
 
 class Predictions(NamedTuple):
     """Four numbers of each prediction, arrays [M]; those of a corruption are [5, M].
@@ -28,27 +30,39 @@ class Predictions(NamedTuple):
     brier: np.ndarray
 
 
-def measure_logits(logits: Tensor, labels: Tensor) -> Predictions:
+def measure_logits(logits: Tensor, labels: Tensor, temperature: float | None = None) -> Predictions:
     """Measure each prediction, in float64.
 
     Args:
         logits: [M, K], any float dtype and device.
         labels: int64 [M], on the same device.
+        temperature: What the logits are divided by first, in their dtype; None divides nothing.
 
     Source of the Brier score: G. W. Brier, 1950, the sum over classes, not its mean.
     """
-    log_probs = torch.log_softmax(logits.double(), dim=1)
-    probs = log_probs.exp()
-    confidences, predicted = probs.max(dim=1)
+    parts = row_parts(logits)
+    measured = [
+        _measure_part(part if temperature is None else part / temperature, part_labels)
+        for part, part_labels in zip(parts, labels.split([len(part) for part in parts]), strict=True)
+    ]
+    return Predictions(*(torch.cat(values).cpu().numpy() for values in zip(*measured, strict=True)))
+
+
+def row_parts(logits: Tensor) -> tuple[Tensor, ...]:
+    """Logits [M, K] in parts of some rows, 1,000 of 1,000 classes, so that float64 copies take little memory."""
+    return logits.split(max(1, _VALUES_AT_ONCE // max(1, logits.shape[1])))
+
+
+def _measure_part(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The fields of `Predictions` as tensors [M]."""
     true_class = labels[:, None]
+    log_probs = torch.log_softmax(logits.double(), dim=1)
+    nll = -log_probs.gather(1, true_class).squeeze(1)
+    probs = log_probs.exp_()
+    confidences, predicted = probs.max(dim=1)
     probs_of_label = probs.gather(1, true_class).squeeze(1)
-    brier = probs.square().sum(dim=1) - 2 * probs_of_label + 1
-    return Predictions(
-        confidences.clamp(max=1).cpu().numpy(),
-        (predicted == labels).cpu().numpy(),
-        -log_probs.gather(1, true_class).squeeze(1).cpu().numpy(),
-        brier.clamp(min=0).cpu().numpy(),
-    )
+    brier = probs.square_().sum(dim=1) - 2 * probs_of_label + 1
+    return confidences.clamp(max=1), predicted == labels, nll, brier.clamp(min=0)
 
 
 def stack(parts: list[Predictions]) -> Predictions:

@@ -1,8 +1,9 @@
 """Temperature scaling: one number that all logits are divided by. Shape letters: M images, K classes."""
 
 import torch
-from scipy.optimize import brentq
 from torch import Tensor
+
+from fastmagn.evaluation.metrics.predictions import row_parts
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0
 
@@ -19,12 +20,11 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
     Source: C. Guo et al., "On calibration of modern neural networks", ICML 2017, section 4.2.
     """
-    logits = logits.double()
-    of_label = logits.gather(1, labels[:, None]).mean()
+    of_label = logits.gather(1, labels[:, None]).double().mean()
+    parts = row_parts(logits)
 
     def slope(inverse: float) -> float:
-        probs = torch.softmax(logits * inverse, dim=1)
-        expected = torch.where(probs > 0, probs * logits, 0).sum(dim=1)  # -inf rules a class out
+        expected = torch.cat([_expected_logits(part.double(), inverse) for part in parts])
         return float(expected.mean() - of_label)
 
     low, high = 1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE
@@ -32,4 +32,12 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         return MAX_TEMPERATURE
     if slope(high) <= 0:
         return MIN_TEMPERATURE
+    from scipy.optimize import brentq  # here, as few evaluations fit a temperature
+
     return 1 / float(brentq(slope, low, high, xtol=1e-12))
+
+
+def _expected_logits(logits: Tensor, inverse: float) -> Tensor:
+    """sum_k p_k z_k of each image, with p = softmax(z inverse): float64 [M]."""
+    probs = torch.softmax(logits * inverse, dim=1)
+    return torch.where(probs > 0, probs * logits, 0).sum(dim=1)  # -inf rules a class out

@@ -127,6 +127,19 @@ def planes_to_pixels(planes, start, count, pixels, at):
             pixels[at + 3 * k + c] = planes[c * size + start + k]
 
 
+@jit_uncounted
+def take_values(planes, start, count, planar, values, at):
+    """Copy `count` values of an image, uint8 [3 H W], from number `start` on, to `values` from `at` on.
+
+    They are counted, and come, in the order of planes or of pixels; of pixels in whole ones.
+    """
+    if planar:
+        for k in range(count):
+            values[at + k] = planes[start + k]
+    else:
+        planes_to_pixels(planes, start // 3, count // 3, values, at)
+
+
 @intrinsic
 def _stream_vectors(typingctx, source, target, count):
     """Store as many floats as fill whole cache lines; return how many, 0 if `target` starts within a cache line."""

@@ -14,8 +14,9 @@ from numba import types
 from numba.extending import intrinsic
 
 from fastmagn_kernels.augmix_cpu import operations
+from fastmagn_kernels.augmix_cpu.forms import round_to_levels
 from fastmagn_kernels.augmix_cpu.geometry import BLOCK, copy, rotate, translate
-from fastmagn_kernels.augmix_cpu.layout import mirror, pixels_to_planes, planes_to_pixels, stream
+from fastmagn_kernels.augmix_cpu.layout import mirror, pixels_to_planes, planes_to_pixels, stream, take_values
 from fastmagn_kernels.augmix_cpu.operations import (
     apply_operation,
     enhance_brightness,
@@ -31,7 +32,7 @@ from fastmagn_kernels.random.rng import STREAM_NOISE, standard_normal
 
 _BRIGHTNESS, _CONTRAST, _SATURATION = range(3)
 _FIRST_CHAIN_ROW = 2  # the first two rows are the clean view and a spare row
-_CHAINS_AT_ONCE = operations.NUM_ROWS - _FIRST_CHAIN_ROW  # AugMix's usual width; their sum stays in registers
+CHAINS_AT_ONCE = operations.NUM_ROWS - _FIRST_CHAIN_ROW  # AugMix's usual width; their sum stays in registers
 
 
 class Batch(NamedTuple):
@@ -126,25 +127,28 @@ def mix_block(pixels, weights, mixed, count, restart, finish):
 
 
 @jit_inlined
-def mix(chosen, weights, scratch, out, restart, finish):
-    """Mix whole images by `mix_block` into `out`, float32 [H W 3], which keeps the sum until `finish`.
+def mix(chosen, weights, scratch, levels, values, planar, restart, finish):
+    """Mix whole images by `mix_block` into `levels`, uint8, rounded or, where that is empty, into `values`, float32.
 
-    `chosen` are four rows of `scratch`: those of the clean view and of three chains.
+    Both have the order of planes or of pixels; `values` keeps the sum until `finish`. `chosen` are four rows of
+    `scratch`: those of the clean view and of three chains.
     """
     rows, pixels, mixed = scratch.rows, scratch.pixels, scratch.mixed
     clean, first, second, third = chosen
-    size = out.size // 3
-    for start in range(0, size, BLOCK):
-        count = min(BLOCK, size - start)
-        planes_to_pixels(rows[clean], start, count, pixels, 0)
-        planes_to_pixels(rows[first], start, count, pixels, 3 * BLOCK)
-        planes_to_pixels(rows[second], start, count, pixels, 6 * BLOCK)
-        planes_to_pixels(rows[third], start, count, pixels, 9 * BLOCK)
-        view = out[3 * start : 3 * (start + count)]
+    size = max(levels.size, values.size)
+    for start in range(0, size, 3 * BLOCK):
+        count = min(3 * BLOCK, size - start)
+        take_values(rows[clean], start, count, planar, pixels, 0)
+        take_values(rows[first], start, count, planar, pixels, 3 * BLOCK)
+        take_values(rows[second], start, count, planar, pixels, 6 * BLOCK)
+        take_values(rows[third], start, count, planar, pixels, 9 * BLOCK)
         if not restart:
-            copy(view, mixed[: 3 * count])
-        mix_block(pixels, weights, mixed, 3 * count, restart, finish)
-        stream(mixed, view, 3 * count)
+            copy(values[start : start + count], mixed[:count])
+        mix_block(pixels, weights, mixed, count, restart, finish)
+        if finish and levels.size > 0:
+            round_to_levels(mixed, levels[start : start + count])
+        else:
+            stream(mixed, values[start : start + count], count)
 
 
 @jit_uncounted
@@ -170,7 +174,7 @@ def chain_end(ops, chain_weights, w, clean):
     weight = chain_weights[w] / np.float32(255)
     for d in range(ops.shape[1]):
         if ops[w, d] != draws.NO_OPERATION:
-            return _FIRST_CHAIN_ROW + w % _CHAINS_AT_ONCE, weight
+            return _FIRST_CHAIN_ROW + w % CHAINS_AT_ONCE, weight
     return clean, weight
 
 
@@ -191,20 +195,20 @@ def run_chain(ops, magnitudes, row, clean, settings, rotations, scratch):
 
 
 @jit_inlined
-def augmix_view(j, i, clean, settings, augmix, rotations, scratch, out):
-    """Make AugMix view `j` of image `i`, whose clean view is in the row `clean` of `scratch`: float32 [H W 3]."""
+def augmix_view(j, i, clean, settings, augmix, rotations, scratch, levels, values, planar):
+    """Make AugMix view `j` of image `i`, whose clean view is row `clean` of `scratch`; see `mix` for the others."""
     ops, magnitudes, chain_weights = augmix.ops[j, i], augmix.magnitudes[j, i], augmix.chain_weights[j, i]
     num_chains = ops.shape[0]
     for w in range(num_chains):
-        row = _FIRST_CHAIN_ROW + w % _CHAINS_AT_ONCE
+        row = _FIRST_CHAIN_ROW + w % CHAINS_AT_ONCE
         run_chain(ops[w], magnitudes[w], row, clean, settings, rotations, scratch)
-        group, finish = w - w % _CHAINS_AT_ONCE, w == num_chains - 1
-        if finish or w == group + _CHAINS_AT_ONCE - 1:
+        group, finish = w - w % CHAINS_AT_ONCE, w == num_chains - 1
+        if finish or w == group + CHAINS_AT_ONCE - 1:
             first, of_first = chain_end(ops, chain_weights, group, clean)
             second, of_second = chain_end(ops, chain_weights, group + 1, clean)
             third, of_third = chain_end(ops, chain_weights, group + 2, clean)
             weights = (of_first, of_second, of_third, augmix.mix_weight[j, i])
-            mix((clean, first, second, third), weights, scratch, out, group == 0, finish)
+            mix((clean, first, second, third), weights, scratch, levels, values, planar, group == 0, finish)
 
 
 @jit_inlined
@@ -222,7 +226,8 @@ def image_views(i, batch, settings, base, augmix, rotations, scratch, recipe):
         if recipe.params.patched[i, 2] == 0:
             to_float(scratch.rows[clean], scratch.pixels, scratch.mixed, batch.out[i])
     for j in range(augmix.ops.shape[0]):
-        augmix_view(j, i, clean, settings, augmix, rotations, scratch, batch.out[(1 + j) * num_images + i])
+        view = batch.out[(1 + j) * num_images + i]
+        augmix_view(j, i, clean, settings, augmix, rotations, scratch, scratch.table[:0], view, False)
     return clean
 
 

@@ -1,11 +1,10 @@
-"""A policy of a batch uint8 -> uint8, in either memory format, without clean views and floats."""
+"""A policy of a batch, in the form in which the images come: without clean views."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-from fastmagn_kernels.augmix_cpu.geometry import copy
-from fastmagn_kernels.augmix_cpu.layout import pixels_to_planes, planes_to_pixels
+from fastmagn_kernels.augmix_cpu.forms import Forms, load_image, store_image
 from fastmagn_kernels.augmix_cpu.views import claim
 from fastmagn_kernels.compiling import jit, jit_inlined
 from fastmagn_kernels.policy_cpu.operations import apply_row
@@ -17,9 +16,10 @@ class Images(NamedTuple):
     """The images of a batch.
 
     Args:
-        images: uint8 [B, 3 H W]; planes or pixels.
-        out: Likewise.
-        planar: Whether both are planar: [3, H, W] rather than [H, W, 3].
+        source: The images.
+        target: What becomes of them, of the same kind of values, in either order.
+        low: The lowest float that an image may have, float32.
+        high: The highest.
         height: H, px.
         width: W, px.
         indices: Sample indices, int64 [B].
@@ -27,11 +27,13 @@ class Images(NamedTuple):
         key_0: The low 32 bits of the seed.
         key_1: The high 32 bits of the seed.
         next_image: The next image that no thread has taken, int64 [1], at first 0.
+        refused: 1 as soon as an image has floats out of range, int64 [1], at first 0; the rest is then not made.
     """
 
-    images: np.ndarray
-    out: np.ndarray
-    planar: bool
+    source: Forms
+    target: Forms
+    low: np.float32
+    high: np.float32
     height: int
     width: int
     indices: np.ndarray
@@ -39,6 +41,7 @@ class Images(NamedTuple):
     key_0: np.uint32
     key_1: np.uint32
     next_image: np.ndarray
+    refused: np.ndarray
 
 
 @jit_inlined
@@ -56,26 +59,26 @@ def next_step(step, sub_policy, index, batch, table):
 
 @jit_inlined
 def change_image(i, batch, table, scratch):
-    """Apply the policy to image `i`; where the image is planar, from its memory to that of the result."""
-    rows, index, depth = scratch.rows, batch.indices[i], table.steps.shape[1]
+    """Apply the policy to image `i`; where levels are planar, from the image's memory to that of the result."""
+    source, target, rows = batch.source, batch.target, scratch.rows
+    index, depth = batch.indices[i], table.steps.shape[1]
     sub_policy = draw_sub_policy(index, batch.epoch, batch.key_0, batch.key_1, table.steps.shape[0])
     step, row = next_step(0, sub_policy, index, batch, table)
-    if step == depth:
-        copy(batch.images[i], batch.out[i])
+    direct = source.levels.size > 0 and source.planar and target.planar and source.channels == 3
+    if not direct and not load_image(i, source, batch.low, batch.high, rows):
+        batch.refused[0] = 1
         return
-    source, current = batch.images[i], 0
-    if not batch.planar:
-        pixels_to_planes(source, rows[0])
-        source = rows[0]
+    image, current = source.levels[i] if direct else rows[0], 0
     while step < depth:
         following, following_row = next_step(step + 1, sub_policy, index, batch, table)
-        target = batch.out[i] if batch.planar and following == depth else rows[1 - current]
+        changed = target.levels[i] if direct and following == depth else rows[1 - current]
         apply_row(
-            table.kinds[row], table.parameters[row], table.fill, source, target, batch.height, batch.width, scratch
+            table.kinds[row], table.parameters[row], table.fill, image, changed, batch.height, batch.width, scratch
         )
-        source, current, step, row = target, 1 - current, following, following_row
-    if not batch.planar:
-        planes_to_pixels(source, 0, batch.height * batch.width, batch.out[i], 0)
+        image, current, step, row = changed, 1 - current, following, following_row
+        if direct and step == depth:
+            return
+    store_image(image, i, target, scratch.pixels, scratch.mixed)
 
 
 @jit(nogil=True)
@@ -87,8 +90,7 @@ def change_images(batch, table, scratch):
         table: The policy, policies.Table.
         scratch: What `augmix_cpu.views.own_scratch` returns in this thread for this size.
     """
-    num_images = batch.indices.size
     i = claim(batch.next_image)
-    while i < num_images:
+    while i < batch.indices.size and batch.refused[0] == 0:
         change_image(i, batch, table, scratch)
         i = claim(batch.next_image)

@@ -107,7 +107,9 @@ def test_a_policy_of_images_is_one_launch(launched, planar, pictures):
     driver = launched(images_name(True), policy_source(True))
     images, policy = pictures(9, 8), Policy(RandAugmentPolicy(), fill=(7, 130, 255))
     params = policy_params(len(images), (9, 8))
-    given = torch.from_numpy(images.transpose(0, 3, 1, 2).copy() if planar else images.copy())
-    made = policy_cuda.change_images(given, params, policy, planar).numpy()
+    given = torch.from_numpy(images.copy()).permute(0, 3, 1, 2)
+    given = given.contiguous() if planar else given
+    out = torch.full_like(given, 173)
+    policy_cuda.change_images(given, params, policy, out)
     assert driver.launches == 1
-    np.testing.assert_array_equal(made.transpose(0, 2, 3, 1) if planar else made, by_pillow(images, params, policy))
+    np.testing.assert_array_equal(out.permute(0, 2, 3, 1).numpy(), by_pillow(images, params, policy))

@@ -1,0 +1,89 @@
+"""Compile groups of kernels in several processes at once: numba compiles one kernel at a time in a process."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+
+from fastmagn_kernels.compiling import are_kept, shared_folder
+from fastmagn_kernels.threads import num_threads
+
+# The same packages as here, however this process has found them.
+_WORKER = "import sys; sys.path[:] = sys.argv[1:]; from fastmagn.warming.worker import main; main()"
+
+
+def compile_ahead(groups: Iterable[str], tell: Callable[[], None]) -> None:
+    """Compile what the cache does not have yet of the kernels that a run needs, if several threads are allowed.
+
+    What fails is compiled when it is needed, as it is on one thread. Of torchrun's processes on a host, the first does
+    it; the others should wait for it.
+
+    Args:
+        groups: Names of groups (`kernels`).
+        tell: Called first, if there is something to compile.
+    """
+    if num_threads() == 1 or shared_folder() is None or os.environ.get("LOCAL_RANK", "0") != "0":
+        return
+    missing = [name for name in groups if not are_kept(name)]
+    if missing:
+        tell()
+        with suppress(OSError):  # no process can be started
+            compile_groups(missing)
+
+
+def compile_groups(groups: list[str]) -> dict[str, str]:
+    """Compile these groups of kernels in at most `num_threads()` processes, or load them where they are in the cache.
+
+    An exception here, such as an interruption, ends the processes. The cache then has whole kernels only.
+
+    Args:
+        groups: Names of groups; those that take longest first.
+
+    Returns:
+        What went wrong, in one line, by the name of the group.
+
+    Raises:
+        OSError: A process cannot be started.
+    """
+    left, faults = iter(groups), {}
+    number = min(num_threads(), len(groups))
+
+    def serve(worker: subprocess.Popen[str]) -> None:
+        for name in left:  # all threads take from it
+            with suppress(BrokenPipeError):
+                print(name, file=worker.stdin, flush=True)
+            answer = worker.stdout.readline()
+            if answer != "\n":
+                faults[name] = answer.strip() or f"its process ended with status {worker.wait()}"
+            if not answer:
+                return
+
+    with ThreadPoolExecutor(number) as pool, ExitStack() as stack:
+        workers = [stack.enter_context(_worker()) for _ in range(number)]
+        for served in [pool.submit(serve, worker) for worker in workers]:
+            served.result()
+    return faults
+
+
+@contextmanager
+def _worker() -> Iterator[subprocess.Popen[str]]:
+    variables = {"NUMBA_CACHE_DIR": str(shared_folder().parent), "NUMBA_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", _WORKER, *sys.path],
+        env=os.environ | variables,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,  # Ctrl-C at the terminal reaches this process alone, which ends the others
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            with suppress(OSError):  # what the process has not read
+                pipe.close()
