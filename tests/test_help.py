@@ -12,7 +12,7 @@ from tests.helpers.processes import run
 
 FIELDS = {
     **{"train": "--eval.", "evaluate": "--eval.", "corrupt": "--num_images", "theory": "--num_probes"},
-    **{"report": "--out", "export": "--weights", "sweep": "--grid"},
+    **{"report": "--out", "export": "--weights", "sweep": "--grid", "warm_up": "NUMBA_CACHE_DIR"},
 }
 BENCHMARKS = ("augment", "corrupt", "evaluate", "scaling", "start", "time_to_mca", "train")
 MAX_LINES = 60  # two screens

@@ -35,7 +35,7 @@ def headline(baseline: dict[str, Any], best: dict[str, Any]) -> Image.Image:
     lowest = darkest([baseline, best])
     _draw_legend(page, lowest)
     _draw_notes(page, best)
-    page.text(_NAMES_PX, 20, f"{data_title(best['data'])}, accuracy in %", 11, color=_SOFT, anchor="rm")
+    page.text(_NAMES_PX - 10, 20, f"{data_title(best['data'])}, accuracy in %", 11, color=_SOFT, anchor="rm")
     page.text(_NAMES_PX, 60, "severity", 11, color=_SOFT, anchor="rm")
     for row, name in enumerate(best["corruption_accuracy"]):
         page.text(_NAMES_PX, _middle(row), corruption_title(name), 12, anchor="rm")
