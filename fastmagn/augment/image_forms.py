@@ -26,6 +26,7 @@ def to_tensor(images: Any, name: str = "augmix") -> tuple[Tensor, Callable[[Tens
     """
     if isinstance(images, Image.Image):
         check(images.mode in ("RGB", "L"), "images", f"a PIL image of mode {images.mode}", "RGB or L (image.convert)")
+        check(min(images.size) >= 1, "images", f"a PIL image of {images.width}x{images.height} px", "1 px or more")
         pixels = np.array(images).reshape(images.height, images.width, -1)
         return torch.from_numpy(pixels).permute(2, 0, 1), _to_pil
     if not isinstance(images, Tensor):

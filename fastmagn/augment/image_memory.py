@@ -37,6 +37,8 @@ def check_out(out: Any, images: Tensor) -> None:
     if not same:
         expected = f"{form(images)} on {images.device}, as the images are"
         raise InputError(f"out: got {form(out)} on {out.device}; expected {expected}.")
+    if out.requires_grad and out.is_leaf and torch.is_grad_enabled():
+        raise InputError("out: got a leaf that requires gradients; expected memory without, such as out.detach().")
     batch = out if out.ndim == 4 else out[None]
     is_dense = batch.is_contiguous() or batch.is_contiguous(memory_format=torch.channels_last)
     if not is_dense:

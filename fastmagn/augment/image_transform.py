@@ -106,7 +106,7 @@ class ImageTransform(nn.Module):
             epoch: The epoch, 0..2^32 - 1.
             out: Memory for the changed images, of the images' shape, dtype and device, contiguous or channels last; it
                 may not overlap the images. If the images are refused for their range, it may hold some changed ones.
-                Not with PIL images, nor in `torch.compile`, which has its own plan of memory.
+                Not with PIL images. In `torch.compile` the views are copied there.
 
         Returns:
             The changed images, of the same type, shape, dtype and device: `out` if it is given; with `others`, a tuple
@@ -120,10 +120,13 @@ class ImageTransform(nn.Module):
         """
         check((indices is None) == (epoch is None), "epoch", epoch, "indices and epoch, both or neither")
         if torch.compiler.is_compiling():
-            check(out is None, "out", "a tensor in torch.compile", "None there")
             rows = None if indices is None else torch.as_tensor(indices, device="cpu")
             # Not under no_grad: an error in a graph would leave gradients off.
             changed = torch.ops.fastmagn.augment(images.detach(), self._order, rows, epoch or 0, self._number)
+            if out is not None:
+                same = (out.shape, out.dtype) == (images.shape, images.dtype)
+                check(same, "out", "another shape or dtype", "those of the images")
+                changed = out.copy_(changed)
         else:
             tensor, back = to_tensor(images, type(self).__name__.lower())
             refuse_places(others, self.moves)

@@ -34,6 +34,11 @@ METHOD_STYLES = {
     "afa_jsd": ("#BBCC33", "2"),
     "afa_augmix": ("#EE8866", "3"),
     "noisymix": ("#AAAA00", "4"),
+    "augmix_no_jsd": ("#3399FF", ">"),
+    "apr": ("#774411", "^"),
+    "hybridaugment": ("#22BB88", "D"),
+    "prime": ("#5E3C99", "P"),
+    "prime_no_jsd": ("#FF99AA", "p"),
 }
 _OTHER_STYLES = (("#6699CC", "1"), ("#888888", "2"))
 _LINES = ("-", "--", ":", "-.", (0, (1, 4)))
@@ -94,6 +99,9 @@ def add_legend(figure: Figure, handles: list[Any]) -> None:
     """
     if not handles:
         return
+    most_chars = int((figure.get_figwidth() - 0.65) / IN_PER_CHAR)
+    for handle in handles:
+        handle.set_label("\n".join(textwrap.fill(line, most_chars) for line in handle.get_label().splitlines()))
     lines = [handle.get_label().splitlines() or [""] for handle in handles]
     longest = max(len(line) for label in lines for line in label)
     fitting = max(1, int(figure.get_figwidth() / (IN_PER_CHAR * longest + 0.65)))

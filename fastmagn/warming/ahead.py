@@ -6,12 +6,13 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from typing import TextIO
 
 from fastmagn_kernels.compiling import are_kept, shared_folder
 from fastmagn_kernels.threads import num_threads
 
 # The same packages as here, however this process has found them.
-_WORKER = "import sys; sys.path[:] = sys.argv[1:]; from fastmagn.warming.worker import main; main()"
+_WORKER = "import sys; sys.path[:] = sys.argv[2:]; from fastmagn.warming.worker import main; main(int(sys.argv[1]))"
 
 
 def compile_ahead(groups: Iterable[str], tell: Callable[[], None]) -> None:
@@ -24,7 +25,8 @@ def compile_ahead(groups: Iterable[str], tell: Callable[[], None]) -> None:
         groups: Names of groups (`kernels`).
         tell: Called first, if there is something to compile.
     """
-    if num_threads() == 1 or shared_folder() is None or os.environ.get("LOCAL_RANK", "0") != "0":
+    is_python = sys.executable and not getattr(sys, "frozen", False)  # a frozen program would start itself
+    if not is_python or num_threads() == 1 or shared_folder() is None or os.environ.get("LOCAL_RANK", "0") != "0":
         return
     missing = [name for name in groups if not are_kept(name)]
     if missing:
@@ -50,11 +52,11 @@ def compile_groups(groups: list[str]) -> dict[str, str]:
     left, faults = iter(groups), {}
     number = min(num_threads(), len(groups))
 
-    def serve(worker: subprocess.Popen[str]) -> None:
+    def serve(worker: subprocess.Popen[str], answers: TextIO) -> None:
         for name in left:  # all threads take from it
             with suppress(BrokenPipeError):
                 print(name, file=worker.stdin, flush=True)
-            answer = worker.stdout.readline()
+            answer = answers.readline()
             if answer != "\n":
                 faults[name] = answer.strip() or f"its process ended with status {worker.wait()}"
             if not answer:
@@ -62,28 +64,34 @@ def compile_groups(groups: list[str]) -> dict[str, str]:
 
     with ThreadPoolExecutor(number) as pool, ExitStack() as stack:
         workers = [stack.enter_context(_worker()) for _ in range(number)]
-        for served in [pool.submit(serve, worker) for worker in workers]:
+        for served in [pool.submit(serve, *worker) for worker in workers]:
             served.result()
     return faults
 
 
 @contextmanager
-def _worker() -> Iterator[subprocess.Popen[str]]:
+def _worker() -> Iterator[tuple[subprocess.Popen[str], TextIO]]:
+    """A process, and the pipe of its answers: its output may hold what anything prints when Python starts."""
     variables = {"NUMBA_CACHE_DIR": str(shared_folder().parent), "NUMBA_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [sys.executable, "-c", _WORKER, *sys.path],
-        env=os.environ | variables,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,  # Ctrl-C at the terminal reaches this process alone, which ends the others
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as answers:
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-c", _WORKER, str(writing), *sys.path],
+                env=os.environ | variables,
+                pass_fds=[writing],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                start_new_session=True,  # Ctrl-C at the terminal reaches this process alone, which ends the others
+            )
+        finally:
+            os.close(writing)
+        try:
+            yield process, answers
+        finally:
+            process.kill()
+            process.wait()
             with suppress(OSError):  # what the process has not read
-                pipe.close()
+                process.stdin.close()

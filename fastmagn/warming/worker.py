@@ -1,4 +1,4 @@
-"""A process that compiles groups of kernels: a name on each line of its input, an answer for each on its output.
+"""A process that compiles groups of kernels: a name on each line of its input, an answer for each in a pipe.
 
 An empty answer means that the group is in the cache; else it says in one line what went wrong. The process ends with
 the one that started it, however that ends, because its input then ends.
@@ -14,9 +14,8 @@ from fastmagn.warming.kernels import compile_group
 from fastmagn_kernels.compiling import mark_kept
 
 
-def main() -> None:
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a library prints is no answer
+def main(answers_fd: int) -> None:
+    answers = os.fdopen(answers_fd, "w")
     names: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(names,), daemon=True).start()
     while True:

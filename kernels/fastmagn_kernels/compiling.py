@@ -24,6 +24,7 @@ from numba.core.registry import cpu_target
 from numba.core.sigutils import normalize_signature
 
 _SOURCES = Path(__file__).parent
+_unsaved: list[Exception] = []  # why kernels of this process are not in the cache
 
 
 def jit(function: Callable | None = None, **options: Any) -> Any:
@@ -66,11 +67,14 @@ def keep_where_possible(cache: Any) -> None:
         return None
 
     def save_overload(signature: Any, result: Any) -> None:
-        with suppress(OSError, RuntimeError), open(os.path.join(cache.cache_path, ".lock"), "ab") as lock:
-            # Of two processes that add a signature to a function's index at once, one would lose its own.
-            with suppress(OSError):  # a file system without locks
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            save(signature, result)
+        try:
+            with open(os.path.join(cache.cache_path, ".lock"), "ab") as lock:
+                # Of two processes that add a signature to a function's index at once, one would lose its own.
+                with suppress(OSError):  # a file system without locks
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+                save(signature, result)
+        except (OSError, RuntimeError) as error:
+            _unsaved.append(error)
 
     cache.load_overload, cache.save_overload = load_overload, save_overload
 
@@ -162,7 +166,16 @@ def are_kept(kernels: str) -> bool:
 
 
 def mark_kept(kernels: str) -> None:
-    """Note in the cache that it has these kernels, whose names their caller has chosen. Raises OSError as it is."""
+    """Note in the cache that it has these kernels, whose names their caller has chosen.
+
+    Raises:
+        OSError: The note, or a kernel since the last call, could not be written.
+        RuntimeError: numba could not store a kernel.
+    """
+    unsaved = _unsaved.copy()
+    _unsaved.clear()
+    if unsaved:
+        raise unsaved[0]
     Path(cache_folder(), mark_of(kernels)).touch()
 
 

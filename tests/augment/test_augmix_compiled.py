@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 
-from fastmagn import AugMix
+from fastmagn import AugMix, TrivialAugment
 from fastmagn.errors import InputError
 from tests.helpers.tiers import slow
 
@@ -52,6 +52,16 @@ def test_a_compiled_training_step_has_the_gradients_of_an_eager_one(backend):
         gradients.append([parameter.grad for parameter in model.parameters()])
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("fullgraph", [True, False])
+@pytest.mark.parametrize("kind", [AugMix, TrivialAugment])
+def test_a_graph_fills_out(kind, fullgraph):
+    transform, out = kind(seed=2), torch.zeros_like(IMAGES)
+    compiled = torch.compile(lambda images, out: transform(images, out=out), backend="eager", fullgraph=fullgraph)
+    made, expected = compiled(IMAGES, out), kind(seed=2)(IMAGES)
+    assert made.data_ptr() == out.data_ptr()
+    torch.testing.assert_close(out, expected, rtol=0, atol=1e-6)
 
 
 def test_batches_of_any_size_need_no_second_compilation():

@@ -136,8 +136,12 @@ def test_images_are_left_as_they_are(images):
             torch.zeros(1, 3, 8, 8).expand(2, 3, 8, 8),
             "out: got the strides [0, 64, 8, 1]; expected a contiguous or channels-last tensor.",
         ),
+        (
+            torch.zeros(2, 3, 8, 8, requires_grad=True),
+            "out: got a leaf that requires gradients; expected memory without, such as out.detach().",
+        ),
     ],
-    ids=["array", "shape", "dtype", "device", "strides", "expanded"],
+    ids=["array", "shape", "dtype", "device", "strides", "expanded", "leaf"],
 )
 @pytest.mark.parametrize("kind", KINDS, ids=NAMES)
 def test_memory_that_does_not_fit_is_refused(kind, out, message):
@@ -168,6 +172,9 @@ def test_pil_images_have_no_out(images):
     with pytest.raises(InputError) as error:
         AugMix()(picture, out=torch.empty_like(images[8]))
     assert str(error.value) == "out: got 'a tensor'; expected None with a PIL image."
+    with pytest.raises(InputError) as error:
+        AugMix()(Image.new("RGB", (0, 5)))
+    assert str(error.value) == "images: got 'a PIL image of 0x5 px'; expected 1 px or more."
 
 
 def test_tv_tensors_share_the_memory_of_out(images):

@@ -28,8 +28,10 @@ print(draw_sigma(0, 5, 0, 1, 2, 1.0), sum(draw_sigma.stats.cache_hits.values()))
 @pytest.mark.parametrize(
     "fault", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("no compiled object")]
 )
-def test_a_kernel_that_cannot_be_kept_is_compiled_for_this_process(fault, monkeypatch):
+def test_a_kernel_that_cannot_be_kept_is_compiled_for_this_process(fault, monkeypatch, tmp_path):
     tried = []
+    monkeypatch.setattr(compiling, "_unsaved", [])
+    monkeypatch.setattr(compiling, "cache_folder", lambda: str(tmp_path))
 
     def refuse(self, key, data):
         tried.append(key)
@@ -40,6 +42,10 @@ def test_a_kernel_that_cannot_be_kept_is_compiled_for_this_process(fault, monkey
     assert twice(21) == 42
     assert tried
     assert twice(4) == 8
+    with pytest.raises(type(fault)):  # nobody is told that it is kept
+        compiling.mark_kept("twice")
+    assert not any(tmp_path.glob("twice*"))
+    compiling.mark_kept("another")
 
 
 @pytest.mark.parametrize("suffix", ["nbi", "nbc"])
@@ -141,6 +147,7 @@ def test_a_mark_says_what_is_kept_for_this_cpu_and_numba(tmp_path, monkeypatch):
     own, shipped = tmp_path / "own", tmp_path / "shipped"
     own.mkdir()
     shipped.mkdir()
+    monkeypatch.setattr(compiling, "_unsaved", [])
     monkeypatch.setattr(compiling, "cache_folder", lambda: str(own))
     monkeypatch.setattr(compiling, "shared_folder", lambda: own)
     monkeypatch.setattr(compiling, "shipped_folder", lambda: None)

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
+from matplotlib.patches import Patch
 from PIL import Image
 
 from fastmagn.methods.table import METHODS
 from fastmagn.models import MODELS
-from fastmagn.reporting.drawing import METHOD_STYLES, style
+from fastmagn.reporting.drawing import METHOD_STYLES, add_legend, new_figure, style
 from fastmagn.reporting.experiments import group_experiments
 from fastmagn.reporting.figure_data import make_figures
 from fastmagn.reporting.figures import DRAWINGS, draw, to_files
@@ -215,7 +216,7 @@ def test_training_curves(fake_run):
 
 
 def test_a_method_has_its_own_colour_everywhere():
-    assert METHOD_STYLES.keys() <= METHODS.keys()
+    assert METHOD_STYLES.keys() == METHODS.keys()
     assert NETWORK_TITLES.keys() == MODELS.keys()
     assert len({color for color, _ in METHOD_STYLES.values()}) == len(METHOD_STYLES) >= 13
     of = [style({"method": "magn", "variant": variant}) for variant in range(5)]
@@ -273,6 +274,15 @@ def test_labels_fit_the_picture(figures):
         assert tight.y0 >= whole.y0 - 0.02, data.name
         assert tight.x1 <= whole.x1 + 0.02, data.name
         assert tight.y1 <= whole.y1 + 0.02, data.name
+
+
+def test_a_legend_is_as_wide_as_its_figure():
+    drawn = new_figure(5, 4)
+    add_legend(drawn, [Patch(label="long name " * 12), Patch(label="x" * 90)])
+    FigureCanvasAgg(drawn).draw()
+    box = drawn.legends[0].get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= 5 * drawn.dpi
 
 
 @pytest.mark.parametrize("narrow", [False, True])

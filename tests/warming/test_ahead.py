@@ -18,13 +18,15 @@ from tests.helpers.processes import start, wait_until
 # It stands for the real process: what it is asked, it writes to a file of its own, and it answers at once.
 WORKER = """
 import os, sys, time
+print("what a library prints when Python starts")
+answers = os.fdopen(int(sys.argv[1]), "w")
 with open(f"asked-{os.getpid()}", "w") as asked:
     for line in sys.stdin:
         print(line.strip(), file=asked, flush=True)
         if line == "dies\\n":
             os._exit(3)
         time.sleep(600 if line == "takes long\\n" else 0.05)
-        print("no such kernel" if line == "fails\\n" else "", flush=True)
+        print("no such kernel" if line == "fails\\n" else "", file=answers, flush=True)
 """
 
 pytestmark = pytest.mark.process
@@ -96,11 +98,11 @@ def slow(name):
     pathlib.Path(f"asked-{os.getpid()}").touch()
     time.sleep(600)
 worker.compile_group = slow
-worker.main()
+worker.main(int(sys.argv[1]))
 """
 PARENT = f"""
 from fastmagn.warming import ahead
-ahead._WORKER = "import sys; sys.path[:] = sys.argv[1:]" + {SLOW!r}
+ahead._WORKER = "import sys; sys.path[:] = sys.argv[2:]" + {SLOW!r}
 ahead.num_threads = lambda: 2
 ahead.compile_groups(["slow", "slow"])
 """
