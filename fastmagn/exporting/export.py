@@ -7,7 +7,7 @@ from fastmagn.exporting.config import ExportConfig
 from fastmagn.exporting.hub import check_hub, push_to_hub
 from fastmagn.exporting.onnx_file import MAX_DIFFERENCE, write_onnx
 from fastmagn.exporting.safetensors_file import write_safetensors
-from fastmagn.machine.console import console
+from fastmagn.machine.console import console, warn
 from fastmagn.machine.files import write_text
 
 
@@ -41,5 +41,7 @@ def export(config: ExportConfig) -> None:
         raise InputError(f"out: {config.out} cannot be written ({error.strerror or error}).") from error
     size_mb = config.out.stat().st_size / 1e6
     console.print(f"{config.out} ({size_mb:.1f} MB): {checked}; card: {card}", soft_wrap=True)
+    if trained.results is None:
+        warn(f"{config.run} has no results.json of these weights, so the card has no numbers.")
     if config.push is not None:
         console.print(f"pushed: {push_to_hub(config.out, config.push)}", soft_wrap=True)

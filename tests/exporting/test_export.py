@@ -245,3 +245,13 @@ def test_unusable_runs_are_one_line(tmp_path):
     with pytest.raises(InputError, match="no such checkpoint"):
         export(run_dir, out)
     assert not out.exists()
+
+
+def test_a_run_without_numbers_is_exported_with_a_warning(tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    make_run(run_dir)
+    export(run_dir, tmp_path / "measured.safetensors")
+    assert "warning" not in capsys.readouterr().out
+    (run_dir / "results.json").unlink()
+    export(run_dir, tmp_path / "unmeasured.safetensors")
+    assert "has no results.json of these weights, so the card has no numbers" in capsys.readouterr().out
