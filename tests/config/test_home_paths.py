@@ -19,7 +19,7 @@ from fastmagn.evaluation import corrupt_command
 from fastmagn.runs.paths import CONFIG, RESULTS
 from fastmagn.sweeping.arguments import parse_arguments as parse_sweep
 from fastmagn.sweeping.definition import make_trials
-from fastmagn.theory import __main__ as theory
+from fastmagn.theory import command as theory
 from fastmagn.train import train
 from tests.config.test_command_line import main_of
 

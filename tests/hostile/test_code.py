@@ -18,7 +18,7 @@ from fastmagn.data.cifar import CIFAR10
 from fastmagn.errors import EXIT_INPUT_ERROR
 from fastmagn.evaluation import corrupt_command
 from fastmagn.runs.checkpoint import FORMAT_VERSION
-from fastmagn.theory import __main__ as theory
+from fastmagn.theory import command as theory
 from tests.hostile.files import RUN_YAML, Call, npy, sealed, write_corrupted_set, write_run_folder
 
 

@@ -11,7 +11,7 @@ from fastmagn.config import own_code
 from fastmagn.errors import InputError
 from fastmagn.evaluation import corrupt_command
 from fastmagn.runs.reading import read_config
-from fastmagn.theory import __main__ as theory
+from fastmagn.theory import command as theory
 from tests.helpers.own_code import forgotten
 from tests.helpers.report_folders import rewrite, write_run
 from tests.hostile.files import write_run_folder

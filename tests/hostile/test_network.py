@@ -2,7 +2,7 @@
 
 from fastmagn import evaluate, train
 from fastmagn.evaluation import corrupt_command
-from fastmagn.theory import __main__ as theory
+from fastmagn.theory import command as theory
 
 SHORT = ["--device", "cpu", "--train.max_steps", "1", "--train.batch_size", "64", "--eval.num_images", "20"]
 

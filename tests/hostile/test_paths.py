@@ -18,7 +18,7 @@ from fastmagn.data import load_images
 from fastmagn.data.cifar import CIFAR10
 from fastmagn.errors import InputError
 from fastmagn.evaluation import corrupt_command
-from fastmagn.theory import __main__ as theory
+from fastmagn.theory import command as theory
 from tests.helpers.report_folders import write_run
 from tests.hostile.files import npy, write_corrupted_set, write_run_folder
 

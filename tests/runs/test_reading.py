@@ -16,7 +16,7 @@ from fastmagn.evaluation.logits import read_logits
 from fastmagn.reporting.runs import read_runs
 from fastmagn.runs.paths import CONFIG, RESULTS, last_checkpoint
 from fastmagn.runs.reading import check_run_folder, read_results
-from fastmagn.theory import __main__ as theory
+from fastmagn.theory import command as theory
 from fastmagn.train import main as train
 from tests.helpers.small_runs import knows_the_network
 
