@@ -100,6 +100,9 @@ def test_commands_of_the_other_pages(data_dir, tmp_path, monkeypatch, capsys):
     torch.save(trained_like(AugmixWideResNet()).state_dict(), "augmix.pth")
     for _, command in sorted(found, key=lambda entry: ORDER.index(module_of(entry[1]))):
         shutil.rmtree("run" if module_of(command) == "train" else "nothing", ignore_errors=True)
+        if module_of(command) == "corrupt" and "--verify" not in command:
+            shutil.rmtree("set", ignore_errors=True)  # nothing reads the first one any more
+            command += " --num_images 4"
         run_here(command, places, capsys)
 
 
