@@ -32,6 +32,23 @@ def data_dir() -> Path:
     return Path(folder)
 
 
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory):
+    """One headless Chromium for a module's tests."""
+    from tests.helpers.browser import chromium
+
+    with chromium(tmp_path_factory.mktemp("profile")) as made:
+        yield made
+
+
+@pytest.fixture
+def browser(driver):
+    """The module's browser, as a desktop's, on an empty light page."""
+    from tests.helpers.browser import cleared
+
+    return cleared(driver)
+
+
 @pytest.fixture(scope="session")
 def ptx_builder(tmp_path_factory, pytestconfig):
     """Compiles what runs PTX on the CPU (tests/ptx), once for all processes of the session; skips without g++."""

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 import fastmagn
-from tests.helpers.browser import axe_script, chromium, cleared, media, needs_browser, screen
+from tests.helpers.browser import axe_script, media, needs_browser, screen
 from tests.helpers.processes import ROOT, run
 from tests.helpers.small_runs import made_once
 from tests.helpers.tiers import slow_but
@@ -67,17 +67,6 @@ def address(site) -> Iterator[str]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory):
-    with chromium(tmp_path_factory.mktemp("profile")) as made:
-        yield made
-
-
-@pytest.fixture
-def browser(driver):
-    return cleared(driver)
 
 
 class Elements(HTMLParser):

@@ -48,7 +48,7 @@ def read_numbers(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The run of `standard`, and the other one with the highest mCA, c18.
 
     Raises:
-        InputError: There is no other one.
+        InputError: All the runs are of `standard`.
     """
     runs = read_results(path)["runs"]
     (baseline,) = (run for run in runs if run["method"] == BASELINE)

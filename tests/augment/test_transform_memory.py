@@ -1,4 +1,4 @@
-"""The memory of the public transforms' results: its format, `out`, and that there is no other."""
+"""The memory of the public transforms' results: its format, `out`, and that a call allocates nothing more."""
 
 import numpy as np
 import pytest

@@ -13,7 +13,7 @@ import pytest
 import fastmagn.reporting.document as document
 from fastmagn.reporting.document import make_report, write_report
 from fastmagn.reporting.figures import to_svg
-from tests.helpers.browser import axe_script, chromium, cleared, media, needs_browser, screen
+from tests.helpers.browser import axe_script, media, needs_browser, screen
 from tests.helpers.report_folders import C19, rewrite, with_protocols, write_logits, write_run
 from tests.reporting.test_more_tables import add_measures
 
@@ -50,17 +50,6 @@ def pages(tmp_path_factory, svg_only) -> dict[str, str]:
     for name, paths in runs.items():
         write_report(make_report(paths), folder / f"report-{name}")
     return {name: (folder / f"report-{name}" / "report.html").as_uri() for name in runs}
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory):
-    with chromium(tmp_path_factory.mktemp("profile")) as made:
-        yield made
-
-
-@pytest.fixture
-def browser(driver):
-    return cleared(driver)
 
 
 def column(driver, table: str, number: int) -> list[str]:
