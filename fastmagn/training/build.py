@@ -1,5 +1,6 @@
 """Builds a run from its configuration: data source, model, loss, optimiser."""
 
+import dataclasses
 from collections.abc import Collection
 from contextlib import suppress
 
@@ -128,6 +129,16 @@ def _prepare(forward_loss: ForwardLoss, world: World, device: torch.device) -> n
         return forward_loss
     ids = [device.index] if device.type == "cuda" else None
     return DistributedDataParallel(forward_loss, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+
+def with_compiled_stages(run: Run) -> Run:
+    """A run with the same weights and a network that is compiled at its next step."""
+    config = dataclasses.replace(run.config, train=dataclasses.replace(run.config.train, compile=True))
+    stages = [
+        stage and _stage(stage.method, run.model, config, run.world, run.device)
+        for stage in (run.clean_stage, run.main_stage)
+    ]
+    return dataclasses.replace(run, config=config, clean_stage=stages[0], main_stage=stages[1])
 
 
 def measured_model(run: Run) -> nn.Module:
