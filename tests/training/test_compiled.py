@@ -11,7 +11,7 @@ from fastmagn.runs.paths import last_checkpoint
 from fastmagn.training import compiled
 from fastmagn.training.compiled import before_of, is_compiled, is_repaid
 from fastmagn.training.run import train
-from tests.helpers.processes import run
+from tests.helpers.processes import TWO_PROCESSES, run
 from tests.helpers.small_runs import (
     DEFAULT,
     assert_same_weights,
@@ -166,3 +166,16 @@ def test_a_machine_without_a_compiler_trains(tmp_path):
     assert "compiler" in done.stdout
     assert last_checkpoint(tmp_path / "run").exists()
     assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_two_processes_compile_and_resume_compiled(tmp_path):
+    command = [*TWO_PROCESSES, "-m", "fastmagn.train", *FOUR_STEPS, "--train.batch_size", "16", "--run_dir", "run"]
+    first = run([*command, "--train.compile", "true", "--train.max_steps", "2"], tmp_path)
+    assert first.stdout.count("compiling the network: train.compile is true") == 1
+    assert "cannot be compiled" not in first.stdout
+    second = run(command, tmp_path)
+    assert second.stdout.count("compiling the network: the run was compiled before") == 1
+    assert state(tmp_path / "run")["config"]["train.compile"] is True
+    assert state(tmp_path / "run")["step"] == 4
