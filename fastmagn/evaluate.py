@@ -15,6 +15,7 @@ from fastmagn.config.command_line import OwnOptions, parse_config, parse_own
 from fastmagn.config.own_code import explained
 from fastmagn.config.schema import Config
 from fastmagn.config.text import plain
+from fastmagn.data.present import check_present
 from fastmagn.errors import EXIT_CODES, InputError
 from fastmagn.machine.command import run_command
 from fastmagn.machine.console import console
@@ -30,6 +31,8 @@ _MAX_METHOD_CHARS = 100  # as in a report
 
 def main(arguments: list[str]) -> int:
     own, config = parse_arguments(arguments)
+    if own.images is None and own.logits is None:
+        check_present(config.data)
     # Imported here, so that --help does not wait for PyTorch.
     from fastmagn.evaluation.measure import summarise_logits
     from fastmagn.evaluation.other_images import with_image_folders

@@ -1,12 +1,14 @@
 """What can be known to be wrong is said before the work: before images are read, a model is trained or measured."""
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fastmagn.config.schema import DataConfig
+from fastmagn.data.present import check_present
 from fastmagn.errors import InputError
 from fastmagn.machine.files import check_writable
 from fastmagn.training import run as training
@@ -85,11 +87,29 @@ def test_a_sweep_without_its_images_starts_no_trial(file, monkeypatch):
     arguments = ["--grid", "train.seed=0,1", "--out", "sweep", "--data.dir", "none"]
     with pytest.raises(InputError, match=r"^data.dir: none: no such file or folder; expected the images of cifar10"):
         main_of("sweep")([*arguments, "--data.name", "cifar10"])
-    for fields in (DataConfig(), DataConfig(name="cifar10", dir=file.parent), DataConfig(name="hf", download=True)):
-        sweep.check_folder(fields)
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_images_that_are_not_there(command, file, monkeypatch):
+    """Before PyTorch is imported."""
+    monkeypatch.setitem(sys.modules, "torch", None)
+    named = ["--weights", "w.pth"] if command == "evaluate" else []
+    with pytest.raises(InputError) as caught:
+        main_of(command)([*named, "--data.name", "cifar10", "--data.dir", "none"])
+    assert str(caught.value) == (
+        "data.dir: none: no such file or folder; expected the images of cifar10 there. Name another --data.dir, fetch"
+        " them with --data.download true, or use --data.name digits, which needs no files."
+    )
+
+
+def test_images_of_which_no_folder_is_expected(file):
+    check_present(DataConfig(dir=Path("none")))  # the digits
+    check_present(DataConfig(name="cifar10", dir=file.parent))
+    check_present(DataConfig(name="hf", dir=Path("owner/name"), download=True))
+    check_present(DataConfig(name="unknown", dir=Path("none")))  # its own message comes later
 
 
 def test_weights_are_read_before_the_images(file):
-    named = ["--weights", "none.pth", "--data.name", "cifar10", "--data.dir", "none"]
+    named = ["--weights", "none.pth", "--data.name", "cifar10", "--data.dir", "."]
     with pytest.raises(InputError, match=r"^weights: none.pth: no such file"):
         main_of("evaluate")(named)

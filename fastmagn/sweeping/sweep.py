@@ -6,15 +6,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fastmagn.config.own_code import explained, source_of
-from fastmagn.config.schema import Config, DataConfig
+from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten, to_yaml
 from fastmagn.data import DATASETS
+from fastmagn.data.present import check_present
 from fastmagn.errors import InputError, Interrupted, counted
 from fastmagn.machine.console import console, warn
 from fastmagn.machine.files import check_writable, make_folder, write_text
 from fastmagn.methods.table import get_method
 from fastmagn.models import MODELS
-from fastmagn.registry import is_own, resolve
+from fastmagn.registry import resolve
 from fastmagn.reporting.document import check_out, report_runs
 from fastmagn.runs.paths import CONFIG, LOCK, RESULTS, TRIAL_LOG
 from fastmagn.runs.reading import check_results, read_results
@@ -67,17 +68,6 @@ def check_names(config: Config) -> None:
             resolve(MODELS, config.model.name, "model.name")
 
 
-def check_folder(data: DataConfig) -> None:
-    """Check that a folder of images is there: otherwise every trial would start, and fail for itself.
-
-    Raises:
-        InputError: It is not there, and nothing is downloaded to it.
-    """
-    needs_files = data.name != "digits" and not data.download and not is_own(DATASETS, data.name)
-    if needs_files and not data.dir.exists():
-        raise InputError(f"data.dir: {data.dir}: no such file or folder; expected the images of {data.name} there.")
-
-
 @contextmanager
 def sweep_lock(out: Path) -> Iterator[None]:
     """Lock the sweep's folder, so that no other sweep trains the same trials.
@@ -125,7 +115,7 @@ def run_unfinished(trials: list[Trial], board: Board, machines: Machines) -> int
     if not unfinished:
         return 0
     for trial in unfinished:
-        check_folder(trial.config.data)
+        check_present(trial.config.data)
     for trial in unfinished:
         write_text(trial.config.run_dir / CONFIG, to_yaml(trial.config))
     imports = unfinished[0].config.imports
