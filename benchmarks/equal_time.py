@@ -244,7 +244,13 @@ def report(
     summary = {name: summarise(seeds) for name, seeds in rows.items()}
     for row in summary.values():
         row["p_values"] = p_values(row, next(iter(summary.values())))
-    settings = {"seeds": options.seeds, "budget_s": options.budget_s, "plan": plan, "rates": accuracies}
+    settings = {
+        "seeds": options.seeds,
+        "budget_s": options.budget_s,
+        "plan": plan,
+        "rates": accuracies,
+        "learning_rates": {trial.values["recipe"]: trial.config.optim.lr for trial in trials},
+    }
     device = _device({trial.name: trial.config for trial in trials})
     write_result(options.out / TABLE, "equal_time", settings, {"recipes": summary}, device)
     return summary

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import equal_time
+from benchmarks import equal_time, records
 from benchmarks.equal_time_plan import plan_epochs
 from benchmarks.equal_time_rates import best_rates, trials_of_rates
 from fastmagn.config.schema import Config
@@ -151,9 +151,26 @@ def test_p_values_are_those_of_welchs_test():
     assert equal_time.p_values(recipe(0.8), other) == {}
 
 
+def test_a_records_table_marks_the_best_and_what_is_significant():
+    def recipe(c18: float, rms: float, p: float) -> dict:
+        means = {"clean_accuracy": 0.8, "mca_c18": c18, "rms_clean": rms}
+        return {key: {"mean": mean, "sd": 0.004} for key, mean in means.items()} | {"p_values": {"mca_c18": p}}
+
+    plan = {name: {"epochs": 3, "images_per_s": 1234.4} for name in ("standard", "magn")}
+    settings = {"plan": {"recipes": plan}, "learning_rates": {"standard": 0.2, "magn": 0.1}}
+    rows = {"standard": recipe(0.7, 0.05, 1.0), "magn": recipe(0.75, 0.06, 0.004)}
+    table = records.markdown({"settings": settings, "recipes": rows})
+    assert table.splitlines() == [
+        "| | epochs | learning rate | clean | c18 | RMS calibration error, clean | images/s |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        r"| `magn` | 3 | 0.1 | **80.0 ± 0.4** | **75.0 ± 0.4**\* | 6.0 ± 0.4 | 1,234 |",
+        "| `standard` | 3 | 0.2 | **80.0 ± 0.4** | 70.0 ± 0.4 | **5.0 ± 0.4** | 1,234 |",
+    ]
+
+
 @pytest.mark.slow
 @pytest.mark.process
-def test_runs_follow_the_plan_and_are_not_repeated(tmp_path, capsys):
+def test_runs_follow_the_plan_and_are_not_repeated(tmp_path, capsys, monkeypatch):
     plan_only = ["--out", str(tmp_path), "--budget_s", "20", *FAST, *BOTH, "--run", "bad", "--augment.policy no.yaml"]
     with pytest.raises(InputError, match=r"no\.yaml"):
         equal_time.main([*plan_only, "--plan_only"])
@@ -177,6 +194,15 @@ def test_runs_follow_the_plan_and_are_not_repeated(tmp_path, capsys):
             of_rate = {float(rate): accuracy for rate, accuracy in result["settings"]["rates"][name].items()}
             assert set(of_rate) == {0.001, 0.2}
             assert results["config"]["optim"]["lr"] == max(sorted(of_rate), key=lambda rate: of_rate[rate])
+    monkeypatch.setattr(records, "RECORDS", tmp_path / "kept")
+    capsys.readouterr()
+    assert records.main(["2026-01-31-digits", "--add", str(tmp_path)]) == 0
+    assert "| `one` | 2 |" in capsys.readouterr().out
+    kept = [path for path in (tmp_path / "kept" / "2026-01-31-digits").rglob("*") if path.is_file()]
+    assert len(kept) == 1 + 4 * 3
+    assert not [path for path in kept if str(tmp_path) in path.read_text()]
+    with pytest.raises(InputError, match="exists"):
+        records.main(["2026-01-31-digits", "--add", str(tmp_path)])
     stamps = {path: path.stat().st_mtime_ns for path in Path(tmp_path).glob("*/seed*/results.json")}
     capsys.readouterr()
     assert equal_time.main(arguments) == 0
