@@ -30,7 +30,7 @@ from fastmagn.data import load_images
 from fastmagn.evaluation.corrupted_set import CorruptConfig, make_corrupted_set
 from fastmagn.evaluation.measure import evaluate
 from fastmagn.machine.command import run_command
-from fastmagn.machine.hardware import precision, settle_hardware
+from fastmagn.machine.hardware import keep_memory_on_cpu, precision, settle_hardware
 from fastmagn.models import MODELS, build_model
 
 
@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
 def _benchmark(options: argparse.Namespace, corrupted: Path) -> None:
     settled = settle_hardware(Config(device=options.device, train=TrainConfig(amp=options.amp)))
     device, amp = torch.device(settled.device), settled.train.amp
+    keep_memory_on_cpu(settled.device)
     image_set = load_images(options.dataset, options.data_dir)
     model = build_model(options.model, num_classes=image_set.num_classes, mean=image_set.mean, std=image_set.std)
     model.to(device, memory_format=torch.channels_last).eval()
