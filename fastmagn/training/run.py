@@ -129,7 +129,7 @@ def kernels_of(run: Run) -> list[str]:
     engine = choose_engine(augment.backend, run.device, has_recipe(augment))
     groups = []
     if (engine.backend, engine.device) == ("numba", "cpu"):
-        groups += ["recipe_views" if has_recipe(augment) else "views", "view_parts"]
+        groups.append("recipe_views" if has_recipe(augment) else "views")
     if base_name(config.method) in ("prime", "prime_no_jsd") and run.device.type == "cpu":
         groups.append("prime")
     if config.eval.corrupted_dir is None and config.eval.cache_dir is None:
