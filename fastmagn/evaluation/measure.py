@@ -166,6 +166,8 @@ def summarise_logits(logits_dir: Path, config: EvalConfig) -> dict[str, Any]:
     for field in ("ood", "temperature_images"):
         value = getattr(config, field)
         check(value is None, f"eval.{field}", value, "none with stored logits; --run or --weights measures it")
+    is_exact = config.forward == "exact"
+    check(is_exact, "eval.forward", config.forward, "exact with stored logits, which no forward pass makes")
     labels, logits = read_logits(logits_dir)
     severities = read_severities(logits_dir, logits)
     labels = torch.from_numpy(labels)

@@ -15,6 +15,7 @@ from fastmagn.errors import InputError
 from fastmagn.evaluation.cells import find_corruptions
 from fastmagn.evaluation.class_mapping import read_mapping
 from fastmagn.evaluation.corruption_cache import use_cache
+from fastmagn.evaluation.fast_forward import model_to_forward
 from fastmagn.evaluation.forward import Forward
 from fastmagn.evaluation.held_out import VALIDATION, find_held_out, fit_on
 from fastmagn.evaluation.measure import chosen_rows, evaluate, predict
@@ -61,10 +62,13 @@ def evaluate_model(
 
     Returns:
         What `measure.evaluate` returns; `temperature_scaling` also has what `held_out.Fitted` records, and is None if
-        nothing could be fitted. If `eval.ood` names images, `ood` has what `ood.measure_other_sets` returns.
+        nothing could be fitted. If `eval.ood` names images, `ood` has what `ood.measure_other_sets` returns. With
+        `eval.forward fast`, `forward` says what was measured, see `fast_forward.model_to_forward`.
     """
     check_protocols(model, image_set, config, world)
     held_out, others = find_held_out(config, image_set, trained), find_other_sets(config, image_set)
+    original, image_size = model, image_set.test_images_u8.shape[1:3]
+    model, about_model = model_to_forward(original, config.eval.forward, config.train.amp, device, image_size)
     forward = Forward(device, config.train.amp, config.eval.batch_size, world)
     fitted = fit_on(model, held_out, forward) if held_out is not None else None
     subset = subset_of(config.data.name, config.eval.corruption_seed)
@@ -86,7 +90,8 @@ def evaluate_model(
     if others:
         rows = subset.rows(image_set.test_labels, config.eval.num_images)
         results["ood"] = measure_other_sets(model, image_set.test_images_u8[rows], others, forward)
-    return results | evaluate_protocols(model, image_set, config, device=device, world=world)
+    protocols = evaluate_protocols(model, original, image_set, config, device=device, world=world)
+    return results | about_model | protocols
 
 
 def check_evaluation(image_set: ImageSet, config: Config, world: World) -> None:
@@ -169,7 +174,8 @@ def evaluate_images(run_dir: Path, config: Config, folder: Path, classes: Path |
         else:
             size = shorter_side = trained.image_size[0]
         found = find_images(folder, class_names, mapping, image_size=size, resize_px=shorter_side)
-        model = model_for_test(trained.network, config, (size, size))
+        original = model_for_test(trained.network, config, (size, size))
+        model, about_model = model_to_forward(original, config.eval.forward, config.train.amp, device, (size, size))
         share = world.share(len(found.labels))
         images, labels, own_labels = found.images[share], found.labels[share], np.unique(found.labels)
         with evaluation_mode(model):
@@ -181,4 +187,4 @@ def evaluate_images(run_dir: Path, config: Config, folder: Path, classes: Path |
     entry = summarise_images(joined, len(own_labels), sum(count for _, count in shares), config.eval)
     print_images(str(folder), entry, len(class_names))
     settings = {"classes": plain(classes), "weights": config.eval.weights, "test_time_flip": config.eval.test_time_flip}
-    return {str(folder): entry | settings | {"environment": environment(device)}}
+    return {str(folder): entry | settings | about_model | {"environment": environment(device)}}
