@@ -41,7 +41,7 @@ from fastmagn.evaluation.fast_forward import model_to_forward
 from fastmagn.evaluation.measure import evaluate
 from fastmagn.evaluation.trained import load_run
 from fastmagn.machine.command import run_command
-from fastmagn.machine.hardware import precision, settle_hardware
+from fastmagn.machine.hardware import keep_memory_on_cpu, precision, settle_hardware
 from fastmagn.models import MODELS, build_model
 
 BARE, EVALUATE, IN_FLOAT32 = "bare passes", "evaluate", "evaluate, float32"
@@ -84,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
 def _benchmark(options: argparse.Namespace, corrupted: Path) -> None:
     settled = settle_hardware(Config(device=options.device, train=TrainConfig(amp=options.amp)))
     device, amp = torch.device(settled.device), settled.train.amp
+    keep_memory_on_cpu(settled.device)
     image_set = load_images(options.dataset, options.data_dir)
     num_images = options.num_images or len(image_set.test_labels)
     images = StoredImages(image_set.test_images_u8[:num_images], image_set.test_labels[:num_images], corrupted)

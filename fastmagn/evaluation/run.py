@@ -12,12 +12,13 @@ from fastmagn.config.text import plain
 from fastmagn.data import ENCODED, ImageSet, load_data
 from fastmagn.data.files.decoding import resize_px
 from fastmagn.errors import InputError
+from fastmagn.evaluation.cells import find_corruptions
 from fastmagn.evaluation.class_mapping import read_mapping
 from fastmagn.evaluation.corruption_cache import use_cache
 from fastmagn.evaluation.fast_forward import model_to_forward
 from fastmagn.evaluation.forward import Forward
 from fastmagn.evaluation.held_out import VALIDATION, find_held_out, fit_on
-from fastmagn.evaluation.measure import evaluate, predict
+from fastmagn.evaluation.measure import chosen_rows, evaluate, predict
 from fastmagn.evaluation.metrics.predictions import concatenate
 from fastmagn.evaluation.ood import find_other_sets, measure_other_sets
 from fastmagn.evaluation.other_images import MeasuredTwice, find_images, measure_images, summarise_images
@@ -26,6 +27,7 @@ from fastmagn.evaluation.shown import print_images
 from fastmagn.evaluation.subset import subset_of
 from fastmagn.evaluation.trained import Trained, load_run
 from fastmagn.machine.environment import environment
+from fastmagn.machine.files import check_writable
 from fastmagn.machine.hardware import settle_hardware
 from fastmagn.machine.processes import World, join_world
 from fastmagn.methods.test_time import model_for_test
@@ -92,8 +94,20 @@ def evaluate_model(
     return results | about_model | protocols
 
 
-def check_evaluation(image_set: ImageSet, config: Config) -> None:
-    """Raise InputError if what a run's evaluation names beside its test images cannot be used: before the training."""
+def check_evaluation(image_set: ImageSet, config: Config, world: World) -> None:
+    """Check what a run's evaluation needs: before the training, not after it.
+
+    A warning names the corruptions that will be left out.
+
+    Raises:
+        InputError: There are fewer test images than are to be measured; or the -C set, the held-out images or the
+            images of other classes cannot be used; or `eval.cache_dir` cannot be written.
+    """
+    section, labels = config.eval, image_set.test_labels
+    rows = chosen_rows(labels, section.num_images, subset_of(config.data.name, section.corruption_seed), world)
+    find_corruptions(image_set.test_images_u8, labels, section, image_set.class_names, rows)
+    if section.cache_dir is not None:
+        check_writable(section.cache_dir, section.cache_dir, "eval.cache_dir")
     find_held_out(config, image_set, config)
     find_other_sets(config, image_set)
 

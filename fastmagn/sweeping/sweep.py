@@ -6,16 +6,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fastmagn.config.own_code import explained, source_of
-from fastmagn.config.schema import Config
+from fastmagn.config.schema import Config, DataConfig
 from fastmagn.config.text import flatten, to_yaml
 from fastmagn.data import DATASETS
 from fastmagn.errors import InputError, Interrupted, counted
 from fastmagn.machine.console import console, warn
-from fastmagn.machine.files import make_folder, write_text
+from fastmagn.machine.files import check_writable, make_folder, write_text
 from fastmagn.methods.table import get_method
 from fastmagn.models import MODELS
-from fastmagn.registry import resolve
-from fastmagn.reporting.document import report_runs
+from fastmagn.registry import is_own, resolve
+from fastmagn.reporting.document import check_out, report_runs
 from fastmagn.runs.paths import CONFIG, LOCK, RESULTS, TRIAL_LOG
 from fastmagn.runs.reading import check_results, read_results
 from fastmagn.sweeping.arguments import Machines, Request
@@ -25,6 +25,7 @@ from fastmagn.sweeping.shown import Board, print_summary
 from fastmagn.sweeping.trial import Outcome
 
 EXIT_TRIAL_FAILED = 1
+REPORT = "report"
 
 
 def run_sweep(request: Request) -> int:
@@ -40,6 +41,8 @@ def run_sweep(request: Request) -> int:
     base, trials = make_trials(request.arguments, request.search, request.out)
     for trial in trials:
         check_names(trial.config)
+    check_writable(request.out, request.out)
+    check_out(request.out / REPORT)
     check_ray()
     with sweep_lock(request.out):
         keep_definition(request.out, definition(base, request.search))
@@ -62,6 +65,17 @@ def check_names(config: Config) -> None:
         resolve(DATASETS, config.data.name, "data.name")
         if ":" not in config.model.name:  # else it is one of timm's or torchvision's
             resolve(MODELS, config.model.name, "model.name")
+
+
+def check_folder(data: DataConfig) -> None:
+    """Check that a folder of images is there: otherwise every trial would start, and fail for itself.
+
+    Raises:
+        InputError: It is not there, and nothing is downloaded to it.
+    """
+    needs_files = data.name != "digits" and not data.download and not is_own(DATASETS, data.name)
+    if needs_files and not data.dir.exists():
+        raise InputError(f"data.dir: {data.dir}: no such file or folder; expected the images of {data.name} there.")
 
 
 @contextmanager
@@ -102,10 +116,16 @@ def is_finished(trial: Trial) -> bool:
 
 
 def run_unfinished(trials: list[Trial], board: Board, machines: Machines) -> int:
-    """Run the trials that are not finished. Returns the signal that interrupted them, 0 if none did."""
+    """Run the trials that are not finished. Returns the signal that interrupted them, 0 if none did.
+
+    Raises:
+        InputError: A trial's folder of images is not there.
+    """
     unfinished = [trial for trial in trials if board.states[trial.name] != "finished"]
     if not unfinished:
         return 0
+    for trial in unfinished:
+        check_folder(trial.config.data)
     for trial in unfinished:
         write_text(trial.config.run_dir / CONFIG, to_yaml(trial.config))
     imports = unfinished[0].config.imports
@@ -139,7 +159,7 @@ def finish_sweep(trials: list[Trial], board: Board, out: Path, signal_number: in
     finished = [trial for trial in trials if board.states[trial.name] == "finished"]
     failed = [outcome for outcome in board.outcomes.values() if outcome.state == "failed"]
     if finished and not signal_number:
-        report_runs([trial.config.run_dir for trial in finished], out / "report")
+        report_runs([trial.config.run_dir for trial in finished], out / REPORT)
     if finished:
         print_summary(finished)
     for outcome in failed:
