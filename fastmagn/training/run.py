@@ -68,7 +68,7 @@ def train_in(world: World, device: torch.device, config: Config, callbacks: Call
     image_set = load_data(data) if world.rank == 0 else None
     world.gather(None)  # rank 0 downloads while the others wait
     image_set = image_set or load_data(data)
-    check_evaluation(image_set, config)
+    check_evaluation(image_set, config, world)
     part, validation = split_validation(image_set, data.num_validation_images, config.train.seed)
     run = build_run(_eager_on_cpu(config), image_set, part, world, device)
     check_protocols(run.model, image_set, config, world)
@@ -129,7 +129,7 @@ def kernels_of(run: Run) -> list[str]:
     engine = choose_engine(augment.backend, run.device, has_recipe(augment))
     groups = []
     if (engine.backend, engine.device) == ("numba", "cpu"):
-        groups += ["recipe_views" if has_recipe(augment) else "views", "view_parts"]
+        groups.append("recipe_views" if has_recipe(augment) else "views")
     if base_name(config.method) in ("prime", "prime_no_jsd") and run.device.type == "cpu":
         groups.append("prime")
     if config.eval.corrupted_dir is None and config.eval.cache_dir is None:

@@ -52,32 +52,6 @@ def _views(**augment: float) -> None:
     fill_arrays(_images(_SIDE_PX), params, np.empty((spec.num_views, _SIDE_PX, _SIDE_PX, 3), np.float32))
 
 
-def _view_parts() -> None:
-    """Half of what the views' kernel inlines, for another process to compile while one compiles the rest and itself.
-
-    They come in the reverse of the order in which that kernel needs them.
-    """
-    from numba import types
-
-    from fastmagn_kernels.augmix_cpu import operations, rotate, shear, views
-    from fastmagn_kernels.random import rng
-
-    # numba compiles it anew for each constant with which a kernel calls it.
-    noise = types.Array(types.float32, 1, "C"), types.literal(rng.STREAM_NOISE)
-    rng.standard_normal.compile((*noise, *[types.int64] * 3, *[types.uint32] * 2))
-    scratch, factor = views.own_scratch(_SIDE_PX, _SIDE_PX), np.float32(1)
-    source, target = scratch.rows[:2]
-    size = (_SIDE_PX, _SIDE_PX)
-    operations.enhance_sharpness(source, target, *size, factor, scratch.channels)
-    operations.enhance_contrast(source, target, factor, scratch.channels, scratch.table)
-    operations.enhance_color(source, target, factor, scratch.channels)
-    operations.equalize(source, target, scratch.histograms, scratch.table)
-    operations.autocontrast(source, target, scratch.table)
-    shear.shear_y(source, target, *size, 0.1, scratch)
-    shear.shear_x(source, target, *size, 0.1, scratch)
-    rotate.rotate_degrees(source, target, *size, 1, rotate.make_rotations(*size), scratch)
-
-
 def _recipe_views() -> None:
     _views(erase_probability=0.5)
 
@@ -143,7 +117,6 @@ def _images(side_px: int) -> np.ndarray:
 
 GROUPS: dict[str, Callable[[], None]] = {
     "views": _views,
-    "view_parts": _view_parts,
     "recipe_views": _recipe_views,
     "prime": _prime,
     "policies": _policies,

@@ -20,29 +20,45 @@ from typing import Any
 import numba
 from numba import config
 from numba.core.caching import IndexDataCacheFile
+from numba.core.dispatcher import Dispatcher
 from numba.core.registry import cpu_target
 from numba.core.sigutils import normalize_signature
+
+from fastmagn_kernels.parts import Kernel, Part
 
 _SOURCES = Path(__file__).parent
 _unsaved: list[Exception] = []  # why kernels of this process are not in the cache
 
 
-def jit(function: Callable | None = None, **options: Any) -> Any:
-    """Compile a function by `numba.njit` with `cache=True`; the options are numba's, such as `parallel` or `nogil`."""
+def jit(function: Callable | None = None, *, per_constant: bool = False, **options: Any) -> Any:
+    """Compile a function as `numba.njit` does, with a cache on disk; the options are numba's, such as `nogil`.
 
-    def compile_later(function: Callable) -> Any:
-        before = config.CACHE_DIR
-        config.CACHE_DIR = cache_folder()  # numba reads it when it decorates; other packages keep their own
-        try:
-            # numba would otherwise inline what is compiled within a `jit_inlined` function, and not what was cached.
-            # Nobody calls a kernel from C: without that entry it compiles faster.
-            compiled = numba.njit(function, cache=True, **{"forceinline": False, "no_cfunc_wrapper": True, **options})
-        finally:
-            config.CACHE_DIR = before
-        keep_where_possible(compiled._cache)
-        return compiled
+    Other kernels call one version of it, whatever the constants that they pass; with `per_constant`, a version for each
+    constant. That pays for a loop over pixels whose body depends on one.
+    """
+
+    def compile_later(function: Callable) -> Kernel:
+        every = _every(options)
+        return _cached(Kernel(function, every, lambda: _cached(Part(function, every, per_constant))))
 
     return compile_later if function is None else compile_later(function)
+
+
+def _every(options: dict[str, Any]) -> dict[str, Any]:
+    # numba would otherwise inline what is compiled within a `jit_inlined` function, and not what was cached.
+    # Nobody calls a kernel from C: without that entry it compiles faster.
+    return {"nopython": True, "boundscheck": None, "forceinline": False, "no_cfunc_wrapper": True, **options}
+
+
+def _cached(kernel: Dispatcher) -> Dispatcher:
+    before = config.CACHE_DIR
+    config.CACHE_DIR = cache_folder()  # numba reads it here; other packages keep their own
+    try:
+        kernel.enable_caching()
+    finally:
+        config.CACHE_DIR = before
+    keep_where_possible(kernel._cache)
+    return kernel
 
 
 def keep_where_possible(cache: Any) -> None:
@@ -103,14 +119,13 @@ def jit_uncounted(function: Callable, **options: Any) -> Any:
     return jit(function, _nrt=False, **options)
 
 
-def jit_inlined(function: Callable) -> Any:
-    """Compile a function as `jit_uncounted` does, and inline it wherever it is called.
+def jit_inlined(function: Callable) -> Part:
+    """Compile a function as `jit_uncounted` does, and inline it wherever it is called. Python cannot call it.
 
     It is for functions that take a large NamedTuple and are called in few places. numba passes every field of every
     array by itself: 140 words for the CPU engine's `Scratch`, which took up to a fifth of the time of an AugMix view.
-    Python cannot call it: the code that would unpack the arguments takes longer to compile than the function.
     """
-    return jit_uncounted(function, forceinline=True, no_cpython_wrapper=True)
+    return _cached(Part(function, _every({"_nrt": False, "forceinline": True}), False))
 
 
 @cache

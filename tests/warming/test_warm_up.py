@@ -33,7 +33,7 @@ def test_it_asks_for_all_and_says_where_they_are(asked, tmp_path, capsys):
     (groups,) = asked
     assert len(set(groups)) == len(groups)
     assert set(groups) >= {f"corrupt {name}" for name in CORRUPTIONS} | {f"perturb {name}" for name in PERTURBATIONS}
-    assert set(groups) >= {"views", "view_parts", "recipe_views", "prime", "policies", "draws"}
+    assert set(groups) >= {"views", "recipe_views", "prime", "policies", "draws"}
     first, last = capsys.readouterr().out.splitlines()
     assert first == "compiling kernels in 2 processes (about a minute of work)"
     assert last.startswith(f"{len(groups)} groups of kernels are kept in {tmp_path} (")

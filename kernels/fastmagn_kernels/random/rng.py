@@ -176,7 +176,8 @@ def standard_normal(out, stream, view, index, epoch, key_0, key_1):
                 normals[2 * pair + 1, b] = z1
         for n in range(4):
             part = out[n * quarter + first :][:count]
-            part[:] = normals[n, : part.size]
+            for b in range(part.size):  # for a slice's assignment numba compiles messages about shapes, for 2 s
+                part[b] = normals[n, b]
 
 
 @jit(nogil=True)
