@@ -4,13 +4,14 @@ DataLoader workers make AugMix views image by image with Pillow. The model runs 
 trainer's optimiser and loss. The loop really trains: it minimises equation (6), as the trainer does.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
@@ -74,20 +75,20 @@ def augmix_views(pixels: np.ndarray, spec: ViewSpec, augment: AugmentConfig) -> 
     return views.permute(0, 3, 1, 2)
 
 
-def conventional_steps(
-    config: Config, model: Normalised, images: Images, labels: np.ndarray, workers: int, device: torch.device
-) -> Iterator[Callable[[], None]]:
-    """Yield one function per step of an epoch; calling it trains on the next batch.
+def conventional_step(
+    config: Config, model: Normalised, images: Images, labels: np.ndarray, workers: int
+) -> Callable[[], None]:
+    """Return a function that trains on the next batch, epoch after epoch.
 
     Args:
         config: The run's configuration, with method standard, augmix, magn or magn_augmix.
-        model: The network; it is trained in place, eagerly.
+        model: The network; it is trained in place, eagerly, on its device.
         images: uint8 [N, H, W, 3], or the images of a folder.
         labels: int64 [N].
         workers: Number of data-loading processes.
-        device: The model's device.
     """
-    uses_augmix, uses_noise = "augmix" in config.method, "magn" in config.method
+    device = next(model.parameters()).device
+    uses_augmix, uses_noise = views_of(config)
     kind = PillowFiles if isinstance(images, FolderImages) else PillowViews
     dataset = kind(images, labels, config.augment, 2 if uses_augmix else 0)
     loader = DataLoader(
@@ -96,10 +97,10 @@ def conventional_steps(
         shuffle=True,
         drop_last=True,
         num_workers=workers,
+        persistent_workers=True,
         multiprocessing_context="spawn",
         pin_memory=device.type == "cuda",
     )
-    loss_of = MAGNLoss(config.loss.consistency_weight, config.loss.jsd_weight)
     optimizer = torch.optim.SGD(
         model.parameters(),
         config.optim.lr,
@@ -107,30 +108,45 @@ def conventional_steps(
         nesterov=True,
         weight_decay=config.optim.weight_decay,
     )
+    batches = endless(loader)
 
-    def step(views: Tensor, targets: Tensor) -> None:
-        views, targets = views.to(device, non_blocking=True), targets.to(device, non_blocking=True)
+    def step() -> None:
+        views, targets = (tensor.to(device, non_blocking=True) for tensor in next(batches))
         clean, *augmix = views.unbind(1)
-        noisy = []
-        if uses_noise:
-            sigma = config.augment.sigma_max * torch.rand(len(clean), 1, 1, 1, device=device)
-            noisy = [clean + sigma * torch.randn_like(clean)]
+        noisy = [noisy_view(clean, config.augment.sigma_max)] if uses_noise else []
         optimizer.zero_grad()
         with precision(device, config.train.amp):
-            logits = [_forward(model, view) for view in (clean, *augmix, *noisy)]
-        clean_logits, augmix_logits = logits[0], logits[1 : 1 + len(augmix)]
-        if uses_augmix or uses_noise:
-            loss = loss_of(clean_logits, targets, noisy=logits[1 + len(augmix) :], augmix=augmix_logits)
-        else:
-            loss = F.cross_entropy(clean_logits.float(), targets)
+            logits = [model(view.contiguous()) for view in (clean, *augmix, *noisy)]
+        loss = loss_of_views(config, logits, targets, len(augmix))
         loss.backward()
         optimizer.step()
         loss.item()  # what most loops log
 
-    batches = iter(loader)
+    return step
+
+
+def views_of(config: Config) -> tuple[bool, bool]:
+    """Return whether the method has AugMix views, two of them, and whether it has a noisy one."""
+    return "augmix" in config.method, "magn" in config.method
+
+
+def endless(loader: DataLoader) -> Iterator[Any]:
+    """Yield the batches of one epoch after another."""
     while True:
-        yield lambda: step(*next(batches))
+        yield from loader
 
 
-def _forward(model: nn.Module, view: Tensor) -> Tensor:
-    return model(view.contiguous())
+def noisy_view(clean: Tensor, sigma_max: float) -> Tensor:
+    """Return the images plus Gaussian noise, whose sigma each image draws."""
+    sigma = sigma_max * torch.rand(len(clean), 1, 1, 1, device=clean.device)
+    return clean + sigma * torch.randn_like(clean)
+
+
+def loss_of_views(config: Config, logits: Sequence[Tensor], targets: Tensor, num_augmix: int) -> Tensor:
+    """Return the method's loss of the logits [B, K] of each view: the clean one, AugMix's, the noisy one if any."""
+    clean, augmix, noisy = logits[0], [*logits[1 : 1 + num_augmix]], [*logits[1 + num_augmix :]]
+    if augmix or noisy:
+        return MAGNLoss(config.loss.consistency_weight, config.loss.jsd_weight)(
+            clean, targets, noisy=noisy, augmix=augmix
+        )
+    return F.cross_entropy(clean.float(), targets)

@@ -1,13 +1,17 @@
 """python -m benchmarks.equal_time: compare recipes that train equally long, over seeds: accuracies and calibration.
 
-    python -m benchmarks.equal_time --out DIR --budget_s 600 --seeds 0 1 2 [--jobs N] [--section.field value ...] \\
-        --run standard "--method standard" --run magn_augmix "--method magn_augmix" --config configs/NAME.yaml
+    python -m benchmarks.equal_time --out DIR --budget_s 600 --seeds 0 1 2 [--jobs N] [--rates 0.1 0.2 0.4] \\
+        [--section.field value ...] --config configs/NAME.yaml \\
+        --run standard "--method standard" --run magn_augmix "--method magn_augmix"
 
 1. The plan: the recipes' real steps take turns, and DIR/plan.json gets the epochs that each trains in the budget. Run
    this part on an idle machine (`--plan_only`). The learning rate's cycle is fitted to the epochs.
-2. The runs: every recipe and seed trains its epochs in DIR/NAME/seedN. Now the numbers of steps are fixed, so the runs
-   may share the machine with others.
-3. The table: DIR/equal_time.json and a table of the finished runs, written anew after each run.
+2. The learning rates, if `--rates` are given: each recipe trains `--rate_s` seconds with each of them in
+   DIR/rates/NAME/lrRATE, without `--held_out` training images. The most accurate on those is the recipe's rate.
+3. The runs: every recipe and seed trains its epochs in DIR/NAME/seedN. The numbers of steps are fixed by the plan, so
+   these runs and those of the rates may share the machine with others.
+4. The table: DIR/equal_time.json and a table of the finished runs, written anew after each run. A star marks a mean
+   that differs from the first recipe's with p < 0.01 (Welch's t test over the seeds).
 
 The same command resumes: a plan that exists is kept, finished runs are skipped, interrupted ones resume. Fields of the
 configuration hold for all recipes; those of a `--run` override them. The time is that of training steps: validation,
@@ -24,8 +28,17 @@ from typing import Any
 
 import torch
 from rich.table import Table
+from scipy import stats
 
 from benchmarks.equal_time_plan import check_recipe, make_plan
+from benchmarks.equal_time_rates import (
+    accuracies_of,
+    best_rates,
+    check_rates,
+    print_rates,
+    trials_of_rates,
+    with_rates,
+)
 from benchmarks.measure import console, mean_sd, mean_sd_text, write_result
 from fastmagn.config.command_line import OwnOptions, parse_config, parse_own
 from fastmagn.config.schema import Config
@@ -59,7 +72,9 @@ COLUMNS = {
     "RMS clean": ("rms_clean", 100, 2),
     "RMS corrupt": ("rms_corrupt", 100, 2),
 }
-CAPTION = "in %; quiet: without the noise corruptions; RMS: the calibration error"
+CAPTION = "in %; quiet: without the noise corruptions; RMS: the calibration error; *: p < 0.01 against the first"
+SIGNIFICANT = 0.01
+RATES_DIR = "rates"
 
 
 def main(arguments: list[str]) -> int:
@@ -69,15 +84,30 @@ def main(arguments: list[str]) -> int:
     print_plan(plan)
     if options.plan_only:
         return 0
+    accuracies, failed = measured_rates(recipes, plan, options)
+    report_failed(failed)
+    if failed:
+        return 1
+    if accuracies:
+        rates = best_rates(accuracies)
+        print_rates(accuracies, rates)
+        recipes = with_rates(recipes, rates)
     trials = [trial for seed in options.seeds for trial in trials_of(seed, recipes, plan, options.out)]
     done = {trial.name for trial in trials if is_finished(trial)}
     failed = run_all(
-        [trial for trial in trials if trial.name not in done], options, lambda: report(trials, plan, options)
+        [trial for trial in trials if trial.name not in done],
+        options,
+        lambda: report(trials, plan, accuracies, options),
     )
-    print_table(report(trials, plan, options))
+    print_table(report(trials, plan, accuracies, options))
+    report_failed(failed)
+    return 1 if failed else 0
+
+
+def report_failed(failed: list[Outcome]) -> None:
+    """Print a line for each run that failed."""
     for outcome in failed:
         console.print(f"failed: {outcome.name}: {outcome.error}", soft_wrap=True)
-    return 1 if failed else 0
 
 
 def _parse(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, Config]]:
@@ -89,13 +119,18 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, Config]]
     parser.add_argument("--steps", type=int, default=5, help="steps of a recipe in a turn of the plan (default: 5)")
     parser.add_argument("--turns", type=int, default=9, help="turns of each recipe in the plan (default: 9)")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time; they share the cores (default: 1)")
+    parser.add_argument("--rates", type=float, nargs="+", help="learning rates to choose each recipe's from")
+    parser.add_argument("--rate_s", type=float, default=60, help="training time of a run for a rate, s (default: 60)")
+    parser.add_argument("--held_out", type=int, default=5000, help="training images that decide it (default: 5000)")
     parser.add_argument("--plan_only", action="store_true", help="stop after the plan")
     options, fields = parse_own(parser, arguments)
     check(options.budget_s > 0, "budget_s", options.budget_s, "seconds above 0")
     for name in ("steps", "turns", "jobs"):
         check(getattr(options, name) >= 1, name, getattr(options, name), "1 or more")
+    check_rates(options.rates, options.rate_s, options.held_out)
     names = [name for name, _ in options.runs]
     check(len(set(names)) == len(names), "run", names, "a name for each recipe")
+    check(RATES_DIR not in names, "run", RATES_DIR, "another name: that folder is for the learning rates' runs")
     recipes = {}
     for name, text in options.runs:
         check(name not in ("", ".", "..") and "/" not in name, "run", name, "the name of a folder")
@@ -150,6 +185,18 @@ def trials_of(seed: int, recipes: dict[str, Config], plan: dict[str, Any], out: 
     return trials
 
 
+def measured_rates(
+    recipes: dict[str, Config], plan: dict[str, Any], options: argparse.Namespace
+) -> tuple[dict[str, dict[float, float]], list[Outcome]]:
+    """Train the missing runs of the learning rates; return what `accuracies_of` returns, and the runs that failed."""
+    if not options.rates:
+        return {}, []
+    out = options.out / RATES_DIR
+    trials = trials_of_rates(recipes, plan, options.rates, options.rate_s, options.held_out, out)
+    failed = run_all([trial for trial in trials if not is_finished(trial)], options, lambda: None)
+    return ({} if failed else accuracies_of(trials)), failed
+
+
 def run_all(trials: list[Trial], options: argparse.Namespace, after_run: Any) -> list[Outcome]:
     """Train the runs, `options.jobs` at a time; call `after_run` whenever one has finished. Return those that failed.
 
@@ -185,15 +232,25 @@ def run_all(trials: list[Trial], options: argparse.Namespace, after_run: Any) ->
     return failed
 
 
-def report(trials: list[Trial], plan: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    """Write DIR/equal_time.json for the runs that are finished, and return it."""
+def report(
+    trials: list[Trial], plan: dict[str, Any], accuracies: dict[str, dict[float, float]], options: argparse.Namespace
+) -> dict[str, Any]:
+    """Write DIR/equal_time.json for the runs that are finished, and return each recipe's numbers."""
     rows: dict[str, list[dict[str, Any]]] = {}
     for trial in trials:
         if is_finished(trial):
             row = numbers_of(read_results(trial.config.run_dir / RESULTS))
             rows.setdefault(trial.values["recipe"], []).append({"seed": trial.values["seed"], **row})
     summary = {name: summarise(seeds) for name, seeds in rows.items()}
-    settings = {"seeds": options.seeds, "budget_s": options.budget_s, "plan": plan}
+    for row in summary.values():
+        row["p_values"] = p_values(row, next(iter(summary.values())))
+    settings = {
+        "seeds": options.seeds,
+        "budget_s": options.budget_s,
+        "plan": plan,
+        "rates": accuracies,
+        "learning_rates": {trial.values["recipe"]: trial.config.optim.lr for trial in trials},
+    }
     device = _device({trial.name: trial.config for trial in trials})
     write_result(options.out / TABLE, "equal_time", settings, {"recipes": summary}, device)
     return summary
@@ -223,6 +280,20 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {name: mean_sd([row[name] for row in rows]) for name in names} | {"seeds": rows}
 
 
+def p_values(row: dict[str, Any], reference: dict[str, Any]) -> dict[str, float]:
+    """Return, for each number of two recipes, how likely such a difference of the means is if there is none.
+
+    By Welch's t test over the seeds; a number is left out where a recipe has one seed or none of its values differ.
+    """
+    found = {}
+    for key in (key for key, _, _ in COLUMNS.values()):
+        if key in row and key in reference:
+            ours, others = ([seed[key] for seed in recipe["seeds"]] for recipe in (row, reference))
+            if min(len(ours), len(others)) > 1 and len({*ours}) + len({*others}) > 2:
+                found[key] = float(stats.ttest_ind(ours, others, equal_var=False).pvalue)
+    return found
+
+
 def print_plan(plan: dict[str, Any]) -> None:
     """Print each recipe's speed and epochs."""
     table = Table(title=f"the plan: {plan['budget_s']:.0f} s, whole epochs of {plan['slowest']}")
@@ -242,7 +313,9 @@ def print_table(summary: dict[str, dict[str, Any]]) -> None:
         table.add_column(column, justify="left" if column == "recipe" else "right")
     for name, row in summary.items():
         cells = [
-            mean_sd_text(row[key], scale, digits) if key in row else "–"
+            mean_sd_text(row[key], scale, digits) + ("*" if row["p_values"].get(key, 1) < SIGNIFICANT else "")
+            if key in row
+            else "–"
             for key, scale, digits in (COLUMNS[column] for column in shown)
         ]
         table.add_row(name, str(len(row["seeds"])), *cells)

@@ -9,7 +9,7 @@ from benchmarks.train import endless_batches, tensors_of, timed
 from fastmagn.config.schema import Config
 from fastmagn.data import load_data, split_validation
 from fastmagn.errors import InputError, check
-from fastmagn.machine.hardware import set_backends, settle_hardware
+from fastmagn.machine.hardware import keep_memory_on_cpu, set_backends, settle_hardware
 from fastmagn.training.build import build_run
 from fastmagn.training.prefetch import made_ahead
 from fastmagn.training.step import make_pieces, train_step
@@ -91,6 +91,7 @@ def stepper(config: Config) -> tuple[Callable[[int], float], int]:
     part, _ = split_validation(image_set, config.data.num_validation_images, config.train.seed)
     run = build_run(config, image_set, part)
     set_backends(run.device, config.train.deterministic, config.train.amp)
+    keep_memory_on_cpu(config.device)
     run.model.train()
     ahead = made_ahead(endless_batches(run), lambda batch: make_pieces(run, batch, 0), tensors_of, run.device)
 

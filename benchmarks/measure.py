@@ -1,5 +1,7 @@
 """What the benchmarks share: clocks, medians with their spread, and the JSON file of a result."""
 
+import multiprocessing
+import os
 import shlex
 import statistics
 import sys
@@ -63,6 +65,19 @@ def extra_memory_mib(work: Callable[[], object], device: torch.device, output_mi
         work()
         used_mib = _status_mib("VmHWM") - before
     return max(0.0, used_mib - output_mib)
+
+
+def wait_for_workers() -> None:
+    """Wait until the processes that `multiprocessing` has started have used hardly any CPU for 0.2 s (Linux)."""
+    used_s = -1.0
+    while (now_s := sum(_cpu_s(worker.pid) for worker in multiprocessing.active_children())) - used_s > 0.02:
+        used_s = now_s
+        time.sleep(0.2)
+
+
+def _cpu_s(pid: int | None) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def resident_mib() -> float:

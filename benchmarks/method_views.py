@@ -30,7 +30,7 @@ from fastmagn.config.command_line import OwnOptions, parse_config
 from fastmagn.data import load_images, split_validation
 from fastmagn.errors import check
 from fastmagn.machine.command import run_command
-from fastmagn.machine.hardware import settle_hardware
+from fastmagn.machine.hardware import keep_memory_on_cpu, settle_hardware
 from fastmagn.registry import resolve
 from fastmagn.training.build import build_run
 from fastmagn.training.step import Run, make_pieces, prepared, train_step
@@ -112,6 +112,7 @@ def start(method: str, options: argparse.Namespace, batch_size: int) -> Run:
     names |= {"train.batch_size": batch_size, "augment.horizontal_flip": "true", "augment.rotation_deg": 0}
     arguments = [part for name, value in names.items() for part in (f"--{name}", str(value))]
     config = settle_hardware(parse_config(arguments, "python -m benchmarks.method_views", ""))
+    keep_memory_on_cpu(config.device)
     image_set = load_images("cifar10" if options.data_dir else "digits", options.data_dir or Path())
     images = load_test_images(options.data_dir, 2 * max(options.batch, options.step_batch), options.size)
     labels = np.arange(len(images)) % NUM_CLASSES

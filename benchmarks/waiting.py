@@ -30,7 +30,7 @@ from fastmagn.config.command_line import OwnOptions, parse_config, parse_own
 from fastmagn.data import load_data, split_validation
 from fastmagn.errors import InputError, check
 from fastmagn.machine.command import run_command
-from fastmagn.machine.hardware import set_backends, settle_hardware
+from fastmagn.machine.hardware import keep_memory_on_cpu, set_backends, settle_hardware
 from fastmagn.training.build import build_run
 from fastmagn.training.step import make_pieces, train_step
 
@@ -120,6 +120,7 @@ def train_for(seconds: float, busy: int, own_sessions: bool, fields: list[str]) 
     config = settle_hardware(parse_config(fields, "python -m benchmarks.waiting", ""))
     device = torch.device(config.device)
     set_backends(device, config.train.deterministic, config.train.amp)
+    keep_memory_on_cpu(config.device)
     image_set = load_data(config.data)
     run = build_run(config, image_set, split_validation(image_set, 0, config.train.seed)[0])
     run.model.train()

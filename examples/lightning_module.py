@@ -2,7 +2,7 @@
 
 python examples/lightning_module.py [--epochs 5]
 
-This needs Lightning: pip install "fastmagn[examples]".
+This needs Lightning, which the extra `examples` installs: pip install -c constraints.txt -e '.[examples]'.
 """
 
 import argparse

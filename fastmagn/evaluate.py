@@ -8,7 +8,6 @@ torchrun --nproc_per_node 2 -m fastmagn.evaluate --run_dir runs/NAME ...
 """
 
 import argparse
-import os
 from pathlib import Path
 
 from fastmagn.config.called import command
@@ -16,10 +15,11 @@ from fastmagn.config.command_line import OwnOptions, parse_config, parse_own
 from fastmagn.config.own_code import explained
 from fastmagn.config.schema import Config
 from fastmagn.config.text import plain
+from fastmagn.data.present import check_present
 from fastmagn.errors import EXIT_CODES, InputError
 from fastmagn.machine.command import run_command
 from fastmagn.machine.console import console
-from fastmagn.machine.files import write_json
+from fastmagn.machine.files import check_writable, write_json
 from fastmagn.machine.leftovers import names_locked, remove_leftovers
 from fastmagn.machine.torchrun import rank
 from fastmagn.runs.paths import EVALUATION, LOGITS
@@ -31,6 +31,8 @@ _MAX_METHOD_CHARS = 100  # as in a report
 
 def main(arguments: list[str]) -> int:
     own, config = parse_arguments(arguments)
+    if own.images is None and own.logits is None:
+        check_present(config.data)
     # Imported here, so that --help does not wait for PyTorch.
     from fastmagn.evaluation.measure import summarise_logits
     from fastmagn.evaluation.other_images import with_image_folders
@@ -42,7 +44,8 @@ def main(arguments: list[str]) -> int:
     keep_memory_on_cpu(config.device)
     is_first_process = rank() == 0
     out = own.out or _results_file(own)
-    _check_writable(out)
+    if own.out is not None or out.parent.is_dir():  # else what was named is missing, and said to be
+        check_writable(out, out.parent)
     if is_first_process:
         remove_leftovers(own.logits or (own.run or _folder(out)) / LOGITS)
     if own.images is not None:
@@ -70,12 +73,6 @@ def _results_file(own: argparse.Namespace) -> Path:
     if own.weights is not None:
         return own.weights.with_name(f"{own.weights.stem}.{EVALUATION}")
     return (own.run or own.logits) / EVALUATION
-
-
-def _check_writable(out: Path) -> None:
-    """Raise InputError if the results could not be written: before the work, not after it."""
-    if out.parent.is_dir() and not os.access(out.parent, os.W_OK | os.X_OK):
-        raise InputError(f"out: {out} cannot be written: {out.parent} is read-only; name another --out.")
 
 
 def _folder(out: Path) -> Path:

@@ -14,6 +14,7 @@ from fastmagn.config.called import command
 from fastmagn.config.command_line import config_parser, of_kind, parse
 from fastmagn.config.own_code import explained
 from fastmagn.config.schema import Config
+from fastmagn.data.present import check_present
 from fastmagn.errors import EXIT_CODES
 from fastmagn.machine.command import run_command
 from fastmagn.machine.console import console
@@ -69,6 +70,7 @@ def command_parser() -> ArgumentParser:
 
 def main(arguments: list[str]) -> int:
     config = of_kind(Config, parse(command_parser(), arguments))
+    check_present(config.data)
     from fastmagn.evaluation.shown import print_results  # here, as they import PyTorch
     from fastmagn.machine.hardware import keep_memory_on_cpu
 

@@ -21,7 +21,18 @@ from fastmagn.models import build_model
 from tests.helpers.commands import call
 from tests.helpers.foreign_networks import AugmixWideResNet, trained_like
 from tests.helpers.own_code import forgotten
-from tests.helpers.pages import BLOCK, PAGES, all_blocks, blocks, commands, module_of, of_checkout, run_code, run_here
+from tests.helpers.pages import (
+    BLOCK,
+    PAGES,
+    README,
+    all_blocks,
+    blocks,
+    commands,
+    module_of,
+    of_checkout,
+    run_code,
+    run_here,
+)
 from tests.helpers.photo_folders import make_photo_folder
 from tests.helpers.processes import ROOT
 from tests.helpers.published_folders import food, svhn
@@ -167,6 +178,15 @@ def test_nothing_in_the_documentation_is_untested():
         assert all(command.startswith(known) for command in commands(page)), page
         languages = {language for language, _ in all_blocks(page)}
         assert languages <= {"", "text", "bash", "python", "yaml"}, page
+
+
+def test_what_is_to_be_installed_is_there_to_be_installed():
+    """fastmagn is on no index: what people copy names the checkout, or a folder of wheels. Messages may be quoted."""
+    by_name = re.compile(r"pip install (?!--no-index ).*fastmagn\[\w")
+    others = [README, *sorted((ROOT / "examples").glob("*.*")), *sorted((ROOT / "configs").rglob("*.*"))]
+    for page in (*PAGES, *others):
+        for line in page.read_text().splitlines():
+            assert not by_name.search(line) or line.startswith("> "), (page, line)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "bash")], ids=lambda page: page.stem)

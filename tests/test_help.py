@@ -1,6 +1,7 @@
 """--help answers without PyTorch and Numba, which take seconds to import."""
 
 import importlib
+import re
 
 import pytest
 
@@ -38,7 +39,10 @@ def test_help_is_two_screens_in_words(command, capsys, monkeypatch):
 
 @pytest.mark.parametrize("benchmark", BENCHMARKS)
 def test_help_of_a_benchmark_is_in_words(benchmark, capsys, monkeypatch):
-    check_words(shown(importlib.import_module(f"benchmarks.{benchmark}").main, "--help", capsys, monkeypatch))
+    text = shown(importlib.import_module(f"benchmarks.{benchmark}").main, "--help", capsys, monkeypatch)
+    check_words(text)
+    paths = {"--out", "--pictures", "--data_dir", "--checkout", "--corrupted", "--run", "--runs_dir"}
+    assert set(re.findall(r"^  (--\w+) PATH\b", text, re.MULTILINE)) <= paths
 
 
 def check_words(text: str) -> None:

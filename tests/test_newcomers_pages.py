@@ -1,5 +1,6 @@
 """The pages that a newcomer reads: every command is run, shortened, and every block of Python, in the page's order."""
 
+import itertools
 import os
 import re
 import shlex
@@ -7,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ from fastmagn.models import MODELS, build_model
 from fastmagn.training.run import train
 from tests.helpers.commands import call
 from tests.helpers.foreign_networks import AugmixWideResNet, trained_like
-from tests.helpers.pages import DOCS, blocks, commands, module_of, of_checkout, run_code, run_here
+from tests.helpers.pages import DOCS, PAGES, README, blocks, commands, module_of, of_checkout, run_code, run_here
 from tests.helpers.processes import LAUNCHER, ROOT, TWO_PROCESSES, command_environment, run
 from tests.helpers.small_runs import config_for, made_once
 from tests.test_examples import EXAMPLES
@@ -111,6 +113,20 @@ def test_quickstart_names_every_network_and_counts_the_methods():
     assert all(f"`{name}`" in text for name in MODELS)
     assert len(METHODS) == 7 + 17
     assert "the paper's seven and 17 rivals" in text
+
+
+def test_git_ignores_what_the_commands_write():
+    """A clone in which README's and the pages' commands were given has no change."""
+    named = [line.strip("/\n") for line in (ROOT / ".gitignore").open() if line.startswith("/")]
+    words = [shlex.split(command) for page in (README, *PAGES) for command in commands(page)]
+    written = {
+        word.partition("/")[0]
+        for command in words
+        for option, word in itertools.pairwise(command)
+        if option in ("--out", "--run_dir") and word not in ("DIR", "OUT") and "fastmagn.evaluate" not in command
+    }
+    assert {"report", "runs", "RUN", "model.onnx"} <= written
+    assert [name for name in sorted(written) if not any(fnmatch(name, pattern) for pattern in named)] == []
 
 
 def test_code_of_your_own_loop():

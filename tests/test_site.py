@@ -50,7 +50,7 @@ return found;
 @pytest.fixture(scope="session")
 def site(tmp_path_factory, pytestconfig) -> Path:
     def build(folder: Path) -> None:
-        run(["mkdocs", "build", "--strict", "-q", "-d", str(folder)], ROOT)
+        run(["mkdocs", "build", "--strict", "-d", str(folder)], ROOT)  # -q would hide warnings from --strict
 
     return made_once(tmp_path_factory, pytestconfig, "site", build)
 

@@ -11,7 +11,7 @@ step=(--config configs/cifar10_magn_augmix.yaml "${images[@]}" --device "$device
 augment=(--device "$device" --backends numba --workers "$workers" "${augment_images[@]}")
 if [ -z "$rehearse" ]; then
     rounds=(--rounds 3)
-    sizes=(--steps 10 --turns 5 --conventional_steps 1)
+    sizes=(--steps 10 --turns 5 --rival_turns 1 --conventional_steps 1)
     fast=(--eval.corruption_set c18)
     large=(--batch_size 8192 --num_per_image 512)
     small=(--batch_size 512 --num_per_image 512)

@@ -53,6 +53,9 @@ class EvalConfig:
             use 4 for CIFAR-10 and 15.7 for ImageNet.
         batch_norm: Statistics of batch normalisation in testing: those of training (trained); or measure a second time
             with those of each test batch (adapt). The results hold the second measurement apart.
+        forward: Forward passes of the network as it was trained (exact), or of a copy whose batch normalisations are
+            folded into its convolutions (fast), whose logits differ by rounding. What batch_norm adapt measures is
+            always exact.
     """
 
     corruption_set: str = "c19"
@@ -77,6 +80,7 @@ class EvalConfig:
     fourier_images: int = 500
     fourier_norm: float = 4.0
     batch_norm: Literal["trained", "adapt"] = "trained"
+    forward: Literal["exact", "fast"] = "exact"
 
     def __post_init__(self) -> None:
         set_parts("eval.corruption_set", self.corruption_set)

@@ -26,8 +26,7 @@ class HelpFormatter(argparse.HelpFormatter):
         )
 
     def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
-        hint = getattr(action, "_typehint", None)
-        return "PATH" if hint is None else placeholder(hint)
+        return placeholder(getattr(action, "_typehint", action.type or str))
 
     def _expand_help(self, action: argparse.Action) -> str:
         hint = getattr(action, "_typehint", None)

@@ -44,7 +44,7 @@ from fastmagn.evaluation.corrupt_config import CorruptConfig
 from fastmagn.evaluation.subset import Subset, subset_of
 from fastmagn.machine.console import progress_bar
 from fastmagn.machine.environment import environment, found
-from fastmagn.machine.files import make_folder, replace_folder, write_json
+from fastmagn.machine.files import check_writable, make_folder, replace_folder, write_json
 from fastmagn.machine.leftovers import remove_leftovers
 from fastmagn.machine.waiting_lock import waiting_lock
 from fastmagn.registry import resolve
@@ -101,6 +101,7 @@ def make_corrupted_set(
     out = Path(os.path.realpath(config.out))  # resolve() would raise for a loop of links, which has its own message
     remove_leftovers(out)
     _check_out_is_free(out)
+    check_writable(out, out.parent)
     source = source or load_source_images(config)
     image_shape = source.images_u8.shape[1:]
     names = set_members(config.corruption_set, *image_shape[:2])

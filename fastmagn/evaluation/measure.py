@@ -129,7 +129,7 @@ def evaluate(
     """
     world = world or World()
     total = len(labels)
-    rows = _chosen_rows(labels, config.num_images, subset, world)
+    rows = chosen_rows(labels, config.num_images, subset, world)
     corruptions = find_corruptions(images_u8, labels, config, class_names, rows)
     if corruptions.open_stored is None:
         compile_ahead(corruption_groups(corruptions.severities), lambda: say_compiling(progress))
@@ -166,6 +166,8 @@ def summarise_logits(logits_dir: Path, config: EvalConfig) -> dict[str, Any]:
     for field in ("ood", "temperature_images"):
         value = getattr(config, field)
         check(value is None, f"eval.{field}", value, "none with stored logits; --run or --weights measures it")
+    is_exact = config.forward == "exact"
+    check(is_exact, "eval.forward", config.forward, "exact with stored logits, which no forward pass makes")
     labels, logits = read_logits(logits_dir)
     severities = read_severities(logits_dir, logits)
     labels = torch.from_numpy(labels)
@@ -201,8 +203,12 @@ def predict(model: nn.Module, images_u8: Images, *, device: torch.device, amp: s
     return torch.cat(logits)
 
 
-def _chosen_rows(labels: np.ndarray, num_images: int, subset: Subset, world: World) -> slice | np.ndarray:
-    """The rows of the images to measure."""
+def chosen_rows(labels: np.ndarray, num_images: int, subset: Subset, world: World) -> slice | np.ndarray:
+    """The rows of the images to measure.
+
+    Raises:
+        InputError: There are fewer images than `num_images` or than processes.
+    """
     total = len(labels)
     check(num_images <= total, "eval.num_images", num_images, f"0..{total}, the test images there are")
     wanted = num_images or total

@@ -48,9 +48,17 @@ def check_protocols(model: nn.Module, image_set: ImageSet, config: Config, world
 
 
 def evaluate_protocols(
-    model: nn.Module, image_set: ImageSet, config: Config, *, device: torch.device, world: World
+    model: nn.Module, original: nn.Module, image_set: ImageSet, config: Config, *, device: torch.device, world: World
 ) -> dict[str, Any]:
     """Measure what `eval.perturbations`, `eval.fourier` and `eval.batch_norm` ask for; see `evaluation.run`.
+
+    Args:
+        model: The model to measure, on `device`.
+        original: The same with all of its batch normalisations, which `batch_norm adapt` needs.
+        image_set: The run's images.
+        config: The run's configuration.
+        device: Where the models are.
+        world: torchrun's processes.
 
     Returns:
         `perturbations`, see `evaluate_perturbations`; `fourier`, see `evaluate_fourier`; `adapted_batch_norm`, see
@@ -69,7 +77,7 @@ def evaluate_protocols(
         "fourier": (section.fourier, lambda: evaluate_fourier(*arguments, **options)),
         "adapted_batch_norm": (
             section.batch_norm == "adapt",
-            lambda: evaluate_adapted(model, image_set, config, device=device, world=world),
+            lambda: evaluate_adapted(original, image_set, config, device=device, world=world),
         ),
     }
     results = {}

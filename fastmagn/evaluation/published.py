@@ -61,8 +61,8 @@ def evaluate_weights(published: Published, config: Config, results_dir: Path) ->
         explain_measuring(config.device, config.eval.batch_size),
         join_world(torch.device(config.device)) as (world, device),
     ):
+        weights = read_weights(published.file, "weights")  # before the images, which may take minutes to list
         image_set = load_data(config.data)
-        weights = read_weights(published.file, "weights")
         mean, std, whose = _normalisation(published, weights, image_set)
         network, line = _load(published.file, weights, config, image_set, mean, std)
         if world.rank == 0:

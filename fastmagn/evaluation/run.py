@@ -12,11 +12,13 @@ from fastmagn.config.text import plain
 from fastmagn.data import ENCODED, ImageSet, load_data
 from fastmagn.data.files.decoding import resize_px
 from fastmagn.errors import InputError
+from fastmagn.evaluation.cells import find_corruptions
 from fastmagn.evaluation.class_mapping import read_mapping
 from fastmagn.evaluation.corruption_cache import use_cache
+from fastmagn.evaluation.fast_forward import model_to_forward
 from fastmagn.evaluation.forward import Forward
 from fastmagn.evaluation.held_out import VALIDATION, find_held_out, fit_on
-from fastmagn.evaluation.measure import evaluate, predict
+from fastmagn.evaluation.measure import chosen_rows, evaluate, predict
 from fastmagn.evaluation.metrics.predictions import concatenate
 from fastmagn.evaluation.ood import find_other_sets, measure_other_sets
 from fastmagn.evaluation.other_images import MeasuredTwice, find_images, measure_images, summarise_images
@@ -25,6 +27,7 @@ from fastmagn.evaluation.shown import print_images
 from fastmagn.evaluation.subset import subset_of
 from fastmagn.evaluation.trained import Trained, load_run
 from fastmagn.machine.environment import environment
+from fastmagn.machine.files import check_writable
 from fastmagn.machine.hardware import settle_hardware
 from fastmagn.machine.processes import World, join_world
 from fastmagn.methods.test_time import model_for_test
@@ -59,10 +62,13 @@ def evaluate_model(
 
     Returns:
         What `measure.evaluate` returns; `temperature_scaling` also has what `held_out.Fitted` records, and is None if
-        nothing could be fitted. If `eval.ood` names images, `ood` has what `ood.measure_other_sets` returns.
+        nothing could be fitted. If `eval.ood` names images, `ood` has what `ood.measure_other_sets` returns. With
+        `eval.forward fast`, `forward` says what was measured, see `fast_forward.model_to_forward`.
     """
     check_protocols(model, image_set, config, world)
     held_out, others = find_held_out(config, image_set, trained), find_other_sets(config, image_set)
+    original, image_size = model, image_set.test_images_u8.shape[1:3]
+    model, about_model = model_to_forward(original, config.eval.forward, config.train.amp, device, image_size)
     forward = Forward(device, config.train.amp, config.eval.batch_size, world)
     fitted = fit_on(model, held_out, forward) if held_out is not None else None
     subset = subset_of(config.data.name, config.eval.corruption_seed)
@@ -84,11 +90,24 @@ def evaluate_model(
     if others:
         rows = subset.rows(image_set.test_labels, config.eval.num_images)
         results["ood"] = measure_other_sets(model, image_set.test_images_u8[rows], others, forward)
-    return results | evaluate_protocols(model, image_set, config, device=device, world=world)
+    protocols = evaluate_protocols(model, original, image_set, config, device=device, world=world)
+    return results | about_model | protocols
 
 
-def check_evaluation(image_set: ImageSet, config: Config) -> None:
-    """Raise InputError if what a run's evaluation names beside its test images cannot be used: before the training."""
+def check_evaluation(image_set: ImageSet, config: Config, world: World) -> None:
+    """Check what a run's evaluation needs: before the training, not after it.
+
+    A warning names the corruptions that will be left out.
+
+    Raises:
+        InputError: There are fewer test images than are to be measured; or the -C set, the held-out images or the
+            images of other classes cannot be used; or `eval.cache_dir` cannot be written.
+    """
+    section, labels = config.eval, image_set.test_labels
+    rows = chosen_rows(labels, section.num_images, subset_of(config.data.name, section.corruption_seed), world)
+    find_corruptions(image_set.test_images_u8, labels, section, image_set.class_names, rows)
+    if section.cache_dir is not None:
+        check_writable(section.cache_dir, section.cache_dir, "eval.cache_dir")
     find_held_out(config, image_set, config)
     find_other_sets(config, image_set)
 
@@ -155,7 +174,8 @@ def evaluate_images(run_dir: Path, config: Config, folder: Path, classes: Path |
         else:
             size = shorter_side = trained.image_size[0]
         found = find_images(folder, class_names, mapping, image_size=size, resize_px=shorter_side)
-        model = model_for_test(trained.network, config, (size, size))
+        original = model_for_test(trained.network, config, (size, size))
+        model, about_model = model_to_forward(original, config.eval.forward, config.train.amp, device, (size, size))
         share = world.share(len(found.labels))
         images, labels, own_labels = found.images[share], found.labels[share], np.unique(found.labels)
         with evaluation_mode(model):
@@ -167,4 +187,4 @@ def evaluate_images(run_dir: Path, config: Config, folder: Path, classes: Path |
     entry = summarise_images(joined, len(own_labels), sum(count for _, count in shares), config.eval)
     print_images(str(folder), entry, len(class_names))
     settings = {"classes": plain(classes), "weights": config.eval.weights, "test_time_flip": config.eval.test_time_flip}
-    return {str(folder): entry | settings | {"environment": environment(device)}}
+    return {str(folder): entry | settings | about_model | {"environment": environment(device)}}

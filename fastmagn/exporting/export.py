@@ -8,7 +8,7 @@ from fastmagn.exporting.hub import check_hub, push_to_hub
 from fastmagn.exporting.onnx_file import MAX_DIFFERENCE, write_onnx
 from fastmagn.exporting.safetensors_file import write_safetensors
 from fastmagn.machine.console import console, warn
-from fastmagn.machine.files import write_text
+from fastmagn.machine.files import check_writable, write_text
 
 
 def export(config: ExportConfig) -> None:
@@ -23,6 +23,7 @@ def export(config: ExportConfig) -> None:
     """
     if config.push is not None:
         check_hub()
+    check_writable(config.out, config.out.parent)
     trained = load_run(config.run, weights=config.weights)
     input = (config.input or "uint8") if config.format == "onnx" else None
     card = config.out.with_name(f"{config.out.name}.md")

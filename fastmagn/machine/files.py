@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from fastmagn.errors import InputError
 from fastmagn.machine.leftovers import hold, names_locked, old_path, partial_path, remove_leftovers
 
 DISK_FAILURES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE}
@@ -139,6 +140,23 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Replace the file `path` with `value` as strict, indented JSON. NaN and infinity are refused."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def check_writable(path: Path, folder: Path, field: str = "out") -> None:
+    """Check that `path` can be written into `folder`, which need not be there yet: before the work, not after it.
+
+    Raises:
+        InputError: The folder, or the nearest one above it that is there, is a file or is read-only.
+    """
+    whole = folder.absolute()
+    there = next(place for place in (whole, *whole.parents) if os.path.exists(place))
+    if not there.is_dir():
+        fault = "is not a folder"
+    elif not os.access(there, os.W_OK | os.X_OK):
+        fault = "is read-only"
+    else:
+        return
+    raise InputError(f"{field}: {path} cannot be written: {there} {fault}; name another --{field}.")
 
 
 def check_room(folder: Path, num_bytes: int) -> None:

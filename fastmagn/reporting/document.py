@@ -13,7 +13,7 @@ from fastmagn import __version__
 from fastmagn.corruptions.sets import sets_to_show
 from fastmagn.errors import InputError, printable
 from fastmagn.machine.console import console
-from fastmagn.machine.files import replace_folder, write_bytes, write_json, write_text
+from fastmagn.machine.files import check_writable, replace_folder, write_bytes, write_json, write_text
 from fastmagn.machine.leftovers import names_locked, remove_leftovers
 from fastmagn.reporting.experiments import Experiment, group_experiments
 from fastmagn.reporting.figure_data import FigureData, make_figures
@@ -134,11 +134,12 @@ def write_report(report: Report, out: Path) -> None:
 
 
 def check_out(out: Path) -> None:
-    """Check that `out` is free, or holds a report and nothing else.
+    """Check that `out` is free, or holds a report and nothing else, and that it can be written.
 
     Raises:
-        InputError: It holds something else.
+        InputError: It holds something else, or cannot be written.
     """
+    check_writable(out, out.parent)
     if out.exists() and not out.is_dir():
         raise InputError(f"out: {out} is a file; expected a new folder, or one that holds an older report.")
     known: set[str] | None = None

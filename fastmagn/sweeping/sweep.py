@@ -9,13 +9,14 @@ from fastmagn.config.own_code import explained, source_of
 from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten, to_yaml
 from fastmagn.data import DATASETS
+from fastmagn.data.present import check_present
 from fastmagn.errors import InputError, Interrupted, counted
 from fastmagn.machine.console import console, warn
-from fastmagn.machine.files import make_folder, write_text
+from fastmagn.machine.files import check_writable, make_folder, write_text
 from fastmagn.methods.table import get_method
 from fastmagn.models import MODELS
 from fastmagn.registry import resolve
-from fastmagn.reporting.document import report_runs
+from fastmagn.reporting.document import check_out, report_runs
 from fastmagn.runs.paths import CONFIG, LOCK, RESULTS, TRIAL_LOG
 from fastmagn.runs.reading import check_results, read_results
 from fastmagn.sweeping.arguments import Machines, Request
@@ -25,6 +26,7 @@ from fastmagn.sweeping.shown import Board, print_summary
 from fastmagn.sweeping.trial import Outcome
 
 EXIT_TRIAL_FAILED = 1
+REPORT = "report"
 
 
 def run_sweep(request: Request) -> int:
@@ -40,6 +42,8 @@ def run_sweep(request: Request) -> int:
     base, trials = make_trials(request.arguments, request.search, request.out)
     for trial in trials:
         check_names(trial.config)
+    check_writable(request.out, request.out)
+    check_out(request.out / REPORT)
     check_ray()
     with sweep_lock(request.out):
         keep_definition(request.out, definition(base, request.search))
@@ -102,10 +106,16 @@ def is_finished(trial: Trial) -> bool:
 
 
 def run_unfinished(trials: list[Trial], board: Board, machines: Machines) -> int:
-    """Run the trials that are not finished. Returns the signal that interrupted them, 0 if none did."""
+    """Run the trials that are not finished. Returns the signal that interrupted them, 0 if none did.
+
+    Raises:
+        InputError: A trial's folder of images is not there.
+    """
     unfinished = [trial for trial in trials if board.states[trial.name] != "finished"]
     if not unfinished:
         return 0
+    for trial in unfinished:
+        check_present(trial.config.data)
     for trial in unfinished:
         write_text(trial.config.run_dir / CONFIG, to_yaml(trial.config))
     imports = unfinished[0].config.imports
@@ -139,7 +149,7 @@ def finish_sweep(trials: list[Trial], board: Board, out: Path, signal_number: in
     finished = [trial for trial in trials if board.states[trial.name] == "finished"]
     failed = [outcome for outcome in board.outcomes.values() if outcome.state == "failed"]
     if finished and not signal_number:
-        report_runs([trial.config.run_dir for trial in finished], out / "report")
+        report_runs([trial.config.run_dir for trial in finished], out / REPORT)
     if finished:
         print_summary(finished)
     for outcome in failed:

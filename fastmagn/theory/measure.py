@@ -42,6 +42,8 @@ def measure_geometry(
 
     All are taken with respect to the image, pixels in [0, 1], in evaluation mode. The model's modes and gradients are
     left as they were. An image's numbers do not depend on the other images, up to the rounding of its dtype.
+    Where (12) has lambda_max(H), the bound of the loss has |curvature|: the two are equal if H is positive
+    semidefinite; if not, |curvature| still bounds the quadratic term.
 
     Args:
         model: Takes images [B, C, H, W] in [0, 1] (and noisy ones outside it) and returns logits [B, K].
@@ -62,7 +64,6 @@ def measure_geometry(
         - curvature, curvature_error: H's eigenvalue of largest magnitude, with its sign, and its residual.
         - loss_deviation_mean, loss_deviation_max: |L(x + delta) - L(x)| over delta ~ N(0, noise_sigma^2 I).
         - loss_bound_mean: mean over the same delta of (12) without its o(), with |curvature| in place of lambda_max(H).
-          The two are equal if H is positive semidefinite; if not, |curvature| still bounds the quadratic term.
         - loss_bound_share: share of these delta whose deviation is within the bound, 0..1.
         - noise_kl, noise_kl_error, noise_kl_small_noise: both sides of equation (9), and the first's standard error.
 

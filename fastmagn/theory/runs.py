@@ -17,6 +17,7 @@ from fastmagn.evaluation.subset import subset_of
 from fastmagn.evaluation.trained import load_run
 from fastmagn.machine.console import console
 from fastmagn.machine.environment import environment
+from fastmagn.machine.files import check_writable
 from fastmagn.machine.hardware import settle_hardware
 from fastmagn.runs.failures import explain_measuring
 from fastmagn.runs.reading import read_config
@@ -35,8 +36,9 @@ def measure_runs(run_dirs: list[Path], config: TheoryConfig, geometry: GeometryC
 
     Raises:
         InputError: A run folder cannot be read or is named twice; the runs have different image sets; there are fewer
-            images than asked for; memory is too small; a device is lost.
+            images than asked for; `out` cannot be written; memory is too small; a device is lost.
     """
+    check_writable(config.out, config.out)
     configs = _read_configs(run_dirs)
     data = next(iter(configs.values())).data
     with explained(next(iter(configs.values())).imports):

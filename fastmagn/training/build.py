@@ -1,5 +1,8 @@
 """Builds a run from its configuration: data source, model, loss, optimiser."""
 
+import dataclasses
+import logging
+import os
 from collections.abc import Collection
 from contextlib import suppress
 
@@ -123,11 +126,29 @@ def _prepare(forward_loss: ForwardLoss, world: World, device: torch.device) -> n
     """
     train = forward_loss.config.train
     if train.compile:
+        if device.type == "cpu":
+            _leave_cuda_out_of_compiling()
         forward_loss.compile(fullgraph=True, dynamic=False, mode=train.compile_mode)
     if world.size == 1:
         return forward_loss
     ids = [device.index] if device.type == "cuda" else None
     return DistributedDataParallel(forward_loss, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+
+def _leave_cuda_out_of_compiling() -> None:
+    """Keep PyTorch's compiler from starting processes for Triton, and from warning that there is no CUDA."""
+    os.environ.setdefault("TORCH_WARM_POOL", "0")
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+
+
+def with_compiled_stages(run: Run) -> Run:
+    """A run with the same weights and a network that is compiled at its next step."""
+    config = dataclasses.replace(run.config, train=dataclasses.replace(run.config.train, compile=True))
+    stages = [
+        stage and _stage(stage.method, run.model, config, run.world, run.device)
+        for stage in (run.clean_stage, run.main_stage)
+    ]
+    return dataclasses.replace(run, config=config, clean_stage=stages[0], main_stage=stages[1])
 
 
 def measured_model(run: Run) -> nn.Module:

@@ -96,9 +96,10 @@ def progress_display(run: Run, progress: Progress, table: EpochTable) -> Iterato
     def tell() -> None:
         console.print(COMPILING)
 
-    if run.config.train.compile:
+    compiles = run.config.train.compile and run.device.type == "cuda"  # on a CPU the network is compiled by now
+    if compiles:
         tell()
-    with nullcontext() if run.config.train.compile else told_of_compiling(tell), _live(run, progress, table) as show:
+    with nullcontext() if compiles else told_of_compiling(tell), _live(run, progress, table) as show:
         yield show
 
 

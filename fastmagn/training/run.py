@@ -34,6 +34,7 @@ from fastmagn.runs.records import log_results
 from fastmagn.runs.wandb import check_wandb, finish_run
 from fastmagn.training.build import build_run, measured_model
 from fastmagn.training.callbacks import NO_CALLBACKS, Callbacks
+from fastmagn.training.compiled import Asked, settle_compiled
 from fastmagn.training.loop import finish_average, train_all
 from fastmagn.training.saving import restore, save_at_last, written_at_the_end
 from fastmagn.training.step import Run
@@ -43,6 +44,7 @@ from fastmagn.warming.kernels import corruption_groups
 
 def train(config: Config, callbacks: Callbacks = NO_CALLBACKS) -> dict[str, Any]:
     """A whole run; `fastmagn.train.train`, which imports this when it is called, says what it does and raises."""
+    asked = config.train.compile
     config = settle_hardware(config)
     data, model = (name.replace(":", "-") for name in (config.data.name, config.model.name))  # timm:NAME
     run_dir = config.run_dir or Path("runs") / f"{data}-{config.method}-{model}-seed{config.train.seed}"
@@ -56,21 +58,21 @@ def train(config: Config, callbacks: Callbacks = NO_CALLBACKS) -> dict[str, Any]
         join_world(torch.device(config.device)) as (world, device),
         run_lock(run_dir, world),
     ):
-        return train_in(world, device, config, callbacks)
+        return train_in(world, device, config, callbacks, asked)
 
 
-def train_in(world: World, device: torch.device, config: Config, callbacks: Callbacks) -> dict[str, Any]:
-    """`train` with a settled config, in one of torchrun's processes."""
+def train_in(world: World, device: torch.device, config: Config, callbacks: Callbacks, asked: Asked) -> dict[str, Any]:
+    """`train` with a settled config, in one of torchrun's processes; `asked` is the `train.compile` that was given."""
     data, run_dir = config.data, config.run_dir
     set_backends(device, config.train.deterministic, config.train.amp)
     image_set = load_data(data) if world.rank == 0 else None
     world.gather(None)  # rank 0 downloads while the others wait
     image_set = image_set or load_data(data)
-    check_evaluation(image_set, config)
+    check_evaluation(image_set, config, world)
     part, validation = split_validation(image_set, data.num_validation_images, config.train.seed)
-    run = build_run(config, image_set, part, world, device)
+    run = build_run(_eager_on_cpu(config), image_set, part, world, device)
     check_protocols(run.model, image_set, config, world)
-    progress = restore(run)
+    progress, saved = restore(run)
     if world.rank == 0:
         warn_if_code_changed(run_dir)
     results = finished_results(run, progress)
@@ -80,6 +82,9 @@ def train_in(world: World, device: torch.device, config: Config, callbacks: Call
     print_start(run, progress, len(part.labels))
     compile_ahead(kernels_of(run), lambda: console.print(COMPILING))
     world.gather(None)
+    if device.type == "cpu":
+        run = settle_compiled(run, progress, asked, saved)
+        config = run.config
     train_all(run, progress, validation, callbacks)
     with written_at_the_end(run):
         finish_average(run, progress)
@@ -109,6 +114,13 @@ def train_in(world: World, device: torch.device, config: Config, callbacks: Call
         log_results(run_dir, results, progress.epoch + (progress.step_in_epoch > 0))
         finish_run(config, results)
     return results
+
+
+def _eager_on_cpu(config: Config) -> Config:
+    """The settled config, without `train.compile` on a CPU: there `settle_compiled` decides."""
+    if config.device != "cpu":
+        return config
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, compile=False))
 
 
 def kernels_of(run: Run) -> list[str]:

@@ -205,8 +205,11 @@ def _bad_weight(run: Run) -> str | None:
     return None if bool(finite.all()) else list(named)[finite.tolist().index(False)]
 
 
-def restore(run: Run) -> Progress:
-    """Load the newest intact checkpoint into everything that trains; the position of the run, or its beginning.
+def restore(run: Run) -> tuple[Progress, dict[str, Any] | None]:
+    """Load the newest intact checkpoint into everything that trains.
+
+    Returns:
+        The position of the run, or its beginning; the flat configuration of the checkpoint, None without one.
 
     Raises:
         InputError: `resume` is never and there is a checkpoint; no checkpoint is intact; the checkpoint belongs to
@@ -220,7 +223,7 @@ def restore(run: Run) -> Progress:
     fingerprint = run.image_set.fingerprint  # reads images in files: now, not at the first checkpoint
     seen = run.world.gather(path.exists())
     if not any(seen):
-        return Progress()
+        return Progress(), None
     if not all(seen):
         missing = ", ".join(str(rank) for rank, sees in enumerate(seen) if not sees)
         raise InputError(f"run_dir: {path} is not there for rank {missing}; expected a folder that all hosts share.")
@@ -238,7 +241,7 @@ def restore(run: Run) -> Progress:
         raise InputError(f"{path}: its optimiser state does not fit this run; name another --run_dir.") from error
     if run.steps_done(progress) < run.last_step:  # drop the row of an epoch that train.max_steps cut short
         progress.rows = [row for row in progress.rows if row["epoch"] < progress.epoch]
-    return progress
+    return progress, state["config"]
 
 
 def _progress(kept: dict[str, Any]) -> Progress:

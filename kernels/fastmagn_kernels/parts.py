@@ -86,8 +86,8 @@ class _PartCache(FunctionCache):
 class Part(CPUDispatcher):
     """A function as other kernels call it; Python cannot.
 
-    Unless it is compiled `per_constant`, one version serves all constants of a type; LLVM still sees a constant where it
-    inlines the function.
+    Unless it is compiled `per_constant`, one version serves all constants of a type; LLVM still sees a constant where
+    it inlines the function.
     """
 
     def __init__(self, function: Callable, options: dict[str, Any], per_constant: bool) -> None:

@@ -3,10 +3,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from benchmarks import equal_time
+from benchmarks import equal_time, records
 from benchmarks.equal_time_plan import plan_epochs
+from benchmarks.equal_time_rates import best_rates, trials_of_rates
+from fastmagn.config.schema import Config
+from fastmagn.config.text import flatten
 from fastmagn.corruptions import CORRUPTION_SETS
 from fastmagn.errors import InputError
 
@@ -114,9 +118,59 @@ def test_the_numbers_of_a_run():
     assert [row["seed"] for row in summary["seeds"]] == [0, 1]
 
 
+def test_the_most_accurate_learning_rate_is_chosen():
+    accuracies = {"one": {0.4: 0.5, 0.1: 0.6, 0.2: 0.6}, "other": {0.1: 0.2, 0.2: 0.3, 0.4: 0.25}}
+    assert best_rates(accuracies) == {"one": 0.1, "other": 0.2}
+
+
+def test_short_runs_for_the_rates_hold_images_out_and_change_nothing_else(tmp_path):
+    config = Config()
+    plan = {"recipes": {"one": {"epochs": 10, "planned_s": 300.0}}}
+    trials = trials_of_rates({"one": config}, plan, [0.1, 0.2], seconds=65, held_out=50, out=tmp_path)
+    assert [trial.config.run_dir for trial in trials] == [tmp_path / "one" / "lr0.1", tmp_path / "one" / "lr0.2"]
+    for trial, rate in zip(trials, (0.1, 0.2), strict=True):
+        ours, theirs = flatten(trial.config), flatten(config)
+        wanted = {"data.num_validation_images": 50, "optim.lr": rate, "train.epochs": 2}
+        free = ("run_dir", "resume", "train.seed", "eval.num_images")
+        theirs |= wanted | {field: ours[field] for field in free}
+        assert ours == theirs
+
+
+def test_p_values_are_those_of_welchs_test():
+    def recipe(*values: float) -> dict:
+        return {"clean_accuracy": {}, "epochs": {}, "seeds": [{"clean_accuracy": v, "epochs": 3} for v in values]}
+
+    one, other = recipe(0.80, 0.82, 0.81), recipe(0.70, 0.76, 0.74)
+    found = equal_time.p_values(one, other)
+    assert set(found) == {"clean_accuracy"}  # equal epochs have no test
+    variances = [0.01**2 / 3, np.var([0.70, 0.76, 0.74], ddof=1) / 3]
+    t = (0.81 - np.mean([0.70, 0.76, 0.74])) / sum(variances) ** 0.5
+    freedom = sum(variances) ** 2 / sum(v**2 / 2 for v in variances)
+    draws = np.random.default_rng(0).standard_t(freedom, 400_000)
+    assert found["clean_accuracy"] == pytest.approx(np.mean(abs(draws) > t), abs=0.002)
+    assert equal_time.p_values(recipe(0.8), other) == {}
+
+
+def test_a_records_table_marks_the_best_and_what_is_significant():
+    def recipe(c18: float, rms: float, p: float) -> dict:
+        means = {"clean_accuracy": 0.8, "mca_c18": c18, "rms_clean": rms}
+        return {key: {"mean": mean, "sd": 0.004} for key, mean in means.items()} | {"p_values": {"mca_c18": p}}
+
+    plan = {name: {"epochs": 3, "images_per_s": 1234.4} for name in ("standard", "magn")}
+    settings = {"plan": {"recipes": plan}, "learning_rates": {"standard": 0.2, "magn": 0.1}}
+    rows = {"standard": recipe(0.7, 0.05, 1.0), "magn": recipe(0.75, 0.06, 0.004)}
+    table = records.markdown({"settings": settings, "recipes": rows})
+    assert table.splitlines() == [
+        "| | epochs | learning rate | clean | c18 | RMS calibration error, clean | images/s |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        r"| `magn` | 3 | 0.1 | **80.0 ± 0.4** | **75.0 ± 0.4**\* | 6.0 ± 0.4 | 1,234 |",
+        "| `standard` | 3 | 0.2 | **80.0 ± 0.4** | 70.0 ± 0.4 | **5.0 ± 0.4** | 1,234 |",
+    ]
+
+
 @pytest.mark.slow
 @pytest.mark.process
-def test_runs_follow_the_plan_and_are_not_repeated(tmp_path, capsys):
+def test_runs_follow_the_plan_and_are_not_repeated(tmp_path, capsys, monkeypatch):
     plan_only = ["--out", str(tmp_path), "--budget_s", "20", *FAST, *BOTH, "--run", "bad", "--augment.policy no.yaml"]
     with pytest.raises(InputError, match=r"no\.yaml"):
         equal_time.main([*plan_only, "--plan_only"])
@@ -126,6 +180,8 @@ def test_runs_follow_the_plan_and_are_not_repeated(tmp_path, capsys):
     for row in plan["recipes"].values():  # as if the machine were slow
         row |= {"epochs": 2, "steps": 4}
     (tmp_path / equal_time.PLAN).write_text(json.dumps(plan))
+    rates = ["--rates", "0.001", "0.2", "--rate_s", "1", "--held_out", "100"]
+    arguments += rates
     assert equal_time.main([*arguments, "--jobs", "2"]) == 0
     result = json.loads((tmp_path / equal_time.TABLE).read_text())
     for name in ("one", "other"):
@@ -134,6 +190,19 @@ def test_runs_follow_the_plan_and_are_not_repeated(tmp_path, capsys):
             results = json.loads((tmp_path / name / f"seed{seed}" / "results.json").read_text())
             assert results["steps"] == 4
             assert results["config"]["train"]["seed"] == seed
+            assert results["config"]["data"]["num_validation_images"] == 0
+            of_rate = {float(rate): accuracy for rate, accuracy in result["settings"]["rates"][name].items()}
+            assert set(of_rate) == {0.001, 0.2}
+            assert results["config"]["optim"]["lr"] == max(sorted(of_rate), key=lambda rate: of_rate[rate])
+    monkeypatch.setattr(records, "RECORDS", tmp_path / "kept")
+    capsys.readouterr()
+    assert records.main(["2026-01-31-digits", "--add", str(tmp_path)]) == 0
+    assert "| `one` | 2 |" in capsys.readouterr().out
+    kept = [path for path in (tmp_path / "kept" / "2026-01-31-digits").rglob("*") if path.is_file()]
+    assert len(kept) == 1 + 4 * 3
+    assert not [path for path in kept if str(tmp_path) in path.read_text()]
+    with pytest.raises(InputError, match="exists"):
+        records.main(["2026-01-31-digits", "--add", str(tmp_path)])
     stamps = {path: path.stat().st_mtime_ns for path in Path(tmp_path).glob("*/seed*/results.json")}
     capsys.readouterr()
     assert equal_time.main(arguments) == 0

@@ -114,6 +114,15 @@ def test_a_folder_that_is_not_there_ends_the_call_before_it_costs_minutes(name, 
     assert not (tmp_path / "out" / "paper").exists()
 
 
+@pytest.mark.parametrize("script", PARTS)
+def test_a_machine_without_a_gpu_ends_the_call_before_its_parts(script, tmp_path):
+    done = call(SCRIPTS / script, tmp_path / "out", PYTHON="/bin/false", FASTMAGN_REHEARSE="", FASTMAGN_DATA="")
+    remedy = "FASTMAGN_REHEARSE=1 runs every part at toy size on the CPU."
+    assert done.returncode == 2
+    assert done.stderr == f"error: /bin/false: its PyTorch finds no CUDA device; {remedy}\n"
+    assert not (tmp_path / "out" / "parts.jsonl").exists()
+
+
 def test_an_interpreter_may_be_named_from_the_folder_of_the_call(tmp_path):
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").symlink_to("/bin/true")

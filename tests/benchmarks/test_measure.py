@@ -27,7 +27,7 @@ def test_a_result_names_the_gpu(gpu, tmp_path):
 
 def test_an_evaluation_on_a_gpu_says_so(gpu, tmp_path):
     settings = {"model": "resnet18", "num_cells": 96, "num_images": 10, "device": "cuda"}
-    evaluate._report([evaluate.Run(1.0, 1.1, 0.9)], settings, gpu, tmp_path / "result.json")
+    evaluate._report([{"evaluate": evaluate.Turn(1.1, 0.9)}], {}, settings, gpu, tmp_path / "result.json")
     assert json.loads((tmp_path / "result.json").read_text())["environment"]["device"] == GPU
 
 

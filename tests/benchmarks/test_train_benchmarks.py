@@ -9,6 +9,7 @@ from PIL import Image
 
 from benchmarks import scaling, time_to_mca
 from benchmarks import train as benchmark
+from benchmarks.tight import has_opencv
 from fastmagn.data.files.crops import has_dali
 from fastmagn.errors import InputError
 from tests.helpers.photo_folders import make_photo_folder
@@ -36,8 +37,14 @@ def test_train(tmp_path, capsys):
     assert benchmark.main([*own, *TINY]) == 0
     result = read_strict(out)
     assert result["settings"]["config"]["train.batch_size"] == 16
-    for name in ("step_s", "ceiling_step_s", "conventional_step_s", "over_ceiling_pct"):
+    assert result["settings"]["rival_turns"] == 5
+    rivals = ["conventional", *(["tight"] if has_opencv() else [])]
+    of_rivals = [f"{name}_step_s" for name in rivals] + [f"ratio_to_{name}" for name in rivals]
+    numbers = ("step_s", "ceiling_step_s", "over_ceiling_pct", "peak_gflop_per_s", "share_of_peak_pct", *of_rivals)
+    for name in numbers:
         check_spread(result[name])
+        assert result[name]["highest"] > 0, name
+    assert result["share_of_peak_pct"]["lowest"] > 0
     assert result["images_per_s"] == pytest.approx(16 / result["step_s"]["median"])
     assert result["views_per_s"] == pytest.approx(4 * result["images_per_s"])
     assert set(result["parts_ms"]) == {"batch", "views", "prepare", "forward", "backward", "optimizer"}

@@ -10,6 +10,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from fastmagn_kernels.augmix_cpu.geometry import copy
 from fastmagn_kernels.augmix_cpu.lookup import LANES, VECTOR, pointer_at
 from fastmagn_kernels.compiling import jit_uncounted
 
@@ -134,8 +135,7 @@ def take_values(planes, start, count, planar, values, at):
     They are counted, and come, in the order of planes or of pixels; of pixels in whole ones.
     """
     if planar:
-        for k in range(count):
-            values[at + k] = planes[start + k]
+        copy(planes[start : start + count], values[at : at + count])
     else:
         planes_to_pixels(planes, start // 3, count // 3, values, at)
 

@@ -1,0 +1,118 @@
+"""python -m benchmarks.records: keep a comparison of `benchmarks.equal_time` in the repository, and print its table.
+
+    python -m benchmarks.records DATE-NAME --add DIR    copy the finished comparison in DIR to benchmarks/records
+    python -m benchmarks.records DATE-NAME              print its table in Markdown, as docs/records.md has it
+
+A record has `equal_time.json` (the command, the environment, the plan, the learning rates, all numbers) and, for every
+run, its configuration, results and metrics. Folders of the machine are replaced by DIR and DATA.
+"""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from benchmarks.equal_time import SIGNIFICANT, TABLE
+from benchmarks.measure import console
+from fastmagn.config.command_line import OwnOptions
+from fastmagn.errors import InputError, check
+from fastmagn.machine.command import run_command
+from fastmagn.machine.files import write_text
+from fastmagn.runs.paths import CONFIG, METRICS, RESULTS
+from fastmagn.runs.reading import read_results
+
+RECORDS = Path(__file__).parent / "records"
+# heading -> (key of a recipe's numbers, whether more is better)
+COLUMNS = {
+    "clean": ("clean_accuracy", True),
+    "c15": ("mca_c15", True),
+    "c15 without noises": ("mca_c15_without_noises", True),
+    "c18": ("mca_c18", True),
+    "C-bar": ("mca_cbar", True),
+    "RMS calibration error, clean": ("rms_clean", False),
+    "corrupt": ("rms_corrupt", False),
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Copy a comparison if asked to, and print its table."""
+    parser = OwnOptions("python -m benchmarks.records", __doc__.splitlines()[0])
+    parser.add_argument("name", help="the record's folder in benchmarks/records")
+    parser.add_argument("--add", type=Path, metavar="DIR", help="the --out of a finished benchmarks.equal_time")
+    options = parser.parse_args(arguments)
+    named = bool(re.fullmatch(r"\d{4}-\d\d-\d\d-[a-z0-9-]+", options.name))
+    check(named, "name", options.name, "a date and lower-case words, such as 2026-01-31-cifar10-methods")
+    record = RECORDS / options.name
+    if options.add:
+        add(options.add, record)
+    print(markdown(read_results(record / TABLE)))
+    return 0
+
+
+def add(out: Path, record: Path) -> None:
+    """Copy the finished comparison in `out` to the folder `record`.
+
+    Raises:
+        InputError: A run is missing, or the record exists.
+    """
+    measured = read_results(out / TABLE)
+    if record.exists():
+        raise InputError(f"{record}: exists. Name another record, or remove the folder.")
+    seeds, recipes = measured["settings"]["seeds"], measured["settings"]["plan"]["recipes"]
+    runs = [out / name / f"seed{seed}" for name in recipes for seed in seeds]
+    missing = [run for run in runs if not (run / RESULTS).exists()]
+    if missing:
+        raise InputError(f"{missing[0]}: is not finished; the command of the comparison resumes.")
+    try:
+        _copy(out / TABLE, record / TABLE, out, runs[0])
+        for run in runs:
+            for name in (CONFIG, RESULTS, METRICS):
+                _copy(run / name, record / run.relative_to(out) / name, out, run)
+    except BaseException:
+        shutil.rmtree(record, ignore_errors=True)
+        raise
+    console.print(f"written: {record}", soft_wrap=True)
+
+
+def _copy(source: Path, target: Path, out: Path, run: Path) -> None:
+    config = json.loads((run / RESULTS).read_text())["config"]
+    text = source.read_text()
+    for folder, name in (
+        (out.absolute(), "DIR"),
+        (config["data"]["dir"], "DATA"),
+        (config["eval"]["cache_dir"], "CACHE"),
+    ):
+        if folder:
+            text = text.replace(str(folder), name)
+    write_text(target, text)
+
+
+def markdown(measured: dict[str, Any]) -> str:
+    """Return the table of a comparison, the highest c18 first, in %: the best of each column bold.
+
+    A star marks a mean that differs from the first recipe's with p < 0.01.
+    """
+    plan, recipes = measured["settings"]["plan"]["recipes"], measured["recipes"]
+    shown = {heading: key for heading, (key, _) in COLUMNS.items() if all(key in row for row in recipes.values())}
+    best = {key: (max if more else min)(row[key]["mean"] for row in recipes.values()) for key, more in _keys(shown)}
+    lines = ["| | epochs | learning rate | " + " | ".join(shown) + " | images/s |"]
+    lines.append("| --- " * (len(shown) + 4) + "|")
+    for name, row in sorted(recipes.items(), key=lambda item: -item[1]["mca_c18"]["mean"]):
+        cells = []
+        for key in shown.values():
+            text = f"{100 * row[key]['mean']:.1f} ± {100 * row[key]['sd']:.1f}"
+            star = r"\*" if row["p_values"].get(key, 1) < SIGNIFICANT else ""
+            cells.append((f"**{text}**" if row[key]["mean"] == best[key] else text) + star)
+        rate = measured["settings"]["learning_rates"][name]
+        numbers = [f"{plan[name]['epochs']}", f"{rate:g}", *cells, f"{plan[name]['images_per_s']:,.0f}"]
+        lines.append(f"| `{name}` | " + " | ".join(numbers) + " |")
+    return "\n".join(lines)
+
+
+def _keys(shown: dict[str, str]) -> list[tuple[str, bool]]:
+    return [(key, more) for key, more in COLUMNS.values() if key in shown.values()]
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,115 @@
+"""What can be known to be wrong is said before the work: before images are read, a model is trained or measured."""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastmagn.config.schema import DataConfig
+from fastmagn.data.present import check_present
+from fastmagn.errors import InputError
+from fastmagn.machine.files import check_writable
+from fastmagn.training import run as training
+from tests.config.test_command_line import main_of
+from tests.helpers.small_runs import small_default
+
+# All that they read is missing: what is said about --out is said first.
+WRITERS = {
+    "evaluate": ("--logits", "none", "--out", "FILE/new/evaluation.json"),
+    "report": ("none", "--out", "FILE/new/report"),
+    "theory": ("none", "other", "--out", "FILE/new"),
+    "export": ("--run", "none", "--format", "safetensors", "--out", "FILE/new/model.safetensors"),
+    "corrupt": ("--dataset", "cifar10", "--data_dir", "none", "--out", "FILE/new/set"),
+    "sweep": ("--grid", "train.seed=0,1", "--data.dir", "none", "--out", "FILE/new"),
+}
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch) -> Path:
+    """A file in the working directory, where the name of a folder is given."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FILE").write_text("")
+    return tmp_path / "FILE"
+
+
+@pytest.mark.parametrize("command", WRITERS)
+def test_an_output_that_cannot_be_written(command, file):
+    with pytest.raises(InputError, match=rf"^out: .*FILE/new.* cannot be written: {file} is not a folder"):
+        main_of(command)(list(WRITERS[command]))
+    assert os.listdir(file.parent) == ["FILE"]
+
+
+def test_a_folder_that_is_still_to_be_made(file, monkeypatch):
+    check_writable(Path("new/folder/x"), Path("new/folder"))
+    monkeypatch.setattr(os, "access", lambda path, mode: path != file.parent)  # root may write everywhere
+    with pytest.raises(InputError, match=rf"^eval.cache_dir: new/a cannot be written: {file.parent} is read-only"):
+        check_writable(Path("new/a"), Path("new/a"), "eval.cache_dir")
+
+
+def a_set_of_other_images(folder: Path) -> None:
+    """A -C set whose images have another size than the digits."""
+    folder.mkdir()
+    np.save(folder / "fog.npy", np.zeros((10, 48, 48, 3), np.uint8))
+    np.save(folder / "labels.npy", np.zeros(2, np.int64))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("num_images", "600", r"^eval.num_images: got 600; expected 0..599, the test images there are\."),
+        ("corrupted_dir", "none", r"^none: cannot be read \(No such file or directory\); a -C set holds"),
+        ("corrupted_dir", "other", r"^other/fog.npy: got uint8 \[10, 48, 48, 3\]; expected uint8 \[5\*N, 32, 32, 3\]"),
+        ("cache_dir", "FILE/cache", r"^eval.cache_dir: FILE/cache cannot be written: .*FILE is not a folder"),
+    ],
+)
+def test_an_evaluation_that_could_not_be_made_ends_a_run_before_it_trains(field, value, said, file, monkeypatch):
+    monkeypatch.setattr(training, "train_all", lambda *_: pytest.fail("it has trained"))
+    a_set_of_other_images(file.with_name("other"))
+    with pytest.raises(InputError, match=said):
+        training.train(small_default(Path("run"), f"--eval.{field}", value))
+
+
+def test_a_sweep_whose_report_would_be_refused(file):
+    report = file.with_name("sweep") / "report"
+    report.mkdir(parents=True)
+    (report / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"^out: .*sweep/report is not empty, and it holds no older report"):
+        main_of("sweep")(["--grid", "train.seed=0,1", "--data.dir", "none", "--out", "sweep"])
+
+
+def test_a_sweep_without_its_images_starts_no_trial(file, monkeypatch):
+    pytest.importorskip("ray", reason="needs the extra ray")
+    from fastmagn.sweeping import sweep  # here, as it imports Ray
+
+    monkeypatch.setattr(sweep, "run_trials", lambda *_: pytest.fail("trials have started"))
+    arguments = ["--grid", "train.seed=0,1", "--out", "sweep", "--data.dir", "none"]
+    with pytest.raises(InputError, match=r"^data.dir: none: no such file or folder; expected the images of cifar10"):
+        main_of("sweep")([*arguments, "--data.name", "cifar10"])
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_images_that_are_not_there(command, file, monkeypatch):
+    """Before PyTorch is imported."""
+    monkeypatch.setitem(sys.modules, "torch", None)
+    named = ["--weights", "w.pth"] if command == "evaluate" else []
+    with pytest.raises(InputError) as caught:
+        main_of(command)([*named, "--data.name", "cifar10", "--data.dir", "none"])
+    assert str(caught.value) == (
+        "data.dir: none: no such file or folder; expected the images of cifar10 there. Name another --data.dir, fetch"
+        " them with --data.download true, or use --data.name digits, which needs no files."
+    )
+
+
+def test_images_of_which_no_folder_is_expected(file):
+    check_present(DataConfig(dir=Path("none")))  # the digits
+    check_present(DataConfig(name="cifar10", dir=file.parent))
+    check_present(DataConfig(name="hf", dir=Path("owner/name"), download=True))
+    check_present(DataConfig(name="unknown", dir=Path("none")))  # its own message comes later
+
+
+def test_weights_are_read_before_the_images(file):
+    named = ["--weights", "none.pth", "--data.name", "cifar10", "--data.dir", "."]
+    with pytest.raises(InputError, match=r"^weights: none.pth: no such file"):
+        main_of("evaluate")(named)
