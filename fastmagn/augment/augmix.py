@@ -113,7 +113,8 @@ class AugMix(ImageTransform):
         """The views of images uint8 [B, 3, H, W], uint8 or float32: in `out`, if the kernel can write there."""
         batch, _, height, width = images_u8.shape
         dtype = torch.uint8 if out.dtype == torch.uint8 else torch.float32
-        fits = out.shape[1] == 3 and out.dtype == dtype and out.is_contiguous(memory_format=torch.channels_last)
+        in_form = out.shape[1] == 3 and out.dtype == dtype and out.is_contiguous(memory_format=torch.channels_last)
+        fits = in_form and out.data_ptr() % 16 == 0  # as the kernel stores up to 16 bytes at once
         pixels = out if fits else out.new_empty((batch, height, width, 3), dtype=dtype).permute(0, 3, 1, 2)
         images = in_order(images_u8, planar=False).permute(0, 2, 3, 1)
         fill_augmix = resolve(CUDA_AUGMIX_BACKENDS, "numba", "augment.backend")

@@ -51,6 +51,7 @@ def fill_augmix(images: Tensor, params: ViewParams, out: Tensor) -> None:
     """Fill `out`, uint8 or float32 [B, H, W, 3], with the one AugMix view of each of `images`, uint8 [B, H, W, 3].
 
     As `fill_views` otherwise, for params without a base transform. Levels are rounded from float32, ties to even.
+    `out` starts at a multiple of 16 bytes.
     """
     _launch(images, params, out, 1, alone=True)
 

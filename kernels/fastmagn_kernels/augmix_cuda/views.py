@@ -291,7 +291,8 @@ def image_views(
             store_augmix(view, place, stride, kept, s, block, out, encoding)
             view = np.int32(view + groups)
         if chain == 0 or chain == s.mixture_width:
-            view = store_others(view, groups, index, place, stride, s, block, out, encoding, recipe, areas)
+            if not alone:
+                view = store_others(view, groups, index, place, stride, s, block, out, encoding, recipe, areas)
             if view > s.num_augmix + s.num_noise:
                 break
             cuda.syncthreads()

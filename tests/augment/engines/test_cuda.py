@@ -111,11 +111,12 @@ def test_any_views(cuda, spec, pictures):
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32], ids=str)
 @pytest.mark.parametrize(
-    ("size", "in_shared"),
+    "where",
     slow_but([((2, 5), True), ((9, 8), True), ((3, 5), False), ((4, 7), False)], ((2, 5), True), ((4, 7), False)),
     ids=str,
 )
-def test_augmix_views_alone_are_those_beside_the_clean_one(cuda, size, in_shared, dtype, pictures):
+def test_augmix_views_alone_are_those_beside_the_clean_one(cuda, where, dtype, pictures):
+    size, in_shared = where
     images = pictures(*size)[PICTURES]
     spec = ViewSpec(num_augmix_views=2, num_noise_views=0)
     params = params_for(images, CONFIGS["all_operations"], spec)

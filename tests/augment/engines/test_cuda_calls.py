@@ -112,9 +112,11 @@ def test_augmix_alone_is_one_launch_into_the_images_form(launched, monkeypatch, 
     images, indices = torch.from_numpy(pictures(9, 8).copy()).permute(0, 3, 1, 2), np.arange(14)
     augmix = AugMix(aug_severity=10, all_operations=True, seed=3)
     params = sample_view_params(3, 2, indices, augmix.view_spec, augmix.augment, (9, 8))
-    forms = [images, images.contiguous(), images[:, :1]]
-    for number, given in enumerate(forms, start=1):
-        out = torch.full_like(given, 173)
+    in_pixels, memory = images.contiguous(memory_format=torch.channels_last), torch.zeros(images.numel() + 1).byte()
+    misaligned = memory[1:].view(14, 9, 8, 3).permute(0, 3, 1, 2)  # the kernel stores four bytes at once
+    outs = [torch.full_like(given, 173) for given in (in_pixels, images.contiguous(), images[:, :1])]
+    for number, out in enumerate([*outs, misaligned], start=1):
+        given = images[:, : out.shape[1]]
         augmix.fill(given, params, out)
         assert driver.launches == number
         assert torch.equal(out, augmix(given, indices=indices, epoch=2))
