@@ -54,8 +54,8 @@ class EvalConfig:
         batch_norm: Statistics of batch normalisation in testing: those of training (trained); or measure a second time
             with those of each test batch (adapt). The results hold the second measurement apart.
         forward: Forward passes of the network as it was trained (exact), or of a copy whose batch normalisations are
-            folded into its convolutions (fast). Its logits differ by rounding, so that a few predictions in ten
-            thousand may. With batch_norm adapt, the second measurement is always exact.
+            folded into its convolutions (fast), whose logits differ by rounding. What batch_norm adapt measures is
+            always exact.
     """
 
     corruption_set: str = "c19"

@@ -30,12 +30,16 @@ _SOURCES = Path(__file__).parent
 _unsaved: list[Exception] = []  # why kernels of this process are not in the cache
 
 
-def jit(function: Callable | None = None, **options: Any) -> Any:
-    """Compile a function as `numba.njit` does, with a cache on disk; the options are numba's, such as `nogil`."""
+def jit(function: Callable | None = None, *, per_constant: bool = False, **options: Any) -> Any:
+    """Compile a function as `numba.njit` does, with a cache on disk; the options are numba's, such as `nogil`.
+
+    Other kernels call one version of it, whatever the constants that they pass; with `per_constant`, a version for each
+    constant. That pays for a loop over pixels whose body depends on one.
+    """
 
     def compile_later(function: Callable) -> Kernel:
         every = _every(options)
-        return _cached(Kernel(function, every, lambda: _cached(Part(function, every))))
+        return _cached(Kernel(function, every, lambda: _cached(Part(function, every, per_constant))))
 
     return compile_later if function is None else compile_later(function)
 
@@ -121,7 +125,7 @@ def jit_inlined(function: Callable) -> Part:
     It is for functions that take a large NamedTuple and are called in few places. numba passes every field of every
     array by itself: 140 words for the CPU engine's `Scratch`, which took up to a fifth of the time of an AugMix view.
     """
-    return _cached(Part(function, _every({"_nrt": False, "forceinline": True})))
+    return _cached(Part(function, _every({"_nrt": False, "forceinline": True}), False))
 
 
 @cache

@@ -86,12 +86,14 @@ class _PartCache(FunctionCache):
 class Part(CPUDispatcher):
     """A function as other kernels call it; Python cannot.
 
-    It is compiled once for all constants of a type: LLVM still sees a constant where it inlines the function.
+    Unless it is compiled `per_constant`, one version serves all constants of a type; LLVM still sees a constant where
+    it inlines the function.
     """
 
-    def __init__(self, function: Callable, options: dict[str, Any]) -> None:
+    def __init__(self, function: Callable, options: dict[str, Any], per_constant: bool) -> None:
         options = {**options, "no_cpython_wrapper": True}
         super().__init__(function, targetoptions=options, pipeline_class=_PartCompiler)
+        self.per_constant = per_constant
 
     def enable_caching(self) -> None:
         self._cache = _PartCache(self.py_func)
@@ -103,8 +105,10 @@ class Part(CPUDispatcher):
         raise TypeError(f"{self.py_func.__name__}: only other kernels can call it")
 
     def get_call_template(self, args: tuple, kws: dict) -> Any:
-        plain = {name: types.unliteral(argument) for name, argument in kws.items()}
-        return super().get_call_template(tuple(types.unliteral(argument) for argument in args), plain)
+        if not self.per_constant:
+            args = tuple(types.unliteral(argument) for argument in args)
+            kws = {name: types.unliteral(argument) for name, argument in kws.items()}
+        return super().get_call_template(args, kws)
 
 
 class Kernel(CPUDispatcher):

@@ -38,7 +38,9 @@ def test_operation_equals_pillow_on_large_images(op, pictures):
 
 
 @pytest.mark.parametrize(
-    "size", [(1, 700), (3, 513), (2, 1030), (600, 1), (515, 2), (40, 171)], ids=lambda size: f"{size[0]}x{size[1]}"
+    "size",
+    [(1, 700), (3, 513), (2, 1030), (600, 1), (515, 2), (40, 171), (200, 1030)],
+    ids=lambda size: f"{size[0]}x{size[1]}",
 )
 @pytest.mark.parametrize("op", OPERATIONS, ids=lambda op: op.name)
 def test_operation_equals_pillow_on_long_images(op, size):

@@ -52,6 +52,22 @@ def test_one_version_serves_all_constants_and_what_is_known_at_run_time(compiled
     assert compiled == ["powers", "power"]
 
 
+def test_a_version_for_each_constant_where_that_is_asked_for(compiled):
+    @jit(per_constant=True)
+    def power(base, exponent):
+        result = 1.0
+        for _ in range(exponent):
+            result *= base
+        return result
+
+    @jit
+    def powers(base, exponent):
+        return power(base, 2), power(base, 3), power(base, exponent)
+
+    assert powers(1.5, 4) == (1.5**2, 1.5**3, 1.5**4)
+    assert compiled == ["powers", *["power"] * 3]
+
+
 def test_python_calls_a_function_that_kernels_have_called(compiled):
     @jit
     def inner(number):

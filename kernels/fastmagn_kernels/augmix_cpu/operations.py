@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastmagn_kernels.augmix_cpu.geometry import BLOCK, block_shape, copy, translate
+from fastmagn_kernels.augmix_cpu.geometry import BLOCK, copy, tile_shape, translate
 from fastmagn_kernels.augmix_cpu.layout import CACHE_LINE
 from fastmagn_kernels.augmix_cpu.lookup import look_up, look_up_vectors
 from fastmagn_kernels.augmix_cpu.rotate import rotate_degrees
-from fastmagn_kernels.augmix_cpu.shear import block_size, padding, shear_x, shear_y
+from fastmagn_kernels.augmix_cpu.shear import STRIP, block_size, padded_size, shear_x, shear_y
 from fastmagn_kernels.compiling import jit_inlined, jit_uncounted
 from fastmagn_kernels.pixel import (
     autocontrast_line,
@@ -36,9 +36,9 @@ class Scratch(NamedTuple):
 
     Args:
         rows: Images, uint8 [NUM_ROWS, 3 H W].
-        pairs: The pixels of an image, each with its neighbour, and a black row: uint64 [(H + 1) W + 1].
+        colours: The pixels of an image, packed, and a row of the colour outside: uint32 [(H + 1) W + 2].
         centres: The centres x and y of a block's pixels, in the block: float64 [2 BLOCK].
-        corners: The places in `pairs` of a block's pixels, int32 [BLOCK].
+        corners: The places in `colours` of a block's pixels, int32 [BLOCK].
         fractions: Their dx and dy, float64 [2 BLOCK].
         found: The pairs at these places, and those one row below, uint64 [2 BLOCK].
         channels: The result of a block, uint8 [3 BLOCK].
@@ -46,19 +46,19 @@ class Scratch(NamedTuple):
         mixed: The mix of a block, float32 [3 BLOCK].
         histograms: The histograms of the planes, int32 [3 x 256].
         table: A table of values, uint8 [256].
-        padded: An image and the pixels before and after it that a shear can read, uint8.
+        padded: A narrow image and the pixels before and after it that shear y can read; parts of rows of others. uint8.
         wholes: The whole pixels of the shifts of a shear's lines, int32 [max(H, W)].
         nearests: These shifts rounded, int32 [max(H, W)].
         centres_x: The centres x of the pixels of a shear's block, in the block, float64 [S].
         centres_y: Their centres y, float64 [S].
         fixed_fractions: Their fractions in fixed point, int32 [S].
         inside: 255 for those that come from inside the image, uint8 [S].
-        lines: The lines that their columns come from, counted from the uppermost, uint8 [S + W].
-        shifted: A plane of the block after whole shifts, uint8 [S + W].
+        lines: The lines that their columns come from, counted from the uppermost, uint8 [S + W + STRIP].
+        shifted: A plane of the block after whole shifts, uint8 [S + W + STRIP].
     """
 
     rows: np.ndarray
-    pairs: np.ndarray
+    colours: np.ndarray
     centres: np.ndarray
     corners: np.ndarray
     fractions: np.ndarray
@@ -90,12 +90,12 @@ def aligned(count: int, dtype: type) -> np.ndarray:
 def make_scratch(height: int, width: int) -> Scratch:
     """Return the memory of one thread for images of one size."""
     size, sheared = height * width, block_size(width)
-    columns, _ = block_shape(width)
+    columns, _ = tile_shape(width)
     y, x = np.divmod(np.arange(BLOCK), columns)
     sheared_y, sheared_x = np.divmod(np.arange(sheared), width)
     scratch = Scratch(
         rows=aligned(NUM_ROWS * 3 * size, np.uint8)[: NUM_ROWS * 3 * size].reshape(NUM_ROWS, 3 * size),
-        pairs=aligned(size + width + 1, np.uint64),
+        colours=aligned(size + width + 2, np.uint32),
         centres=aligned(2 * BLOCK, np.float64),
         corners=aligned(BLOCK, np.int32),
         fractions=aligned(2 * BLOCK, np.float64),
@@ -105,15 +105,15 @@ def make_scratch(height: int, width: int) -> Scratch:
         mixed=aligned(3 * BLOCK, np.float32),
         histograms=aligned(3 * 256, np.int32),
         table=aligned(256, np.uint8),
-        padded=aligned(3 * size + 2 * padding(height, width), np.uint8),
+        padded=aligned(padded_size(height, width), np.uint8),
         wholes=aligned(max(height, width), np.int32),
         nearests=aligned(max(height, width), np.int32),
         centres_x=aligned(sheared, np.float64),
         centres_y=aligned(sheared, np.float64),
         fixed_fractions=aligned(sheared, np.int32),
         inside=aligned(sheared, np.uint8),
-        lines=aligned(sheared + width, np.uint8),
-        shifted=aligned(sheared + width, np.uint8),
+        lines=aligned(sheared + width + STRIP, np.uint8),
+        shifted=aligned(sheared + width + STRIP, np.uint8),
     )
     scratch.centres[: 2 * BLOCK] = np.concatenate([x + 0.5, y + 0.5])
     scratch.centres_x[:sheared] = sheared_x + 0.5

@@ -23,24 +23,43 @@ A neighbour beyond the border is the border's pixel.
 """
 
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 
 from fastmagn_kernels.augmix_cpu.geometry import copy, transform_pixels
+from fastmagn_kernels.augmix_cpu.lookup import LANES, VECTOR, pointer_at
 from fastmagn_kernels.compiling import jit_uncounted
 
 _BITS = 23
 _DOUBTFUL = 2.0**-28
 BLOCK = 1024  # pixels, in whole rows, at least one; an image of 32 x 32 is one block
+_ROWS_AT_ONCE = 4  # of shear y, at least: it reads one more row than it writes
 _LINES_AT_ONCE = 4  # whole shifts that one loop can handle; at severity 3, an image of 32 x 32 has no more
+STRIP = LANES  # columns that one vector holds
+_ROWS_AHEAD = 16  # a strip's next rows are too far apart for the CPU to expect them: loaded so many rows before
+_WIDE = 2 * STRIP  # from this width on, few of all whole shifts are in a strip
 
 
 def block_size(width: int) -> int:
-    """Return the largest number of pixels in a block."""
-    return max(BLOCK, width)
+    """Return the largest number of pixels in a block, of either shear."""
+    return max(BLOCK, _ROWS_AT_ONCE * width)
+
+
+@jit_uncounted
+def block_rows(width):
+    """Return the rows of a block of shear y."""
+    return max(BLOCK // width, _ROWS_AT_ONCE)
 
 
 def padding(height: int, width: int) -> int:
-    """Return how many pixels before and after an image `shear_x` and `shear_y` can read, at any shear."""
+    """Return how many pixels before and after a narrow image `shear_y` can read, at any shear."""
     return (height + _LINES_AT_ONCE + 1) * width
+
+
+def padded_size(height: int, width: int) -> int:
+    """Return the size of `Scratch.padded`."""
+    return 3 * height * width + 2 * padding(height, width) if width < _WIDE else _LINES_AT_ONCE * STRIP
 
 
 @jit_uncounted
@@ -85,6 +104,20 @@ def interpolate_fixed(first, second, fractions, inside, out, count):
 
 
 @jit_uncounted
+def settle_doubts(first, second, fractions, count, source, target, height, width, matrix, start):
+    """Compute those pixels, from number `start` on, by Pillow's arithmetic that `interpolate_fixed` could not decide.
+
+    A block of 4,096 pixels often has one. The pixels get all of their channels.
+    """
+    for k in range(count):
+        step = np.int32(np.int32(second[k]) - np.int32(first[k]))
+        low = np.int32(np.int32(np.int32(first[k]) << np.int32(_BITS)) + np.int32(step * fractions[k]))
+        high = np.int32(np.int32(low + step) + step)
+        if np.int32(low ^ high) >> np.int32(_BITS) != 0:
+            transform_pixels(source, target, height, width, matrix, start + k, start + k + 1)
+
+
+@jit_uncounted
 def fill_fractions_x(fractions, inside, centres_x, centres_y, y0, amount, width, count):
     """Fill the fractions F of a block's pixels from row `y0` on, and `inside`: 255 for those from inside the image."""
     top = np.float64(y0)
@@ -108,6 +141,14 @@ def repeat_borders_x(source, target, height, width, wholes, nearests, y0, y1):
 
 
 @jit_uncounted
+def copy_within(source, start, count, out):
+    """Copy `count` elements from `start` on; `out` is left as it is for those before or after the source's."""
+    first, last = max(0, -start), min(count, source.size - start)
+    if first < last:
+        copy(source[start + first :], out[first:last])
+
+
+@jit_uncounted
 def shear_x(source, target, height, width, amount, scratch):
     """Transform as Image.transform does, by (1, amount, 0, 0, 1, 0), bilinear."""
     matrix = (1.0, amount, 0.0, 0.0, 1.0, 0.0)
@@ -115,16 +156,14 @@ def shear_x(source, target, height, width, amount, scratch):
     if split_shifts(amount, height, width, wholes, nearests):
         transform_pixels(source, target, height, width, matrix, 0, height * width)
         return
-    size, origin = height * width, (scratch.padded.size - source.size) // 2
-    padded = scratch.padded
-    copy(source, padded[origin : origin + 3 * size])
+    size, shifted = height * width, scratch.shifted
     rows = max(1, BLOCK // width)
     for y0 in range(0, height, rows):
         y1 = min(y0 + rows, height)
         fill_fractions_x(
             fractions, inside, scratch.centres_x, scratch.centres_y, y0, amount, width, (y1 - y0) * width
         )  # fmt: skip
-        doubt, first = False, y0
+        first = y0
         while first < y1:
             whole, last = wholes[first], first + 1
             while last < y1 and wholes[last] == whole:
@@ -132,14 +171,15 @@ def shear_x(source, target, height, width, amount, scratch):
             start, count = (first - y0) * width, (last - first) * width
             for c in range(3):
                 k = c * size + first * width
-                here = origin + k + whole
-                doubt |= interpolate_fixed(
-                    padded[here:], padded[here + 1 :], fractions[start:], inside[start:], target[k:], count
-                )  # fmt: skip
+                here, found = k + whole, source
+                if here < 0 or here + count >= source.size:  # what is beyond the image is not `inside`
+                    copy_within(source, here, count + 1, shifted)
+                    here, found = 0, shifted
+                a, b, between = found[here:], found[here + 1 :], fractions[start:]
+                if interpolate_fixed(a, b, between, inside[start:], target[k:], count):
+                    settle_doubts(a, b, between, count, source, target, height, width, matrix, first * width)
             first = last
         repeat_borders_x(source, target, height, width, wholes, nearests, y0, y1)
-        if doubt:
-            transform_pixels(source, target, height, width, matrix, y0 * width, y1 * width)
 
 
 @jit_uncounted
@@ -167,6 +207,52 @@ def gather_lines(source, lines, line, out, width, count):
         value = c if of == np.uint8(line + 2) else value
         value = d if of == np.uint8(line + 3) else value
         out[k] = value
+
+
+@intrinsic
+def gather_strip(typingctx, source, source_at, lines, x, line, out, width):
+    """Do what `gather_lines` does, for one vector from column `x` on; LLVM does not vectorise so short a loop."""
+
+    def generate(context, builder, signature, args):
+        source, source_at, lines, x, line, out, width = args
+        source_type, _, lines_type, _, _, out_type, _ = signature.args
+        of = builder.load(pointer_at(context, builder, lines_type, lines, x, VECTOR), align=1)
+        pointer = pointer_at(context, builder, out_type, out, x, VECTOR)
+        value = builder.load(pointer, align=1)
+        for n in range(_LINES_AT_ONCE):
+            position = builder.add(source_at, builder.mul(width, context.get_constant(types.intp, n)))
+            found = builder.load(pointer_at(context, builder, source_type, source, position, VECTOR), align=1)
+            wanted = builder.add(line, context.get_constant(types.uint8, n))
+            first = builder.insert_element(VECTOR(ir.Undefined), wanted, ir.IntType(32)(0))
+            everywhere = builder.shuffle_vector(first, first, ir.VectorType(ir.IntType(32), STRIP)(None))
+            value = builder.select(builder.icmp_unsigned("==", of, everywhere), found, value)
+        builder.store(value, pointer, align=1)
+        ahead = builder.add(source_at, builder.mul(width, context.get_constant(types.intp, _ROWS_AHEAD)))
+        address = pointer_at(context, builder, source_type, source, ahead, ir.IntType(8))
+        kinds = [ir.PointerType(ir.IntType(8)), *[ir.IntType(32)] * 3]
+        prefetch = builder.module.declare_intrinsic("llvm.prefetch.p0", fnty=ir.FunctionType(ir.VoidType(), kinds))
+        builder.call(prefetch, [address, *(ir.IntType(32)(value) for value in (0, 3, 1))])  # to read, into all caches
+        return context.get_dummy_value()
+
+    return types.void(source, source_at, lines, x, line, out, width), generate
+
+
+@jit_uncounted
+def shift_row(source, start, wholes, lowest, lines, shifted, padded, width):
+    """Fill `shifted` with the row from `start` on of a wide image, whose columns come from other rows.
+
+    `padded` is scratch. What would come from before or after the source is undefined.
+    """
+    for x in range(0, width, STRIP):
+        first, last = wholes[x], wholes[min(x + STRIP, width) - 1]
+        for whole in range(min(first, last), max(first, last) + 1, _LINES_AT_ONCE):
+            here, line = start + x + whole * width, np.uint8(whole - lowest)
+            if here >= 0 and here + (_LINES_AT_ONCE - 1) * width + STRIP <= source.size:
+                gather_strip(source, here, lines, x, line, shifted, np.int64(width))
+            else:
+                for n in range(_LINES_AT_ONCE):
+                    copy_within(source, here + n * width, STRIP, padded[n * STRIP :])
+                gather_strip(padded, np.int64(0), lines, x, line, shifted, np.int64(STRIP))
 
 
 @jit_uncounted
@@ -201,23 +287,27 @@ def shear_y(source, target, height, width, amount, scratch):
         return
     size, origin = height * width, (scratch.padded.size - source.size) // 2
     padded, lines, shifted = scratch.padded, scratch.lines, scratch.shifted
-    copy(source, padded[origin : origin + 3 * size])
-    rows = max(1, BLOCK // width)
+    if width < _WIDE:
+        copy(source, padded[origin : origin + 3 * size])
+    rows = min(height, block_rows(width))
     for x in range(width):
         fractions[x] = fixed_point(amount * (x + 0.5))
         lines[x] = np.uint8(wholes[x] - lowest)
-    repeat(fractions, width, min(rows, height) * width)
-    repeat(lines, width, (min(rows, height) + 1) * width)
+    repeat(fractions, width, rows * width)
+    repeat(lines, width, (rows + 1) * width)
     inside[:] = 255
     for y0 in range(0, height, rows):
-        y1, doubt = min(y0 + rows, height), False
-        count = (y1 - y0) * width
+        count = min(rows, height - y0) * width
         for c in range(3):
             k = c * size + y0 * width
-            for whole in range(lowest, highest + 1, _LINES_AT_ONCE):  # one row beyond the block: the neighbours
-                line = np.uint8(whole - lowest)
-                gather_lines(padded[origin + k + whole * width :], lines, line, shifted, width, count + width)
-            doubt |= interpolate_fixed(shifted, shifted[width:], fractions, inside, target[k:], count)
-        if doubt:
-            transform_pixels(source, target, height, width, matrix, y0 * width, y1 * width)
+            if width < _WIDE:
+                for whole in range(lowest, highest + 1, _LINES_AT_ONCE):  # one row beyond the block: the neighbours
+                    line = np.uint8(whole - lowest)
+                    gather_lines(padded[origin + k + whole * width :], lines, line, shifted, width, count + width)
+            else:
+                for start in range(0, count + width, width):
+                    shift_row(source, k + start, wholes, lowest, lines, shifted[start:], padded, width)
+            below = shifted[width:]
+            if interpolate_fixed(shifted, below, fractions, inside, target[k:], count):
+                settle_doubts(shifted, below, fractions, count, source, target, height, width, matrix, y0 * width)
     finish_borders_y(source, target, height, width, wholes, nearests)

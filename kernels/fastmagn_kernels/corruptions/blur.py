@@ -78,7 +78,7 @@ def mirror_index(i, n):
     return i if i < n else 2 * n - 2 - i
 
 
-@jit
+@jit(per_constant=True)
 def gaussian_filter(image, row_weights, column_weights, channels, reflect):
     """Filter `image`, float64 [H, W * channels], in place with symmetric weights, each float64 [2r + 1] with its own r.
 
@@ -284,7 +284,7 @@ def glass_blur_batch(out, images, weights, reach, passes, stream, indices):
         glass_blur_image(out[i], images[i], weights, reach, passes, stream, indices[i])
 
 
-@jit
+@jit(per_constant=True)
 def motion_filter(out, image, weights, angle_deg, channels):
     """Apply ImageMagick's motion blur: tap t reads the pixel t steps away in the direction `angle_deg`.
 

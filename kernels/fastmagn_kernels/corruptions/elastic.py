@@ -57,7 +57,7 @@ def inverse_affine(out, words, height, width, jitter_px):
     out[5] = centre_y - s - out[3] * x2 - out[4] * y2
 
 
-@jit
+@jit(per_constant=True)
 def bilinear(image, y, x, mirror):
     """Return the three channels of `image`, float32 [H, W, 3], at (y, x), bilinear.
 
