@@ -4,10 +4,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastmagn.augment.engines import AUGMIX_BACKENDS
+from fastmagn.augment.engines import AUGMIX_BACKENDS, CUDA_AUGMIX_BACKENDS
+from fastmagn.augment.image_memory import in_order
 from fastmagn.augment.image_transform import ImageTransform
 from fastmagn.augment.params import ViewParams, ViewSpec, identity_base
-from fastmagn.augment.views import make_views
+from fastmagn.augment.views import choose_engine, make_views
 from fastmagn.config.schema import AugmentConfig
 from fastmagn.errors import check, is_integer
 from fastmagn.registry import resolve
@@ -98,10 +99,27 @@ class AugMix(ImageTransform):
 
     def fill(self, images_u8: Tensor, params: ViewParams, out: Tensor) -> None:
         # Equal channels stay equal in every operation, so a grey image may pass as an RGB one.
-        views = make_views(images_u8.expand(-1, 3, -1, -1), identity_base(params), self.backend)
-        batch, channels = images_u8.shape[:2]
-        mixed = views[batch:, :channels]
-        out.copy_(mixed.mul_(255).round_() if out.dtype == torch.uint8 else mixed)
+        images_u8, channels = images_u8.expand(-1, 3, -1, -1), images_u8.shape[1]
+        params, engine = identity_base(params), choose_engine(self.backend, images_u8.device)
+        if engine.device == "cuda" and engine.backend in CUDA_AUGMIX_BACKENDS:
+            mixed = self._on_cuda(images_u8, params, out)
+        else:
+            mixed = make_views(images_u8, params, self.backend)[len(images_u8) :]
+            mixed = mixed.mul_(255).round_() if out.dtype == torch.uint8 else mixed
+        if mixed is not out:
+            out.copy_(mixed[:, :channels])
+
+    def _on_cuda(self, images_u8: Tensor, params: ViewParams, out: Tensor) -> Tensor:
+        """The views of images uint8 [B, 3, H, W], uint8 or float32: in `out`, if the kernel can write there."""
+        batch, _, height, width = images_u8.shape
+        dtype = torch.uint8 if out.dtype == torch.uint8 else torch.float32
+        in_form = out.shape[1] == 3 and out.dtype == dtype and out.is_contiguous(memory_format=torch.channels_last)
+        fits = in_form and out.data_ptr() % 16 == 0  # as the kernel stores up to 16 bytes at once
+        pixels = out if fits else out.new_empty((batch, height, width, 3), dtype=dtype).permute(0, 3, 1, 2)
+        images = in_order(images_u8, planar=False).permute(0, 2, 3, 1)
+        fill_augmix = resolve(CUDA_AUGMIX_BACKENDS, "numba", "augment.backend")
+        fill_augmix(images, params, pixels.permute(0, 2, 3, 1))
+        return pixels
 
     def extra_repr(self) -> str:
         augment = self.augment

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from fastmagn_kernels.augmix_cuda.storing import ELEMENTS
+from fastmagn_kernels.augmix_cuda.storing import ALONE_ELEMENTS, ELEMENTS
 from fastmagn_kernels.augmix_cuda.views import kernel_source
 from fastmagn_kernels.policy_cuda import images as policy_images
 from tests.ptx.assembling import Resources
@@ -16,6 +16,11 @@ from tests.ptx.assembling import Resources
 def views_name(element: str, in_shared: bool, with_recipe: bool = False) -> str:
     """Return the name of one of the kernels of views."""
     return f"{'recipe_' if with_recipe else ''}views_{element}_{'shared' if in_shared else 'scratch'}"
+
+
+def alone_name(element: str, in_shared: bool) -> str:
+    """Return the name of one of the kernels of AugMix views alone."""
+    return f"augmix_{element}_{'shared' if in_shared else 'scratch'}"
 
 
 def images_name(in_shared: bool) -> str:
@@ -31,6 +36,11 @@ KERNELS: dict[str, dict[str, Callable[[], Any]]] = {
         for element in ELEMENTS
         for in_shared in (True, False)
     }
+    | {
+        alone_name(element, in_shared): partial(kernel_source, element, in_shared, alone=True)
+        for element in ALONE_ELEMENTS
+        for in_shared in (True, False)
+    }
     | {images_name(in_shared): partial(policy_images.kernel_source, in_shared) for in_shared in (True, False)},
 }
 
@@ -42,12 +52,21 @@ _POLICY = Resources(registers=64, spill_store_bytes=0, spill_load_bytes=0, stack
 # loads one for each column, and the loops over noise one for four values.
 _RECIPE_SHARED = Resources(registers=80, spill_store_bytes=76, spill_load_bytes=172, stack_bytes=64, shared_bytes=5664)
 _RECIPE_SCRATCH = Resources(registers=80, spill_store_bytes=88, spill_load_bytes=188, stack_bytes=72, shared_bytes=5656)
-AT_MOST = {images_name(in_shared): _POLICY for in_shared in (True, False)} | {
-    views_name(element, in_shared, with_recipe): known
-    for with_recipe, (of_shared, of_scratch) in (
-        (False, (_SHARED, _SCRATCH)),
-        (True, (_RECIPE_SHARED, _RECIPE_SCRATCH)),
-    )
-    for element in ELEMENTS
-    for in_shared, known in ((True, of_shared), (False, of_scratch))
+_OF_ALONE = {
+    alone_name(element, in_shared): known
+    for element in ALONE_ELEMENTS
+    for in_shared, known in ((True, _SHARED), (False, _SCRATCH))
 }
+AT_MOST = (
+    _OF_ALONE
+    | {images_name(in_shared): _POLICY for in_shared in (True, False)}
+    | {
+        views_name(element, in_shared, with_recipe): known
+        for with_recipe, (of_shared, of_scratch) in (
+            (False, (_SHARED, _SCRATCH)),
+            (True, (_RECIPE_SHARED, _RECIPE_SCRATCH)),
+        )
+        for element in ELEMENTS
+        for in_shared, known in ((True, of_shared), (False, of_scratch))
+    }
+)

@@ -17,8 +17,9 @@ CUDA_BACKENDS = {
     "kornia": "fastmagn.augment.engines.kornia:fill_views",
     "dali": "fastmagn.augment.engines.dali:fill_views",
 }
-# Engines on the host that make AugMix views alone, in the images' form; see there. Others make clean views too.
+# Engines that make AugMix views alone, in the images' form; see there. Others make clean views too, in floats.
 AUGMIX_BACKENDS = {"numba": "fastmagn.augment.engines.numba_images:fill_augmix"}
+CUDA_AUGMIX_BACKENDS = {"numba": "fastmagn.augment.engines.numba_cuda:fill_augmix"}
 # Engines for policies of images on CUDA, (images uint8, ViewParams, Policy, out) -> None. Others work on the host.
 CUDA_POLICY_BACKENDS = {"numba": "fastmagn.augment.engines.policy_cuda:change_images"}
 # Engines that know neither policies nor erasing nor noise patches.

@@ -27,7 +27,7 @@ from fastmagn_kernels.augmix_cuda.planning import MAX_PIXELS, launch_bounds, pla
 from fastmagn_kernels.augmix_cuda.views import kernel_source
 from fastmagn_kernels.policy_cuda.recipe import Recipe, on_host
 
-_ELEMENTS = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
+_ELEMENTS = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16", torch.uint8: "uint8"}
 
 
 class _OnDevice(NamedTuple):
@@ -44,21 +44,33 @@ def fill_views(images: Tensor, params: ViewParams, out: Tensor) -> None:
     Raises:
         InputError: An image has more than 2^23 pixels.
     """
+    _launch(images, params, out, params.view_spec.num_views, alone=False)
+
+
+def fill_augmix(images: Tensor, params: ViewParams, out: Tensor) -> None:
+    """Fill `out`, uint8 or float32 [B, H, W, 3], with the one AugMix view of each of `images`, uint8 [B, H, W, 3].
+
+    As `fill_views` otherwise, for params without a base transform. Levels are rounded from float32, ties to even.
+    `out` starts at a multiple of 16 bytes.
+    """
+    _launch(images, params, out, 1, alone=True)
+
+
+def _launch(images: Tensor, params: ViewParams, out: Tensor, num_views: int, alone: bool) -> None:
     batch, height, width, _ = images.shape
     check(height * width <= MAX_PIXELS, "images_u8", f"{height} x {width} pixels", f"at most {MAX_PIXELS} on CUDA")
     device, value_bytes = images.device, out.element_size()
     settings = params.settings
-    plan = plan_launch(
-        batch, params.view_spec.num_views, height, width, settings.mixture_width, num_sms(device), value_bytes
-    )
+    plan = plan_launch(batch, num_views, height, width, settings.mixture_width, num_sms(device), value_bytes)
     with torch.cuda.device(device):  # the driver works on the current device
         stream = torch.cuda.current_stream(device).cuda_stream
         indices = indices_on_device(params.indices.tobytes(), device, stream)
         element = _ELEMENTS[out.dtype]
         has_one, origin = has_recipe(params.augment), (params.augment, params.image_size, params.mean)
         recipe = _recipe(*origin, device, stream) if has_one else None
-        name = f"{'recipe-' if recipe else ''}{element}-{'shared' if plan.in_shared else 'scratch'}"
-        kernel = load_kernel(name, kernel_source, (element, plan.in_shared, recipe is not None), device)
+        kind = "alone-" if alone else "recipe-" if recipe else ""
+        name = f"{kind}{element}-{'shared' if plan.in_shared else 'scratch'}"
+        kernel = load_kernel(name, kernel_source, (element, plan.in_shared, recipe is not None, alone), device)
         scratch = None if plan.in_shared else torch.empty(plan.scratch_bytes, dtype=torch.uint8, device=device)
         arguments = (
             array_of(images),

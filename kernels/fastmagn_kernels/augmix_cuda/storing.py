@@ -18,6 +18,11 @@ _ONE_OVER_765 = np.float32(1 / 765)
 
 # The dtype of the views -> the type in the kernel. numba has no arrays of bfloat16; their bits are passed instead.
 ELEMENTS = {"float32": types.float32, "float16": types.float16, "bfloat16": types.uint16}
+# Likewise for AugMix views alone, as uint8 in 0..255 or as floats.
+ALONE_ELEMENTS = {"float32": types.float32, "uint8": types.uint8}
+# How a value becomes an element: as it is, as the bits of a bfloat16, or rounded to 256 levels.
+PLAIN, BFLOAT16, LEVEL = range(3)
+_NO_FRACTION = np.float32(2**23)
 
 
 class Kept(NamedTuple):
@@ -56,34 +61,44 @@ def bfloat16_bits(value):
     return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
 
 
+@jit
+def level(value):
+    """Round a float32 in [0, 1] to 256 levels, ties to even: uint8. Adding 2^23 rounds, as no fraction has a place."""
+    return np.uint8(np.int32((value * np.float32(255) + _NO_FRACTION) - _NO_FRACTION))
+
+
 @cuda.jit(device=True)
-def store_value(out, i, value, bfloat16):
-    """Store a float32 in out[i]. Inlining makes `bfloat16` a constant."""
-    if bfloat16:
+def store_value(out, i, value, encoding):
+    """Store a float32 in out[i]. Inlining makes `encoding` a constant."""
+    if encoding == BFLOAT16:
         out[i] = bfloat16_bits(value)
+    elif encoding == LEVEL:
+        out[i] = level(value)
     else:
         out[i] = value
 
 
 @cuda.jit(device=True)
-def _store_four(out, start, k, num_values, values, bfloat16):
+def _store_four(out, start, k, num_values, values, encoding):
     """Store the values k..k + 3 of an image, as far as there are so many."""
     first, second, third, fourth = values
     i = start + np.uint64(k)
     if num_values % 4 != 0:
         for n in range(4):
             if k + n < num_values:
-                store_value(out, i + np.uint64(n), values[n], bfloat16)
-    elif bfloat16:
+                store_value(out, i + np.uint64(n), values[n], encoding)
+    elif encoding == BFLOAT16:
         store_vector(
             out, i, bfloat16_bits(first), bfloat16_bits(second), bfloat16_bits(third), bfloat16_bits(fourth)
         )  # fmt: skip
+    elif encoding == LEVEL:
+        store_vector(out, i, level(first), level(second), level(third), level(fourth))
     else:
         store_vector(out, i, first, second, third, fourth)
 
 
 @cuda.jit(device=True)
-def store_clean(words, clean, num_values, out, start, bfloat16):
+def store_clean(words, clean, num_values, out, start, encoding):
     """Store the row that starts at the byte `clean`, in [0, 1]."""
     j, num_words = thread_number(), np.uint32(np.uint32(num_values + np.uint32(3)) >> np.uint32(2))
     while j < num_words:
@@ -94,7 +109,7 @@ def store_clean(words, clean, num_values, out, start, bfloat16):
             np.float32(unit(byte(word, 2))),
             np.float32(unit(byte(word, 3))),
         )
-        _store_four(out, start, np.uint32(4 * j), num_values, values, bfloat16)
+        _store_four(out, start, np.uint32(4 * j), num_values, values, encoding)
         j = np.uint32(j + num_threads())
 
 
@@ -125,7 +140,7 @@ def keep_chain(words, row, num_values, kept, w):
 
 
 @cuda.jit(device=True)
-def store_mixture(words, clean, chains, row_bytes, kept, weights, num_chains, num_values, out, start, bfloat16):
+def store_mixture(words, clean, chains, row_bytes, kept, weights, num_chains, num_values, out, start, encoding):
     """Store (1 - m) x + m sum_w (weight_w / 255) chain_w.
 
     The ends of the first chains are kept as `Kept` says, those of the others in rows of `row_bytes` from the byte
@@ -155,12 +170,12 @@ def store_mixture(words, clean, chains, row_bytes, kept, weights, num_chains, nu
             _mix(rest, byte(word, 2), mix_weight, sums[2]),
             _mix(rest, byte(word, 3), mix_weight, sums[3]),
         )
-        _store_four(out, start, np.uint32(4 * j), num_values, values, bfloat16)
+        _store_four(out, start, np.uint32(4 * j), num_values, values, encoding)
         j = np.uint32(j + num_threads())
 
 
 @cuda.jit(device=True)
-def store_noisy(view, index, s, pixels, clean, num_values, out, start, bfloat16):
+def store_noisy(view, index, s, pixels, clean, num_values, out, start, encoding):
     """Store x + sigma z, the elements of z in the order of `rng.standard_normal`: block b gives b, b + Q, and so on."""
     sigma = np.float32(draws.draw_sigma(view, index, s.epoch, s.key_0, s.key_1, s.sigma_max))
     word = stream_view_word(STREAM_NOISE, view)
@@ -173,9 +188,9 @@ def store_noisy(view, index, s, pixels, clean, num_values, out, start, bfloat16)
             k = np.uint32(2 * pair * quarter + b)
             if k < num_values:
                 value = np.float32(unit(pixels[np.uint32(clean + k)])) + np.float32(sigma * z0)
-                store_value(out, start + np.uint64(k), value, bfloat16)
+                store_value(out, start + np.uint64(k), value, encoding)
             k = np.uint32(k + quarter)
             if k < num_values:
                 value = np.float32(unit(pixels[np.uint32(clean + k)])) + np.float32(sigma * z1)
-                store_value(out, start + np.uint64(k), value, bfloat16)
+                store_value(out, start + np.uint64(k), value, encoding)
         b = np.uint32(b + num_threads())

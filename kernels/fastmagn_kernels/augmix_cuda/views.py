@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import cuda, types
 
+from fastmagn_kernels.augmix_cuda import storing
 from fastmagn_kernels.augmix_cuda.device import by_address
 from fastmagn_kernels.augmix_cuda.geometry import BLACK, shift
 from fastmagn_kernels.augmix_cuda.operations import (
@@ -39,7 +40,7 @@ from fastmagn_kernels.augmix_cuda.operations import (
     thread_number,
 )
 from fastmagn_kernels.augmix_cuda.planning import FIRST_CHAIN_ROW, SPARE_ROW, launch_bounds
-from fastmagn_kernels.augmix_cuda.storing import ELEMENTS, Kept, keep_chain, store_clean, store_mixture, store_noisy
+from fastmagn_kernels.augmix_cuda.storing import Kept, keep_chain, store_clean, store_mixture, store_noisy
 from fastmagn_kernels.policy_cuda.operations import apply_step
 from fastmagn_kernels.policy_cuda.patches import NUM_SUMS, Patch
 from fastmagn_kernels.policy_cuda.recipe import RECIPE, Areas, draw_areas, erase_area, store_first
@@ -224,7 +225,7 @@ def crop(images, image, s, block):
 
 
 @cuda.jit(device=True)
-def store_others(view, groups, index, place, stride, s, block, out, bfloat16, recipe, areas):
+def store_others(view, groups, index, place, stride, s, block, out, encoding, recipe, areas):
     """Store the clean view and noise views, from number `view` on, up to the next AugMix view; return its number.
 
     `place` is the index of the image's first view in `out`, and `stride` the distance between its views.
@@ -234,37 +235,44 @@ def store_others(view, groups, index, place, stride, s, block, out, bfloat16, re
         start = place + np.uint64(view) * stride
         if view == 0:
             if recipe is None:
-                store_clean(block.rows.words, block.start, num_values, out, start, bfloat16)
+                store_clean(block.rows.words, block.start, num_values, out, start, encoding)
             else:
                 store_first(
-                    index, s, recipe, block.rows, block.start, areas, num_values, out, start, bfloat16
+                    index, s, recipe, block.rows, block.start, areas, num_values, out, start, encoding
                 )  # fmt: skip
         else:
             noise = np.int32(view - 1 - s.num_augmix)
-            store_noisy(noise, index, s, block.rows.pixels, block.start, num_values, out, start, bfloat16)
+            store_noisy(noise, index, s, block.rows.pixels, block.start, num_values, out, start, encoding)
         view = np.int32(view + groups)
     return view
 
 
 @cuda.jit(device=True)
-def store_augmix(view, place, stride, kept, s, block, out, bfloat16):
+def store_augmix(view, place, stride, kept, s, block, out, encoding):
     """Store an AugMix view, whose chains have been run."""
     num_values = np.uint32(3 * s.height * s.width)
     start = place + np.uint64(view) * stride
     store_mixture(
         block.rows.words, block.start, _row(block, FIRST_CHAIN_ROW), block.row_bytes, kept, block.drawn.weights,
-        s.mixture_width, num_values, out, start, bfloat16,
+        s.mixture_width, num_values, out, start, encoding,
     )  # fmt: skip
 
 
 @cuda.jit(device=True)
-def image_views(images, i, batch, index, view, groups, kept_count, s, block, out, out_words, bfloat16, recipe, areas):
-    """Make every `groups`-th view of image `i`, from number `view` on."""
+def image_views(
+    images, i, batch, index, view, groups, kept_count, s, block, out, out_words, encoding, alone, recipe, areas
+):
+    """Make every `groups`-th view of image `i`, from number `view` on.
+
+    With `alone`, `out` has AugMix views only, from number 1 on.
+    """
     size = np.uint64(np.uint32(3 * s.height * s.width))
     place, stride = np.uint64(i) * size, np.uint64(batch) * size
-    step = np.uint32(2 if bfloat16 or out.itemsize == 2 else 4)
+    step = np.uint32(1 if encoding == storing.LEVEL else 2 if encoding == storing.BFLOAT16 or out.itemsize == 2 else 4)
     draw_base_chain(index, s, block.drawn, recipe, areas)
     source, depth = crop(images, place, s, block)
+    if alone:
+        place = np.uint64(place - stride)
     chain, end = np.int32(_BASE), block.start
     while True:
         first = np.int32(max(chain, np.int32(0)) * s.max_depth)
@@ -280,10 +288,11 @@ def image_views(images, i, batch, index, view, groups, kept_count, s, block, out
             cuda.syncthreads()
         chain = np.int32(chain + 1)
         if chain == s.mixture_width:
-            store_augmix(view, place, stride, kept, s, block, out, bfloat16)
+            store_augmix(view, place, stride, kept, s, block, out, encoding)
             view = np.int32(view + groups)
         if chain == 0 or chain == s.mixture_width:
-            view = store_others(view, groups, index, place, stride, s, block, out, bfloat16, recipe, areas)
+            if not alone:
+                view = store_others(view, groups, index, place, stride, s, block, out, encoding, recipe, areas)
             if view > s.num_augmix + s.num_noise:
                 break
             cuda.syncthreads()
@@ -297,7 +306,7 @@ def image_views(images, i, batch, index, view, groups, kept_count, s, block, out
     cuda.syncthreads()
 
 
-def _make_views(bfloat16: bool, in_shared: bool, max_operations: int) -> Callable:
+def _make_views(encoding: int, in_shared: bool, alone: bool, max_operations: int) -> Callable:
     """Return what kernels do, with or without a recipe and its areas, which are None."""
 
     @cuda.jit(device=True)
@@ -330,19 +339,21 @@ def _make_views(bfloat16: bool, in_shared: bool, max_operations: int) -> Callabl
         while item < batch * groups:
             i = np.uint32(item // groups)
             view = np.int32(item - i * groups)
+            if alone:
+                view = np.int32(view + 1)
             image_views(
-                images, i, batch, indices[i], view, groups, kept_count, s, block, out, out_words, bfloat16, recipe,
-                areas,
+                images, i, batch, indices[i], view, groups, kept_count, s, block, out, out_words, encoding, alone,
+                recipe, areas,
             )  # fmt: skip
             item = np.uint32(item + cuda.gridDim.x)
 
     return make_views
 
 
-def _make_kernel(bfloat16: bool, in_shared: bool, with_recipe: bool) -> Callable:
+def _make_kernel(encoding: int, in_shared: bool, with_recipe: bool, alone: bool) -> Callable:
     """Return the kernel's source."""
     max_operations = max(_MAX_OPERATIONS, _MAX_BASE_OPERATIONS + MAX_STEPS) if with_recipe else _MAX_OPERATIONS
-    make_views = _make_views(bfloat16, in_shared, max_operations)
+    make_views = _make_views(encoding, in_shared, alone, max_operations)
 
     def plain_views(images, indices, s, groups, row_bytes, kept, rotation_table, scratch_words, out, out_words):
         make_views(
@@ -366,13 +377,16 @@ def _make_kernel(bfloat16: bool, in_shared: bool, with_recipe: bool) -> Callable
     return recipe_views if with_recipe else plain_views
 
 
-def kernel_source(element: str, in_shared: bool, with_recipe: bool = False) -> tuple[Callable, Any, tuple[int, int]]:
+def kernel_source(
+    element: str, in_shared: bool, with_recipe: bool = False, alone: bool = False
+) -> tuple[Callable, Any, tuple[int, int]]:
     """Return a kernel's Python function, its signature and its launch bounds, as `compiling.compile_ptx` takes them.
 
     The kernel takes images uint8 [B H W 3], indices int64 [B], draws.Settings; groups, row_bytes and kept of Launch;
     pixel.rotation_table(), scratch uint32 [scratch_bytes / 4], out [V B H W 3] of the element's type, and the same
     memory as uint32, of which nothing is used unless `kept` is above 0; all arrays flat and contiguous. Elements of
     bfloat16 are passed as their bits, uint16. A kernel for views with a recipe takes it, recipe.Recipe, as the last.
+    With `alone`, `out` has AugMix views only, without the clean view, and its element is one of ALONE_ELEMENTS.
     """
     arguments = (
         types.uint8[::1],
@@ -383,10 +397,11 @@ def kernel_source(element: str, in_shared: bool, with_recipe: bool = False) -> t
         types.uint32,
         types.float64[::1],
         types.uint32[::1],
-        ELEMENTS[element][::1],
+        (storing.ALONE_ELEMENTS if alone else storing.ELEMENTS)[element][::1],
         types.uint32[::1],
         *([RECIPE] if with_recipe else []),
     )
     (columns, rows), blocks = launch_bounds(in_shared, with_recipe)
-    kernel = _make_kernel(element == "bfloat16", in_shared, with_recipe)
+    encoding = {"bfloat16": storing.BFLOAT16, "uint8": storing.LEVEL}.get(element, storing.PLAIN)
+    kernel = _make_kernel(encoding, in_shared, with_recipe, alone)
     return kernel, types.void(*arguments), (columns * rows, blocks)

@@ -85,7 +85,7 @@ def contrast_batch(out, images, factor):
                 out[i, j, c] = levels[images[i, j, c]]
 
 
-@jit
+@jit(per_constant=True)
 def resample_columns(out, image, starts, weights, channels):
     """Resample `image`, uint8 [H, W * channels], to `out`, uint8 [H, W' * channels]: Pillow's horizontal pass.
 

@@ -116,7 +116,7 @@ def _patched(value, noise, point, word, other, factor, left_out):
 
 
 @cuda.jit(device=True)
-def store_patched(rows, clean, index, s, patches, patch, num_values, out, start, bfloat16):
+def store_patched(rows, clean, index, s, patches, patch, num_values, out, start, encoding):
     """Store the row that starts at the byte `clean`, in [0, 1], with its noise patch, which it must have.
 
     Block b of a stream gives the elements b, b + Q, b + 2Q and b + 3Q, as in `rng.standard_normal`.
@@ -150,5 +150,5 @@ def store_patched(rows, clean, index, s, patches, patch, num_values, out, start,
                 if inside[n]:
                     value = _patched(value, noise, points[n], words[n], others[n], factor, left_out)
                     value = clip(value) if patches.clipped else value
-                store_value(out, start + np.uint64(k), value, bfloat16)
+                store_value(out, start + np.uint64(k), value, encoding)
         b = np.uint32(b + num_threads())

@@ -79,11 +79,11 @@ def erase_area(index, s, recipe, rows, clean, areas):
 
 
 @cuda.jit(device=True)
-def store_first(index, s, recipe, rows, clean, areas, num_values, out, start, bfloat16):
+def store_first(index, s, recipe, rows, clean, areas, num_values, out, start, encoding):
     """Store the row that starts at the byte `clean` as the clean view, with its noise patch if it has one."""
     if areas.patch.box[2] > 0:
         store_patched(
-            rows, clean, index, s, recipe.patches, areas.patch, num_values, out, start, bfloat16
+            rows, clean, index, s, recipe.patches, areas.patch, num_values, out, start, encoding
         )  # fmt: skip
     else:
-        store_clean(rows.words, clean, num_values, out, start, bfloat16)
+        store_clean(rows.words, clean, num_values, out, start, encoding)

@@ -17,13 +17,13 @@ from fastmagn_kernels.pixel import rotation_table
 from fastmagn_kernels.policy_cuda.images import kernel_source as policy_source
 from fastmagn_kernels.policy_cuda.recipe import on_host
 from fastmagn_kernels.policy_cuda.table import translated
-from tests.helpers.cuda_kernels import images_name, views_name
+from tests.helpers.cuda_kernels import alone_name, images_name, views_name
 from tests.ptx.arguments import NumbaKernel, numba_kernel
 from tests.ptx.building import Builder
 from tests.ptx.running import Memory, Report, in_out, output, scratch
 
 NUM_SMS = 132
-HOST_TYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
+HOST_TYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16, "uint8": np.uint8}
 
 # Runs a kernel: its source, its name, and then grid, block, bytes of shared memory and arguments.
 RunKernel = Callable[..., object]
@@ -109,19 +109,24 @@ def run_views(
     dtype: torch.dtype = torch.float32,
     launch: Launch | None = None,
     out: np.ndarray | None = None,
+    alone: bool = False,
     **options: Any,
 ) -> torch.Tensor:
-    """All views of uint8 [B, H, W, 3] as [V, B, H, W, 3] of `dtype`."""
+    """All views of uint8 [B, H, W, 3] as [V, B, H, W, 3] of `dtype`; with `alone`, AugMix views only."""
     launch = launch or plan(images, params, dtype=dtype)
     recipe = [] if params.recipe is None else [on_host(params.recipe)]
     element = str(dtype).removeprefix("torch.")
-    shape = (params.view_spec.num_views, *images.shape)
+    views = params.view_spec.num_views - alone
+    shape = (views, *images.shape)
+    source = kernel_source(element, launch.in_shared, bool(recipe), alone)
+    in_shared = launch.in_shared
+    name = alone_name(element, in_shared) if alone else views_name(element, in_shared, bool(recipe))
     out = np.full(int(np.prod(shape)), 1.5, HOST_TYPES[element]) if out is None else out.reshape(-1)
     # Where the ends of chains are kept in the views' memory, it is read and written more than once.
     words = scratch(out.view(np.uint32), "views") if launch.kept else np.zeros(1, np.uint32)
     run(
-        kernel_source(element, launch.in_shared, bool(recipe)),
-        views_name(element, launch.in_shared, bool(recipe)),
+        source,
+        name,
         launch.blocks,
         launch_bounds(launch.in_shared, bool(recipe))[0],
         launch.shared_bytes,

@@ -109,6 +109,26 @@ def test_any_views(cuda, spec, pictures):
     assert_equal(run_views(cuda, images, params), on_the_host(images, params))
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32], ids=str)
+@pytest.mark.parametrize(
+    "where",
+    slow_but([((2, 5), True), ((9, 8), True), ((3, 5), False), ((4, 7), False)], ((2, 5), True), ((4, 7), False)),
+    ids=str,
+)
+def test_augmix_views_alone_are_those_beside_the_clean_one(cuda, where, dtype, pictures):
+    size, in_shared = where
+    images = pictures(*size)[PICTURES]
+    spec = ViewSpec(num_augmix_views=2, num_noise_views=0)
+    params = params_for(images, CONFIGS["all_operations"], spec)
+    expected = on_the_host(images, params)[1:]
+    if dtype == torch.uint8:
+        expected = (expected * 255).round().to(torch.uint8)
+    whole = plan_launch(len(images), 2, *size, 3, 132, dtype.itemsize, in_shared)
+    for groups in (1, 2):
+        launch = whole._replace(groups=groups, blocks=min(whole.blocks, groups * len(images)))
+        assert_equal(run_views(cuda, images, params, dtype, launch, alone=True), expected)
+
+
 def test_every_jitter_order_is_that_of_the_table(cuda, pictures):
     images = np.repeat(pictures(3, 3)[[0]], 40, 0)
     params = params_for(

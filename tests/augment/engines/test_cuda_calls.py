@@ -10,9 +10,12 @@ import pytest
 import torch
 from numba import types
 
-from fastmagn.augment.params import ViewSpec
+from fastmagn import AugMix
+from fastmagn.augment import augmix as augmix_module
+from fastmagn.augment.params import ViewSpec, sample_view_params
 from fastmagn.augment.policies.definitions import RandAugmentPolicy
 from fastmagn.augment.policies.table import Policy
+from fastmagn.augment.views import Engine
 
 pytest.importorskip("numba_cuda", reason="needs numba-cuda: install 'fastmagn[test]'")
 from fastmagn.augment.engines import numba_cuda, on_device, policy_cuda
@@ -21,7 +24,7 @@ from fastmagn_kernels.augmix_cuda.views import kernel_source
 from fastmagn_kernels.policy_cuda.images import kernel_source as policy_source
 from tests.augment.engines.test_cuda import PICTURES, assert_equal, on_the_host, params_for
 from tests.augment.engines.test_cuda_policies import RECIPES, by_pillow, policy_params
-from tests.helpers.cuda_kernels import images_name, views_name
+from tests.helpers.cuda_kernels import alone_name, images_name, views_name
 from tests.ptx.arguments import NumbaKernel, numba_kernel
 from tests.ptx.running import Memory
 
@@ -100,6 +103,23 @@ def test_views_with_a_recipe_are_one_launch(launched, pictures):
     numba_cuda.fill_views(torch.from_numpy(images.copy()), params, out)
     assert driver.launches == 1
     assert_equal(out.reshape(3, *images.shape), on_the_host(images, params))
+
+
+def test_augmix_alone_is_one_launch_into_the_images_form(launched, monkeypatch, pictures):
+    driver = launched(alone_name("uint8", True), kernel_source("uint8", True, alone=True))
+    engine = Engine(backend="numba", device="cuda", fill_views=numba_cuda.fill_views)
+    monkeypatch.setattr(augmix_module, "choose_engine", lambda backend, device: engine)
+    images, indices = torch.from_numpy(pictures(9, 8).copy()).permute(0, 3, 1, 2), np.arange(14)
+    augmix = AugMix(aug_severity=10, all_operations=True, seed=3)
+    params = sample_view_params(3, 2, indices, augmix.view_spec, augmix.augment, (9, 8))
+    in_pixels, memory = images.contiguous(memory_format=torch.channels_last), torch.zeros(images.numel() + 1).byte()
+    misaligned = memory[1:].view(14, 9, 8, 3).permute(0, 3, 1, 2)  # the kernel stores four bytes at once
+    outs = [torch.full_like(given, 173) for given in (in_pixels, images.contiguous(), images[:, :1])]
+    for number, out in enumerate([*outs, misaligned], start=1):
+        given = images[:, : out.shape[1]]
+        augmix.fill(given, params, out)
+        assert driver.launches == number
+        assert torch.equal(out, augmix(given, indices=indices, epoch=2))
 
 
 @pytest.mark.parametrize("planar", [True, False])
