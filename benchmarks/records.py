@@ -89,7 +89,7 @@ def _copy(source: Path, target: Path, out: Path, run: Path) -> None:
 
 
 def markdown(measured: dict[str, Any]) -> str:
-    """Return the table of a comparison, the highest c18 first, in %: the best of each column bold.
+    """Return the table of a comparison, the highest c18 (else c15) first, in %: the best of each column bold.
 
     A star marks a mean that differs from the first recipe's with p < 0.01.
     """
@@ -98,7 +98,8 @@ def markdown(measured: dict[str, Any]) -> str:
     best = {key: (max if more else min)(row[key]["mean"] for row in recipes.values()) for key, more in _keys(shown)}
     lines = ["| | epochs | learning rate | " + " | ".join(shown) + " | images/s |"]
     lines.append("| --- " * (len(shown) + 4) + "|")
-    for name, row in sorted(recipes.items(), key=lambda item: -item[1]["mca_c18"]["mean"]):
+    order = next(key for key in ("mca_c18", "mca_c15") if key in shown.values())
+    for name, row in sorted(recipes.items(), key=lambda item: -item[1][order]["mean"]):
         cells = []
         for key in shown.values():
             text = f"{100 * row[key]['mean']:.1f} ± {100 * row[key]['sd']:.1f}"
