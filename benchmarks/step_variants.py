@@ -243,7 +243,8 @@ def print_table(measured: dict[str, dict[str, Any]]) -> None:
     """Print a row for each variant."""
     table = Table(title="training steps; times are those of as_it_is in the same turn")
     for column in ("variant", "ms/step", "times as_it_is", "faults", "system ms", "resident MiB", "first s", "loss"):
-        table.add_column(column, justify="left" if column == "variant" else "right")
+        is_name = column == "variant"
+        table.add_column(column, justify="left" if is_name else "right", no_wrap=is_name)
     for name, row in measured.items():
         ratio = row["times_as_it_is"]
         table.add_row(
