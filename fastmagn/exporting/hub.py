@@ -82,5 +82,5 @@ def _explained(repo: str) -> Iterator[None]:
     """Whatever the hub's client raises is one line."""
     try:
         yield
-    except (OSError, ValueError) as error:  # its errors are of many kinds, and all of these two
+    except Exception as error:  # its own errors, and those of the HTTP library that it was installed with
         raise InputError(f"hub: {repo}: {type(error).__name__}: {one_line(error)}") from error

@@ -1,5 +1,6 @@
 """Models are pushed to a stand-in for the hub, which keeps files in a folder, and pulled from it."""
 
+import socket
 import sys
 
 import numpy as np
@@ -55,6 +56,20 @@ def test_what_cannot_be_pushed_or_pulled_is_one_line(hub, tmp_path, monkeypatch)
     (tmp_path / "m.safetensors.md").write_text("card")
     with pytest.raises(InputError, match=r"^hub: a/b/c: HFValidationError: "):
         from_hub("a/b/c")
+
+
+def test_a_hub_that_does_not_answer_is_one_line(tmp_path, monkeypatch):
+    file = tmp_path / "m.safetensors"
+    file.write_bytes(b"")
+    (tmp_path / "m.safetensors.md").write_text("card")
+    with socket.socket() as closed:  # bound and not listening, so that nobody else does
+        closed.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        monkeypatch.setattr(huggingface_hub, "HfApi", lambda: REAL(endpoint=endpoint, token="none"))
+        with pytest.raises(InputError, match=r"^hub: me/mine: ConnectError: .*refused.*$"):
+            push_to_hub(file, "me/mine")
+        with pytest.raises(InputError, match=r"^hub: me/mine: \w+: .+$"):
+            from_hub("me/mine")
 
 
 def test_without_the_extra_nothing_is_exported(run_dir, tmp_path, monkeypatch):
