@@ -67,6 +67,15 @@ def test_it_is_the_folders_set(photos, tmp_path, layout, cache):
     assert [file.stat().st_mtime_ns for file in converted] == times
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_relative_folder_is_the_same_set(photos, tmp_path, layout, monkeypatch):
+    expected = load_data(config(make_tables(tmp_path / "t", photos, layout)))
+    monkeypatch.chdir(tmp_path)
+    found = load_data(config("t"))
+    assert found.fingerprint == expected.fingerprint
+    np.testing.assert_array_equal(np.asarray(found.test_images_u8), np.asarray(expected.test_images_u8))
+
+
 def test_a_changed_parquet_is_converted_anew(photos, tmp_path):
     tables = make_tables(tmp_path / "t", photos, "parquet")
     before = load_data(config(tables)).fingerprint

@@ -58,6 +58,14 @@ def first_photo(photos: Path) -> Path:
     return next((photos / "train" / "ape").iterdir())
 
 
+def test_a_relative_folder_is_the_same_set(shards, monkeypatch):
+    expected = load_data(config(shards))
+    monkeypatch.chdir(shards.parent)
+    found = load_data(config(Path(shards.name)))
+    assert found.fingerprint == expected.fingerprint
+    np.testing.assert_array_equal(np.asarray(found.test_images_u8), np.asarray(expected.test_images_u8))
+
+
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_batches_of_two_epochs_equal_those_of_the_folder(photos, shards, decoder):
     """One process, resumed at a step, and two processes' shares."""

@@ -24,7 +24,7 @@ class Spans(NamedTuple):
     """Where encoded images lie in shards.
 
     Args:
-        shards: The shards, paths relative to the set's folder (or absolute).
+        shards: The shards' absolute paths.
         spans: For each image its shard's number, its offset and its size in bytes, int64 [N, 3].
     """
 
@@ -40,7 +40,7 @@ class ImageFiles:
     """Encoded images that can be read, one row each, and what their headers say.
 
     Args:
-        root: The folder that `names` and shards are relative to.
+        root: The folder that `names` are relative to.
         names: Of files CLASS/IMAGE; of images in shards what names each, str [N].
         labels: int64 [N].
         num_bytes: Sizes of the files, int64 [N].
@@ -107,7 +107,7 @@ def item_at(root: Path, names: Sequence[str], spans: Spans | None, row: int) -> 
     if spans is None:
         return os.path.join(root, names[row])
     shard, offset, num_bytes = spans.spans[row].tolist()
-    return Part(os.path.join(root, spans.shards[shard]), offset, num_bytes, os.path.join(root, names[row]))
+    return Part(spans.shards[shard], offset, num_bytes, os.path.join(root, names[row]))
 
 
 def scan(root: Path, names: list[str], labels: np.ndarray, spans: Spans | None = None) -> ImageFiles:

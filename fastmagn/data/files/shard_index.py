@@ -98,7 +98,7 @@ def index_shards(
     return Indexed(
         [f"{shard}/{name}" for shard, (part, _) in zip(shards, parts, strict=True) for name in part.names],
         [label for part, _ in parts for label in part.labels],
-        Spans(tuple(files), np.concatenate(spans)),
+        Spans(tuple(map(os.path.abspath, files)), np.concatenate(spans)),
         np.concatenate([headers for _, headers in parts]),
     )
 
