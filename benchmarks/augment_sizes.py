@@ -2,8 +2,8 @@
 
     python -m benchmarks.augment_sizes [--sizes 32 224 512 1024] [--before FOLDER] [--data_dir DIR] [--out FILE.json]
 
-An engine makes AugMix views by the public `AugMix` (uint8, channels last, `out`), on one thread. Counted is
-the CPU time of the thread, so that other work on the machine matters little. Each turn is a process of its own that
+The public `AugMix` makes views (uint8, channels last, `out`) on one thread. Their CPU time is measured, not the time
+that passes, so that other work on the machine matters little. Each turn is a process of its own that
 measures all sizes. With `--before`, another checkout of the program takes turns with this one: its engine makes views
 of the same images, from the same seed. The views must be the same to the bit.
 """

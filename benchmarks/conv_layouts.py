@@ -70,7 +70,7 @@ def main(arguments: list[str]) -> int:
 
 
 def shapes_of(model: nn.Module, views: Tensor) -> list[Shape]:
-    """Return the convolutions of a forward pass, each with the shape of its maps; images need no gradient: not them."""
+    """Return the convolutions of a forward pass, each with the shape of its maps, but those of images."""
     found: list[Shape] = []
 
     def note(module: nn.Module, given: tuple[Tensor, ...]) -> None:

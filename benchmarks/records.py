@@ -95,7 +95,11 @@ def markdown(measured: dict[str, Any]) -> str:
     """
     plan, recipes = measured["settings"]["plan"]["recipes"], measured["recipes"]
     shown = {heading: key for heading, (key, _) in COLUMNS.items() if all(key in row for row in recipes.values())}
-    best = {key: (max if more else min)(row[key]["mean"] for row in recipes.values()) for key, more in _keys(shown)}
+    best = {
+        key: (max if more else min)(row[key]["mean"] for row in recipes.values())
+        for key, more in COLUMNS.values()
+        if key in shown.values()
+    }
     lines = ["| | epochs | learning rate | " + " | ".join(shown) + " | images/s |"]
     lines.append("| --- " * (len(shown) + 4) + "|")
     order = next(key for key in ("mca_c18", "mca_c15") if key in shown.values())
@@ -109,10 +113,6 @@ def markdown(measured: dict[str, Any]) -> str:
         numbers = [f"{plan[name]['epochs']}", f"{rate:g}", *cells, f"{plan[name]['images_per_s']:,.0f}"]
         lines.append(f"| `{name}` | " + " | ".join(numbers) + " |")
     return "\n".join(lines)
-
-
-def _keys(shown: dict[str, str]) -> list[tuple[str, bool]]:
-    return [(key, more) for key, more in COLUMNS.values() if key in shown.values()]
 
 
 if __name__ == "__main__":

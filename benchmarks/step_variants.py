@@ -156,7 +156,7 @@ def measure(names: tuple[str, ...], steps: int, turns: int, fields: list[str]) -
 
 
 def row_of(name: str, rounds: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
-    """Return the numbers of a variant, from what every process answered in each turn; an image is the measure."""
+    """Return the numbers of a variant, from what every process answered in each turn; ratios are those of images/s."""
     numbers = ("step_s", "images_per_s", "cpu_s_per_step", "faults_per_step", "system_ms_per_step")
     return {
         **{number: spread([turn[name][number] for turn in rounds]) for number in numbers},

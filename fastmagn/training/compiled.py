@@ -80,7 +80,7 @@ def settle_compiled(run: Run, progress: Progress, asked: Asked, saved: dict[str,
 
 
 def before_of(saved: dict[str, Any] | None) -> bool | None:
-    """Whether the flat configuration of a checkpoint is that of a compiled run on a CPU; None if of none on a CPU."""
+    """Whether a checkpoint, by its flat configuration, is of a compiled run; None unless it is of a run on a CPU."""
     return saved.get("train.compile") if saved is not None and saved.get("device") == "cpu" else None
 
 

@@ -36,8 +36,10 @@ def compiled(tmp_path, monkeypatch) -> list[str]:
         yield listener.names
 
 
-def test_one_version_serves_all_constants_and_what_is_known_at_run_time(compiled):
-    @jit
+def make_powers(**options: bool):
+    """A kernel that calls another with two constants and with what is known at run time."""
+
+    @jit(**options)
     def power(base, exponent):
         result = 1.0
         for _ in range(exponent):
@@ -48,23 +50,16 @@ def test_one_version_serves_all_constants_and_what_is_known_at_run_time(compiled
     def powers(base, exponent):
         return power(base, 2), power(base, 3), power(base, exponent)
 
-    assert powers(1.5, 4) == (1.5**2, 1.5**3, 1.5**4)
+    return powers
+
+
+def test_one_version_serves_all_constants_and_what_is_known_at_run_time(compiled):
+    assert make_powers()(1.5, 4) == (1.5**2, 1.5**3, 1.5**4)
     assert compiled == ["powers", "power"]
 
 
 def test_a_version_for_each_constant_where_that_is_asked_for(compiled):
-    @jit(per_constant=True)
-    def power(base, exponent):
-        result = 1.0
-        for _ in range(exponent):
-            result *= base
-        return result
-
-    @jit
-    def powers(base, exponent):
-        return power(base, 2), power(base, 3), power(base, exponent)
-
-    assert powers(1.5, 4) == (1.5**2, 1.5**3, 1.5**4)
+    assert make_powers(per_constant=True)(1.5, 4) == (1.5**2, 1.5**3, 1.5**4)
     assert compiled == ["powers", *["power"] * 3]
 
 
