@@ -10,22 +10,39 @@ import pytest
 from tests.helpers.pages import DOCS, README
 from tests.helpers.processes import ROOT
 
-PERFORMANCE = DOCS / "performance.md"
+PERFORMANCE, RUNNING = DOCS / "performance.md", DOCS / "running.md"
+OPENCV = "OpenCV (not Pillow's pixels)"
 ENGINES = {
-    "`numba`, equal": "numba",
+    "`fastmagn.AugMix`": "AugMix",
+    "the `numba` engine": "numba",
     "torchvision's `v2.AugMix` on the whole batch": "torchvision v2.AugMix, one draw a batch",
+    "OpenCV": OPENCV,
     "`kornia`": "kornia",
+    "Pillow, tuned": "Pillow, tuned",
+    "Pillow in the shape": "Pillow, normalised loop",
     "our Pillow reference": "Pillow reference",
     "timm's": "timm AugMixAugment",
     "`dali`": "dali",
     "torchvision's `v2.AugMix`, 2 workers": "torchvision v2.AugMix",
 }
-OF_PILLOW = "contenders numba ratio_to_pillow"
+OF_PILLOW = "contenders AugMix ratio_to_pillow"
+ENGINE_OF_PILLOW = "contenders numba ratio_to_pillow"
+VARIANT_COLUMNS = [
+    ("step_s median", 1000),
+    ("times_as_it_is median", 1),
+    ("times_as_it_is lowest", 1),
+    ("times_as_it_is highest", 1),
+    ("faults_per_step median", 1),
+    ("resident_mib", 1),
+    ("first_step_s", 1),
+]
+STEP_AND_EVALUATION = "a step and its evaluation"
+WORKERS = r"a DataLoader with two workers # times \(`eval"
 # Page, the words around a number (#), its file, its keys there, and what it is multiplied with.
 SHOWN = [
     (README, "made # times as fast as by Pillow", "augment-32", f"{OF_PILLOW} median", 1),
     (README, r"worker processes \(# times at 224 px;", "augment-224", f"{OF_PILLOW} median", 1),
-    (README, "224 px; # times without AVX-512", "augment-sse2-32", f"{OF_PILLOW} median", 1),
+    (README, "224 px; # times without AVX-512", "augment-sse2-32", f"{ENGINE_OF_PILLOW} median", 1),
     (PERFORMANCE, "single round was between # and", "augment-32", f"{OF_PILLOW} lowest", 1),
     (PERFORMANCE, "and # at 32 pixels", "augment-32", f"{OF_PILLOW} highest", 1),
     (PERFORMANCE, "and between # and", "augment-224", f"{OF_PILLOW} lowest", 1),
@@ -33,7 +50,18 @@ SHOWN = [
     (PERFORMANCE, "in four views, takes # ms", "train-small", "step_s median", 1000),
     (PERFORMANCE, "Making the views is # ms", "train-small", "parts_ms views median", 1),
     (PERFORMANCE, r"random views a step is # % faster", "train-small", "over_ceiling_pct median", 1),
-    (PERFORMANCE, r"not AugMix \| # times ours", "train-small", "ratio_to_conventional", 1),
+    (PERFORMANCE, "a step run at # Gflop/s", "train-small", "gflop_per_s", 1),
+    (PERFORMANCE, "Gflop/s, # % of what", "train-small", "share_of_peak_pct median", 1),
+    (PERFORMANCE, r"not AugMix \| # times ours", "train-small", "ratio_to_conventional median", 1),
+    (PERFORMANCE, r"not AugMix \| [\d.]+ times ours \| # times", "train-small", "ratio_to_tight median", 1),
+    (README, "usual loop takes # times as long", "train-small", "ratio_to_conventional median", 1),
+    (README, "of the tight one # times", "train-small", "ratio_to_tight median", 1),
+    (PERFORMANCE, "take the step from # ms", "step-variants", "variants memory_given_back step_s median", 1000),
+    (PERFORMANCE, "191 ms to # ms", "step-variants", "variants compiled step_s median", 1000),
+    (RUNNING, "on two cores that is # MiB", "step-variants", "variants as_it_is resident_mib", 1),
+    (RUNNING, "between steps instead of #, and", "step-variants", "variants memory_given_back resident_mib", 1),
+    (RUNNING, "a peak of # MiB", "step-variants", "variants as_it_is peak_mib", 1),
+    (RUNNING, r"MiB instead of # \(", "step-variants", "variants memory_given_back peak_mib", 1),
     (PERFORMANCE, r"test_vit` \| # times ours", "train-test-vit", "ratio_to_conventional", 1),
     (PERFORMANCE, r"eight operations \| # times ours", "train-augmix-dominates", "ratio_to_conventional", 1),
     (PERFORMANCE, "two cores process # images/s with DALI", "train-folder", "feeding dali images_per_s median", 1),
@@ -44,8 +72,35 @@ SHOWN = [
     (PERFORMANCE, "test set take # s,", "corrupt", "set 10000_images_s", 1),
     (PERFORMANCE, "That is # times as", "corrupt", "set library_ratio", 1),
     (PERFORMANCE, "imagecorruptions-imaug` and # times", "corrupt", "set plain_ratio", 1),
-    (PERFORMANCE, "an evaluation take # % longer", "evaluate-small", "outside_model_pct median", 1),
-    (PERFORMANCE, "resnet_small`, and # % longer", "evaluate-resnet18", "outside_model_pct median", 1),
+    (PERFORMANCE, "over 500 images take # s,", "evaluate-small", "contenders evaluate s median", 1),
+    (PERFORMANCE, "# % longer than the model's forward passes", "evaluate-small", "overhead_pct median", 1),
+    (
+        PERFORMANCE,
+        "stored images takes # times",
+        "evaluate-small",
+        ("contenders", "plain loop", "times_of_evaluate", "median"),
+        1,
+    ),
+    (PERFORMANCE, WORKERS, "evaluate-small", ("contenders", "DataLoader, 2 workers", "times_of_evaluate", "median"), 1),
+    (
+        PERFORMANCE,
+        "so is the gain: # times",
+        "evaluate-small",
+        ("contenders", "evaluate, fast", "times_of_evaluate", "median"),
+        1,
+    ),
+    (PERFORMANCE, "its evaluation take # s", "start", ("cold", STEP_AND_EVALUATION, "wall_s", "median"), 1),
+    (PERFORMANCE, "in the first run and # s later", "start", ("warm", STEP_AND_EVALUATION, "wall_s", "median"), 1),
+    (
+        PERFORMANCE,
+        "import fastmagn.train` takes # s",
+        "start",
+        ("answers", "import fastmagn.train", "wall_s", "median"),
+        1,
+    ),
+    (PERFORMANCE, "a training imports # s", "start", ("answers", "what a training imports", "wall_s", "median"), 1),
+    (PERFORMANCE, "of which PyTorch is # s", "start", ("answers", "import torch", "wall_s", "median"), 1),
+    (PERFORMANCE, "the passes take # % longer", "evaluate-resnet18", "outside_model_pct median", 1),
 ]
 
 
@@ -54,8 +109,8 @@ def measured(name: str) -> dict[str, Any]:
     return json.loads((ROOT / "benchmarks" / "results" / f"{name}-cpu-2cores.json").read_text())
 
 
-def at(tree: Any, keys: str) -> float:
-    for key in keys.split():
+def at(tree: Any, keys: str | tuple[str, ...]) -> float:
+    for key in keys.split() if isinstance(keys, str) else keys:
         tree = tree[key]
     return tree
 
@@ -88,6 +143,42 @@ def test_the_table_of_engines_is_the_measured_one():
             assert rounds_to(ratio, found["ratio_to_pillow"]["median"]), (row, size)
 
 
+@pytest.mark.parametrize("size", ["32", "224"])
+def test_the_strongest_rival_is_named_beside_the_usual_one(size):
+    contenders = measured(f"augment-{size}")["contenders"]
+    views = {name: contenders[name]["views_per_s"]["median"] for name in ("AugMix", OPENCV)}
+    said = {
+        README: {"32": "and # times as fast as by OpenCV", "224": r"differ \(# times at 224 px\)"},
+        PERFORMANCE: {"32": "is # times as fast at 32 px", "224": "at 32 px and # times at 224"},
+    }
+    for page, words in said.items():
+        (shown,) = re.findall(words[size].replace("#", r"([\d.,]+)"), words_of(page))
+        assert rounds_to(shown, views["AugMix"] / views[OPENCV])
+
+
+def test_the_table_of_a_steps_variants_is_the_measured_one():
+    variants = measured("step-variants")["variants"]
+    rows = re.findall(r"^\| `(\w+)`[^|]*\|(.*)\|$", PERFORMANCE.read_text(), re.MULTILINE)
+    cells_of = {name: cells for name, cells in rows if name in variants}
+    assert set(cells_of) == set(variants)
+    for name, cells in cells_of.items():
+        *numbers, loss = re.split(r"\||\.\.|\(|\)\s*\|", cells)
+        for number, (keys, scale) in zip(numbers, VARIANT_COLUMNS, strict=True):
+            assert rounds_to(number, scale * at(variants[name], keys)), (name, keys)
+        assert not loss.strip() or rounds_to(loss.strip(" %"), 100 * variants[name]["loss_difference"])
+
+
+def test_the_table_of_convolutions_is_the_measured_one():
+    sums = measured("conv-layouts")["sums_ms"]
+    kinds = ("forward", "gradient of the maps", "gradient of the weights")
+    for begins in ("channels last", "channels first", "oneDNN's blocked", "product of patches"):
+        layout = "im2col" if begins == "product of patches" else begins
+        (row,) = re.findall(rf"^\| {begins}[^|]*\|(.*)\|$", PERFORMANCE.read_text(), re.MULTILINE)
+        for kind, cell in zip(kinds, row.split("|"), strict=True):
+            name = f"{layout}: {kind}"
+            assert rounds_to(cell, sums[name]["median"]) if cell.strip() else name not in sums
+
+
 @pytest.mark.parametrize(
     ("begins", "compiled"), [("this CPU, AVX-512", "avx512"), ("AVX2", "avx2"), ("any x86-64", "sse2")]
 )
@@ -95,7 +186,7 @@ def test_the_table_of_older_cpus_is_the_measured_one(begins, compiled):
     """Medians, and the lowest and the highest."""
     (row,) = re.findall(rf"^\| {re.escape(begins)}.*$", PERFORMANCE.read_text(), re.MULTILINE)
     for size, cell in zip(("32", "224"), row.split("|")[3:5], strict=True):
-        ratios = at(measured(f"augment-{compiled}-{size}"), OF_PILLOW)
+        ratios = at(measured(f"augment-{compiled}-{size}"), ENGINE_OF_PILLOW)
         shown = re.fullmatch(r" ([\d.]+) \(([\d.]+)\.\.([\d.]+)\) ", cell).groups()
         for number, key in zip(shown, ("median", "lowest", "highest"), strict=True):
             assert rounds_to(number, ratios[key]), (row, size, key)

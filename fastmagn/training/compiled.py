@@ -1,4 +1,4 @@
-"""Whether a run on a CPU compiles its network. That takes a minute, so `train.compile auto` does it where it pays."""
+"""Whether a run on a CPU compiles its network. It takes half a minute; `train.compile auto` does it where it pays."""
 
 from contextlib import closing
 from typing import Any, Literal
@@ -13,10 +13,10 @@ from fastmagn.training.step import Run, make_pieces, prepared, without_gradient_
 
 Asked = Literal["auto"] | bool
 
-# A step of resnet_small, 256 images of 32 x 32 px in four views, on two quiet cores: 165 ms, 1.13 times that of the
-# compiled network. `python -m benchmarks.step_variants` measures both numbers anew.
-COLD_COMPILE_S = 53.0  # with an empty cache
-SAVED_S_PER_PIXEL = 19e-3 / (256 * 4 * 32 * 32)
+# resnet_small, 256 images of 32 x 32 px in four views, on two quiet cores: the medians of
+# benchmarks/results/step-variants-cpu-2cores.json.
+COLD_COMPILE_S = 28.0  # with an empty cache
+SAVED_S_PER_PIXEL = 10e-3 / (256 * 4 * 32 * 32)
 
 
 def is_repaid(steps_left: int, pixels_per_step: int) -> bool:
@@ -69,7 +69,7 @@ def settle_compiled(run: Run, progress: Progress, asked: Asked, saved: dict[str,
     elif before:
         why = "the run was compiled before it was interrupted"
     else:
-        why = f"{counted(steps_left, 'step')} are left, which repay the minute or more that it takes the first time"
+        why = f"{counted(steps_left, 'step')} are left, which repay the time that it takes at first"
     console.print(f"compiling the network: {why}", soft_wrap=True)
     failure = next((fault for fault in run.world.gather(_try_to_compile(compiled, progress)) if fault), None)
     if failure is None:
