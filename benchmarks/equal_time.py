@@ -13,6 +13,9 @@
 4. The table: DIR/equal_time.json and a table of the finished runs, written anew after each run. A star marks a mean
    that differs from the first recipe's with p < 0.01 (Welch's t test over the seeds).
 
+With `--extend RECORD`, a folder of benchmarks/records, the record's recipes count too, with its time and seeds. Their
+runs are copied, not repeated: `python -m benchmarks.equal_time --out DIR --extend RECORD --run mine "--config FILE"`.
+
 The same command resumes: a plan that exists is kept, finished runs are skipped, interrupted ones resume. Fields of the
 configuration hold for all recipes; those of a `--run` override them. The time is that of training steps: validation,
 checkpoints and the evaluation are not counted.
@@ -30,7 +33,8 @@ import torch
 from rich.table import Table
 from scipy import stats
 
-from benchmarks.equal_time_plan import check_recipe, make_plan
+from benchmarks.equal_time_extend import Record, check_new, copy_runs, longer_plan, read_record
+from benchmarks.equal_time_plan import PLAN, TABLE, check_recipe, make_plan
 from benchmarks.equal_time_rates import (
     accuracies_of,
     best_rates,
@@ -58,8 +62,6 @@ from fastmagn.sweeping.definition import PLACE_FIELDS, Trial
 from fastmagn.sweeping.sweep import is_finished
 from fastmagn.sweeping.trial import Outcome, run_trial
 
-PLAN = "plan.json"
-TABLE = "equal_time.json"
 # column -> (key, scale of the number, digits)
 COLUMNS = {
     "epochs": ("epochs", 1, 0),
@@ -79,8 +81,8 @@ RATES_DIR = "rates"
 
 def main(arguments: list[str]) -> int:
     """Make the plan, train the missing runs, print the table."""
-    options, recipes = _parse(arguments)
-    plan = kept_plan(options.out / PLAN, recipes, options)
+    options, recipes, record = _parse(arguments)
+    plan = kept_plan(options.out / PLAN, recipes, record, options)
     print_plan(plan)
     if options.plan_only:
         return 0
@@ -92,6 +94,9 @@ def main(arguments: list[str]) -> int:
         rates = best_rates(accuracies)
         print_rates(accuracies, rates)
         recipes = with_rates(recipes, rates)
+    if record:
+        copy_runs(record, options.out)
+        recipes, accuracies = record.recipes | recipes, record.accuracies | accuracies
     trials = [trial for seed in options.seeds for trial in trials_of(seed, recipes, plan, options.out)]
     done = {trial.name for trial in trials if is_finished(trial)}
     failed = run_all(
@@ -110,11 +115,12 @@ def report_failed(failed: list[Outcome]) -> None:
         console.print(f"failed: {outcome.name}: {outcome.error}", soft_wrap=True)
 
 
-def _parse(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, Config]]:
+def _parse(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, Config], Record | None]:
     parser = OwnOptions("python -m benchmarks.equal_time", __doc__.splitlines()[0])
     parser.add_argument("--run", nargs=2, action="append", required=True, metavar=("NAME", "ARGUMENTS"), dest="runs")
-    parser.add_argument("--budget_s", type=float, required=True, help="training time of each run, s")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="train.seed (default: 0 1 2)")
+    parser.add_argument("--budget_s", type=float, help="training time of each run, s; not with --extend")
+    parser.add_argument("--extend", type=Path, metavar="RECORD", help="folder of a record to add recipes to")
+    parser.add_argument("--seeds", type=int, nargs="+", help="train.seed (default: 0 1 2, or the record's)")
     parser.add_argument("--out", type=Path, required=True, help="folder of the plan, the runs and the table")
     parser.add_argument("--steps", type=int, default=5, help="steps of a recipe in a turn of the plan (default: 5)")
     parser.add_argument("--turns", type=int, default=9, help="turns of each recipe in the plan (default: 9)")
@@ -124,7 +130,8 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, Config]]
     parser.add_argument("--held_out", type=int, default=5000, help="training images that decide it (default: 5000)")
     parser.add_argument("--plan_only", action="store_true", help="stop after the plan")
     options, fields = parse_own(parser, arguments)
-    check(options.budget_s > 0, "budget_s", options.budget_s, "seconds above 0")
+    record = read_record(options.extend) if options.extend else None
+    _settle_time_and_seeds(options, record)
     for name in ("steps", "turns", "jobs"):
         check(getattr(options, name) >= 1, name, getattr(options, name), "1 or more")
     check_rates(options.rates, options.rate_s, options.held_out)
@@ -136,11 +143,28 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, Config]]
         check(name not in ("", ".", "..") and "/" not in name, "run", name, "the name of a folder")
         recipes[name] = settle_hardware(parse_config([*fields, *shlex.split(text)], parser.prog, ""))
         check_recipe(name, recipes[name])
-    return options, recipes
+    if record:
+        check_new(record, recipes)
+    return options, recipes, record
 
 
-def kept_plan(path: Path, recipes: dict[str, Config], options: argparse.Namespace) -> dict[str, Any]:
+def _settle_time_and_seeds(options: argparse.Namespace, record: Record | None) -> None:
+    """Check `--budget_s` and `--seeds`, or take the record's."""
+    if record is None:
+        check(options.budget_s is not None and options.budget_s > 0, "budget_s", options.budget_s, "seconds above 0")
+        options.seeds = options.seeds or [0, 1, 2]
+        return
+    check(options.budget_s is None, "budget_s", options.budget_s, "nothing with --extend: the record's time counts")
+    check(options.seeds in (None, record.seeds), "seeds", options.seeds, f"those of the record, {record.seeds}")
+    options.budget_s, options.seeds = record.plan["wanted_budget_s"], record.seeds
+
+
+def kept_plan(
+    path: Path, recipes: dict[str, Config], record: Record | None, options: argparse.Namespace
+) -> dict[str, Any]:
     """Return the plan of these recipes and this budget, from the file or, if there is none, measured and written.
+
+    With a record, it has the record's recipes too.
 
     Raises:
         InputError: The file is a plan of other recipes or of another budget.
@@ -153,6 +177,8 @@ def kept_plan(path: Path, recipes: dict[str, Config], options: argparse.Namespac
             for name, config in recipes.items()
         },
     }
+    if record:
+        ours["configs"] = record.plan["configs"] | ours["configs"]
     if path.exists():
         plan = read_results(path)
         for name, wanted in ours.items():
@@ -163,7 +189,10 @@ def kept_plan(path: Path, recipes: dict[str, Config], options: argparse.Namespac
                 )
         return plan
     console.print(f"the plan: {options.turns} turns of {options.steps} steps of each recipe")
-    plan = make_plan(recipes, options.budget_s, options.steps, options.turns) | ours
+    if record:
+        plan = longer_plan(record, recipes, options.steps, options.turns) | ours
+    else:
+        plan = make_plan(recipes, options.budget_s, options.steps, options.turns) | ours
     plan["environment"] = environment(_device(recipes))
     write_json(path, plan)
     console.print(f"written: {path}", soft_wrap=True)

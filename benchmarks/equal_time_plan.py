@@ -14,6 +14,8 @@ from fastmagn.training.build import build_run
 from fastmagn.training.prefetch import made_ahead
 from fastmagn.training.step import make_pieces, train_step
 
+PLAN = "plan.json"  # in the folder of a comparison
+TABLE = "equal_time.json"
 FITTING_SCHEDULES = ("one_cycle", "triangular")
 WARM_UP_STEPS = 3  # compile; let cuDNN choose its algorithms
 
@@ -42,10 +44,17 @@ def make_plan(recipes: dict[str, Config], budget_s: float, steps: int, turns: in
     Returns:
         `budget_s`, the budget in whole epochs of the slowest recipe, and `recipes`; see `plan_epochs`.
     """
+    return plan_epochs(*rounds_of(recipes, steps, turns), budget_s)
+
+
+def rounds_of(
+    recipes: dict[str, Config], steps: int, turns: int
+) -> tuple[list[dict[str, float]], dict[str, tuple[int, int]]]:
+    """Measure the steps of the recipes in turns; return the rounds and the sizes that `plan_epochs` takes."""
     steppers = {name: stepper(config) for name, config in recipes.items()}
     rounds = [{name: step_s(steps) for name, (step_s, _) in steppers.items()} for _ in range(turns)]
     sizes = {name: (steps_per_epoch, recipes[name].train.batch_size) for name, (_, steps_per_epoch) in steppers.items()}
-    return plan_epochs(rounds, sizes, budget_s)
+    return rounds, sizes
 
 
 def plan_epochs(rounds: list[dict[str, float]], sizes: dict[str, tuple[int, int]], budget_s: float) -> dict[str, Any]:
@@ -74,14 +83,19 @@ def plan_epochs(rounds: list[dict[str, float]], sizes: dict[str, tuple[int, int]
     for name, (steps_per_epoch, batch_size) in sizes.items():
         step_s = epoch_s[slowest] / sizes[slowest][0] * median(one[name] / one[slowest] for one in rounds)
         epochs = round(planned_s / (step_s * steps_per_epoch))
-        recipes[name] = {
-            "epochs": epochs,
-            "steps": epochs * steps_per_epoch,
-            "step_s": step_s,
-            "images_per_s": batch_size / step_s,
-            "planned_s": epochs * steps_per_epoch * step_s,
-        }
+        recipes[name] = planned_recipe(epochs, steps_per_epoch, step_s, batch_size)
     return {"budget_s": planned_s, "slowest": slowest, "recipes": recipes, "rounds_step_s": rounds}
+
+
+def planned_recipe(epochs: int, steps_per_epoch: int, step_s: float, batch_size: int) -> dict[str, float]:
+    """Return what a plan says of a recipe: epochs, steps, seconds of a step and of all, images/s."""
+    return {
+        "epochs": epochs,
+        "steps": epochs * steps_per_epoch,
+        "step_s": step_s,
+        "images_per_s": batch_size / step_s,
+        "planned_s": epochs * steps_per_epoch * step_s,
+    }
 
 
 def stepper(config: Config) -> tuple[Callable[[int], float], int]:

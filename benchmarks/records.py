@@ -4,7 +4,7 @@
     python -m benchmarks.records DATE-NAME              print its table in Markdown, as docs/records.md has it
 
 A record has `equal_time.json` (the command, the environment, the plan, the learning rates, all numbers) and, for every
-run, its configuration, results and metrics. Folders of the machine are replaced by DIR and DATA.
+run, its configuration, results and metrics. Absolute folders of the machine are replaced by DIR, DATA and CACHE.
 """
 
 import json
@@ -13,7 +13,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from benchmarks.equal_time import SIGNIFICANT, TABLE
+from benchmarks.equal_time import SIGNIFICANT
+from benchmarks.equal_time_plan import TABLE
 from benchmarks.measure import console
 from fastmagn.config.command_line import OwnOptions
 from fastmagn.errors import InputError, check
@@ -83,7 +84,7 @@ def _copy(source: Path, target: Path, out: Path, run: Path) -> None:
         (config["data"]["dir"], "DATA"),
         (config["eval"]["cache_dir"], "CACHE"),
     ):
-        if folder:
+        if folder and Path(folder).is_absolute():
             text = text.replace(str(folder), name)
     write_text(target, text)
 
@@ -100,8 +101,8 @@ def markdown(measured: dict[str, Any]) -> str:
         for key, more in COLUMNS.values()
         if key in shown.values()
     }
-    lines = ["| | epochs | learning rate | " + " | ".join(shown) + " | images/s |"]
-    lines.append("| --- " * (len(shown) + 4) + "|")
+    lines = ["| | epochs | learning rate | " + " | ".join(shown) + " | seconds | images/s |"]
+    lines.append("| --- " * (len(shown) + 5) + "|")
     order = next(key for key in ("mca_c18", "mca_c15") if key in shown.values())
     for name, row in sorted(recipes.items(), key=lambda item: -item[1][order]["mean"]):
         cells = []
@@ -110,7 +111,8 @@ def markdown(measured: dict[str, Any]) -> str:
             star = r"\*" if row["p_values"].get(key, 1) < SIGNIFICANT else ""
             cells.append((f"**{text}**" if row[key]["mean"] == best[key] else text) + star)
         rate = measured["settings"]["learning_rates"][name]
-        numbers = [f"{plan[name]['epochs']}", f"{rate:g}", *cells, f"{plan[name]['images_per_s']:,.0f}"]
+        planned = [f"{plan[name]['planned_s']:.0f}", f"{plan[name]['images_per_s']:,.0f}"]
+        numbers = [f"{plan[name]['epochs']}", f"{rate:g}", *cells, *planned]
         lines.append(f"| `{name}` | " + " | ".join(numbers) + " |")
     return "\n".join(lines)
 

@@ -1,12 +1,14 @@
 """benchmarks.equal_time: equal time by plan, runs that are not repeated, numbers against plain arithmetic."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks import equal_time, records
+from benchmarks.equal_time_extend import planned_longer
 from benchmarks.equal_time_plan import plan_epochs
 from benchmarks.equal_time_rates import best_rates, trials_of_rates
 from fastmagn.config.schema import Config
@@ -156,16 +158,29 @@ def test_a_records_table_marks_the_best_and_what_is_significant():
         means = {"clean_accuracy": 0.8, "mca_c18": c18, "rms_clean": rms}
         return {key: {"mean": mean, "sd": 0.004} for key, mean in means.items()} | {"p_values": {"mca_c18": p}}
 
-    plan = {name: {"epochs": 3, "images_per_s": 1234.4} for name in ("standard", "magn")}
+    plan = {name: {"epochs": 3, "images_per_s": 1234.4, "planned_s": 295.7} for name in ("standard", "magn")}
     settings = {"plan": {"recipes": plan}, "learning_rates": {"standard": 0.2, "magn": 0.1}}
     rows = {"standard": recipe(0.7, 0.05, 1.0), "magn": recipe(0.75, 0.06, 0.004)}
     table = records.markdown({"settings": settings, "recipes": rows})
     assert table.splitlines() == [
-        "| | epochs | learning rate | clean | c18 | RMS calibration error, clean | images/s |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-        r"| `magn` | 3 | 0.1 | **80.0 ± 0.4** | **75.0 ± 0.4**\* | 6.0 ± 0.4 | 1,234 |",
-        "| `standard` | 3 | 0.2 | **80.0 ± 0.4** | 70.0 ± 0.4 | **5.0 ± 0.4** | 1,234 |",
+        "| | epochs | learning rate | clean | c18 | RMS calibration error, clean | seconds | images/s |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        r"| `magn` | 3 | 0.1 | **80.0 ± 0.4** | **75.0 ± 0.4**\* | 6.0 ± 0.4 | 296 | 1,234 |",
+        "| `standard` | 3 | 0.2 | **80.0 ± 0.4** | 70.0 ± 0.4 | **5.0 ± 0.4** | 296 | 1,234 |",
     ]
+
+
+def test_a_records_time_is_that_of_its_first_recipe_on_any_machine():
+    """On a machine of half the speed, a recipe of twice the first one's step gets half its epochs."""
+    plan = {"budget_s": 60.0, "recipes": {"first": {"epochs": 30, "step_s": 0.1}}}
+    rounds = [{"first": 0.2, "new": 0.4}, {"first": 0.3, "new": 0.6}, {"first": 0.2, "new": 9.0}]
+    longer = planned_longer(plan, "first", rounds, {"first": (20, 64), "new": (10, 128)})
+    assert longer["recipes"]["first"] == plan["recipes"]["first"]
+    new = longer["recipes"]["new"]
+    assert new["step_s"] == pytest.approx(0.2)
+    assert new["epochs"] == 30  # of 10 steps each: 60 s
+    assert new["planned_s"] == pytest.approx(60)
+    assert new["images_per_s"] == pytest.approx(640)
 
 
 @pytest.mark.slow
@@ -203,8 +218,34 @@ def test_runs_follow_the_plan_and_are_not_repeated(tmp_path, capsys, monkeypatch
     assert not [path for path in kept if str(tmp_path) in path.read_text()]
     with pytest.raises(InputError, match="exists"):
         records.main(["2026-01-31-digits", "--add", str(tmp_path)])
+    check_that_a_record_can_be_extended(tmp_path / "kept" / "2026-01-31-digits", tmp_path / "longer", result)
     stamps = {path: path.stat().st_mtime_ns for path in Path(tmp_path).glob("*/seed*/results.json")}
     capsys.readouterr()
     assert equal_time.main(arguments) == 0
     assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
     assert "equal training time" in capsys.readouterr().out
+
+
+def check_that_a_record_can_be_extended(record, out, before):
+    extend = ["--out", str(out), "--extend", str(record), *FAST]
+    for other, message in (
+        (["--run", "one", ""], "run one: is in"),
+        (["--run", "new", "--eval.num_images 9"], "run new: eval.num_images: got 9; expected that of the record"),
+        (["--run", "new", "", "--budget_s", "9"], "budget_s: got 9.0; expected nothing with --extend"),
+        (["--run", "new", "", "--seeds", "5"], "seeds: got [5]; expected those of the record, [0, 1]"),
+    ):
+        with pytest.raises(InputError, match=re.escape(message)):
+            equal_time.main([*extend, *other])
+    new = [*extend, "--run", "new", "--method magn"]
+    assert equal_time.main([*new, "--plan_only"]) == 0
+    plan = json.loads((out / equal_time.PLAN).read_text())
+    assert plan["recipes"]["new"]["epochs"] >= 1
+    plan["recipes"]["new"] |= {"epochs": 1, "steps": 2}
+    (out / equal_time.PLAN).write_text(json.dumps(plan))
+    assert equal_time.main(new) == 0
+    result = json.loads((out / equal_time.TABLE).read_text())
+    assert list(result["recipes"]) == ["one", "other", "new"]
+    for name in ("one", "other"):
+        assert result["recipes"][name] == before["recipes"][name]
+    assert [row["seed"] for row in result["recipes"]["new"]["seeds"]] == [0, 1]
+    assert result["settings"]["learning_rates"]["one"] == before["settings"]["learning_rates"]["one"]

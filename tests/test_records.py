@@ -1,0 +1,70 @@
+"""The tables of the page on records, and README's, are those of benchmarks/records; and these are those of their runs."""
+
+import json
+import re
+import statistics
+from pathlib import Path
+
+import pytest
+
+from benchmarks.equal_time_plan import TABLE
+from benchmarks.records import COLUMNS, RECORDS, markdown
+from fastmagn.corruptions import CORRUPTION_SETS
+from tests.helpers.pages import DOCS, README
+
+FOLDERS = sorted(path for path in RECORDS.iterdir() if path.is_dir())
+FIVE_MINUTES = RECORDS / "2026-11-26-cifar10-five-minutes"
+
+
+def read(record: Path) -> dict:
+    return json.loads((record / TABLE).read_text())
+
+
+def results_of(record: Path, name: str, seed: int) -> dict:
+    return json.loads((record / name / f"seed{seed}" / "results.json").read_text())
+
+
+@pytest.mark.parametrize("record", FOLDERS, ids=lambda path: path.name)
+def test_a_records_table_is_on_the_page(record):
+    page = (DOCS / "records.md").read_text()
+    assert markdown(read(record)) in page
+    assert f"benchmarks/records/{record.name}" in page
+
+
+@pytest.mark.parametrize("record", FOLDERS, ids=lambda path: path.name)
+def test_a_records_numbers_are_the_means_of_its_runs(record):
+    measured = read(record)
+    for name, row in measured["recipes"].items():
+        runs = [results_of(record, name, seed) for seed in measured["settings"]["seeds"]]
+        for kind in ("clean", "corrupt"):
+            assert row[f"rms_{kind}"]["mean"] == pytest.approx(
+                statistics.fmean(run["rms_calibration_error"][kind] for run in runs)
+            )
+        means = [mean_of(run["corruption_accuracy"], CORRUPTION_SETS["c15"]) for run in runs]
+        assert row["mca_c15"]["mean"] == pytest.approx(statistics.fmean(means))
+        assert row["mca_c15"]["sd"] == pytest.approx(statistics.stdev(means))
+        clean = [run["clean_accuracy"] for run in runs]
+        assert row["clean_accuracy"]["mean"] == pytest.approx(statistics.fmean(clean))
+        for run, seed in zip(runs, measured["settings"]["seeds"], strict=True):
+            assert run["config"]["train"]["seed"] == seed
+            assert run["config"]["train"]["epochs"] == measured["settings"]["plan"]["recipes"][name]["epochs"]
+            assert run["config"]["optim"]["lr"] == measured["settings"]["learning_rates"][name]
+
+
+def mean_of(table: dict[str, list[float]], names: tuple[str, ...]) -> float:
+    return statistics.fmean(statistics.fmean(table[name]) for name in names)
+
+
+@pytest.mark.parametrize("record", FOLDERS, ids=lambda path: path.name)
+def test_a_record_names_no_folder_of_a_machine(record):
+    for path in record.rglob("*"):
+        assert path.is_dir() or not re.search(r"/(home|root|work|tmp|Users)/", path.read_text()), path
+
+
+def test_readmes_table_is_the_records():
+    measured = read(FIVE_MINUTES)["recipes"]
+    keys = [COLUMNS[heading][0] for heading in ("clean", "c15", "C-bar", "corrupt")]
+    for name, row in measured.items():
+        (cells,) = re.findall(rf"^\| `{name}` \|(.*)\|$", README.read_text(), re.MULTILINE)
+        shown = [cell.strip(" *") for cell in cells.split("|")[-len(keys) :]]
+        assert shown == [f"{100 * row[key]['mean']:.1f} ± {100 * row[key]['sd']:.1f}" for key in keys]
