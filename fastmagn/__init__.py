@@ -1,7 +1,8 @@
 """fastmagn: corruption-robust image classifiers (MAGN, AugMix) trained at the speed of the model.
 
 For other people's code: `AugMix`, `TrivialAugment`, `RandAugment`, `AutoAugment`, `MAGNLoss` and `jensen_shannon` in a
-training loop; `corrupt` and `evaluate_robustness` to measure any classifier; `load` to use a trained one.
+training loop; `corrupt` and `evaluate_robustness` to measure any classifier; `load` to use a trained one, and
+`list_models` for the names of those that come with the package.
 """
 
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from fastmagn.version import __version__ as __version__
 
 __all__ = [
     *("AugMix", "AutoAugment", "MAGNLoss", "RandAugment", "TrivialAugment"),
-    *("corrupt", "evaluate_robustness", "jensen_shannon", "load"),
+    *("corrupt", "evaluate_robustness", "jensen_shannon", "list_models", "load"),
 ]
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from fastmagn.exporting.classifier import load as load
     from fastmagn.losses import MAGNLoss as MAGNLoss
     from fastmagn.losses import jensen_shannon as jensen_shannon
+    from fastmagn.models.published import list_models as list_models
 
 # Imported when used: a command such as `python -m fastmagn.report` must not pay for the others.
 _PUBLIC = {
@@ -35,6 +37,7 @@ _PUBLIC = {
     "corrupt": "fastmagn.corruptions:corrupt",
     "evaluate_robustness": "fastmagn.evaluation.robustness:evaluate_robustness",
     "jensen_shannon": "fastmagn.losses:jensen_shannon",
+    "list_models": "fastmagn.models.published:list_models",
     "load": "fastmagn.exporting.classifier:load",
 }
 __getattr__ = lazy_attributes(__name__, _PUBLIC)

@@ -158,7 +158,8 @@ def command_parser() -> OwnOptions:
     what.add_argument(
         "--weights",
         type=Path,
-        help="file of weights, such as a published checkpoint (.pt, .pth, .tar, .safetensors), instead of a run; "
+        help="file of weights, such as a published checkpoint (.pt, .pth, .tar, .safetensors), or the name of a "
+        "model of fastmagn.list_models(), instead of a run; "
         "--model.name and --data.name say of what; results go to FILE.evaluation.json beside it",
     )
     what.add_argument("--logits", type=Path, help="folder of logits that --save_logits left, instead of a run")

@@ -89,9 +89,9 @@ class ModelConfig:
         sync_bn: With several processes, compute the batch statistics over the images of all processes. The result then
             does not depend on the number of processes.
         weights: File of initial weights, .safetensors or .pt/.pth: a run's checkpoints/last.pt, or weights of timm,
-            of torchvision or published for CIFAR. If none, train.seed draws them. If the number of classes differs, the
-            last layer is initialised anew. The normalisation stays the data set's. A resumed run does not read the file
-            again.
+            of torchvision or published for CIFAR; or the name of a model of fastmagn.list_models(). If none, train.seed
+            draws them. If the number of classes differs, the last layer is initialised anew. The normalisation stays
+            the data set's. A resumed run does not read the file again.
     """
 
     name: str = "resnet_small"

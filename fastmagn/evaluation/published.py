@@ -27,7 +27,7 @@ class Published(NamedTuple):
     """Weights to measure.
 
     Args:
-        file: The file; `models.weight_files.read_weights` says what is read.
+        file: The file, or a published model's name; `models.weight_files.read_weights` says what is read.
         mean: What the network's training subtracted from each channel, pixels in [0, 1]. None: what the file says, or
             the data set's own.
         std: What it then divided by; None likewise.

@@ -8,6 +8,7 @@ from fastmagn.config.text import plain
 from fastmagn.errors import counted
 from fastmagn.evaluation.shown import percent
 from fastmagn.evaluation.trained import Trained
+from fastmagn.exporting.config import ExportConfig
 from fastmagn.exporting.info import model_info
 
 _CIFAR_LICENCE = (
@@ -23,6 +24,7 @@ ABOUT_DATA = {
     ),
 }
 _OWN_DATA = "Images of your own. **Fill in**: where they are from, who is in them, and their licence."
+_OWN_LICENCE = "Yours to choose, within what the licence of the data allows. **Fill in.**"
 _PUBLISHED_DATA = "torchvision's {}, as it was published. **Fill in**: its licence and whom to cite."
 # The sections that decide the weights. Paths are left out: they describe the machine, not the weights.
 _SECTIONS = ("method", "data", "model", "train", "optim", "augment")
@@ -30,13 +32,13 @@ _SECTIONS += ("mixing", "prime", "spectra", "afa", "noisymix", "attack", "loss")
 _PATHS = ("dir", "download")
 
 
-def model_card(trained: Trained, file: str, format: str, input: str | None) -> str:
+def model_card(trained: Trained, name: str, config: ExportConfig, input: str | None) -> str:
     """The text of the card.
 
     Args:
         trained: The model.
-        file: Name of the exported file.
-        format: onnx or safetensors.
+        name: What `fastmagn.load` takes: the exported file, or the name of a published model.
+        config: Its format, licence and record are used.
         input: uint8 or float for ONNX, else None.
     """
     info = model_info(trained)
@@ -46,11 +48,11 @@ def model_card(trained: Trained, file: str, format: str, input: str | None) -> s
     flip = " Logits are averaged over the image and its mirror image." * info.test_time_flip
     return "\n\n".join(
         [
-            f"# {file}",
+            f"# {name}",
             f"`{info.network}` for {height}x{width} px images of {counted(info.num_classes, 'class')}, trained by "
             f"`{info.method}` on `{info.data}` with fastmagn {info.fastmagn}; weights: {weights}.{flip}{ensemble}",
             "## Use",
-            _usage(file, format, input, height, width),
+            _usage(name, config.format, input, height, width),
             "Classes, in order: " + ", ".join(info.class_names) + ".",
             "## Data",
             _about_data(info.data),
@@ -58,6 +60,7 @@ def model_card(trained: Trained, file: str, format: str, input: str | None) -> s
             _numbers(trained.results),
             "## How it was trained",
             _training(trained),
+            *([f"The run's configuration, results and metrics: `{config.record}`."] if config.record else []),
             "## Intended use and limits",
             f"For {height}x{width} px images like those it was trained on, clean or corrupted like the measured ones. "
             "Every image gets one of the classes above, whatever it shows. Robustness was measured on synthetic "
@@ -65,7 +68,7 @@ def model_card(trained: Trained, file: str, format: str, input: str | None) -> s
             "images. The calibration errors above hold for images like the measured ones. If decisions affect people, "
             "first measure the model on images from where it will be used.",
             "## Licence of the weights",
-            "Yours to choose, within what the licence of the data allows. **Fill in.**",
+            f"{config.licence}." if config.licence else _OWN_LICENCE,
         ]
     )
 
@@ -75,8 +78,8 @@ def _about_data(name: str) -> str:
     return ABOUT_DATA.get(name, _PUBLISHED_DATA.format(title) if title else _OWN_DATA)
 
 
-def _usage(file: str, format: str, input: str | None, height: int, width: int) -> str:
-    lines = f'```python\nimport fastmagn\n\nlabels, probabilities = fastmagn.load("{file}").predict(images)\n```'
+def _usage(name: str, format: str, input: str | None, height: int, width: int) -> str:
+    lines = f'```python\nimport fastmagn\n\nlabels, probabilities = fastmagn.load("{name}").predict(images)\n```'
     images = f"`images`: uint8 [B, {height}, {width}, 3], RGB, or float [B, 3, {height}, {width}] in [0, 1]"
     if format == "safetensors":
         return f"{lines}\n\n{images}. The header's `fastmagn` entry is this card's data as JSON."

@@ -1,4 +1,4 @@
-"""Use a trained classifier: `fastmagn.load(FILE).predict(images)`.
+"""Use a trained classifier: `fastmagn.load(NAME_OR_FILE).predict(images)`.
 
 Shape letters: B batch, K classes, H W image.
 """
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fastmagn.errors import InputError, check, counted
 from fastmagn.evaluation.trained import load_run
@@ -18,6 +18,7 @@ from fastmagn.exporting.info import ModelInfo, model_info
 from fastmagn.exporting.onnx_file import read_onnx
 from fastmagn.exporting.safetensors_file import read_safetensors
 from fastmagn.machine.hardware import full_float32
+from fastmagn.models.published import published_file, published_names
 
 
 class Prediction(NamedTuple):
@@ -31,12 +32,12 @@ class Classifier:
     """A trained model with everything that it needs to classify images. `load` makes one.
 
     Args:
-        probabilities: (uint8 [B, H, W, 3], or float32 [B, 3, H, W] in [0, 1]) -> probabilities float32 [B, K].
+        logits: (uint8 [B, H, W, 3], or float32 [B, 3, H, W] in [0, 1]) -> logits float32 [B, K].
         info: What the file says about the model: network, data, method, results and more.
     """
 
-    def __init__(self, probabilities: Callable[[np.ndarray], np.ndarray], info: ModelInfo) -> None:
-        self._probabilities = probabilities
+    def __init__(self, logits: Callable[[np.ndarray], np.ndarray], info: ModelInfo) -> None:
+        self._logits = logits
         self.info = info
 
     @property
@@ -71,9 +72,23 @@ class Classifier:
         parts = [np.empty((0, self.info.num_classes), np.float32)]
         for first in range(0, len(images), batch_size):
             batch = as_batch(images[first : first + batch_size], self.info, resize)
-            parts.append(self._probabilities(batch))
+            parts.append(torch.from_numpy(self._logits(batch)).softmax(dim=1).numpy())
         probabilities = np.concatenate(parts)
         return Prediction(probabilities.argmax(axis=1), probabilities)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits, as a network gives them: `evaluate_robustness(classifier, images_u8, labels)` measures them.
+
+        Args:
+            images: Float [B, 3, H, W] in [0, 1].
+
+        Returns:
+            float32 [B, K] on the images' device, without gradients.
+
+        Raises:
+            InputError: The images are of another size or range.
+        """
+        return torch.from_numpy(self._logits(as_batch(images, self.info, False))).to(images.device)
 
     def __repr__(self) -> str:
         info, (height, width) = self.info, self.image_size
@@ -81,7 +96,7 @@ class Classifier:
 
 
 def load(file: str | Path, device: str = "auto") -> Classifier:
-    """Load a trained classifier from a file of `python -m fastmagn.export` or from a run folder. No code in it is run.
+    """Load a trained classifier: a published one, a file of `fastmagn.export`, or a run. No code in it is run.
 
     Examples:
         >>> import numpy as np
@@ -94,8 +109,9 @@ def load(file: str | Path, device: str = "auto") -> Classifier:
         ((2,), (2, 10))
 
     Args:
-        file: NAME.safetensors; NAME.onnx (runs in onnxruntime, which needs the extra `onnx`); or a run folder, whose
-            eval.weights says which weights are loaded.
+        file: A name of `fastmagn.list_models()`; FILE.safetensors; FILE.onnx (runs in onnxruntime, which needs the
+            extra `onnx`); or a run folder, whose eval.weights says which weights are loaded. A folder or file that is
+            named like a published classifier is loaded in its place.
         device: auto (CUDA if there is a device), cpu or cuda.
 
     Raises:
@@ -103,7 +119,11 @@ def load(file: str | Path, device: str = "auto") -> Classifier:
     """
     path = Path(file)
     check(device in ("auto", "cpu", "cuda"), "device", device, "auto, cpu or cuda")
-    if path.is_dir() or not (path.exists() or path.suffix):
+    if not path.exists():
+        path = published_file(path) or path
+    if not (path.exists() or path.suffix):
+        raise InputError(f"{path}: no such folder; expected the folder of a run, a file, or {published_names(path)}")
+    if path.is_dir():
         trained = load_run(path)
         return Classifier(_in_torch(trained.measured, device), model_info(trained))
     if path.suffix not in (".safetensors", ".onnx"):
@@ -119,18 +139,18 @@ def load(file: str | Path, device: str = "auto") -> Classifier:
 
 
 def _in_torch(model: nn.Module, device: str) -> Callable[[np.ndarray], np.ndarray]:
-    """Move a model in evaluation mode to the device; returns its function from images to probabilities."""
+    """Move a model in evaluation mode to the device; returns its function from images to logits."""
     has_cuda = torch.cuda.is_available()
     check(device != "cuda" or has_cuda, "device", device, "cpu or auto, as PyTorch finds no CUDA device here")
     place = torch.device("cuda" if has_cuda and device != "cpu" else "cpu")
     model = model.to(place).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
-    def probabilities(images: np.ndarray) -> np.ndarray:
+    def logits(images: np.ndarray) -> np.ndarray:
         batch = torch.from_numpy(np.array(images)).to(place)
         if batch.dtype == torch.uint8:
             batch = batch.permute(0, 3, 1, 2).float().div_(255)
         with full_float32():
-            return model(batch).float().softmax(dim=1).cpu().numpy()
+            return model(batch).float().cpu().numpy()
 
-    return probabilities
+    return logits

@@ -19,6 +19,8 @@ class ExportConfig:
         weights: The last step's weights (last), or their moving average (ema); by default the run's eval.weights.
         push: Repository of the Hugging Face Hub, OWNER/NAME, that the file and its card are then sent to (needs the
             extra hub, and a token: `hf auth login`). If it does not exist, it is made, private.
+        licence: Licence of the weights, such as Apache-2.0, for the card; without it the card asks for one.
+        record: Where the run's own files are kept, such as an address, for the card.
         input: For onnx: uint8, images [B, H, W, 3] as decoders give them (the default), or float, [B, 3, H, W] in
             [0, 1].
     """
@@ -28,6 +30,8 @@ class ExportConfig:
     out: Path
     weights: Literal["last", "ema"] | None = None
     push: str | None = None
+    licence: str | None = None
+    record: str | None = None
     input: Literal["uint8", "float"] | None = None
 
     def __post_init__(self) -> None:

@@ -1,5 +1,7 @@
 """Write a run's model as one file, with its model card."""
 
+from pathlib import Path
+
 from fastmagn.errors import InputError
 from fastmagn.evaluation.trained import load_run
 from fastmagn.exporting.card import model_card
@@ -9,6 +11,7 @@ from fastmagn.exporting.onnx_file import MAX_DIFFERENCE, write_onnx
 from fastmagn.exporting.safetensors_file import write_safetensors
 from fastmagn.machine.console import console, warn
 from fastmagn.machine.files import check_writable, write_text
+from fastmagn.models.published import published_file
 
 
 def export(config: ExportConfig) -> None:
@@ -37,7 +40,7 @@ def export(config: ExportConfig) -> None:
             )
         else:
             write_safetensors(trained, config.out)
-        write_text(card, model_card(trained, config.out.name, config.format, input) + "\n")
+        write_text(card, model_card(trained, _name(config.out), config, input) + "\n")
     except OSError as error:
         raise InputError(f"out: {config.out} cannot be written ({error.strerror or error}).") from error
     size_mb = config.out.stat().st_size / 1e6
@@ -46,3 +49,9 @@ def export(config: ExportConfig) -> None:
         warn(f"{config.run} has no results.json of these weights, so the card has no numbers.")
     if config.push is not None:
         console.print(f"pushed: {push_to_hub(config.out, config.push)}", soft_wrap=True)
+
+
+def _name(file: Path) -> str:
+    """What `fastmagn.load` takes: the name of the file, or of the published model that it is."""
+    published = published_file(file.stem)
+    return file.stem if published is not None and published.samefile(file) else file.name

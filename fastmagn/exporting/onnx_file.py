@@ -89,7 +89,7 @@ def read_onnx(path: Path, device: str) -> tuple[Callable[[np.ndarray], np.ndarra
         device: auto, cpu or cuda.
 
     Returns:
-        (uint8 [B, H, W, 3], or float32 [B, 3, H, W] in [0, 1]) -> probabilities float32 [B, K], and the model's info.
+        (uint8 [B, H, W, 3], or float32 [B, 3, H, W] in [0, 1]) -> logits float32 [B, K], and the model's info.
         Images are converted to the input of the file; this rounds floats to 256 levels if it takes uint8.
 
     Raises:
@@ -102,18 +102,18 @@ def read_onnx(path: Path, device: str) -> tuple[Callable[[np.ndarray], np.ndarra
     inputs, outputs = session.get_inputs(), [output.name for output in session.get_outputs()]
     expected = {"tensor(uint8)": [*info.image_size, 3], "tensor(float)": [3, *info.image_size]}
     form = expected.get(inputs[0].type) if len(inputs) == 1 else None
-    if form is None or inputs[0].shape[1:] != form or OUTPUTS[1] not in outputs:
+    if form is None or inputs[0].shape[1:] != form or OUTPUTS[0] not in outputs:
         raise InputError(f"{path}: its inputs and outputs are not those of fastmagn.export; export the run again.")
     takes_uint8 = inputs[0].type == "tensor(uint8)"
 
-    def probabilities(images: np.ndarray) -> np.ndarray:
+    def logits(images: np.ndarray) -> np.ndarray:
         if takes_uint8 and images.dtype != np.uint8:
             images = np.round(images.transpose(0, 2, 3, 1) * 255).astype(np.uint8)
         elif not takes_uint8 and images.dtype == np.uint8:
             images = images.transpose(0, 3, 1, 2).astype(np.float32) / 255
-        return session.run([OUTPUTS[1]], {inputs[0].name: np.ascontiguousarray(images)})[0]
+        return session.run([OUTPUTS[0]], {inputs[0].name: np.ascontiguousarray(images)})[0]
 
-    return probabilities, info
+    return logits, info
 
 
 def _require(*packages: str) -> None:

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fastmagn.errors import InputError, one_line
+from fastmagn.models.published import published_file, published_names
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".tar")
 # The keys under which checkpoints keep the weights: fastmagn and torchvision's references use the first; AugMix, timm
@@ -54,14 +55,17 @@ def read_weights(path: Path, field: str) -> Weights:
     """A file's named tensors, on the CPU. No code in the file is run.
 
     Args:
-        path: The file.
+        path: The file, or the name of a published model.
         field: The field or option that names it, for the messages.
 
     Raises:
         InputError: The file is missing, damaged or of another kind, or holds no named tensors.
     """
+    path = published_file(path) or path
     if path.suffix.lower() not in SUFFIXES:
-        raise InputError(f"{field}: got {path}; expected a file named *{', *'.join(SUFFIXES)}.")
+        raise InputError(
+            f"{field}: got {path}; expected a file named *{', *'.join(SUFFIXES)}, or {published_names(path)}"
+        )
     if not path.is_file():
         raise InputError(f"{field}: {path}: no such file; expected weights of this network.")
     is_safetensors = path.suffix.lower() == ".safetensors"

@@ -20,6 +20,7 @@ from fastmagn.evaluation import trained
 from fastmagn.evaluation.other_images import with_image_folders
 from fastmagn.evaluation.shown import print_results
 from fastmagn.exporting.card import model_card
+from fastmagn.exporting.config import ExportConfig
 from fastmagn.exporting.info import model_info
 from fastmagn.reporting.experiments import group_experiments
 from fastmagn.reporting.provenance import command, differing_fields, environments, runs_table, whole_config
@@ -105,7 +106,8 @@ def in_a_report(run_dir: Path, config: Config) -> None:
 def in_an_export(run_dir: Path, config: Config) -> None:
     loaded = trained.load_run(run_dir)
     model_info(loaded).to_json()
-    model_card(loaded, "model.onnx", "onnx", "uint8")
+    exported = ExportConfig(run=run_dir, format="onnx", out=Path("model.onnx"))
+    model_card(loaded, "model.onnx", exported, "uint8")
 
 
 def in_an_evaluation(run_dir: Path, config: Config) -> None:

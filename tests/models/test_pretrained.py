@@ -122,7 +122,10 @@ FIRST = "stem.0.weight"
 # File -> its content, of bytes or for torch.save (`w` are whole weights), and what is said of it.
 UNFIT = {
     "missing.pt": (None, "missing.pt: no such file; expected weights of this network."),
-    "a.onnx": (lambda w: b"x", "a.onnx; expected a file named *.safetensors, *.pt, *.pth, *.bin, *.tar."),
+    "a.onnx": (
+        lambda w: b"x",
+        "a.onnx; expected a file named *.safetensors, *.pt, *.pth, *.bin, *.tar, or a published model (",
+    ),
     "cut.pt": (lambda w: saved(w)[:9000], "cut.pt cannot be read as a file of torch.save ("),
     "empty.pt": (lambda w: b"", "empty.pt cannot be read as a file of torch.save (EOFError; nothing in it was run)."),
     "noise.pt": (lambda w: bytes(range(256)) * 9, "noise.pt cannot be read as a file of torch.save ("),

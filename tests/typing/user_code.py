@@ -18,6 +18,7 @@ from fastmagn import (
     corrupt,
     evaluate_robustness,
     jensen_shannon,
+    list_models,
     load,
 )
 from fastmagn.config.schema import Config, LossConfig, TrainConfig
@@ -46,7 +47,10 @@ def measured(model: nn.Module, images_u8: NDArray[np.uint8], labels: NDArray[np.
 
 
 def predicted(images_u8: NDArray[np.uint8]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    classifier = load(Path("model.safetensors"))
+    names = list_models("*magn*")
+    assert_type(names, list[str])
+    classifier = load(names[0] if names else Path("model.safetensors"))
+    assert_type(classifier(torch.zeros(1, 3, 32, 32)), Tensor)
     return classifier.predict(images_u8).labels, classifier.class_names
 
 
