@@ -102,6 +102,28 @@ def test_images_that_are_not_there(command, file, monkeypatch):
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [
+        ("folder", "the images of folder there: DIR/train/CLASS/IMAGE and DIR/val/CLASS/IMAGE. Name another"),
+        (
+            "webdataset",
+            "there: DIR/train-000.tar, ... and DIR/val-000.tar, ..., with KEY.jpg and KEY.cls (or KEY.json)",
+        ),
+        ("hf", "there: DIR/data/train-00000-of-00001.parquet and so on, or what save_to_disk wrote. Name another"),
+        ("hf", "fetch a set of the hub, whose name --data.dir is, with --data.download true, or use"),
+        ("npz", "there: FILE.npz (or its folder) with train_images, train_labels, test_images and test_labels. Name"),
+        ("torchvision:SVHN", "there, as torchvision.datasets.SVHN(root=DIR) stores them. Name another --data.dir, or"),
+        ("torchvision:EMNIST-letters", "there, as torchvision.datasets.EMNIST(root=DIR) stores them. Name another"),
+    ],
+)
+def test_what_a_right_folder_looks_like(name, layout, file):
+    with pytest.raises(InputError) as caught:
+        check_present(DataConfig(name=name, dir=Path("none")))
+    assert str(caught.value).startswith(f"data.dir: none: no such file or folder; expected the images of {name} there")
+    assert layout in str(caught.value)
+
+
 def test_images_of_which_no_folder_is_expected(file):
     check_present(DataConfig(dir=Path("none")))  # the digits
     check_present(DataConfig(name="cifar10", dir=file.parent))

@@ -41,7 +41,7 @@ from tests.helpers.shards import sample, write_tar
 # In an order in which later commands find what earlier ones have made.
 ORDER = ("train", "evaluate", "report", "theory", "export", "corrupt")
 # Followed in their own order, below and in test_newcomers_pages.py and test_extend.py.
-FOLLOWED = ("your_photos", "data_sets", "extending", "quickstart", "measure_any_model", "export")
+FOLLOWED = ("your_photos", "your_images", "extending", "quickstart", "measure_any_model", "export")
 
 
 @pytest.fixture
@@ -142,14 +142,14 @@ def own_images(root: Path) -> dict[str, Path]:
 
 
 @pytest.mark.slow
-def test_commands_of_the_data_sets(tmp_path, monkeypatch, capsys):
+def test_your_images(tmp_path, monkeypatch, capsys):
     """In the page's order, on a small set in each layout that it describes."""
     pytest.importorskip("pyarrow", reason="needs the extra hf")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     sets = own_images(tmp_path)
     torch.save(build_model("resnet_small", num_classes=9, mean=(0,) * 3, std=(1,) * 3).state_dict(), "w.pth")
-    for command in commands(ROOT / "docs" / "data_sets.md"):
+    for command in commands(ROOT / "docs" / "your_images.md"):
         found = [place for word, place in sets.items() if word in command] or [tmp_path]
         if module_of(command) == "train":
             shutil.rmtree("run", ignore_errors=True)

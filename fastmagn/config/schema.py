@@ -44,7 +44,8 @@ class DataConfig:
             pillow (Pillow on worker threads; torchvision is its older name), or auto (dali if it is installed).
         num_workers: For your own images: decoding threads of each process, 0..256; 0 means one per core.
         train_shards: For data.name webdataset and hf: the training images' files below dir, such as
-            train-{000..146}.tar or train/*.parquet. If none, they are found by their names.
+            train-{000..146}.tar or train/*.parquet. If none, they are found by their names. For a name on the hub: the
+            split.
         test_shards: For data.name webdataset and hf: the test images' files, likewise.
         image_column: For data.name hf: the column of the images. If none, it is found by the features.
         label_column: For data.name hf: the column of the labels; for webdataset: the field of KEY.json. If none, it is

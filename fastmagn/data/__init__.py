@@ -22,6 +22,12 @@ DATASETS: dict[str, Any] = {
     "npz": "fastmagn.data.npz_set:load_npz",
     "torchvision:CIFAR10": "fastmagn.data.cifar:load_cifar10",
     "torchvision:CIFAR100": "fastmagn.data.cifar:load_cifar100",
+    "torchvision:EMNIST-balanced": "fastmagn.data.published.arrays:load_emnist_balanced",
+    "torchvision:EMNIST-byclass": "fastmagn.data.published.arrays:load_emnist_byclass",
+    "torchvision:EMNIST-bymerge": "fastmagn.data.published.arrays:load_emnist_bymerge",
+    "torchvision:EMNIST-digits": "fastmagn.data.published.arrays:load_emnist_digits",
+    "torchvision:EMNIST-letters": "fastmagn.data.published.arrays:load_emnist_letters",
+    "torchvision:EMNIST-mnist": "fastmagn.data.published.arrays:load_emnist_mnist",
     "torchvision:FashionMNIST": "fastmagn.data.published.arrays:load_fashion_mnist",
     "torchvision:KMNIST": "fastmagn.data.published.arrays:load_kmnist",
     "torchvision:MNIST": "fastmagn.data.published.arrays:load_mnist",
@@ -37,8 +43,13 @@ ENCODED: dict[str, str] = {
     "hf": "fastmagn.data.hf_set:open_test_table",
     **dict.fromkeys(_PUBLISHED_FILES, "fastmagn.data.published.files:open_published_test"),
 }
-# The names of layouts: only data.dir says which images these are.
-OWN = ("folder", "webdataset", "hf", "npz")
+# Layouts of images of the user's own: name -> what a right data.dir looks like.
+OWN = {
+    "folder": "DIR/train/CLASS/IMAGE and DIR/val/CLASS/IMAGE",
+    "webdataset": "DIR/train-000.tar, ... and DIR/val-000.tar, ..., with KEY.jpg and KEY.cls (or KEY.json) in them",
+    "hf": "DIR/data/train-00000-of-00001.parquet and so on, or what save_to_disk wrote",
+    "npz": "FILE.npz (or its folder) with train_images, train_labels, test_images and test_labels",
+}
 
 # Imported when used: the table above must not need torch.
 _PUBLIC = {

@@ -4,18 +4,20 @@ The rows' encoded images are read from their places in the Arrow files, so an ep
 """
 
 import os
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 from fastmagn.config.schema import DataConfig
+from fastmagn.data import OWN
 from fastmagn.data.files.arrow_rows import Columns, as_arrow, find_columns, read_rows
 from fastmagn.data.files.on_demand import FolderImages
 from fastmagn.data.files.shard_index import Indexed, index_shards
-from fastmagn.data.files.shards import TEST, TRAIN, find_shards
+from fastmagn.data.files.shards import TEST, TRAIN, find_shards, tell_of_others
 from fastmagn.data.image_set import ImageSet
 from fastmagn.data.shard_labels import sharded_set, sharded_test
 from fastmagn.errors import InputError, one_line
 
+_EMBEDDED_AT_A_TIME = 100
 _SUFFIXES = (".parquet", ".arrow")
 
 
@@ -51,22 +53,35 @@ def _indexed(config: DataConfig, splits: tuple[str, ...]) -> tuple[Indexed, tupl
         if other.class_names != columns.class_names:
             raise InputError(f"{file}: its class names differ from those of {files[0]}; expected the same in each.")
     arrow = [as_arrow(file, columns) for file in files]
-    read = partial(read_rows, columns=Columns(columns.image, columns.label, None))
+    made_of = dict(zip(arrow, files, strict=True))
+    wanted = Columns(columns.image, columns.label, None)
     kind = f"arrow {columns.image} {columns.label}"
-    return index_shards(root, names, arrow, read, kind), columns.class_names
+    indexed = index_shards(root, names, arrow, lambda path: read_rows(path, wanted, made_of[path]), kind)
+    return indexed, columns.class_names
 
 
 def _files(config: DataConfig, splits: tuple[str, ...]) -> list[str]:
     root, is_train = Path(config.dir), splits == TRAIN
-    if not root.is_dir() and config.download:
-        return hub_files(str(config.dir), splits)
     pattern = config.train_shards if is_train else config.test_shards
-    found = find_shards(root, splits, _SUFFIXES, pattern, f"data.{'train' if is_train else 'test'}_shards")
+    field = f"data.{'train' if is_train else 'test'}_shards"
+    if not root.is_dir() and config.download:
+        return hub_files(str(config.dir), (pattern,) if pattern else splits, field)
+    if not root.exists():
+        raise InputError(
+            f"data.dir: {root}: no such folder; expected {OWN['hf']}; or the name of a set on the hub, with"
+            " --data.download true."
+        )
+    found = find_shards(root, splits, _SUFFIXES, pattern, field)
     return [str(root / name) for name in found]
 
 
-def hub_files(name: str, splits: tuple[str, ...]) -> list[str]:
+def hub_files(name: str, splits: tuple[str, ...], field: str = "data.test_shards") -> list[str]:
     """The arrow files of a split of a data set on the hub, which `datasets` downloads into its own cache.
+
+    Args:
+        name: The data set, OWNER/NAME.
+        splits: Names of the split; the first that the set has counts.
+        field: Where another one would be named.
 
     Raises:
         InputError: `datasets` is not installed, cannot get the set, or the set has no such split.
@@ -77,12 +92,23 @@ def hub_files(name: str, splits: tuple[str, ...]) -> list[str]:
         raise InputError(f"data.dir: {name}: no such folder; a name on the hub needs 'fastmagn[hf]'.") from error
     try:
         loaded = datasets.load_dataset(name)
+        split = next((split for split in splits if split in loaded), None)
+        files = [] if split is None else [file["filename"] for file in _with_bytes(loaded[split]).cache_files]
     except Exception as error:  # of many types: no network, no such name, a set that would run code
         raise InputError(
             f"data.dir: {name}: no such folder, and Hugging Face datasets cannot load it ({one_line(error)}); expected"
             " a folder of parquet or arrow files, or the name of a data set on the hub."
         ) from error
-    for split in splits:
-        if split in loaded:
-            return [file["filename"] for file in loaded[split].cache_files]
-    raise InputError(f"data.dir: {name}: has no split {' or '.join(splits)}; its splits are {', '.join(loaded)}.")
+    if split is None:
+        raise InputError(f"data.dir: {name}: has no split {' or '.join(splits)}; its splits are {', '.join(loaded)}.")
+    tell_of_others(name, split, [other for other in splits[splits.index(split) + 1 :] if other in loaded], field)
+    return files
+
+
+def _with_bytes(dataset: Any) -> Any:
+    """The split with the images' bytes in it: of a set of image files, `datasets` keeps only where they lie."""
+    if dataset.builder_name != "imagefolder":
+        return dataset
+    from datasets.table import embed_table_storage
+
+    return dataset.with_format("arrow").map(embed_table_storage, batched=True, batch_size=_EMBEDDED_AT_A_TIME)

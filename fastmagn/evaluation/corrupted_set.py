@@ -8,6 +8,7 @@ import hashlib
 import io
 import math
 import os
+import re
 import shutil
 import time
 from collections import deque
@@ -55,6 +56,8 @@ _CHUNK_BYTES = 1 << 25
 # Chunks made while others are written: flushing a file of 150 MB takes as long as making one or two of them.
 _CHUNKS_AHEAD = 2
 _MANIFEST_BYTES = 1 << 16  # room for it, more than it takes
+_TRAINERS_NAMES = re.compile(r"\bdata\.(dir|name|download|test_shards|image_column|label_column)\b")
+_OPTIONS = {"dir": "data_dir", "name": "dataset"}  # others have the same name here
 
 
 class SourceImages(NamedTuple):
@@ -138,19 +141,25 @@ def load_source_images(config: CorruptConfig) -> SourceImages:
         InputError: They cannot be read, or there are fewer.
     """
     check(config.dataset is not None, "dataset", None, f"one of {', '.join(DATASETS)}")
-    if config.dataset in ENCODED:
-        images_u8, class_names = resolve(ENCODED, config.dataset, "dataset")(_data_config(config))
-        labels = images_u8.files.labels
-    else:
-        try:
+    with _own_options_named():
+        if config.dataset in ENCODED:
+            images_u8, class_names = resolve(ENCODED, config.dataset, "dataset")(_data_config(config))
+            labels = images_u8.files.labels
+        else:
             image_set = load_images(config.dataset, config.data_dir or Path(), config.download)
-        except InputError as error:  # its message uses the trainer's names of these options
-            message = str(error).replace("data.dir", "data_dir").replace("data.download", "download")
-            raise InputError(message.replace("data.name", "dataset")) from error
-        images_u8, labels, class_names = image_set.test_images_u8, image_set.test_labels, image_set.class_names
+            images_u8, labels, class_names = image_set.test_images_u8, image_set.test_labels, image_set.class_names
     total = len(labels)
     check(config.num_images <= total, "num_images", config.num_images, f"0..{total}, the test images there are")
     return choose_images(images_u8, labels, class_names, subset_of(config.dataset, config.seed), config.num_images)
+
+
+@contextmanager
+def _own_options_named() -> Iterator[None]:
+    """Messages of what reads the images have the trainer's names of these options; here they get this command's."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(_TRAINERS_NAMES.sub(lambda name: _OPTIONS.get(name[1], name[1]), str(error))) from error
 
 
 def _data_config(config: CorruptConfig) -> DataConfig:

@@ -191,7 +191,8 @@ def _pixels(image: Any, where: str) -> np.ndarray:
     is_tensor = isinstance(image, Tensor)
     array = image.detach().cpu().numpy() if is_tensor and image.dtype != torch.bfloat16 else image
     if not isinstance(array, np.ndarray):
-        raise InputError(f"{where}: got a {type(image).__name__}; expected {_IMAGE}.")
+        got = form(image) if is_tensor else f"a {type(image).__name__}"
+        raise InputError(f"{where}: got {got}; expected {_IMAGE}.")
     channels_first = array.ndim == 3 and array.shape[0] in (1, 3)
     channels_last = array.ndim == 3 and array.shape[2] in (1, 3)
     if channels_first and (is_tensor or not channels_last):

@@ -159,6 +159,7 @@ def test_a_wrong_table_is_one_line(photos, tmp_path, case, suffix):
     with pytest.raises(InputError, match=message) as raised:
         load_data(config(tmp_path))
     assert "\n" not in str(raised.value)
+    assert f"{tmp_path}/train{suffix}" in str(raised.value)  # not what it was converted to
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -201,18 +202,24 @@ def test_a_bomb_does_not_fill_the_disk(tmp_path, layout, cache, monkeypatch):
     assert [file.name for file in (cache / "tables").iterdir()] == []
 
 
-def test_a_name_on_the_hub_is_loaded_by_datasets(photos, tmp_path, monkeypatch):
-    """A stand-in for `datasets`, which needs a network; the next test runs the library itself on a folder."""
+def test_a_name_on_the_hub_is_loaded_by_datasets(photos, tmp_path, monkeypatch, capsys):
+    """A stand-in for `datasets`, which needs a network; the next tests run the library itself on a folder."""
     tables = make_tables(tmp_path / "t", photos, "disk")
     splits = {
-        split: types.SimpleNamespace(
-            cache_files=[{"filename": str(file)} for file in sorted((tables / split).iterdir())]
+        name: types.SimpleNamespace(
+            builder_name="parquet", cache_files=[{"filename": str(file)} for file in sorted((tables / split).iterdir())]
         )
-        for split in ("train", "validation")
+        for name, split in (("train", "train"), ("test", "train"), ("validation", "validation"))
     }
     fake = types.SimpleNamespace(load_dataset=lambda name: {"owner/name": splits}[name])
     monkeypatch.setitem(sys.modules, "datasets", fake)
-    assert load_data(config("owner/name", download=True)).class_names == CLASSES
+    ours = load_data(config("owner/name", download=True))
+    assert (ours.class_names, len(ours.test_labels)) == (CLASSES, 9)
+    line = "owner/name: tested on validation; test is not used (--data.test_shards names what is)\n"
+    assert capsys.readouterr().out == line
+    assert len(load_data(config("owner/name", download=True, test_shards="test")).test_labels) == 32
+    with pytest.raises(InputError, match=r"owner/name: has no split tests; its splits are train, test, validation\."):
+        load_data(config("owner/name", download=True, test_shards="tests"))
     asked = {"dataset": "hf", "data_dir": Path("owner/name"), "image_size": SIDE, "download": True}
     assert load_source_images(CorruptConfig(out=tmp_path / "c", **asked)).class_names == CLASSES
     with pytest.raises(InputError, match=r"owner/none: no such folder, and Hugging Face datasets cannot load it"):
@@ -240,6 +247,31 @@ def test_what_datasets_itself_writes_is_read(photos, tmp_path, monkeypatch):
     assert load_data(config(tmp_path / "disk")).train_labels.tolist() == ours.train_labels.tolist()
     theirs["train"].to_parquet(str(tmp_path / "pq" / "train-00000-of-00001.parquet"))
     assert [Path(file).suffix for file in hub_files(str(tmp_path / "pq"), ("train",))] == [".arrow"]
+
+
+def test_a_set_of_image_files_on_the_hub_is_read(photos, tmp_path, monkeypatch):
+    """`datasets` keeps only the paths of its images; the library itself runs here, on a folder in place of the hub."""
+    datasets = pytest.importorskip("datasets", reason="needs the extra hf")
+    loaded = datasets.load_dataset("imagefolder", data_dir=str(photos), cache_dir=str(tmp_path / "hub"))
+    kept = loaded["train"].cache_files[0]["filename"]
+    monkeypatch.setattr(datasets, "load_dataset", {"owner/name": loaded}.__getitem__)
+    ours, theirs = load_data(config("owner/name", download=True)), load_data(config(photos, "folder"))
+    assert ours.class_names == CLASSES
+    for images, labels, of_folder, true in (
+        (ours.train_images_u8, ours.train_labels, theirs.train_images_u8, theirs.train_labels),
+        (ours.test_images_u8, ours.test_labels, theirs.test_images_u8, theirs.test_labels),
+    ):
+        found = sorted((image.tobytes(), label) for image, label in zip(np.asarray(images), labels, strict=True))
+        assert found == sorted(
+            (image.tobytes(), label) for image, label in zip(np.asarray(of_folder), true, strict=True)
+        )
+    (tmp_path / "t").mkdir()
+    for split in ("train", "test"):
+        (tmp_path / "t" / f"{split}.arrow").symlink_to(kept)
+    with pytest.raises(
+        InputError, match=r"t/train\.arrow: its column 'image' holds paths of image files; expected their"
+    ):
+        load_data(config(tmp_path / "t"))
 
 
 def test_a_file_that_is_replaced_at_once_is_converted_again(photos, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Published sets by their torchvision name, against torchvision's own classes on the same folders."""
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,10 @@ def _any_checksum(monkeypatch):
 
 
 def theirs(title: str, root: Path) -> list[Any]:
+    title, _, subset = title.partition("-")
     splits = SPLITS.get(title, ({"split": "train"}, {"split": "test"}))
+    if subset:
+        splits = ({"split": subset, "train": True}, {"split": subset, "train": False})
     return [getattr(torchvision.datasets, title)(str(root), **split) for split in splits]
 
 
@@ -151,6 +155,47 @@ def test_a_spoilt_file_is_one_line(case, tmp_path):
     (ARRAYS | FILES)[title](tmp_path)
     spoil(tmp_path, name, content)
     assert SPOILT[case] in refused(title, tmp_path)
+
+
+def pack(root: Path, title: str) -> list[Path]:
+    """The files of a set as they are downloaded: the .gz in place of what is in them."""
+    packed = []
+    for path in (root / title / "raw").iterdir():
+        packed.append(path.with_name(f"{path.name}.gz"))
+        packed[-1].write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    return sorted(packed)
+
+
+@pytest.mark.parametrize("title", ["MNIST", "FashionMNIST", "EMNIST-letters"])
+def test_packed_files_are_the_same_set(title, tmp_path):
+    ARRAYS[title](tmp_path)
+    expected = load_images(f"torchvision:{title}", tmp_path)
+    pack(tmp_path, title.partition("-")[0])
+    found = load_images(f"torchvision:{title}", tmp_path)
+    assert found.fingerprint == expected.fingerprint
+    np.testing.assert_array_equal(np.asarray(found.test_images_u8), np.asarray(expected.test_images_u8))
+
+
+HEAD = bytes([0, 0, 8, 3, 0, 0, 0, 30, 0, 0, 0, 28, 0, 0, 0, 28])
+SPOILT_PACKED = {
+    "not packed": (HEAD, "cannot be unpacked (Not a gzipped file"),
+    "truncated": (gzip.compress(HEAD + bytes(range(256)) * 100)[:-50], "cannot be unpacked ("),
+    "fewer": (gzip.compress(HEAD + b"x"), "does not hold the bytes of an array [30, 28, 28]"),
+    "more": (gzip.compress(HEAD + bytes(30 * 28 * 28 + 1)), "does not hold the bytes of an array [30, 28, 28]"),
+    "a bomb": (gzip.compress(HEAD[:4] + b"\xff" * 12), f"cannot be unpacked (it claims {(2**32 - 1) ** 3} values)"),
+    "no array": (gzip.compress(b"hello"), "does not begin as an IDX file of bytes does"),
+}
+
+
+@pytest.mark.parametrize("case", SPOILT_PACKED)
+def test_a_spoilt_packed_file_is_one_line(case, tmp_path):
+    ARRAYS["MNIST"](tmp_path)
+    pack(tmp_path, "MNIST")
+    path = spoil(tmp_path, f"{IDX}.gz", SPOILT_PACKED[case][0])
+    line = refused("MNIST", tmp_path)
+    assert line.startswith(f"{path}: ")
+    assert SPOILT_PACKED[case][1] in line
 
 
 def test_a_broken_image_is_left_out_and_counted(tmp_path):

@@ -389,3 +389,25 @@ def test_a_shard_that_vanishes_is_named(photos, tmp_path):
         next(ours.batches(0))
     with pytest.raises(InputError, match=r"cannot be read \(No such file"):
         load_data(dataclasses.replace(config(shards), train_shards="val-*.tar")) and ours._files.fingerprint
+
+
+def test_a_sample_without_an_image_is_counted(photos, tmp_path):
+    path = first_photo(photos)
+    write_tar(tmp_path / "train-0.tar", sample("a", path) | {"b.cls": b"1", "c.json": b'{"label": 1}', "c.cls": b"1"})
+    write_tar(tmp_path / "val-0.tar", sample("x", path))
+    with pytest.warns(UserWarning, match=r"train-0\.tar: members that are not used: 2 sample without an image\."):
+        assert load_data(config(tmp_path)).train_labels.tolist() == [0]
+
+
+def test_a_line_says_which_of_val_and_test_is_not_used(photos, shards, tmp_path, capsys):
+    for tar in shards.glob("*.tar"):
+        (tmp_path / tar.name).symlink_to(tar)
+    load_data(config(tmp_path))
+    assert "tested on" not in capsys.readouterr().out
+    (tmp_path / "test").mkdir()
+    write_tar(tmp_path / "test" / "a.tar", sample("x", first_photo(photos)))
+    assert len(load_data(config(tmp_path)).test_labels) == 9
+    line = f"{tmp_path}: tested on val; test is not used (--data.test_shards names what is)\n"
+    assert capsys.readouterr().out == line
+    assert len(load_data(config(tmp_path, test_shards="test/*.tar")).test_labels) == 1
+    assert capsys.readouterr().out == ""

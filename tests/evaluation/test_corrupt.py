@@ -280,6 +280,22 @@ def test_a_set_of_other_images_is_refused(made, copy, digits, capsys):
             "data_dir: looked for CIFAR-100 in /none/cifar-100-python; .* with --data_dir, fetch it with"
             " --download true, or use --dataset digits",
         ),
+        (
+            ["--out", "c", "--dataset", "webdataset", "--data_dir", "/none", "--image_size", "9"],
+            "^data_dir: /none: no such folder; expected one with val-000.tar, val-001.tar",
+        ),
+        (
+            [
+                *("--out", "c", "--dataset", "webdataset", "--data_dir", "/usr", "--image_size", "9"),
+                "--test_shards",
+                "v.tar",
+            ],
+            "^test_shards: /usr: 1 file is missing: v.tar",
+        ),
+        (
+            ["--out", "c", "--dataset", "hf", "--data_dir", "owner/name", "--image_size", "9"],
+            "^data_dir: owner/name: no such folder; .* or the name of a set on the hub, with --download true",
+        ),
     ],
 )
 def test_bad_arguments(arguments, message, tmp_path, monkeypatch):

@@ -124,6 +124,10 @@ FAULTS = {
         lambda image, label: (image[..., :2], label),
         "got uint8 [32, 32, 2]; expected a Pillow image, uint8",
     ),
+    "bfloat16": (
+        lambda image, label: (torch.zeros(3, 32, 32, dtype=torch.bfloat16), label),
+        "got bfloat16 [3, 32, 32]; expected a Pillow image, uint8",
+    ),
     "a text": (lambda image, label: ("a.jpg", label), "got a str; expected a Pillow image, uint8 [H, W, 3]"),
     "16 bits": (
         lambda image, label: (Image.fromarray(image[..., 0].astype(np.uint16)), label),

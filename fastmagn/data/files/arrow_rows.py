@@ -25,6 +25,7 @@ from fastmagn.machine.waiting_lock import waiting_lock
 
 try:
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 except ImportError as error:
     raise InputError("data.name: got hf, which needs PyArrow; install 'fastmagn[hf]'.") from error
@@ -76,27 +77,46 @@ def find_columns(file: str, image: str | None, label: str | None) -> Columns:
     return Columns(image, label, tuple(names) if is_named else None)
 
 
-def read_rows(file: str, columns: Columns) -> Members:
+def read_rows(file: str, columns: Columns, called: str | None = None) -> Members:
     """The rows of an arrow file that is not compressed. A row without bytes counts as a broken image.
 
+    Args:
+        file: The file.
+        columns: Which of its columns.
+        called: What messages call it, such as the file that it was converted from.
+
     Raises:
-        InputError: The file is damaged, or a row has no label.
+        InputError: The file is damaged, a row has no label, or the rows hold the images' paths in place of their bytes.
     """
-    found = Members([], [], [])
-    with _damage_explained(file), pa.memory_map(file) as mapped:
+    called = called or file
+    found, num_paths = Members([], [], []), 0
+    with _damage_explained(called), pa.memory_map(file) as mapped:
         base = mapped.read_buffer(mapped.size()).address
         for batch in _arrow_batches(mapped):
             first = len(found.names)
             images, labels = batch.column(columns.image), batch.column(columns.label)
             if labels.null_count:
                 row = first + int(np.flatnonzero(labels.is_null().to_numpy(zero_copy_only=False))[0])
-                raise InputError(f"{file}: row {row} has no label; expected one in the column {columns.label!r}.")
+                raise InputError(f"{called}: row {row} has no label; expected one in the column {columns.label!r}.")
+            num_paths += _num_paths(images)
             found.spans.extend(_spans(images, base, mapped.size()))
             found.labels.extend(map(str, labels.to_pylist()))
             found.names.extend(f"row {row}" for row in range(first, first + len(batch)))
     if not found.names:
-        raise InputError(f"{file}: has no rows; expected images.")
+        raise InputError(f"{called}: has no rows; expected images.")
+    if num_paths == len(found.names):
+        raise InputError(
+            f"{called}: its column {columns.image!r} holds paths of image files; expected their bytes, which"
+            " save_to_disk of datasets writes."
+        )
     return found
+
+
+def _num_paths(images: pa.Array) -> int:
+    """How many rows have a path and no bytes."""
+    if not pa.types.is_struct(images.type) or images.type.get_field_index("path") < 0:
+        return 0
+    return pc.sum(pc.and_(images.field("bytes").is_null(), images.field("path").is_valid())).as_py() or 0
 
 
 def as_arrow(file: str, columns: Columns) -> str:

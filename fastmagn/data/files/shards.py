@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from fastmagn.errors import InputError, check, counted, one_line, some, warn_caller
+from fastmagn.machine.console import console
+from fastmagn.machine.torchrun import rank
 
 TRAIN = ("train",)
 TEST = ("val", "validation", "valid", "test")
@@ -37,7 +39,7 @@ def find_shards(
         raise InputError(f"data.dir: {root}: no such folder; expected one with {_layout(splits, suffixes)}.")
     if pattern is not None:
         return _named(root, pattern, field)
-    for split in splits:
+    for number, split in enumerate(splits):
         groups = [names for suffix in suffixes for names in _of_split(root, split, suffix) if names]
         if len(groups) > 1:  # which would hold the same images twice
             raise InputError(
@@ -46,12 +48,21 @@ def find_shards(
             )
         if groups:
             _check_whole(root, groups[0])
+            others = [other for other in splits[number + 1 :] if _has(root, other, suffixes)]
+            tell_of_others(root, split, others, field)
             return groups[0]
     looked = ", ".join(f"{split}-*{suffixes[0]}" for split in splits)
     raise InputError(
         f"data.dir: {root}: no files of this split ({looked}, also below data, or in a folder {splits[0]}); expected"
         f" {_layout(splits, suffixes)}, or {field} to name them."
     )
+
+
+def tell_of_others(root: Path | str, split: str, others: Sequence[str], field: str) -> None:
+    """Print which split is tested on, if others could have been: test beside validation, say."""
+    if others and rank() == 0:
+        unused = f"{', '.join(others)} {'is' if len(others) == 1 else 'are'} not used"
+        console.print(f"{root}: tested on {split}; {unused} (--{field} names what is)", soft_wrap=True)
 
 
 def expand(pattern: str) -> list[str]:
@@ -99,10 +110,19 @@ def _named(root: Path, pattern: str, field: str) -> list[str]:
 
 
 def _of_split(root: Path, split: str, suffix: str) -> list[list[str]]:
-    """The files of a split in each place where they may be, sorted. `datasets` keeps caches beside what it saved."""
+    """The files of a split in each place where they may be, sorted."""
+    return [_files(root, place) for place in _places(root, split, suffix)]
+
+
+def _has(root: Path, split: str, suffixes: Sequence[str]) -> bool:
+    return any(path.is_file() for suffix in suffixes for place in _places(root, split, suffix) for path in place)
+
+
+def _places(root: Path, split: str, suffix: str) -> list[list[Path]]:
+    """The paths that a split's files may have, in each place. `datasets` keeps caches beside what it saved."""
     named = ([*inner.glob(f"{split}-*{suffix}"), inner / f"{split}{suffix}"] for inner in (root, root / "data"))
-    own = (path for path in (root / split).glob(f"*{suffix}") if not path.name.startswith(("cache-", "tmp", ".")))
-    return [_files(root, place) for place in (*named, own)]
+    own = [path for path in (root / split).glob(f"*{suffix}") if not path.name.startswith(("cache-", "tmp", "."))]
+    return [*named, own]
 
 
 def _files(root: Path, paths: Iterable[Path]) -> list[str]:

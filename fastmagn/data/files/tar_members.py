@@ -65,6 +65,8 @@ def read_tar(path: str, label_column: str) -> Members:
                 found.names.append(image.name.removeprefix("./"))
                 found.labels.append(_label(file, sample, label_column, f"{path}: {key}"))
                 found.spans.append((image.offset_data, image.size))
+            elif sample.labels:
+                unused["sample without an image"] += 1
     if not found.names:
         raise InputError(f"{path}: holds no image{_in_words(unused)}; expected {_LAYOUT}.")
     if unused:

@@ -3,15 +3,22 @@
 The layouts are those that torchvision's classes expect below `data.dir`.
 """
 
+import gzip
+import string
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from fastmagn.data.array_images import array_set
 from fastmagn.data.image_set import ImageSet
-from fastmagn.data.published.reading import read_lines, read_mat, require_files, spoilt
+from fastmagn.data.published.reading import MAX_DEFLATE_RATIO, read_lines, read_mat, require_files, spoilt
+from fastmagn.errors import InputError, one_line
 
 _DIGITS = tuple("0123456789")
+_MERGED = set("cijklmopsuvwxyz")  # letters whose two cases are one class in EMNIST's bymerge and balanced
+_MERGED_CLASSES = tuple(sorted(set(string.digits + string.ascii_letters) - _MERGED))
 _CLASSES = {
     "MNIST": _DIGITS,
     "FashionMNIST": (
@@ -19,13 +26,19 @@ _CLASSES = {
         *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
     ),
     "KMNIST": ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+    "EMNIST-balanced": _MERGED_CLASSES,
+    "EMNIST-byclass": tuple(sorted(string.digits + string.ascii_letters)),
+    "EMNIST-bymerge": _MERGED_CLASSES,
+    "EMNIST-digits": _DIGITS,
+    "EMNIST-letters": ("N/A", *string.ascii_lowercase),  # its labels are 1..26
+    "EMNIST-mnist": _DIGITS,
 }
 _STL10_SHAPE = (3, 96, 96)  # channels, columns, rows
 _STL10_CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
 
 
 def load_mnist(folder: Path, download: bool) -> ImageSet:
-    """MNIST, from DIR/MNIST/raw/train-images-idx3-ubyte and so on; `download` is not used.
+    """MNIST, from DIR/MNIST/raw/train-images-idx3-ubyte and so on, or from these as .gz; `download` is not used.
 
     Raises:
         InputError: A file is missing or is not the published one.
@@ -43,12 +56,27 @@ def load_kmnist(folder: Path, download: bool) -> ImageSet:
     return _load_idx(Path(folder), "KMNIST")
 
 
-def _load_idx(root: Path, title: str) -> ImageSet:
-    folder = f"{title}/raw"
+def _load_emnist(split: str, folder: Path, download: bool) -> ImageSet:
+    """EMNIST, from DIR/EMNIST/raw/emnist-SPLIT-train-images-idx3-ubyte and so on; as `load_mnist`."""
+    return _load_idx(Path(folder), f"EMNIST-{split}", f"emnist-{split}-train", f"emnist-{split}-test")
+
+
+load_emnist_balanced = partial(_load_emnist, "balanced")
+load_emnist_byclass = partial(_load_emnist, "byclass")
+load_emnist_bymerge = partial(_load_emnist, "bymerge")
+load_emnist_digits = partial(_load_emnist, "digits")
+load_emnist_letters = partial(_load_emnist, "letters")
+load_emnist_mnist = partial(_load_emnist, "mnist")
+
+
+def _load_idx(root: Path, title: str, train: str = "train", test: str = "t10k") -> ImageSet:
+    folder = f"{title.partition('-')[0]}/raw"
     kinds = ("images-idx3-ubyte", "labels-idx1-ubyte")
-    names = [f"{folder}/{split}-{kind}" for split in ("train", "t10k") for kind in kinds]
-    require_files(root, names, title, f"{folder}/{{train,t10k}}-{{images-idx3,labels-idx1}}-ubyte (not .gz)")
-    images, labels, test_images, test_labels = (_map_idx(root / name) for name in names)
+    names = [f"{folder}/{split}-{kind}" for split in (train, test) for kind in kinds]
+    names = [f"{name}.gz" if (root / f"{name}.gz").exists() > (root / name).exists() else name for name in names]
+    layout = f"{folder}/{{{train},{test}}}-{{images-idx3,labels-idx1}}-ubyte, or these as .gz"
+    require_files(root, names, title, layout)
+    images, labels, test_images, test_labels = (_read_idx(root / name) for name in names)
     return _set(title, _CLASSES[title], root / folder, train=(images, labels), test=(test_images, test_labels))
 
 
@@ -101,18 +129,43 @@ def _stl10_part(images: Path, labels: Path) -> tuple[np.ndarray, np.ndarray]:
     return mapped.transpose(0, 3, 2, 1), values.astype(np.int64) - 1
 
 
-def _map_idx(path: Path) -> np.ndarray:
-    """The uint8 array in an IDX file, mapped. It begins with 0, 0, 8, the number of axes and their lengths."""
+def _read_idx(path: Path) -> np.ndarray:
+    """The uint8 array in an IDX file, mapped; that of a .gz is in memory."""
+    if path.suffix == ".gz":
+        return _unpack_idx(path)
     with path.open("rb") as file:
-        head = file.read(16)
-    axes = head[3] if head[:3] == b"\0\0\x08" and len(head) > 3 else 0
-    if axes not in (1, 3) or len(head) < 4 + 4 * axes:
-        spoilt(path, "does not begin as an IDX file of bytes does")
-    shape = tuple(int.from_bytes(head[4 + 4 * axis : 8 + 4 * axis], "big") for axis in range(axes))
+        shape, offset = _idx_shape(path, file), file.tell()
     num_values, size = int(np.prod(shape, dtype=object)), path.stat().st_size
-    if size != 4 + 4 * axes + num_values or num_values == 0:
+    if size != offset + num_values or num_values == 0:
         spoilt(path, f"has {size} bytes for an array {list(shape)}")
-    return np.memmap(path, np.uint8, "r", 4 + 4 * axes, shape)
+    return np.memmap(path, np.uint8, "r", offset, shape)
+
+
+def _unpack_idx(path: Path) -> np.ndarray:
+    try:
+        with gzip.open(path) as file:
+            shape = _idx_shape(path, file)
+            num_values = int(np.prod(shape, dtype=object))
+            if num_values > MAX_DEFLATE_RATIO * path.stat().st_size:
+                raise ValueError(f"it claims {num_values} values")
+            content = file.read(num_values + 1)
+    except InputError:
+        raise
+    except Exception as error:  # a parser may raise anything of a file that was made to break it
+        spoilt(path, f"cannot be unpacked ({one_line(error)})")
+    if len(content) != num_values or num_values == 0:
+        spoilt(path, f"does not hold the bytes of an array {list(shape)}")
+    return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def _idx_shape(path: Path, file: BinaryIO) -> tuple[int, ...]:
+    """The shape in the head of an IDX file of bytes: 0, 0, 8, the number of axes and their lengths."""
+    head = file.read(4)
+    axes = head[3] if head[:3] == b"\0\0\x08" and len(head) > 3 else 0
+    sides = file.read(4 * axes) if axes in (1, 3) else b""
+    if not sides or len(sides) < 4 * axes:
+        spoilt(path, "does not begin as an IDX file of bytes does")
+    return tuple(np.frombuffer(sides, ">u4").tolist())
 
 
 def _set(

@@ -9,6 +9,7 @@ import numpy as np
 from fastmagn.errors import InputError, one_line, some
 
 _MAX_LIST_BYTES = 1 << 27
+MAX_DEFLATE_RATIO = 1032  # the most that zlib can compress
 
 
 def require_files(root: Path, paths: list[str], title: str, layout: str) -> None:
@@ -64,7 +65,7 @@ def read_mat(path: Path, shapes: dict[str, int]) -> dict[str, np.ndarray]:
     try:
         claimed = {name: shape for name, shape, _ in scipy.io.whosmat(path)}
         num_values = sum(int(np.prod(claimed.get(name, ()), dtype=object)) for name in shapes)
-        if num_values > 1032 * path.stat().st_size:  # the most that zlib can compress
+        if num_values > MAX_DEFLATE_RATIO * path.stat().st_size:
             raise ValueError(f"it claims {num_values} values")
         content = scipy.io.loadmat(path, variable_names=list(shapes))
     except Exception as error:  # a parser may raise anything of a file that was made to break it
