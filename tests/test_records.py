@@ -1,4 +1,4 @@
-"""The tables of the page on records, and README's, are those of benchmarks/records; and these are those of their runs."""
+"""The tables of README and of the page on records are those of benchmarks/records, which are those of their runs."""
 
 import json
 import re
@@ -68,3 +68,37 @@ def test_readmes_table_is_the_records():
         (cells,) = re.findall(rf"^\| `{name}` \|(.*)\|$", README.read_text(), re.MULTILINE)
         shown = [cell.strip(" *") for cell in cells.split("|")[-len(keys) :]]
         assert shown == [f"{100 * row[key]['mean']:.1f} ± {100 * row[key]['sd']:.1f}" for key in keys]
+
+
+def test_what_is_said_of_magn_is_in_the_record():
+    measured = read(FIVE_MINUTES)["recipes"]
+
+    def shown(name: str, key: str) -> float:
+        return round(100 * measured[name][key]["mean"], 1)
+
+    def gain(name: str, key: str) -> str:
+        return f"{abs(shown(name, key) - shown('standard', key)):.1f}"
+
+    magn, both = gain("magn", "mca_c15"), gain("magn_augmix", "mca_c15")
+    said = {
+        README: [
+            f"MAGN gains {magn} points of accuracy under corruption (c15) over standard training, and loses"
+            f" {gain('magn', 'clean_accuracy')} on clean images",
+            f"falls from {shown('standard', 'rms_corrupt')} to {shown('magn', 'rms_corrupt')} %",
+        ],
+        DOCS / "records.md": [
+            f"`magn` gains {magn} points of c15 over `standard`, and loses {gain('magn', 'clean_accuracy')} on clean",
+            f"it is {gain('magn', 'mca_c15_without_noises')} points, and on C-bar {gain('magn', 'mca_cbar')}.",
+            f"under corruption is {shown('magn', 'rms_corrupt')} %,",
+            f"that of `standard` {shown('standard', 'rms_corrupt')} %",
+            f"its calibration error is {shown('magn_augmix', 'rms_clean')} % on clean images and"
+            f" {shown('magn_augmix', 'rms_corrupt')} % under corruption",
+        ],
+        DOCS / "methods" / "magn.md": [f"it gained {magn} points of c15 over `standard`, with a calibration error of"],
+        DOCS / "methods" / "magn_augmix.md": [
+            f"{both} points of c15 ahead of `standard`, {gain('magn_augmix', 'clean_accuracy')} behind on clean images"
+        ],
+    }
+    for page, sentences in said.items():
+        for sentence in sentences:
+            assert sentence in " ".join(page.read_text().split()), sentence
