@@ -119,13 +119,18 @@ def jit_uncounted(function: Callable, **options: Any) -> Any:
     return jit(function, _nrt=False, **options)
 
 
-def jit_inlined(function: Callable) -> Part:
+def jit_inlined(function: Callable | None = None, **options: Any) -> Any:
     """Compile a function as `jit_uncounted` does, and inline it wherever it is called. Python cannot call it.
 
-    It is for functions that take a large NamedTuple and are called in few places. numba passes every field of every
-    array by itself: 140 words for the CPU engine's `Scratch`, which took up to a fifth of the time of an AugMix view.
+    It is for functions that take a large NamedTuple and are called in few places, and for those that are called for few
+    pixels. numba passes every field of every array by itself: 140 words for the CPU engine's `Scratch`, which took up
+    to a fifth of the time of an AugMix view.
     """
-    return _cached(Part(function, _every({"_nrt": False, "forceinline": True}), False))
+
+    def compile_later(function: Callable) -> Part:
+        return _cached(Part(function, _every({"_nrt": False, "forceinline": True, **options}), False))
+
+    return compile_later if function is None else compile_later(function)
 
 
 @cache

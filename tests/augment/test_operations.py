@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
 from fastmagn.augment.operations import NUM_AUGMIX_OPERATIONS, OPERATIONS
-from fastmagn_kernels.augmix_cpu import geometry, operations
+from fastmagn_kernels.augmix_cpu import bilinear, operations
 from fastmagn_kernels.augmix_cpu.rotate import MAX_DEGREES, digits, fixed_weights, has_vectors, make_rotations
 from fastmagn_kernels.pixel import equalize_quotient, rotation_table, unit
 from fastmagn_kernels.random import draws
@@ -86,7 +86,7 @@ def test_rotation_equals_pillow_at_every_quarter_degree(size, pictures):
     made = np.empty_like(planes)
     for angle in range(-30 * 64, 30 * 64 + 1, 16):
         for source, target in zip(planes, made, strict=True):
-            geometry.rotate(source, target, height, width, angle, rotation_table(), scratch)
+            bilinear.rotate(source, target, height, width, angle, rotation_table(), scratch)
         expected = run_pillow(draws.ROTATE, angle / 64, images).transpose(0, 3, 1, 2).reshape(planes.shape)
         np.testing.assert_array_equal(made, expected, err_msg=f"{angle}/64 degrees")
 

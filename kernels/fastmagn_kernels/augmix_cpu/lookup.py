@@ -46,6 +46,14 @@ def load_pieces(context: Any, builder: Any, array_type: Any, array: Any, starts:
     return pieces
 
 
+def prefetch(context: Any, builder: Any, array_type: Any, array: Any, position: Any) -> None:
+    """Load an element of an array into the caches, ahead of its use; `position` can be beyond the array."""
+    address = pointer_at(context, builder, array_type, array, position, ir.IntType(8))
+    kinds = [ir.PointerType(ir.IntType(8)), *[ir.IntType(32)] * 3]
+    function = builder.module.declare_intrinsic("llvm.prefetch.p0", fnty=ir.FunctionType(ir.VoidType(), kinds))
+    builder.call(function, [address, *(ir.IntType(32)(value) for value in (0, 3, 1))])  # to read, into all caches
+
+
 def look_up_lanes(builder: Any, quarters: list[Any], where: Any) -> Any:
     """Return the bytes of `quarters` at 64 positions in 0..255."""
     permute = builder.module.declare_intrinsic(

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastmagn_kernels.augmix_cpu.geometry import BLOCK, copy, tile_shape, translate
+from fastmagn_kernels.augmix_cpu.bilinear import PIXELS, TILE_BYTES
+from fastmagn_kernels.augmix_cpu.geometry import BLOCK, copy, translate
 from fastmagn_kernels.augmix_cpu.layout import CACHE_LINE
 from fastmagn_kernels.augmix_cpu.lookup import look_up, look_up_vectors
 from fastmagn_kernels.augmix_cpu.rotate import rotate_degrees
@@ -36,11 +37,12 @@ class Scratch(NamedTuple):
 
     Args:
         rows: Images, uint8 [NUM_ROWS, 3 H W].
-        colours: The pixels of an image, packed, and a row of the colour outside: uint32 [(H + 1) W + 2].
-        centres: The centres x and y of a block's pixels, in the block: float64 [2 BLOCK].
-        corners: The places in `colours` of a block's pixels, int32 [BLOCK].
-        fractions: Their dx and dy, float64 [2 BLOCK].
-        found: The pairs at these places, and those one row below, uint64 [2 BLOCK].
+        corners: The places in a plane that a block's pixels come from, int32 [BLOCK].
+        positions: The positions x and y of the pixels of a tile of `bilinear`, from its first one on, and the places of
+            their first neighbours: int32 [3 PIXELS].
+        fractions: The fractions dx and dy from there, float32 [2 PIXELS].
+        pairs: Pairs of neighbours of one plane, uint16 [2 PIXELS].
+        tile: Their neighbours, values and marks (see `bilinear`), uint8 [TILE_BYTES].
         channels: The result of a block, uint8 [3 BLOCK].
         pixels: A block of the four images that are mixed, channels last: uint8 [4 x 3 BLOCK].
         mixed: The mix of a block, float32 [3 BLOCK].
@@ -58,11 +60,11 @@ class Scratch(NamedTuple):
     """
 
     rows: np.ndarray
-    colours: np.ndarray
-    centres: np.ndarray
     corners: np.ndarray
+    positions: np.ndarray
     fractions: np.ndarray
-    found: np.ndarray
+    pairs: np.ndarray
+    tile: np.ndarray
     channels: np.ndarray
     pixels: np.ndarray
     mixed: np.ndarray
@@ -90,16 +92,14 @@ def aligned(count: int, dtype: type) -> np.ndarray:
 def make_scratch(height: int, width: int) -> Scratch:
     """Return the memory of one thread for images of one size."""
     size, sheared = height * width, block_size(width)
-    columns, _ = tile_shape(width)
-    y, x = np.divmod(np.arange(BLOCK), columns)
     sheared_y, sheared_x = np.divmod(np.arange(sheared), width)
     scratch = Scratch(
         rows=aligned(NUM_ROWS * 3 * size, np.uint8)[: NUM_ROWS * 3 * size].reshape(NUM_ROWS, 3 * size),
-        colours=aligned(size + width + 2, np.uint32),
-        centres=aligned(2 * BLOCK, np.float64),
         corners=aligned(BLOCK, np.int32),
-        fractions=aligned(2 * BLOCK, np.float64),
-        found=aligned(2 * BLOCK, np.uint64),
+        positions=aligned(3 * PIXELS, np.int32),
+        fractions=aligned(2 * PIXELS, np.float32),
+        pairs=aligned(2 * PIXELS, np.uint16),
+        tile=aligned(TILE_BYTES, np.uint8),
         channels=aligned(3 * BLOCK, np.uint8),
         pixels=aligned(4 * 3 * BLOCK, np.uint8),
         mixed=aligned(3 * BLOCK, np.float32),
@@ -115,7 +115,6 @@ def make_scratch(height: int, width: int) -> Scratch:
         lines=aligned(sheared + width + STRIP, np.uint8),
         shifted=aligned(sheared + width + STRIP, np.uint8),
     )
-    scratch.centres[: 2 * BLOCK] = np.concatenate([x + 0.5, y + 0.5])
     scratch.centres_x[:sheared] = sheared_x + 0.5
     scratch.centres_y[:sheared] = sheared_y + 0.5
     return scratch

@@ -4,7 +4,7 @@ The source of a rotated pixel depends on the angle only, and AugMix has few angl
 there is a plan: for sixteen pixels at a time, it holds the places of their four neighbours in 256 bytes of a plane,
 and the neighbours' weights in fixed point. AVX-512 finds 64 neighbours in one step (see `lookup`), and its VNNI
 multiplies and adds them. Other angles, larger images and other CPUs have no plan: for an image of 32 x 32,
-`geometry.rotate` takes 1.6 us instead of 0.6.
+`bilinear.rotate` takes 1.2 us instead of 0.5.
 
 Why this is exact. Let p be a pixel's neighbours, w their weights (1 - dx) (1 - dy) and so on, whose sum is 1,
 v = sum p w the value that Pillow truncates, and S = 2^22. The plan's weights W are S w rounded, except the largest,
@@ -23,7 +23,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from fastmagn_kernels.augmix_cpu.geometry import copy, rotate, rotation_matrix, transform_pixels
+from fastmagn_kernels.augmix_cpu.bilinear import rotate, rotation_matrix
+from fastmagn_kernels.augmix_cpu.geometry import BLACK, copy, transform_pixels
 from fastmagn_kernels.augmix_cpu.lookup import LANES, cpu_has, load_quarters, look_up_lanes, pointer_at
 from fastmagn_kernels.compiling import jit, jit_uncounted
 from fastmagn_kernels.pixel import MAX_ANGLE_UNITS, rotation_table
@@ -205,4 +206,4 @@ def rotate_degrees(source, target, height, width, degrees, rotations, scratch):
             for k in range(_GROUP):
                 if (doubts >> k) & 1:
                     p = group * _GROUP + k
-                    transform_pixels(source, target, height, width, matrix, p, p + 1)
+                    transform_pixels(source, target, height, width, matrix, BLACK, p, p + 1)

@@ -27,8 +27,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from fastmagn_kernels.augmix_cpu.geometry import copy, transform_pixels
-from fastmagn_kernels.augmix_cpu.lookup import LANES, VECTOR, pointer_at
+from fastmagn_kernels.augmix_cpu.geometry import BLACK, copy, transform_pixels
+from fastmagn_kernels.augmix_cpu.lookup import LANES, VECTOR, pointer_at, prefetch
 from fastmagn_kernels.compiling import jit_uncounted
 
 _BITS = 23
@@ -114,7 +114,7 @@ def settle_doubts(first, second, fractions, count, source, target, height, width
         low = np.int32(np.int32(np.int32(first[k]) << np.int32(_BITS)) + np.int32(step * fractions[k]))
         high = np.int32(np.int32(low + step) + step)
         if np.int32(low ^ high) >> np.int32(_BITS) != 0:
-            transform_pixels(source, target, height, width, matrix, start + k, start + k + 1)
+            transform_pixels(source, target, height, width, matrix, BLACK, start + k, start + k + 1)
 
 
 @jit_uncounted
@@ -154,7 +154,7 @@ def shear_x(source, target, height, width, amount, scratch):
     matrix = (1.0, amount, 0.0, 0.0, 1.0, 0.0)
     wholes, nearests, fractions, inside = scratch.wholes, scratch.nearests, scratch.fixed_fractions, scratch.inside
     if split_shifts(amount, height, width, wholes, nearests):
-        transform_pixels(source, target, height, width, matrix, 0, height * width)
+        transform_pixels(source, target, height, width, matrix, BLACK, 0, height * width)
         return
     size, shifted = height * width, scratch.shifted
     rows = max(1, BLOCK // width)
@@ -228,10 +228,7 @@ def gather_strip(typingctx, source, source_at, lines, x, line, out, width):
             value = builder.select(builder.icmp_unsigned("==", of, everywhere), found, value)
         builder.store(value, pointer, align=1)
         ahead = builder.add(source_at, builder.mul(width, context.get_constant(types.intp, _ROWS_AHEAD)))
-        address = pointer_at(context, builder, source_type, source, ahead, ir.IntType(8))
-        kinds = [ir.PointerType(ir.IntType(8)), *[ir.IntType(32)] * 3]
-        prefetch = builder.module.declare_intrinsic("llvm.prefetch.p0", fnty=ir.FunctionType(ir.VoidType(), kinds))
-        builder.call(prefetch, [address, *(ir.IntType(32)(value) for value in (0, 3, 1))])  # to read, into all caches
+        prefetch(context, builder, source_type, source, ahead)
         return context.get_dummy_value()
 
     return types.void(source, source_at, lines, x, line, out, width), generate
@@ -283,7 +280,7 @@ def shear_y(source, target, height, width, amount, scratch):
     in_doubt = split_shifts(amount, width, height, wholes, nearests)
     lowest, highest = min(wholes[0], wholes[width - 1]), max(wholes[0], wholes[width - 1])
     if in_doubt or highest - lowest > 255 - _LINES_AT_ONCE:  # `lines` have 8 bits
-        transform_pixels(source, target, height, width, matrix, 0, height * width)
+        transform_pixels(source, target, height, width, matrix, BLACK, 0, height * width)
         return
     size, origin = height * width, (scratch.padded.size - source.size) // 2
     padded, lines, shifted = scratch.padded, scratch.lines, scratch.shifted

@@ -14,8 +14,9 @@ from numba import types
 from numba.extending import intrinsic
 
 from fastmagn_kernels.augmix_cpu import operations
+from fastmagn_kernels.augmix_cpu.bilinear import rotate
 from fastmagn_kernels.augmix_cpu.forms import round_to_levels
-from fastmagn_kernels.augmix_cpu.geometry import BLOCK, copy, rotate, translate
+from fastmagn_kernels.augmix_cpu.geometry import BLOCK, copy, translate
 from fastmagn_kernels.augmix_cpu.layout import mirror, pixels_to_planes, planes_to_pixels, stream, take_values
 from fastmagn_kernels.augmix_cpu.operations import (
     apply_operation,

@@ -10,21 +10,12 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from fastmagn_kernels.augmix_cpu.bilinear import TILE, WINDOW, has_windows, span
 from fastmagn_kernels.augmix_cpu.geometry import block_shape
 from fastmagn_kernels.augmix_cpu.lookup import LANES, VECTOR, cpu_has, load_pieces, look_up_lanes, pointer_at
 from fastmagn_kernels.compiling import jit_uncounted
 
-_TILE = 8  # px, both sides
-_WINDOW = 16  # px, both sides
 _ONE = 1 << 16
-
-
-@intrinsic
-def _has_vectors(typingctx):
-    def generate(context, builder, signature, args):
-        return context.get_constant(types.boolean, cpu_has(context, "avx512vbmi"))
-
-    return types.boolean(), generate
 
 
 @intrinsic
@@ -62,20 +53,18 @@ def _move_tile(typingctx, source, target, size, height, width, fill, offsets, st
         inside = builder.and_(
             builder.icmp_unsigned("<", x, all_words(width)), builder.icmp_unsigned("<", z, all_words(height))
         )
-        corner = builder.add(builder.mul(top, number(_WINDOW)), left)
+        corner = builder.add(builder.mul(top, number(WINDOW)), left)
         where = builder.sub(builder.add(builder.shl(z, words([4] * LANES)), x), all_words(corner))
         where = builder.trunc(where, VECTOR)
         window = builder.add(builder.mul(top, width), left)
         for c in range(3):
             plane = builder.mul(size, number(c))
-            starts = [
-                builder.add(builder.add(plane, window), builder.mul(width, number(row))) for row in range(_WINDOW)
-            ]
+            starts = [builder.add(builder.add(plane, window), builder.mul(width, number(row))) for row in range(WINDOW)]
             quarters = load_pieces(context, builder, source_type, source, starts)
             colour = builder.load(pointer_at(context, builder, fill_type, fill, number(c), ir.IntType(8)))
             found = builder.select(inside, look_up_lanes(builder, quarters, where), in_all_lanes(colour, VECTOR))
-            for row in range(_TILE):
-                lanes = ir.VectorType(word, _TILE)([_TILE * row + k for k in range(_TILE)])
+            for row in range(TILE):
+                lanes = ir.VectorType(word, TILE)([TILE * row + k for k in range(TILE)])
                 out = builder.add(builder.add(plane, at), builder.mul(width, number(row)))
                 values = builder.shuffle_vector(found, found, lanes)
                 pointer = pointer_at(context, builder, target_type, target, out, values.type)
@@ -90,17 +79,10 @@ def _move_tile(typingctx, source, target, size, height, width, fill, offsets, st
 def fill_tile(target, size, width, at, colour):
     """Fill a tile with a colour, uint8 [3]."""
     for c in range(3):
-        for y in range(_TILE):
+        for y in range(TILE):
             out = target[c * size + at + y * width :]
-            for x in range(_TILE):
+            for x in range(TILE):
                 out[x] = colour[c]
-
-
-@jit_uncounted
-def span(of_column, of_row):
-    """Return the lowest and the highest position in a tile, from that of its first pixel on."""
-    across, down = (_TILE - 1) * of_column, (_TILE - 1) * of_row
-    return min(across, 0) + min(down, 0), max(across, 0) + max(down, 0)
 
 
 @jit_uncounted
@@ -110,25 +92,25 @@ def nearest_by_tiles(source, target, height, width, matrix, fill, offsets):
     a3, a4, a5 = np.int64(matrix[3]), np.int64(matrix[4]), np.int64(matrix[5])
     first_x, last_x = span(a0, a1)
     first_z, last_z = span(a3, a4)
-    largest = (_WINDOW - 1) * _ONE
-    if not _has_vectors() or min(height, width) < _WINDOW or max(last_x - first_x, last_z - first_z) > largest:
+    largest = (WINDOW - 1) * _ONE
+    if not has_windows() or min(height, width) < WINDOW or max(last_x - first_x, last_z - first_z) > largest:
         return False
-    for k in range(_TILE * _TILE):
-        row, column = k // _TILE, k % _TILE
+    for k in range(TILE * TILE):
+        row, column = k // TILE, k % TILE
         offsets[k] = column * a0 + row * a1
-        offsets[_TILE * _TILE + k] = column * a3 + row * a4
+        offsets[TILE * TILE + k] = column * a3 + row * a4
     size = height * width
-    for y0 in range(0, height, _TILE):
-        y = min(y0, height - _TILE)
-        for x0 in range(0, width, _TILE):
-            x = min(x0, width - _TILE)
+    for y0 in range(0, height, TILE):
+        y = min(y0, height - TILE)
+        for x0 in range(0, width, TILE):
+            x = min(x0, width - TILE)
             start_x, start_z, at = a2 + y * a1 + x * a0, a5 + y * a4 + x * a3, y * width + x
             left, right = (start_x + first_x) >> 16, (start_x + last_x) >> 16
             top, bottom = (start_z + first_z) >> 16, (start_z + last_z) >> 16
             if right < 0 or bottom < 0 or left >= width or top >= height:
                 fill_tile(target, size, width, at, fill)
                 continue
-            left, top = min(max(left, 0), width - _WINDOW), min(max(top, 0), height - _WINDOW)
+            left, top = min(max(left, 0), width - WINDOW), min(max(top, 0), height - WINDOW)
             _move_tile(source, target, size, height, width, fill, offsets, start_x, start_z, left, top, at)
     return True
 

@@ -6,7 +6,8 @@ An image is planar, a flat uint8 row [3 H W], as in `augmix_cpu.geometry`. An op
 
 import numpy as np
 
-from fastmagn_kernels.augmix_cpu.geometry import copy, packed, transform_bilinear, translate
+from fastmagn_kernels.augmix_cpu.bilinear import transform_bilinear
+from fastmagn_kernels.augmix_cpu.geometry import copy, packed, translate
 from fastmagn_kernels.augmix_cpu.operations import (
     autocontrast,
     enhance_brightness,
