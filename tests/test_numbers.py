@@ -192,19 +192,6 @@ def test_the_table_of_older_cpus_is_the_measured_one(begins, compiled):
             assert rounds_to(number, ratios[key]), (row, size, key)
 
 
-def test_what_readme_gains_and_loses_is_in_its_table():
-    """Its own results are of runs that are not in the repository; the method's page names the same differences."""
-    text, page = words_of(README), words_of(DOCS / "methods" / "magn_augmix.md")
-    last = {}
-    for name in ("standard", "magn_augmix"):
-        last[name] = re.findall(rf"`{name}` \| \**([\d.]+)\** \| \**([\d.]+)\** \|", text)[-1]
-    (clean_before, before), (clean_after, after) = last["standard"], last["magn_augmix"]
-    gained, lost = float(after) - float(before), float(clean_before) - float(clean_after)
-    assert f"gains {gained:.1f} points of accuracy under corruption ({before} to {after} %)" in text
-    assert f"loses {lost:.1f} points on clean images" in text
-    assert f"{gained:.1f} points ahead of `standard` in mCA c18 and {lost:.1f} points behind on clean images" in page
-
-
 def test_the_runs_of_the_picture_are_in_readme():
     text, runs = words_of(README), measured("accuracy-by-corruption-digits")["runs"]
     shown = {"standard": r"it reached # clean and # mCA", "magn_augmix": r"`magn_augmix` \| # \([^)]+\) \| \*\*#\*\*"}
