@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.box import SIMPLE
 from rich.table import Table
 from scipy import stats
 
@@ -48,7 +49,7 @@ from fastmagn.config.command_line import OwnOptions, parse_config, parse_own
 from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten, to_yaml
 from fastmagn.corruptions import CORRUPTION_SETS
-from fastmagn.errors import InputError, Interrupted, check
+from fastmagn.errors import InputError, Interrupted, check, counted
 from fastmagn.evaluation.metrics.accuracy import mean_cbar_accuracy, mean_corruption_accuracy
 from fastmagn.machine.command import run_command
 from fastmagn.machine.environment import environment
@@ -65,14 +66,13 @@ from fastmagn.sweeping.trial import Outcome, run_trial
 # column -> (key, scale of the number, digits)
 COLUMNS = {
     "epochs": ("epochs", 1, 0),
-    "train s": ("train_s", 1, 0),
-    "clean": ("clean_accuracy", 100, 2),
-    "c15": ("mca_c15", 100, 2),
-    "c15 quiet": ("mca_c15_without_noises", 100, 2),
-    "c18": ("mca_c18", 100, 2),
-    "C-bar": ("mca_cbar", 100, 2),
-    "RMS clean": ("rms_clean", 100, 2),
-    "RMS corrupt": ("rms_corrupt", 100, 2),
+    "clean": ("clean_accuracy", 100, 1),
+    "c15": ("mca_c15", 100, 1),
+    "c15\nquiet": ("mca_c15_without_noises", 100, 1),
+    "c18": ("mca_c18", 100, 1),
+    "C-bar": ("mca_cbar", 100, 1),
+    "RMS\nclean": ("rms_clean", 100, 1),
+    "RMS\ncorrupt": ("rms_corrupt", 100, 1),
 }
 CAPTION = "in %; quiet: without the noise corruptions; RMS: the calibration error; *: p < 0.01 against the first"
 SIGNIFICANT = 0.01
@@ -335,19 +335,23 @@ def print_plan(plan: dict[str, Any]) -> None:
 
 
 def print_table(summary: dict[str, dict[str, Any]]) -> None:
-    """Print one row per recipe, with the columns that some recipe has."""
+    """Print one row per recipe, with the columns that some recipe has: a mean, and below it the standard deviation."""
     shown = [column for column, (key, _, _) in COLUMNS.items() if any(key in row for row in summary.values())]
-    table = Table(title="equal training time; mean and standard deviation over seeds", caption=CAPTION)
-    for column in ("recipe", "seeds", *shown):
-        table.add_column(column, justify="left" if column == "recipe" else "right")
+    seeds = counted(min(len(row["seeds"]) for row in summary.values()), "seed")
+    title = f"equal training time; mean and standard deviation over {seeds}"
+    table = Table(title=title, caption=CAPTION, box=SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("recipe", overflow="fold")
+    for column in shown:
+        table.add_column(column, justify="right", no_wrap=True)
     for name, row in summary.items():
         cells = [
-            mean_sd_text(row[key], scale, digits) + ("*" if row["p_values"].get(key, 1) < SIGNIFICANT else "")
+            mean_sd_text(row[key], scale, digits).replace(" ±", "\n±")
+            + ("*" if row["p_values"].get(key, 1) < SIGNIFICANT else "")
             if key in row
             else "–"
             for key, scale, digits in (COLUMNS[column] for column in shown)
         ]
-        table.add_row(name, str(len(row["seeds"])), *cells)
+        table.add_row(name, *cells)
     console.print(table)
 
 
