@@ -52,9 +52,12 @@ def errors(run_dir: Path) -> dict[str, str]:
 
 
 def test_a_folder_that_is_missing(tmp_path):
+    """`load` takes more than runs, and says so."""
     said = errors(tmp_path / "absent")
     assert len(said) == 5
-    assert set(said.values()) == {f"{tmp_path / 'absent'}: no such folder; expected the folder of a run."}
+    missing = f"{tmp_path / 'absent'}: no such folder; expected the folder of a run"
+    assert said.pop("load").startswith(f"{missing}, a file, or a published model (")
+    assert set(said.values()) == {f"{missing}."}
 
 
 def test_a_folder_that_is_no_run(tmp_path):
