@@ -41,7 +41,7 @@ def as_sequence(images: Any) -> Sequence[Any]:
     )
 
 
-def as_batch(images: Sequence[Any], info: ModelInfo, resizes: bool) -> np.ndarray:
+def as_batch(images: Sequence[Any] | torch.Tensor, info: ModelInfo, resizes: bool) -> np.ndarray:
     """A slice of what `as_sequence` returned, as uint8 [B, H, W, 3], or float32 [B, 3, H, W] in [0, 1].
 
     Args:
