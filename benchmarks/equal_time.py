@@ -337,8 +337,7 @@ def print_plan(plan: dict[str, Any]) -> None:
 def print_table(summary: dict[str, dict[str, Any]]) -> None:
     """Print one row per recipe, with the columns that some recipe has: a mean, and below it the standard deviation."""
     shown = [column for column, (key, _, _) in COLUMNS.items() if any(key in row for row in summary.values())]
-    seeds = counted(min(len(row["seeds"]) for row in summary.values()), "seed")
-    title = f"equal training time; mean and standard deviation over {seeds}"
+    title = "equal training time; mean and standard deviation over seeds"
     table = Table(title=title, caption=CAPTION, box=SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("recipe", overflow="fold")
     for column in shown:
@@ -351,7 +350,7 @@ def print_table(summary: dict[str, dict[str, Any]]) -> None:
             else "–"
             for key, scale, digits in (COLUMNS[column] for column in shown)
         ]
-        table.add_row(name, *cells)
+        table.add_row(f"{name}\n{counted(len(row['seeds']), 'seed')}", *cells)
     console.print(table)
 
 
