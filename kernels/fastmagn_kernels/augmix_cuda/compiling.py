@@ -12,18 +12,20 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numba_cuda
+import numpy as np
 from cuda.core import ObjectCode, Program, ProgramOptions
 from numba import cuda
 from numba.cuda import dispatcher
 from numba.cuda.core.compiler_lock import global_compiler_lock
 from numba.cuda.cudadrv import nvvm
 from numba.cuda.cudadrv.libs import get_libdevice
+from numba.cuda.descriptor import cuda_target
 
 from fastmagn_kernels.compiling import cache_folder
 
@@ -41,10 +43,26 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
         setattr(owner, name, before)
 
 
+@contextmanager
+def _lent(owner: Any, name: str, value: Any) -> Iterator[None]:
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        delattr(owner, name)
+
+
 def load_compiler() -> None:
-    """Load what kernels are compiled with, libNVVM and libdevice; where they are missing, an error of any type."""
+    """Load what kernels are compiled with; an error of any type where it is missing or does not fit.
+
+    These are libNVVM, libdevice, and numba-cuda's functions of NumPy. It reads `np.row_stack` (to 0.30.4), which NumPy
+    2.5 has no more.
+    """
     nvvm.NVVM()
     get_libdevice()
+    with nullcontext() if hasattr(np, "row_stack") else _lent(np, "row_stack", np.vstack):
+        cuda_target.typing_context.refresh()
+        cuda_target.target_context.refresh()
 
 
 def compile_ptx(
@@ -59,6 +77,7 @@ def compile_ptx(
     `launch_bounds`: the largest number of threads in a block, and the number of such blocks for which a multiprocessor
     must have registers.
     """
+    load_compiler()
     device = SimpleNamespace(compute_capability=compute_capability)  # the compiler of device functions asks for it
     unfused = functools.partial(nvvm.compile_ir, fma=False)
     with (
