@@ -7,11 +7,13 @@ launch each. A permutation of a filter's inputs changes neither its norm nor wha
 Shape letters: P filter banks of one shape, M filters in each, N inputs of a filter.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from fastmagn.training.replaying import Replayed
 
 # x -> a x + b x^3 + c x^5 takes singular values in (0, 1] to about 1: quickly, not exactly.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -63,22 +65,38 @@ class Muon(torch.optim.Optimizer):
         super().__init__(groups, {**defaults, "filter_lr_ratio": filter_lr_ratio})
         # GradScaler then leaves the scale and what is not finite to `step`, as `grad_scale` and `found_inf`.
         self._step_supports_amp_scaling = True
+        self._on_cuda = Replayed()
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
-        """One update of every parameter that has a gradient."""
-        for group in self.param_groups:
-            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
-            if parameters:
-                self._update(parameters, group)
+        """One update of every parameter that has a gradient; on CUDA from the fourth on as one CUDA graph."""
+        parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        gradients = [p.grad for p in parameters]
+        rates = [
+            group["lr"] * (group["filter_lr_ratio"] if group["is_filters"] else 1.0) for group in self.param_groups
+        ]
+        if parameters and parameters[0].is_cuda and not hasattr(self, "found_inf"):
+            memory = [*parameters, *map(self._buffer, parameters)]
+            self._on_cuda.run(lambda *given: self._update(parameters, *given), memory, gradients, rates)
+        else:
+            self._update(parameters, gradients, rates)
 
-    def _update(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
+    def _update(self, parameters: list[nn.Parameter], gradients: list[Tensor], rates: Sequence[Tensor | float]) -> None:
+        gradient_of = dict(zip(parameters, gradients, strict=True))
+        for group, rate in zip(self.param_groups, rates, strict=True):
+            own = [parameter for parameter in group["params"] if parameter in gradient_of]
+            if own:
+                self._update_group(own, [gradient_of[parameter] for parameter in own], rate, group)
+
+    def _update_group(
+        self, parameters: list[nn.Parameter], given: list[Tensor], rate: Tensor | float, group: dict[str, Any]
+    ) -> None:
         weights = [_as_in_memory(parameter, parameter) for parameter in parameters]
-        gradients, skipped = self._gradients(parameters)
-        momentum, lr, weight_decay = group["momentum"], group["lr"], group["weight_decay"]
+        gradients, skipped = self._gradients(parameters, given)
+        momentum, weight_decay = group["momentum"], group["weight_decay"]
         if skipped is not None:
             momentum = torch.where(skipped, 1.0, momentum)
-            lr, weight_decay = torch.where(skipped, 0.0, lr), torch.where(skipped, 0.0, weight_decay)
+            rate, weight_decay = torch.where(skipped, 0.0, rate), torch.where(skipped, 0.0, weight_decay)
         if not group["is_filters"]:
             decay = torch._foreach_mul(weights, weight_decay)
             torch._foreach_add_(decay, gradients)
@@ -88,21 +106,21 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_add_(buffers, gradients)
         updates = torch._foreach_add(gradients, buffers, alpha=group["momentum"])
         if not group["is_filters"]:
-            torch._foreach_mul_(updates, -lr)
+            torch._foreach_mul_(updates, -rate)
             torch._foreach_add_(weights, updates)
             return
         for same in _by_shape(weights):
             banks, update = (torch.stack([tensors[i] for i in same]) for tensors in (weights, updates))
             direction = orthogonalise(update.flatten(2)).view_as(update)
-            new = banks * _norm_factors(banks, skipped) - direction * (lr * group["filter_lr_ratio"])
+            new = banks * _norm_factors(banks, skipped) - direction * rate
             torch._foreach_copy_([weights[i] for i in same], list(new.unbind()))
 
-    def _gradients(self, parameters: list[nn.Parameter]) -> tuple[list[Tensor], Tensor | None]:
-        """The gradients, and whether this step changes nothing; None without a GradScaler.
+    def _gradients(self, parameters: list[nn.Parameter], given: list[Tensor]) -> tuple[list[Tensor], Tensor | None]:
+        """The gradients as they lie in memory, and whether this step changes nothing; None without a GradScaler.
 
         Those that are not finite are then 0, so that nothing else becomes so.
         """
-        gradients = [_as_in_memory(parameter.grad, parameter) for parameter in parameters]
+        gradients = [_as_in_memory(gradient, p) for gradient, p in zip(given, parameters, strict=True)]
         found_inf, scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)
         if found_inf is None:
             return gradients, None

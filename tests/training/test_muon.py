@@ -224,3 +224,24 @@ def test_the_optimizer_is_chosen_by_name():
     parameters = [nn.Parameter(torch.zeros(2, 2, 3, 3))]
     assert isinstance(make_optimizer(parameters, OptimConfig(name="muon")), Muon)
     assert isinstance(make_optimizer(parameters, OptimConfig()), torch.optim.SGD)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_step_that_is_replayed_is_the_step_to_the_bit():
+    on_host = parameters_of(SHAPES, channels_last=True)
+    parameters = [nn.Parameter(parameter.detach().cuda()) for parameter in on_host]
+    others = [nn.Parameter(parameter.detach().clone()) for parameter in parameters]
+    optimizer, other = Muon(parameters, **SETTINGS), Muon(others, **SETTINGS)
+    other._on_cuda.unrecorded = 10**9
+    for step in range(12):
+        set_gradients(on_host, step)
+        for source, *both in zip(on_host, parameters, others, strict=True):
+            for parameter in both:
+                parameter.grad = source.grad.cuda()
+        for group in (*optimizer.param_groups, *other.param_groups):
+            group["lr"] = 0.1 + 0.01 * step
+        optimizer.step()
+        other.step()
+        assert all(torch.equal(a, b) for a, b in zip(parameters, others, strict=True))
+    assert optimizer._on_cuda.places
+    assert not other._on_cuda.places
