@@ -64,10 +64,12 @@ def main(arguments: list[str]) -> int:
     per_image = images[: options.num_per_image]
     if options.policy:
         contenders = policy_contenders(options.policy, batch, per_image, options.workers)
-        measure(contenders, [name for name in contenders if name.startswith("fastmagn")], batch, options)
-        return 0
-    backends, contenders = augmix_contenders(options, batch, per_image)
-    ours = [name for name in contenders if name.split(",")[0] in (*backends, PUBLIC)]
+        ours = [name for name in contenders if name.startswith("fastmagn")]
+    else:
+        backends, contenders = augmix_contenders(options, batch, per_image)
+        ours = [name for name in contenders if name.split(",")[0] in (*backends, PUBLIC)]
+    if options.only_ours:
+        contenders = {name: contenders[name] for name in ours}
     measure(contenders, ours, batch, options)
     return 0
 
@@ -131,6 +133,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--num_per_image", type=int, help="images for per-image code (default: 2048, or 64 at 224 px)")
     parser.add_argument("--workers", type=int, default=2, help="data-loading processes of per-image code (default: 2)")
     parser.add_argument("--policy", choices=POLICIES, help="measure this policy in place of AugMix")
+    parser.add_argument("--only_ours", action="store_true", help="leave out everything that is not fastmagn's")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each contender (default: 7)")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument("--pictures", type=Path, help="PNG file of originals, views of each backend and differences")
@@ -221,10 +224,9 @@ def summarise(
     """Return each contender's views/s and its ratio to the reference of the same round, with their spread."""
     measured = {}
     for name in rounds[0]:
-        measured[name] = {
-            "views_per_s": spread([turn[name] for turn in rounds]),
-            "ratio_to_pillow": spread([turn[name] / turn[reference] for turn in rounds]),
-        }
+        measured[name] = {"views_per_s": spread([turn[name] for turn in rounds])}
+        if reference in rounds[0]:
+            measured[name]["ratio_to_pillow"] = spread([turn[name] / turn[reference] for turn in rounds])
         if name in extra_mib:
             measured[name]["extra_memory_mib"] = extra_mib[name]
     return measured
@@ -237,12 +239,12 @@ def print_table(measured: dict[str, dict[str, Any]], title: str) -> None:
         table.add_column(column, justify="left" if not column else "right")
     by_speed = sorted(measured.items(), key=lambda item: -item[1]["views_per_s"]["median"])
     for name, row in by_speed:
-        ratio, memory = row["ratio_to_pillow"], row.get("extra_memory_mib")
+        ratio, memory = row.get("ratio_to_pillow"), row.get("extra_memory_mib")
         table.add_row(
             name,
             f"{row['views_per_s']['median']:,.0f}",
-            f"{ratio['median']:.2f}",
-            f"{ratio['lowest']:.2f}..{ratio['highest']:.2f}",
+            "" if ratio is None else f"{ratio['median']:.2f}",
+            "" if ratio is None else f"{ratio['lowest']:.2f}..{ratio['highest']:.2f}",
             "" if memory is None else f"{memory:.0f}",
         )
     console.print(table)

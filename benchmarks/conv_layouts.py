@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
     dtype = DTYPES.get(config.train.amp, torch.float32)
     image_set = load_data(config.data)
     run = build_run(config, image_set, split_validation(image_set, 0, config.train.seed)[0])
-    views = prepared(run, make_pieces(run, next(endless_batches(run)), 0)[0])[0]
+    views = prepared(run, make_pieces(run, next(endless_batches(run)), run.config.train.clean_epochs)[0])[0]
     totals: dict[str, list[float]] = {}
     for convolution, shape in shapes_of(run.model, views):
         for name, values in times_ms(convolution, shape, dtype, options.turns).items():

@@ -107,7 +107,12 @@ def stepper(config: Config) -> tuple[Callable[[int], float], int]:
     set_backends(run.device, config.train.deterministic, config.train.amp)
     keep_memory_on_cpu(config.device)
     run.model.train()
-    ahead = made_ahead(endless_batches(run), lambda batch: make_pieces(run, batch, 0), tensors_of, run.device)
+    ahead = made_ahead(
+        endless_batches(run),
+        lambda batch: make_pieces(run, batch, run.config.train.clean_epochs),
+        tensors_of,
+        run.device,
+    )
 
     def one_step() -> None:
         train_step(run, next(ahead), 0)

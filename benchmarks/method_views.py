@@ -122,7 +122,7 @@ def start(method: str, options: argparse.Namespace, batch_size: int) -> Run:
 
 def views_of(run: Run, batch: Any) -> Tensor:
     """What the network is given of a batch."""
-    return prepared(run, make_pieces(run, batch, 0)[0])[0]
+    return prepared(run, make_pieces(run, batch, run.config.train.clean_epochs)[0])[0]
 
 
 def _synchronised(work: Callable[[], object], run: Run) -> float:

@@ -220,7 +220,7 @@ def serve(arguments: list[str]) -> int:
     def one_step() -> torch.Tensor:
         nonlocal step
         step += 1
-        return train_step(run, make_pieces(run, next(batches), 0), step - 1)["loss"]
+        return train_step(run, make_pieces(run, next(batches), run.config.train.clean_epochs), step - 1)["loss"]
 
     for line in sys.stdin:
         before, losses, steps = resource.getrusage(resource.RUSAGE_SELF), [], int(line)

@@ -130,9 +130,10 @@ def measure_steps(run: Run, rounds: Rounds, rivals: dict[str, Callable[[], None]
     """Measure the real step, its ceiling and its rivals, as the module's docstring describes."""
     run.model.train()
     batches = endless_batches(run)
-    pieces = make_pieces(run, next(batches), 0)
+    epoch = run.config.train.clean_epochs  # the first of the method
+    pieces = make_pieces(run, next(batches), epoch)
     ready = [piece._replace(views=torch.rand_like(piece.views)) for piece in pieces]
-    ahead = made_ahead(batches, lambda batch: make_pieces(run, batch, 0), tensors_of, run.device)
+    ahead = made_ahead(batches, lambda batch: make_pieces(run, batch, epoch), tensors_of, run.device)
     for _ in range(3):  # compile; let cuDNN choose its algorithms
         train_step(run, next(ahead), 0)
         train_step(run, ready, 0)
@@ -228,7 +229,7 @@ def parts_ms(run: Run, batches: Iterator[Any], steps: int) -> dict[str, dict[str
 
     for _ in range(steps):
         batch = clock("batch", lambda: next(batches))
-        pieces = clock("views", lambda batch=batch: make_pieces(run, batch, 0))
+        pieces = clock("views", lambda batch=batch: make_pieces(run, batch, run.config.train.clean_epochs))
         for piece in pieces:
             inputs = clock("prepare", lambda piece=piece: prepared(run, piece))
             loss, _ = clock("forward", lambda inputs=inputs: run.main_stage.forward_loss(*inputs))

@@ -127,7 +127,7 @@ def train_for(seconds: float, busy: int, own_sessions: bool, fields: list[str]) 
     batches = endless_batches(run)
 
     def step() -> None:
-        train_step(run, make_pieces(run, next(batches), 0), 0)
+        train_step(run, make_pieces(run, next(batches), run.config.train.clean_epochs), 0)
 
     for _ in range(_WARM_UP_STEPS):
         step()

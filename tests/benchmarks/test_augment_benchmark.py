@@ -41,6 +41,16 @@ def test_json_and_pictures(tmp_path, monkeypatch):
         assert np.asarray(page.convert("L")).std() > 10
 
 
+def test_only_ours_is_measured_without_a_reference(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "TURN_S", 0.0)
+    path = tmp_path / "ours.json"
+    arguments = ["--backends", "numba", "--batch_size", "4", "--num_per_image", "4", "--rounds", "1", "--only_ours"]
+    assert benchmark.main([*arguments, "--out", str(path)]) == 0
+    rows = json.loads(path.read_text())["contenders"]
+    assert {name.split(",")[0] for name in rows} == {"numba", PUBLIC}
+    assert not any("ratio_to_pillow" in row for row in rows.values())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", POLICIES)
 def test_json_of_a_policy(policy, tmp_path, monkeypatch):
