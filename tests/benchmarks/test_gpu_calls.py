@@ -17,6 +17,8 @@ PARTS = {
     "first_call.sh": {
         "compile": [],
         "tests": ["tests.xml"],
+        "view_times": ["view_times.json"],
+        "step_kernels": ["step_kernels.json"],
         "augment32": ["augment32.json"],
         "augment32_8192": ["augment32_8192.json"],
         "augment224": ["augment224.json"],

@@ -30,9 +30,15 @@ RunKernel = Callable[..., object]
 
 
 def run_on_device(
-    source: Sequence[Any], name: str, grid: int, block: tuple[int, int], shared_bytes: int, arguments: Sequence[Any]
+    source: Sequence[Any],
+    name: str,
+    grid: int,
+    block: tuple[int, int],
+    shared_bytes: int,
+    arguments: Sequence[Any],
+    order: int = 0,
 ) -> None:
-    """Run a kernel on the device; arrays that it writes are copied back."""
+    """Run a kernel on the device, whose order of blocks is its own; arrays that it writes are copied back."""
     capability = torch.cuda.get_device_capability()
     code = compiling.machine_code(name, lambda: source, capability)
     arguments = [a.array if isinstance(a, Memory) else a for a in arguments]
