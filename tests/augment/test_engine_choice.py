@@ -1,6 +1,8 @@
 """Which engine makes the views of images on CUDA: numba-cuda's only where it can compile. It needs no GPU."""
 
 import importlib
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -9,6 +11,7 @@ import torch
 from fastmagn.augment import views
 from fastmagn.augment.views import choose_engine, numba_cuda_fault
 from fastmagn.errors import InputError
+from tests.helpers.processes import command_environment
 
 CUDA = torch.device("cuda")
 
@@ -99,3 +102,21 @@ def test_other_engines_do_not_ask_for_numba_cuda(monkeypatch):
 def test_a_numba_cuda_that_compiles_makes_the_views_on_the_device():
     pytest.importorskip("numba_cuda", reason="needs numba-cuda: install 'fastmagn[test]'")
     assert str(choose_engine("auto", CUDA)) == "numba on cuda"
+
+
+WITHOUT_ROW_STACK = """
+import numpy
+del numpy.row_stack
+from fastmagn_kernels.augmix_cuda.compiling import load_compiler
+load_compiler()
+print(hasattr(numpy, "row_stack"))
+"""
+
+
+@pytest.mark.process
+def test_the_compiler_loads_beside_a_numpy_without_row_stack_and_leaves_it_without():
+    """NumPy 2.5 has removed it; numba-cuda 0.30.4 reads it."""
+    pytest.importorskip("numba_cuda")
+    command = [sys.executable, "-c", WITHOUT_ROW_STACK]
+    done = subprocess.run(command, env=command_environment(), capture_output=True, text=True, check=False)
+    assert done.stdout == "False\n", done.stderr
