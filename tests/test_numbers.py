@@ -10,7 +10,7 @@ import pytest
 from tests.helpers.pages import DOCS, README
 from tests.helpers.processes import ROOT
 
-PERFORMANCE, RUNNING = DOCS / "performance.md", DOCS / "running.md"
+PERFORMANCE, RUNNING, GPUS = DOCS / "performance.md", DOCS / "running.md", DOCS / "gpus.md"
 OPENCV = "OpenCV (not Pillow's pixels)"
 ENGINES = {
     "`fastmagn.AugMix`": "AugMix",
@@ -206,3 +206,75 @@ def test_the_papers_numbers_are_the_papers():
     for number in ("94.66", "90.64", "94.74", "77.47"):
         assert number in words_of(README)
         assert number in results
+
+
+def test_the_numbers_of_the_h100_are_the_measured_ones():
+    def of(name: str) -> dict[str, Any]:
+        return json.loads((ROOT / "benchmarks" / "results" / f"{name}-h100.json").read_text())
+
+    views, train, kernels, fast = (
+        of("view-times")["views"],
+        of("train-paper"),
+        of("step-kernels-paper"),
+        of("fast-cifar10"),
+    )
+
+    def millions(name: str, kind: str, share: float = 1.0) -> float:
+        return share * views[name]["num_views"] / views[name][kind]["median"] / 1000
+
+    families = kernels["families_ms"]
+    before = of("step-kernels-clean-epoch-before")
+    clean_ms = [1000 * row["epoch_s"] / 195 for row in fast["epochs"] if "jensen_shannon" not in row][1:]
+    compiling = [row["epoch"] for row in fast["epochs"] if row["images_per_s"] < 5000]
+    others = [row["epoch_s"] for row in fast["epochs"] if row["epoch"] not in compiling]
+    half = 0.5  # of four views, two are AugMix's
+    for page, words, values in (
+        (README, "the kernel makes # million", [millions("magn_augmix, 8192", "device_ms", half)]),
+        (README, "trains on # images/s in four", [train["images_per_s"] / 100]),
+        (GPUS, "views beside them | # million", [millions("magn_augmix, 8192", "device_ms", half)]),
+        (
+            GPUS,
+            "calls by the host | # and # million",
+            [millions("magn_augmix, 512", f"{kind}_ms", half) for kind in ("device", "elapsed")],
+        ),
+        (
+            GPUS,
+            "loop of calls | # and # million",
+            [millions("trivialaugment, 8192", f"{kind}_ms") for kind in ("device", "elapsed")],
+        ),
+        (GPUS, "four views, bf16: images/s | #", [train["images_per_s"] / 100]),
+        (
+            GPUS,
+            "random views | # % shorter (# to # %)",
+            [-train["over_ceiling_pct"][key] for key in ("median", "highest", "lowest")],
+        ),
+        (GPUS, "of a step of # ms: convolutions", [kernels["step_ms"]]),
+        (
+            GPUS,
+            "ReLU and sums; views | #, # and # ms",
+            [
+                sum(v for name, v in families.items() if "convolution" in name),
+                families["compiled: batch normalisation, ReLU, sums, loss"],
+                families["views"],
+            ],
+        ),
+        (GPUS, "memory of the step | # GiB", [train["peak_memory_mib"] / 1024]),
+        (GPUS, "clean images took # ms before", [before["step_ms"]]),
+        (GPUS, "host's time, and # to # ms in a", [min(clean_ms), max(clean_ms)]),
+        (PERFORMANCE, "`jsd_weight` 12: # s of training without compiling", [sum(others) * 30 / len(others)]),
+        (
+            PERFORMANCE,
+            "without compiling, clean # %, c18 # %",
+            [100 * fast["clean_accuracy"], 100 * fast["mca"]["c18"]],
+        ),
+        (
+            PERFORMANCE,
+            "corrupt RMS error # % (`benchmarks/results/fast",
+            [100 * fast["rms_calibration_error"]["corrupt"]],
+        ),
+    ):
+        pattern = re.escape(words).replace(r"\#", r"([\d.,]*\d)")
+        (shown,) = re.findall(pattern, words_of(page))
+        for number, value in zip([shown] if isinstance(shown, str) else shown, values, strict=True):
+            number, value = (number.removesuffix("00"), value) if "," in number else (number, value)
+            assert rounds_to(number, value), (words, number, value)
