@@ -88,6 +88,7 @@ install_wheels() {
 
 # finish: the parts as a table; the script's own status is 0, as each part has its own.
 finish() {
+    wait
     echo
     "$python" - "$out/parts.jsonl" <<'END'
 import json, sys
@@ -102,9 +103,9 @@ END
 
 rm -f "$out/parts.jsonl"
 install_wheels
-describe_machine
 # Otherwise each part would start, and fail.
 if [ -z "$rehearse" ] && ! timeout 60 "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
     echo "error: $python: its PyTorch finds no CUDA device; FASTMAGN_REHEARSE=1 runs every part at toy size on the CPU." >&2
     exit 2
 fi
+describe_machine &  # it takes a quarter of a minute
