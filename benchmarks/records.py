@@ -66,26 +66,35 @@ def add(out: Path, record: Path) -> None:
     if missing:
         raise InputError(f"{missing[0]}: is not finished; the command of the comparison resumes.")
     try:
-        _copy(out / TABLE, record / TABLE, out, runs[0])
+        folders = _folders(out, runs)
+        _copy(out / TABLE, record / TABLE, folders)
         for run in runs:
             for name in (CONFIG, RESULTS, METRICS):
-                _copy(run / name, record / run.relative_to(out) / name, out, run)
+                _copy(run / name, record / run.relative_to(out) / name, folders)
     except BaseException:
         shutil.rmtree(record, ignore_errors=True)
         raise
     console.print(f"written: {record}", soft_wrap=True)
 
 
-def _copy(source: Path, target: Path, out: Path, run: Path) -> None:
-    config = json.loads((run / RESULTS).read_text())["config"]
+def _folders(out: Path, runs: list[Path]) -> dict[str, str]:
+    """Return the absolute folders that a comparison names, the longest first, and what stands for each in a record.
+
+    Runs that were copied from a record have none of their own.
+    """
+    folders = {str(out.absolute()): "DIR"}
+    for run in runs:
+        config = json.loads((run / RESULTS).read_text())["config"]
+        for folder, name in ((config["data"]["dir"], "DATA"), (config["eval"]["cache_dir"], "CACHE")):
+            if folder and Path(folder).is_absolute():
+                folders[folder] = name
+    return dict(sorted(folders.items(), key=lambda item: -len(item[0])))
+
+
+def _copy(source: Path, target: Path, folders: dict[str, str]) -> None:
     text = source.read_text()
-    for folder, name in (
-        (out.absolute(), "DIR"),
-        (config["data"]["dir"], "DATA"),
-        (config["eval"]["cache_dir"], "CACHE"),
-    ):
-        if folder and Path(folder).is_absolute():
-            text = text.replace(str(folder), name)
+    for folder, name in folders.items():
+        text = text.replace(folder, name)
     write_text(target, text)
 
 

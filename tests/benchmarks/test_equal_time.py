@@ -226,6 +226,30 @@ def test_runs_follow_the_plan_and_are_not_repeated(tmp_path, capsys, monkeypatch
     assert "equal training time" in capsys.readouterr().out
 
 
+def test_a_record_names_no_folder_of_runs_that_were_added_to_another(tmp_path, monkeypatch, capsys):
+    """The first recipe's runs come from a record, where their data lies in DATA."""
+    out, numbers = tmp_path / "out", {key: {"mean": 0.5, "sd": 0.1} for key, _ in records.COLUMNS.values()}
+    for recipe, data in (("old", "DATA"), ("new", "/somewhere/images")):
+        run = out / recipe / "seed0"
+        run.mkdir(parents=True)
+        config = {"config": {"data": {"dir": data}, "eval": {"cache_dir": None}}}
+        (run / "results.json").write_text(json.dumps(config))
+        (run / "config.yaml").write_text(f"data:\n  dir: {data}\nrun_dir: {run}\n")
+        (run / "metrics.jsonl").write_text("{}\n")
+    plan = {"recipes": dict.fromkeys(("old", "new"), {"epochs": 1, "planned_s": 1.0, "images_per_s": 1.0})}
+    settings = {"seeds": [0], "plan": plan, "learning_rates": {"old": 0.1, "new": 0.1}}
+    rows = dict.fromkeys(("old", "new"), {**numbers, "p_values": {}})
+    command = f"python -m benchmarks.equal_time --out {out} --data.dir /somewhere/images"
+    (out / "equal_time.json").write_text(json.dumps({"command": command, "settings": settings, "recipes": rows}))
+    monkeypatch.setattr(records, "RECORDS", tmp_path / "kept")
+    assert records.main(["2026-01-31-two", "--add", str(out)]) == 0
+    kept = [path for path in (tmp_path / "kept").rglob("*") if path.is_file()]
+    assert len(kept) == 7
+    assert not [path for path in kept if "/somewhere" in path.read_text() or str(tmp_path) in path.read_text()]
+    table = json.loads((tmp_path / "kept" / "2026-01-31-two" / "equal_time.json").read_text())
+    assert table["command"] == "python -m benchmarks.equal_time --out DIR --data.dir DATA"
+
+
 def check_that_a_record_can_be_extended(record, out, before):
     extend = ["--out", str(out), "--extend", str(record), *FAST]
     for other, message in (
