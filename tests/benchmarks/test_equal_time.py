@@ -236,9 +236,9 @@ def test_a_record_names_no_folder_of_runs_that_were_added_to_another(tmp_path, m
         (run / "results.json").write_text(json.dumps(config))
         (run / "config.yaml").write_text(f"data:\n  dir: {data}\nrun_dir: {run}\n")
         (run / "metrics.jsonl").write_text("{}\n")
-    plan = {"recipes": dict.fromkeys(("old", "new"), {"epochs": 1, "planned_s": 1.0, "images_per_s": 1.0})}
+    plan = {"recipes": {key: {"epochs": 1, "planned_s": 1.0, "images_per_s": 1.0} for key in ("old", "new")}}
     settings = {"seeds": [0], "plan": plan, "learning_rates": {"old": 0.1, "new": 0.1}}
-    rows = dict.fromkeys(("old", "new"), {**numbers, "p_values": {}})
+    rows = {key: {**numbers, "p_values": {}} for key in ("old", "new")}
     command = f"python -m benchmarks.equal_time --out {out} --data.dir /somewhere/images"
     (out / "equal_time.json").write_text(json.dumps({"command": command, "settings": settings, "recipes": rows}))
     monkeypatch.setattr(records, "RECORDS", tmp_path / "kept")
