@@ -61,7 +61,8 @@ def main(arguments: list[str]) -> int:
     measured = measure(run, options.steps)
     print_tables(measured)
     if options.out:
-        write_result(options.out, "step_kernels", {"steps": options.steps, "config": flatten(config)}, measured, device)
+        settings = {"steps": options.steps, "config": flatten(config)}
+        write_result(options.out, "gpu.step_kernels", settings, measured, device)
     return 0
 
 

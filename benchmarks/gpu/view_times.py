@@ -2,9 +2,9 @@
 
     python -m benchmarks.gpu.view_times [--batches 512 8192] [--methods magn_augmix prime] [--out FILE.json]
 
-For each method and batch size: the device's time is the sum over its kernels, from PyTorch's
-profiler; the elapsed time is that of many calls, one after another, which the host may limit. In training the host
-makes the next step's views while the device works on this one. Views/s count all views that a step trains on.
+The device's time is the sum over the kernels, from PyTorch's profiler. The elapsed time is that of many calls, one
+after another, which the host may limit; in training it makes the views of the next step while the device works on this
+one. Views/s count all views that a step trains on, the clean ones too.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> int:
             "turns": options.turns,
             "calls": CALLS,
         }
-        write_result(options.out, "view_times", settings, {"views": rows}, torch.device(options.device))
+        write_result(options.out, "gpu.view_times", settings, {"views": rows}, torch.device(options.device))
     return 0
 
 
