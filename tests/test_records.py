@@ -13,7 +13,7 @@ from fastmagn.corruptions import CORRUPTION_SETS
 from tests.helpers.pages import DOCS, README
 
 FOLDERS = sorted(path for path in RECORDS.iterdir() if path.is_dir())
-FIVE_MINUTES = RECORDS / "2026-11-27-cifar10-five-minutes"
+FIVE_MINUTES = RECORDS / "2026-11-27-cifar10-nine-recipes"
 
 
 def read(record: Path) -> dict:
