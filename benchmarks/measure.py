@@ -96,6 +96,12 @@ def device_of_runs(*runs: list[str]) -> torch.device:
     return torch.device("cuda" if "cuda" in devices else "cpu")
 
 
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done what it was given; a CPU always has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def write_result(
     path: Path,
     benchmark: str,

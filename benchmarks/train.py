@@ -31,7 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.conventional import conventional_step
 from benchmarks.folder import measure_folder
-from benchmarks.measure import console, seconds, spread, wait_for_workers, write_result
+from benchmarks.measure import console, seconds, spread, synchronise, wait_for_workers, write_result
 from benchmarks.shards import measure_shards
 from benchmarks.tight import has_opencv, tight_step
 from fastmagn.augment.policies.recipe import has_recipe
@@ -196,18 +196,13 @@ def endless_batches(run: Run) -> Iterator[Any]:
         epoch += 1
 
 
-def _synchronise(run: Run) -> None:
-    if run.device.type == "cuda":
-        torch.cuda.synchronize(run.device)
-
-
 def timed(run: Run, work: Callable[[], object], times: int) -> float:
-    _synchronise(run)
+    synchronise(run.device)
 
     def all_of_it() -> None:
         for _ in range(times):
             work()
-        _synchronise(run)
+        synchronise(run.device)
 
     return seconds(all_of_it)
 
@@ -220,10 +215,10 @@ def parts_ms(run: Run, batches: Iterator[Any], steps: int) -> dict[str, dict[str
     spent: dict[str, list[float]] = {}
 
     def clock(name: str, work: Callable[[], Any]) -> Any:
-        _synchronise(run)
+        synchronise(run.device)
         start = time.perf_counter()
         result = work()
-        _synchronise(run)
+        synchronise(run.device)
         spent.setdefault(name, []).append(1000 * (time.perf_counter() - start))
         return result
 

@@ -15,7 +15,7 @@ import torch
 from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.measure import console, write_result
+from benchmarks.measure import console, synchronise, write_result
 from benchmarks.train import endless_batches, tensors_of
 from fastmagn.config.command_line import OwnOptions, parse_config, parse_own
 from fastmagn.config.text import flatten
@@ -77,16 +77,16 @@ def measure(run: Run, steps: int) -> dict[str, Any]:
             train_step(run, next(ahead), 0)
 
     do(WARM_UP_STEPS)
-    _synchronise(run)
+    synchronise(run.device)
     start = time.perf_counter()
     do(steps)
     launched = time.perf_counter() - start
-    _synchronise(run)
+    synchronise(run.device)
     total = time.perf_counter() - start
     on_cuda = run.device.type == "cuda"
     with profile(activities=[ProfilerActivity.CUDA if on_cuda else ProfilerActivity.CPU]) as profiler:
         do(steps // 4)
-        _synchronise(run)
+        synchronise(run.device)
     kernels = kernels_of(profiler, on_cuda, steps // 4)
     return {
         "step_ms": 1000 * total / steps,
@@ -94,11 +94,6 @@ def measure(run: Run, steps: int) -> dict[str, Any]:
         "families_ms": families_of(kernels),
         "kernels": kernels,
     }
-
-
-def _synchronise(run: Run) -> None:
-    if run.device.type == "cuda":
-        torch.cuda.synchronize(run.device)
 
 
 def kernels_of(profiler: profile, on_cuda: bool, steps: int) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ import torch
 from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.measure import console, seconds, spread, write_result
+from benchmarks.measure import console, seconds, spread, synchronise, write_result
 from benchmarks.method_views import start, views_of
 from fastmagn.config.command_line import OwnOptions
 from fastmagn.errors import check
@@ -69,7 +69,7 @@ def measured(method: str, batch_size: int, options: argparse.Namespace) -> dict[
     def make() -> None:
         for _ in range(CALLS):
             views_of(run, batch)
-        _synchronise(options.device)
+        synchronise(run.device)
 
     make()
     elapsed = [1000 * seconds(make) / CALLS for _ in range(options.turns)]
@@ -83,11 +83,6 @@ def device_ms(work: Callable[[], None], device: str) -> float:
         work()
     kernels = [event for event in profiler.key_averages() if str(event.device_type).endswith("CUDA")]
     return sum(event.self_device_time_total for event in kernels) / 1000
-
-
-def _synchronise(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""An optimiser's update as one CUDA graph: the host launches it at once, not hundreds of kernels one after another."""
+"""An optimiser's update as one CUDA graph, which the host launches at once in place of hundreds of kernels."""
 
 from collections.abc import Callable
 
