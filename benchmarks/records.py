@@ -24,6 +24,7 @@ from fastmagn.runs.paths import CONFIG, METRICS, RESULTS
 from fastmagn.runs.reading import read_results
 
 RECORDS = Path(__file__).parent / "records"
+RUN_FILES = (CONFIG, RESULTS, METRICS)
 # heading -> (key of a recipe's numbers, whether more is better)
 COLUMNS = {
     "clean": ("clean_accuracy", True),
@@ -42,13 +43,22 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("name", help="the record's folder in benchmarks/records")
     parser.add_argument("--add", type=Path, metavar="DIR", help="the --out of a finished benchmarks.equal_time")
     options = parser.parse_args(arguments)
-    named = bool(re.fullmatch(r"\d{4}-\d\d-\d\d-[a-z0-9-]+", options.name))
-    check(named, "name", options.name, "a date and lower-case words, such as 2026-01-31-cifar10-methods")
-    record = RECORDS / options.name
+    record = record_folder(options.name)
     if options.add:
         add(options.add, record)
     print(markdown(read_results(record / TABLE)))
     return 0
+
+
+def record_folder(name: str) -> Path:
+    """Return the folder of the record of this name.
+
+    Raises:
+        InputError: It is not a date and lower-case words.
+    """
+    named = bool(re.fullmatch(r"\d{4}-\d\d-\d\d-[a-z0-9-]+", name))
+    check(named, "name", name, "a date and lower-case words, such as 2026-01-31-cifar10-methods")
+    return RECORDS / name
 
 
 def add(out: Path, record: Path) -> None:
@@ -58,31 +68,47 @@ def add(out: Path, record: Path) -> None:
         InputError: A run is missing, or the record exists.
     """
     measured = read_results(out / TABLE)
-    if record.exists():
-        raise InputError(f"{record}: exists. Name another record, or remove the folder.")
     seeds, recipes = measured["settings"]["seeds"], measured["settings"]["plan"]["recipes"]
     runs = [out / name / f"seed{seed}" for name in recipes for seed in seeds]
     missing = [run for run in runs if not (run / RESULTS).exists()]
     if missing:
         raise InputError(f"{missing[0]}: is not finished; the command of the comparison resumes.")
+    copies = {out / TABLE: record / TABLE}
+    for run in runs:
+        copies |= {run / name: record / run.relative_to(out) / name for name in RUN_FILES}
+    keep(copies, record, [out], runs)
+
+
+def keep(copies: dict[Path, Path], record: Path, outs: list[Path], runs: list[Path]) -> None:
+    """Copy files to the new folder `record`, with DIR, DATA and CACHE in place of the machine's folders.
+
+    Args:
+        copies: File -> its copy in the record.
+        record: The record's folder.
+        outs: The folders that DIR stands for.
+        runs: The run folders, whose configurations name the others.
+
+    Raises:
+        InputError: The record exists.
+    """
+    if record.exists():
+        raise InputError(f"{record}: exists. Name another record, or remove the folder.")
+    folders = _folders(outs, runs)
     try:
-        folders = _folders(out, runs)
-        _copy(out / TABLE, record / TABLE, folders)
-        for run in runs:
-            for name in (CONFIG, RESULTS, METRICS):
-                _copy(run / name, record / run.relative_to(out) / name, folders)
+        for source, target in copies.items():
+            _copy(source, target, folders)
     except BaseException:
         shutil.rmtree(record, ignore_errors=True)
         raise
     console.print(f"written: {record}", soft_wrap=True)
 
 
-def _folders(out: Path, runs: list[Path]) -> dict[str, str]:
-    """Return the absolute folders that a comparison names, the longest first, and what stands for each in a record.
+def _folders(outs: list[Path], runs: list[Path]) -> dict[str, str]:
+    """Return the absolute folders that the files name, the longest first, and what stands for each in a record.
 
     Runs that were copied from a record have none of their own.
     """
-    folders = {str(out.absolute()): "DIR"}
+    folders = {str(out.absolute()): "DIR" for out in outs}
     for run in runs:
         config = json.loads((run / RESULTS).read_text())["config"]
         for folder, name in ((config["data"]["dir"], "DATA"), (config["eval"]["cache_dir"], "CACHE")):

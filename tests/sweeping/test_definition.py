@@ -216,6 +216,19 @@ def test_table_4_has_the_papers_rows():
     assert {trial.config.augment for trial in trials} == {config.augment for config in alone}
 
 
+@pytest.mark.parametrize(("data", "folder"), [("cifar10", "table1"), ("cifar100", "table5")])
+def test_the_paper_at_small_scale_has_the_papers_recipe(data, folder):
+    sweep = str(ROOT / "configs" / "sweeps" / "paper_small.yaml")
+    trials = trials_of("--config", sweep, "--data.name", data)
+    small = ["--model.name", "resnet_small", "--train.epochs", "60", "--optim.step_epochs", "20"]
+    for trial in trials:
+        file = str(ROOT / "configs" / "paper" / folder / f"{trial.config.method}.yaml")
+        paper = parse_config(["--config", file, *small], "test", "A test.")
+        for part in ("data", "model", "train", "optim", "loss", "augment"):
+            assert getattr(trial.config, part) == getattr(paper, part)
+    assert {trial.config.method for trial in trials} == {"standard", "augmix", "magn", "magn_augmix"}
+
+
 def keep(out: Path, *arguments: str) -> None:
     request = parse_arguments(list(arguments))
     base, _ = make_trials(request.arguments, request.search, out)
