@@ -9,10 +9,11 @@ from functools import cached_property
 from typing import Any
 
 import llvmlite.binding as llvm
-from numba import types
+from numba import config, types
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler, CompileResult, compile_result
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import CPUDispatcher
 
 
@@ -83,7 +84,20 @@ class _PartCache(FunctionCache):
     _impl_class = _PartCacheImpl
 
 
-class Part(CPUDispatcher):
+class _AlwaysCompiled(CPUDispatcher):
+    """A function that is compiled under NUMBA_DISABLE_JIT too: numba would fail within its own library."""
+
+    def compile(self, sig: Any) -> Any:
+        with global_compiler_lock:
+            before = config.DISABLE_JIT
+            config.DISABLE_JIT = 0
+            try:
+                return super().compile(sig)
+            finally:
+                config.DISABLE_JIT = before
+
+
+class Part(_AlwaysCompiled):
     """A function as other kernels call it; Python cannot.
 
     Unless it is compiled `per_constant`, one version serves all constants of a type; LLVM still sees a constant where
@@ -111,7 +125,7 @@ class Part(CPUDispatcher):
         return super().get_call_template(args, kws)
 
 
-class Kernel(CPUDispatcher):
+class Kernel(_AlwaysCompiled):
     """A function as Python calls it. Other kernels call its `part`."""
 
     def __init__(self, function: Callable, options: dict[str, Any], make_part: Callable[[], Part]) -> None:

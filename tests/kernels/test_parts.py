@@ -188,3 +188,35 @@ def test_a_constant_none_still_chooses_code(compiled):
     assert lengths(np.zeros(3)) == (0, 3)
     assert compiled == ["lengths", "length", "length"]
     assert [args for args in length.part.overloads if args == (types.none,)]
+
+
+WITHOUT_JIT = """
+import numba
+import numpy as np
+from fastmagn_kernels.compiling import jit
+
+@jit
+def clipped(values):
+    return np.clip(values, 0.0, 1.0).sum()
+
+@jit
+def kernel(values):
+    return 2 * clipped(values)
+
+@numba.njit
+def users(values):
+    return values
+
+print(kernel(np.array([-1.0, 0.5, 3.0])), len(kernel.signatures), type(users).__name__, numba.config.DISABLE_JIT)
+"""
+
+
+@pytest.mark.process
+def test_kernels_are_compiled_where_the_user_has_switched_numba_off(tmp_path):
+    """Somebody who debugs functions of their own sets this. numba then fails within its library, at `np.clip` here."""
+    (tmp_path / "own.py").write_text(WITHOUT_JIT)
+    environment = {**os.environ, "NUMBA_DISABLE_JIT": "1", "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    environment["PYTHONPATH"] = str(Path(fastmagn_kernels.__file__).parents[1])
+    command = [sys.executable, "own.py"]
+    shown = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert shown.stdout.split() == ["3.0", "1", "function", "1"]
