@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import paper_record
 from benchmarks.equal_time_plan import TABLE
 from benchmarks.records import COLUMNS, RECORDS, markdown
 from fastmagn.corruptions import CORRUPTION_SETS
 from tests.helpers.pages import DOCS, README
 
-FOLDERS = sorted(path for path in RECORDS.iterdir() if path.is_dir())
+ALL = sorted(path for path in RECORDS.iterdir() if path.is_dir())
+FOLDERS = [record for record in ALL if (record / TABLE).exists()]
+PAPERS = [record for record in ALL if record not in FOLDERS]
 FIVE_MINUTES = RECORDS / "2026-11-27-cifar10-nine-recipes"
 
 
@@ -62,7 +65,15 @@ def mean_of(table: dict[str, list[float]], names: tuple[str, ...]) -> float:
     return statistics.fmean(statistics.fmean(table[name]) for name in names)
 
 
-@pytest.mark.parametrize("record", FOLDERS, ids=lambda path: path.name)
+@pytest.mark.parametrize("record", PAPERS, ids=lambda path: path.name)
+def test_a_paper_records_tables_are_on_the_page(record):
+    page, runs = (DOCS / "records.md").read_text(), paper_record.read_runs(record)
+    assert paper_record.summary_table(runs) in page
+    assert paper_record.corruption_table(runs) in page
+    assert f"benchmarks/records/{record.name}`" in page
+
+
+@pytest.mark.parametrize("record", ALL, ids=lambda path: path.name)
 def test_a_record_names_no_folder_of_a_machine(record):
     for path in record.rglob("*"):
         assert path.is_dir() or not re.search(r"/(home|root|work|tmp|Users)/", path.read_text()), path

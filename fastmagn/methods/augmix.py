@@ -31,4 +31,5 @@ AUGMIX_NO_JSD = Method(
     num_augmix_views=1,
     prepare=keep_augmix_view,
     forwarded=Layout(),
+    drops_clean=True,
 )

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from fastmagn.augment.params import ViewSpec
+from fastmagn.augment.policies.recipe import patch_strengths
 from fastmagn.config.schema import AugmentConfig, Config, LossConfig
+from fastmagn.errors import check
 from fastmagn.methods.context import StepContext
 
 LossParts = dict[str, Tensor]
@@ -68,6 +70,7 @@ class Method:
         chosen: config -> the fields of this class that the configuration changes, if it chooses among forms.
         implies: Fields of `AugmentConfig` that this method sets where the user has left the default.
         view_title: The title of the views that it makes, if that is not `title`.
+        drops_clean: Whether `prepare` leaves out the clean view, and the noise patch on it.
     """
 
     title: str
@@ -82,13 +85,21 @@ class Method:
     chosen: Callable[[Config], Mapping[str, Any]] | None = None
     implies: Mapping[str, Any] = field(default_factory=dict)
     view_title: str | None = None
+    drops_clean: bool = False
 
     def of(self, config: Config) -> "Method":
         """The form of this method that the configuration chooses."""
         return self if self.chosen is None else dataclasses.replace(self, **self.chosen(config))
 
     def settled(self, augment: AugmentConfig) -> AugmentConfig:
-        """The settings of the views: the user's, and what the method implies."""
+        """The settings of the views: the user's, and what the method implies.
+
+        Raises:
+            InputError: They put noise patches on a view that the method leaves out.
+        """
+        for name, strength in patch_strengths(augment).items():
+            allowed = f"0 with {self.title}, which does not train on the clean view, the only one with noise patches"
+            check(not self.drops_clean, f"augment.{name}", strength, allowed)
         default = AugmentConfig()
         left = {name: value for name, value in self.implies.items() if getattr(augment, name) == getattr(default, name)}
         return dataclasses.replace(augment, **left)

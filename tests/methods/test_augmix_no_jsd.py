@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fastmagn.config.schema import AugmentConfig, LossConfig
+from fastmagn.errors import InputError
 from fastmagn.methods.method import LogitViews
 from fastmagn.methods.table import get_method
 from fastmagn.training.step import make_pieces, prepared
@@ -37,3 +38,17 @@ def test_its_loss_is_the_cross_entropy_of_its_only_view():
     loss, parts = method.loss(LogitViews(logits), LABELS, LossConfig())
     assert loss.item() == pytest.approx(expected, rel=1e-6)
     assert parts.keys() == {"cross_entropy"}
+
+
+@pytest.mark.parametrize("method", ["augmix_no_jsd", "augmix_no_jsd+magn"])
+def test_noise_patches_that_nobody_would_see_are_refused(tmp_path, method):
+    patched = ["--method", method, "--augment.patch_l2", "5"]
+    with pytest.raises(InputError) as error:
+        start_run(small(tmp_path / "patched", *patched))
+    title = get_method(method).title
+    assert str(error.value) == (
+        f"augment.patch_l2: got 5.0; expected 0 with {title}, which does not train on the clean view, the only one with"
+        " noise patches."
+    )
+    start_run(small(tmp_path / "never", *patched, "--augment.patch_probability", "0"))
+    assert not get_method("ta_noise").drops_clean

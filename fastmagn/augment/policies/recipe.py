@@ -42,7 +42,13 @@ def has_recipe(augment: AugmentConfig) -> bool:
 
 def has_patches(augment: AugmentConfig) -> bool:
     """Whether some clean views have noise patches."""
-    return augment.patch_probability > 0 and any(_strengths(augment))
+    return bool(patch_strengths(augment))
+
+
+def patch_strengths(augment: AugmentConfig) -> dict[str, float]:
+    """The fields of the noises that patches have, with their largest strengths."""
+    fields = (f"patch_{name}" for name in policies.NOISES if augment.patch_probability > 0)
+    return {field: getattr(augment, field) for field in fields if getattr(augment, field) > 0}
 
 
 def policy_of(augment: AugmentConfig) -> Policy:
