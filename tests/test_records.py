@@ -3,6 +3,7 @@
 import json
 import re
 import statistics
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from benchmarks import paper_record
 from benchmarks.equal_time_plan import TABLE
 from benchmarks.records import COLUMNS, RECORDS, markdown
 from fastmagn.corruptions import CORRUPTION_SETS
-from tests.helpers.pages import DOCS, README
+from tests.helpers.pages import DOCS, README, ROOT
 
 ALL = sorted(path for path in RECORDS.iterdir() if path.is_dir())
 FOLDERS = [record for record in ALL if (record / TABLE).exists()]
@@ -133,3 +134,51 @@ def test_what_is_said_of_magn_is_in_the_record():
     for page, sentences in said.items():
         for sentence in sentences:
             assert sentence in " ".join(page.read_text().split()), sentence
+
+
+def test_what_is_said_of_the_paper_at_small_scale_is_in_the_record():
+    runs = {
+        method: results_of(RECORDS / "2026-11-27-cifar10-paper-small", method, 0)
+        for method in ("standard", "augmix", "magn", "magn_augmix")
+    }
+    paper = json.loads((ROOT / "fastmagn/reporting/paper_results.json").read_text())["table_1_cifar10_c"]
+
+    def gains(scores: dict[str, float]) -> str:
+        rises = [f"{scores[method] - scores['standard']:.1f}" for method in ("augmix", "magn", "magn_augmix")]
+        return f"{rises[0]}, {rises[1]} and {rises[2]} points"
+
+    ours = {method: 100 * run["mca"]["c18"] for method, run in runs.items()}
+    corruptions = CORRUPTION_SETS["c18"]
+    table = {
+        method: {name: 100 * mean_of(run["corruption_accuracy"], (name,)) for name in corruptions}
+        for method, run in runs.items()
+    }
+    alike = sum(
+        (table[one][name] - table[other][name]) * (paper[one][name] - paper[other][name]) > 0
+        for name in corruptions
+        for one, other in combinations(runs, 2)
+    )
+    ahead = [name for name in corruptions if table["magn_augmix"][name] > table["augmix"][name]]
+    assert sorted(ahead) == ["glass_blur", "impulse_noise", "shot_noise", "speckle_noise"]
+
+    def clean_loss(clean: dict[str, float]) -> float:
+        return round(clean["standard"] - clean["magn_augmix"], 1)
+
+    both = runs["magn_augmix"]
+    bins = both["reliability"]["clean"]
+    confidence = sum(n * (c or 0) for n, c in zip(bins["count"], bins["confidence"], strict=True)) / sum(bins["count"])
+    cbar = 100 * (runs["augmix"]["mca"]["cbar"] - both["mca"]["cbar"])
+    page = " ".join((DOCS / "records.md").read_text().split())
+    for said in (
+        f"{gains(ours)} of c18 with `augmix`, `magn` and `magn_augmix`. In the paper these are"
+        f" {gains({method: row['mca'] for method, row in paper.items()})}.",
+        f"The order holds in {alike} of {6 * len(corruptions)} pairs",
+        f"it leads `augmix` by {paper['magn_augmix']['mca'] - paper['augmix']['mca']:.1f} points of c18; here it is"
+        f" {ours['augmix'] - ours['magn_augmix']:.1f} behind, level on c15 and {cbar:.1f} behind on C-bar",
+        f"It is {clean_loss({method: 100 * run['clean_accuracy'] for method, run in runs.items()})} points behind"
+        f" `standard` on clean images, and in the paper"
+        f" {clean_loss({method: row['clean'] for method, row in paper.items()})}.",
+        f"its confidence is {100 * confidence:.1f} % on clean images, and its accuracy"
+        f" {100 * both['clean_accuracy']:.1f} %.",
+    ):
+        assert said in page, said
