@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fastmagn.augment.params import ViewSpec
 from fastmagn.augment.policies.recipe import patch_strengths
 from fastmagn.config.schema import AugmentConfig, Config, LossConfig
-from fastmagn.errors import check
+from fastmagn.errors import InputError, check
 from fastmagn.methods.context import StepContext
 
 LossParts = dict[str, Tensor]
@@ -95,14 +95,18 @@ class Method:
         """The settings of the views: the user's, and what the method implies.
 
         Raises:
-            InputError: They put noise patches on a view that the method leaves out.
+            InputError: They put noise patches on a view that the method leaves out, or do not go with what it implies.
         """
         for name, strength in patch_strengths(augment).items():
             allowed = f"0 with {self.title}, which does not train on the clean view, the only one with noise patches"
             check(not self.drops_clean, f"augment.{name}", strength, allowed)
         default = AugmentConfig()
         left = {name: value for name, value in self.implies.items() if getattr(augment, name) == getattr(default, name)}
-        return dataclasses.replace(augment, **left)
+        try:
+            return dataclasses.replace(augment, **left)
+        except InputError as error:
+            implied = ", ".join(f"augment.{name} {value}" for name, value in left.items())
+            raise InputError(f"{error} Where you leave them at their defaults, {self.title} sets {implied}.") from None
 
     def view_spec(self, augment: AugmentConfig) -> ViewSpec:
         """The views that the augmentation engine makes of a batch."""

@@ -25,6 +25,7 @@ METHODS: dict[str, Any] = {
     "at": "fastmagn.methods.adversarial:AT",
     "trades": "fastmagn.methods.adversarial:TRADES",
     "rse": "fastmagn.methods.rse:RSE",
+    "gaussian_noise": "fastmagn.methods.gaussian_noise:GAUSSIAN_NOISE",
     "dign": "fastmagn.methods.dign:DIGN",
     "augmix_no_jsd": "fastmagn.methods.augmix:AUGMIX_NO_JSD",
     "prime_no_jsd": "fastmagn.methods.prime:PRIME_NO_JSD",

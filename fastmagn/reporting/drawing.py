@@ -39,6 +39,7 @@ METHOD_STYLES = {
     "hybridaugment": ("#22BB88", "D"),
     "prime": ("#5E3C99", "P"),
     "prime_no_jsd": ("#FF99AA", "p"),
+    "gaussian_noise": ("#88CCEE", "s"),
 }
 _OTHER_STYLES = (("#6699CC", "1"), ("#888888", "2"))
 _LINES = ("-", "--", ":", "-.", (0, (1, 4)))
