@@ -35,7 +35,7 @@ _AT_224_PX: dict[str, dict[str, Any]] = {
     },
 }
 # Method -> its first seed, where with seed 0 the draws would hide what the method does.
-_FIRST_SEED = {"mixup": 4, "cutmix": 1, "noisymix": 6, "autoaugment": 8, "trivialaugment": 8}
+_FIRST_SEED = {"mixup": 4, "cutmix": 1, "noisymix": 6, "autoaugment": 8, "trivialaugment": 8, "gaussian_noise": 4}
 
 
 def pictures() -> Iterator[tuple[str, Image.Image, str]]:
