@@ -46,6 +46,7 @@ from benchmarks.equal_time_rates import (
 )
 from benchmarks.measure import console, mean_sd, mean_sd_text, write_result
 from fastmagn.config.command_line import OwnOptions, parse_config, parse_own
+from fastmagn.config.own_code import source_of
 from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten, to_yaml
 from fastmagn.corruptions import CORRUPTION_SETS
@@ -244,7 +245,8 @@ def run_all(trials: list[Trial], options: argparse.Namespace, after_run: Any) ->
             console.print(
                 f"{trial.name}: epochs {trial.config.train.epochs}, output in {run_dir / TRIAL_LOG}", soft_wrap=True
             )
-            outcome = run_trial(run_dir, Path.cwd(), threads, lambda: bool(signal_received()))
+            imports = trial.config.imports if source_of(trial.config.imports) is not None else None
+            outcome = run_trial(run_dir, Path.cwd(), threads, lambda: bool(signal_received()), imports)
             return outcome._replace(name=trial.name)
 
         for future in as_completed([pool.submit(run, trial) for trial in trials]):

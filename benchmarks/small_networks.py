@@ -2,8 +2,8 @@
 
     python -m benchmarks.equal_time --out DIR --budget_s 90 --seeds 0 1 --jobs 2 \\
         --import benchmarks/small_networks.py --config configs/fast/cifar10_gaussian_noise_small_cpu.yaml \\
-        --data.name cifar10_held_out --data.dir DATA --eval.num_images 0 --run resnet_small "--model.name resnet_small" \\
-        --run resnet_small_wide "--model.name resnet_small_wide" --run gelu "--model.name wide_gelu"
+        --data.name cifar10_held_out --data.dir DATA --eval.num_images 0 --eval.corruption_set c19 \\
+        --run resnet_small "--model.name resnet_small" --run gelu "--model.name wide_gelu"
 
 This is code for `--import`: it adds the networks and the data set by name. The networks `wide_PART` are
 `resnet_small_wide` with another part. Shape letters: N images, P patches, K classes, H W image.
