@@ -15,10 +15,17 @@ from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten
 from fastmagn.corruptions import CORRUPTION_SETS
 from fastmagn.errors import InputError
+from tests.helpers.own_code import forgotten
 
 TINY = ["--train.batch_size", "512", "--device", "cpu", "--train.amp", "float32", "--optim.schedule", "one_cycle"]
 FAST = ["--steps", "1", "--turns", "1", "--eval.num_images", "4", "--eval.corruption_set", "c15", *TINY]
 BOTH = ["--run", "one", "--method standard", "--run", "other", "--method standard --loss.label_smoothing 0.1"]
+
+PLAN_OF_ONE_EPOCH = {
+    "budget_s": 1.0,
+    "slowest": "one",
+    "recipes": {"one": {"images_per_s": 1000.0, "epochs": 1, "steps": 2, "planned_s": 1.0}},
+}
 
 
 def test_the_budget_is_whole_epochs_of_the_slowest_recipe():
@@ -136,6 +143,23 @@ def test_short_runs_for_the_rates_hold_images_out_and_change_nothing_else(tmp_pa
         free = ("run_dir", "resume", "train.seed", "eval.num_images")
         theirs |= wanted | {field: ours[field] for field in free}
         assert ours == theirs
+
+
+@pytest.mark.process
+def test_runs_have_the_code_that_the_command_line_names(tmp_path, monkeypatch):
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "from fastmagn.extend import add_model\n"
+        "from fastmagn.models.resnet import SmallResNet\n"
+        "add_model('tiny', lambda num_classes: SmallResNet(num_classes, (8, 8)))\n"
+    )
+    monkeypatch.setattr(equal_time, "make_plan", lambda recipes, *_: PLAN_OF_ONE_EPOCH)
+    arguments = ["--out", str(tmp_path / "out"), "--budget_s", "1", "--seeds", "0", "--import", str(mine), *FAST]
+    with forgotten():
+        assert equal_time.main([*arguments, "--run", "one", "--model.name tiny --method standard"]) == 0
+    results = json.loads((tmp_path / "out" / "one" / "seed0" / "results.json").read_text())
+    assert results["config"]["model"]["name"] == "tiny"
+    assert results["config"]["train"]["epochs"] == 1
 
 
 def test_p_values_are_those_of_welchs_test():

@@ -225,13 +225,14 @@ def torchvisions_block(in_width: int, out_width: int) -> nn.Module:
     return BasicBlock(in_width, out_width, stride=2, downsample=shortcut)
 
 
-def test_resnet_small_is_made_of_torchvisions_blocks(monkeypatch):
+@pytest.mark.parametrize("name", ["resnet_small", "resnet_small_wide"])
+def test_resnet_small_is_made_of_torchvisions_blocks(name, monkeypatch):
     """It has their weights, by name, order and bits of a seed, and in training their outputs and gradients."""
     networks, gradients, outputs = [], [], []
     for block in (resnet.SmallBlock, torchvisions_block):
         monkeypatch.setattr(resnet, "SmallBlock", block)
         torch.manual_seed(7)
-        networks.append(resnet.resnet_small(5))
+        networks.append(getattr(resnet, name)(5))
         outputs.append(networks[-1](torch.rand(4, 3, 32, 32)))
         outputs[-1].square().sum().backward()
         gradients.append([parameter.grad for parameter in networks[-1].parameters()])
