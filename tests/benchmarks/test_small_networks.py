@@ -1,6 +1,6 @@
 """The small networks that differ in one part, and the held-out images that they are compared on."""
 
-import importlib
+import importlib.util
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -13,13 +13,17 @@ from fastmagn.data import load_images
 from fastmagn.models import MODELS
 from fastmagn.models.resnet import resnet_small_wide
 from tests.helpers.own_code import forgotten
+from tests.helpers.processes import ROOT
 
 
 @pytest.fixture(scope="module")
 def parts() -> Iterator[ModuleType]:
-    """The module; what it adds to the tables is taken away after these tests."""
+    """The module, loaded anew; what it adds to the tables is forgotten after these tests."""
+    spec = importlib.util.spec_from_file_location("small_networks", ROOT / "benchmarks" / "small_networks.py")
+    module = importlib.util.module_from_spec(spec)
     with forgotten():
-        yield importlib.import_module("benchmarks.small_networks")
+        spec.loader.exec_module(module)
+        yield module
 
 
 def sides(network: nn.Module) -> list[int]:
