@@ -5,8 +5,9 @@
         --data.name cifar10_held_out --data.dir DATA --eval.num_images 0 --eval.corruption_set c19 \\
         --run resnet_small "--model.name resnet_small" --run gelu "--model.name wide_gelu"
 
-This is code for `--import`: it adds the networks and the data set by name. The networks `wide_PART` are
-`resnet_small_wide` with another part. Shape letters: N images, P patches, K classes, H W image.
+This is code for `--import`: it adds the networks and the data set by name. `resnet_small_wide` has its second block at
+8 px, where `resnet_small` has it at 16 px. The networks `wide_PART` are `resnet_small_wide` with another part, and
+`resnet_small_deep`, which fastmagn has, is `resnet_small_wide` with a further block. Shape letters: N images, K classes.
 """
 
 from collections.abc import Callable
@@ -36,14 +37,9 @@ def held_out(folder: Path, download: bool) -> ImageSet:
     return image_set(class_names=cifar10.class_names, train=train, test=test)
 
 
-def narrow_8px(num_classes: int) -> nn.Module:
-    """Two blocks at 4 px and one at 8 px, where `resnet_small_wide` has one and two."""
-    return SmallResNet(num_classes, (32, 64, 128, 128))
-
-
-def deep(num_classes: int) -> nn.Module:
-    """A second block at 4 px."""
-    return SmallResNet(num_classes, (*WIDE, 128))
+def wide(num_classes: int) -> nn.Module:
+    """Widths 32, 64, 64, 128 at 16, 8, 8 and 4 pixels."""
+    return SmallResNet(num_classes, WIDE)
 
 
 def gelu(num_classes: int) -> nn.Module:
@@ -105,8 +101,6 @@ def principal_components(side_px: int, number: int) -> Tensor:
 
 
 PARTS: dict[str, Callable[[int], nn.Module]] = {
-    "narrow_8px": narrow_8px,
-    "deep": deep,
     "gelu": gelu,
     "max": max_pooled,
     "pooled_stem": pooled_stem,
@@ -114,5 +108,6 @@ PARTS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 add_dataset("cifar10_held_out", held_out)
+add_model("resnet_small_wide", wide)
 for _name, _build in PARTS.items():
     add_model(f"wide_{_name}", _build)

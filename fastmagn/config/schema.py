@@ -83,7 +83,7 @@ class ModelConfig:
     Args:
         name: Name of the network. For 32x32 images: resnet18, densenet121, densenet121_k12, inception_v3,
             wideresnet28_10, wideresnet28_4, wideresnet40_2, resnext29_32x4d, resnext29_4x32d (as in AugMix),
-            resnet_small, resnet_small_wide (for CPUs). For photographs: resnet50. Also torchvision:NAME for any network
+            resnet_small, resnet_small_deep (for CPUs). For photographs: resnet50. Also torchvision:NAME for any network
             of torchvision, and timm:NAME for any network of timm (needs the extra timm).
         bn_views: Batch normalisation over all views together (joint, as AugMix does), or over each view by itself
             (per_view, as in separate forward passes). A network without batch normalisation is the same with both.

@@ -9,7 +9,7 @@ MODELS: dict[str, Any] = {
     "resnet18": "fastmagn.models.resnet:resnet18",
     "resnet50": "fastmagn.models.resnet:resnet50",
     "resnet_small": "fastmagn.models.resnet:resnet_small",
-    "resnet_small_wide": "fastmagn.models.resnet:resnet_small_wide",
+    "resnet_small_deep": "fastmagn.models.resnet:resnet_small_deep",
     "densenet121": "fastmagn.models.densenet:densenet121",
     "densenet121_k12": "fastmagn.models.densenet:densenet121_k12",
     "inception_v3": "fastmagn.models.inception:inception_v3",

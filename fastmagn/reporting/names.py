@@ -19,7 +19,7 @@ NETWORK_TITLES = {
     "resnext29_4x32d": "ResNeXt-29 (4x32d)",
     "resnet50": "ResNet-50",
     "resnet_small": "ResNet-small",
-    "resnet_small_wide": "ResNet-small, wide",
+    "resnet_small_deep": "ResNet-small, deep",
 }
 
 DATA_TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "digits": "Digits"}

@@ -11,7 +11,7 @@ from torch import nn
 
 from fastmagn.data import load_images
 from fastmagn.models import MODELS
-from fastmagn.models.resnet import resnet_small_wide
+from fastmagn.models.resnet import resnet_small_deep
 from tests.helpers.own_code import forgotten
 from tests.helpers.processes import ROOT
 
@@ -37,10 +37,8 @@ def sides(network: nn.Module) -> list[int]:
 
 
 def test_each_part_is_where_its_name_says(parts):
-    wide = resnet_small_wide(7)
-    assert sides(wide) == [16, 8, 8, 8, 8, 4, 4]
-    assert sides(parts.PARTS["narrow_8px"](7)) == [16, 8, 8, 4, 4, 4, 4]
-    assert sides(parts.PARTS["deep"](7)) == [16, 8, 8, 8, 8, 4, 4, 4, 4]
+    assert sides(parts.wide(7)) == [16, 8, 8, 8, 8, 4, 4]
+    assert sides(resnet_small_deep(7)) == [16, 8, 8, 8, 8, 4, 4, 4, 4]
     assert sides(parts.PARTS["pooled_stem"](7)) == [32, 8, 8, 8, 8, 4, 4]
     gelu = parts.PARTS["gelu"](7)
     assert not any(isinstance(module, nn.ReLU) for module in gelu.modules())
@@ -52,7 +50,7 @@ def test_each_part_is_where_its_name_says(parts):
 
 
 def test_the_networks_have_names(parts):
-    assert {f"wide_{name}" for name in parts.PARTS} <= set(MODELS)
+    assert {"resnet_small_wide", *(f"wide_{name}" for name in parts.PARTS)} <= set(MODELS)
 
 
 def test_held_out_images_are_training_images_that_are_not_trained_on(parts, data_dir):

@@ -225,7 +225,7 @@ def torchvisions_block(in_width: int, out_width: int) -> nn.Module:
     return BasicBlock(in_width, out_width, stride=2, downsample=shortcut)
 
 
-@pytest.mark.parametrize("name", ["resnet_small", "resnet_small_wide"])
+@pytest.mark.parametrize("name", ["resnet_small", "resnet_small_deep"])
 def test_resnet_small_is_made_of_torchvisions_blocks(name, monkeypatch):
     """It has their weights, by name, order and bits of a seed, and in training their outputs and gradients."""
     networks, gradients, outputs = [], [], []

@@ -10,7 +10,7 @@ from tests.helpers.tiers import slow_but
 # Channels and side of the maps after each stage, for images of 32x32.
 STAGES = {
     "resnet_small": [(32, 16), (64, 8), (128, 4)],
-    "resnet_small_wide": [(64, 8), (64, 8), (128, 4)],
+    "resnet_small_deep": [(64, 8), (64, 8), (128, 4), (128, 4)],
     "resnet18": [(64, 32), (128, 16), (256, 8), (512, 4)],
     "resnet50": [(256, 8), (512, 4), (1024, 2), (2048, 1)],
     "wideresnet28_4": [(64, 32), (128, 16), (256, 8)],
