@@ -7,7 +7,8 @@
 
 This is code for `--import`: it adds the networks and the data set by name. `resnet_small_wide` has its second block at
 8 px, where `resnet_small` has it at 16 px. The networks `wide_PART` are `resnet_small_wide` with another part, and
-`resnet_small_deep`, which fastmagn has, is `resnet_small_wide` with a further block. Shape letters: N images, K classes.
+`resnet_small_deep`, which fastmagn has, is `resnet_small_wide` with a further block. Shape letters: N images,
+K classes.
 """
 
 from collections.abc import Callable
