@@ -278,3 +278,48 @@ def test_the_numbers_of_the_h100_are_the_measured_ones():
         for number, value in zip([shown] if isinstance(shown, str) else shown, values, strict=True):
             number, value = (number.removesuffix("00"), value) if "," in number else (number, value)
             assert rounds_to(number, value), (words, number, value)
+
+
+def test_the_table_of_the_time_to_75_percent_is_the_measured_one():
+    recipes = measured("time-to-75")["recipes"]
+    columns = (("trained_after_s", 1), ("mca", 100), ("clean_accuracy", 100), ("rms_calibration_error", 100))
+    for begins, name in (
+        ("`magn_augmix`, fast", "magn_augmix, 10 epochs"),
+        ("`gaussian_noise`, 8", "gaussian_noise, 8 epochs"),
+    ):
+        (row,) = re.findall(rf"^\| {begins}[^|]*\|(.*)\|$", PERFORMANCE.read_text(), re.MULTILINE)
+        for cell, (key, scale) in zip(row.replace(" s ", " ").split("|"), columns, strict=True):
+            check_mean_and_sd(cell, recipes[name][key], scale)
+        assert recipes[name]["reached"] == 3
+    assert measured("time-to-75")["settings"]["target"] == 0.75
+
+
+def test_the_table_of_small_networks_is_the_measured_one():
+    result = measured("small-networks")
+    plan, keys = result["settings"]["plan"], ("clean_accuracy", "mca_c18", "rms_corrupt")
+    begins = {
+        "resnet_small": "`resnet_small`: widths",
+        "resnet_small_wide": "widths 32, 64",
+        "deep": "and a second block",
+        "whitened_stem": "or a fixed stem",
+        "pooled_stem": "or a stem at 32 px",
+        "max_pooling": "or a maximum",
+        "gelu": "or GELU",
+        "all_noisy": "or noise on all",
+        "rate_0.05": "or a learning rate",
+    }
+    assert set(begins) == set(result["recipes"])
+    assert f"{plan['budget_s']:.0f} s" in words_of(PERFORMANCE)
+    for name, row in result["recipes"].items():
+        (cells,) = re.findall(rf"^\| {begins[name]}[^|]*\|(.*)\|$", PERFORMANCE.read_text(), re.MULTILINE)
+        speed, epochs, *shown = cells.split("|")
+        assert rounds_to(speed, plan["recipes"][name]["images_per_s"])
+        assert int(epochs) == plan["recipes"][name]["epochs"]
+        for cell, key in zip(shown, keys, strict=True):
+            check_mean_and_sd(cell, row[key], 100)
+
+
+def check_mean_and_sd(cell: str, number: dict[str, float], scale: float) -> None:
+    mean, sd = cell.replace("*", "").split(" ± ")
+    assert rounds_to(mean, scale * number["mean"])
+    assert rounds_to(sd, scale * number["sd"])
