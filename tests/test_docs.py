@@ -226,7 +226,7 @@ def test_training_commands_are_understood(tmp_path, monkeypatch, capsys):
 
 
 def test_modules_and_their_options_are_there(capsys):
-    """Of all other commands. `section.field` options, and those in quotation marks, are of a training command."""
+    """Of all other commands; some hand on a training command's `--config`, `--import` and `--section.field` options."""
     shown = {}
     for page in PAGES:
         for command in commands(page):
@@ -236,4 +236,4 @@ def test_modules_and_their_options_are_there(capsys):
                 if module not in shown:
                     shown[module] = call([module, "--help"], capsys).stdout
                 options = [word for word in arguments if re.fullmatch(r"--[\w-]+", word)]
-                assert all(option in shown[module] or option == "--config" for option in options), command
+                assert all(option in shown[module] or option in ("--config", "--import") for option in options), command

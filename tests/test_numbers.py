@@ -36,6 +36,7 @@ VARIANT_COLUMNS = [
     ("resident_mib", 1),
     ("first_step_s", 1),
 ]
+NEW_RECIPE = ("recipes", "gaussian_noise, 8 epochs")
 STEP_AND_EVALUATION = "a step and its evaluation"
 WORKERS = r"a DataLoader with two workers # times \(`eval"
 # Page, the words around a number (#), its file, its keys there, and what it is multiplied with.
@@ -43,6 +44,8 @@ SHOWN = [
     (README, "made # times as fast as by Pillow", "augment-32", f"{OF_PILLOW} median", 1),
     (README, r"worker processes \(# times at 224 px;", "augment-224", f"{OF_PILLOW} median", 1),
     (README, "224 px; # times without AVX-512", "augment-sse2-32", f"{ENGINE_OF_PILLOW} median", 1),
+    (README, r"trained to # % under corruption \(mCA", "time-to-75", (*NEW_RECIPE, "mca", "mean"), 100),
+    (README, r"\(mCA c18\) on CIFAR-10 in # s", "time-to-75", (*NEW_RECIPE, "trained_after_s", "mean"), 1),
     (PERFORMANCE, "single round was between # and", "augment-32", f"{OF_PILLOW} lowest", 1),
     (PERFORMANCE, "and # at 32 pixels", "augment-32", f"{OF_PILLOW} highest", 1),
     (PERFORMANCE, "and between # and", "augment-224", f"{OF_PILLOW} lowest", 1),
