@@ -6,9 +6,8 @@
         --run resnet_small "--model.name resnet_small" --run gelu "--model.name wide_gelu"
 
 This is code for `--import`: it adds the networks and the data set by name. `resnet_small_wide` has its second block at
-8 px, where `resnet_small` has it at 16 px. The networks `wide_PART` are `resnet_small_wide` with another part, and
-`resnet_small_deep`, which fastmagn has, is `resnet_small_wide` with a further block. Shape letters: N images,
-K classes.
+8 px, where `resnet_small` has it at 16 px. The networks `wide_PART` are `resnet_small_wide` with another part.
+fastmagn's own `resnet_small_deep` is `resnet_small_wide` with a further block.
 """
 
 from collections.abc import Callable
@@ -75,7 +74,7 @@ def pooled_stem(num_classes: int) -> nn.Module:
 
 
 def whitened_stem(num_classes: int) -> nn.Module:
-    """A fixed stem: the 16 largest principal components of 4 x 4 px, each with both signs and of unit variance.
+    """A fixed stem: the 16 largest principal components of 4 x 4 px, each with both signs, scaled.
 
     Source: K. Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024, whose stem is of 2 x 2 px with stride 1.
     """
@@ -90,7 +89,7 @@ def whitened_stem(num_classes: int) -> nn.Module:
 
 
 def principal_components(side_px: int, number: int) -> Tensor:
-    """Filters that give normalised training images maps of unit variance, float32 [number, 3, side_px, side_px]."""
+    """Filters that give normalised training images maps of variance 0.5 to 1, float32 [number, 3, side_px, side_px]."""
     assert _DATA_DIR, "the data set is loaded before the network is built"
     images_u8 = load_images("cifar10", _DATA_DIR[0]).train_images_u8[:WHITENED_IMAGES]
     images = torch.from_numpy(np.asarray(images_u8)).permute(0, 3, 1, 2).double() / 255

@@ -64,7 +64,7 @@ def test_held_out_images_are_training_images_that_are_not_trained_on(parts, data
     assert np.bincount(held.test_labels).min() > 200
 
 
-def test_the_whitened_stem_gives_uncorrelated_maps_of_unit_variance(parts, data_dir, monkeypatch):
+def test_the_whitened_stem_gives_uncorrelated_maps_of_about_unit_variance(parts, data_dir, monkeypatch):
     monkeypatch.setattr(parts, "_DATA_DIR", [data_dir])
     network = parts.PARTS["whitened_stem"](7)
     assert sides(network) == [16, 8, 8, 8, 8, 4, 4]
