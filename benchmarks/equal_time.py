@@ -46,7 +46,7 @@ from benchmarks.equal_time_rates import (
 )
 from benchmarks.measure import console, mean_sd, mean_sd_text, write_result
 from fastmagn.config.command_line import OwnOptions, parse_config, parse_own
-from fastmagn.config.own_code import source_of
+from fastmagn.config.own_code import trusted
 from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten, to_yaml
 from fastmagn.corruptions import CORRUPTION_SETS
@@ -103,9 +103,9 @@ def main(arguments: list[str]) -> int:
     failed = run_all(
         [trial for trial in trials if trial.name not in done],
         options,
-        lambda: report(trials, plan, accuracies, options),
+        lambda: report(trials, plan, accuracies, record, options),
     )
-    print_table(report(trials, plan, accuracies, options))
+    print_table(report(trials, plan, accuracies, record, options))
     report_failed(failed)
     return 1 if failed else 0
 
@@ -245,8 +245,9 @@ def run_all(trials: list[Trial], options: argparse.Namespace, after_run: Any) ->
             console.print(
                 f"{trial.name}: epochs {trial.config.train.epochs}, output in {run_dir / TRIAL_LOG}", soft_wrap=True
             )
-            imports = trial.config.imports if source_of(trial.config.imports) is not None else None
-            outcome = run_trial(run_dir, Path.cwd(), threads, lambda: bool(signal_received()), imports)
+            outcome = run_trial(
+                run_dir, Path.cwd(), threads, lambda: bool(signal_received()), trusted(trial.config.imports)
+            )
             return outcome._replace(name=trial.name)
 
         for future in as_completed([pool.submit(run, trial) for trial in trials]):
@@ -264,7 +265,11 @@ def run_all(trials: list[Trial], options: argparse.Namespace, after_run: Any) ->
 
 
 def report(
-    trials: list[Trial], plan: dict[str, Any], accuracies: dict[str, dict[float, float]], options: argparse.Namespace
+    trials: list[Trial],
+    plan: dict[str, Any],
+    accuracies: dict[str, dict[float, float]],
+    record: Record | None,
+    options: argparse.Namespace,
 ) -> dict[str, Any]:
     """Write DIR/equal_time.json for the runs that are finished, and return each recipe's numbers."""
     rows: dict[str, list[dict[str, Any]]] = {}
@@ -278,6 +283,7 @@ def report(
     settings = {
         "seeds": options.seeds,
         "budget_s": options.budget_s,
+        "extends": record.history if record else [],
         "plan": plan,
         "rates": accuracies,
         "learning_rates": {trial.values["recipe"]: trial.config.optim.lr for trial in trials},

@@ -17,13 +17,18 @@ from fastmagn.sweeping.definition import PLACE_FIELDS
 
 
 class Record(NamedTuple):
-    """A record's recipes, by name with their learning rates, and what `equal_time.json` says of them."""
+    """A record's recipes, by name with their learning rates, and what `equal_time.json` says of them.
+
+    `history` says how each part of the record was made, the oldest first: the name of the record that had it first,
+    the command, the environment, and the measured steps.
+    """
 
     folder: Path
     recipes: dict[str, Config]
     plan: dict[str, Any]
     accuracies: dict[str, dict[float, float]]
     seeds: list[int]
+    history: list[dict[str, Any]]
 
 
 def read_record(folder: Path) -> Record:
@@ -32,7 +37,8 @@ def read_record(folder: Path) -> Record:
     Raises:
         InputError: It is none, or this version cannot read its configurations.
     """
-    settings = read_results(folder / TABLE)["settings"]
+    measured = read_results(folder / TABLE)
+    settings = measured["settings"]
     plan, seeds = settings["plan"], settings["seeds"]
     recipes = {
         name: config_of(read_results(folder / name / f"seed{seeds[0]}" / RESULTS)["config"]) for name in plan["recipes"]
@@ -41,7 +47,10 @@ def read_record(folder: Path) -> Record:
         name: {float(rate): accuracy for rate, accuracy in of_rate.items()}
         for name, of_rate in settings["rates"].items()
     }
-    return Record(folder, recipes, plan, accuracies, seeds)
+    steps = "rounds_step_s_added" if "rounds_step_s_added" in plan else "rounds_step_s"
+    part = {"record": folder.name, "command": measured["command"], "environment": measured["environment"]}
+    history = [*settings.get("extends", []), part | {"rounds_step_s": plan[steps]}]
+    return Record(folder, recipes, plan, accuracies, seeds, history)
 
 
 def check_new(record: Record, recipes: dict[str, Config]) -> None:

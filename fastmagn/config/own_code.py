@@ -82,6 +82,11 @@ def source_of(file: Path | None) -> bytes | None:
     return None if file is None else _sources.get(file.resolve())
 
 
+def trusted(file: Path | None) -> Path | None:
+    """The file, if it was run here: another process of this command may run it too; else None."""
+    return None if source_of(file) is None else file
+
+
 def sources() -> dict[Path, bytes]:
     """Every file that was run, and its content."""
     return dict(_sources)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fastmagn.config.own_code import explained, source_of
+from fastmagn.config.own_code import explained, trusted
 from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten, to_yaml
 from fastmagn.data import DATASETS
@@ -118,7 +118,6 @@ def run_unfinished(trials: list[Trial], board: Board, machines: Machines) -> int
         check_present(trial.config.data)
     for trial in unfinished:
         write_text(trial.config.run_dir / CONFIG, to_yaml(trial.config))
-    imports = unfinished[0].config.imports
     on_cpu = all(trial.config.device == "cpu" for trial in unfinished)
 
     def ended(outcome: Outcome) -> None:
@@ -133,7 +132,7 @@ def run_unfinished(trials: list[Trial], board: Board, machines: Machines) -> int
             on_cpu,
             board.started,
             ended,
-            None if source_of(imports) is None else imports,
+            trusted(unfinished[0].config.imports),
         )
 
 

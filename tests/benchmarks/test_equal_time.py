@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import equal_time, records
-from benchmarks.equal_time_extend import planned_longer
+from benchmarks.equal_time_extend import planned_longer, read_record
 from benchmarks.equal_time_plan import plan_epochs
 from benchmarks.equal_time_rates import best_rates, trials_of_rates
 from fastmagn.config.schema import Config
@@ -297,3 +297,16 @@ def check_that_a_record_can_be_extended(record, out, before):
         assert result["recipes"][name] == before["recipes"][name]
     assert [row["seed"] for row in result["recipes"]["new"]["seeds"]] == [0, 1]
     assert result["settings"]["learning_rates"]["one"] == before["settings"]["learning_rates"]["one"]
+    kept = json.loads((record / equal_time.TABLE).read_text())
+    assert result["settings"]["extends"] == [
+        {
+            "record": "2026-01-31-digits",
+            "command": kept["command"],
+            "environment": kept["environment"],
+            "rounds_step_s": kept["settings"]["plan"]["rounds_step_s"],
+        }
+    ]
+    records.add(out, record.parent / "2026-01-31-three")
+    history = read_record(record.parent / "2026-01-31-three").history
+    assert [part["record"] for part in history] == ["2026-01-31-digits", "2026-01-31-three"]
+    assert history[1]["rounds_step_s"] == plan["rounds_step_s_added"]
