@@ -45,7 +45,7 @@ from benchmarks.equal_time_rates import (
     with_rates,
 )
 from benchmarks.measure import console, mean_sd, mean_sd_text, write_result
-from fastmagn.config.command_line import OwnOptions, parse_config, parse_own
+from fastmagn.config.command_line import OwnOptions, given_fields, parse_config, parse_own
 from fastmagn.config.own_code import trusted
 from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten, to_yaml
@@ -142,8 +142,9 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, Config],
     recipes = {}
     for name, text in options.runs:
         check(name not in ("", ".", "..") and "/" not in name, "run", name, "the name of a folder")
-        recipes[name] = settle_hardware(parse_config([*fields, *shlex.split(text)], parser.prog, ""))
-        check_recipe(name, recipes[name])
+        given = [*fields, *shlex.split(text)]
+        recipes[name] = settle_hardware(parse_config(given, parser.prog, ""))
+        check_recipe(name, recipes[name], given_fields(given))
     if record:
         check_new(record, recipes)
     return options, recipes, record

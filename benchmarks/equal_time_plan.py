@@ -10,6 +10,7 @@ from fastmagn.config.schema import Config
 from fastmagn.data import load_data, split_validation
 from fastmagn.errors import InputError, check
 from fastmagn.machine.hardware import keep_memory_on_cpu, set_backends, settle_hardware
+from fastmagn.methods.table import get_method
 from fastmagn.training.build import build_run
 from fastmagn.training.prefetch import made_ahead
 from fastmagn.training.step import make_pieces, train_step
@@ -20,8 +21,12 @@ FITTING_SCHEDULES = ("one_cycle", "triangular")
 WARM_UP_STEPS = 3  # compile; let cuDNN choose its algorithms
 
 
-def check_recipe(name: str, config: Config) -> None:
-    """Raise InputError unless any number of epochs is a whole training of the recipe, all of them of equal time."""
+def check_recipe(name: str, config: Config, given: set[str]) -> None:
+    """Raise InputError unless any number of epochs is a whole training of the recipe, all of them of equal time.
+
+    Or if the method would replace the value of a given field; see `Method.check_given`.
+    """
+    get_method(config.method).check_given(config.augment, given)
     field = f"run {name}: "
     schedule = config.optim.schedule
     allowed = f"{' or '.join(FITTING_SCHEDULES)}, which fit any number of epochs"

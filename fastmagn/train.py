@@ -11,14 +11,14 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from fastmagn.config.called import command
-from fastmagn.config.command_line import config_parser, of_kind, parse
+from fastmagn.config.command_line import config_parser, given_fields, of_kind, parse
 from fastmagn.config.own_code import explained
 from fastmagn.config.schema import Config
 from fastmagn.data.present import check_present
 from fastmagn.errors import EXIT_CODES
 from fastmagn.machine.command import run_command
 from fastmagn.machine.console import console
-from fastmagn.methods.table import METHODS
+from fastmagn.methods.table import METHODS, get_method
 from fastmagn.training.callbacks import NO_CALLBACKS, Callbacks
 
 _SHOWN = frozenset(
@@ -74,6 +74,8 @@ def main(arguments: list[str]) -> int:
     from fastmagn.evaluation.shown import print_results  # here, as they import PyTorch
     from fastmagn.machine.hardware import keep_memory_on_cpu
 
+    with explained(config.imports):
+        get_method(config.method).check_given(config.augment, given_fields(arguments))
     keep_memory_on_cpu(config.device)
     results = train(config)
     print_results(results, title=f"{results['config']['method']} on {results['config']['data']['name']}")

@@ -1,12 +1,16 @@
 """What can be known to be wrong is said before the work: before images are read, a model is trained or measured."""
 
+import json
 import os
+import re
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from _pytest.outcomes import Failed
 
+import fastmagn.train as train_command
 from fastmagn.config.schema import DataConfig
 from fastmagn.data.present import check_present
 from fastmagn.errors import InputError
@@ -77,6 +81,49 @@ def test_a_sweep_whose_report_would_be_refused(file):
     (report / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match=r"^out: .*sweep/report is not empty, and it holds no older report"):
         main_of("sweep")(["--grid", "train.seed=0,1", "--data.dir", "none", "--out", "sweep"])
+
+
+REPLACED = (
+    "augment.patch_probability: got 1.0, the default, in place of which Gaussian noise sets 0.5; expected another"
+    " value. To train with 1.0, use --method standard and give the fields that you want."
+)
+
+
+def test_a_given_default_that_the_method_replaces(file, monkeypatch):
+    monkeypatch.setattr(train_command, "train", lambda *_: pytest.fail("it trains"))
+    for given in (["--augment.patch_probability", "1"], ["--augment.patch_probability=1.0"]):
+        with pytest.raises(InputError, match=f"^{re.escape(REPLACED)}$"):
+            main_of("train")(["--method", "gaussian_noise", *given])
+    said = r"^augment.policy: got none, the default, in place of which TrivialAugment sets trivialaugment;"
+    with pytest.raises(InputError, match=said):
+        main_of("train")(["--augment.policy", "none", "--method", "trivialaugment"])
+    for kept in (
+        ["--method", "gaussian_noise", "--augment.patch_probability", "0.5"],
+        ["--method", "standard", "--augment.patch_probability", "1", "--augment.patch_gaussian", "0.2"],
+    ):
+        with pytest.raises(Failed, match="it trains"):
+            main_of("train")(kept)
+
+
+def test_a_sweep_with_a_given_default_that_the_method_replaces(file):
+    pytest.importorskip("ray", reason="needs the extra ray")
+    grid = ["--out", "sweep", "--grid", "augment.patch_probability=0.25,0.5,1"]
+    with pytest.raises(InputError, match=f"^{re.escape(REPLACED)}$"):
+        main_of("sweep")([*grid, "--method", "gaussian_noise"])
+    with pytest.raises(InputError, match=f"^{re.escape(REPLACED)}$"):
+        main_of("sweep")([*grid, "--grid", "method=standard,gaussian_noise"])
+    assert os.listdir(file.parent) == ["FILE"]
+
+
+def test_a_field_that_only_other_trials_give_is_not_given(file, monkeypatch):
+    pytest.importorskip("ray", reason="needs the extra ray")
+    from fastmagn.sweeping import sweep  # here, as it imports Ray
+
+    monkeypatch.setattr(sweep, "run_unfinished", lambda *_: pytest.fail("it trains"))
+    trials = [{"method": "trivialaugment"}, {"method": "standard", "augment.policy": "randaugment"}]
+    file.with_name("sweep.yaml").write_text(json.dumps({"trials": trials}))
+    with pytest.raises(Failed, match="it trains"):
+        main_of("sweep")(["--config", "sweep.yaml", "--out", "sweep"])
 
 
 def test_a_sweep_without_its_images_starts_no_trial(file, monkeypatch):

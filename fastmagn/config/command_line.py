@@ -221,6 +221,11 @@ def parse_config(
     return of_kind(Config, parse(config_parser(prog, description, epilog, shown), arguments))
 
 
+def given_fields(arguments: list[str]) -> set[str]:
+    """The options that the arguments of a command name, without their dashes; not the fields of a YAML file."""
+    return {argument.removeprefix("--").partition("=")[0] for argument in arguments if argument.startswith("--")}
+
+
 def config_of(values: dict[str, Any]) -> Config:
     """A Config from nested values of unknown origin: the `config` of a results.json. Absent fields have their defaults.
 

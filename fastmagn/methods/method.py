@@ -4,7 +4,7 @@ Shape letters: V views, B batch, K classes, C H W image. Targets are labels int6
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -107,6 +107,25 @@ class Method:
         except InputError as error:
             implied = ", ".join(f"augment.{name} {value}" for name, value in left.items())
             raise InputError(f"{error} Where you leave them at their defaults, {self.title} sets {implied}.") from None
+
+    def check_given(self, augment: AugmentConfig, given: Collection[str]) -> None:
+        """Check that no field that this method sets was given at its default: it would count as not given.
+
+        Args:
+            augment: The settings of the views, the user's.
+            given: The fields that the command line names, such as `augment.policy`.
+
+        Raises:
+            InputError: One was.
+        """
+        default = AugmentConfig()
+        for name, value in self.implies.items():
+            field, got = f"augment.{name}", getattr(augment, name)
+            if field in given and got == getattr(default, name) != value:
+                raise InputError(
+                    f"{field}: got {got}, the default, in place of which {self.title} sets {value}; expected another"
+                    f" value. To train with {got}, use --method standard and give the fields that you want."
+                )
 
     def view_spec(self, augment: AugmentConfig) -> ViewSpec:
         """The views that the augmentation engine makes of a batch."""

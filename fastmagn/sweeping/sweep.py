@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fastmagn.config.command_line import given_fields
 from fastmagn.config.own_code import explained, trusted
 from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten, to_yaml
@@ -40,8 +41,8 @@ def run_sweep(request: Request) -> int:
         Interrupted: SIGINT, SIGTERM or SIGHUP came. Every trial has saved its checkpoint.
     """
     base, trials = make_trials(request.arguments, request.search, request.out)
-    for trial in trials:
-        check_names(trial.config)
+    for trial, point in zip(trials, request.search.points(), strict=True):
+        check_names(trial.config, given_fields(request.arguments) | set(point))
     check_writable(request.out, request.out)
     check_out(request.out / REPORT)
     check_ray()
@@ -55,14 +56,18 @@ def run_sweep(request: Request) -> int:
         return finish_sweep(trials, board, request.out, signal_number)
 
 
-def check_names(config: Config) -> None:
-    """Check that method, data set and network exist: the schema accepts any name.
+def check_names(config: Config, given: set[str]) -> None:
+    """Check that method, data set and network exist, as the schema accepts any name, and that the method keeps `given`.
+
+    Args:
+        config: A trial's.
+        given: The fields that the command line or the search gives.
 
     Raises:
-        InputError: One does not exist.
+        InputError: One does not exist, or the method would replace a given value; see `Method.check_given`.
     """
     with explained(config.imports):
-        get_method(config.method)
+        get_method(config.method).check_given(config.augment, given)
         resolve(DATASETS, config.data.name, "data.name")
         if ":" not in config.model.name:  # else it is one of timm's or torchvision's
             resolve(MODELS, config.model.name, "model.name")
