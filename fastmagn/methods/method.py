@@ -58,6 +58,8 @@ class Method:
         loss: (logits, targets, weights) -> (scalar to minimise, its parts before weighting, for the log).
         num_augmix_views: AugMix views of each image.
         uses_noise: Whether it trains on Gaussian noisy views, `augment.num_noise_samples` of each image.
+        takes_noise: Whether `prepare` is given one noisy view, after the AugMix views, and returns none. Not with
+            `uses_noise`.
         num_partners: Other training images that `prepare` is given for each image, `StepContext.partners`, 0..4.
         prepare: (views float32 [V*B, C, H, W] as `view_spec` lists them, labels int64 [B], context) -> (views as
             `layout` lists them, targets, further tensors for `between_stages`). None forwards the views as they are
@@ -77,6 +79,7 @@ class Method:
     loss: Loss
     num_augmix_views: int = 0
     uses_noise: bool = False
+    takes_noise: bool = False
     num_partners: int = 0
     prepare: Prepare | None = None
     forwarded: Layout | None = None
@@ -129,7 +132,7 @@ class Method:
 
     def view_spec(self, augment: AugmentConfig) -> ViewSpec:
         """The views that the augmentation engine makes of a batch."""
-        num_noise_views = augment.num_noise_samples if self.uses_noise else 0
+        num_noise_views = augment.num_noise_samples if self.uses_noise else int(self.takes_noise)
         return ViewSpec(num_augmix_views=self.num_augmix_views, num_noise_views=num_noise_views)
 
     def layout(self, augment: AugmentConfig) -> Layout:

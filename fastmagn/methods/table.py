@@ -28,6 +28,7 @@ METHODS: dict[str, Any] = {
     "gaussian_noise": "fastmagn.methods.gaussian_noise:GAUSSIAN_NOISE",
     "dign": "fastmagn.methods.dign:DIGN",
     "augmix_no_jsd": "fastmagn.methods.augmix:AUGMIX_NO_JSD",
+    "augmix_noise": "fastmagn.methods.augmix_noise:AUGMIX_NOISE",
     "prime_no_jsd": "fastmagn.methods.prime:PRIME_NO_JSD",
     "augmix": "fastmagn.methods.augmix:AUGMIX",
     "prime": "fastmagn.methods.prime:PRIME",
@@ -67,6 +68,7 @@ def get_method(name: str) -> "Method":
     from fastmagn.methods.method import Layout
 
     views = method.forwarded or Layout()
-    has_clean_view = views.clean and not (method.uses_noise or views.noisy or views.adversarial)
+    has_noise = method.uses_noise or method.takes_noise or views.noisy
+    has_clean_view = views.clean and not (has_noise or views.adversarial)
     check(has_clean_view, "method", name, f"a method before {_WITH_MAGN} that has no noisy or adversarial views itself")
     return with_magn(method)

@@ -40,6 +40,7 @@ METHOD_STYLES = {
     "prime": ("#5E3C99", "P"),
     "prime_no_jsd": ("#FF99AA", "p"),
     "gaussian_noise": ("#88CCEE", "s"),
+    "augmix_noise": ("#AA3377", "o"),
 }
 _OTHER_STYLES = (("#6699CC", "1"), ("#888888", "2"))
 _LINES = ("-", "--", ":", "-.", (0, (1, 4)))
