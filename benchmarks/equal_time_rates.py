@@ -72,17 +72,13 @@ def with_rates(recipes: dict[str, Config], rates: dict[str, float]) -> dict[str,
 
 
 def print_rates(accuracies: dict[str, dict[float, float]], chosen: dict[str, float]) -> None:
-    """Print the accuracy of each recipe at each learning rate, in %; that of the chosen one is bold."""
+    """Print the accuracy of each recipe at each learning rate, in %; a star marks that of the chosen one."""
     rates = sorted({rate for of_rate in accuracies.values() for rate in of_rate})
-    table = Table(title="accuracy on held-out training images by learning rate, %")
+    table = Table(title="accuracy on held-out training images by learning rate, %; *: chosen")
     for column in ("recipe", *(f"{rate:g}" for rate in rates)):
         table.add_column(column, justify="left" if column == "recipe" else "right")
     for name, of_rate in accuracies.items():
-        cells = [f"{100 * of_rate[rate]:.2f}" for rate in rates]
-        bold = [
-            f"[bold]{cell}[/bold]" if rate == chosen[name] else cell for rate, cell in zip(rates, cells, strict=True)
-        ]
-        table.add_row(name, *bold)
+        table.add_row(name, *(f"{100 * of_rate[rate]:.2f}{'*' if rate == chosen[name] else ''}" for rate in rates))
     console.print(table)
 
 

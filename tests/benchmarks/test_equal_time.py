@@ -10,7 +10,7 @@ import pytest
 from benchmarks import equal_time, records
 from benchmarks.equal_time_extend import planned_longer, read_record
 from benchmarks.equal_time_plan import plan_epochs
-from benchmarks.equal_time_rates import best_rates, trials_of_rates
+from benchmarks.equal_time_rates import best_rates, print_rates, trials_of_rates
 from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten
 from fastmagn.corruptions import CORRUPTION_SETS
@@ -130,6 +130,14 @@ def test_the_numbers_of_a_run():
 def test_the_most_accurate_learning_rate_is_chosen():
     accuracies = {"one": {0.4: 0.5, 0.1: 0.6, 0.2: 0.6}, "other": {0.1: 0.2, 0.2: 0.3, 0.4: 0.25}}
     assert best_rates(accuracies) == {"one": 0.1, "other": 0.2}
+
+
+def test_the_chosen_rates_have_a_star(capsys):
+    accuracies = {"one": {0.1: 0.75, 0.2: 0.5}, "other": {0.1: 0.5, 0.2: 0.6251}}
+    print_rates(accuracies, best_rates(accuracies))
+    rows = [re.findall(r"[\w.*]+", line) for line in capsys.readouterr().out.splitlines()]
+    assert ["one", "75.00*", "50.00"] in rows
+    assert ["other", "50.00", "62.51*"] in rows
 
 
 def test_short_runs_for_the_rates_hold_images_out_and_change_nothing_else(tmp_path):
