@@ -94,6 +94,31 @@ def test_readmes_table_is_the_records():
         assert shown == [f"{100 * row[key]['mean']:.1f} ± {100 * row[key]['sd']:.1f}" for key in keys]
 
 
+# Their pages say it in words of their own, which the tests below compare with the record.
+OWN_WORDS = {"standard", "augmix_no_jsd", "gaussian_noise", "magn", "magn_augmix", "ta_noise"}
+
+
+def test_the_page_of_a_method_has_its_numbers():
+    measured = read(FIVE_MINUTES)["recipes"]
+
+    def numbers(name: str) -> tuple[str, str, str, int]:
+        keys = ("clean_accuracy", "mca_c15", "rms_corrupt")
+        shown = [f"{100 * measured[name][key]['mean']:.1f}" for key in keys]
+        return *shown, measured[name]["seeds"][0]["epochs"]
+
+    of_standard = "`standard` has {}, {} and {} %, after {}.".format(*numbers("standard"))
+    pages = {name: DOCS / "methods" / f"{name}.md" for name in measured}
+    pages = {name: page for name, page in pages.items() if page.exists() and name not in OWN_WORDS}
+    assert len(pages) >= 2
+    for name, page in pages.items():
+        of_method = (
+            "it has {} % clean, {} % c15 and a calibration error of {} % under corruption, after {} epochs; ".format(
+                *numbers(name)
+            )
+        )
+        assert of_method + of_standard in " ".join(page.read_text().split()), page
+
+
 def test_what_is_said_of_magn_is_in_the_record():
     measured = read(FIVE_MINUTES)["recipes"]
 

@@ -59,6 +59,7 @@ _PUBLIC = {
     "FolderSource": "fastmagn.data.folder_source:FolderSource",
     "ImagePart": "fastmagn.data.image_set:ImagePart",
     "ImageSet": "fastmagn.data.image_set:ImageSet",
+    "Source": "fastmagn.data.source:Source",
     "load_data": "fastmagn.data.loading:load_data",
     "load_folder_images": "fastmagn.data.files.on_demand:load_folder_images",
     "load_images": "fastmagn.data.loading:load_images",

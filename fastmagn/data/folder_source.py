@@ -24,7 +24,7 @@ from fastmagn.data.files.decoding import Unreadable, warn_of_grey
 from fastmagn.data.files.headers import ImageFiles
 from fastmagn.data.files.on_demand import FolderImages
 from fastmagn.data.image_set import ImagePart
-from fastmagn.data.source import Batch, DeviceSource, add_partners, as_batch, check_batch_size, to_device
+from fastmagn.data.source import Batch, DeviceSource, Source, as_batch, to_device
 from fastmagn.errors import InputError, one_line, warn_caller
 from fastmagn_kernels.random import crops, rng
 
@@ -33,46 +33,22 @@ ON_DEVICE_BYTES = 1 << 32
 STALL_S = 300.0  # a disk that has not answered by then is taken for dead
 
 
-class FolderSource:
-    """Yields a training part's batches of random resized crops, in an order that is a function of (seed, epoch).
+class FolderSource(Source):
+    """A source of random resized crops of image files, each a function of (seed, epoch, sample index).
 
-    Images are not flipped here: the flip is one of the views' parameters (`augment.horizontal_flip`).
-
-    Args:
-        part: Images to train on; `part.images_u8` is a FolderImages.
-        batch_size: Images per step of all processes together, 1..N. The images after an epoch's last full batch are
-            dropped.
-        seed: The run's seed, 0..2^64 - 1.
-        device: Where the batches go.
-        share: The rows of each batch to yield, if several processes share it; all by default.
-        num_partners: Number of partners of each image, which are decoded too, 0..4.
+    Images are not flipped here: the flip is one of the views' parameters (`augment.horizontal_flip`). Mid-grey stands
+    in for an image that cannot be decoded: every index still comes once, and a warning at the end of the epoch counts
+    these.
 
     Raises:
-        InputError: `batch_size` is below 1 or above N, or `data.source` is dali, which is not installed.
+        InputError: As `Source`; or `data.source` is dali, which is not installed. While batches are read: none of a
+            batch's images can be, or an image has not come for STALL_S.
     """
 
-    def __init__(
-        self,
-        part: ImagePart,
-        *,
-        batch_size: int,
-        seed: int,
-        device: torch.device | str,
-        share: slice | None = None,
-        num_partners: int = 0,
-    ) -> None:
+    def _open(self, part: ImagePart) -> None:
         assert isinstance(part.images_u8, FolderImages)
-        check_batch_size(batch_size, len(part.labels))
-        self.batch_size, self.seed = batch_size, seed
-        self._device = torch.device(device)
-        self._share, self._num_partners = share or slice(0, batch_size), num_partners
-        self._indices, self._labels = part.indices, part.labels
-        self._files, self._config = part.images_u8.files, part.images_u8.config
+        self._labels, self._files, self._config = part.labels, part.images_u8.files, part.images_u8.config
         self._decoder = choose_decoder(self._files, self._config, self._device)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return len(self._indices) // self.batch_size
 
     @property
     def description(self) -> str:
@@ -87,25 +63,8 @@ class FolderSource:
         crops.fill_crops(self._indices[rows], epoch, *keys, self._files.sizes[rows], min_area, boxes)
         return boxes
 
-    def batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
-        """This process's share of the epoch's batches from `start_step`, ordered by `rng.permutation(N, seed, epoch)`.
-
-        Mid-grey stands in for an image that cannot be decoded: every index still comes once, and a warning at the end
-        of the epoch counts these.
-
-        Args:
-            epoch: 0..2^32 - 2.
-            start_step: First batch to yield, 0..steps_per_epoch; the batches do not depend on it.
-
-        Raises:
-            InputError: No image of a batch can be read, or an image has not come for STALL_S.
-        """
-        assert 0 <= start_step <= self.steps_per_epoch
-        order = rng.permutation(len(self._indices), self.seed, epoch)
-        first_rows = range(start_step * self.batch_size, self.steps_per_epoch * self.batch_size, self.batch_size)
-        shares = (order[first + self._share.start : first + self._share.stop] for first in first_rows)
-        if self._num_partners:
-            shares = (add_partners(rows, self._num_partners, self._indices, self.seed, epoch) for rows in shares)
+    def _read(self, order: np.ndarray, parts: Iterator[slice], epoch: int) -> Iterator[Batch]:
+        shares = (self._with_partners(order[part], epoch) for part in parts)
         batch = self._share.stop - self._share.start
         pending: deque[tuple[np.ndarray, Pending]] = deque()
         unreadable: list[Unreadable] = []
@@ -152,13 +111,14 @@ class FolderSource:
 
 def make_source(
     part: ImagePart, *, batch_size: int, seed: int, device: torch.device, share: slice, num_partners: int = 0
-) -> ArraySource | DeviceSource | FolderSource:
+) -> Source:
     """The source of a training part's batches.
 
     Image files are decoded when needed. Arrays in memory are moved to the device. Other arrays, which may be mapped
     files, are too, if that is a GPU and they take up to 4 GiB; if not, their rows are read when needed.
     """
-    images_u8, kind = part.images_u8, DeviceSource
+    images_u8 = part.images_u8
+    kind: type[Source] = DeviceSource
     if isinstance(images_u8, FolderImages):
         kind = FolderSource
     elif isinstance(images_u8, ArrayImages) and (device.type == "cpu" or images_u8.nbytes > ON_DEVICE_BYTES):

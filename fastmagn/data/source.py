@@ -5,6 +5,7 @@ Random stream: STREAM_PARTNER, slot 0; word k draws the k-th partner of a sample
 Shape letters: N images of the set, B batch, P partners of an image, C H W image.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -102,15 +103,15 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return (tensor if tensor.is_pinned() else tensor.pin_memory()).to(device, non_blocking=True)
 
 
-class DeviceSource:
+class Source(ABC):
     """Yields a training part's batches, in an order that is a pure function of (seed, epoch).
 
     Args:
-        part: Images to train on; on the CPU their memory is shared, not copied.
+        part: Images to train on.
         batch_size: Images per step of all processes together, 1..N. The images after an epoch's last full batch are
             dropped.
         seed: The run's seed, 0..2^64 - 1.
-        device: The device that holds the images: 154 MB for CIFAR.
+        device: Where the batches go.
         share: The rows of each batch to yield, if several processes share it; all by default.
         num_partners: Number of partners of each image, 0..4.
 
@@ -129,12 +130,10 @@ class DeviceSource:
         num_partners: int = 0,
     ) -> None:
         check_batch_size(batch_size, len(part.labels))
-        self.batch_size = batch_size
-        self.seed = seed
+        self.batch_size, self.seed = batch_size, seed
+        self._indices, self._device = part.indices, torch.device(device)
         self._share, self._num_partners = share or slice(0, batch_size), num_partners
-        self._indices = part.indices
-        self._images_nhwc = torch.from_numpy(np.asarray(part.images_u8)).to(device)
-        self._labels = torch.from_numpy(part.labels).to(device)
+        self._open(part)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -146,18 +145,47 @@ class DeviceSource:
         Args:
             epoch: 0..2^32 - 2.
             start_step: First batch to yield, 0..steps_per_epoch; the batches do not depend on it.
+
+        Raises:
+            InputError: The images cannot be read.
         """
         assert 0 <= start_step <= self.steps_per_epoch
         order = rng.permutation(len(self._indices), self.seed, epoch)
-        device_order = torch.from_numpy(order).to(self._labels.device)
-        for step in range(start_step, self.steps_per_epoch):
-            first = step * self.batch_size
-            part = slice(first + self._share.start, first + self._share.stop)
+        firsts = (step * self.batch_size for step in range(start_step, self.steps_per_epoch))
+        return self._read(
+            order, (slice(first + self._share.start, first + self._share.stop) for first in firsts), epoch
+        )
+
+    @abstractmethod
+    def _open(self, part: ImagePart) -> None:
+        """Take what `_read` needs of the part's images."""
+
+    @abstractmethod
+    def _read(self, order: np.ndarray, parts: Iterator[slice], epoch: int) -> Iterator[Batch]:
+        """The batches whose rows are these parts of the epoch's order, int64 [N]."""
+
+    def _with_partners(self, rows: np.ndarray, epoch: int) -> np.ndarray:
+        """Rows of the training part, int64 [B], and those of their partners: int64 [(1 + P) B]."""
+        if not self._num_partners:
+            return rows
+        return add_partners(rows, self._num_partners, self._indices, self.seed, epoch)
+
+
+class DeviceSource(Source):
+    """A source whose images are on the device (154 MB for CIFAR); on the CPU their memory is shared, not copied."""
+
+    def _open(self, part: ImagePart) -> None:
+        self._images_nhwc = torch.from_numpy(np.asarray(part.images_u8)).to(self._device)
+        self._labels = torch.from_numpy(part.labels).to(self._device)
+
+    def _read(self, order: np.ndarray, parts: Iterator[slice], epoch: int) -> Iterator[Batch]:
+        device_order = torch.from_numpy(order).to(self._device)
+        for part in parts:
             rows, device_rows = order[part], device_order[part]
             labels = self._labels.index_select(0, device_rows)
             if self._num_partners:
-                rows = add_partners(rows, self._num_partners, self._indices, self.seed, epoch)
-                device_rows = to_device(torch.from_numpy(rows), self._labels.device)
+                rows = self._with_partners(rows, epoch)
+                device_rows = to_device(torch.from_numpy(rows), self._device)
             # An image in NHWC storage is one contiguous copy of 3 KB; the permuted view is channels last at no cost.
             images = self._images_nhwc.index_select(0, device_rows).permute(0, 3, 1, 2)
             yield as_batch(images, labels, self._indices[rows])

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from fastmagn.augment.params import ViewParams, ViewSpec, sample_view_params
 from fastmagn.augment.views import make_views
 from fastmagn.config.schema import AugmentConfig, Config
-from fastmagn.data import Batch, DeviceSource, FolderSource, ImageSet
+from fastmagn.data import Batch, ImageSet, Source
 from fastmagn.machine.behind import Behind
 from fastmagn.machine.hardware import precision
 from fastmagn.machine.processes import World
@@ -57,7 +57,7 @@ class Run:
     config: Config
     world: World
     device: torch.device
-    source: DeviceSource | FolderSource
+    source: Source
     image_set: ImageSet
     image_size: tuple[int, int]
     num_classes: int
