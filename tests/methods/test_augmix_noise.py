@@ -8,7 +8,6 @@ import torch
 from scipy import stats
 
 from fastmagn.config.schema import AugmentConfig, LossConfig
-from fastmagn.errors import InputError
 from fastmagn.methods.method import LogitViews
 from fastmagn.methods.table import get_method
 from fastmagn.training.step import make_pieces, prepared
@@ -75,8 +74,3 @@ def test_its_loss_is_the_cross_entropy_of_its_only_view():
     loss, parts = METHOD.loss(LogitViews(logits), LABELS, LossConfig())
     assert loss.item() == pytest.approx(expected, rel=1e-6)
     assert parts.keys() == {"cross_entropy"}
-
-
-def test_magn_is_not_added_to_it():
-    with pytest.raises(InputError, match="expected a method before \\+magn that has no noisy or adversarial views"):
-        get_method("augmix_noise+magn")

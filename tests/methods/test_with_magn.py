@@ -18,7 +18,7 @@ from tests.helpers.small_runs import small_default as small
 from tests.helpers.steps import make_context, random_images, start_run, take_steps
 from tests.helpers.tiers import slow_but
 
-REFUSED = ("at", "trades", "rse", "dign", "magn", "magn_augmix")  # they have noisy or adversarial views
+REFUSED = ("at", "trades", "rse", "dign", "magn", "magn_augmix", "augmix_noise")  # they have noisy or adversarial views
 FAST = ["--train.amp", "float32", "--train.batch_size", "16"]
 
 
