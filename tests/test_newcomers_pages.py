@@ -111,8 +111,8 @@ def test_quickstart_on_cifar(command, data_dir, here, capsys):
 def test_quickstart_names_every_network_and_counts_the_methods():
     text = QUICKSTART.read_text()
     assert all(f"`{name}`" in text for name in MODELS)
-    assert len(METHODS) == 7 + 18
-    assert "the paper's seven and 18 rivals" in text
+    assert len(METHODS) == 7 + 19
+    assert "the paper's seven and 19 rivals" in text
 
 
 def test_git_ignores_what_the_commands_write():
