@@ -115,15 +115,16 @@ def test_a_sweep_with_a_given_default_that_the_method_replaces(file):
     assert os.listdir(file.parent) == ["FILE"]
 
 
-def test_a_field_that_only_other_trials_give_is_not_given(file, monkeypatch):
+def test_a_field_that_only_other_trials_or_a_file_give_is_not_given(file, monkeypatch):
     pytest.importorskip("ray", reason="needs the extra ray")
     from fastmagn.sweeping import sweep  # here, as it imports Ray
 
     monkeypatch.setattr(sweep, "run_unfinished", lambda *_: pytest.fail("it trains"))
     trials = [{"method": "trivialaugment"}, {"method": "standard", "augment.policy": "randaugment"}]
-    file.with_name("sweep.yaml").write_text(json.dumps({"trials": trials}))
-    with pytest.raises(Failed, match="it trains"):
-        main_of("sweep")(["--config", "sweep.yaml", "--out", "sweep"])
+    for name, fields in (("one", {}), ("two", {"augment.policy": "none"})):
+        file.with_name(f"{name}.yaml").write_text(json.dumps({"fields": fields, "trials": trials}))
+        with pytest.raises(Failed, match="it trains"):
+            main_of("sweep")(["--config", f"{name}.yaml", "--out", name])
 
 
 def test_a_sweep_without_its_images_starts_no_trial(file, monkeypatch):

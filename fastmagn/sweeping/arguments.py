@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastmagn.config.called import command
-from fastmagn.config.command_line import OwnOptions, config_file, parse_own
+from fastmagn.config.command_line import OwnOptions, config_file, given_fields, parse_own
 from fastmagn.config.paths import user_path
 from fastmagn.config.plain_yaml import load_plain_yaml
 from fastmagn.errors import EXIT_CODES, InputError, check, nearest
@@ -34,10 +34,15 @@ class Machines(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What a sweep's command line asks for. `arguments` are those of `python -m fastmagn.train`, for all trials."""
+    """What a sweep's command line asks for.
+
+    `arguments` are those of `python -m fastmagn.train`, for all trials. `given` are the fields that the command line
+    names, without those of files.
+    """
 
     search: Search
     arguments: list[str]
+    given: set[str]
     out: Path
     machines: Machines
 
@@ -57,8 +62,7 @@ def parse_arguments(arguments: list[str]) -> Request:
     shared = []
     for config in configs:
         shared += given["arguments"] if config in files else ["--config", config]
-    for field in fields:
-        name = field.removeprefix("--").partition("=")[0]
+    for name in given_fields(fields):
         if name in ("run_dir", "resume"):
             check_field(name, "sweep")
     grid = given.get("grid", {}) | dict(parse_grid(text) for text in own.grid)
@@ -71,7 +75,8 @@ def parse_arguments(arguments: list[str]) -> Request:
     _check_search(search)
     machines = Machines(getattr(own, "ray.address"), own.cpus_per_trial, own.gpus_per_trial, own.max_concurrent)
     _check_machines(machines)
-    return Request(search, [*shared, *fields], (own.out or given.get("out") or DEFAULT_OUT).absolute(), machines)
+    out = (own.out or given.get("out") or DEFAULT_OUT).absolute()
+    return Request(search, [*shared, *fields], given_fields(fields), out, machines)
 
 
 def command_parser() -> OwnOptions:

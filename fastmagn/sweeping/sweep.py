@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fastmagn.config.command_line import given_fields
 from fastmagn.config.own_code import explained, trusted
 from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten, to_yaml
@@ -42,7 +41,7 @@ def run_sweep(request: Request) -> int:
     """
     base, trials = make_trials(request.arguments, request.search, request.out)
     for trial, point in zip(trials, request.search.points(), strict=True):
-        check_names(trial.config, given_fields(request.arguments) | set(point))
+        check_names(trial.config, request.given | set(point))
     check_writable(request.out, request.out)
     check_out(request.out / REPORT)
     check_ray()
