@@ -1,6 +1,6 @@
 """The plan of `benchmarks.equal_time`: how many epochs each recipe trains in the same time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import cache
 from statistics import median
 from typing import Any
@@ -21,10 +21,10 @@ FITTING_SCHEDULES = ("one_cycle", "triangular")
 WARM_UP_STEPS = 3  # compile; let cuDNN choose its algorithms
 
 
-def check_recipe(name: str, config: Config, given: set[str]) -> None:
+def check_recipe(name: str, config: Config, given: Collection[str]) -> None:
     """Raise InputError unless any number of epochs is a whole training of the recipe, all of them of equal time.
 
-    Or if the method would replace the value of a given field; see `Method.check_given`.
+    It is raised too if the method would replace the value of a given field; see `Method.check_given`.
     """
     get_method(config.method).check_given(config.augment, given)
     field = f"run {name}: "

@@ -159,6 +159,15 @@ def test_what_is_said_of_magn_is_in_the_record():
             f"its calibration error is {shown('magn_augmix', 'rms_clean')} % on clean images and"
             f" {shown('magn_augmix', 'rms_corrupt')} % under corruption",
         ],
+        DOCS / "methods" / "augmix_no_jsd.md": [
+            f"{gain('augmix_no_jsd', 'mca_c15')} points of c15 over `standard`, and"
+            f" {gain('augmix_no_jsd', 'mca_c15_without_noises')} without the noises.",
+        ],
+        DOCS / "methods" / "ta_noise.md": [
+            f"it has {shown('ta_noise', 'mca_c15')} c15: {gain('ta_noise', 'mca_c15')} points over `standard`, and"
+            f" {gain('ta_noise', 'clean_accuracy')} behind it on clean images."
+            f" [gaussian_noise](gaussian_noise.md) has {shown('gaussian_noise', 'mca_c15')}.",
+        ],
         DOCS / "methods" / "magn.md": [f"it gained {magn} points of c15 over `standard`, with a calibration error of"],
         DOCS / "methods" / "magn_augmix.md": [
             f"{both} points of c15 ahead of `standard`, {gain('magn_augmix', 'clean_accuracy')} behind on clean images"

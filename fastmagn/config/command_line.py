@@ -104,6 +104,11 @@ def option_names(parser: argparse.ArgumentParser) -> list[str]:
     return [name.removeprefix("--") for name in parser._option_string_actions if name.startswith("--")]
 
 
+def given_fields(arguments: list[str]) -> list[str]:
+    """The options that the arguments of a command name, without their dashes; not the fields of a YAML file."""
+    return [argument.removeprefix("--").partition("=")[0] for argument in arguments if argument.startswith("--")]
+
+
 def check_options(arguments: list[str], known: Iterable[str], prog: str) -> None:
     """Check that every argument that starts with two dashes is a known option.
 
@@ -112,9 +117,8 @@ def check_options(arguments: list[str], known: Iterable[str], prog: str) -> None
     """
     known = set(known)
     sections = {option.partition(".")[0] for option in known if "." in option}
-    for argument in arguments:
-        name = argument.removeprefix("--").partition("=")[0]
-        if argument.startswith("--") and name and name not in known:
+    for name in given_fields(arguments):
+        if name and name not in known:
             in_other_sections = [option for option in known if option.rpartition(".")[2] == name.rpartition(".")[2]]
             hint = nearest(name, in_other_sections, cutoff=0) or nearest(name, known - sections)
             hint = hint or f" {prog} --help lists all options."
@@ -219,11 +223,6 @@ def parse_config(
             file cannot be read, or a `base` is not a file or leads back to itself.
     """
     return of_kind(Config, parse(config_parser(prog, description, epilog, shown), arguments))
-
-
-def given_fields(arguments: list[str]) -> set[str]:
-    """The options that the arguments of a command name, without their dashes; not the fields of a YAML file."""
-    return {argument.removeprefix("--").partition("=")[0] for argument in arguments if argument.startswith("--")}
 
 
 def config_of(values: dict[str, Any]) -> Config:

@@ -42,7 +42,7 @@ class Request(NamedTuple):
 
     search: Search
     arguments: list[str]
-    given: set[str]
+    given: list[str]
     out: Path
     machines: Machines
 

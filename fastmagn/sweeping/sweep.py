@@ -1,7 +1,7 @@
 """A sweep from its request to its report: run the trials that are not finished, then report all that are."""
 
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def run_sweep(request: Request) -> int:
     """
     base, trials = make_trials(request.arguments, request.search, request.out)
     for trial, point in zip(trials, request.search.points(), strict=True):
-        check_names(trial.config, request.given | set(point))
+        check_names(trial.config, [*request.given, *point])
     check_writable(request.out, request.out)
     check_out(request.out / REPORT)
     check_ray()
@@ -55,7 +55,7 @@ def run_sweep(request: Request) -> int:
         return finish_sweep(trials, board, request.out, signal_number)
 
 
-def check_names(config: Config, given: set[str]) -> None:
+def check_names(config: Config, given: Collection[str]) -> None:
     """Check that method, data set and network exist, as the schema accepts any name, and that the method keeps `given`.
 
     Args:

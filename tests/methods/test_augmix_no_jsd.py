@@ -1,16 +1,12 @@
 """AugMix without its divergence: what the model is given, and its loss as a loop."""
 
-import math
-
 import pytest
 import torch
 
-from fastmagn.config.schema import AugmentConfig, LossConfig
 from fastmagn.errors import InputError
-from fastmagn.methods.method import LogitViews
 from fastmagn.methods.table import get_method
 from fastmagn.training.step import make_pieces, prepared
-from tests.helpers.plain_losses import LABELS, softmax_row
+from tests.helpers.plain_losses import check_cross_entropy_of_its_only_view
 from tests.helpers.small_runs import small_default as small
 from tests.helpers.steps import start_run
 
@@ -30,14 +26,7 @@ def test_the_model_is_given_the_first_view_of_augmix(tmp_path):
 
 
 def test_its_loss_is_the_cross_entropy_of_its_only_view():
-    method = get_method("augmix_no_jsd")
-    assert method.view_titles(AugmentConfig()) == ["AugMix (no JSD)"]
-    logits = 3 * torch.randn(len(LABELS), 10, generator=torch.Generator().manual_seed(0))
-    rows = [softmax_row(row) for row in logits.tolist()]
-    expected = -sum(math.log(row[label]) for row, label in zip(rows, LABELS.tolist(), strict=True)) / len(LABELS)
-    loss, parts = method.loss(LogitViews(logits), LABELS, LossConfig())
-    assert loss.item() == pytest.approx(expected, rel=1e-6)
-    assert parts.keys() == {"cross_entropy"}
+    check_cross_entropy_of_its_only_view(get_method("augmix_no_jsd"), "AugMix (no JSD)")
 
 
 @pytest.mark.parametrize("method", ["augmix_no_jsd", "augmix_no_jsd+magn"])

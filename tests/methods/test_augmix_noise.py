@@ -1,17 +1,13 @@
 """One AugMix view with noise on half of the images: which have it, how much, and the loss as a loop."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
-from fastmagn.config.schema import AugmentConfig, LossConfig
-from fastmagn.methods.method import LogitViews
 from fastmagn.methods.table import get_method
 from fastmagn.training.step import make_pieces, prepared
-from tests.helpers.plain_losses import LABELS, softmax_row
+from tests.helpers.plain_losses import check_cross_entropy_of_its_only_view
 from tests.helpers.small_runs import small_default as small
 from tests.helpers.steps import start_run
 
@@ -19,23 +15,22 @@ METHOD = get_method("augmix_noise")
 BATCH = 512
 
 
-def made_and_given(folder, method: str, *arguments: str) -> tuple[np.ndarray, np.ndarray]:
-    """The views that the engine makes in the first step, and those that the model is given, [V * 512, 3, H, W]."""
+def views_of(folder, method: str, *arguments: str) -> np.ndarray:
+    """The views that the model is given in the first step, [V * 512, 3, H, W]."""
     run = start_run(small(folder, "--method", method, "--train.batch_size", str(BATCH), *arguments))
     batch = next(iter(run.source.batches(0)))
     (piece,) = make_pieces(run, batch, epoch=0)
-    made = piece.views.clone()
     views, targets = prepared(run, piece)
     assert torch.equal(targets, batch.labels)
-    return made.numpy(), views.numpy()
+    return views.numpy()
 
 
 @pytest.fixture(scope="module")
 def views(tmp_path_factory) -> dict[str, np.ndarray]:
     """By method: clean, AugMix and noisy views as MAGN + AugMix is given them, and what this method is given."""
     folder = tmp_path_factory.mktemp("views")
-    clean, augmix, _, noisy = np.split(made_and_given(folder / "magn", "magn_augmix")[1].astype(np.float64), 4)
-    given = made_and_given(folder / "noise", "augmix_noise")[1]
+    clean, augmix, _, noisy = np.split(views_of(folder / "magn", "magn_augmix").astype(np.float64), 4)
+    given = views_of(folder / "noise", "augmix_noise")
     assert given.shape == (BATCH, *clean.shape[1:])
     return {"augmix": augmix, "noise": noisy - clean, "given": given}
 
@@ -56,7 +51,7 @@ def test_the_noise_is_normal_and_its_deviation_uniform_up_to_sigma_max(views):
 
 
 def test_which_views_have_noise_depends_neither_on_the_batch_nor_on_the_strength(tmp_path, views):
-    again = made_and_given(tmp_path / "weak", "augmix_noise", "--augment.sigma_max", "0.01")[1]
+    again = views_of(tmp_path / "weak", "augmix_noise", "--augment.sigma_max", "0.01")
     plain = (views["given"] == views["augmix"].astype(np.float32)).all(axis=(1, 2, 3))
     assert ((again == views["augmix"].astype(np.float32)).all(axis=(1, 2, 3)) == plain).all()
     run = start_run(small(tmp_path / "pieces", "--method", "augmix_noise", "--train.batch_size", str(BATCH)))
@@ -67,10 +62,4 @@ def test_which_views_have_noise_depends_neither_on_the_batch_nor_on_the_strength
 
 
 def test_its_loss_is_the_cross_entropy_of_its_only_view():
-    assert METHOD.view_titles(AugmentConfig()) == ["AugMix with noise"]
-    logits = 3 * torch.randn(len(LABELS), 10, generator=torch.Generator().manual_seed(0))
-    rows = [softmax_row(row) for row in logits.tolist()]
-    expected = -sum(math.log(row[label]) for row, label in zip(rows, LABELS.tolist(), strict=True)) / len(LABELS)
-    loss, parts = METHOD.loss(LogitViews(logits), LABELS, LossConfig())
-    assert loss.item() == pytest.approx(expected, rel=1e-6)
-    assert parts.keys() == {"cross_entropy"}
+    check_cross_entropy_of_its_only_view(METHOD, "AugMix with noise")

@@ -1,18 +1,13 @@
 """Training on Gaussian noise: how many images have it, how strong it is, and its loss as a loop."""
 
-import math
-
 import numpy as np
 import pytest
-import torch
 from scipy import stats
 
-from fastmagn.config.schema import AugmentConfig, LossConfig
 from fastmagn.errors import InputError
-from fastmagn.methods.method import LogitViews
 from fastmagn.methods.table import get_method
 from fastmagn.training.step import make_pieces
-from tests.helpers.plain_losses import LABELS, softmax_row
+from tests.helpers.plain_losses import check_cross_entropy_of_its_only_view
 from tests.helpers.small_runs import small_default as small
 from tests.helpers.steps import start_run
 
@@ -58,13 +53,7 @@ def test_values_are_clipped(tmp_path, noises):
 
 
 def test_its_loss_is_the_cross_entropy_of_its_only_view():
-    assert METHOD.view_titles(AugmentConfig()) == ["Gaussian noise"]
-    logits = 3 * torch.randn(len(LABELS), 10, generator=torch.Generator().manual_seed(0))
-    rows = [softmax_row(row) for row in logits.tolist()]
-    expected = -sum(math.log(row[label]) for row, label in zip(rows, LABELS.tolist(), strict=True)) / len(LABELS)
-    loss, parts = METHOD.loss(LogitViews(logits), LABELS, LossConfig())
-    assert loss.item() == pytest.approx(expected, rel=1e-6)
-    assert parts.keys() == {"cross_entropy"}
+    check_cross_entropy_of_its_only_view(METHOD, "Gaussian noise")
 
 
 def test_the_users_strength_and_share_count(tmp_path, noises):
