@@ -118,6 +118,16 @@ def test_pixels_of_floats_are_refused(tmp_path):
     assert found.reason == "its pixels are floats; expected integers of 1, 8 or 16 bits"
 
 
+def test_pillows_limit_on_pixels_may_be_another_or_none(tmp_path, monkeypatch):
+    path = tmp_path / "1.png"
+    Image.new("RGB", (30, 20), (10, 20, 30)).save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 599)
+    assert "exceeds limit of 599 pixels" in tried(decode_square, path, 16, 16).reason
+    for limit in (600, None):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        np.testing.assert_array_equal(tried(decode_square, path, 16, 16), np.full((16, 16, 3), (10, 20, 30)))
+
+
 def test_few_large_images_are_in_memory_at_a_time(tmp_path, monkeypatch):
     from concurrent.futures import ThreadPoolExecutor
     from threading import Lock

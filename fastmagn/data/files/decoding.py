@@ -8,6 +8,7 @@ What happens to a file that cannot be decoded is decided here, once:
 """
 
 import io
+import math
 import struct
 import threading
 import warnings
@@ -83,9 +84,11 @@ def _reason(error: Exception, item: Item) -> str:
 
 def fill(out: np.ndarray, pixels: np.ndarray | Unreadable) -> Unreadable | None:
     """Copy what `tried` returned into `out`, uint8 [H, W, 3]: the pixels, or mid-grey for the Unreadable it returns."""
-    is_unreadable = isinstance(pixels, Unreadable)
-    out[:] = GREY if is_unreadable else pixels
-    return pixels if is_unreadable else None
+    if isinstance(pixels, Unreadable):
+        out[:] = GREY
+        return pixels
+    out[:] = pixels
+    return None
 
 
 def warn_left_out(unreadable: Sequence[Unreadable], num_tried: int, root: Path) -> None:
@@ -145,6 +148,11 @@ _LARGE_PIXELS = 1 << 25
 _LARGE_AT_A_TIME = threading.BoundedSemaphore(2)
 
 
+def _max_pixels() -> float:
+    """Pillow's MAX_IMAGE_PIXELS, which a program may change, or set to None for any number."""
+    return math.inf if Image.MAX_IMAGE_PIXELS is None else Image.MAX_IMAGE_PIXELS
+
+
 @contextmanager
 def open_image(file: Item | BinaryIO) -> Iterator[Image.Image]:
     """Open an image file; its pixels are not decoded yet.
@@ -156,7 +164,7 @@ def open_image(file: Item | BinaryIO) -> Iterator[Image.Image]:
     source = io.BytesIO(read_item(file)) if isinstance(file, Part) else file
     with Image.open(source, formats=_FORMATS) as image:
         num_pixels = image.width * image.height
-        if num_pixels > Image.MAX_IMAGE_PIXELS:
+        if num_pixels > _max_pixels():
             raise Image.DecompressionBombError(
                 f"Image size ({num_pixels} pixels) exceeds limit of {Image.MAX_IMAGE_PIXELS} pixels, could be"
                 " decompression bomb DOS attack."
@@ -182,7 +190,7 @@ def central_square(image: Image.Image, image_size: int, shorter_side_px: int) ->
     """
     short, long = sorted(image.size)
     other = shorter_side_px * long // short
-    if shorter_side_px * other > Image.MAX_IMAGE_PIXELS:  # a file of a few bytes can hold a line of a million pixels
+    if shorter_side_px * other > _max_pixels():  # a file of a few bytes can hold a line of a million pixels
         raise ValueError(f"{image.width} x {image.height} px would become {shorter_side_px} x {other} px")
     width, height = (shorter_side_px, other) if image.width <= image.height else (other, shorter_side_px)
     # Python's round, halves to even, is torchvision's.
