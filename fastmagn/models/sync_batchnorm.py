@@ -31,7 +31,8 @@ class _MeanOverProcesses(torch.autograd.Function):
 
 
 def _mean(values: Tensor) -> Tensor:
-    total = collectives.wait_tensor(collectives.all_reduce(values, "sum", dist.group.WORLD))
+    group: Any = dist.group.WORLD
+    total = collectives.wait_tensor(collectives.all_reduce(values, "sum", group))
     return total / dist.get_world_size()
 
 
@@ -54,14 +55,16 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
         variance_here, mean_here = torch.var_mean(values, dim=(0, 2, 3), correction=0)
         mean = _mean_over_processes(mean_here)
         variance = _mean_over_processes(variance_here + (mean_here - mean).square())
-        with torch.no_grad():
-            self.num_batches_tracked += 1
-            # Without a momentum, as BatchNorm2d: the mean over all batches.
-            share = self.momentum if self.momentum is not None else 1 / self.num_batches_tracked.float()
-            self.running_mean.lerp_(mean, share)
-            self.running_var.lerp_(variance * (count / (count - 1)), share)
-        scale = self.weight * torch.rsqrt(variance + self.eps)
-        shift = self.bias - mean * scale
+        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
+            with torch.no_grad():
+                self.num_batches_tracked += 1
+                # Without a momentum, as BatchNorm2d: the mean over all batches.
+                share = self.momentum if self.momentum is not None else 1 / self.num_batches_tracked.float()
+                self.running_mean.lerp_(mean, share)
+                self.running_var.lerp_(variance * (count / (count - 1)), share)
+        scale = torch.rsqrt(variance + self.eps)
+        scale = self.weight * scale if self.affine else scale
+        shift = (self.bias if self.affine else 0) - mean * scale
         return (values * scale[:, None, None] + shift[:, None, None]).to(x.dtype)
 
 

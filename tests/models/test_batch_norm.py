@@ -86,6 +86,19 @@ def test_every_kind_of_batch_norm_is_split():
             torch.testing.assert_close(normed.transpose(0, 1).flatten(1), expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("options", [{"affine": False}, {"track_running_stats": False}])
+def test_synchronised_batch_norm_without_weights_or_statistics_is_pytorchs(options):
+    torch.manual_seed(0)
+    theirs, ours = nn.BatchNorm2d(5, **options), nn.Sequential(nn.BatchNorm2d(5, **options))
+    synchronise_batch_norm(ours)
+    assert type(ours[0]) is not nn.BatchNorm2d
+    x = torch.randn(6, 5, 7, 7) * 2 + 1
+    for _ in range(2):
+        torch.testing.assert_close(ours(x), theirs(x))
+    torch.testing.assert_close(dict(ours[0].named_buffers()), dict(theirs.named_buffers()))
+    torch.testing.assert_close(ours.eval()(x), theirs.eval()(x))
+
+
 def test_statistics_of_synchronised_batch_norm_without_a_momentum_are_the_mean_over_batches():
     """As update_bn measures those of averaged weights; against PyTorch's own."""
     torch.manual_seed(0)
