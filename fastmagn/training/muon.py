@@ -7,7 +7,7 @@ launch each. A permutation of a filter's inputs changes neither its norm nor wha
 Shape letters: P filter banks of one shape, M filters in each, N inputs of a filter.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -68,8 +68,19 @@ class Muon(torch.optim.Optimizer):
         self._on_cuda = Replayed()
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
-        """One update of every parameter that has a gradient; on CUDA from the fourth on as one CUDA graph."""
+    def step(  # type: ignore[override]  # one signature for the two overloads of Optimizer
+        self, closure: Callable[[], float] | None = None
+    ) -> float | None:
+        """One update of every parameter that has a gradient; on CUDA from the fourth on as one CUDA graph.
+
+        Args:
+            closure: Computes the gradients anew, and returns the loss.
+
+        Returns:
+            The closure's loss; None without a closure.
+        """
+        with torch.enable_grad():
+            loss = None if closure is None else closure()
         parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
         gradients = [p.grad for p in parameters]
         rates = [
@@ -80,6 +91,7 @@ class Muon(torch.optim.Optimizer):
             self._on_cuda.run(lambda *given: self._update(parameters, *given), memory, gradients, rates)
         else:
             self._update(parameters, gradients, rates)
+        return loss
 
     def _update(self, parameters: list[nn.Parameter], gradients: list[Tensor], rates: Sequence[Tensor | float]) -> None:
         gradient_of = dict(zip(parameters, gradients, strict=True))
@@ -98,7 +110,7 @@ class Muon(torch.optim.Optimizer):
             momentum = torch.where(skipped, 1.0, momentum)
             rate, weight_decay = torch.where(skipped, 0.0, rate), torch.where(skipped, 0.0, weight_decay)
         if not group["is_filters"]:
-            decay = torch._foreach_mul(weights, weight_decay)
+            decay = list(torch._foreach_mul(weights, weight_decay))
             torch._foreach_add_(decay, gradients)
             gradients = decay
         buffers = [_as_in_memory(self._buffer(parameter), parameter) for parameter in parameters]

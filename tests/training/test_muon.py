@@ -112,6 +112,20 @@ def test_a_parameter_without_a_gradient_stays():
     assert changed == [True, False, False]
 
 
+def test_a_closure_computes_the_gradients_of_the_step():
+    plain, closed = (parameters_of(SHAPES, channels_last=False) for _ in range(2))
+    set_gradients(plain, 0)
+    assert Muon(plain, **SETTINGS).step() is None
+
+    def closure() -> float:
+        assert torch.is_grad_enabled()
+        set_gradients(closed, 0)
+        return 0.5
+
+    assert Muon(closed, **SETTINGS).step(closure) == 0.5
+    torch.testing.assert_close(closed, plain, rtol=0, atol=0)
+
+
 class Launches(TorchDispatchMode):
     """Counts the operations that launch kernels. One on lists is one launch if its tensors lie alike."""
 
