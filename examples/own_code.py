@@ -49,7 +49,6 @@ def two_layers(num_classes: int) -> nn.Module:
 def smooth_loss(logits: LogitViews, targets: Tensor, weights: LossConfig) -> tuple[Tensor, LossParts]:
     """Cross-entropy + consistency_weight * the squared distance of clean and noisy probabilities."""
     loss, parts = standard_loss(logits, targets, weights)
-    assert logits.clean is not None
     clean = logits.clean.softmax(dim=1)
     distances = [(clean - noisy.softmax(dim=1)).square().sum(dim=1).mean() for noisy in logits.noisy]
     distance = sum(distances[1:], distances[0]) / len(distances)

@@ -48,11 +48,11 @@ def with_magn(method: Method) -> Method:
         view_title=method.view_title or method.title,
         loss=loss,
         uses_noise=True,
-        prepare=None if method.prepare is None else _beside_noisy_views(method),
+        prepare=method.prepare and _beside_noisy_views(method, method.prepare),
     )
 
 
-def _beside_noisy_views(method: Method) -> Prepare:
+def _beside_noisy_views(method: Method, own_prepare: Prepare) -> Prepare:
     """The method's `prepare`, for views that end with noisy ones: their noise is added to the first view it returns."""
     layout = method.forwarded or Layout(augmix=method.num_augmix_views)
 
@@ -60,7 +60,7 @@ def _beside_noisy_views(method: Method) -> Prepare:
         batch = len(labels)
         num_own, before_noise = (1 + method.num_augmix_views) * batch, (layout.clean + layout.augmix) * batch
         own, noisy = views[:num_own], views[num_own:]
-        prepared, *others = method.prepare(own, labels, context)
+        prepared, *others = own_prepare(own, labels, context)
         change = prepared[:batch] - own[:batch]
         noisy = noisy + change.repeat(len(noisy) // batch, 1, 1, 1)
         # Without an empty part, of which torch.cat would take the memory format.

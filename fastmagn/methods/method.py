@@ -37,9 +37,12 @@ class Layout(NamedTuple):
 
 
 class LogitViews(NamedTuple):
-    """The logits of a fused forward pass by the view they belong to, each [B, K], float32; `clean` may be None."""
+    """The logits of a fused forward pass by the view they belong to, each [B, K], float32.
 
-    clean: Tensor | None
+    `clean` is [0, K] where no clean view is forwarded.
+    """
+
+    clean: Tensor
     augmix: tuple[Tensor, ...] = ()
     noisy: tuple[Tensor, ...] = ()
     adversarial: tuple[Tensor, ...] = ()
@@ -154,6 +157,6 @@ class Method:
 def split_logits(logits: Tensor, layout: Layout) -> LogitViews:
     """Split fused logits [V*B, K] by view, in the order of `layout`."""
     views = iter(logits.float().chunk(layout.num_views))
-    clean = next(views) if layout.clean else None
+    clean = next(views) if layout.clean else logits[:0].float()
     kinds = (layout.augmix, layout.noisy, layout.adversarial, layout.augmented)
     return LogitViews(clean, *(tuple(next(views) for _ in range(count)) for count in kinds))

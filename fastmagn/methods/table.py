@@ -69,6 +69,6 @@ def get_method(name: str) -> "Method":
 
     views = method.forwarded or Layout()
     has_noise = method.uses_noise or method.takes_noise or views.noisy
-    has_clean_view = views.clean and not (has_noise or views.adversarial)
+    has_clean_view = views.clean == 1 and not (has_noise or views.adversarial)
     check(has_clean_view, "method", name, f"a method before {_WITH_MAGN} that has no noisy or adversarial views itself")
     return with_magn(method)

@@ -49,7 +49,7 @@ def test_trades_equals_equation_3(seed):
 def test_at_and_rse_are_the_cross_entropy_of_their_only_view(method, kind):
     (view,) = random_logits(1, 0)
     expected = -sum(math.log(p[y]) for p, y in zip(probabilities(view), LABELS.tolist(), strict=True)) / len(LABELS)
-    loss, parts = get_method(method).loss(LogitViews(None, **{kind: (view,)}), LABELS, LossConfig())
+    loss, parts = get_method(method).loss(LogitViews(view[:0], **{kind: (view,)}), LABELS, LossConfig())
     assert loss.item() == pytest.approx(expected, rel=1e-6)
     assert parts.keys() == {"cross_entropy"}
 
@@ -104,7 +104,7 @@ def test_what_a_method_forwards_is_split_in_its_order(method, kinds):
     assert tuple(layout) == kinds
     fused = torch.arange(float(layout.num_views)).repeat_interleave(4)[:, None].expand(-1, 10)
     logits = split_logits(fused, layout)
-    clean = () if logits.clean is None else (logits.clean,)
+    clean = (logits.clean,) if len(logits.clean) else ()
     split = (clean, logits.augmix, logits.noisy, logits.adversarial, logits.augmented)
     assert tuple(len(views) for views in split) == kinds
     assert [view[0, 0].item() for views in split for view in views] == list(range(layout.num_views))
