@@ -80,7 +80,7 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
-def one_line(error: Exception, max_chars: int | None = 200) -> str:
+def one_line(error: BaseException, max_chars: int | None = 200) -> str:
     """An exception's message on one line, cut at `max_chars` (None: not cut); its type's name if it has no message."""
     return " ".join(str(error).split())[:max_chars] or type(error).__name__
 

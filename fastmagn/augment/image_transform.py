@@ -155,7 +155,8 @@ class ImageTransform(nn.Module):
         else:
             seed, keys = self.seed, _as_array(indices).reshape(-1)
             check(len(keys) == len(batch), "indices", f"{len(keys)} integers", f"{len(batch)}, one for each image")
-        params = sample_view_params(seed, epoch, keys, self.view_spec, self.augment, tuple(batch.shape[2:]))
+        size = batch.shape[2], batch.shape[3]
+        params = sample_view_params(seed, epoch, keys, self.view_spec, self.augment, size)
         if out is None:
             changed = empty_like(batch, batch.dtype)
         else:

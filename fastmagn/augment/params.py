@@ -171,8 +171,13 @@ def identity_base(params: ViewParams) -> ViewParams:
     """
     unchanged = dataclasses.replace(
         params.augment,
-        **{"crop_padding_px": 0, "horizontal_flip": False, "color_jitter": 0.0, "rotation_deg": 0.0},
-        **{"policy": "none", "erase_probability": 0.0, "patch_probability": 0.0},
+        crop_padding_px=0,
+        horizontal_flip=False,
+        color_jitter=0.0,
+        rotation_deg=0.0,
+        policy="none",
+        erase_probability=0.0,
+        patch_probability=0.0,
     )
     return dataclasses.replace(params, augment=unchanged)
 

@@ -8,6 +8,7 @@ Shape letters: B batch, C H W image.
 """
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -55,7 +56,8 @@ def low_frequencies(images: Tensor, side_px: int, sigma_px: float) -> Tensor:
     weights = [weight / sum(weights) for weight in weights]
     for dim, border in ((2, (0, 0, reach, reach)), (3, (reach, reach, 0, 0))):
         size, padded = images.shape[dim], F.pad(images, border, mode="reflect")
-        images = sum(weight * padded.narrow(dim, k, size) for k, weight in enumerate(weights))
+        terms = (weight * padded.narrow(dim, k, size) for k, weight in enumerate(weights))
+        images = cast(Tensor, sum(terms))
     return images
 
 

@@ -6,7 +6,7 @@ from argparse import ArgumentError
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from jsonargparse import ArgumentParser
 
@@ -19,7 +19,10 @@ from fastmagn.config.text import flatten
 from fastmagn.config.words import allows_none, describe_fault, in_words
 from fastmagn.errors import EXIT_CODES, InputError, nearest, one_line
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 
 # If one of these were given a string, the parser would read it as the name of a file.
 _SECTIONS = frozenset({"config", *(field.name for field in fields(Config) if is_dataclass(field.type))})
@@ -147,7 +150,9 @@ class OwnOptions(argparse.ArgumentParser):
             prog=prog, description=description, epilog=epilog, formatter_class=HelpFormatter, allow_abbrev=False
         )
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:
+    def parse_known_args(  # type: ignore[override]  # one signature for the two overloads of argparse
+        self, args: Any = None, namespace: Any = None
+    ) -> tuple[argparse.Namespace, list[str]]:
         own, left = super().parse_known_args(args, namespace)
         return with_user_paths(own), left
 
@@ -288,7 +293,7 @@ def _with_bases(arguments: list[str]) -> list[str]:
     Raises:
         InputError: A file is not plain YAML, or a `base` is not a file or leads back to itself.
     """
-    expanded = []
+    expanded: list[str] = []
     for previous, argument in zip(["", *arguments], arguments, strict=False):
         name = argument.removeprefix("--config=")
         if previous == "--config":

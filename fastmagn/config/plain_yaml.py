@@ -66,10 +66,11 @@ def _fault(text: str) -> str | None:
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         line = f"line {event.start_mark.line + 1}"
-        if getattr(event, "anchor", None) is not None:
-            return f"{line} has the anchor or alias {event.anchor[:40]!r}"
-        if getattr(event, "tag", None) is not None:
-            return f"{line} has the tag {event.tag[:80]!r}"
+        anchor, tag = getattr(event, "anchor", None), getattr(event, "tag", None)
+        if anchor is not None:
+            return f"{line} has the anchor or alias {anchor[:40]!r}"
+        if tag is not None:
+            return f"{line} has the tag {tag[:80]!r}"
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > _MAX_DEPTH:

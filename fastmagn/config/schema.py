@@ -343,3 +343,9 @@ class Config:
         has_average = self.eval.weights == "last" or self.train.ema_decay > 0 or self.train.swa_fraction > 0
         allowed = "last, or a train.ema_decay or train.swa_fraction above 0"
         check(has_average, "eval.weights", self.eval.weights, allowed)
+
+    @property
+    def run_folder(self) -> Path:
+        """`run_dir` of a run, which has one: `train` names the folder where none was given."""
+        assert self.run_dir is not None
+        return self.run_dir

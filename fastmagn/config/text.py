@@ -23,9 +23,9 @@ def to_yaml(config: Config) -> str:
     return yaml.safe_dump(plain(config), sort_keys=False)
 
 
-def flatten(config: Config) -> dict[str, Any]:
-    """The value of every field of a Config by its dotted name, such as `train.epochs`."""
-    flat = {}
+def flatten(config: Config | dict[str, Any]) -> dict[str, Any]:
+    """The value of every field of a Config, or of a `plain` one, by its dotted name, such as `train.epochs`."""
+    flat: dict[str, Any] = {}
     for name, value in plain(config).items():
         if isinstance(value, dict):
             flat |= {f"{name}.{inner}": inner_value for inner, inner_value in value.items()}

@@ -155,7 +155,7 @@ def disk_taps(radius_px: float, alias_sigma_px: float) -> tuple[np.ndarray, np.n
     disk /= disk.sum()
     reach = 1 if radius_px <= 8 else 2
     line = np.exp(-(np.arange(reach + 1) ** 2) / (2 * alias_sigma_px**2))
-    line = np.float32(line / (line[0] + 2 * line[1:].sum()))
+    line = (line / (line[0] + 2 * line[1:].sum())).astype(np.float32)
     for _ in range(2):  # along one axis, then, transposed, along the other
         around = np.pad(disk, ((reach, reach), (0, 0)), mode="reflect")  # disks of 8 px and more touch their border
         centre = around[reach:-reach] * line[0]

@@ -4,6 +4,7 @@ Each function takes images_u8, uint8 [N, H, W, 3], severity, 1..5, seed and indi
 [N, H, W, 3]. A level in a table is the source's severity, of 0..10.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -108,7 +109,7 @@ def brown_spectrum(height_px: int, width_px: int) -> Spectrum:
     return _spectrum(height_px, width_px, lambda frequency: 1 / (frequency**2 + 1))
 
 
-def _spectrum(height_px: int, width_px: int, amplitude) -> Spectrum:
+def _spectrum(height_px: int, width_px: int, amplitude: Callable[[np.ndarray], np.ndarray]) -> Spectrum:
     """The source's spectrum: its phases are the same at both ends of a line through the middle of the array.
 
     They fill the left half, row by row, then the upper half of the middle column, if there is one. The array's middle

@@ -123,6 +123,6 @@ def _resize(picture: np.ndarray, size: PictureSize) -> np.ndarray:
     wide = sum(picture[:, columns[:, k]] * column_weights[:, k, None] for k in range(columns.shape[1]))
     if size.scale is not None:
         tall = sum((wide[rows[:, k]] >> 4) * row_weights[:, k, None, None] >> 16 for k in range(2))
-        return np.uint8(tall + 2 >> 2)
+        return (tall + 2 >> 2).astype(np.uint8)
     tall = sum(wide[rows[:, k]] * row_weights[:, k, None, None] for k in range(4))
-    return np.uint8(np.clip((tall + 2**21) >> 22, 0, 255))
+    return np.clip((tall + 2**21) >> 22, 0, 255).astype(np.uint8)

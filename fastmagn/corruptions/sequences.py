@@ -126,14 +126,14 @@ def motion_blur(images_u8: np.ndarray, seed: int, indices: np.ndarray) -> np.nda
 
 def zoom_blur(images_u8: np.ndarray, seed: int, indices: np.ndarray) -> np.ndarray:
     """The mean of the image and more and more of its zooms by 0.4, 0.8, ... 12 per cent."""
-    total = np.float32(images_u8) / np.float32(255)
+    total = images_u8.astype(np.float32) / np.float32(255)
 
     def blurred(frame: int) -> np.ndarray:
         nonlocal total
         if frame == 0:
             return images_u8
         total += np.float32(_warped(images_u8, affine_warp(0.0, 1 + ZOOM_STEP * frame))) / np.float32(255)
-        return np.uint8(total / np.float32(frame + 1) * np.float32(255))
+        return (total / np.float32(frame + 1) * np.float32(255)).astype(np.uint8)
 
     return _frames(images_u8, _NUM_FRAMES, blurred)
 

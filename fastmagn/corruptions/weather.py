@@ -125,7 +125,8 @@ def frost(images_u8: np.ndarray, severity: int, seed: int, indices: np.ndarray) 
         InputError: The pictures are not installed.
     """
     out = np.empty_like(images_u8)
-    pictures = _frost_arrays(frost_sizes(*images_u8.shape[1:3], size_class(images_u8.shape).frost_scale))
+    height_px, width_px = images_u8.shape[1:3]
+    pictures = _frost_arrays(frost_sizes(height_px, width_px, size_class(images_u8.shape).frost_scale))
     shares = parameters(FROST_SHARES, images_u8, severity)
     stream = stream_of("frost", severity, seed)
     frost_batch(out, images_u8, pictures, *shares, stream, indices)

@@ -151,8 +151,13 @@ def channel_statistics(stored_u8: np.ndarray) -> tuple[tuple[float, float, float
     levels, totals = np.arange(256) / 255, counts.sum(axis=1)
     mean = counts @ levels / totals
     std = np.sqrt(np.maximum(counts @ levels**2 / totals - mean**2, 1 / 255**2))
-    repeat = 3 // channels
-    return tuple(map(float, np.tile(mean, repeat))), tuple(map(float, np.tile(std, repeat)))
+    return _colour(mean), _colour(std)
+
+
+def _colour(of_channels: np.ndarray) -> tuple[float, float, float]:
+    """The numbers of one channel or three, as those of red, green and blue."""
+    red, green, blue = np.tile(of_channels, 3 // len(of_channels)).tolist()
+    return red, green, blue
 
 
 def class_labels(values: np.ndarray, where: str, num_images: int, num_classes: int | None = None) -> np.ndarray:

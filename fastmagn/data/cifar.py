@@ -171,9 +171,10 @@ def _unpack(layout: CifarLayout, archive: Path, folder: Path) -> None:
                 member = opened.getmember(name)
             except KeyError:
                 raise RuntimeError(f"{archive.name} has no {name}") from None
-            if not member.isfile() or member.size > _MAX_ARCHIVED_BYTES:
+            content = opened.extractfile(member) if member.isfile() else None
+            if content is None or member.size > _MAX_ARCHIVED_BYTES:
                 raise RuntimeError(f"{archive.name}: {name} is not a file of a CIFAR set")
-            with opened.extractfile(member) as content, replace_file(folder / layout.folder / file) as target:
+            with content, replace_file(folder / layout.folder / file) as target:
                 shutil.copyfileobj(content, target)
 
 

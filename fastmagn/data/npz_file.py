@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -129,7 +129,7 @@ def _map(path: Path, info: zipfile.ZipInfo, header: _Header) -> np.ndarray:
 def _decompress(archive: zipfile.ZipFile, info: zipfile.ZipInfo, header: _Header) -> np.ndarray:
     flat = np.empty(math.prod(header.shape), header.dtype)
     left = memoryview(flat.view(np.uint8))
-    with archive.open(info) as file:
+    with cast(zipfile.ZipExtFile, archive.open(info)) as file:
         file.read(header.num_bytes)
         while len(left):
             count = file.readinto(left[:_READ_BYTES])

@@ -14,7 +14,7 @@ and a result is one of the test images. K class names may be in the .npz file as
 DIR/class_names.txt, one on each line, beside .npy files. Shape letters: N images, K classes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -104,10 +104,10 @@ def _of_file(path: Path) -> _Found | None:
     return _Found(path, splits, partial(_read_of_file, path)) if splits else None
 
 
-def _splits(names: object) -> dict[str, tuple[str, str]]:
+def _splits(names: Container[str]) -> dict[str, tuple[str, str]]:
     """The names of images and labels of each split, in the naming that has the training images; empty if none has."""
-    for naming in (_PUBLISHED, _KERAS):
-        splits = {split: tuple(kind.format(split) for kind in naming) for split in ("train", "test", "val")}
+    for images, labels in (_PUBLISHED, _KERAS):
+        splits = {split: (images.format(split), labels.format(split)) for split in ("train", "test", "val")}
         present = {split: kinds for split, kinds in splits.items() if kinds[0] in names}
         if "train" in present and len(present) > 1:
             return present
@@ -137,13 +137,16 @@ def _read_npy(folder: Path, split: str, name: str) -> _Array | None:
 
 def _part(found: _Found, split: str) -> tuple[np.ndarray, np.ndarray]:
     """A split's images, and its labels, int64 [N]."""
-    images_name, labels_name = found.splits[split]
-    images, labels = found.read(split, images_name), found.read(split, labels_name)
-    for array, name in ((images, images_name), (labels, labels_name)):
-        if array is None:
-            raise InputError(f"data.dir: {found.place} has no {name} for {split}; expected {LAYOUT}.")
+    images, labels = [_needed(found, split, name) for name in found.splits[split]]
     check_stored(images.values, images.where)
     return images.values, class_labels(labels.values, labels.where, len(images.values))
+
+
+def _needed(found: _Found, split: str, name: str) -> _Array:
+    array = found.read(split, name)
+    if array is None:
+        raise InputError(f"data.dir: {found.place} has no {name} for {split}; expected {LAYOUT}.")
+    return array
 
 
 def _class_names(found: _Found, train_labels: np.ndarray, test_labels: np.ndarray) -> tuple[str, ...]:

@@ -97,7 +97,7 @@ class _Machine:
     def __init__(self, num_bytes: int) -> None:
         self.stack: list[Any] = []
         self.outer_stacks: list[list[Any]] = []  # one for each open MARK
-        self.memo: dict[int, Any] = {}
+        self.memo: dict[Any, Any] = {}  # by the slots' numbers
         # Two bytes of a file can encode a remembered string again; honest files encode each string once.
         self.bytes_to_encode = num_bytes
         self.handlers: dict[str, Callable[[], None]] = {
@@ -134,7 +134,7 @@ class _Machine:
             elif name in ("GLOBAL", "STACK_GLOBAL"):
                 self.push_symbol(argument)
             elif name == "STOP":
-                _require(position + 1 == len(data), "bytes after its end")
+                _require(position == len(data) - 1, "bytes after its end")
             else:
                 _require(name in ("PROTO", "FRAME"), f"opcode {name} at byte {position}, which a CIFAR file never has")
         return self.result()

@@ -53,12 +53,12 @@ def named_classes(root: Path) -> tuple[str, ...] | None:
     """
     for file in (root / name for name in CLASS_FILES):
         try:
-            names = file.read_text("utf-8").splitlines()
+            lines = file.read_text("utf-8").splitlines()
         except FileNotFoundError:
             continue
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{file}: cannot be read ({error}); expected one class name a line, in UTF-8.") from None
-        names = tuple(name.strip() for name in names if name.strip())
+        names = tuple(line.strip() for line in lines if line.strip())
         if not names or len(set(names)) < len(names):
             twice = some(sorted({name for name in names if names.count(name) > 1}))
             raise InputError(f"{file}: {f'names {twice} twice' if twice else 'is empty'}; expected one class a line.")

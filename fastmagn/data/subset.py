@@ -1,11 +1,13 @@
 """Which images a smaller evaluation measures, where a set is sorted by class."""
 
+from typing import Final
+
 import numpy as np
 
 from fastmagn.errors import as_integer, check
 from fastmagn_kernels.random import rng
 
-BY_CLASS = "by class"  # how results and manifests name this subset
+BY_CLASS: Final = "by class"  # how results and manifests name this subset
 # Epochs of training count from 0 and never reach these, so a subset shares no draw with them.
 _IMAGES_EPOCH, _CLASSES_EPOCH = 2**32 - 3, 2**32 - 2
 

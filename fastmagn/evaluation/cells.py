@@ -55,7 +55,7 @@ class CellPart(NamedTuple):
 
     name: str
     severity: int
-    images_u8: np.ndarray | LazyImages
+    images_u8: Images
     is_last: bool
 
     def readable(self) -> np.ndarray:
@@ -124,6 +124,7 @@ def _of_arrays(
     """A set of .npy files."""
     rows = np.arange(len(labels))[measured]
     held = check_source(folder, images_u8, labels)
+    places_held: slice | np.ndarray
     if isinstance(held, np.ndarray):
         places_held, stored_labels = _places(folder, held, rows), labels[held]
     else:

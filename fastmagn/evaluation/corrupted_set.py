@@ -12,7 +12,7 @@ import re
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from functools import partial
@@ -140,17 +140,19 @@ def load_source_images(config: CorruptConfig) -> SourceImages:
     Raises:
         InputError: They cannot be read, or there are fewer.
     """
-    check(config.dataset is not None, "dataset", None, f"one of {', '.join(DATASETS)}")
+    dataset = config.dataset
+    check(dataset is not None, "dataset", None, f"one of {', '.join(DATASETS)}")
+    assert dataset is not None
     with _own_options_named():
-        if config.dataset in ENCODED:
-            images_u8, class_names = resolve(ENCODED, config.dataset, "dataset")(_data_config(config))
+        if dataset in ENCODED:
+            images_u8, class_names = resolve(ENCODED, dataset, "dataset")(_data_config(config))
             labels = images_u8.files.labels
         else:
-            image_set = load_images(config.dataset, config.data_dir or Path(), config.download)
+            image_set = load_images(dataset, config.data_dir or Path(), config.download)
             images_u8, labels, class_names = image_set.test_images_u8, image_set.test_labels, image_set.class_names
     total = len(labels)
     check(config.num_images <= total, "num_images", config.num_images, f"0..{total}, the test images there are")
-    return choose_images(images_u8, labels, class_names, subset_of(config.dataset, config.seed), config.num_images)
+    return choose_images(images_u8, labels, class_names, subset_of(dataset, config.seed), config.num_images)
 
 
 @contextmanager
@@ -163,17 +165,12 @@ def _own_options_named() -> Iterator[None]:
 
 
 def _data_config(config: CorruptConfig) -> DataConfig:
-    size = config.image_size
-    return DataConfig(
-        name=config.dataset,
-        dir=config.data_dir,
-        download=config.download,
-        image_size=size,
-        eval_resize_px=config.resize_px or size,
-        test_shards=config.test_shards,
-        image_column=config.image_column,
-        label_column=config.label_column,
-    )
+    """The options as the trainer's, whose checks name what is missing."""
+    same = ("download", "image_size", "test_shards", "image_column", "label_column")
+    settings: dict[str, Any] = {name: getattr(config, name) for name in same}
+    settings |= {"name": config.dataset, "dir": config.data_dir}
+    settings["eval_resize_px"] = config.resize_px or config.image_size
+    return DataConfig(**settings)
 
 
 def choose_images(
@@ -276,7 +273,7 @@ def _chunks(images_u8: Images) -> list[slice]:
 
 def _corrupt_ahead(
     source: SourceImages, chunks: list[slice], names: Iterable[str], config: CorruptConfig
-) -> Iterator[np.ndarray]:
+) -> Generator[np.ndarray, None, None]:
     """The set's rows in order, chunk by chunk, uint8 [n, H, W, 3]; a thread makes them while earlier ones are written.
 
     Closing the iterator stops the thread.

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -108,7 +109,8 @@ def _content(shape: tuple[int, ...], jpeg: bool) -> str:
 
 def _digest(config: Config, image_set: ImageSet) -> str:
     """16 hex digits that tell the test images, their labels and how they are cut out from others."""
-    images_u8, data = image_set.test_images_u8, config.data
+    images_u8: Any = image_set.test_images_u8
+    data = config.data
     digest = hashlib.sha256(repr((images_u8.shape, image_set.class_names)).encode())
     if isinstance(images_u8, np.ndarray):
         digest.update(images_u8)

@@ -68,7 +68,7 @@ def is_dataset(images: object) -> bool:
     return not is_other and (hasattr(images, "__iter__") or hasattr(images, "__getitem__"))
 
 
-def read_dataset(dataset: Dataset | Iterable, field: str) -> tuple[np.ndarray | DatasetImages, list[int] | None]:
+def read_dataset(dataset: Any, field: str) -> tuple[np.ndarray | DatasetImages, list[int] | None]:
     """A dataset's images and labels, N of each. Every item is read once here, so that none fails in the middle.
 
     Up to 1 GiB of images stay in memory. Beyond it they are read again for each corruption, a few at a time, which
@@ -95,7 +95,7 @@ def read_dataset(dataset: Dataset | Iterable, field: str) -> tuple[np.ndarray | 
     size, has_labels, most = image.shape[:2], label is not None, max(1, KEPT_BYTES // image.nbytes)
     is_kept = total is None or total <= most
     images_u8 = np.empty((min(most, total or most) if is_kept else 0, *image.shape), np.uint8)
-    labels = []
+    labels: list[Any] = []
     for row, item in enumerate(chain([first], items)):
         image, label = _image_of(item, f"{field}[{row}]", size, field)
         check((label is not None) == has_labels, f"{field}[{row}]", "an item of another form", _ITEM)
@@ -107,8 +107,10 @@ def read_dataset(dataset: Dataset | Iterable, field: str) -> tuple[np.ndarray | 
         labels.append(label)
         if is_kept:
             images_u8[row] = image
-    images = images_u8[: len(labels)] if is_kept else DatasetImages(dataset, np.arange(total), size, field)
-    return images, labels if has_labels else None
+    kept = labels if has_labels else None
+    if is_kept:
+        return images_u8[: len(labels)], kept
+    return DatasetImages(dataset, np.arange(len(labels)), size, field), kept
 
 
 def _is_stream(dataset: Dataset | Iterable) -> bool:
@@ -117,7 +119,7 @@ def _is_stream(dataset: Dataset | Iterable) -> bool:
     return isinstance(dataset, IterableDataset) or (hasattr(dataset, "__iter__") and not has_items)
 
 
-def _length(dataset: Dataset, field: str) -> int:
+def _length(dataset: Any, field: str) -> int:
     try:
         return len(dataset)
     except TypeError:

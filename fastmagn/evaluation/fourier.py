@@ -61,8 +61,8 @@ def evaluate_fourier(
     pixels = np.ascontiguousarray(np.asarray(images_u8[own]))
     own_labels = torch.from_numpy(labels[own]).to(device)
     height, width = pixels.shape[1:3]
-    frequencies = [map_frequencies(side) for side in (height, width)]
-    pairs = _pairs(*frequencies, height, width)
+    rows, columns = map_frequencies(height), map_frequencies(width)
+    pairs = _pairs(rows, columns, height, width)
     with evaluation_mode(model), progress_bar() as bar:
         task = bar.add_task("Fourier heat map", total=len(pairs), status="")
         clean = predict(model, pixels, device=device, amp=amp, batch_size=config.batch_size)
@@ -81,8 +81,8 @@ def evaluate_fourier(
     by_pair = dict(zip(pairs, errors[1:], strict=True))
     symmetric = {_opposite(*pair, height, width): error for pair, error in by_pair.items()} | by_pair
     return {
-        "error": [[symmetric[down, across] for across in frequencies[1]] for down in frequencies[0]],
-        "frequencies": list(frequencies[0]),
+        "error": [[symmetric[down, across] for across in columns] for down in rows],
+        "frequencies": list(rows),
         "mean_error": None if None in errors else float(np.mean(list(symmetric.values()))),
         "clean_error": errors[0],
         "num_images": num_images,

@@ -3,7 +3,7 @@
 Shape letters: M images, n those of one process, S severities (1 for clean, up to 5), K classes, B batch, H W image.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -168,9 +168,9 @@ def summarise_logits(logits_dir: Path, config: EvalConfig) -> dict[str, Any]:
         check(value is None, f"eval.{field}", value, "none with stored logits; --run or --weights measures it")
     is_exact = config.forward == "exact"
     check(is_exact, "eval.forward", config.forward, "exact with stored logits, which no forward pass makes")
-    labels, logits = read_logits(logits_dir)
+    stored_labels, logits = read_logits(logits_dir)
     severities = read_severities(logits_dir, logits)
-    labels = torch.from_numpy(labels)
+    labels = torch.from_numpy(stored_labels)
     measured = {
         name: Measured(stack([measure_logits(torch.from_numpy(np.array(cell)), labels) for cell in cells]), 0)
         for name, cells in logits.items()
@@ -218,7 +218,7 @@ def chosen_rows(labels: np.ndarray, num_images: int, subset: Subset, world: Worl
 
 def _forward(
     model: nn.Module, parts: Iterator[CellPart], device: torch.device, amp: str, batch_size: int
-) -> Iterator[CellLogits]:
+) -> Generator[CellLogits, None, None]:
     """The logits of each cell, once the model has seen all of its parts."""
     if device.type == "cuda":  # on a CPU the thread would only compete with the model
         parts = next_on_a_thread(parts)
@@ -231,7 +231,9 @@ def _forward(
             logits, readable = [], []
 
 
-def _store(cells: Iterable[CellLogits], folder: Path, labels: np.ndarray, world: World) -> Iterator[CellLogits]:
+def _store(
+    cells: Iterable[CellLogits], folder: Path, labels: np.ndarray, world: World
+) -> Generator[CellLogits, None, None]:
     """The same cells; rank 0 stores all processes' logits in `folder`, or none if a file is unreadable."""
     with write_logits(folder, labels) if world.rank == 0 else nullcontext() as writer:
         for cell in cells:

@@ -101,7 +101,7 @@ def summarise_images(
     num_images = measured.own_classes.correct.size
     if num_images == 0:
         raise InputError(f"images: none of {counted(num_unreadable, 'file')} can be read; expected some that can.")
-    bins = {"num_bins": config.num_bins, "binning": config.binning}
+    bins: dict[str, Any] = {"num_bins": config.num_bins, "binning": config.binning}
     return {
         "num_images": num_images,
         "num_unreadable": num_unreadable,

@@ -19,6 +19,7 @@ from fastmagn.data.arrays import open_array
 from fastmagn.data.image_set import Images
 from fastmagn.errors import InputError, check, some
 from fastmagn.evaluation.measure import predict
+from fastmagn.evaluation.metrics.accuracy import mean_of_all
 from fastmagn.evaluation.subset import FIRST, Subset
 from fastmagn.machine.console import progress_bar, warn
 from fastmagn.machine.processes import World
@@ -89,12 +90,12 @@ def evaluate_perturbations(
     _warn_of_not_finite(flips)
     by_frame = {name: None if flip is None else flip.mean(axis=0).tolist() for name, flip in flips.items()}
     probability = {name: None if flip is None else float(flip.mean()) for name, flip in flips.items()}
-    values = [probability.get(name) for name in PERTURBATIONS]
+
     seed, folder = config.corruption_seed, config.perturbed_dir
     return {
         "num_images": len(rows),
         "flip_probability": probability,
-        "mean_flip_probability": None if None in values else float(np.mean(values)),
+        "mean_flip_probability": mean_of_all(probability.get(name) for name in PERTURBATIONS),
         "flips_by_frame": by_frame,
         "source": {"seed": seed} if folder is None else {"dir": str(folder)},
         "subset": subset.record(len(rows), total),

@@ -67,7 +67,7 @@ def evaluate_protocols(
     section = config.eval
     images_u8, labels = image_set.test_images_u8, image_set.test_labels
     arguments = (model, images_u8, labels, section)
-    options = {"device": device, "amp": config.train.amp, "world": world}
+    options: dict[str, Any] = {"device": device, "amp": config.train.amp, "world": world}
     subset = subset_of(config.data.name, section.corruption_seed)
     measures = {
         "perturbations": (

@@ -120,26 +120,26 @@ def evaluate_robustness(
         InputError: An argument or the model's output is not as described here, or the -C set does not fit the images.
             Of a dataset the message names the item.
     """
-    images_u8, labels = _as_pair(images_u8, labels)
+    images, class_labels = _as_pair(images_u8, labels)
     sizes = {"num_images": num_images, "num_bins": num_bins, "batch_size": batch_size}
-    config = _settings(corruption_set, corrupted_dir, corruption_jpeg, sizes, total=len(labels))
+    config = _settings(corruption_set, corrupted_dir, corruption_jpeg, sizes, total=len(images))
     check(subset in ("by class", "first"), "subset", subset, "'by class' or 'first'")
     check(ood is None or isinstance(ood, Mapping), "ood", f"a {type(ood).__name__}", "{name: images}, or None")
     for field, function in (("preprocess", preprocess), ("callback", callback)):
         check(function is None or callable(function), field, function, "a function, or None")
     here, dtype = place(model, device)
     measured = LogitsOf(model, preprocess, dtype)
-    probe(measured, images_u8, labels, here)
+    probe(measured, images, class_labels, here)
     forward = Forward(here, "float32", config.batch_size, World())
-    rows = Subset(subset).rows(labels, config.num_images)
+    rows = Subset(subset).rows(class_labels, config.num_images)
     fitted = None
     if held_out is not None:
-        fitted = fit_on(measured, _as_held_out(held_out, images_u8[rows]), forward, "held_out")
-    others = {name: _as_images(images, f"ood {name}")[0] for name, images in (ood or {}).items()}
+        fitted = fit_on(measured, _as_held_out(held_out, images[rows]), forward, "held_out")
+    others = {name: _as_images(other, f"ood {name}")[0] for name, other in (ood or {}).items()}
     results = evaluate(
         measured,
-        images_u8,
-        labels,
+        images,
+        class_labels,
         config,
         device=here,
         subset=Subset(subset),
@@ -150,16 +150,17 @@ def evaluate_robustness(
     if held_out is not None:
         results["temperature_scaling"] = fitted and fitted.record | results["temperature_scaling"]
     if others:
-        results["ood"] = measure_other_sets(measured, images_u8[rows], others, forward, "ood")
+        results["ood"] = measure_other_sets(measured, images[rows], others, forward, "ood")
     return results
 
 
-def _as_held_out(held_out: tuple[Any, Any] | Dataset | Iterable, measured_u8: Images) -> HeldOut:
+def _as_held_out(held_out: Any, measured_u8: Images) -> HeldOut:
     """Images and labels to fit on, none of which is measured, [M, H, W, 3]."""
     is_pair = isinstance(held_out, tuple | list) and len(held_out) == 2 and not is_dataset(held_out)
     is_known = is_pair or is_dataset(held_out)
     check(is_known, "held_out", f"a {type(held_out).__name__}", "(images, labels), a Dataset of both, or None")
-    images_u8, labels = _as_pair(*(held_out if is_pair else (held_out, None)), "held_out images", "held_out labels")
+    given, given_labels = held_out if is_pair else (held_out, None)
+    images_u8, labels = _as_pair(given, given_labels, "held_out images", "held_out labels")
     measured = set(_digests(measured_u8))
     num_shared = sum(digest in measured for digest in _digests(images_u8))
     got = f"{counted(len(images_u8), 'image')}, {num_shared} of which are measured"
@@ -189,11 +190,12 @@ def _settings(
         check(is_integer(value), field, value, "an integer")
     check(0 <= sizes["num_images"] <= total, "num_images", sizes["num_images"], f"0..{total}, the images there are")
     check(isinstance(corruption_jpeg, bool), "corruption_jpeg", corruption_jpeg, "True or False")
+    numbers: dict[str, Any] = {field: int(value) for field, value in sizes.items()}
     return EvalConfig(
         corruption_set=corruption_set,
         corrupted_dir=None if corrupted_dir is None else Path(corrupted_dir),
         corruption_jpeg=corruption_jpeg,
-        **{field: int(value) for field, value in sizes.items()},
+        **numbers,
     )
 
 
@@ -219,7 +221,7 @@ def _as_images(images_u8: Any, field: str) -> tuple[Images, list[int] | None]:
     return _as_array(images_u8, field), None
 
 
-def _as_array(images_u8: np.ndarray | Tensor | Sequence[np.ndarray], field: str) -> np.ndarray:
+def _as_array(images_u8: Any, field: str) -> np.ndarray:
     """The images as one array, uint8 [N, H, W, 3], N at least 1."""
     if isinstance(images_u8, Tensor):
         shape = images_u8.shape

@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -50,7 +50,7 @@ def load_run(
     run_dir: Path,
     *,
     config: Config | None = None,
-    weights: str | None = None,
+    weights: Literal["last", "ema"] | None = None,
     image_set: ImageSet | None = None,
     device: torch.device | None = None,
 ) -> Trained:

@@ -27,8 +27,8 @@ _OWN_DATA = "Images of your own. **Fill in**: where they are from, who is in the
 _OWN_LICENCE = "Yours to choose, within what the licence of the data allows. **Fill in.**"
 _PUBLISHED_DATA = "torchvision's {}, as it was published. **Fill in**: its licence and whom to cite."
 # The sections that decide the weights. Paths are left out: they describe the machine, not the weights.
-_SECTIONS = ("method", "data", "model", "train", "optim", "augment")
-_SECTIONS += ("mixing", "prime", "spectra", "afa", "noisymix", "attack", "loss")
+_OF_METHODS = ("mixing", "prime", "spectra", "afa", "noisymix", "attack")
+_SECTIONS = ("method", "data", "model", "train", "optim", "augment", *_OF_METHODS, "loss")
 _PATHS = ("dir", "download")
 
 

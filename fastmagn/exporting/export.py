@@ -33,7 +33,7 @@ def export(config: ExportConfig) -> None:
     checked = "read back equal to the model"
     try:
         if config.format == "onnx":
-            difference = write_onnx(trained, config.out, input)
+            difference = write_onnx(trained, config.out, config.input or "uint8")
             checked = (
                 f"onnxruntime's probabilities differ from PyTorch's by {difference:.1e} at most (bound "
                 f"{MAX_DIFFERENCE:.0e}), in batches of 1, 2 and 7 images"

@@ -3,7 +3,6 @@
 Shape letters: B batch, H W image.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from fastmagn.exporting.info import ModelInfo
 _Picture = str | Path | Image.Image
 
 
-def as_sequence(images: Any) -> Sequence[Any]:
+def as_sequence(images: Any) -> Any:
     """Images that can be cut into batches: an array, a tensor, or a list of pictures. One picture becomes a list.
 
     Raises:
@@ -41,7 +40,7 @@ def as_sequence(images: Any) -> Sequence[Any]:
     )
 
 
-def as_batch(images: Sequence[Any] | torch.Tensor, info: ModelInfo, resizes: bool) -> np.ndarray:
+def as_batch(images: Any, info: ModelInfo, resizes: bool) -> np.ndarray:
     """A slice of what `as_sequence` returned, as uint8 [B, H, W, 3], or float32 [B, 3, H, W] in [0, 1].
 
     Args:

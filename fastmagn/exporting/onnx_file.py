@@ -130,14 +130,14 @@ def _require(*packages: str) -> None:
 def _serialised(exported: Exported, images: Tensor, info: ModelInfo, path: Path) -> bytes:
     """The ONNX model of `exported`, with its metadata, traced with the example `images`."""
     batch = {INPUT: {0: torch.export.Dim("batch")}}
-    names = {"input_names": [INPUT], "output_names": list(OUTPUTS)}
+    names: dict[str, Any] = {"input_names": [INPUT], "output_names": list(OUTPUTS)}
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     try:
         logger.setLevel(logging.ERROR)
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")  # parts of PyTorch warn about other parts
-            program = torch.onnx.export(
+            program: Any = torch.onnx.export(
                 exported, (images,), dynamo=True, dynamic_shapes=batch, opset_version=OPSET, verbose=False, **names
             )
         proto = program.model_proto

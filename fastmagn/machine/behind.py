@@ -40,7 +40,7 @@ class Behind(Generic[Result]):
     def start(self, work: Callable[[], Result]) -> None:
         """Begin the work; where no thread can be started, it is done at once. The work before must have been taken."""
         assert self._pending is None
-        self._pending = future = Future()
+        self._pending = future = Future[Result]()
 
         def do() -> None:
             try:

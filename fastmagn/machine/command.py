@@ -5,7 +5,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from fastmagn.errors import EXIT_INPUT_ERROR, InputError, Interrupted, printable
 from fastmagn.machine.signals import interrupted_at_once
@@ -50,7 +50,7 @@ def warnings_in_one_line() -> Iterator[None]:
     what a library's next version will change. A library's log that cannot be written, as on a full disk, is dropped.
     """
 
-    def show(message: Warning | str, *_: object) -> None:
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
         print(f"warning: {printable(' '.join(str(message).split()))}", file=sys.stderr)
 
     log = logging.getLogger("PIL")

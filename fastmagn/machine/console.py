@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -9,8 +10,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from fastmagn.machine.compiling import COMPILING, told_of_compiling
 from fastmagn.machine.streams import CurrentOutput
 
+_output: Any = CurrentOutput()
 # Nothing printed is markup: a run folder may be named runs/x[/y] or runs/:smile:. A notebook gets plain lines.
-console = Console(file=CurrentOutput(), highlight=False, markup=False, emoji=False, force_jupyter=False)
+console = Console(file=_output, highlight=False, markup=False, emoji=False, force_jupyter=False)
 
 
 def warn(message: str) -> None:

@@ -4,7 +4,7 @@ import dataclasses
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -39,12 +39,14 @@ def settle_hardware(config: Config) -> Config:
     )
 
 
-def _settled(device: str) -> str:
+def _settled(device: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
     """The device, cuda or cpu, that `device` means."""
-    return device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
 
 
-def keep_memory_on_cpu(device: str) -> None:
+def keep_memory_on_cpu(device: Literal["auto", "cpu", "cuda"]) -> None:
     """Let a command whose `device` is or means the CPU keep the memory of its steps (`keep_freed_memory`)."""
     if _settled(device) == "cpu":
         keep_freed_memory()
@@ -92,7 +94,8 @@ def forbid_tf32() -> None:
 
 def _float32_products() -> tuple[Any, ...]:
     """The owners of the settings of float32's convolutions and matrix products."""
-    cudnn, mkldnn = torch.backends.cudnn, torch.backends.mkldnn
+    cudnn: Any = torch.backends.cudnn
+    mkldnn: Any = torch.backends.mkldnn
     return cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul, mkldnn.conv, mkldnn.matmul
 
 
@@ -123,5 +126,5 @@ def _has_bf16(device: str) -> bool:
     """Whether bfloat16 products run at full speed. CPUs without the instructions emulate them slowly."""
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

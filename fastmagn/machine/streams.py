@@ -9,6 +9,7 @@ import io
 import os
 import sys
 from contextlib import suppress
+from typing import Any, TextIO
 
 
 class _UnfailingFile(io.RawIOBase):
@@ -28,7 +29,7 @@ class _UnfailingFile(io.RawIOBase):
     def isatty(self) -> bool:
         return os.isatty(self._descriptor)
 
-    def write(self, data: memoryview) -> int:
+    def write(self, data: Any) -> int:
         try:
             return os.write(self._descriptor, data)
         except OSError as error:
@@ -40,12 +41,13 @@ class CurrentOutput(io.TextIOBase):
     """Whatever sys.stdout is when it is written to; nothing that it refuses is an error."""
 
     @property
-    def _stream(self) -> io.TextIOBase | None:
-        stream = getattr(sys.stdout, "rich_proxied_file", sys.stdout)  # what a live display of rich stands before
+    def _stream(self) -> TextIO | None:
+        # What a live display of rich stands before, if there is one.
+        stream: TextIO | None = getattr(sys.stdout, "rich_proxied_file", sys.stdout)
         return None if stream is None or getattr(stream, "closed", False) else stream
 
     @property
-    def encoding(self) -> str:
+    def encoding(self) -> str:  # type: ignore[override]  # a property here
         return getattr(self._stream, "encoding", None) or "utf-8"
 
     def write(self, text: str) -> int:
@@ -82,7 +84,8 @@ def use_unfailing_streams() -> None:
         stream = getattr(sys, name)
         raw = getattr(getattr(stream, "buffer", None), "raw", getattr(stream, "buffer", None))
         if stream is None:  # print(file=sys.stderr) would print to standard output
-            descriptor, options = os.open(os.devnull, os.O_WRONLY), {"encoding": "utf-8"}
+            descriptor = os.open(os.devnull, os.O_WRONLY)
+            options: dict[str, Any] = {"encoding": "utf-8"}
         elif type(stream) is io.TextIOWrapper and isinstance(raw, io.FileIO):
             with suppress(OSError):
                 stream.flush()

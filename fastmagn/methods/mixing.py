@@ -41,7 +41,7 @@ def cutout(images: Tensor, labels: Tensor, context: StepContext) -> tuple[Tensor
         Images and labels.
     """
     side = np.full(len(images), context.config.mixing.cutout_px)
-    boxes = draw_boxes(context.words(0, STREAM_MIXING), side, side, images.shape[2:])
+    boxes = draw_boxes(context.words(0, STREAM_MIXING), side, side, (images.shape[2], images.shape[3]))
     return torch.where(box_mask(boxes, images), context.model.mean, images), labels
 
 

@@ -41,6 +41,8 @@ class NoiseEnsemble(nn.Module):
         noises: sigma times standard normals, float32 [n, C, H, W].
     """
 
+    noises: Tensor
+
     def __init__(self, model: nn.Module, noises: Tensor) -> None:
         super().__init__()
         self.model = model
@@ -61,10 +63,10 @@ def noise_ensemble(model: nn.Module, config: Config, image_size: tuple[int, int]
         image_size: (H, W), px.
     """
     height, width = image_size
-    noises = np.empty((config.eval.rse_draws, height * width * 3), np.float32)
-    for draw, noise in enumerate(noises):
-        rng.standard_normal(noise, rng.STREAM_ENSEMBLE, draw, 0, 0, *rng.key_words(config.train.seed))
-    noises = torch.from_numpy(config.augment.rse_sigma * noises).view(-1, height, width, 3).permute(0, 3, 1, 2)
+    normals = np.empty((config.eval.rse_draws, height * width * 3), np.float32)
+    for draw, row in enumerate(normals):
+        rng.standard_normal(row, rng.STREAM_ENSEMBLE, draw, 0, 0, *rng.key_words(config.train.seed))
+    noises = torch.from_numpy(config.augment.rse_sigma * normals).view(-1, height, width, 3).permute(0, 3, 1, 2)
     device = next(model.parameters()).device
     return NoiseEnsemble(model, noises.contiguous()).to(device)
 

@@ -17,7 +17,7 @@ Shape letters: B batch, R images that change, C H W image.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -65,6 +65,8 @@ def prepare(images: Tensor, labels: Tensor, context: StepContext, single: Single
         if spectra.official:
             keys = context.words(OFFICIAL_PARTNERS, STREAM_SPECTRA)[:, 2 * k : 2 * k + 2]
             return changed[on_device(random_order(keys)[rows], images.device)]
+        assert context.partners is not None
+        assert context.partner_indices is not None
         places = k * len(labels) + rows
         chosen = context.partners[on_device(places, images.device)].contiguous()
         return single(chosen, context.of(context.partner_indices[places])) if "s" in spectra.variant else chosen
@@ -78,7 +80,7 @@ def pair_loss(logits: LogitViews, targets: Tensor, weights: LossConfig) -> tuple
     """Cross-entropy of the clean view, plus that of the mixed one where there is one."""
     names, views = ("cross_entropy", "mixed_cross_entropy"), (logits.clean, *logits.augmented)
     terms = [F.cross_entropy(view, targets, label_smoothing=weights.label_smoothing) for view in views]
-    return sum(terms), dict(zip(names, terms, strict=False))
+    return cast(Tensor, sum(terms)), dict(zip(names, terms, strict=False))
 
 
 def form(num_partners: int) -> Callable[[Config], dict[str, Any]]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,8 +32,9 @@ def split_batch_norm(network: nn.Module, num_views: int) -> None:
     """
     for module in network.modules():
         if isinstance(module, _BatchNorm):
-            module.__class__ = _per_view(type(module))
-            module.num_views = num_views
+            kind: Any = type(module)
+            module.__class__ = _per_view(kind)
+            cast(PerViewBatchNorm, module).num_views = num_views
 
 
 @cache

@@ -21,6 +21,9 @@ class Normalised(nn.Module):
     Images are float [B, 3, H, W] in [0, 1] (noise may leave that range); logits are [B, K].
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))

@@ -3,7 +3,7 @@
 import copy
 import itertools
 from collections.abc import Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +57,7 @@ def match_older_form(network: nn.Module, names: Collection[str]) -> None:
         network: Any network; others are left as they are.
         names: Names of the weights, as in the network's state_dict.
     """
-    stem = getattr(network, "features", None)
+    stem: Any = getattr(network, "features", None)
     if _STEM_NORM in names and is_torchvision(network, "densenet", "DenseNet") and isinstance(stem.norm0, nn.Identity):
         # It has the same width, and may have been made to synchronise or to split its statistics.
         stem.norm0 = copy.deepcopy(stem.denseblock1.denselayer1.norm1)
@@ -107,7 +107,8 @@ def order_channels(network: nn.Module, weights: Mapping[str, Tensor]) -> dict[st
         raise Ambiguous("its batch normalisations do not say in which order it concatenates maps")
     ordered = dict(weights)
     if new_first:
-        growth = network.features.denseblock1.denselayer1.conv2.out_channels
+        features: Any = network.features
+        growth = features.denseblock1.denselayer1.conv2.out_channels
         for reader in readers:
             order = _old_first(len(weights[f"{reader.norm}.weight"]), growth, reader.num_new)
             for kind in ("weight", "bias", "running_mean", "running_var"):

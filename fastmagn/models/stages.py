@@ -1,6 +1,7 @@
 """A network's forward pass in stages, for methods that change feature maps between two of them."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -49,17 +50,18 @@ def check_stages(model: Normalised, method: str, name: str) -> None:
 
 def _steps(network: nn.Module) -> list[tuple[Callable[[Tensor], Tensor], bool]]:
     """The parts whose composition is the network, each with whether it ends a stage; none of an unknown network."""
+    known: Any = network
     if is_torchvision(network, "resnet", "ResNet"):
-        stages = (network.layer1, network.layer2, network.layer3, network.layer4)
+        stages = (known.layer1, known.layer2, known.layer3, known.layer4)
         return [
-            *((part, False) for part in (network.conv1, network.bn1, network.relu, network.maxpool)),
+            *((part, False) for part in (known.conv1, known.bn1, known.relu, known.maxpool)),
             *((stage, True) for stage in stages),
-            *((part, False) for part in (network.avgpool, _flattened, network.fc)),
+            *((part, False) for part in (known.avgpool, _flattened, known.fc)),
         ]
     if is_torchvision(network, "densenet", "DenseNet"):
         return [
-            *((part, name.startswith("denseblock")) for name, part in network.features.named_children()),
-            *((part, False) for part in (torch.relu, _pooled, network.classifier)),
+            *((part, name.startswith("denseblock")) for name, part in known.features.named_children()),
+            *((part, False) for part in (torch.relu, _pooled, known.classifier)),
         ]
     if isinstance(network, SmallResNet):
         blocks = [(block, True) for block in network.blocks]

@@ -76,7 +76,8 @@ def read_weights(path: Path, field: str) -> Weights:
     tensors = isinstance(content, dict) and all(_is_named_tensor(name, value) for name, value in content.items())
     if not tensors or not content:
         raise InputError(f"{field}: {path} holds no named weights; expected a state_dict of the network.")
-    own, rest = {}, {}
+    own: dict[str, Tensor] = {}
+    rest: dict[str, Tensor] = {}
     for name, value in content.items():
         (rest if _is_normalisation(name, value) else own)[name] = value
     return Weights(_without_wrappers(own or content), _channels(rest, _MEANS), _channels(rest, _STDS))

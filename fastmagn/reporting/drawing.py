@@ -6,7 +6,7 @@ A method has the same colour and marker in all figures. Its configurations diffe
 import textwrap
 import zlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -46,7 +46,7 @@ _OTHER_STYLES = (("#6699CC", "1"), ("#888888", "2"))
 _LINES = ("-", "--", ":", "-.", (0, (1, 4)))
 _HATCHES = ("", "///", "...", "xxx", "\\\\\\")
 
-SETTINGS = {
+SETTINGS: dict[Any, Any] = {
     "font.size": 10,
     "axes.titlesize": 10,
     "axes.spines.top": False,
@@ -61,7 +61,7 @@ SETTINGS = {
     "text.parse_math": False,  # a run's name may hold dollars
 }
 # For a figure that keeps its colours on a dark page; the colours are those of assets/report.css.
-DARK = {f"{name}.facecolor": "#14171a" for name in ("figure", "axes", "savefig")}
+DARK: dict[Any, Any] = {f"{name}.facecolor": "#14171a" for name in ("figure", "axes", "savefig")}
 DARK |= dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), "#e4e7ea")
 NARROW_IN = 3.8  # the width of a phone's figure, at which its text has its own size
 NARROW_PANEL = (1.7, 1.6)  # of two panels side by side in it
@@ -69,7 +69,8 @@ IN_PER_CHAR = 0.085  # mean width of a character of the 10 pt font
 _LINE_IN, _ROW_GAP_IN = 0.17, 0.07  # the height of a legend's line and the gap between its rows
 _LEGEND_SHARE = 0.25
 _PANEL_CHARS = 22  # of a line above a small panel
-_PAPER = {"linestyle": "none", "marker": "D", "markersize": 5, "markerfacecolor": "white", "markeredgecolor": "black"}
+_PAPER: dict[str, Any] = {"linestyle": "none", "marker": "D", "markersize": 5}
+_PAPER |= {"markerfacecolor": "white", "markeredgecolor": "black"}
 
 
 class Style(NamedTuple):
@@ -161,13 +162,14 @@ def draw_bar(
         return (value, place) if across else (place, value)
 
     if sd:
-        axes.errorbar(*point(mean), **{"xerr" if across else "yerr": sd}, color="black", linewidth=1, capsize=2)
+        spread: dict[str, Any] = {"xerr" if across else "yerr": sd}
+        axes.errorbar(*point(mean), **spread, color="black", linewidth=1, capsize=2)
     top = mean + sd
     if cell["paper"] is not None:
         axes.plot(*point(100 * cell["paper"]), **_PAPER, label="Paper")
         top = max(top, 100 * cell["paper"])
     gap = 4 if cell["paper"] is None else 7
-    side = {"ha": "left", "va": "center"} if across else {"ha": "center"}
+    side: dict[str, Any] = {"ha": "left", "va": "center"} if across else {"ha": "center"}
     offset = (gap, 0) if across else (0, gap)
     axes.annotate(f"{mean:.1f}", point(top), xytext=offset, textcoords="offset points", fontsize=8, **side)
 
@@ -180,7 +182,7 @@ def label_rows(axes: Axes, labels: Sequence[str], places: Sequence[float] = (), 
 
 def draw_line(axes: Axes, series: Series, x: list[int], accuracy: list[float], size: float = 6) -> Any:
     look = style(series)
-    filled = {} if series["variant"] == 0 else {"markerfacecolor": "white"}
+    filled: dict[str, Any] = {} if series["variant"] == 0 else {"markerfacecolor": "white"}
     (line,) = axes.plot(
         x,
         in_percent(accuracy),
@@ -195,7 +197,7 @@ def draw_line(axes: Axes, series: Series, x: list[int], accuracy: list[float], s
     return line
 
 
-def finish(axes: Axes, grid: str, xlabel: str = "", ylabel: str = "") -> None:
+def finish(axes: Axes, grid: Literal["both", "x", "y"], xlabel: str = "", ylabel: str = "") -> None:
     axes.grid(True, axis=grid)
     if xlabel:
         axes.set_xlabel(xlabel)

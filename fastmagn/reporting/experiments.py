@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fastmagn.config.schema import Config
-from fastmagn.config.text import flatten, plain
+from fastmagn.config.text import flatten
 from fastmagn.corruptions import CORRUPTION_SETS
 from fastmagn.corruptions.sets import in_order
 from fastmagn.reporting.names import DATA_TITLES, NETWORK_TITLES, method_order, method_title, order, set_title
@@ -78,8 +77,9 @@ class Experiment:
 
     def statistic(self, measure: Callable[[FinishedRun], float | None]) -> Statistic | None:
         """The mean and the spread of a measure over the runs; None if a run lacks it."""
-        values = [measure(run) for run in self.runs]
-        if any(value is None for value in values):
+        measured = [measure(run) for run in self.runs]
+        values = [value for value in measured if value is not None]
+        if len(values) < len(measured):
             return None
         sd = statistics.stdev(values) if len(values) > 1 else None
         return Statistic(statistics.fmean(values), sd, len(values))
@@ -120,13 +120,8 @@ def _place(run: FinishedRun) -> tuple:
 def recipe(run: FinishedRun, but: Iterable[str] = ()) -> str:
     """A key that is the same for runs that differ only in their seed and in the fields `but` (dotted names)."""
     ignored = _BOOKKEEPING | {"train.seed"} | set(but)
-    config = {field: value for field, value in _whole_config(run).items() if field not in ignored}
+    config = {field: value for field, value in run.fields.items() if field not in ignored}
     return json.dumps([config, run.num_images, *run.subset, *run.corruptions], sort_keys=True)
-
-
-def _whole_config(run: FinishedRun) -> dict[str, Any]:
-    """The flat configuration of a run; a field that is newer than the run has its default."""
-    return flatten(plain(Config())) | flatten(run.config)
 
 
 def _variants(groups: list[list[FinishedRun]]) -> list[Experiment]:
@@ -157,7 +152,7 @@ def _variants(groups: list[list[FinishedRun]]) -> list[Experiment]:
 
 def _changes(base: FinishedRun, other: FinishedRun) -> str:
     """The fields in which `other` differs from `base`; the name of its folder if there are many."""
-    before, after = _whole_config(base), _whole_config(other)
+    before, after = base.fields, other.fields
     fields = [name for name in after if name not in _BOOKKEEPING | {"train.seed"} and after[name] != before.get(name)]
     changes = [f"{WEIGHTS.get(name, name.split('.')[-1])} {_short(after[name])}" for name in fields]
     if other.corruptions != base.corruptions:

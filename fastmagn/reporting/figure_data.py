@@ -1,11 +1,13 @@
 """The figures of a report as plain data: fractions in 0..1. figures.py draws them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import methodcaller
 from typing import Any
 
 from fastmagn.corruptions import PERTURBATIONS, SEVERITIES
 from fastmagn.corruptions.sets import in_order
+from fastmagn.evaluation.metrics.accuracy import mean_of_all
 from fastmagn.reporting.experiments import CALIBRATION_SET, Experiment, common_set, corrupt_rms, without_sensitivity
 from fastmagn.reporting.names import data_title, file_name, measured_title, network_title
 from fastmagn.reporting.paper import paper_counterpart
@@ -77,7 +79,7 @@ def corruption_profile(group: Sequence[Experiment]) -> list[FigureData]:
     measured = _measured(group)
     series = []
     for experiment in group:
-        cells = {name: experiment.statistic(lambda run, name=name: run.mean(name)) for name in measured}
+        cells = {name: experiment.statistic(methodcaller("mean", name)) for name in measured}
         series.append(_identity(experiment) | {"accuracy": {name: cell and cell.mean for name, cell in cells.items()}})
     counterpart = paper_counterpart(group[0].data, group[0].network, cifar10="Figure 3", cifar100="Figure 5")
     profile = FigureData(
@@ -99,10 +101,13 @@ def severity_curves(group: Sequence[Experiment]) -> list[FigureData]:
     if names:
         series = []
         for experiment in group:
-            points = [experiment.statistic(lambda run, s=s: _at_severity(run, names, s)) for s in severities]
+            points = [experiment.statistic(_at_severity(names, severity)) for severity in severities]
             series.append(
                 _identity(experiment)
-                | {"accuracy": [point.mean for point in points], "sd": [point.sd for point in points]}
+                | {
+                    "accuracy": [point and point.mean for point in points],
+                    "sd": [point and point.sd for point in points],
+                }
             )
         figures.append(
             FigureData(
@@ -119,9 +124,7 @@ def severity_curves(group: Sequence[Experiment]) -> list[FigureData]:
     for experiment in group:
         curves = {}
         for name in measured:
-            points = [
-                experiment.statistic(lambda run, s=s, name=name: _at_severity(run, (name,), s)) for s in severities
-            ]
+            points = [experiment.statistic(_at_severity((name,), severity)) for severity in severities]
             curves[name] = [point and point.mean for point in points]
         series.append(_identity(experiment) | {"accuracy": curves})
     figures.append(
@@ -198,9 +201,10 @@ def training_curves(group: Sequence[Experiment]) -> tuple[list[FigureData], list
 
 def perturbation_curves(group: Sequence[Experiment]) -> list[FigureData]:
     """The share of the images whose prediction flips at each frame of CIFAR-10-P's sequences."""
-    series, names = [], {}
+    series: list[Series] = []
+    names: dict[str, None] = {}
     for experiment in group:
-        entries = [run.protocols.perturbations for run in experiment.runs]
+        entries: list[Any] = [run.protocols.perturbations for run in experiment.runs]
         if None not in entries:
             curves = {
                 name: _mean_lists([entry["flips_by_frame"].get(name) for entry in entries]) for name in PERTURBATIONS
@@ -225,9 +229,10 @@ def perturbation_curves(group: Sequence[Experiment]) -> list[FigureData]:
 
 def fourier_maps(group: Sequence[Experiment]) -> list[FigureData]:
     """The error under a perturbation along each Fourier basis image, a map per method."""
-    series, norms = [], {}
+    series: list[Series] = []
+    norms: dict[str, None] = {}
     for experiment in group:
-        entries = [run.protocols.fourier for run in experiment.runs]
+        entries: list[Any] = [run.protocols.fourier for run in experiment.runs]
         alike = None not in entries and all(entry["frequencies"] == entries[0]["frequencies"] for entry in entries)
         if not alike or any(entry["mean_error"] is None for entry in entries):
             continue
@@ -295,7 +300,7 @@ def _bars_caption(cells: list[Series | None]) -> str:
 
 def _pooled_bins(experiment: Experiment, part: str) -> Series:
     """The bins of all runs together, accuracies and confidences weighted by their counts, and the mean RMS error."""
-    diagrams = [run.reliability[part] for run in experiment.runs]
+    diagrams: list[Any] = [run.reliability and run.reliability[part] for run in experiment.runs]
     counts = [sum(bins) for bins in zip(*(diagram["count"] for diagram in diagrams), strict=True)]
     pooled: Series = {"binning": experiment.runs[0].rms["binning"], "num_bins": len(counts), "count": counts}
     for name in ("accuracy", "confidence"):
@@ -304,24 +309,29 @@ def _pooled_bins(experiment: Experiment, part: str) -> Series:
             for i in range(len(counts))
         ]
         pooled[name] = [total / count if count else None for total, count in zip(sums, counts, strict=True)]
-    return pooled | {"rms": experiment.statistic(lambda run: run.rms[part]).mean}
+    rms = experiment.statistic(lambda run: run.rms[part])
+    return pooled | {"rms": rms and rms.mean}
 
 
 def _mean_lists(lists: Sequence[Sequence[float] | None]) -> list[float] | None:
     """Their mean, element by element; None if one is None or has another length."""
-    if None in lists or len({len(values) for values in lists}) > 1:
+    known = [values for values in lists if values is not None]
+    if len(known) < len(lists) or len({len(values) for values in known}) > 1:
         return None
-    return [sum(values) / len(lists) for values in zip(*lists, strict=True)]
+    return [sum(values) / len(known) for values in zip(*known, strict=True)]
 
 
-def _at_severity(run: FinishedRun, names: Sequence[str], severity: int) -> float | None:
-    """The mean accuracy of a run over the corruptions `names` at a severity, 0..5; 0 is clean."""
-    if any(name not in run.corruption_accuracy for name in names):
-        return None
-    if severity == 0:
-        return run.clean_accuracy
-    accuracies = [run.corruption_accuracy[name][severity - 1] for name in names]
-    return None if None in accuracies else sum(accuracies) / len(names)
+def _at_severity(names: Sequence[str], severity: int) -> Callable[[FinishedRun], float | None]:
+    """Measures the mean accuracy of a run over the corruptions `names` at a severity, 0..5; 0 is clean."""
+
+    def accuracy(run: FinishedRun) -> float | None:
+        if any(name not in run.corruption_accuracy for name in names):
+            return None
+        if severity == 0:
+            return run.clean_accuracy
+        return mean_of_all(run.corruption_accuracy[name][severity - 1] for name in names)
+
+    return accuracy
 
 
 def _measured(group: Sequence[Experiment]) -> list[str]:

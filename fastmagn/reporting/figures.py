@@ -121,7 +121,8 @@ def draw_calibration_bars(data: FigureData, narrow: bool) -> Figure:
     """A clean and a corrupt panel, with the networks side by side and a bar per method; below each other if narrow."""
     networks = data.axes["networks"]
     titles = {"clean": "Clean images", "corrupt": f"Corrupted images ({data.axes['corruption_set']})"}
-    places, ticks, right = {}, [], 0.0  # the place of each bar, in bars, by (label, network)
+    places: dict[tuple[str, int], float] = {}  # of each bar, in bars, by (label, network)
+    ticks, right = [], 0.0
     for number in range(len(networks)):
         shown = [item["label"] for item in data.series if item["clean"][number] or item["corrupt"][number]]
         places |= {(label, number): right + i for i, label in enumerate(shown)}
@@ -158,7 +159,8 @@ def draw_corruption_profile(data: FigureData, narrow: bool) -> Figure:
     names = [name for members in kinds.values() for name in members]
     figure = new_figure(NARROW_IN if narrow else 7.5, 0.29 * len(names) + 1.6)
     axes = figure.add_subplot()
-    rows, places, ticks = {}, 0.0, []
+    rows: dict[str, float] = {}
+    places, ticks = 0.0, []
     for kind, shown in kinds.items():
         if not shown:
             continue
@@ -225,7 +227,8 @@ def draw_severity_grid(data: FigureData, narrow: bool) -> Figure:
                 if accuracy is not None
             ]
             if len(points) > 1:  # severity 0 alone: the corruption was not measured
-                draw_line(axes, series, *map(list, zip(*points, strict=True)), size=4)
+                severities, accuracies = map(list, zip(*points, strict=True))
+                draw_line(axes, series, severities, accuracies, size=4)
         axes.set_title(in_two_lines(corruption_title(name)))
         axes.set_xticks(data.axes["severities"])
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
@@ -252,7 +255,7 @@ def draw_reliability(data: FigureData, narrow: bool) -> Figure:
         axes.bar(centres, accuracy, 0.94 * width, color=look.color, alpha=0.55, label="Accuracy")
         axes.plot(centres, share, color="#222222", linestyle=":", linewidth=1.5, label="Share of predictions")
         axes.plot([0, 100], [0, 100], color="black", linestyle="--", linewidth=1, label="Calibrated")
-        dots = {"linestyle": "none", "marker": "o", "markersize": 4, "color": "black"}
+        dots: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 4, "color": "black"}
         axes.plot(centres, confidence, **dots, label="Mean confidence")
         axes.set_title(wrapped(series["label"]))
         box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5}

@@ -5,13 +5,15 @@ way.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import methodcaller
 from typing import NamedTuple
 
 from fastmagn.corruptions import SEVERITIES
 from fastmagn.corruptions.sets import in_order, sets_to_show
 from fastmagn.reporting.experiments import Experiment, Statistic, common_set
 from fastmagn.reporting.names import corruption_title
+from fastmagn.reporting.runs import FinishedRun
 from fastmagn.reporting.shades import DIFFERENCE_STEPS, NUM_SHADES
 
 _BOUNDS = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0)
@@ -42,16 +44,17 @@ def heat_map(experiment: Experiment, measured: Sequence[str]) -> HeatMap:
     """The heat map of an experiment, with a row for each corruption in `measured`."""
     rows = []
     for name in measured:
-        cells = [
-            experiment.statistic(lambda run, name=name, i=i: run.corruption_accuracy.get(name, (None,) * 5)[i])
-            for i in range(len(SEVERITIES))
-        ]
-        mean = experiment.statistic(lambda run, name=name: run.mean(name))
+        cells = [experiment.statistic(_cell(name, place)) for place in range(len(SEVERITIES))]
+        mean = experiment.statistic(methodcaller("mean", name))
         rows.append(HeatRow(corruption_title(name), (*cells, mean)))
     totals = [("Clean", experiment.statistic(lambda run: run.clean_accuracy))]
     for name, members in sets_to_show(experiment.measured).items():
-        totals.append((f"mCA {name}", experiment.statistic(lambda run, members=members: run.mca(members))))
+        totals.append((f"mCA {name}", experiment.statistic(methodcaller("mca", members))))
     return HeatMap(tuple(rows), tuple((label, cell) for label, cell in totals if cell is not None))
+
+
+def _cell(name: str, place: int) -> Callable[[FinishedRun], float | None]:
+    return lambda run: run.corruption_accuracy.get(name, (None,) * len(SEVERITIES))[place]
 
 
 def measured_corruptions(experiments: Sequence[Experiment]) -> list[str]:

@@ -27,7 +27,7 @@ _AGREEMENT = 1e-6
 class Mistake(NamedTuple):
     """A wrong prediction. `confidence` is the predicted class's probability, `log_doubt` the logarithm of the rest."""
 
-    index: int
+    row: int
     corruption: str
     severity: int
     true: int
@@ -42,14 +42,14 @@ class Confusion(NamedTuple):
     Args:
         true: The class of the images.
         predicted: The class that they were taken for.
-        count: The number of images.
-        share: `count` divided by the number of all corrupt images of the class.
+        num_images: How many.
+        share: `num_images` divided by the number of all corrupt images of the class.
         corruption: The corruption on which it happened most.
     """
 
     true: int
     predicted: int
-    count: int
+    num_images: int
     share: float
     corruption: str
 
@@ -57,7 +57,7 @@ class Confusion(NamedTuple):
 class ShownMistake(NamedTuple):
     """A mistake with names and pictures (`data:` addresses). `corrupted` is empty if the picture cannot be made."""
 
-    index: int
+    row: int
     corruption: str
     severity: int
     true: str
@@ -94,8 +94,8 @@ def mistakes(run: FinishedRun, images_of: ImagesOf) -> Mistakes:
         found = worst(labels, logits, NUM_MISTAKES, read_severities(folder, logits))
         shown = [_show(run, mistake, image_set, rows, config) for mistake in found]
         pairs = [
-            (names[pair.true], names[pair.predicted], f"{pair.count:,}", f"{100 * pair.share:.1f}", pair.corruption)
-            for pair in confusions(labels, logits, NUM_CONFUSIONS)
+            (names[of.true], names[of.predicted], f"{of.num_images:,}", f"{100 * of.share:.1f}", of.corruption)
+            for of in confusions(labels, logits, NUM_CONFUSIONS)
         ]
     except InputError as error:
         return Mistakes(note=f"The worst errors are not shown: {error}")
@@ -130,13 +130,13 @@ def worst(
                 continue
             doubts = log_doubt(np.asarray(cell[wrong], np.float64))
             for i in np.argsort(doubts, kind="stable")[: number + MOST_OF_ONE]:  # no later one could be chosen
-                index, doubt = int(wrong[i]), float(doubts[i])
-                classes = int(labels[index]), int(predicted[index])
-                candidates.append(Mistake(index, name, severity, *classes, -float(np.expm1(doubt)), doubt))
+                row, doubt = int(wrong[i]), float(doubts[i])
+                classes = int(labels[row]), int(predicted[row])
+                candidates.append(Mistake(row, name, severity, *classes, -float(np.expm1(doubt)), doubt))
     chosen: list[Mistake] = []
     for mistake in sorted(candidates, key=lambda mistake: mistake.log_doubt):
         of_corruption = sum(mistake.corruption == other.corruption for other in chosen)
-        is_new = all(mistake.index != other.index for other in chosen)
+        is_new = all(mistake.row != other.row for other in chosen)
         if is_new and of_corruption < MOST_OF_ONE and len(chosen) < number:
             chosen.append(mistake)
     return chosen
@@ -171,7 +171,8 @@ def confusions(labels: np.ndarray, logits: dict[str, np.ndarray], number: int) -
             break
         true, predicted = divmod(int(pair), num_classes)
         of_class = 5 * len(tables) * np.count_nonzero(labels == true)
-        most = max(tables, key=lambda name, pair=pair: tables[name][pair])
+        counts = {name: table[pair] for name, table in tables.items()}
+        most = max(counts, key=counts.__getitem__)
         found.append(Confusion(true, predicted, int(total[pair]), total[pair] / of_class, corruption_title(most)))
     return found
 
@@ -212,7 +213,7 @@ def _rows(run: FinishedRun, image_set: ImageSet, labels: np.ndarray, num_classes
 
 
 def _show(run: FinishedRun, mistake: Mistake, image_set: ImageSet, rows: np.ndarray, config: Config) -> ShownMistake:
-    row = rows[mistake.index]
+    row = rows[mistake.row]
     names, original = image_set.class_names, np.asarray(image_set.test_images_u8[np.array([row])])[0]
     try:
         corrupted = png_address(_corrupted(run, mistake, image_set, rows, config))
@@ -220,7 +221,7 @@ def _show(run: FinishedRun, mistake: Mistake, image_set: ImageSet, rows: np.ndar
         corrupted = ""
     percent = 100 * mistake.confidence
     return ShownMistake(
-        index=int(row),
+        row=int(row),
         corruption=corruption_title(mistake.corruption),
         severity=mistake.severity,
         true=names[mistake.true],
@@ -234,7 +235,7 @@ def _show(run: FinishedRun, mistake: Mistake, image_set: ImageSet, rows: np.ndar
 def _corrupted(run: FinishedRun, mistake: Mistake, image_set: ImageSet, rows: np.ndarray, config: Config) -> np.ndarray:
     """The image as the model was given it, uint8 [H, W, 3]. `rows` are those of the measured images."""
     images_u8, labels = image_set.test_images_u8, image_set.test_labels
-    name, severity, row, chosen = mistake.corruption, mistake.severity, rows[[mistake.index]], config.eval
+    name, severity, row, chosen = mistake.corruption, mistake.severity, rows[[mistake.row]], config.eval
     if chosen.corrupted_dir is not None:
         held = _held(Path(chosen.corrupted_dir), labels)
         place = int(np.searchsorted(held, row[0]))

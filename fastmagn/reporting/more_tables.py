@@ -34,18 +34,19 @@ def error_table(experiments: Sequence[Experiment]) -> Table:
     c15 = CORRUPTION_SETS["c15"]
     quiet = tuple(name for name in c15 if name not in CORRUPTION_KINDS["Noise"])
 
-    def error(names: Sequence[str]) -> Callable[[FinishedRun], float | None]:
-        return lambda run: None if run.mca(names) is None else 1 - run.mca(names)
+    def error(mca: Callable[[FinishedRun], float | None]) -> Callable[[FinishedRun], float | None]:
+        def of(run: FinishedRun) -> float | None:
+            accuracy = mca(run)
+            return None if accuracy is None else 1 - accuracy
 
-    def cbar_error(run: FinishedRun) -> float | None:
-        return None if run.cbar_mca is None else 1 - run.cbar_mca
+        return of
 
     by_alexnet = " By AlexNet's, each corruption's error is first divided by AlexNet's, as published for ImageNet-C."
     measures = [
         Measure(Column("Clean error"), lambda run: 1 - run.clean_accuracy, lower=True),
-        Measure(Column("mCE c15"), error(c15), lower=True),
-        Measure(Column("mCE c15 without noise"), error(quiet), lower=True),
-        Measure(Column("mCE cbar"), cbar_error, lower=True),
+        Measure(Column("mCE c15"), error(lambda run: run.mca(c15)), lower=True),
+        Measure(Column("mCE c15 without noise"), error(lambda run: run.mca(quiet)), lower=True),
+        Measure(Column("mCE cbar"), error(lambda run: run.cbar_mca), lower=True),
         Measure(Column("mCE by AlexNet's"), _number(_MCE), lower=True),
     ]
     return _table(

@@ -87,10 +87,10 @@ def set_title(names: Sequence[str]) -> str:
     for title, members in whole.items():
         if "cbar" in whole and chosen == members | whole["cbar"]:
             return f"{title}+cbar"
-    for title, members in sets.items():
-        missing = set(members) - chosen
-        if chosen < set(members) and len(missing) <= 2:
-            return f"{title} without {' and '.join(name for name in members if name in missing)}"
+    for title, ordered in sets.items():
+        missing = set(ordered) - chosen
+        if chosen < set(ordered) and len(missing) <= 2:
+            return f"{title} without {' and '.join(name for name in ordered if name in missing)}"
     if len(chosen) <= 3:
         return " + ".join(in_order(chosen))
     return counted(len(chosen), "corruption")

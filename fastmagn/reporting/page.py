@@ -8,7 +8,7 @@ import base64
 import dataclasses
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ def to_page(data_sets: Sequence[Any], warnings: Sequence[str], drawn: Mapping[st
         "unlike_title": UNLIKE,
         "difference_steps": shades.DIFFERENCE_STEPS,
     }
-    environment.filters |= {"percent": percent, "signed": signed, "zipped": lambda lists: zip(*lists, strict=True)}
+    environment.filters |= {"percent": percent, "signed": signed, "zipped": _zipped}
     style, script = f"{_asset('report.css')}\n{shades.style_sheet()}", _asset("report.js")
     images_of = images_loader()
     return environment.get_template("report.html.j2").render(
@@ -176,6 +176,10 @@ def _addresses(figure: FigureData, svg: bytes) -> dict[str, str]:
     return addresses
 
 
+def _zipped(lists: Iterable[Iterable[Any]]) -> Iterator[tuple[Any, ...]]:
+    return zip(*lists, strict=True)
+
+
 def _width_pt(svg: bytes) -> float:
     """The width that an SVG file of Matplotlib's says."""
     found = re.search(rb'<svg[^>]* width="([\d.]+)pt"', svg)
@@ -186,7 +190,7 @@ def _figures(figures: Sequence[FigureData], drawn: Mapping[str, bytes]) -> dict[
     """The figures by kind, each with the addresses of its drawings."""
     by_kind: dict[str, list[dict[str, Any]]] = {}
     for figure in figures:
-        shown = {"title": figure.title, "caption": figure.caption, "kind": figure.kind}
+        shown: dict[str, Any] = {"title": figure.title, "caption": figure.caption, "kind": figure.kind}
         shown |= _addresses(figure, drawn[figure.name]) | {"is_wide": _width_pt(drawn[figure.name]) > _WIDE_PT}
         by_kind.setdefault(figure.kind, []).append(shown)
     return by_kind

@@ -27,15 +27,15 @@ class Protocols(NamedTuple):
 
     @property
     def flip_probability(self) -> float | None:
-        return self.perturbations and self.perturbations["mean_flip_probability"]
+        return None if self.perturbations is None else self.perturbations["mean_flip_probability"]
 
     @property
     def fourier_error(self) -> float | None:
-        return self.fourier and self.fourier["mean_error"]
+        return None if self.fourier is None else self.fourier["mean_error"]
 
     @property
     def adapted_clean(self) -> float | None:
-        return self.adapted_batch_norm and self.adapted_batch_norm["clean_accuracy"]
+        return None if self.adapted_batch_norm is None else self.adapted_batch_norm["clean_accuracy"]
 
     @property
     def adapted_batch(self) -> str:

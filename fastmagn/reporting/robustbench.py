@@ -86,7 +86,7 @@ def make_entries(runs: Iterable[FinishedRun]) -> tuple[list[Entry], list[str]]:
             name = file_name(run.method, run.network, f"seed{run.seed}")
             again = sum(entry.model_id.partition("__")[0] == name for entry in entries)
             entries.append(Entry(f"{name}__{again + 1}" if again else name, _info(run, data, mca), run))
-    entries.sort(key=lambda entry: (entry.info["dataset"], -entry.run.mca(_C15), entry.model_id))
+    entries.sort(key=lambda entry: (entry.info["dataset"], -(entry.run.mca(_C15) or 0), entry.model_id))
     return entries, [f"{line} Left out." for line in left_out]
 
 

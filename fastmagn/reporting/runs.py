@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fastmagn.config.schema import Config
+from fastmagn.config.text import flatten
 from fastmagn.corruptions import SEVERITIES
 from fastmagn.corruptions.sets import in_order, sets_to_show
 from fastmagn.data import OWN
@@ -70,6 +72,11 @@ class FinishedRun:
     def folder(self) -> Path:
         return self.path if self.path.is_dir() else self.path.parent
 
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The configuration by dotted names; a field that is newer than the run has its default."""
+        return flatten(Config()) | flatten(self.config)
+
     def mca(self, names: Iterable[str]) -> float | None:
         """The mean accuracy over the corruptions `names` and their severities; None if one was not measured."""
         return mean_corruption_accuracy(self.corruption_accuracy, names)
@@ -96,7 +103,8 @@ def read_runs(paths: Iterable[Path]) -> tuple[list[FinishedRun], list[str]]:
     Raises:
         InputError: No run can be reported.
     """
-    runs, warnings, seen = [], [], {}
+    runs, warnings = [], []
+    seen: dict[str, Path] = {}
     for path in paths:
         resolved = os.path.realpath(_results_file(path))  # Path.resolve raises an error in a loop of links
         if resolved in seen:
@@ -225,7 +233,7 @@ def _check_finite(results: dict[str, Any], file: Path) -> None:
         raise InputError(f"{file}: has no accuracy for {some(faulty)}: logits were NaN or infinite there.")
 
 
-def _corruption_accuracy(results: dict[str, Any], file: Path) -> dict[str, tuple[float, ...]]:
+def _corruption_accuracy(results: dict[str, Any], file: Path) -> dict[str, tuple[float | None, ...]]:
     """The accuracies by corruption, in the registry's order. They must agree with the results' mCA."""
     table, few = {}, _few(results, file)
     for name, values in _get(results, "corruption_accuracy", dict, file).items():

@@ -10,7 +10,6 @@ from fastmagn.corruptions.sets import in_order, sets_to_show
 from fastmagn.reporting.experiments import (
     CALIBRATION_SET,
     Experiment,
-    Statistic,
     common_set,
     corrupt_rms,
     sensitivity_families,
@@ -95,7 +94,8 @@ class Table:
 
     def has_paper(self, column: int) -> bool:
         """Whether the paper has a number for any cell of a column."""
-        return any(row.cells[column] is not None and row.cells[column].paper is not None for row in self.rows)
+        cells = (row.cells[column] for row in self.rows)
+        return any(cell is not None and cell.paper is not None for cell in cells)
 
 
 def make_tables(experiments: Sequence[Experiment]) -> list[Table]:
@@ -319,8 +319,7 @@ def _best_row(
 
 def make_cell(experiment: Experiment | None, measure: Callable[[FinishedRun], float | None], paper: str) -> Cell | None:
     """The mean and the spread of a measure. `paper` is the measure of the paper's number, empty for none."""
-    statistic: Statistic | None = experiment.statistic(measure) if experiment is not None else None
-    if statistic is None:
+    if experiment is None or (statistic := experiment.statistic(measure)) is None:
         return None
     return Cell(*statistic, paper=experiment.paper(paper) if paper else None)
 
@@ -375,7 +374,7 @@ def _columns(group: Sequence[Experiment], labels: Sequence[str]) -> list[Experim
 
 def _bins(experiments: Iterable[Experiment]) -> str:
     """How the calibration errors were computed, each way once."""
-    ways = {}
+    ways: dict[str, None] = {}
     for experiment in experiments:
         for run in experiment.runs:
             binning = {"width": "equal width", "adaptive": "equal numbers of predictions"}

@@ -1,10 +1,9 @@
 """In what the runs of a report are not alike, so that a difference between them may not be the method's."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from fastmagn.config.schema import Config
-from fastmagn.config.text import flatten, plain
+from fastmagn.config.text import flatten
 from fastmagn.data.subset import BY_CLASS
 from fastmagn.errors import some
 from fastmagn.reporting.experiments import Experiment
@@ -53,15 +52,8 @@ def _label(experiment: Experiment, experiments: Sequence[Experiment]) -> str:
     return f"{experiment.label} on {network_title(experiment.network)}" if several else experiment.label
 
 
-def _config(run: FinishedRun) -> dict[str, Any]:
-    """The flat configuration; what an older one lacks has its default."""
-    return flatten(plain(Config())) | flatten(run.config)
-
-
 def _epochs(run: FinishedRun) -> str:
-    config = _config(run)
-    limit = config["train.max_steps"]
-    epochs = config["train.epochs"]
+    epochs, limit = run.fields["train.epochs"], run.fields["train.max_steps"]
     return f"{epochs}" + (f", ended by train.max_steps {limit}" if limit else "")
 
 
@@ -78,7 +70,7 @@ def _corrupted_images(run: FinishedRun) -> str:
 
 
 def _training_data(run: FinishedRun) -> str:
-    config, defaults = _config(run), flatten(plain(Config()))
+    config, defaults = run.fields, flatten(Config())
     fields = [name for name in config if name.startswith("data.") and name not in _NOT_DATA]
     changed = [f"{name} {config[name]}" for name in fields if config[name] != defaults.get(name)]
     return ", ".join(changed) or "all training images"

@@ -112,5 +112,5 @@ def _is_of_a_library(error: Exception) -> bool:
 
 
 def _what_is_saved(config: Config) -> str:
-    checkpoint = last_checkpoint(config.run_dir)
+    checkpoint = last_checkpoint(config.run_folder)
     return f"the same command resumes from {checkpoint}" if checkpoint.exists() else "nothing has been saved yet"

@@ -59,10 +59,10 @@ def _run(config: Config) -> Any:
         return wandb.run
     return wandb.init(
         project=config.train.wandb_project,
-        name=config.run_dir.name,
-        id=run_id(config.run_dir),
+        name=config.run_folder.name,
+        id=run_id(config.run_folder),
         resume="allow",
-        dir=str(config.run_dir),
+        dir=str(config.run_folder),
         config=flatten(config),
     )
 

@@ -59,7 +59,7 @@ def parse_arguments(arguments: list[str]) -> Request:
     if len(files) > 1:
         raise InputError(f"--config: got two sweeps, {files[0]} and {files[1]}; expected one at most.")
     given = _read_sweep(Path(files[0])) if files else {}
-    shared = []
+    shared: list[str] = []
     for config in configs:
         shared += given["arguments"] if config in files else ["--config", config]
     for name in given_fields(fields):

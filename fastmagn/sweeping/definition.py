@@ -153,9 +153,10 @@ def parse_range(name: str, text: str) -> Range:
     if FIELD_TYPES[name] not in (int, float):
         raise InputError(f"--random: {name}: is not a number; name its values with --grid {name}=a,b.")
     match = re.fullmatch(r"(.+?)\.\.(.+?)(:log)?", text)
+    low, high, log = match.groups() if match else ("", "", None)
     try:
-        found = Range(float(match[1]), float(match[2]), match[3] is not None)
-    except (TypeError, ValueError):
+        found = Range(float(low), float(high), log is not None)
+    except ValueError:
         raise InputError(f"--random: {name}: got {text!r}; expected low..high or low..high:log.") from None
     if not (math.isfinite(found.low) and math.isfinite(found.high) and found.low < found.high):
         raise InputError(f"--random: {name}: got {text!r}; expected low below high.")

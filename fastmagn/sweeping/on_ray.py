@@ -114,7 +114,10 @@ class _StopFlag:
         return self.value
 
 
-class _Watch(tune.Callback if tune else object):
+_Callback: Any = tune.Callback if tune else object
+
+
+class _Watch(_Callback):
     """Follows the trials. After a signal, it ends the experiment as soon as no trial runs any more."""
 
     def __init__(self, started: Callable[[str], None], ended: Callable[[Outcome], None]) -> None:

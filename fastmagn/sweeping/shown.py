@@ -59,7 +59,7 @@ class Board:
         seconds = time.monotonic() - self.started_at[name]
         what = outcome.state + (f": {outcome.error}" if outcome.error else "")
         if outcome.state == "finished":
-            results = read_results(trial.config.run_dir / RESULTS)
+            results = read_results(trial.config.run_folder / RESULTS)
             what = f"clean accuracy {percent(results['clean_accuracy'])} %{_mca_text(results)}"
         console.print(f"[{done}/{len(self.trials)}] {name}: {what} ({seconds:.0f} s)", soft_wrap=True)
 
@@ -88,7 +88,7 @@ class Board:
         if name not in self.started_at:
             return ("", "", "", "")
         config = self.trials[name].config
-        row = _last_row(config.run_dir / METRICS)
+        row = _last_row(config.run_folder / METRICS)
         minutes = f"{(time.monotonic() - self.started_at[name]) / 60:.1f}" if self.states[name] == "running" else ""
         if row is None:
             return (f"0/{config.train.epochs}", "", "", minutes)
@@ -115,7 +115,7 @@ def _mca_text(results: dict[str, Any]) -> str:
 
 def summarise_trials(trials: list[Trial]) -> tuple[str, list[Summary]]:
     """The title of the corruptions that all these finished trials have measured, and the trials by mCA, best first."""
-    results = {trial.name: read_results(trial.config.run_dir / RESULTS) for trial in trials}
+    results = {trial.name: read_results(trial.config.run_folder / RESULTS) for trial in trials}
     known = [name for name in _SETS if all(one["mca"].get(name) is not None for one in results.values())]
     tables = [one["corruption_accuracy"] for one in results.values()]
     shared = {name for name in tables[0] if all(None not in table.get(name, [None]) for table in tables)}

@@ -92,7 +92,7 @@ def sweep_lock(out: Path) -> Iterator[None]:
 
 def is_finished(trial: Trial) -> bool:
     """Whether the trial's folder holds the results of its configuration."""
-    file = trial.config.run_dir / RESULTS
+    file = trial.config.run_folder / RESULTS
     try:
         results = read_results(file)
         check_results(results, file)
@@ -121,7 +121,7 @@ def run_unfinished(trials: list[Trial], board: Board, machines: Machines) -> int
     for trial in unfinished:
         check_present(trial.config.data)
     for trial in unfinished:
-        write_text(trial.config.run_dir / CONFIG, to_yaml(trial.config))
+        write_text(trial.config.run_folder / CONFIG, to_yaml(trial.config))
     on_cpu = all(trial.config.device == "cpu" for trial in unfinished)
 
     def ended(outcome: Outcome) -> None:
@@ -131,7 +131,7 @@ def run_unfinished(trials: list[Trial], board: Board, machines: Machines) -> int
 
     with board.live_table():
         return run_trials(
-            [trial.config.run_dir for trial in unfinished],
+            [trial.config.run_folder for trial in unfinished],
             machines,
             on_cpu,
             board.started,
@@ -152,11 +152,11 @@ def finish_sweep(trials: list[Trial], board: Board, out: Path, signal_number: in
     finished = [trial for trial in trials if board.states[trial.name] == "finished"]
     failed = [outcome for outcome in board.outcomes.values() if outcome.state == "failed"]
     if finished and not signal_number:
-        report_runs([trial.config.run_dir for trial in finished], out / REPORT)
+        report_runs([trial.config.run_folder for trial in finished], out / REPORT)
     if finished:
         print_summary(finished)
     for outcome in failed:
-        log = board.trials[outcome.name].config.run_dir / TRIAL_LOG
+        log = board.trials[outcome.name].config.run_folder / TRIAL_LOG
         console.print(f"failed: {outcome.name}: {outcome.error} (full output: {log})", soft_wrap=True)
     if signal_number:
         console.print(

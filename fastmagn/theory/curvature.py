@@ -130,7 +130,7 @@ def estimate_fisher_trace(model: Model, images: Tensor, probes: Iterable[Tensor]
     """
     squares = []
     for probe in probes:
-        logits, slopes = torch.func.jvp(model, (images,), (probe,))
+        logits, slopes = torch.func.jvp(model, (images,), (probe,))[:2]
         probs = torch.softmax(logits.double(), dim=1)
         squares.append((probs * _centred(slopes.double(), probs).square()).sum(dim=1))
     return mean_of_draws(squares)
@@ -142,7 +142,7 @@ def fisher_product(model: Model, images: Tensor) -> Product:
     This is also the Gauss-Newton part of the loss's Hessian, for every target.
     """
     with torch.no_grad():  # for the weights; torch.func still differentiates by the images
-        logits, pull_back = torch.func.vjp(model, images)
+        logits, pull_back = torch.func.vjp(model, images)[:2]
     probs = torch.softmax(logits.double(), dim=1)
 
     @torch.no_grad()

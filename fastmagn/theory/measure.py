@@ -83,10 +83,10 @@ def measure_geometry(
             for name, values in _measure(batch).items():
                 parts.setdefault(name, []).append(values.double().cpu().numpy())
     measured = {name: np.concatenate(values) for name, values in parts.items()}
-    for name, values in measured.items():
-        bad = np.flatnonzero(~np.isfinite(values))
+    for name, quantity in measured.items():
+        bad = np.flatnonzero(~np.isfinite(quantity))
         if len(bad):
-            raise InputError(f"{name}: got {values[bad[0]]} at image {indices[bad[0]]}; expected a finite number.")
+            raise InputError(f"{name}: got {quantity[bad[0]]} at image {indices[bad[0]]}; expected a finite number.")
     return measured
 
 
@@ -168,7 +168,8 @@ def _deviation(batch: _Batch, measured: dict[str, Tensor]) -> dict[str, Tensor]:
         deltas = batch.config.noise_sigma * noise
         deviations.append(loss_deviation(batch.model, batch.images, batch.labels, measured["loss"], deltas))
         norms = deltas.double().flatten(1).norm(dim=1)
-        bounds.append(sum(deviation_bound(measured["gradient_norm"], measured["curvature"].abs(), norms)))
+        first, second = deviation_bound(measured["gradient_norm"], measured["curvature"].abs(), norms)
+        bounds.append(first + second)
     deviation, bound = torch.stack(deviations), torch.stack(bounds)
     return {
         "loss_deviation_mean": deviation.mean(dim=0),

@@ -67,7 +67,7 @@ def compare(measured: Measured, first: Measured) -> dict[str, dict[str, float | 
 
 
 def geometry_json(
-    head: dict[str, Any], runs: dict[str, dict[str, Any]], measured: dict[str, Measured]
+    head: dict[str, Any], runs: dict[str, dict[str, Any]], measured: Mapping[str, Measured]
 ) -> dict[str, Any]:
     """The content of geometry.json: `head`, and for each label the run's description in `runs` and its measurements."""
     first = next(iter(measured))
@@ -112,7 +112,7 @@ def geometry_markdown(geometry: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def geometry_figure(head: dict[str, Any], measured: dict[str, Measured]) -> Figure:
+def geometry_figure(head: dict[str, Any], measured: Mapping[str, Measured]) -> Figure:
     """Four panels with logarithmic x axes: for each run, the share of images whose value is at most x."""
     figure = Figure(figsize=(9.6, 6.6), layout="constrained")
     for axes, (name, title) in zip(figure.subplots(2, 2, sharey=True).flat, PANELS.items(), strict=True):
@@ -145,7 +145,7 @@ def geometry_figure(head: dict[str, Any], measured: dict[str, Measured]) -> Figu
 
 
 def write_report(
-    out: Path, head: dict[str, Any], runs: dict[str, dict[str, Any]], measured: dict[str, Measured]
+    out: Path, head: dict[str, Any], runs: dict[str, dict[str, Any]], measured: Mapping[str, Measured]
 ) -> str:
     """Write geometry.json, geometry.md, geometry.png and geometry.svg into `out`; returns the text of geometry.md."""
     geometry = geometry_json(head, runs, measured)
@@ -178,6 +178,6 @@ def _cell(summary: dict[str, float]) -> str:
     return f"{middle}; {summary['mean']:.3g}"
 
 
-def _comparison(compared: dict[str, float | None]) -> tuple[str, str]:
+def _comparison(compared: dict[str, Any]) -> tuple[str, str]:
     ratio = compared["ratio_of_medians"]
     return "-" if ratio is None else f"{ratio:.3g}", f"{100 * compared['share_below']:.0f} %"

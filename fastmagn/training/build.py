@@ -144,11 +144,12 @@ def _leave_cuda_out_of_compiling() -> None:
 def with_compiled_stages(run: Run) -> Run:
     """A run with the same weights and a network that is compiled at its next step."""
     config = dataclasses.replace(run.config, train=dataclasses.replace(run.config.train, compile=True))
-    stages = [
-        stage and _stage(stage.method, run.model, config, run.world, run.device)
-        for stage in (run.clean_stage, run.main_stage)
-    ]
-    return dataclasses.replace(run, config=config, clean_stage=stages[0], main_stage=stages[1])
+
+    def compiled(stage: Stage) -> Stage:
+        return _stage(stage.method, run.model, config, run.world, run.device)
+
+    clean_stage = run.clean_stage and compiled(run.clean_stage)
+    return dataclasses.replace(run, config=config, clean_stage=clean_stage, main_stage=compiled(run.main_stage))
 
 
 def measured_model(run: Run) -> nn.Module:

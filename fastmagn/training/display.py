@@ -130,6 +130,7 @@ def _live(run: Run, progress: Progress, table: EpochTable) -> Iterator[Callable[
 
 def row_so_far(progress: Progress, batch_size: int) -> dict[str, Any]:
     """The row of the current epoch: the means over its steps so far. Waits for the device."""
+    assert progress.sums is not None
     means = dict(zip(progress.names, (progress.sums / progress.step_in_epoch).tolist(), strict=True))
     speed = progress.step_in_epoch * batch_size / progress.epoch_s
     return {"epoch": progress.epoch} | means | {"images_per_s": speed, "epoch_s": progress.epoch_s}

@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, nullcontext
 from functools import partial
 from itertools import islice
@@ -51,7 +51,7 @@ from fastmagn.training.view_grid import view_grid
 AGREE_EVERY_STEPS = 10  # how often several processes agree whether to stop
 
 
-def run_batches(run: Run, progress: Progress) -> Iterator[tuple[Batch, int]]:
+def run_batches(run: Run, progress: Progress) -> Generator[tuple[Batch, int], None, None]:
     """The batches from `progress` to the last step of the run, across epochs, each with its epoch."""
     epoch, step, steps_left = progress.epoch, progress.step_in_epoch, run.last_step - run.steps_done(progress)
     while steps_left > 0:
@@ -99,7 +99,8 @@ def train_epoch(
             progress.epoch_s = epoch_s_before + _synchronised(run) - start
             save(run, progress)
             start = time.perf_counter() - (progress.epoch_s - epoch_s_before)  # saving is not training
-    if run.first_averaged is not None and progress.step_in_epoch == run.source.steps_per_epoch:
+    is_whole = progress.step_in_epoch == run.source.steps_per_epoch
+    if run.average is not None and run.first_averaged is not None and is_whole:
         # Until then the average is a copy, so that validation measures the model.
         update_equal_average(run.average, run.model, max(0, progress.epoch - run.first_averaged))
     progress.epoch_s = epoch_s_before + _synchronised(run) - start
@@ -124,6 +125,7 @@ def finish_epoch(run: Run, progress: Progress, validation: ImagePart) -> dict[st
         InputError: A loss was not finite. The last checkpoint is then the one before this epoch.
     """
     check_finite(run, progress)
+    assert progress.sums is not None
     steps, config = progress.step_in_epoch, run.config
     means = (run.world.mean(progress.sums) / steps).tolist()
     row = {"epoch": progress.epoch, "step": run.steps_done(progress), "lr": run.optimizer.param_groups[0]["lr"]}
@@ -165,7 +167,7 @@ def train_all(run: Run, progress: Progress, validation: ImagePart, callbacks: Ca
         Interrupted: SIGINT, SIGTERM or SIGHUP arrived; everything is saved.
         InputError: A loss or a gradient is not finite.
     """
-    config, run_dir, writes = run.config, run.config.run_dir, run.world.rank == 0
+    config, run_dir, writes = run.config, run.config.run_folder, run.world.rank == 0
     table = EpochTable(num_epochs(run))
     num_profiled = config.train.profile if writes else 0
     with (
@@ -214,7 +216,7 @@ def train_all(run: Run, progress: Progress, validation: ImagePart, callbacks: Ca
 def _run_files(run: Run, progress: Progress) -> RunFiles:
     config = run.config
     policy, code = policy_file(config.augment), source_of(config.imports)
-    return RunFiles(config.run_dir, to_yaml(config), progress.rows, policy, code)
+    return RunFiles(config.run_folder, to_yaml(config), progress.rows, policy, code)
 
 
 def _tell_step(run: Run, progress: Progress, parts: LossParts, on_step: Callable[[StepDone], None]) -> None:
@@ -233,7 +235,7 @@ def finish_average(run: Run, progress: Progress) -> None:
 
     A run that `train.max_steps` ends before the first averaged epoch does has no average: its weights take the place.
     """
-    if run.first_averaged is None:
+    if run.first_averaged is None or run.average is None:
         return
     epoch = run.config.train.epochs
     if run.last_step < (run.first_averaged + 1) * run.source.steps_per_epoch:

@@ -1,7 +1,7 @@
 """Makes what the next step needs while the device works on this step."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import TypeVar
 
 import torch
@@ -22,7 +22,7 @@ def made_ahead(
     make: Callable[[Given], Made],
     tensors: Callable[[Made], list[Tensor]],
     device: torch.device,
-) -> Iterator[Made]:
+) -> Generator[Made, None, None]:
     """Yields `make(item)` for each item of `source`; on CUDA one item ahead, on a stream of its own.
 
     On a CPU nothing is made ahead, since it would compete with the step.

@@ -63,7 +63,7 @@ def train(config: Config, callbacks: Callbacks = NO_CALLBACKS) -> dict[str, Any]
 
 def train_in(world: World, device: torch.device, config: Config, callbacks: Callbacks, asked: Asked) -> dict[str, Any]:
     """`train` with a settled config, in one of torchrun's processes; `asked` is the `train.compile` that was given."""
-    data, run_dir = config.data, config.run_dir
+    data, run_dir = config.data, config.run_folder
     set_backends(device, config.train.deterministic, config.train.amp)
     image_set = load_data(data) if world.rank == 0 else None
     world.gather(None)  # rank 0 downloads while the others wait
@@ -139,7 +139,7 @@ def kernels_of(run: Run) -> list[str]:
 
 def finished_results(run: Run, progress: Progress) -> dict[str, Any] | None:
     """The results of a run that has nothing left to train or measure, else None."""
-    run_dir = run.config.run_dir
+    run_dir = run.config.run_folder
     path = run_dir / RESULTS
     if run.steps_done(progress) < run.last_step or not path.exists():
         return None

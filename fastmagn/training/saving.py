@@ -101,7 +101,7 @@ def save_at_last(run: Run, progress: Progress) -> None:
         save(run, progress)
     if settle(run, progress):
         return
-    path = last_checkpoint(run.config.run_dir)
+    path = last_checkpoint(run.config.run_folder)
     there = f"the same command resumes from {path}, which is older" if path.exists() else "there is no checkpoint"
     raise InputError(
         f"run_dir: the weights of step {run.steps_done(progress)} could not be saved in {path.parent}, and are lost;"
@@ -148,7 +148,7 @@ def _prepare_write(run: Run, progress: Progress) -> Callable[[], bool]:
         wait_for_copies()
         try:
             put_checkpoint(
-                config.run_dir,
+                config.run_folder,
                 step,
                 num_bytes,
                 config.train.keep_checkpoints,
@@ -158,7 +158,7 @@ def _prepare_write(run: Run, progress: Progress) -> Callable[[], bool]:
             cause = os_error_behind(error)
             if not isinstance(cause, OSError):
                 raise cause  # noqa: B904
-            folder = last_checkpoint(config.run_dir).parent
+            folder = last_checkpoint(config.run_folder).parent
             warn(
                 f"checkpoint of step {step} NOT SAVED in {folder}: {cause.strerror}. The run continues and tries again"
                 f" every {CHECK_EVERY_STEPS} steps and at the end of each epoch. Make room there."
@@ -184,7 +184,7 @@ def check_finite(run: Run, progress: Progress) -> None:
     if found:
         name, step = min(found, key=lambda entry: entry[1])
         run.writing.wait()
-        checkpoint = last_checkpoint(run.config.run_dir)
+        checkpoint = last_checkpoint(run.config.run_folder)
         is_there = run.world.max(run.world.rank == 0 and checkpoint.exists())  # the other ranks wait for the write
         good = f"the last good checkpoint is {checkpoint}" if is_there else "there is no checkpoint yet"
         raise InputError(
@@ -215,7 +215,7 @@ def restore(run: Run) -> tuple[Progress, dict[str, Any] | None]:
         InputError: `resume` is never and there is a checkpoint; no checkpoint is intact; the checkpoint belongs to
             another configuration or other data; or some processes do not see it.
     """
-    config, path = run.config, last_checkpoint(run.config.run_dir)
+    config, path = run.config, last_checkpoint(run.config.run_folder)
     restarts = run.world.max(restart_count())  # each host counts its own restarts
     refused = run.world.gather(_prepare_folder(run, restarts) if run.world.rank == 0 else None)[0]
     if refused:
@@ -252,12 +252,12 @@ def _progress(kept: dict[str, Any]) -> Progress:
 
 def _prepare_folder(run: Run, restarts: int) -> str | None:
     """Make last.pt intact, if there is any checkpoint; the reason why the run must not start, or None."""
-    config, path = run.config, last_checkpoint(run.config.run_dir)
+    config, path = run.config, last_checkpoint(run.config.run_folder)
     if config.resume == "never" and path.exists() and restarts == 0:
         return f"resume: got 'never', but {path} is there; name another --run_dir to train from scratch."
-    remove_partial_files(config.run_dir)
+    remove_partial_files(config.run_folder)
     try:
-        newest_whole_checkpoint(config.run_dir)
+        newest_whole_checkpoint(config.run_folder)
     except InputError as error:
         return str(error)
     return None

@@ -71,7 +71,9 @@ class Run:
 
     def stage(self, epoch: int) -> Stage:
         """The stage of an epoch, counted from 0."""
-        return self.clean_stage if epoch < self.config.train.clean_epochs else self.main_stage
+        if self.clean_stage is not None and epoch < self.config.train.clean_epochs:
+            return self.clean_stage
+        return self.main_stage
 
     @property
     def first_averaged(self) -> int | None:
@@ -145,7 +147,9 @@ def make_pieces(run: Run, batch: Batch, epoch: int) -> list[Piece]:
 
     pieces = []
     for part in batch.pieces(run.config.train.accumulation_steps):
-        partners = views(*part.partners, CLEAN_ONLY) if stage.method.num_partners else None
+        partners = None
+        if part.partners is not None and stage.method.num_partners:
+            partners = views(part.partners.images, part.partners.indices, CLEAN_ONLY)
         pieces.append(Piece(views(part.images, part.indices, stage.view_spec), part, epoch, partners))
     return pieces
 
@@ -190,7 +194,7 @@ def train_step(run: Run, pieces: list[Piece], step: int) -> LossParts:
     run.scaler.step(run.optimizer)
     run.scaler.update()
     run.optimizer.zero_grad(set_to_none=True)
-    if config.train.ema_decay:
+    if run.average is not None and config.train.ema_decay:
         update_average(run.average, run.model, config.train.ema_decay, step)
     return means
 

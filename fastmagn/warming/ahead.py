@@ -93,5 +93,6 @@ def _worker() -> Iterator[tuple[subprocess.Popen[str], TextIO]]:
         finally:
             process.kill()
             process.wait()
-            with suppress(OSError):  # what the process has not read
-                process.stdin.close()
+            if process.stdin is not None:
+                with suppress(OSError):  # what the process has not read
+                    process.stdin.close()

@@ -4,6 +4,7 @@ A group's name is one of `GROUPS`, or `corrupt NAME` or `perturb NAME` of a corr
 """
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,7 @@ def compile_group(name: str) -> None:
         GROUPS[name]()
 
 
-def _views(**augment: float) -> None:
+def _views(**augment: Any) -> None:
     """The views of a batch, without or with a recipe for the clean view."""
     from fastmagn.augment.engines.numba_cpu import fill_arrays
     from fastmagn.augment.params import ViewSpec, sample_view_params

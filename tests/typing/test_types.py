@@ -1,4 +1,4 @@
-"""The annotations that users see hold together: those of the public names, and of a program that uses them all."""
+"""The annotations hold together: those of the package, and of a program that uses all public names."""
 
 import ast
 import importlib.util
@@ -16,7 +16,7 @@ USER_CODE = ROOT / "tests" / "typing" / "user_code.py"
 @pytest.mark.slow
 @pytest.mark.process
 @pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="mypy is not installed (the extra types)")
-def test_public_names_are_typed(tmp_path):
+def test_the_package_is_typed(tmp_path):
     command = [sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, env=command_environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -349,7 +349,7 @@ def _numba_equalize() -> Any:
     )
 
 
-def _equalize_image(target, source):
+def _equalize_image(target: np.ndarray, source: np.ndarray) -> None:
     height, width, channels = source.shape
     histograms = np.zeros((channels, 256), np.int32)
     tables = np.empty((channels, 256), np.uint8)

@@ -89,8 +89,8 @@ def _base_transform(images: Tensor, params: ViewParams, rows: slice) -> Tensor:
     rotated = np.flatnonzero(base.angle)
     if rotated.size:
         matrices = _upload(_rotation_matrices(base.angle[rotated], *images.shape[2:]), device)
-        rotated = _upload(rotated, device)
-        images[rotated] = _affine(images[rotated], matrices)
+        places = _upload(rotated, device)
+        images[places] = _affine(images[places], matrices)
     return images
 
 
@@ -113,7 +113,8 @@ def _chains(clean_u8: Tensor, augmix: AugMixParams) -> Tensor:
     """The result of every chain: uint8 [J, B, W, 3, H, W]."""
     shape = (*augmix.chain_weights.shape, *clean_u8.shape[1:])
     chains = clean_u8[None, :, None].repeat(shape[0], 1, shape[2], 1, 1, 1).flatten(0, 2)
-    for function, rows, arguments in _groups(augmix, *clean_u8.shape[2:], clean_u8.device):
+    height, width = clean_u8.shape[2:]
+    for function, rows, arguments in _groups(augmix, height, width, clean_u8.device):
         chains[rows] = function(chains.index_select(0, rows), arguments)
     return chains.view(shape)
 

@@ -4,6 +4,7 @@ Shape letters: N noise views, B batch, E elements of an image, Q blocks of four,
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,7 +55,8 @@ def philox4x32(slot: Tensor, stream_view: Tensor, index: Tensor, epoch: int, see
     64-bit product, but its int64 product wraps and has the same bits; the mask removes the bits that the shift fills
     with the sign.
     """
-    c0, c1, c2, c3 = slot, stream_view, index, epoch
+    c0, c1, c2 = slot, stream_view, index
+    c3: Any = epoch  # a tensor after the first round
     key = [int(word) for word in rng.key_words(seed)]
     for _ in range(_ROUNDS):
         product_0, product_1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]

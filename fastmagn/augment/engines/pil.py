@@ -42,13 +42,14 @@ _FUNCTIONS: dict[str, Callable[[Image.Image, float], Image.Image]] = {
 
 def fill_views(images: Tensor, params: ViewParams, out: Tensor) -> None:
     """Fill `out`, float32 [V*B, H, W, C], with the views of `images`, uint8 [B, H, W, C], as `make_views` describes."""
-    views, augmix = out.numpy().reshape(params.view_spec.num_views, *images.shape), params.augmix
+    views = out.numpy().reshape(params.view_spec.num_views, *images.shape)
+    augmix, recipe = params.augmix, params.recipe
     for i, pixels in enumerate(images.numpy()):
         clean_image = base_transform(Image.fromarray(pixels), params, i)
-        if params.recipe is not None:
-            clean_image = with_recipe(clean_image, params, i)
+        if recipe is not None:
+            clean_image = with_recipe(clean_image, recipe, params, i)
         clean = _to_float(clean_image)
-        views[0, i] = clean if params.recipe is None else with_patch(clean, params, i)
+        views[0, i] = clean if recipe is None else with_patch(clean, recipe, params, i)
         for j in range(params.view_spec.num_augmix_views):
             mixture = np.zeros_like(clean)
             for weight, ops, magnitudes in zip(

@@ -15,9 +15,9 @@ from fastmagn.augment.policies.table import list_rows
 from fastmagn_kernels.random import policies, rng
 
 
-def with_recipe(image: Image.Image, params: ViewParams, i: int) -> Image.Image:
+def with_recipe(image: Image.Image, recipe: policies.Recipe, params: ViewParams, i: int) -> Image.Image:
     """Sample `i`'s clean view, RGB uint8, after its policy and with its erased area."""
-    policy, recipe = policy_of(params.augment), params.recipe
+    policy = policy_of(params.augment)
     choices = list_rows(policy.definition, *params.image_size).choices
     for row in recipe.params.rows[i]:
         if row != policies.NO_ROW:
@@ -34,9 +34,8 @@ def with_recipe(image: Image.Image, params: ViewParams, i: int) -> Image.Image:
     return image
 
 
-def with_patch(clean: np.ndarray, params: ViewParams, i: int) -> np.ndarray:
+def with_patch(clean: np.ndarray, recipe: policies.Recipe, params: ViewParams, i: int) -> np.ndarray:
     """Sample `i`'s clean view, float32 [H, W, C] in [0, 1], with its noise patch."""
-    recipe = params.recipe
     left, top, width, height = recipe.params.patched[i]
     if width == 0:
         return clean

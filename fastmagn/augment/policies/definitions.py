@@ -60,6 +60,8 @@ SubPolicy = tuple[Step, ...]
 class Definition(Protocol):
     """A policy without its interpolation and its fill: hashable, since tables are cached by it."""
 
+    def __hash__(self) -> int: ...
+
     def sub_policies(self, height: int, width: int) -> tuple[SubPolicy, ...]:
         """The sub-policies for images of one size, of which one is drawn uniformly for each image."""
         ...

@@ -10,6 +10,7 @@ import numpy as np
 
 from fastmagn.augment.policies.definitions import (
     AutoAugmentPolicy,
+    Definition,
     RandAugmentPolicy,
     SubPolicy,
     TrivialAugmentPolicy,
@@ -57,7 +58,7 @@ def policy_of(augment: AugmentConfig) -> Policy:
     Raises:
         InputError: Its file cannot be used.
     """
-    definitions = {
+    definitions: dict[str, Definition] = {
         "trivialaugment": TrivialAugmentPolicy(),
         "randaugment": RandAugmentPolicy(augment.randaugment_num_ops, augment.randaugment_magnitude),
         "autoaugment_cifar10": AutoAugmentPolicy("cifar10"),

@@ -69,7 +69,7 @@ def find_columns(file: str, image: str | None, label: str | None) -> Columns:
         raise InputError(
             f"{file}: the column {label!r} (data.label_column) is {kind}; expected integers or class names (strings)."
         )
-    names = features.get(label, {}).get("names")
+    names: Any = features.get(label, {}).get("names")
     is_named = isinstance(names, list) and names and all(isinstance(name, str) for name in names)
     if is_named and len(set(names)) < len(names):
         twice = some(name for name, count in Counter(names).items() if count > 1)

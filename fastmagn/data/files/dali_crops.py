@@ -14,6 +14,7 @@ Shape letters: B batch, S image_size.
 import atexit
 import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,7 +58,7 @@ class DaliDecoder:
     def start(self, rows: np.ndarray, boxes: np.ndarray) -> Pending:
         lane = self.lanes[self.num_started % len(self.lanes)]
         self.num_started += 1
-        items = {i: self.files.item(rows[i]) for i in np.flatnonzero(self.files.is_plain[rows])}
+        items = {i: self.files.item(rows[i]) for i in np.flatnonzero(self.files.is_plain[rows]).tolist()}
         read = {i: self.pool.submit(_read, item) for i, item in items.items()}
         decoded = lane.thread.submit(lane.decode, rows, boxes, read)
         return Pending([*read.values(), decoded], [*items.values(), self.files.item(rows[0])], decoded.result)
@@ -96,11 +97,11 @@ class _Lane:
             crops = ((out[i], np.asarray(made.at(at))) for at, i in enumerate(encoded))
             tasks += [decoder.pool.submit(_resize, *crop) for crop in crops]
         unreadable = [fault for task in tasks if (fault := task.result())]
-        if made is not None and on_gpu:
-            images = self._merged(images, list(encoded), made)
+        if made is not None and self.stream is not None:
+            images = self._merged(images, list(encoded), made, self.stream)
         return images, unreadable
 
-    def _run(self, encoded: list[np.ndarray], boxes: np.ndarray, max_batch: int) -> object:
+    def _run(self, encoded: list[np.ndarray], boxes: np.ndarray, max_batch: int) -> Any:
         """A batch as DALI's tensors: crops of any size on the host, or resized crops on the GPU."""
         if self.pipeline is None or max_batch > self.pipeline.max_batch_size:
             self.pipeline = _graph(
@@ -116,12 +117,12 @@ class _Lane:
         (made,) = self.pipeline.run(*stream, encoded=encoded, start=start, shape=shape)
         return made
 
-    def _merged(self, images: Tensor, made_at: list[int], made: object) -> Tensor:
+    def _merged(self, images: Tensor, made_at: list[int], made: Any, stream: torch.cuda.Stream) -> Tensor:
         """On the GPU, complete: `images`, with DALI's images in the rows `made_at`."""
-        with torch.cuda.stream(self.stream):
+        with torch.cuda.stream(stream):
             merged = images.to(self.device, non_blocking=True)
             merged[made_at] = torch.from_dlpack(made.as_tensor())
-        self.stream.synchronize()
+        stream.synchronize()
         return merged
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import cast
 
 import numpy as np
 
@@ -43,7 +44,7 @@ def stored_bytes(images_u8: Images) -> int:
 
 
 @contextmanager
-def decoded_once(images_u8: Images, folder: Path) -> Iterator[Images | StoredImages]:
+def decoded_once(images_u8: Images, folder: Path) -> Iterator[Images]:
     """The same images, of which any slice is read quickly and alone.
 
     Image files are decoded into an unnamed file in `folder`, which vanishes at the end, also if the process dies. Other
@@ -59,4 +60,4 @@ def decoded_once(images_u8: Images, folder: Path) -> Iterator[Images | StoredIma
         for chunk in chunks(images_u8, rows_within(images_u8)):
             file.write(chunk)
         file.flush()
-        yield StoredImages(file.fileno(), images_u8.shape)
+        yield cast(Images, StoredImages(file.fileno(), images_u8.shape))

@@ -20,7 +20,8 @@ _SCAN_THREADS = 16
 _FILES_PER_TASK = 256  # reading a header takes 30 us, and handing one file to a thread takes as long
 
 
-class Spans(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Spans:
     """Where encoded images lie in shards.
 
     Args:
@@ -86,7 +87,7 @@ class ImageFiles:
         """The fingerprint of earlier versions: over names, labels and sizes in bytes."""
         return self._fingerprint(self.num_bytes)
 
-    def _fingerprint(self, contents: Sequence[object]) -> str:
+    def _fingerprint(self, contents: Sequence[object] | np.ndarray) -> str:
         digest = hashlib.sha256()
         for row in np.argsort(self.names):
             digest.update(f"{self.names[row]}\0{self.labels[row]}\0{contents[row]}\n".encode(errors="replace"))
@@ -102,7 +103,7 @@ class Header(NamedTuple):
     is_plain: bool
 
 
-def item_at(root: Path, names: Sequence[str], spans: Spans | None, row: int) -> Item:
+def item_at(root: Path | str, names: Sequence[str] | np.ndarray, spans: Spans | None, row: int) -> Item:
     """Where the bytes of a row are; the path of its file, or the part of a shard."""
     if spans is None:
         return os.path.join(root, names[row])
@@ -141,14 +142,14 @@ def gathered(
     """
     warn_left_out([header for header in found if isinstance(header, Unreadable)], len(names), root)
     is_read = np.array([isinstance(header, Header) for header in found])
-    columns = Header(*zip(*(header for header in found if isinstance(header, Header)), strict=True))
+    num_bytes, heights, widths, is_plain = zip(*(header for header in found if isinstance(header, Header)), strict=True)
     return ImageFiles(
         root=root,
         names=np.array(names, object)[is_read],
         labels=labels[is_read],
-        num_bytes=np.array(columns.num_bytes, np.int64),
-        sizes=np.stack([np.array(columns.height, np.int64), np.array(columns.width, np.int64)], axis=1),
-        is_plain=np.array(columns.is_plain, bool),
+        num_bytes=np.array(num_bytes, np.int64),
+        sizes=np.stack([np.array(heights, np.int64), np.array(widths, np.int64)], axis=1),
+        is_plain=np.array(is_plain, bool),
         spans=None if spans is None else spans[is_read],
     )
 

@@ -3,7 +3,7 @@
 import io
 import os
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -49,7 +49,7 @@ def read_item(item: Item) -> np.ndarray:
     return data
 
 
-def open_item(item: Item) -> BinaryIO:
+def open_item(item: Item) -> io.BufferedReader:
     """A reader of an item's bytes, from which a header can be read without the rest."""
     return io.BufferedReader(_PartReader(item)) if isinstance(item, Part) else open(item, "rb")
 
@@ -71,7 +71,7 @@ class _PartReader(io.RawIOBase):
         self._at = max(0, start + offset)
         return self._at
 
-    def readinto(self, buffer: bytearray) -> int:
+    def readinto(self, buffer: Any) -> int:
         wanted = memoryview(buffer)[: max(0, self._part.num_bytes - self._at)]
         read_into(self._file.fileno(), self._part.offset + self._at, wanted)
         self._at += len(wanted)

@@ -123,7 +123,7 @@ def find_images(folder: Path) -> Found:
 def _walk(folder: Path, unused: Counter[str]) -> Iterator[tuple[str, list[os.DirEntry]]]:
     """Each folder below `folder`, as "", "inner/" or "inner/more/", and its entries that are not folders."""
     top = _scan(folder, "images in it")
-    pending = [("", top, (_identity(folder),))]
+    pending: list[tuple[str, list[os.DirEntry], tuple[tuple[int, int], ...]]] = [("", top, (_identity(folder),))]
     while pending:
         inner, entries, above = pending.pop()
         yield inner, [entry for entry in entries if not _is(entry.is_dir)]
@@ -177,7 +177,8 @@ def _is_image_name(name: str) -> bool:
 
 def _unused_in_words(folders: list[Found]) -> str:
     """`2 hidden, 3 of another kind (.txt, .xml)`; empty if everything is used."""
-    unused, suffixes = Counter(), set()
+    unused: Counter[str] = Counter()
+    suffixes: set[str] = set()
     for found in folders:
         unused.update(found.unused)
         suffixes |= found.suffixes

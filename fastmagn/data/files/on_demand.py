@@ -1,5 +1,6 @@
 """Image files as an array: decoded as a whole, or piece by piece for sets that are too large for memory."""
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -46,16 +47,22 @@ class LazyImages:
             or more px. None means S.
     """
 
+    dtype = np.dtype(np.uint8)
+
     def __init__(self, paths: Sequence[Path], image_size: int, resize_px: int | None = None) -> None:
         self.paths = paths
         self.image_size = image_size
         self.resize_px = resize_px or image_size
-        self.unreadable: dict[Path, str] = {}
+        self.unreadable: dict[Item, str] = {}
         assert self.resize_px >= image_size
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         return (len(self.paths), self.image_size, self.image_size, 3)
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -69,7 +76,7 @@ class LazyImages:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         images_u8 = np.empty(self.shape, np.uint8)
         faults = _decode_squares(self.paths, images_u8, self.resize_px, os.cpu_count())
-        self.unreadable.update(fault for fault in faults if fault)
+        self.unreadable.update((fault.item, fault.reason) for fault in faults if fault)
         return images_u8 if dtype is None else images_u8.astype(dtype, copy=False)
 
     def readable(self) -> np.ndarray:
@@ -150,7 +157,7 @@ def chunks(images: Images, size: int) -> Iterator[np.ndarray]:
             if piece is not None:
                 following = pool.submit(_pixels, piece)
             yield pixels
-    if unreadable:
+    if unreadable and isinstance(images, FolderImages):
         warn_of_grey(unreadable, images.files.root)
 
 
@@ -239,7 +246,7 @@ def num_threads(config: DataConfig) -> int:
 
 
 def _decode_squares(
-    items: Sequence[Item], images_u8: np.ndarray, shorter_side_px: int, threads: int | None
+    items: Sequence[Item] | np.ndarray, images_u8: np.ndarray, shorter_side_px: int, threads: int | None
 ) -> list[Unreadable | None]:
     """Decode images into `images_u8`, uint8 [n, S, S, 3]; for each, why it could not be decoded, or None."""
 

@@ -80,8 +80,9 @@ def index_shards(
         InputError: What `read` raises, or a file cannot be read.
     """
     lock = cache_file("shards", f"{os.path.realpath(root)} {kind}")
-    with suppress(OSError):
-        lock and lock.parent.mkdir(parents=True, exist_ok=True)
+    if lock is not None:
+        with suppress(OSError):
+            lock.parent.mkdir(parents=True, exist_ok=True)
 
     def indexed() -> list[tuple[Members, np.ndarray]]:
         with quiet_pillow(), ThreadPoolExecutor(_THREADS) as pool:

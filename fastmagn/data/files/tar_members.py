@@ -10,6 +10,7 @@ import os
 import tarfile
 from collections import Counter
 from pathlib import PurePosixPath
+from typing import Any
 
 from fastmagn.data.files.shard_index import Members
 from fastmagn.errors import InputError, one_line, printable, warn_caller
@@ -81,7 +82,7 @@ def _members(path: str, file: _Headers, num_bytes: int) -> list[tarfile.TarInfo]
     try:
         with tarfile.open(fileobj=file, mode="r:") as archive:
             while (member := archive.next()) is not None:
-                archive.members = []  # it would keep them all
+                archive.members = []  # type: ignore[attr-defined]  # it would keep them all
                 if members and member.offset <= members[-1].offset:
                     raise ValueError("headers in a loop")
                 last = member.name
@@ -143,7 +144,7 @@ def _label(file: _Headers, sample: _Sample, column: str, where: str) -> str:
         raise InputError(f"{where}: its .{kind} has {member.size:,} bytes; expected at most {_MAX_HEADER_BYTES:,}.")
     text = os.pread(file.fileno(), member.size, member.offset_data)
     try:
-        value = text.decode() if kind == "cls" else json.loads(text)
+        value: Any = text.decode() if kind == "cls" else json.loads(text)
         if kind == "json":
             value = value[column]
         if isinstance(value, bool) or not isinstance(value, int | str) or not str(value).strip():

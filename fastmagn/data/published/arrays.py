@@ -158,7 +158,7 @@ def _unpack_idx(path: Path) -> np.ndarray:
     return np.frombuffer(content, np.uint8).reshape(shape)
 
 
-def _idx_shape(path: Path, file: BinaryIO) -> tuple[int, ...]:
+def _idx_shape(path: Path, file: BinaryIO | gzip.GzipFile) -> tuple[int, ...]:
     """The shape in the head of an IDX file of bytes: 0, 0, 8, the number of axes and their lengths."""
     head = file.read(4)
     axes = head[3] if head[:3] == b"\0\0\x08" and len(head) > 3 else 0

@@ -1,6 +1,7 @@
 """Accuracy under corruption, as fractions in 0..1."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -49,15 +50,21 @@ def corruption_accuracy(
         shape_ok = is_correct.ndim == 2 and is_correct.shape[0] == len(measured) and is_correct.shape[1] > 0
         wanted = f"shape [{len(measured)}, N] with N at least 1"
         check(shape_ok, f"predictions under {name}", list(is_correct.shape), wanted)
-        means = dict(zip(measured, np.mean(is_correct, axis=1, dtype=np.float64).tolist(), strict=True))
+        means = dict(zip(measured, is_correct.mean(axis=1, dtype=np.float64).tolist(), strict=True))
         table[name] = [means.get(severity) for severity in SEVERITIES]
     return table
 
 
+def mean_of_all(values: Iterable[float | None]) -> float | None:
+    """The mean, in float64; None if one of the values is None."""
+    values = list(values)
+    known = [value for value in values if value is not None]
+    return float(np.mean(known, dtype=np.float64)) if len(known) == len(values) else None
+
+
 def measured_mean(accuracies: Sequence[float | None], severities: Sequence[int] = SEVERITIES) -> float | None:
     """The mean of a corruption's accuracies at the severities that were measured; None if one of these is None."""
-    values = [accuracies[severity - 1] for severity in severities]
-    return None if None in values else float(np.mean(values, dtype=np.float64))
+    return mean_of_all(accuracies[severity - 1] for severity in severities)
 
 
 def mean_corruption_accuracy(
@@ -71,10 +78,9 @@ def mean_corruption_accuracy(
     """
     names = tuple(names)
     assert len(set(names)) == len(names) > 0
-    if any(None in corruption_accuracy.get(name, [None]) for name in names):
-        return None
-    assert all(len(corruption_accuracy[name]) == 5 for name in names)
-    return float(np.mean([corruption_accuracy[name] for name in names], dtype=np.float64))
+    rows = [corruption_accuracy.get(name, [None] * 5) for name in names]
+    assert all(len(row) == 5 for row in rows)
+    return mean_of_all(chain.from_iterable(rows))
 
 
 def mean_cbar_accuracy(corruption_accuracy: Mapping[str, Sequence[float | None]]) -> float | None:
@@ -94,7 +100,5 @@ def alexnet_normalised_error(corruption_accuracy: Mapping[str, Sequence[float | 
 
     Source: D. Hendrycks and T. Dietterich, ICLR 2019, section 4.1, where it is in per cent.
     """
-    if any(None in corruption_accuracy.get(name, [None]) for name in ALEXNET_ERROR):
-        return None
-    errors = {name: 1 - np.mean(corruption_accuracy[name], dtype=np.float64) for name in ALEXNET_ERROR}
-    return float(np.mean([errors[name] / ALEXNET_ERROR[name] for name in ALEXNET_ERROR]))
+    means = {name: mean_of_all(corruption_accuracy.get(name, [None])) for name in ALEXNET_ERROR}
+    return mean_of_all(None if mean is None else (1 - mean) / ALEXNET_ERROR[name] for name, mean in means.items())

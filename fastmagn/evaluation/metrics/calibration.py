@@ -45,7 +45,7 @@ class Bins(NamedTuple):
         def means(sums: np.ndarray) -> list[float | None]:
             return [float(total / count) if count else None for total, count in zip(sums, self.counts, strict=True)]
 
-        counts = [int(count) for count in self.counts]
+        counts: list[float | None] = [int(count) for count in self.counts]
         return {"count": counts, "accuracy": means(self.correct), "confidence": means(self.confidence)}
 
 

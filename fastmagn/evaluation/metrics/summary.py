@@ -9,7 +9,12 @@ import numpy as np
 from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.corruptions import CORRUPTION_SETS, SEVERITIES
 from fastmagn.corruptions.sets import MEASURED, are_covered, sets_to_show
-from fastmagn.evaluation.metrics.accuracy import corruption_accuracy, mean_corruption_accuracy, measured_mean
+from fastmagn.evaluation.metrics.accuracy import (
+    corruption_accuracy,
+    mean_corruption_accuracy,
+    mean_of_all,
+    measured_mean,
+)
 from fastmagn.evaluation.metrics.calibration import (
     bin_predictions,
     corrupt_rms_calibration_error,
@@ -75,7 +80,7 @@ def confidence_measures(clean: Predictions, corrupted: dict[str, Predictions], c
     """
     title, names = _calibrated(corrupted)
     which = {"corruption_set": title}
-    bins = {"num_bins": config.num_bins, "binning": config.binning}
+    bins: dict[str, Any] = {"num_bins": config.num_bins, "binning": config.binning}
     settings = {**which, **bins, "pooling": config.pooling}
     pooled = {"clean": clean, "corrupt": concatenate([corrupted[name] for name in names])}
     measured = {part: _measure_confidences(group, config) for part, group in pooled.items()}
@@ -132,7 +137,7 @@ def _means(
     means = {name: mean_corruption_accuracy(accuracy, members) for name, members in sets_to_show(accuracy).items()}
     if not are_covered([name for name in accuracy if len(severities[name]) == len(SEVERITIES)], accuracy):
         each = [measured_mean(accuracies, severities[name]) for name, accuracies in accuracy.items()]
-        means[MEASURED] = None if None in each else float(np.mean(each, dtype=np.float64))
+        means[MEASURED] = mean_of_all(each)
     return means
 
 
@@ -147,7 +152,7 @@ def _accuracies(
     """The accuracies of each corruption by severity; None where it has a prediction that is not finite, or none."""
     table = corruption_accuracy({name: predictions.correct for name, predictions in corrupted.items()}, severities)
     faulty = {
-        name: dict(zip(severities[name], not_finite(predictions).any(axis=1), strict=True))
+        name: dict(zip(severities[name], [row.any() for row in not_finite(predictions)], strict=True))
         for name, predictions in corrupted.items()
     }
     return {
