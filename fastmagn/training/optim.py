@@ -27,7 +27,8 @@ def make_optimizer(parameters: Iterable[nn.Parameter], optim: OptimConfig) -> to
             weight_decay=optim.weight_decay,
             filter_lr_ratio=optim.filter_lr_ratio,
         )
-    return torch.optim.SGD(
+    parameters = list(parameters)
+    optimizer = torch.optim.SGD(
         parameters,
         lr=optim.lr,
         momentum=optim.momentum,
@@ -35,6 +36,11 @@ def make_optimizer(parameters: Iterable[nn.Parameter], optim: OptimConfig) -> to
         weight_decay=optim.weight_decay,
         fused=True,
     )
+    if optim.momentum > 0:
+        # Its kernel leaves the buffers of a first step that is skipped, as float16 overflows, as they were allocated.
+        for parameter in parameters:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def learning_rate(

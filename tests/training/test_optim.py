@@ -1,5 +1,7 @@
 """Learning rates against PyTorch's schedulers; the optimiser against Nesterov's update written out."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -63,6 +65,24 @@ def test_very_short_runs_have_a_positive_rate(steps):
     optim = OptimConfig(lr=0.1)
     lrs = [learning_rate(step, optim, steps_per_epoch=steps, epochs=1) for step in range(steps)]
     assert all(0 < lr <= 0.1 for lr in lrs)
+
+
+def test_a_first_step_that_overflows_changes_nothing():
+    """GradScaler leaves it to the fused kernel to skip the step; memory that was used before is not momentum."""
+    parameter = nn.Parameter(torch.ones(200_000))
+    optimizer = make_optimizer([parameter], OptimConfig(lr=0.1, momentum=0.9, weight_decay=0.0))
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    scaler.scale(torch.zeros(()))
+    used = [torch.full((200_000,), 1e3) for _ in range(4)]
+    del used
+    for gradient in (math.inf, 8.0):
+        parameter.grad = torch.full((200_000,), gradient)
+        before = parameter.detach().clone()
+        scaler.step(optimizer)
+        scaler.update(8.0)
+        if gradient == math.inf:
+            assert torch.equal(parameter, before)
+    torch.testing.assert_close(parameter.detach(), torch.full((200_000,), 1 - 0.1 * 1.9))
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
