@@ -93,7 +93,7 @@ def train_epoch(
         if is_check_due(run, progress):
             check_step(run, progress)
         asks = run.world.size == 1 or (step + 1) % AGREE_EVERY_STEPS == 0
-        if asks and run.world.max(signal_received()):
+        if asks and step + 1 < run.last_step and run.world.max(signal_received()):
             return False
         if is_save_due(run, progress):
             progress.epoch_s = epoch_s_before + _synchronised(run) - start
@@ -190,7 +190,7 @@ def train_all(run: Run, progress: Progress, validation: ImagePart, callbacks: Ca
             if callbacks.on_step is not None:
                 _tell_step(run, progress, parts, callbacks.on_step)
 
-        while run.steps_done(progress) < run.last_step:
+        while run.steps_done(progress) < run.last_step or _lacks_its_row(progress):
             row = None
             if train_epoch(run, progress, ahead, signal_received, after_step):
                 row = finish_epoch(run, progress, validation)
@@ -213,6 +213,11 @@ def train_all(run: Run, progress: Progress, validation: ImagePart, callbacks: Ca
     progress.tick()
 
 
+def _lacks_its_row(progress: Progress) -> bool:
+    """Whether the steps of an epoch are done, and the process was killed before its end was."""
+    return progress.step_in_epoch > 0 and all(row["epoch"] != progress.epoch for row in progress.rows)
+
+
 def _run_files(run: Run, progress: Progress) -> RunFiles:
     config = run.config
     policy, code = policy_file(config.augment), source_of(config.imports)
@@ -227,6 +232,7 @@ def _tell_step(run: Run, progress: Progress, parts: LossParts, on_step: Callable
 
 def _tell_epoch(run: Run, row: dict[str, Any], on_epoch: Callable[[EpochDone], None]) -> None:
     world = run.world
+    run.model.train()
     on_epoch(EpochDone(copy.deepcopy(row), run.config.train.epochs, run.model, world.rank, world.size))
 
 
@@ -249,7 +255,9 @@ def finish_average(run: Run, progress: Progress) -> None:
 def _views(run: Run, batches: Iterable[Batch], epoch: int) -> Iterator[Tensor]:
     for batch in batches:
         for piece in make_pieces(run, batch, epoch):
-            yield prepared(run, piece)[0]
+            with torch.enable_grad():  # for attacks: `update_bn` has turned gradients off
+                views = prepared(run, piece)[0]
+            yield views.detach()
 
 
 def show_views(run: Run, files: RunFiles) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from fastmagn.config.text import flatten
-from fastmagn.errors import InputError
+from fastmagn.errors import InputError, check
 from fastmagn.machine.console import console, warn
 from fastmagn.machine.files import os_error_behind
 from fastmagn.machine.torchrun import restart_count
@@ -239,7 +239,14 @@ def restore(run: Run) -> tuple[Progress, dict[str, Any] | None]:
         progress = _progress(state["progress"])
     except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: its optimiser state does not fit this run; name another --run_dir.") from error
-    if run.steps_done(progress) < run.last_step:  # drop the row of an epoch that train.max_steps cut short
+    done = run.steps_done(progress)
+    check(
+        done <= run.last_step,
+        "train.max_steps",
+        config.train.max_steps,
+        f"0 for all steps, or at least {done}, which {path} has",
+    )
+    if done < run.last_step:  # drop the row of an epoch that train.max_steps cut short
         progress.rows = [row for row in progress.rows if row["epoch"] < progress.epoch]
     return progress, state["config"]
 

@@ -29,6 +29,7 @@ class Seen:
         torch.rand(3)
 
     def on_epoch(self, done: EpochDone) -> None:
+        assert done.model.training
         self.epochs.append(done._replace(row=dict(done.row)))
         done.row.clear()
         done.model.eval()

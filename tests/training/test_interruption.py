@@ -22,6 +22,7 @@ from fastmagn.runs.paths import last_checkpoint
 from fastmagn.runs.records import RunFiles
 from fastmagn.training import loop, saving
 from fastmagn.training import run as run_module
+from fastmagn.training.callbacks import Callbacks, EpochDone, StepDone
 from fastmagn.training.display import EpochTable
 from fastmagn.training.run import train
 from tests.helpers import processes, smooth_network
@@ -343,6 +344,49 @@ def test_a_full_disk_is_survived_and_everything_is_written_once_there_is_room(
     assert_ends_alike(small_disk / "run", undisturbed)
     assert (small_disk / "run" / "config.yaml").exists()
     assert scalars(small_disk / "run")["loss"] == scalars(undisturbed)["loss"]
+
+
+@pytest.mark.parametrize("step", [6, 8])
+def test_a_signal_in_the_last_step_loses_nothing_of_its_epoch(tmp_path, undisturbed, step):
+    """Of a run that `train.max_steps` cuts in an epoch, and of a whole one."""
+
+    def terminate(done: StepDone) -> None:
+        if done.step == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    config = small(tmp_path / "run", *(("--train.max_steps", str(step)) if step < 8 else ()))
+    with pytest.raises(Interrupted):
+        train(config, Callbacks(on_step=terminate))
+    assert [row["step"] for row in rows(tmp_path / "run")] == [4, step]
+    train(config)
+    assert [row["step"] for row in rows(tmp_path / "run")] == [4, step]
+    train(small(tmp_path / "run"))
+    assert_ends_alike(tmp_path / "run", undisturbed)
+
+
+def test_an_epoch_whose_last_step_was_saved_before_its_row_gets_it(tmp_path, undisturbed):
+    def stop(done: EpochDone) -> None:
+        if done.row["step"] == 6:
+            raise Killed
+
+    config = small(tmp_path / "run", "--train.checkpoint_every_steps", "3", "--train.max_steps", "6")
+    with pytest.raises(Killed):
+        train(config, Callbacks(on_epoch=stop))
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    train(config)
+    assert [row["step"] for row in rows(tmp_path / "run")] == [4, 6]
+    train(small(tmp_path / "run"))
+    assert_ends_alike(tmp_path / "run", undisturbed)
+
+
+def test_a_run_is_not_given_fewer_steps_than_it_has(tmp_path):
+    train(small(tmp_path, "--train.max_steps", "5"))
+    before = last_checkpoint(tmp_path).read_bytes()
+    with pytest.raises(InputError) as error:
+        train(small(tmp_path, "--train.max_steps", "3"))
+    path = last_checkpoint(tmp_path)
+    assert str(error.value) == (f"train.max_steps: got 3; expected 0 for all steps, or at least 5, which {path} has.")
+    assert path.read_bytes() == before
 
 
 def test_a_disk_that_stays_full_ends_the_run_with_a_line_and_the_checkpoint_before(small_disk, monkeypatch, capsys):

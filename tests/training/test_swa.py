@@ -148,6 +148,17 @@ def test_the_measured_statistics_are_saved_and_are_the_mean_over_one_epoch(tmp_p
     )  # of values about 1
 
 
+@pytest.mark.parametrize("method", ["at", "trades"])
+def test_the_statistics_of_an_attacked_average_are_those_of_attacked_views(tmp_path, monkeypatch, method):
+    knows_the_network(monkeypatch)
+    arguments = ["--method", method, "--attack.steps", "1", "--train.epochs", "2", "--train.swa_fraction", "0.5"]
+    state = averaged_run(tmp_path, *arguments)
+    moved = [name for name in state["average"] if "running_var" in name]
+    assert moved
+    assert all(not torch.equal(state["average"][name], state["model"][name]) for name in moved)
+    assert read_results(tmp_path / RESULTS)["steps"] == 8
+
+
 def test_a_run_that_is_resumed_among_its_averaged_epochs_ends_the_same(tmp_path, monkeypatch):
     """Also where the statistics have been measured before, as `train.max_steps` ended it there."""
     knows_the_network(monkeypatch)
