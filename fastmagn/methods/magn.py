@@ -49,6 +49,8 @@ def with_magn(method: Method) -> Method:
         loss=loss,
         uses_noise=True,
         prepare=method.prepare and _beside_noisy_views(method, method.prepare),
+        # What `prepare` changes is added to noisy views, which have no patch: its difference would undo one.
+        drops_clean=method.drops_clean or method.prepare is not None,
     )
 
 

@@ -75,7 +75,7 @@ class Method:
         chosen: config -> the fields of this class that the configuration changes, if it chooses among forms.
         implies: Fields of `AugmentConfig` that this method sets where the user has left the default.
         view_title: The title of the views that it makes, if that is not `title`.
-        drops_clean: Whether `prepare` leaves out the clean view, and the noise patch on it.
+        drops_clean: Whether `prepare` leaves out the clean view, and the noise patch on it, or undoes the patch.
     """
 
     title: str
@@ -101,10 +101,11 @@ class Method:
         """The settings of the views: the user's, and what the method implies.
 
         Raises:
-            InputError: They put noise patches on a view that the method leaves out, or do not go with what it implies.
+            InputError: They put noise patches on a view whose patch the method loses, or do not go with what it
+                implies.
         """
         for name, strength in patch_strengths(augment).items():
-            allowed = f"0 with {self.title}, which does not train on the clean view, the only one with noise patches"
+            allowed = f"0 with {self.title}, which leaves out or undoes the noise patch: it is on the clean view alone"
             check(not self.drops_clean, f"augment.{name}", strength, allowed)
         default = AugmentConfig()
         left = {name: value for name, value in self.implies.items() if getattr(augment, name) == getattr(default, name)}
