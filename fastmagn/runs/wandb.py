@@ -11,6 +11,8 @@ from fastmagn.config.text import flatten
 from fastmagn.errors import InputError, one_line
 from fastmagn.machine.console import warn
 
+_begun: dict[str, Any] = {}  # by id, the W&B runs that are open and ours
+
 
 def check_wandb(config: Config) -> None:
     """Raise InputError if `train.wandb_project` is set and the package is missing; called before training."""
@@ -25,17 +27,24 @@ def log_row(config: Config, row: dict[str, Any]) -> None:
             _run(config).log(row, step=row["epoch"])
 
 
-def finish_run(config: Config, results: dict[str, Any]) -> None:
-    """Log the results as the summary and finish the W&B run; does nothing without `train.wandb_project`.
+def log_summary(config: Config, results: dict[str, Any]) -> None:
+    """Log the results as the summary; does nothing without `train.wandb_project`. If it fails, there is a warning."""
+    if config.train.wandb_project is not None:
+        with _failures_are_warnings():
+            summary = {name: value for name, value in results.items() if name not in ("config", "reliability")}
+            _run(config).summary.update(summary)
 
-    If it fails, there is a warning.
-    """
-    if config.train.wandb_project is None:
-        return
-    with _failures_are_warnings():
-        run = _run(config)
-        run.summary.update({name: value for name, value in results.items() if name not in ("config", "reliability")})
-        run.finish()
+
+@contextmanager
+def finished_at_the_end(config: Config) -> Iterator[None]:
+    """Finish the W&B run that was begun inside, whatever ends this: the next run of this process has its own."""
+    try:
+        yield
+    finally:
+        run = _begun.pop(run_id(config.run_folder), None)
+        if run is not None:
+            with _failures_are_warnings():
+                run.finish()
 
 
 def run_id(run_dir: Path) -> str:
@@ -53,18 +62,20 @@ def _failures_are_warnings() -> Iterator[None]:
 
 
 def _run(config: Config) -> Any:
-    """The W&B run of this process, started at the first call."""
-    wandb = _package()
-    if wandb.run is not None:
-        return wandb.run
-    return wandb.init(
-        project=config.train.wandb_project,
-        name=config.run_folder.name,
-        id=run_id(config.run_folder),
-        resume="allow",
-        dir=str(config.run_folder),
-        config=flatten(config),
-    )
+    """The W&B run of this run folder, begun at the first call; or the one that the user has begun, who finishes it."""
+    wandb, own_id = _package(), run_id(config.run_folder)
+    if own_id not in _begun:
+        if wandb.run is not None:
+            return wandb.run
+        _begun[own_id] = wandb.init(
+            project=config.train.wandb_project,
+            name=config.run_folder.name,
+            id=own_id,
+            resume="allow",
+            dir=str(config.run_folder),
+            config=flatten(config),
+        )
+    return _begun[own_id]
 
 
 def _package() -> Any:

@@ -31,7 +31,7 @@ from fastmagn.runs.paths import LOGITS, RESULTS
 from fastmagn.runs.progress import Progress
 from fastmagn.runs.reading import check_results, read_results
 from fastmagn.runs.records import log_results
-from fastmagn.runs.wandb import check_wandb, finish_run
+from fastmagn.runs.wandb import check_wandb, finished_at_the_end, log_summary
 from fastmagn.training.build import build_run, measured_model
 from fastmagn.training.callbacks import NO_CALLBACKS, Callbacks
 from fastmagn.training.compiled import Asked, settle_compiled
@@ -57,6 +57,7 @@ def train(config: Config, callbacks: Callbacks = NO_CALLBACKS) -> dict[str, Any]
         explain_failures(config),
         join_world(torch.device(config.device)) as (world, device),
         run_lock(run_dir, world),
+        finished_at_the_end(config),
     ):
         return train_in(world, device, config, callbacks, asked)
 
@@ -112,7 +113,7 @@ def train_in(world: World, device: torch.device, config: Config, callbacks: Call
     if world.rank == 0:
         write_json(run_dir / RESULTS, results)
         log_results(run_dir, results, progress.epoch + (progress.step_in_epoch > 0))
-        finish_run(config, results)
+        log_summary(config, results)
     return results
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from fastmagn.errors import InputError
 from fastmagn.runs.wandb import run_id
+from fastmagn.training.callbacks import Callbacks, EpochDone
 from fastmagn.training.run import train
 from tests.helpers.processes import run
 from tests.helpers.small_runs import config_for, rows
@@ -73,6 +74,31 @@ def test_a_resumed_run_goes_on_under_its_own_name(package, tmp_path):
     assert first.begun_with["id"] == second.begun_with["id"] == run_id(tmp_path / "run")
     assert [step for step, _ in second.rows] == [1]
     assert run_id(tmp_path / "other") != run_id(tmp_path / "run")
+
+
+def test_the_run_after_one_that_failed_has_its_own(package, tmp_path):
+    def fail(done: EpochDone) -> None:
+        raise InputError("stop")
+
+    arguments = ["--train.wandb_project", "robust"]
+    with pytest.raises(InputError, match="stop"):
+        train(small(tmp_path / "one", *arguments), Callbacks(on_epoch=fail))
+    train(small(tmp_path / "two", *arguments))
+    one, two = package.runs
+    assert (one.begun_with["name"], two.begun_with["name"]) == ("one", "two")
+    assert one.finished
+    assert two.finished
+    assert [epoch for epoch, _ in one.rows] == [0]
+    assert [epoch for epoch, _ in two.rows] == [0, 1]
+
+
+def test_a_run_that_the_user_has_begun_is_told_and_left_open(package, tmp_path):
+    own = package.init(name="own")
+    results = train(small(tmp_path / "run", "--train.wandb_project", "robust"))
+    assert package.runs == [own]
+    assert [epoch for epoch, _ in own.rows] == [0, 1]
+    assert own.summary["mca"] == results["mca"]
+    assert not own.finished
 
 
 def test_its_failures_are_warnings(package, tmp_path, monkeypatch, capsys):
