@@ -5,6 +5,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 import torch
@@ -17,13 +18,19 @@ from fastmagn.machine.torchrun import world_size
 from fastmagn_kernels.threads import cpu_share, omp_num_threads
 
 _MEETING_TIMEOUT_S = 600.0
+_WORK_TIMEOUT = timedelta(days=7)  # PyTorch's half hour is less than making a large -C set takes
 
 
 class World(NamedTuple):
-    """The rank of this process, 0..size - 1, and the number of processes. Its methods wait for all processes."""
+    """The rank of this process, 0..size - 1, and the number of processes. Its methods wait for all processes.
+
+    `group` is theirs for what the hosts exchange. It waits for a process that downloads, makes or measures something
+    as long as that takes.
+    """
 
     rank: int = 0
     size: int = 1
+    group: Any = None
 
     def share(self, num_rows: int) -> slice:
         """The rows of this rank among 0..num_rows - 1: contiguous, in order of rank; sizes differ by at most one."""
@@ -35,7 +42,7 @@ class World(NamedTuple):
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value, group=self.group)
         return values
 
     def max(self, number: int) -> int:
@@ -43,7 +50,7 @@ class World(NamedTuple):
         if self.size == 1:
             return number
         largest = torch.tensor(number, dtype=torch.int64, device="cpu")
-        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        dist.all_reduce(largest, dist.ReduceOp.MAX, group=self.group)
         return int(largest)
 
     def mean(self, values: Tensor) -> Tensor:
@@ -119,7 +126,7 @@ def join_world(device: torch.device) -> Iterator[tuple[World, torch.device]]:
     store, rank, size = next(dist.rendezvous("env://"))
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=fresh_store(store, rank, size), rank=rank, world_size=size)
-    world = World(dist.get_rank(), dist.get_world_size())
+    world = World(rank, size, dist.new_group(backend="gloo", timeout=_WORK_TIMEOUT))
     console.quiet = world.rank > 0
     try:
         # Not capped by NUMBA_NUM_THREADS: the bits of matrix products depend on PyTorch's number of threads.

@@ -50,6 +50,29 @@ def test_processes_of_torchrun_share_the_cpus(omp, expected, numba_threads, many
     assert torch.get_num_threads() == 5
 
 
+SLOW_FIRST = """
+import functools, time, torch
+from datetime import timedelta
+import torch.distributed as dist
+dist.init_process_group = functools.partial(dist.init_process_group, timeout=timedelta(seconds=2))
+from fastmagn.machine.processes import join_world
+with join_world(torch.device("cpu")) as (world, _):
+    if world.rank == 0:
+        time.sleep(5)
+    assert world.gather(world.rank) == [0, 1]
+    if world.rank == 1:
+        time.sleep(5)
+    assert world.max(world.rank) == 1
+"""
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_processes_wait_longer_for_work_than_pytorchs_limit(tmp_path):
+    (tmp_path / "slow_first.py").write_text(SLOW_FIRST)
+    run([*TWO_PROCESSES, "slow_first.py"], tmp_path)
+
+
 PROGRAM = """
 import os, torch
 os.sched_getaffinity = lambda pid: set(range(8))
