@@ -20,7 +20,12 @@ def replace_file(path: Path) -> Iterator[IO[bytes]]:
     """Open a file beside `path`, to write and read. On success it is flushed and renamed to `path`, else removed.
 
     What dead processes left beside `path` is removed.
+
+    Raises:
+        OSError: `path` is a device or another special file, which a rename would replace; or the disk fails.
     """
+    if is_special(path):
+        raise OSError(errno.EINVAL, "is not a regular file", str(path))
     make_folder(path.parent)
     remove_leftovers(path)
     with _failures_named(path):
@@ -142,12 +147,20 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
+def is_special(path: Path) -> bool:
+    """Whether there is something, behind links too, that is neither a file nor a folder, such as a device."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
 def check_writable(path: Path, folder: Path, field: str = "out") -> None:
     """Check that `path` can be written into `folder`, which need not be there yet: before the work, not after it.
 
     Raises:
-        InputError: The folder, or the nearest one above it that is there, is a file or is read-only.
+        InputError: The folder, or the nearest one above it that is there, is a file or is read-only; or `path` is a
+            device or another special file.
     """
+    if is_special(path):
+        raise InputError(f"{field}: {path} is not a regular file; name another --{field}.")
     whole = folder.absolute()
     there = next(place for place in (whole, *whole.parents) if os.path.exists(place))
     if not there.is_dir():

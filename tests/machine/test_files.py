@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastmagn.machine.files import replace_file, replace_folder, write_text
+from fastmagn.errors import InputError
+from fastmagn.machine.files import check_writable, replace_file, replace_folder, write_json, write_text
 
 
 def write(path: Path, text: str, **options) -> None:
@@ -86,6 +87,22 @@ def test_a_file_is_not_replaced_by_a_folder(tmp_path, overwrite):
         write(tmp_path / "file", "new", overwrite=overwrite)
     assert os.listdir(tmp_path) == ["file"]
     assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_special_file_is_not_replaced(tmp_path, linked):
+    """As a device such as /dev/null, which root could replace by a file."""
+    special = path = tmp_path / "special"
+    os.mkfifo(special)
+    if linked:
+        path = tmp_path / "link"
+        path.symlink_to(special)
+    with pytest.raises(InputError, match=rf"^out: {path} is not a regular file; name another --out\.$"):
+        check_writable(path, path.parent)
+    with pytest.raises(OSError, match="is not a regular file"):
+        write_json(path, {})
+    assert stat.S_ISFIFO(os.stat(path).st_mode)
+    assert path.is_symlink() == linked
 
 
 def test_without_overwriting_only_an_empty_folder_is_replaced(old):
