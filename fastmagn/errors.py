@@ -27,6 +27,10 @@ class UnknownName(InputError):
     """A name that no table has. Code of the user's own could add it."""
 
 
+class Stalled(InputError):
+    """A thread waits for a disk that does not answer, so that the process cannot end by itself."""
+
+
 def check(holds: bool, field: str, got: object, expected: str) -> None:
     """Raise InputError `field: got …; expected ….` unless `holds`."""
     if not holds:

@@ -25,7 +25,7 @@ from fastmagn.data.files.headers import ImageFiles
 from fastmagn.data.files.on_demand import FolderImages
 from fastmagn.data.image_set import ImagePart
 from fastmagn.data.source import Batch, DeviceSource, Source, as_batch, to_device
-from fastmagn.errors import InputError, one_line, warn_caller
+from fastmagn.errors import InputError, Stalled, one_line, warn_caller
 from fastmagn_kernels.random import crops, rng
 
 PILLOW = ("pillow", "torchvision")  # `data.source`: today's name, and that of older configurations
@@ -92,7 +92,7 @@ class FolderSource(Source):
         _, late = wait(decoding.work, timeout=STALL_S)
         if late:
             item = next(item for item, future in zip(decoding.items, decoding.work, strict=True) if future in late)
-            raise InputError(
+            raise Stalled(
                 f"{self._files.root}: no image for {STALL_S:.0f} s, waiting for {item}; expected a disk that answers."
                 " The same command resumes from the last checkpoint."
             )

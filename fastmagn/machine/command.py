@@ -1,13 +1,14 @@
 """Runs the main function of a command: errors become one line, signals become an exit status."""
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from fastmagn.errors import EXIT_INPUT_ERROR, InputError, Interrupted, printable
+from fastmagn.errors import EXIT_INPUT_ERROR, InputError, Interrupted, Stalled, printable
 from fastmagn.machine.signals import interrupted_at_once
 from fastmagn.machine.streams import lost_output, use_unfailing_streams
 from fastmagn.machine.waiting import bound_spinning
@@ -27,6 +28,8 @@ def run_command(main: Callable[[list[str]], int]) -> None:
     except InputError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         status = EXIT_INPUT_ERROR
+        if isinstance(error, Stalled):
+            _leave(status)
     except OSError as error:
         if error.filename is None:
             raise
@@ -65,6 +68,13 @@ def warnings_in_one_line() -> Iterator[None]:
             yield
         finally:
             log.handlers, log.propagate, logging.raiseExceptions = handlers, True, prints_failures
+
+
+def _leave(status: int) -> NoReturn:
+    """Exit without waiting for threads: one of them waits for a disk that does not answer."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status)
 
 
 def exit_printed(status: object = 0) -> NoReturn:
