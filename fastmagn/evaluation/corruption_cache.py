@@ -12,7 +12,8 @@ from fastmagn.config import own_code
 from fastmagn.config.corruption_sets import set_parts
 from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.config.schema import Config
-from fastmagn.corruptions import CORRUPTIONS, corrupted_as
+from fastmagn.corruptions import CORRUPTIONS, available_corruptions, corrupted_as
+from fastmagn.corruptions.sets import set_members
 from fastmagn.data import ENCODED
 from fastmagn.data.corrupted.npy import MANIFEST
 from fastmagn.data.files.decoding import resize_px
@@ -21,7 +22,7 @@ from fastmagn.errors import InputError
 from fastmagn.evaluation.corrupt_config import CorruptConfig
 from fastmagn.evaluation.corrupted_set import SourceImages, choose_images, make_corrupted_set
 from fastmagn.evaluation.subset import subset_of
-from fastmagn.machine.console import console
+from fastmagn.machine.console import console, warn
 from fastmagn.machine.processes import World
 from fastmagn.machine.waiting_lock import waiting_lock
 from fastmagn.registry import is_own
@@ -32,7 +33,8 @@ def use_cache(config: Config, world: World, image_set: ImageSet) -> EvalConfig:
 
     The set's name has a digest of the test images, so that other images of the same number and size get a set of their
     own. Rank 0 makes a missing set, and the other processes wait for it. So do other runs: the first one makes the set.
-    Without a `cache_dir`, or with a `corrupted_dir` already given, the section is returned unchanged.
+    Without a `cache_dir`, or with a `corrupted_dir` already given, the section is returned unchanged. So it is, with a
+    warning, where a corruption of a missing set cannot be made: it is left out of the measurement, not of the set.
 
     Args:
         config: The configuration of the evaluation.
@@ -51,6 +53,12 @@ def use_cache(config: Config, world: World, image_set: ImageSet) -> EvalConfig:
         settings += f"-code{own_code.digest()}"
     digest = world.gather(_digest(config, image_set) if world.rank == 0 else None)[0]
     folder = section.cache_dir / f"{data.name.replace(':', '-')}{size}-{digest}-{settings}-fastmagn{__version__}"
+    members = set_members(section.corruption_set, *image_set.test_images_u8.shape[1:3])
+    unavailable = [] if _is_there(folder) else sorted(set(members) - set(available_corruptions()))
+    unavailable = world.gather(unavailable)[0]
+    if unavailable:
+        warn(f"eval.cache_dir: not used, as {', '.join(unavailable)} cannot be made here, and no set is there.")
+        return section
     if world.rank == 0 and not _is_there(folder):
         subset = subset_of(data.name, section.corruption_seed)
         source = choose_images(

@@ -11,6 +11,7 @@ from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.config.schema import Config, DataConfig
 from fastmagn.corruptions import CORRUPTION_SETS, available_corruptions, corrupt
 from fastmagn.data import load_data
+from fastmagn.evaluation import corruption_cache
 from fastmagn.evaluation.cells import cell_parts, find_corruptions
 from fastmagn.evaluation.corrupt_config import CorruptConfig
 from fastmagn.evaluation.corrupted_set import SourceImages, make_corrupted_set
@@ -87,3 +88,19 @@ def test_a_cached_set_of_another_content_has_another_name(side, jpeg, mark, tmp_
     assert f"-c15-n3-seed0{mark}-fastmagn" in made.name
     quality = json.loads((made / "manifest.json").read_bytes())["corrupted_as"]["jpeg_quality"]
     assert quality == (85 if mark.endswith("jpeg85") else None)
+
+
+def test_a_set_that_cannot_be_made_here_is_not_made_and_used_where_it_is(tmp_path, monkeypatch, capsys):
+    data = DataConfig(name="folder", dir=make_photo_folder(tmp_path / "photos", 3, 3), image_size=32)
+    section = EvalConfig(corruption_set="c15", num_images=3, cache_dir=tmp_path / "cache")
+    config, images = Config(data=data, eval=section), load_data(data)
+    without_frost = tuple(name for name in available_corruptions() if name != "frost")
+    with monkeypatch.context() as patched:
+        patched.setattr(corruption_cache, "available_corruptions", lambda: without_frost)
+        assert use_cache(config, World(), images) is section
+        assert "eval.cache_dir: not used, as frost cannot be made here, and no set is there." in capsys.readouterr().out
+        assert not (tmp_path / "cache").exists()
+    made = use_cache(config, World(), images)
+    monkeypatch.setattr(corruption_cache, "available_corruptions", lambda: without_frost)
+    assert use_cache(config, World(), images) == made
+    assert made.corrupted_dir is not None
