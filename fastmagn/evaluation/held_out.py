@@ -19,7 +19,7 @@ from fastmagn.data import ENCODED, OWN, ImageSet, split_validation
 from fastmagn.data.files.decoding import resize_px
 from fastmagn.data.files.on_demand import FolderImages, LazyImages
 from fastmagn.data.image_set import Images
-from fastmagn.errors import InputError, check
+from fastmagn.errors import InputError, check, counted
 from fastmagn.evaluation.forward import Forward, logits_of
 from fastmagn.evaluation.metrics.predictions import row_parts
 from fastmagn.evaluation.metrics.temperature import fit_temperature
@@ -142,7 +142,9 @@ def _places_of(images: Images) -> set[Path]:
 
 
 def fit_on(model: nn.Module, held_out: HeldOut, forward: Forward, field: str = FIELD) -> Fitted | None:
-    """The temperature that fits the held-out images best; None, with a warning, if logits are NaN or infinite.
+    """The temperature that fits the held-out images best; None, with a warning, if no likelihood is finite.
+
+    Logits may be NaN or infinite; or -inf may rule out the class that a label names, at every temperature.
 
     Args:
         model: Takes float images [B, 3, H, W] in [0, 1].
@@ -159,6 +161,13 @@ def fit_on(model: nn.Module, held_out: HeldOut, forward: Forward, field: str = F
     check(int(labels.max()) < num_classes, f"{field}: labels", int(labels.max()), f"classes 0..{num_classes - 1}")
     if not all(torch.isfinite(torch.logsumexp(part.double(), dim=1)).all() for part in row_parts(logits)):
         warn(f"{field}: no temperature is fitted, as logits are not finite.")
+        return None
+    num_ruled_out = int(torch.isneginf(logits.gather(1, labels[:, None])).sum())
+    if num_ruled_out:
+        warn(
+            f"{field}: no temperature is fitted, as the model rules the right class of"
+            f" {counted(num_ruled_out, 'image')} out (-inf)."
+        )
         return None
     temperature = fit_temperature(logits, labels)
     nll = {"before": _mean_nll(logits, labels, 1.0), "after": _mean_nll(logits, labels, temperature)}

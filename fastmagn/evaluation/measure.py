@@ -236,8 +236,9 @@ def _forward(
         parts = next_on_a_thread(parts)
     logits, readable = [], []
     for part in parts:
-        batches = {"batch_size": batch_size, "num_batches": part.num_batches}
-        logits.append(predict(model, part.images_u8, device=device, amp=amp, **batches))
+        logits.append(
+            predict(model, part.images_u8, device=device, amp=amp, batch_size=batch_size, num_batches=part.num_batches)
+        )
         readable.append(part.readable())
         if part.is_last:
             yield CellLogits(part.name, part.severity, torch.cat(logits), np.concatenate(readable))
