@@ -8,15 +8,17 @@ torchrun --nproc_per_node 2 -m fastmagn.evaluate --run_dir runs/NAME ...
 """
 
 import argparse
+from dataclasses import fields as fields_of
 from pathlib import Path
 
 from fastmagn.config.called import command
-from fastmagn.config.command_line import OwnOptions, parse_config, parse_own
+from fastmagn.config.command_line import OwnOptions, given_fields, parse_config, parse_own
+from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.config.own_code import explained
 from fastmagn.config.schema import Config
 from fastmagn.config.text import plain
 from fastmagn.data.present import check_present
-from fastmagn.errors import EXIT_CODES, InputError
+from fastmagn.errors import EXIT_CODES, InputError, some
 from fastmagn.machine.command import run_command
 from fastmagn.machine.console import console
 from fastmagn.machine.files import check_writable, write_json
@@ -27,6 +29,13 @@ from fastmagn.runs.reading import read_config
 
 _DESCRIPTION = "Measure a trained run again, or on other images; other people's weights; or stored logits."
 _MAX_METHOD_CHARS = 100  # as in a report
+# The fields of the section eval that count where only some of them do.
+_USED_WITH = {
+    "logits": ("num_bins", "binning", "pooling"),
+    "images": ("batch_size", "test_time_flip", "weights", "num_bins", "binning", "rse_draws", "forward"),
+}
+_UNUSED_WITH_WEIGHTS = ("weights", "rse_draws")
+_SAID_BY_LOGITS = ("ood", "temperature_images", "forward")  # `summarise_logits` says why it cannot use them
 
 
 def main(arguments: list[str]) -> int:
@@ -35,7 +44,7 @@ def main(arguments: list[str]) -> int:
         check_present(config.data)
     # Imported here, so that --help does not wait for PyTorch.
     from fastmagn.evaluation.measure import summarise_logits
-    from fastmagn.evaluation.other_images import with_image_folders
+    from fastmagn.evaluation.other_images import image_folders_of, with_image_folders
     from fastmagn.evaluation.published import Published, evaluate_weights
     from fastmagn.evaluation.run import evaluate_images, evaluate_run
     from fastmagn.evaluation.shown import print_results
@@ -62,7 +71,8 @@ def main(arguments: list[str]) -> int:
         else:
             results = summarise_logits(own.logits, config.eval) | {"config": {"eval": plain(config.eval)}}
         if is_first_process:
-            write_json(out, results)
+            with names_locked(out.parent):
+                write_json(out, results | (image_folders_of(out) if own.run is not None else {}))
             print_results(results, title=str(own.run or own.weights or own.logits))
     if is_first_process:
         console.print(f"written to {out}", soft_wrap=True)
@@ -113,7 +123,25 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, Config]:
         raise InputError(
             f"logits: got eval.{wanted[0]} with them; expected it with --run or --weights: it needs a model."
         )
+    _check_used(own, given_fields(fields))
     return own, config
+
+
+def _check_used(own: argparse.Namespace, given: list[str]) -> None:
+    """Raise InputError if a field of the section eval is given that has no effect on what is measured."""
+    option = next((name for name in ("logits", "images", "weights") if getattr(own, name) is not None), None)
+    if option is None:
+        return
+    names = {field.name for field in fields_of(EvalConfig)}
+    used = set(_USED_WITH.get(option, names - set(_UNUSED_WITH_WEIGHTS)))
+    unused = names - used - set(_SAID_BY_LOGITS if option == "logits" else ())
+    found = [name for name in given if name.startswith("eval.") and name.removeprefix("eval.") in unused]
+    if found:
+        fields = [f"eval.{name}" for name in _USED_WITH.get(option, ())]
+        expected = f"of that section only {', '.join(fields)}" if fields else "no field of a run's own"
+        raise InputError(
+            f"{option}: got {some(found)} with --{option}, which does not use it; expected {expected}. Leave it out."
+        )
 
 
 def _channels(name: str, values: list[float] | None, weights: Path | None) -> tuple[float, ...] | None:

@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -39,6 +40,16 @@ class Images(Protocol):
 def rows_within(images: Images, num_bytes: int = 1 << 25) -> int:
     """How many of these images take up to `num_bytes` together, decoded; at least 1."""
     return max(1, num_bytes * len(images) // max(1, images.nbytes))
+
+
+def even_parts(num_rows: int, num_parts: int) -> list[slice]:
+    """Rows 0..num_rows - 1 in parts in order, the larger ones first; sizes differ by at most one.
+
+    Rows of consecutive parts, cut into as many, are cut at the same places.
+    """
+    size, num_larger = divmod(num_rows, num_parts)
+    edges = [part * size + min(part, num_larger) for part in range(num_parts + 1)]
+    return [slice(*pair) for pair in pairwise(edges)]
 
 
 class ImageRows:

@@ -126,8 +126,35 @@ def probe(model: LogitsOf, images_u8: Images, labels: np.ndarray, device: torch.
     Raises:
         InputError: The output has no logits, or fewer than the labels need.
     """
-    with evaluation_mode(model):
-        logits = predict(model, images_u8[:_NUM_PROBED], device=device, amp="float32", batch_size=_NUM_PROBED)
-    num_classes = logits.shape[1]
+    num_classes = _first_logits(model, images_u8, device).shape[1]
     expected = f"classes 0..{num_classes - 1}, as the model returns {counted(num_classes, 'logit')}"
     check(labels.max() < num_classes, "labels", int(labels.max()), expected)
+
+
+def probe_others(model: LogitsOf, others_u8: Images, images_u8: Images, device: torch.device, field: str) -> None:
+    """Try a model that takes `images_u8` on the first of other images, before a whole pass over either.
+
+    Args:
+        model: On `device`.
+        others_u8: uint8 [n, h, w, 3].
+        images_u8: uint8 [N, H, W, 3].
+        device: Where the model is.
+        field: What messages call the other images.
+
+    Raises:
+        InputError: The model fails on them, or its output has no logits.
+    """
+    try:
+        _first_logits(model, others_u8, device)
+    except Exception as error:  # whatever the user's model raises
+        sizes = (" x ".join(map(str, images.shape[1:3])) for images in (others_u8, images_u8))
+        got, taken = (f"images of {size} px" for size in sizes)
+        raise InputError(
+            f"{field}: got {got}, which the model cannot measure ({type(error).__name__}: {one_line(error)}); expected"
+            f" some that it can, as it can {taken}. Resize them first."
+        ) from error
+
+
+def _first_logits(model: LogitsOf, images_u8: Images, device: torch.device) -> Tensor:
+    with evaluation_mode(model):
+        return predict(model, images_u8[:_NUM_PROBED], device=device, amp="float32", batch_size=_NUM_PROBED)

@@ -18,7 +18,7 @@ from fastmagn.data import open_corrupted
 from fastmagn.data.corrupted.image_tree import Cells, check_cells, open_cell, stored_trees
 from fastmagn.data.corrupted.npy import LAYOUTS, check_source, read_manifest, recorded_as, stored_files
 from fastmagn.data.files.on_demand import LazyImages
-from fastmagn.data.image_set import ImageRows, Images
+from fastmagn.data.image_set import ImageRows, Images, even_parts
 from fastmagn.errors import InputError, some
 from fastmagn.machine.console import warn
 
@@ -51,12 +51,14 @@ class CellPart(NamedTuple):
         severity: 1..5, 0 for clean.
         images_u8: uint8 [n, H, W, 3].
         is_last: Whether these are the cell's last images.
+        num_batches: In how many batches of nearly equal size they are predicted; None: in batches of `eval.batch_size`.
     """
 
     name: str
     severity: int
     images_u8: Images
     is_last: bool
+    num_batches: int | None = None
 
     def readable(self) -> np.ndarray:
         """bool [n]: False for files that could not be decoded. Known once the images have been measured."""
@@ -201,7 +203,12 @@ def _places(folder: Path, held: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def cell_parts(
-    corruptions: Corruptions, images_u8: Images, share: slice, config: EvalConfig, indices: np.ndarray | None = None
+    corruptions: Corruptions,
+    images_u8: Images,
+    share: slice,
+    config: EvalConfig,
+    indices: np.ndarray | None = None,
+    num_batches: int | None = None,
 ) -> Iterator[CellPart]:
     """A process's share of every cell: clean, then each corruption at its severities; a cell's parts in order.
 
@@ -211,23 +218,25 @@ def cell_parts(
         share: The rows of this process.
         config: `batch_size`, `corruption_seed` and `corruption_jpeg`.
         indices: The sample index of each measured image, int64 [M], which keys its corruption; None means 0..M - 1.
+        num_batches: In how many batches of nearly equal size a cell's images are predicted; None: of `batch_size` each.
     """
     own = images_u8[share]
     if own.nbytes <= KEPT_BYTES:
         own = np.asarray(own)
     indices = (np.arange(len(images_u8)) if indices is None else indices)[share]
-    for rows, is_last in _chunks(own, config.batch_size):
-        yield CellPart("clean", 0, np.asarray(own[rows]), is_last)
+    chunks = _chunks(own, config.batch_size) if num_batches is None else _even_chunks(own, num_batches)
+    for rows, *of_chunk in chunks:
+        yield CellPart("clean", 0, np.asarray(own[rows]), *of_chunk)
     for name, severities in corruptions.severities.items():
         for severity in severities:
             if corruptions.open_stored is not None:
-                yield CellPart(name, severity, corruptions.open_stored(name, severity, share), True)
+                yield CellPart(name, severity, corruptions.open_stored(name, severity, share), True, num_batches)
                 continue
-            for rows, is_last in _chunks(own, config.batch_size):
+            for rows, *of_chunk in chunks:
                 pixels = np.asarray(own[rows])
                 keys = {"seed": config.corruption_seed, "indices": indices[rows]}
                 corrupted = corrupt(pixels, name, severity, **keys, jpeg=config.corruption_jpeg)
-                yield CellPart(name, severity, corrupted, is_last)
+                yield CellPart(name, severity, corrupted, *of_chunk)
 
 
 def next_on_a_thread(parts: Iterator[CellPart]) -> Iterator[CellPart]:
@@ -247,10 +256,22 @@ def _present(names: tuple[str, ...], available: Collection[str], remedy: str) ->
     return tuple(name for name in names if name in available)
 
 
-def _chunks(images_u8: Images, batch_size: int) -> Iterator[tuple[slice, bool]]:
-    """Rows of up to CHUNK_BYTES, in whole batches unless a batch is larger; and whether they are the last ones."""
-    total = len(images_u8)
-    size = max(1, CHUNK_BYTES * max(total, 1) // max(images_u8.nbytes, 1))
+def _num_at_once(images_u8: Images) -> int:
+    """How many of these images take up to CHUNK_BYTES together; at least 1."""
+    return max(1, CHUNK_BYTES * max(len(images_u8), 1) // max(images_u8.nbytes, 1))
+
+
+def _chunks(images_u8: Images, batch_size: int) -> list[tuple[slice, bool, None]]:
+    """Rows of up to CHUNK_BYTES, in whole batches unless a batch is larger; whether they are the last ones; None."""
+    total, size = len(images_u8), _num_at_once(images_u8)
     size = size // batch_size * batch_size or size
-    for first in range(0, max(total, 1), size):
-        yield slice(first, min(first + size, total)), first + size >= total
+    starts = range(0, max(total, 1), size)
+    return [(slice(first, min(first + size, total)), first + size >= total, None) for first in starts]
+
+
+def _even_chunks(images_u8: Images, num_batches: int) -> list[tuple[slice, bool, int]]:
+    """As `_chunks`, of batches whose sizes differ by at most one; and how many batches they are, at least one."""
+    batches = even_parts(len(images_u8), num_batches)
+    step = max(1, _num_at_once(images_u8) // max(1, batches[0].stop))
+    groups = [batches[first : first + step] for first in range(0, num_batches, step)]
+    return [(slice(group[0].start, group[-1].stop), group[-1] is batches[-1], len(group)) for group in groups]

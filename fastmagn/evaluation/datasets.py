@@ -8,7 +8,6 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
@@ -58,14 +57,22 @@ def is_dataset(images: object) -> bool:
     """Whether this yields images one by one.
 
     That is a Dataset of PyTorch; what works like one, such as those of Hugging Face `datasets`; another iterable, such
-    as a generator; or a list of (image, label) or of dictionaries. Arrays and lists of images are not.
+    as a generator; or a list of (image, label), of [image, label] or of dictionaries. Arrays and lists of images are
+    not.
     """
     if isinstance(images, Dataset):
         return True
     if isinstance(images, list | tuple):
-        return len(images) > 0 and isinstance(images[0], tuple | Mapping)
+        return len(images) > 0 and (isinstance(images[0], tuple | Mapping) or _is_list_of_both(images[0]))
     is_other = isinstance(images, str | bytes | Mapping) or hasattr(images, "__array__")
     return not is_other and (hasattr(images, "__iter__") or hasattr(images, "__getitem__"))
+
+
+def _is_list_of_both(item: object) -> bool:
+    """Whether it is [image, label]; a list of two images is not."""
+    if not isinstance(item, list) or len(item) != 2:
+        return False
+    return isinstance(item[0], np.ndarray | Tensor | Image.Image) and is_integer(item[1])
 
 
 def read_dataset(dataset: Any, field: str) -> tuple[np.ndarray | DatasetImages, list[int] | None]:
@@ -191,10 +198,9 @@ def _pixels(image: Any, where: str) -> np.ndarray:
             raise InputError(f"{where}: got a Pillow image of mode {image.mode}; expected 8 bits, such as RGB or L.")
         return np.asarray(image.convert("RGB"))
     is_tensor = isinstance(image, Tensor)
-    array = image.detach().cpu().numpy() if is_tensor and image.dtype != torch.bfloat16 else image
+    array = tensor_values(image, where, _IMAGE) if is_tensor else image
     if not isinstance(array, np.ndarray):
-        got = form(image) if is_tensor else f"a {type(image).__name__}"
-        raise InputError(f"{where}: got {got}; expected {_IMAGE}.")
+        raise InputError(f"{where}: got a {type(image).__name__}; expected {_IMAGE}.")
     channels_first = array.ndim == 3 and array.shape[0] in (1, 3)
     channels_last = array.ndim == 3 and array.shape[2] in (1, 3)
     if channels_first and (is_tensor or not channels_last):
@@ -208,6 +214,21 @@ def _pixels(image: Any, where: str) -> np.ndarray:
     if array.dtype != np.uint8:
         raise InputError(f"{where}: got {form(array)}; expected {_IMAGE}.")
     return np.broadcast_to(array, (*array.shape[:2], 3))
+
+
+def tensor_values(tensor: Tensor, where: str, expected: str) -> np.ndarray:
+    """The values of a tensor as an array.
+
+    Raises:
+        InputError: NumPy has no such dtype, or the tensor is sparse or without values; `where` and `expected` say what
+            is wanted.
+    """
+    try:
+        return tensor.detach().cpu().numpy()
+    except (TypeError, RuntimeError) as error:
+        raise InputError(
+            f"{where}: got {form(tensor)}, a tensor that NumPy cannot read; expected {expected}."
+        ) from error
 
 
 def _bytes_of(floats: np.ndarray, where: str) -> np.ndarray:

@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastmagn.config.paths import user_path
-from fastmagn.config.schema import Config
-from fastmagn.data import ENCODED, ImageSet, split_validation
+from fastmagn.config.schema import Config, DataConfig
+from fastmagn.data import ENCODED, OWN, ImageSet, split_validation
 from fastmagn.data.files.decoding import resize_px
-from fastmagn.data.files.on_demand import LazyImages
+from fastmagn.data.files.on_demand import FolderImages, LazyImages
 from fastmagn.data.image_set import Images
-from fastmagn.errors import InputError, check
+from fastmagn.errors import InputError, check, counted
 from fastmagn.evaluation.forward import Forward, logits_of
 from fastmagn.evaluation.metrics.predictions import row_parts
 from fastmagn.evaluation.metrics.temperature import fit_temperature
@@ -111,22 +111,40 @@ def _folder(name: str, config: Config, image_set: ImageSet) -> HeldOut:
     size, shorter_side = image_set.test_images_u8.shape[1], image_set.test_images_u8.shape[1]
     if config.data.name in ENCODED:
         shorter_side = resize_px(config.data)
-        _check_apart(folder, config.data.dir)
+    _check_apart(folder, config.data, image_set)
     found = find_images(folder, image_set.class_names, {}, image_size=size, resize_px=shorter_side)
     return HeldOut(found.images, found.labels, str(folder))
 
 
-def _check_apart(folder: Path, data_dir: Path) -> None:
-    """Raise InputError if a folder lies in the folder of the training or the measured images, or holds it."""
-    ours = Path(os.path.realpath(folder))
-    for part, images in (("train", "the training images"), ("val", "the measured images")):
-        theirs = Path(os.path.realpath(data_dir / part))
-        if ours.is_relative_to(theirs) or theirs.is_relative_to(ours):
-            raise InputError(f"{FIELD}: got {folder}; expected other images than {images}, {theirs}.")
+def _check_apart(folder: Path, data: DataConfig, image_set: ImageSet) -> None:
+    """Raise InputError if a folder holds training or measured images, or lies in a folder of theirs."""
+    ours, has_parts = Path(os.path.realpath(folder)), data.name in ENCODED and data.name in OWN
+    for part, said, images in (
+        ("train", "the training images", image_set.train_images_u8),
+        ("val", "the measured images", image_set.test_images_u8),
+    ):
+        places = _places_of(images)
+        if has_parts and (data.dir / part).is_dir():
+            places.add(data.dir / part)
+        for theirs in sorted(Path(os.path.realpath(place)) for place in places):
+            if ours.is_relative_to(theirs) or theirs.is_relative_to(ours):
+                raise InputError(f"{FIELD}: got {folder}; expected other images than {said}, {theirs}.")
+
+
+def _places_of(images: Images) -> set[Path]:
+    """The folders of image files; of images in shards the shards themselves, in whose folder others may lie."""
+    if not isinstance(images, FolderImages):
+        return set()
+    files = images.files
+    if files.spans is not None:
+        return set(map(Path, files.spans.shards))
+    return {files.root / folder for folder in {os.path.dirname(name) for name in files.names.tolist()}}
 
 
 def fit_on(model: nn.Module, held_out: HeldOut, forward: Forward, field: str = FIELD) -> Fitted | None:
-    """The temperature that fits the held-out images best; None, with a warning, if logits are NaN or infinite.
+    """The temperature that fits the held-out images best; None, with a warning, if no likelihood is finite.
+
+    Logits may be NaN or infinite; or -inf may rule out the class that a label names, at every temperature.
 
     Args:
         model: Takes float images [B, 3, H, W] in [0, 1].
@@ -143,6 +161,13 @@ def fit_on(model: nn.Module, held_out: HeldOut, forward: Forward, field: str = F
     check(int(labels.max()) < num_classes, f"{field}: labels", int(labels.max()), f"classes 0..{num_classes - 1}")
     if not all(torch.isfinite(torch.logsumexp(part.double(), dim=1)).all() for part in row_parts(logits)):
         warn(f"{field}: no temperature is fitted, as logits are not finite.")
+        return None
+    num_ruled_out = int(torch.isneginf(logits.gather(1, labels[:, None])).sum())
+    if num_ruled_out:
+        warn(
+            f"{field}: no temperature is fitted, as the model rules the right class of"
+            f" {counted(num_ruled_out, 'image')} out (-inf)."
+        )
         return None
     temperature = fit_temperature(logits, labels)
     nll = {"before": _mean_nll(logits, labels, 1.0), "after": _mean_nll(logits, labels, temperature)}

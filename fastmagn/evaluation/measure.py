@@ -92,6 +92,7 @@ def evaluate(
     progress: bool = True,
     callback: Callable[[MeasuredCell], Any] | None = None,
     temperature: float | None = None,
+    num_batches: int | None = None,
 ) -> dict[str, Any]:
     """Accuracy on clean and corrupted images, mCA and calibration: one forward pass for each cell, 96 of c19.
 
@@ -112,6 +113,8 @@ def evaluate(
         progress: Show a progress bar; without a terminal nothing is shown.
         callback: Called after each cell.
         temperature: What the logits are divided by for `temperature_scaling`, above 0; None measures no such thing.
+        num_batches: In how many batches, as equal as possible, a process predicts its images of a cell; None: in
+            batches of `eval.batch_size`, of which the last may be smaller.
 
     Returns:
         The measured part of results.json, see `metrics.summary.summarise`, `subset`, and `corrupted_as`: the published
@@ -136,7 +139,7 @@ def evaluate(
         world.gather(None)
     images_u8, labels = images_u8[rows], labels[rows]
     share = world.share(len(labels))
-    parts = cell_parts(corruptions, images_u8, share, config, np.arange(total)[rows])
+    parts = cell_parts(corruptions, images_u8, share, config, np.arange(total)[rows], num_batches)
     cells = _forward(model, parts, device, amp, config.batch_size)
     if logits_dir is not None:
         cells = _store(cells, logits_dir, labels, world)
@@ -181,7 +184,15 @@ def summarise_logits(logits_dir: Path, config: EvalConfig) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, images_u8: Images, *, device: torch.device, amp: str, batch_size: int) -> Tensor:
+def predict(
+    model: nn.Module,
+    images_u8: Images,
+    *,
+    device: torch.device,
+    amp: str,
+    batch_size: int,
+    num_batches: int | None = None,
+) -> Tensor:
     """Logits of the images.
 
     Args:
@@ -190,12 +201,13 @@ def predict(model: nn.Module, images_u8: Images, *, device: torch.device, amp: s
         device: Where the model is.
         amp: float32, bf16 or fp16, the precision of the forward pass.
         batch_size: Images a forward pass.
+        num_batches: The number of forward passes, as equal as possible; None: as many as `batch_size` needs.
 
     Returns:
         float32 [M, K], on the device.
     """
     logits = []
-    for chunk in chunks(images_u8, batch_size):
+    for chunk in chunks(images_u8, batch_size, num_batches):
         batch = torch.from_numpy(chunk).to(device)
         images = batch.permute(0, 3, 1, 2).float().div_(255)
         with precision(device, amp):
@@ -224,7 +236,9 @@ def _forward(
         parts = next_on_a_thread(parts)
     logits, readable = [], []
     for part in parts:
-        logits.append(predict(model, part.images_u8, device=device, amp=amp, batch_size=batch_size))
+        logits.append(
+            predict(model, part.images_u8, device=device, amp=amp, batch_size=batch_size, num_batches=part.num_batches)
+        )
         readable.append(part.readable())
         if part.is_last:
             yield CellLogits(part.name, part.severity, torch.cat(logits), np.concatenate(readable))

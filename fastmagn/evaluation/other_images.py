@@ -119,10 +119,20 @@ def summarise_images(
 
 def with_image_folders(results_file: Path, entries: dict[str, Any]) -> dict[str, Any]:
     """The results in a file, if it holds any, with these entries added under `image_folders`."""
+    return _results_in(results_file) | {
+        "image_folders": image_folders_of(results_file).get("image_folders", {}) | entries
+    }
+
+
+def image_folders_of(results_file: Path) -> dict[str, Any]:
+    """`image_folders` of the results in a file, with this name; an empty dictionary if it holds none."""
+    earlier = _results_in(results_file).get("image_folders")
+    return {"image_folders": earlier} if isinstance(earlier, dict) else {}
+
+
+def _results_in(results_file: Path) -> dict[str, Any]:
     try:
         results = json.loads(results_file.read_bytes())
     except (OSError, ValueError, RecursionError):
         results = {}
-    results = results if isinstance(results, dict) else {}
-    earlier = results.get("image_folders")
-    return results | {"image_folders": (earlier if isinstance(earlier, dict) else {}) | entries}
+    return results if isinstance(results, dict) else {}

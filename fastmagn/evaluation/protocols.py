@@ -1,6 +1,5 @@
 """What an evaluation may measure besides accuracy and calibration under corruption."""
 
-import dataclasses
 import time
 from typing import Any
 
@@ -94,8 +93,9 @@ def evaluate_adapted(
     """Accuracy and calibration with batch normalisation by each test batch's own statistics.
 
     An image's prediction then depends on its batch: on the size, on the other images, on the order and on the number of
-    processes. Batches are as equal as possible, at most `eval.batch_size`. The images of a folder, which are sorted by
-    class, are measured in an order that `eval.corruption_seed` draws.
+    processes. The batches of a process differ by one image at most. They have up to `eval.batch_size` images, or more
+    where an image would be alone: of 5 images in batches of 2, three are in one. The images of a folder, which are
+    sorted by class, are measured in an order that `eval.corruption_seed` draws.
 
     Returns:
         What `measure.evaluate` returns, and the `batch_size` of the largest batch.
@@ -105,20 +105,20 @@ def evaluate_adapted(
     """
     section = use_cache(config, world, image_set)
     num_images = section.num_images or len(image_set.test_labels)
-    own = -(-num_images // world.size)
-    num_batches = min(-(-own // section.batch_size), max(1, own // 2))  # no batch of a single image
-    batch_size = -(-own // num_batches)
+    least, most = num_images // world.size, -(-num_images // world.size)  # images of a process
+    num_batches = min(-(-most // section.batch_size), max(1, least // 2))  # no batch of a single image
     subset = subset_of(config.data.name, section.corruption_seed)._replace(is_shuffled=True)
     with batch_statistics(model):
         results = evaluate(
             model,
             image_set.test_images_u8,
             image_set.test_labels,
-            dataclasses.replace(section, batch_size=batch_size),
+            section,
             device=device,
             amp=config.train.amp,
             world=world,
             class_names=image_set.class_names,
             subset=subset,
+            num_batches=num_batches,
         )
-    return results | {"batch_size": batch_size}
+    return results | {"batch_size": -(-most // num_batches)}

@@ -21,9 +21,9 @@ from fastmagn.corruptions.corrupting import check_images, one_integer_each
 from fastmagn.data.array_images import ArrayImages
 from fastmagn.data.files.on_demand import FolderImages, chunks
 from fastmagn.data.image_set import ImageRows, Images, rows_within
-from fastmagn.errors import InputError, check, counted, is_integer, some
-from fastmagn.evaluation.anyones_model import LogitsOf, place, probe
-from fastmagn.evaluation.datasets import is_dataset, read_dataset
+from fastmagn.errors import InputError, check, counted, is_integer, one_line, some
+from fastmagn.evaluation.anyones_model import LogitsOf, place, probe, probe_others
+from fastmagn.evaluation.datasets import is_dataset, read_dataset, tensor_values
 from fastmagn.evaluation.forward import Forward
 from fastmagn.evaluation.held_out import HeldOut, fit_on
 from fastmagn.evaluation.measure import MeasuredCell, evaluate
@@ -54,8 +54,8 @@ def evaluate_robustness(
     """Accuracy of a PyTorch classifier on clean and corrupted images, mCA, and calibration.
 
     The model is measured in evaluation mode and left in the mode it was in. The images are corrupted on the fly, the
-    same way each time, unless a made or published -C set is given. Two images are tried first, so that a model or
-    labels that cannot be measured are refused at once.
+    same way each time, unless a made or published -C set is given. Two images of each argument are tried first, so that
+    a model, labels or images that cannot be measured are refused at once.
 
     Examples:
         >>> import torch
@@ -132,10 +132,14 @@ def evaluate_robustness(
     probe(measured, images, class_labels, here)
     forward = Forward(here, "float32", config.batch_size, World())
     rows = Subset(subset).rows(class_labels, config.num_images)
+    others = {name: _as_images(other, f"ood {name}")[0] for name, other in (ood or {}).items()}
+    for name, other in others.items():
+        probe_others(measured, other, images, here, f"ood {name}")
     fitted = None
     if held_out is not None:
-        fitted = fit_on(measured, _as_held_out(held_out, images[rows]), forward, "held_out")
-    others = {name: _as_images(other, f"ood {name}")[0] for name, other in (ood or {}).items()}
+        apart = _as_held_out(held_out, images[rows])
+        probe_others(measured, apart.images_u8, images, here, "held_out")
+        fitted = fit_on(measured, apart, forward, "held_out")
     results = evaluate(
         measured,
         images,
@@ -230,9 +234,9 @@ def _as_array(images_u8: Any, field: str) -> np.ndarray:
             raise InputError(
                 f"{field}: got {got}; expected uint8 [N, H, W, 3]. images.permute(0, 2, 3, 1) puts the channels last."
             )
-        images_u8 = images_u8.detach().cpu().numpy()
+        images_u8 = tensor_values(images_u8, field, "uint8 [N, H, W, 3]")
     elif isinstance(images_u8, list | tuple):
-        arrays = [image.cpu().numpy() if isinstance(image, Tensor) else np.asarray(image) for image in images_u8]
+        arrays = [_one_image(image, f"{field}[{row}]") for row, image in enumerate(images_u8)]
         counts = Counter(" x ".join(map(str, array.shape)) for array in arrays)
         if len(counts) > 1:
             sizes = some(f"{size} ({count})" for size, count in counts.most_common())
@@ -243,6 +247,17 @@ def _as_array(images_u8: Any, field: str) -> np.ndarray:
     check_images(images_u8, field)
     check(len(images_u8) > 0, field, "no images", "at least one")
     return images_u8
+
+
+def _one_image(image: Any, where: str) -> np.ndarray:
+    expected = "an image, uint8 [H, W, 3]"
+    if isinstance(image, Tensor):
+        return tensor_values(image, where, expected)
+    try:
+        return np.asarray(image)
+    except (ValueError, TypeError, RuntimeError) as error:  # such as a list of an image and other things
+        got = f"a {type(image).__name__} that is not an array ({one_line(error)})"
+        raise InputError(f"{where}: got {got}; expected {expected}.") from error
 
 
 def _as_labels(labels: np.ndarray | Tensor | Sequence[int], num_images: int, field: str = "labels") -> np.ndarray:

@@ -5,9 +5,9 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fastmagn import __version__
 from fastmagn.corruptions.sets import sets_to_show
@@ -30,6 +30,7 @@ from fastmagn.reporting.unlike import UNLIKE, unlike
 
 FORMAT_VERSION = 1
 DATA_FILE, TEXT_FILE, PAGE_FILE = "report.json", "report.md", "report.html"
+_Named = TypeVar("_Named", Table, FigureData)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +87,7 @@ def make_report(paths: Iterable[Path]) -> Report:
     experiments, copies = group_experiments(runs)
     warnings += copies
     data_sets = []
+    table_names, figure_names = set[str](), set[str]()
     for data, group in itertools.groupby(experiments, key=lambda experiment: experiment.data):
         members = tuple(group)
         figures, notes = make_figures(members)
@@ -96,11 +98,25 @@ def make_report(paths: Iterable[Path]) -> Report:
                 headlines=tuple(headlines(members)),
                 unlike=tuple(unlike(members)),
                 experiments=members,
-                tables=(*make_tables(members), *more_tables(members)),
-                figures=tuple(figures),
+                tables=_with_own_names((*make_tables(members), *more_tables(members)), table_names),
+                figures=_with_own_names(figures, figure_names),
             )
         )
     return Report(data_sets=tuple(data_sets), warnings=tuple(warnings))
+
+
+def _with_own_names(items: Iterable[_Named], taken: set[str]) -> tuple[_Named, ...]:
+    """The same; one whose name is taken gets the first free one of NAME_2, NAME_3 ... All names are added to `taken`.
+
+    Names of data sets, networks and methods may differ only in characters that no file name has.
+    """
+    named = []
+    for item in items:
+        names = itertools.chain([item.name], (f"{item.name}_{number}" for number in itertools.count(2)))
+        free = next(name for name in names if name not in taken)
+        taken.add(free)
+        named.append(replace(item, name=free))
+    return tuple(named)
 
 
 def write_report(report: Report, out: Path) -> None:

@@ -154,10 +154,11 @@ def confusions(labels: np.ndarray, logits: dict[str, np.ndarray], number: int) -
 
     Args:
         labels: int64 [M].
-        logits: corruption -> float32 [5, M, K].
+        logits: corruption -> float32 [S, M, K], S severities of it.
         number: The largest number of pairs.
     """
     num_classes = logits["clean"].shape[-1]
+    num_cells = sum(len(cells) for name, cells in logits.items() if name != "clean")
     tables = {}
     for name, cells in logits.items():
         if name != "clean":
@@ -170,7 +171,7 @@ def confusions(labels: np.ndarray, logits: dict[str, np.ndarray], number: int) -
         if total[pair] == 0:
             break
         true, predicted = divmod(int(pair), num_classes)
-        of_class = 5 * len(tables) * np.count_nonzero(labels == true)
+        of_class = num_cells * np.count_nonzero(labels == true)
         counts = {name: table[pair] for name, table in tables.items()}
         most = max(counts, key=counts.__getitem__)
         found.append(Confusion(true, predicted, int(total[pair]), total[pair] / of_class, corruption_title(most)))

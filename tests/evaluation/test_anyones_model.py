@@ -105,6 +105,7 @@ IMAGE_FORMS = {
     "tensor": torch.from_numpy,
     "list of arrays": list,
     "list of tensors": lambda images: [torch.from_numpy(image) for image in images],
+    "lists of rows": lambda images: [list(image) for image in images],
 }
 LABEL_FORMS = {
     "list": list,
@@ -192,6 +193,36 @@ FORM = "expected logits [B, K], or a dictionary or an object with `logits`, or a
             {"images_u8": torch.zeros(6, 16, 16, 3)},
             f"images_u8: got float32 [6, 16, 16, 3]; expected {ARRAY} For floats in [0, 1],",
         ),
+        (
+            None,
+            {"images_u8": torch.zeros(6, 16, 16, 3, dtype=torch.bfloat16)},
+            "images_u8: got bfloat16 [6, 16, 16, 3], a tensor that NumPy cannot read; expected uint8 [N, H, W, 3].",
+        ),
+        (
+            None,
+            {"images_u8": [torch.zeros(16, 16, 3, dtype=torch.bfloat16)] * 6},
+            "images_u8[0]: got bfloat16 [16, 16, 3], a tensor that NumPy cannot read; expected an image, uint8 [H, W,",
+        ),
+        (
+            None,
+            {"images_u8": [torch.zeros(16, 16, 3, requires_grad=True)] * 6},
+            f"images_u8: got float32 [6, 16, 16, 3]; expected {ARRAY} For floats in [0, 1],",
+        ),
+        (
+            None,
+            {"images_u8": torch.zeros(6, 16, 16, 3, dtype=torch.uint8, device="meta")},
+            "images_u8: got uint8 [6, 16, 16, 3], a tensor that NumPy cannot read; expected uint8 [N, H, W, 3].",
+        ),
+        (
+            None,
+            {"images_u8": [[image, 1, "photo"] for image in IMAGES]},
+            "images_u8[0]: got a list that is not an array (",
+        ),
+        (
+            None,
+            {"images_u8": [[torch.from_numpy(image), 1, 2] for image in IMAGES]},
+            "images_u8[0]: got a list that is not an array (",
+        ),
         (None, {"images_u8": []}, f"images_u8: got float64 [0]; expected {ARRAY}"),
         (None, {"images_u8": IMAGES[:0], "labels": []}, "images_u8: got 'no images'; expected at least one."),
         (None, {"images_u8": "photos"}, f"images_u8: got a str; expected {ARRAY}"),
@@ -260,6 +291,34 @@ def test_a_class_ruled_out_by_minus_infinity_is_measured():
     assert results["calibration"]["clean"]["nll"] is None  # -log 0
     assert results["clean_accuracy"] <= 4 / 6
     json.dumps(results, allow_nan=False)
+
+
+def test_no_temperature_is_fitted_where_a_label_is_ruled_out(expected, capsys):
+    """Nothing changes the likelihood 0; the rest is measured."""
+    without = Giving(lambda z: torch.cat([torch.full_like(z[:, :1], -torch.inf), z[:, 1:]], 1))
+    for labels, fits in ((LABELS, False), (np.array([1, 1, 2, 1, 2, 2]), True)):
+        results = evaluate_robustness(without, IMAGES, LABELS, corruption_set="c15", held_out=(255 - IMAGES, labels))
+        json.dumps(results, allow_nan=False)
+        assert (results["temperature_scaling"] is not None) == fits
+        said = "held_out: no temperature is fitted, as the model rules the right class of 2 images out (-inf)."
+        assert (said in " ".join(capsys.readouterr().out.split())) != fits
+        assert results["corruption_accuracy"].keys() == expected["corruption_accuracy"].keys()
+
+
+@pytest.mark.parametrize("network", [linear(), nn.Conv2d(3, 3, 16)])
+@pytest.mark.parametrize("argument", ["ood", "held_out"])
+def test_other_images_that_the_model_does_not_take_are_found_before_the_evaluation(network, argument):
+    """Images of another size, on which it fails, or gives maps in place of logits."""
+    large = np.zeros((3, 24, 20, 3), np.uint8)
+    others = {"ood": {"small": 255 - IMAGES, "x": large}} if argument == "ood" else {"held_out": (large, [0, 1, 2])}
+    seen = []
+    with pytest.raises(InputError) as error:
+        evaluate_robustness(lambda images: (seen.append(len(images)), network(images))[1], IMAGES, LABELS, **others)
+    field = "ood x" if argument == "ood" else "held_out"
+    assert str(error.value).startswith(f"{field}: got images of 24 x 20 px, which the model cannot measure (")
+    assert str(error.value).endswith("); expected some that it can, as it can images of 16 x 16 px. Resize them first.")
+    assert "\n" not in str(error.value)
+    assert sum(seen) <= 6
 
 
 def test_the_callback_is_told_of_each_cell(expected):

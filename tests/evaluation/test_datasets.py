@@ -88,6 +88,24 @@ def test_numbers_are_those_of_arrays_also_beyond_memory(model, monkeypatch):
     assert dataset.num_read > 5 * 5 * 10
 
 
+@pytest.mark.parametrize("name", ["Pillow", "array", "tensor", "half"])
+def test_a_list_of_lists_of_image_and_label_is_read(model, name):
+    """As test images, and as held-out ones."""
+    others = 255 - IMAGES_U8
+    items, apart = (
+        [list(FORMS[name](*pair)) for pair in zip(images, LABELS, strict=True)] for images in (IMAGES_U8, others)
+    )
+    expected = evaluate_robustness(model, IMAGES_U8, LABELS, held_out=(others, LABELS), corruption_set="cbar")
+    assert evaluate_robustness(model, items, held_out=apart, corruption_set="cbar") == expected
+
+
+def test_two_lists_are_held_out_images_and_their_labels(model):
+    images = list(255 - IMAGES_U8[:2])
+    options = {"corruption_set": "cbar", "num_images": 3}
+    expected = evaluate_robustness(model, IMAGES_U8, LABELS, held_out=(np.stack(images), [1, 0]), **options)
+    assert evaluate_robustness(model, IMAGES_U8, LABELS, held_out=[images, [1, 0]], **options) == expected
+
+
 def test_held_out_images_are_none_of_the_measured_ones(model):
     with pytest.raises(InputError, match="held_out: got '7 images, 7 of which are measured'; expected other images"):
         evaluate_robustness(model, Items(FORMS["array"]), held_out=Items(FORMS["array"]))
@@ -126,7 +144,15 @@ FAULTS = {
     ),
     "bfloat16": (
         lambda image, label: (torch.zeros(3, 32, 32, dtype=torch.bfloat16), label),
-        "got bfloat16 [3, 32, 32]; expected a Pillow image, uint8",
+        "got bfloat16 [3, 32, 32], a tensor that NumPy cannot read; expected a Pillow image, uint8",
+    ),
+    "float8": (
+        lambda image, label: (torch.zeros(3, 32, 32).to(torch.float8_e5m2), label),
+        "got float8_e5m2 [3, 32, 32], a tensor that NumPy cannot read; expected a Pillow image, uint8",
+    ),
+    "sparse": (
+        lambda image, label: (torch.zeros(3, 32, 32).to_sparse(), label),
+        "got float32 [3, 32, 32], a tensor that NumPy cannot read; expected a Pillow image, uint8",
     ),
     "a text": (lambda image, label: ("a.jpg", label), "got a str; expected a Pillow image, uint8 [H, W, 3]"),
     "16 bits": (

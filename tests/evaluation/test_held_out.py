@@ -11,7 +11,7 @@ from PIL import Image
 
 from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.config.schema import Config, DataConfig, TrainConfig
-from fastmagn.data import load_images, split_validation
+from fastmagn.data import load_data, load_images, split_validation
 from fastmagn.errors import InputError
 from fastmagn.evaluate import main
 from fastmagn.evaluation.held_out import find_held_out
@@ -19,6 +19,9 @@ from fastmagn.evaluation.measure import evaluate
 from fastmagn.training.run import train
 from tests.evaluation.test_evaluate import CPU, MeanColour
 from tests.evaluation.test_evaluate import plain_rms as plain_width_rms
+from tests.helpers import published_folders
+from tests.helpers.photo_folders import make_photo_folder
+from tests.helpers.shards import make_shards
 from tests.helpers.small_runs import config_for
 
 
@@ -86,6 +89,48 @@ def test_refuses_a_folder_of_the_run_itself(digits, tmp_path, part, said):
     (tmp_path / "link").symlink_to(tmp_path / part)
     with pytest.raises(InputError, match=f"expected '?other images than {said}"):
         find_held_out(ours, digits, None)
+
+
+PUBLISHED = {
+    "Imagenette": (published_folders.imagenette, "imagenette2/train", "imagenette2/val"),
+    "DTD": (published_folders.dtd, "dtd/dtd/images", "dtd/dtd/images/striped"),
+    "Food101": (published_folders.food, "food-101/images", "food-101"),
+    "StanfordCars": (published_folders.cars, "stanford_cars/cars_train", "stanford_cars/cars_test"),
+    "GTSRB": (published_folders.gtsrb, "gtsrb/GTSRB/Training", "gtsrb/GTSRB/Final_Test"),
+    "OxfordIIITPet": (published_folders.pets, "oxford-iiit-pet/images", "oxford-iiit-pet/images/new"),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_refuses_a_folder_of_the_images_of_a_published_set(tmp_path, name):
+    make, *own = PUBLISHED[name]
+    root, data = tmp_path / "data", DataConfig(name=f"torchvision:{name}", dir=tmp_path / "data", image_size=32)
+    make(root)
+    image_set = load_data(data)
+    for folder in (*(root / part for part in own), root, tmp_path):
+        folder.mkdir(exist_ok=True)
+        with pytest.raises(InputError, match=r"expected '?other images than the (training|measured) images, "):
+            find_held_out(Config(data=data, eval=EvalConfig(temperature_images=str(folder))), image_set, None)
+    others = root / "val" / image_set.class_names[0]  # beside the set, in a folder that the set does not have
+    others.mkdir(parents=True)
+    Image.new("RGB", (40, 40)).save(others / "one.png")
+    found = find_held_out(Config(data=data, eval=EvalConfig(temperature_images=str(root / "val"))), image_set, None)
+    assert found.labels.tolist() == [0]
+
+
+def test_images_may_lie_beside_shards_but_not_around_them(tmp_path):
+    root, photos = tmp_path / "data", make_photo_folder(tmp_path / "photos", 9, 6)
+    root.mkdir()
+    data = DataConfig(name="webdataset", dir=make_shards(root, photos), image_size=32)
+    image_set = load_data(data)
+    folder = root / "others" / image_set.class_names[1]
+    folder.mkdir(parents=True)
+    Image.new("RGB", (40, 40)).save(folder / "one.png")
+    ours = Config(data=data, eval=EvalConfig(temperature_images=str(root / "others")))
+    assert find_held_out(ours, image_set, None).labels.tolist() == [1]
+    around = dataclasses.replace(ours, eval=EvalConfig(temperature_images=str(root)))
+    with pytest.raises(InputError, match=r"expected '?other images than the training images, .*train-000\.tar"):
+        find_held_out(around, image_set, None)
 
 
 def test_calibration_with_a_temperature_is_that_of_divided_logits(digits):

@@ -1,5 +1,6 @@
 """Stored logits reach the disk before anything that is written after them; results that are not finite are printed."""
 
+import json
 import os
 import stat
 from types import SimpleNamespace
@@ -108,3 +109,34 @@ def test_a_read_only_folder_is_refused_before_anything_is_measured(tmp_path, mon
     out = tmp_path / "evaluation.json"
     with pytest.raises(InputError, match=rf"^out: {out} cannot be written: {tmp_path} is read-only; name another"):
         evaluate_command.main(["--logits", str(tmp_path / "none"), "--out", str(out)])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--eval.num_images", "7", "--eval.corruption_set", "cbar"], "eval.num_images, eval.corruption_set"),
+        (["--eval.test_time_flip", "true"], "eval.test_time_flip"),
+        (["--corrupted", "X"], "eval.corrupted_dir"),
+        (["--save_logits"], "eval.save_logits"),
+    ],
+)
+def test_fields_without_effect_on_stored_logits_are_refused(arguments, named, tmp_path):
+    with pytest.raises(InputError) as error:
+        evaluate_command.main(["--logits", str(tmp_path), "--eval.num_bins", "3", *arguments])
+    assert str(error.value) == (
+        f"logits: got {named} with --logits, which does not use it; expected of that section only eval.num_bins,"
+        " eval.binning, eval.pooling. Leave it out."
+    )
+
+
+def test_stored_logits_are_measured_with_all_fields_that_count_and_a_file_of_any(tmp_path):
+    with write_logits(tmp_path / "logits", np.array([0, 1])) as writer:
+        writer.write("clean", 0, np.zeros((2, 3), np.float32))
+        for severity in range(1, 6):
+            writer.write("fog", severity, np.zeros((2, 3), np.float32))
+    (tmp_path / "fields.yaml").write_text("eval: {num_images: 3, corruption_set: cbar}\n")
+    arguments = ["--logits", str(tmp_path / "logits"), "--config", str(tmp_path / "fields.yaml")]
+    fields = ["--eval.num_bins", "3", "--eval.binning", "adaptive", "--eval.pooling", "per_corruption"]
+    assert evaluate_command.main([*arguments, *fields]) == 0
+    measured = json.loads((tmp_path / "logits" / "evaluation.json").read_text())["rms_calibration_error"]
+    assert [measured[name] for name in ("num_bins", "binning", "pooling")] == [3, "adaptive", "per_corruption"]

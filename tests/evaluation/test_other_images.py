@@ -104,6 +104,60 @@ def test_entries_are_added_to_the_results(run_dir, folder, classes, tmp_path):
     assert results["image_folders"].keys() == {"another", str(folder)}
 
 
+def test_a_later_evaluation_keeps_the_entries(run_dir, folder, classes, tmp_path):
+    out = tmp_path / "out.json"
+    arguments = ["--run", str(run_dir), "--out", str(out)]
+    assert main([*arguments, "--images", str(folder), "--classes", str(classes)]) == 0
+    entries = json.loads(out.read_text())["image_folders"]
+    assert main(arguments) == 0
+    results = json.loads(out.read_text())
+    assert results["image_folders"] == entries
+    assert results["num_images"] == 4
+    assert main([*arguments, "--images", str(folder), "--classes", str(classes), "--eval.num_bins", "7"]) == 0
+    again = json.loads(out.read_text())
+    assert again["clean_accuracy"] == results["clean_accuracy"]
+    assert again["image_folders"][str(folder)]["num_bins"] == 7
+    without = tmp_path / "without.json"
+    without.write_text('{"image_folders": []}')
+    assert main([*arguments[:-1], str(without)]) == 0
+    assert "image_folders" not in json.loads(without.read_text())
+
+
+USED = ("batch_size", "test_time_flip", "weights", "num_bins", "binning", "rse_draws", "forward")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--eval.batch_norm", "adapt"], "eval.batch_norm"),
+        (["--eval.ood=digits", "--eval.num_images", "3"], "eval.ood, eval.num_images"),
+        (["--eval.fourier", "false"], "eval.fourier"),
+        (["--eval.pooling", "per_corruption"], "eval.pooling"),
+    ],
+)
+def test_fields_without_effect_on_a_folder_are_refused(arguments, named, run_dir, folder):
+    with pytest.raises(InputError) as error:
+        main(["--run", str(run_dir), "--images", str(folder), *arguments])
+    known = ", ".join(f"eval.{name}" for name in USED)
+    assert str(error.value) == (
+        f"images: got {named} with --images, which does not use it; expected of that section only {known}. Leave it"
+        " out."
+    )
+
+
+def test_a_folder_may_be_measured_with_all_fields_that_count_and_a_file_of_any(run_dir, folder, classes, tmp_path):
+    """Two draws of the test-time ensemble are not those of ten, and so on: each field that is accepted is used."""
+    (tmp_path / "fields.yaml").write_text("eval: {num_images: 3, corruption_set: cbar, batch_norm: adapt}\n")
+    arguments = ["--run", str(run_dir), "--images", str(folder), "--classes", str(classes)]
+    fields = ["--eval.batch_size", "9", "--eval.test_time_flip", "true", "--eval.weights", "last"]
+    fields += ["--eval.binning", "adaptive", "--eval.rse_draws", "2", "--eval.forward", "fast"]
+    out = tmp_path / "out.json"
+    assert main([*arguments, *fields, "--config", str(tmp_path / "fields.yaml"), "--out", str(out)]) == 0
+    entry = json.loads(out.read_text())["image_folders"][str(folder)]
+    assert (entry["num_images"], entry["test_time_flip"], entry["binning"]) == (48, True, "adaptive")
+    assert "forward" in entry
+
+
 def test_unreadable_files_are_left_out_and_counted(run_dir, folder, classes, tmp_path, capsys):
     first, second = sorted((folder / "two").iterdir())[:2]
     first.write_bytes(first.read_bytes()[:60])

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+import fastmagn.evaluation.cells as cells
 from fastmagn.config.command_line import parse_config
 from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.corruptions import CORRUPTION_SETS, PERTURBATIONS, corrupt
@@ -17,6 +18,7 @@ from fastmagn.data.subset import even_subset
 from fastmagn.errors import InputError
 from fastmagn.evaluate import main
 from fastmagn.evaluation.fourier import basis_image, evaluate_fourier, map_frequencies
+from fastmagn.evaluation.measure import evaluate
 from fastmagn.evaluation.perturbations import evaluate_perturbations, find_flips
 from fastmagn.evaluation.protocols import check_protocols, evaluate_adapted
 from fastmagn.evaluation.subset import Subset
@@ -223,6 +225,73 @@ def test_adapted_statistics_are_those_of_each_batch(digits):
             right += (logits.argmax(dim=1).numpy() == digits.test_labels[:7][rows]).tolist()
         got = results["clean_accuracy"] if severity == 0 else results["corruption_accuracy"][name][severity - 1]
         assert got == pytest.approx(np.mean(right))
+
+
+class Sizes(Lines):
+    """Keeps the sizes of the batches that it is given."""
+
+    def __init__(self) -> None:
+        super().__init__(norm=True)
+        self.sizes: list[int] = []
+
+    def forward(self, images):
+        self.sizes.append(len(images))
+        return super().forward(images)
+
+
+class Alone(World):
+    """One of several processes, which does not wait for the others."""
+
+    def gather(self, value):
+        return [value]
+
+
+@pytest.mark.parametrize("chunk_bytes", [1 << 28, 10 * 32 * 32 * 3])
+@pytest.mark.parametrize(
+    ("num_images", "batch_size", "world", "sizes"),
+    [
+        (25, 4, Alone(), [4, 4, 4, 4, 3, 3, 3]),  # not six of 4 and one alone
+        (24, 4, Alone(), [4] * 6),
+        (25, 1000, Alone(), [25]),
+        (5, 2, Alone(), [3, 2]),
+        (7, 1, Alone(), [3, 2, 2]),
+        (101, 50, Alone(rank=0, size=2), [25, 25]),
+        (101, 50, Alone(rank=1, size=2), [26, 25]),  # the other's number of batches, so that all are alike
+        (5, 1, Alone(rank=1, size=2), [3]),
+    ],
+)
+def test_batches_for_adapted_statistics_differ_by_one(
+    digits, monkeypatch, num_images, batch_size, world, sizes, chunk_bytes
+):
+    """Whether a cell is corrupted as a whole or in chunks of ten images."""
+    monkeypatch.setattr(cells, "set_members", lambda *_: ("brightness",))
+    monkeypatch.setattr(cells, "CHUNK_BYTES", chunk_bytes)
+    model = Sizes()
+    config = digits_config("--eval.num_images", str(num_images), "--eval.batch_size", str(batch_size))
+    results = evaluate_adapted(model, digits, config, device=CPU, world=world)
+    assert model.sizes == sizes * 6  # clean, and brightness at five severities
+    assert results["batch_size"] == (26 if num_images == 101 else max(sizes))  # of all processes
+
+
+def test_batches_of_a_stored_set_are_as_equal(digits, monkeypatch, tmp_path):
+    monkeypatch.setattr(cells, "set_members", lambda *_: ("brightness",))
+    images_u8 = digits.test_images_u8[:25]
+    np.save(tmp_path / "brightness.npy", np.concatenate([corrupt(images_u8, "brightness", s) for s in range(1, 6)]))
+    np.save(tmp_path / "labels.npy", np.tile(digits.test_labels[:25], 5))
+    arguments = ["--eval.num_images", "25", "--eval.batch_size", "4"]
+    made, stored = (
+        evaluate_adapted(Sizes(), digits, digits_config(*arguments, *where), device=CPU, world=World())
+        for where in ([], ["--eval.corrupted_dir", str(tmp_path)])
+    )
+    assert stored == made | {"corrupted_as": None}
+
+
+def test_other_batches_are_of_the_size_that_is_asked_for(digits, monkeypatch):
+    monkeypatch.setattr(cells, "set_members", lambda *_: ("brightness",))
+    model = Sizes()
+    section = EvalConfig(num_images=25, batch_size=4)
+    evaluate(model, digits.test_images_u8, digits.test_labels, section, device=CPU)
+    assert model.sizes == [4, 4, 4, 4, 4, 4, 1] * 6
 
 
 def test_the_images_of_a_folder_are_shuffled_for_adapted_statistics():

@@ -148,6 +148,11 @@ def test_a_normalisation_that_is_none(arguments, line):
         (["--run", "r", "--weights", "a.pt"], "argument --weights: not allowed with argument --run/--run_dir"),
         (["--weights", "a.pt", "--out", "."], "out: . is a folder; expected the name of a results file."),
         (["--weights", "a.pt", "--images", "d"], "images: got d; expected it with --run"),
+        (
+            ["--weights", "a.pt", "--eval.weights", "last", "--eval.rse_draws", "3"],
+            "weights: got eval.weights, eval.rse_draws with --weights, which does not use it; expected no field of a"
+            " run's own. Leave it out.",
+        ),
     ],
 )
 def test_options_that_exclude_each_other(arguments, line):

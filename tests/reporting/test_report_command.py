@@ -95,6 +95,34 @@ def test_the_same_runs_give_the_same_bytes_and_an_older_report_is_replaced(fake_
     assert not any("cifar10" in name for name in names)
 
 
+def test_names_that_differ_only_in_what_file_names_lack(fake_run, tmp_path, no_drawing, monkeypatch):
+    """Two data sets, two networks and two methods; no file of one replaces another's."""
+    monkeypatch.setattr(document, "to_page", lambda *_: "page")
+    places = [("pets-v1", "net-1"), ("pets_v1", "net-1"), ("pets-v1", "net_1"), ("pets_v1_2", "net-1")]
+    places += [("/\u6570/\u732b", "net-1"), ("/\u6570/\u72d7", "net-1")]
+    runs = [
+        fake_run(f"run{number}", 0.61 + number / 100, data=data, network=network)
+        for number, (data, network) in enumerate(places)
+    ]
+    for method in ("my-method", "my_method"):
+        for weight in (6.0, 12.0):
+            fields = {"loss.consistency_weight": weight}
+            runs.append(fake_run(f"{method}{weight}", method=method, data="digits", fields=fields))
+    report, out = make_report(runs), tmp_path / "report"
+    write_report(report, out)
+    files = files_below(out)
+    assert json.loads(files["report.json"])["files"] == sorted(files)
+    for kind in ("tables", "figures"):
+        names = [item.name for data_set in report.data_sets for item in getattr(data_set, kind)]
+        assert len(names) == len(set(names))
+        assert {name.split("/")[1].partition(".")[0] for name in files if name.startswith(kind)} == set(names)
+    text = "".join(content.decode() for name, content in files.items() if re.search(r"corruptions\w*\.csv$", name))
+    assert set(re.findall(r"^Fog,(\d+)\.0000", text, re.MULTILINE)) == {*map(str, range(61, 67)), "80"}
+    labels = [re.search(r"label\{(.*?)\}", files[name].decode())[1] for name in files if name.endswith(".tex")]
+    assert len(labels) == len(set(labels))
+    assert set(re.findall(r"\]\((figures/.*?)\)", files["report.md"].decode())) <= set(files)
+
+
 def test_a_report_killed_between_two_renames_is_put_back_before_anything_else(fake_run, tmp_path, no_drawing):
     """Also one that left its process id alone. A report that cannot be made then leaves it as it was."""
     out = tmp_path / "report"

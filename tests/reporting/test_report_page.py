@@ -9,6 +9,7 @@ import re
 import struct
 import warnings
 import zlib
+from collections import Counter
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -265,7 +266,7 @@ def test_worst_errors_against_a_plain_loop():
         if len(taken) < 8 and len(same) < 3 and all(other[3] != error[3] for other in taken):
             taken.append(error)
     found = worst(labels, logits, 8)
-    assert [(one.corruption, one.severity, one.index, one.predicted) for one in found] == [item[1:] for item in taken]
+    assert [(one.corruption, one.severity, one.row, one.predicted) for one in found] == [item[1:] for item in taken]
     assert [one.true for one in found] == [labels[item[3]] for item in taken]
     assert [one.log_doubt for one in found] == pytest.approx([item[0] for item in taken])
     assert [one.confidence for one in found] == pytest.approx([1 - math.exp(item[0]) for item in taken])
@@ -276,22 +277,25 @@ def test_confidences_that_round_to_one_are_still_ordered():
     assert doubts == pytest.approx([-60, -80, -70])
 
 
-def test_confusions_against_a_plain_loop():
+@pytest.mark.parametrize("num_severities", [{"fog": 5, "snow": 5}, {"fog": 2, "snow": 3}])
+def test_confusions_against_a_plain_loop(num_severities):
     random = np.random.default_rng(1)
     labels = random.integers(0, 3, 30)
-    logits = {name: random.normal(size=(5, 30, 3)).astype(np.float32) for name in ("fog", "snow")}
-    counts = {}
+    logits = {name: random.normal(size=(count, 30, 3)).astype(np.float32) for name, count in num_severities.items()}
+    counts, num_shown = {}, Counter()
     for name, cells in logits.items():
         for cell in cells:
             for label, row in zip(labels, cell, strict=True):
+                num_shown[int(label)] += 1
                 if row.argmax() != label:
                     counts.setdefault((int(label), int(row.argmax())), []).append(name)
     found = confusions(labels, logits | {"clean": np.zeros((1, 30, 3))}, 10)
-    assert {(one.true, one.predicted): one.count for one in found} == {pair: len(all_) for pair, all_ in counts.items()}
-    assert [one.count for one in found] == sorted((one.count for one in found), reverse=True)
+    numbers = {(one.true, one.predicted): one.num_images for one in found}
+    assert numbers == {pair: len(all_) for pair, all_ in counts.items()}
+    assert list(numbers.values()) == sorted(numbers.values(), reverse=True)
     for one in found:
         names = counts[one.true, one.predicted]
-        assert one.share == pytest.approx(len(names) / (10 * np.count_nonzero(labels == one.true)))
+        assert one.share == pytest.approx(len(names) / num_shown[one.true])
         assert names.count(one.corruption.lower()) == max(names.count("fog"), names.count("snow"))
 
 
@@ -309,10 +313,10 @@ def test_errors_are_shown_with_the_images_that_were_measured(fake_run):
     assert len(shown.examples) == 12
     images_u8 = load_images("digits", Path()).test_images_u8
     for one, known in zip(shown.examples, worst(labels, logits, 12), strict=True):
-        made = corrupt(images_u8[: len(labels)], known.corruption, known.severity, seed=7)[one.index]
+        made = corrupt(images_u8[: len(labels)], known.corruption, known.severity, seed=7)[one.row]
         assert np.array_equal(pixels_of(one.corrupted), made)
-        assert np.array_equal(pixels_of(one.original), images_u8[one.index])
-        assert (one.true, one.predicted) == (str(labels[one.index]), str(known.predicted))
+        assert np.array_equal(pixels_of(one.original), images_u8[one.row])
+        assert (one.true, one.predicted) == (str(labels[one.row]), str(known.predicted))
 
 
 def test_a_picture_that_this_version_corrupts_in_another_way_is_not_shown(fake_run):
@@ -382,9 +386,9 @@ def test_errors_of_a_subset_are_shown_with_its_images(stored, fake_run, tmp_path
     shown = mistakes(read_run(folder)[0], images_loader())
     assert not shown.note
     for one, known in zip(shown.examples, worst(labels, logits, 12), strict=True):
-        row = rows[known.index]
+        row = rows[known.row]
         image = image_set.test_images_u8[row]
-        assert one.index == row
+        assert one.row == row
         assert np.array_equal(pixels_of(one.original), image)
         if stored:
             corrupted = made[known.corruption][known.severity - 1, row]

@@ -27,7 +27,7 @@ from fastmagn.data.files.decoding import (
 from fastmagn.data.files.headers import ImageFiles, scan
 from fastmagn.data.files.items import Item
 from fastmagn.data.files.listing import class_files, list_classes
-from fastmagn.data.image_set import Images
+from fastmagn.data.image_set import Images, even_parts
 from fastmagn.data.subset import even_subset
 from fastmagn.errors import check, is_integer
 from fastmagn_kernels import threads
@@ -139,12 +139,15 @@ class FolderImages:
         return images_u8, [fault for fault in faults if fault]
 
 
-def chunks(images: Images, size: int) -> Iterator[np.ndarray]:
+def chunks(images: Images, size: int, number: int | None = None) -> Iterator[np.ndarray]:
     """The images, `size` at a time, uint8 [size, H, W, 3], each chunk a copy; files are decoded one chunk ahead.
 
-    A warning at the end counts the images of a FolderImages that cannot be decoded.
+    With `number` there are so many chunks, whatever `size` is, as equal as possible. A warning at the end counts the
+    images of a FolderImages that cannot be decoded.
     """
-    pieces = (images[first : first + size] for first in range(0, len(images), size))
+    starts = range(0, len(images), size)
+    parts = [slice(first, first + size) for first in starts] if number is None else even_parts(len(images), number)
+    pieces = (images[part] for part in parts)
     if isinstance(images, np.ndarray):
         yield from map(np.array, pieces)  # a copy: a mapped file is read-only, tensors are not
         return
