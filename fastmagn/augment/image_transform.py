@@ -17,7 +17,7 @@ from fastmagn.augment.params import ViewParams, ViewSpec, sample_view_params
 from fastmagn.augment.pixel_range import RangeCheck
 from fastmagn.augment.views import choose_engine
 from fastmagn.config.schema import AugmentConfig
-from fastmagn.errors import as_integer, check
+from fastmagn.errors import as_array, as_integer, check
 
 
 class ImageTransform(nn.Module):
@@ -212,7 +212,7 @@ def _generator(seed: int | torch.Generator) -> torch.Generator:
 
 
 def _as_array(indices: int | Sequence[int] | np.ndarray | Tensor) -> np.ndarray:
-    return indices.numpy(force=True) if isinstance(indices, Tensor) else np.asarray(indices)
+    return as_array("indices", indices.detach().cpu() if isinstance(indices, Tensor) else indices)
 
 
 def _draw(generator: torch.Generator, seed: int) -> int:
