@@ -21,7 +21,7 @@ from fastmagn.corruptions.corrupting import check_images, one_integer_each
 from fastmagn.data.array_images import ArrayImages
 from fastmagn.data.files.on_demand import FolderImages, chunks
 from fastmagn.data.image_set import ImageRows, Images, rows_within
-from fastmagn.errors import InputError, check, counted, is_integer, some
+from fastmagn.errors import InputError, as_array, check, counted, is_integer, some
 from fastmagn.evaluation.anyones_model import LogitsOf, place, probe
 from fastmagn.evaluation.datasets import is_dataset, read_dataset
 from fastmagn.evaluation.forward import Forward
@@ -230,9 +230,9 @@ def _as_array(images_u8: Any, field: str) -> np.ndarray:
             raise InputError(
                 f"{field}: got {got}; expected uint8 [N, H, W, 3]. images.permute(0, 2, 3, 1) puts the channels last."
             )
-        images_u8 = images_u8.detach().cpu().numpy()
+        images_u8 = as_array(field, images_u8.detach().cpu())
     elif isinstance(images_u8, list | tuple):
-        arrays = [image.cpu().numpy() if isinstance(image, Tensor) else np.asarray(image) for image in images_u8]
+        arrays = [as_array(field, image.detach().cpu() if isinstance(image, Tensor) else image) for image in images_u8]
         counts = Counter(" x ".join(map(str, array.shape)) for array in arrays)
         if len(counts) > 1:
             sizes = some(f"{size} ({count})" for size, count in counts.most_common())
