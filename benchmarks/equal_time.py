@@ -24,7 +24,6 @@ checkpoints and the evaluation are not counted.
 import argparse
 import dataclasses
 import os
-import shlex
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -44,7 +43,7 @@ from benchmarks.equal_time_rates import (
     trials_of_rates,
     with_rates,
 )
-from benchmarks.measure import console, mean_sd, mean_sd_text, write_result
+from benchmarks.measure import console, mean_sd, mean_sd_text, words_of_runs, write_result
 from fastmagn.config.command_line import OwnOptions, given_fields, parse_config, parse_own
 from fastmagn.config.own_code import trusted
 from fastmagn.config.schema import Config
@@ -136,13 +135,11 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, Config],
     for name in ("steps", "turns", "jobs"):
         check(getattr(options, name) >= 1, name, getattr(options, name), "1 or more")
     check_rates(options.rates, options.rate_s, options.held_out)
-    names = [name for name, _ in options.runs]
-    check(len(set(names)) == len(names), "run", names, "a name for each recipe")
-    check(RATES_DIR not in names, "run", RATES_DIR, "another name: that folder is for the learning rates' runs")
+    runs = words_of_runs(options.runs)
+    check(RATES_DIR not in runs, "run", RATES_DIR, "another name: that folder is for the learning rates' runs")
     recipes = {}
-    for name, text in options.runs:
-        check(name not in ("", ".", "..") and "/" not in name, "run", name, "the name of a folder")
-        given = [*fields, *shlex.split(text)]
+    for name, words in runs.items():
+        given = [*fields, *words]
         recipes[name] = settle_hardware(parse_config(given, parser.prog, ""))
         check_recipe(name, recipes[name], given_fields(given))
     if record:

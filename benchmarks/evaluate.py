@@ -36,6 +36,7 @@ from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.config.schema import Config, TrainConfig
 from fastmagn.corruptions import CORRUPTION_SETS, SEVERITIES
 from fastmagn.data import ImageSet, load_images
+from fastmagn.errors import check
 from fastmagn.evaluation.corrupted_set import CorruptConfig, make_corrupted_set
 from fastmagn.evaluation.fast_forward import model_to_forward
 from fastmagn.evaluation.measure import evaluate
@@ -50,6 +51,9 @@ NUM_CELLS = 1 + len(CORRUPTION_SETS["c19"]) * len(SEVERITIES)
 
 def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
+    for name in ("batch_size", "repeats"):
+        check(getattr(options, name) >= 1, name, getattr(options, name), "1 or more")
+    check(options.num_images >= 0, "num_images", options.num_images, "0 (all) or more")
     if options.corrupted is not None:
         _benchmark(options, options.corrupted)
         return 0

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from fastmagn.config.command_line import parse_config
+from fastmagn.errors import InputError, check, one_line
 from fastmagn.machine.console import console
 from fastmagn.machine.environment import environment
 from fastmagn.machine.files import write_json
@@ -88,6 +89,24 @@ def resident_mib() -> float:
 def _status_mib(field: str) -> float:
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 2**10 for line in lines if line.startswith(field))
+
+
+def words_of_runs(runs: list[list[str]]) -> dict[str, list[str]]:
+    """Return the words of the arguments of each `--run NAME ARGUMENTS`, as a shell splits them, by its name.
+
+    Raises:
+        InputError: Two have one name, a name is not that of a folder, or a quotation has no end.
+    """
+    names = [name for name, _ in runs]
+    check(len(set(names)) == len(names), "run", names, "a name for each recipe")
+    words = {}
+    for name, text in runs:
+        check(name not in ("", ".", "..") and "/" not in name, "run", name, "the name of a folder")
+        try:
+            words[name] = shlex.split(text)
+        except ValueError as error:  # also a backslash at the end
+            raise InputError(f"run {name}: got {text!r}; expected words as in a shell ({one_line(error)}).") from error
+    return words
 
 
 def device_of_runs(*runs: list[str]) -> torch.device:

@@ -34,6 +34,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--epochs", type=int, default=2, help="epochs per run; only the last one counts (default: 2)")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     options, fields = parse_own(parser, arguments)
+    check(options.repeats >= 1, "repeats", options.repeats, "1 or more")
     check(options.epochs >= 2, "epochs", options.epochs, "2 or more: the first is not counted")
     check(min(options.processes) >= 1, "processes", options.processes, "1 or more each")
     rates: dict[int, list[float]] = {count: [] for count in options.processes}

@@ -5,11 +5,11 @@
 
 Each `--run NAME ARGUMENTS` runs `python -m fastmagn.train ARGUMENTS` once per seed, in a separate process; the recipes
 take turns. `trained after` is the time from the start of the process to its last checkpoint. It includes imports, data,
-compilation and training, but not the evaluation. Finished runs are not trained again, so the same command resumes an
-interrupted benchmark. The result is one table and one plot.
+compilation and training, but not the evaluation; for a run that was interrupted, it is the sum of the times of its
+starts. Finished runs are not trained again, so the same command resumes an interrupted benchmark. The result is one
+table and one plot.
 """
 
-import json
 import shlex
 import subprocess
 import sys
@@ -20,14 +20,16 @@ from typing import Any
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from benchmarks.measure import console, device_of_runs, mean_sd, mean_sd_text, write_result
-from fastmagn.config.command_line import OwnOptions
+from benchmarks.measure import console, device_of_runs, mean_sd, mean_sd_text, words_of_runs, write_result
+from fastmagn.config.command_line import OwnOptions, parse_config
 from fastmagn.errors import InputError, check
 from fastmagn.machine.command import run_command
 from fastmagn.machine.files import write_json
-from fastmagn.runs.paths import last_checkpoint
+from fastmagn.runs.paths import RESULTS, last_checkpoint
+from fastmagn.runs.reading import read_results
+from fastmagn.sweeping.definition import other_fields
 
-CLOCK_FILE = "time_to_mca.json"  # in a run folder: how long its training process took
+CLOCK_FILE = "time_to_mca.json"  # in a run folder: how long it was trained, or when it was started
 
 
 def main(arguments: list[str]) -> int:
@@ -45,13 +47,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, help="JSON file to write; the plot is written next to it")
     options = parser.parse_args(arguments)
     check(0 < options.target < 1, "target", options.target, "a fraction in (0, 1)")
-    names = [name for name, _ in options.recipes]
-    check(len(set(names)) == len(names), "run", names, "a name for each recipe")
-    measured: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    recipes = words_of_runs(options.recipes)
+    measured: dict[str, list[dict[str, Any]]] = {name: [] for name in recipes}
     for seed in options.seeds:
-        for name, recipe in options.recipes:
+        for name, words in recipes.items():
             run_dir = options.runs_dir / name / f"seed{seed}"
-            measured[name].append(train_once(run_dir, recipe, seed, options.corruption_set))
+            measured[name].append(train_once(run_dir, words, seed, options.corruption_set))
             row = measured[name][-1]
             console.print(f"{name}, seed {seed}: mCA {100 * row['mca']:.2f} % after {row['trained_after_s']:.0f} s")
     summary = {name: summarise(rows, options.target) for name, rows in measured.items()}
@@ -63,28 +64,24 @@ def main(arguments: list[str]) -> int:
             "target": options.target,
             "corruption_set": options.corruption_set,
         }
-        device = device_of_runs(*(shlex.split(recipe) for _, recipe in options.recipes))
+        device = device_of_runs(*recipes.values())
         write_result(options.out, "time_to_mca", settings, {"recipes": summary}, device)
         plot(summary, options.target, options.corruption_set, options.out.with_suffix(".png"))
     return 0
 
 
-def train_once(run_dir: Path, recipe: str, seed: int, corruption_set: str) -> dict[str, Any]:
+def train_once(run_dir: Path, words: list[str], seed: int, corruption_set: str) -> dict[str, Any]:
     """Return one run's numbers; train it first if it is not finished.
 
     Raises:
-        InputError: The command failed, or its results have no mCA for this set.
+        InputError: The folder has a run of another recipe, or one whose start was not timed; or the command failed, or
+            its results have no mCA for this set.
     """
-    if not (run_dir / CLOCK_FILE).exists():
-        command = [sys.executable, "-m", "fastmagn.train", *shlex.split(recipe), "--train.seed", str(seed)]
-        started = time.time()
-        done = subprocess.run([*command, "--run_dir", str(run_dir)], capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise InputError(
-                f"run: {shlex.join(command)} ended with status {done.returncode}: {done.stderr.strip()[-500:]}"
-            )
-        write_json(run_dir / CLOCK_FILE, {"trained_after_s": last_checkpoint(run_dir).stat().st_mtime - started})
-    results = json.loads((run_dir / "results.json").read_text())
+    arguments = [*words, "--train.seed", str(seed)]
+    check_same_recipe(run_dir, arguments)
+    if "trained_after_s" not in read_clock(run_dir):
+        time_training(run_dir, arguments)
+    results = read_results(run_dir / RESULTS)
     mca = results["mca"][corruption_set]
     check(mca is not None, "set", corruption_set, f"a set that {run_dir} measured; see eval.corruption_set")
     return {
@@ -94,8 +91,61 @@ def train_once(run_dir: Path, recipe: str, seed: int, corruption_set: str) -> di
         "rms_calibration_error": results["rms_calibration_error"]["corrupt"],
         "train_s": results["train_s"],
         "images_per_s": results["images_per_s"],
-        **json.loads((run_dir / CLOCK_FILE).read_text()),
+        **read_clock(run_dir),
     }
+
+
+def check_same_recipe(run_dir: Path, arguments: list[str]) -> None:
+    """Raise InputError if the folder holds the results of other arguments of `fastmagn.train`."""
+    if (run_dir / RESULTS).exists():
+        recorded = read_results(run_dir / RESULTS)["config"]
+        for name, (there, here) in other_fields(parse_config(arguments, "fastmagn.train", ""), recorded).items():
+            raise InputError(
+                f"{run_dir}: has the results of another recipe: {name} is {there!r} there and {here!r} here. Give its"
+                " arguments, or another name to --run."
+            )
+
+
+def time_training(run_dir: Path, arguments: list[str]) -> None:
+    """Train a run, or resume it, and write how long all its starts took."""
+    earlier_s = trained_s(run_dir, read_clock(run_dir))
+    clock = {"earlier_s": earlier_s, "started_s": time.time()}
+    write_json(run_dir / CLOCK_FILE, clock)
+    command = [sys.executable, "-m", "fastmagn.train", *arguments]
+    done = subprocess.run([*command, "--run_dir", str(run_dir)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise InputError(
+            f"run: {shlex.join(command)} ended with status {done.returncode}: {done.stderr.strip()[-500:]}"
+        )
+    write_json(run_dir / CLOCK_FILE, {"trained_after_s": trained_s(run_dir, clock)})
+
+
+def trained_s(run_dir: Path, clock: dict[str, float]) -> float:
+    """Return the seconds from each start of a run to the last checkpoint that it wrote, over all starts.
+
+    Args:
+        run_dir: The run folder.
+        clock: Of its last start: `earlier_s`, what this returned then, and `started_s`, s since 1970; empty if there
+            was none.
+
+    Raises:
+        InputError: There is a checkpoint, but no start.
+    """
+    checkpoint = last_checkpoint(run_dir)
+    if not checkpoint.exists():
+        return 0.0
+    if not clock:
+        raise InputError(
+            f"{run_dir}: has a checkpoint, but no {CLOCK_FILE}, so how long it was trained is unknown. Remove the"
+            " folder, or name another --runs_dir."
+        )
+    return clock["earlier_s"] + max(0.0, checkpoint.stat().st_mtime - clock["started_s"])
+
+
+def read_clock(run_dir: Path) -> dict[str, float]:
+    """Return what the folder's clock says; empty if it has none."""
+    path = run_dir / CLOCK_FILE
+    return read_results(path) if path.exists() else {}
 
 
 def summarise(rows: list[dict[str, Any]], target: float) -> dict[str, Any]:

@@ -7,7 +7,10 @@ import sys
 import warnings
 from collections.abc import Container, Iterable
 from types import FrameType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    import numpy as np
 
 EXIT_INPUT_ERROR = 2
 EXIT_CODES = (
@@ -57,6 +60,16 @@ def as_integer(field: str, value: object, allowed: Container[int], expected: str
     number = operator.index(value)  # type: ignore[arg-type]
     check(number in allowed, field, number, expected)
     return number
+
+
+def as_array(field: str, values: Any) -> "np.ndarray":
+    """The values as an array; InputError if they are none, such as rows of different lengths."""
+    import numpy as np  # here, so that a command's first message need not wait for it
+
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError, RuntimeError) as error:  # TypeError: bfloat16; RuntimeError: with gradients
+        raise InputError(f"{field}: got a {type(values).__name__} that is not an array ({one_line(error)}).") from error
 
 
 def warn_caller(message: str) -> None:

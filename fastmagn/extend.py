@@ -21,7 +21,7 @@ from fastmagn.corruptions import CORRUPTIONS
 from fastmagn.data import DATASETS
 from fastmagn.data.array_images import array_set, check_stored, class_labels
 from fastmagn.data.image_set import ImageSet
-from fastmagn.errors import InputError, form
+from fastmagn.errors import InputError, as_array, form
 from fastmagn.methods.method import Method
 from fastmagn.methods.table import METHODS
 from fastmagn.models import MODELS
@@ -78,9 +78,10 @@ def image_set(*, class_names: Sequence[str], train: Labelled, test: Labelled) ->
         raise InputError(f"class_names: got {class_names!r}; expected different texts, one for each class.")
     parts = {}
     for part, (images_u8, labels) in (("train", train), ("test", test)):
-        images_u8 = np.asarray(images_u8)
+        images_u8 = as_array(f"{part} images", images_u8)
         check_stored(images_u8, f"{part} images")
-        parts[part] = images_u8, class_labels(np.asarray(labels), f"{part} labels", len(images_u8), len(names))
+        class_numbers = as_array(f"{part} labels", labels)
+        parts[part] = images_u8, class_labels(class_numbers, f"{part} labels", len(images_u8), len(names))
     return array_set("own", Path("own data set"), class_names=names, train=parts["train"], test=parts["test"])
 
 

@@ -259,6 +259,8 @@ def test_an_own_corruption_gets_indices_and_may_change_its_images():
             "test labels: got float64 [2]; expected integers [2] or",
         ),
         ({"test": (np.zeros((2, 40, 8), np.uint8), [0, 1])}, "got training images of grey 8x8 px"),
+        ({"train": ([np.zeros((8, 8)), np.zeros((9, 8))], [0, 1])}, "train images: got a list that is not an array ("),
+        ({"test": (np.zeros((2, 8, 8), np.uint8), [0, [1, 1]])}, "test labels: got a list that is not an array ("),
     ],
 )
 def test_arrays_that_are_not_an_image_set(changes, message):

@@ -36,6 +36,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, help="JSON file to write")
     options = parser.parse_args(arguments)
     check(options.turns >= 1, "turns", options.turns, "1 or more")
+    check(min(options.batches) >= 1, "batches", options.batches, "1 or more each")
     rows = {
         f"{method}, {size}": measured(method, size, options) for method in options.methods for size in options.batches
     }

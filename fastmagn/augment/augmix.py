@@ -56,7 +56,8 @@ class AugMix(ImageTransform):
         mixture_depth: Number of operations in a chain, 1..8; -1 draws it uniformly from 1, 2, 3.
         all_operations: Add the four operations that overlap the usual test corruptions.
         seed: The seed of the draws: an integer in 0..2^64 - 1, or a torch.Generator on the CPU (to resume, save and
-            restore its state). Give each process of a distributed training its own, or use the keyed form.
+            restore its state; PyTorch gives those of seeds with the same low 32 bits the same draws). Give each process
+            of a distributed training its own, or use the keyed form.
         backend: auto (the fastest exact engine for the batch's device), numba, kornia, dali or pil.
 
     Raises:

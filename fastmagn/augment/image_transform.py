@@ -17,7 +17,7 @@ from fastmagn.augment.params import ViewParams, ViewSpec, sample_view_params
 from fastmagn.augment.pixel_range import RangeCheck
 from fastmagn.augment.views import choose_engine
 from fastmagn.config.schema import AugmentConfig
-from fastmagn.errors import as_integer, check
+from fastmagn.errors import as_array, as_integer, check
 
 
 class ImageTransform(nn.Module):
@@ -46,6 +46,7 @@ class ImageTransform(nn.Module):
         self.backend = backend
         self.generator = _generator(seed)
         self.seed = self.generator.initial_seed()
+        self._own_seed = 0 if isinstance(seed, torch.Generator) else self.seed
         self._set_up()
 
     def fill_compiled(self, images: Tensor, params: ViewParams, out: Tensor) -> bool:
@@ -70,7 +71,7 @@ class ImageTransform(nn.Module):
         self._worker_seed: int | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("_check_range", "_number", "_order", "_worker_seed", "_worker_generator")
+        own = ("_check_range", "_number", "_order", "_worker_seed", "_worker_generator", "_worker_word")
         state = {name: value for name, value in vars(self).items() if name not in own}
         # Bytes: a tensor would go to another process through shared memory.
         return state | {"generator": self.generator.get_state().numpy().tobytes()}
@@ -194,12 +195,12 @@ class ImageTransform(nn.Module):
         """
         worker = get_worker_info()
         if worker is None:
-            return _draw(self.generator)
+            return _draw(self.generator, self._own_seed)
         if self._worker_seed != worker.seed:
-            words = np.random.SeedSequence([_draw(self.generator), worker.seed]).generate_state(1, np.uint64)
-            self._worker_generator = torch.Generator(device="cpu").manual_seed(int(words[0]))
+            self._worker_word = _mixed(_draw(self.generator, self._own_seed), worker.seed)
+            self._worker_generator = torch.Generator(device="cpu").manual_seed(self._worker_word)
             self._worker_seed = worker.seed
-        return _draw(self._worker_generator)
+        return _draw(self._worker_generator, self._worker_word)
 
 
 def _generator(seed: int | torch.Generator) -> torch.Generator:
@@ -207,12 +208,18 @@ def _generator(seed: int | torch.Generator) -> torch.Generator:
         check(seed.device.type == "cpu", "seed", f"a generator on {seed.device}", "one on the CPU")
         return seed
     allowed = "an integer in 0..2^64 - 1, or a torch.Generator on the CPU"
-    return torch.Generator(device="cpu").manual_seed(as_integer("seed", seed, range(-(2**63), 2**64), allowed))
+    return torch.Generator(device="cpu").manual_seed(as_integer("seed", seed, range(2**64), allowed))
 
 
 def _as_array(indices: int | Sequence[int] | np.ndarray | Tensor) -> np.ndarray:
-    return indices.numpy(force=True) if isinstance(indices, Tensor) else np.asarray(indices)
+    return as_array("indices", indices.detach().cpu() if isinstance(indices, Tensor) else indices)
 
 
-def _draw(generator: torch.Generator) -> int:
-    return int(torch.randint(2**63 - 1, (), generator=generator, device="cpu"))
+def _draw(generator: torch.Generator, seed: int) -> int:
+    """A key from a generator that was given `seed`: PyTorch's on the CPU keep its low 32 bits, the key needs all."""
+    key, high = int(torch.randint(2**63 - 1, (), generator=generator, device="cpu")), seed >> 32
+    return _mixed(key, high) if high else key
+
+
+def _mixed(*words: int) -> int:
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0])

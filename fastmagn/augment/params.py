@@ -13,7 +13,7 @@ import numpy as np
 from fastmagn.augment.operations import NUM_AUGMIX_OPERATIONS, OPERATIONS
 from fastmagn.augment.policies.recipe import Colour, draw_recipe, has_recipe, undrawn_recipe
 from fastmagn.config.schema import AugmentConfig
-from fastmagn.errors import as_integer, check, form
+from fastmagn.errors import as_array, as_integer, check, form
 from fastmagn_kernels.random import draws, rng
 from fastmagn_kernels.random.draws import AugMixParams, BaseParams, Settings
 from fastmagn_kernels.random.policies import Recipe
@@ -146,7 +146,7 @@ def sample_view_params(
     """
     seed = as_integer("seed", seed, range(2**64), "an integer in 0..2^64 - 1")
     epoch = as_integer("epoch", epoch, range(2**32), "an integer in 0..2^32 - 1")
-    indices = np.asarray(indices)
+    indices = as_array("indices", indices)
     is_list = indices.ndim == 1 and (indices.size == 0 or indices.dtype.kind in "iu")
     check(is_list, "indices", form(indices), "integers [B], the sample's number each")
     indices = np.ascontiguousarray(indices, np.int64)

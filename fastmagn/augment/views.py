@@ -125,7 +125,8 @@ def make_views(
     device = images_u8.device
     engine = choose_engine(backend, device, has_recipe(params.augment))
     batch, channels, height, width = images_u8.shape
-    images = images_u8.permute(0, 2, 3, 1).to(engine.device).contiguous()
+    there = device if engine.device == device.type else engine.device  # "cuda" alone is the current device
+    images = images_u8.permute(0, 2, 3, 1).to(there).contiguous()
     shape = (params.view_spec.num_views * batch, height, width, channels)
     if engine.device == "cuda":
         out = torch.empty(shape, dtype=dtype, device=device)

@@ -67,6 +67,8 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> dict[str, Any]:
         fault = describe_fault(line, hints)
         is_of_a_value = any(fault.startswith(f"{name}: got ") for name in hints)
         raise InputError(fault if is_of_a_value else fault + _nearest_field(line, known)) from error
+    except OverflowError as error:  # which the parser does not catch
+        raise InputError("arguments: got a whole number of over 308 digits; expected numbers below 1e308.") from error
     for name, hint in hints.items():
         if values.get(name) is None and not allows_none(hint):
             raise InputError(f"{name}: got null; expected {in_words(hint)}.")

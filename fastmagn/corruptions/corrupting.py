@@ -7,7 +7,7 @@ import numpy as np
 from fastmagn.corruptions import CORRUPTIONS, MIN_SIDE_PX, SEVERITIES, size_class
 from fastmagn.corruptions.digital import through_jpeg
 from fastmagn.corruptions.frost_pictures import find_frost_pictures
-from fastmagn.errors import InputError, as_integer, check, form, one_line
+from fastmagn.errors import InputError, as_array, as_integer, check, form
 from fastmagn.registry import resolve
 from fastmagn_kernels.threads import over_chunks
 
@@ -121,10 +121,7 @@ def one_integer_each(field: str, values: Any, num_images: int) -> np.ndarray:
     Raises:
         InputError: They are something else.
     """
-    try:
-        array = np.asarray(values)
-    except (ValueError, TypeError, RuntimeError) as error:  # rows of different lengths; a tensor with gradients
-        raise InputError(f"{field}: got a {type(values).__name__} that is not an array ({one_line(error)}).") from error
+    array = as_array(field, values)
     if array.shape != (num_images,) or array.dtype.kind not in "iu":
         raise InputError(f"{field}: got {form(array)}; expected integers, one for each of {num_images} images.")
     return array

@@ -73,8 +73,8 @@ def perturb(images_u8: np.ndarray, name: str, *, seed: int = 0, indices: np.ndar
     check_images(images_u8)
     check_side(images_u8.shape)
     seed, keys = check_keys(seed, indices, len(images_u8))
-    first = function(np.ascontiguousarray(images_u8[:1]), seed, keys[:1])
-    out = np.empty((len(images_u8), *first.shape[1:]), np.uint8)
+    form = function(np.zeros((1, *images_u8.shape[1:]), np.uint8), seed, np.zeros(1, np.int64)).shape[1:]
+    out = np.empty((len(images_u8), *form), np.uint8)
 
     def perturb_chunk(chunk: slice) -> None:
         out[chunk] = function(np.ascontiguousarray(images_u8[chunk]), seed, keys[chunk])

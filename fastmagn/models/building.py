@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -69,7 +70,7 @@ def build_model(
             `sync_bn` is on and a batch normalisation cannot be synchronised.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(_torch_seed(seed))
         network = _new_network(name, num_classes, image_size)
     if sync_bn:
         synchronise_batch_norm(network)
@@ -91,6 +92,11 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, was_training in modes:
             module.training = was_training
+
+
+def _torch_seed(seed: int) -> int:
+    """The seed below 2^32, else 32 bits mixed from all of it: PyTorch takes only the low 32 bits on the CPU."""
+    return seed if seed < 2**32 else int(np.random.SeedSequence(seed).generate_state(1)[0])
 
 
 def _new_network(name: str, num_classes: int, image_size: tuple[int, int]) -> nn.Module:

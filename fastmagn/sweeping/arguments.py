@@ -8,7 +8,7 @@ from fastmagn.config.called import command
 from fastmagn.config.command_line import OwnOptions, config_file, given_fields, parse_own
 from fastmagn.config.paths import user_path
 from fastmagn.config.plain_yaml import load_plain_yaml
-from fastmagn.errors import EXIT_CODES, InputError, check, nearest
+from fastmagn.errors import EXIT_CODES, InputError, check, is_integer, nearest
 from fastmagn.sweeping.definition import Search, check_field, parse_grid, parse_random, parse_range
 
 _MARKS = frozenset({"trials", "grid", "random"})  # a YAML file with one of these keys is a sweep's, not a run's
@@ -197,10 +197,13 @@ def _read_sweep(path: Path) -> dict[str, Any]:
             check(len(read["trials"]) > 0, "trials", given["trials"], "at least one")
         if "grid" in given:
             grid = _fields_of(given["grid"], path)
-            read["grid"] = {name: tuple(_argument(value) for value in values) for name, values in grid.items()}
+            read["grid"] = {name: _values_of(f"{path}: grid: {name}", values) for name, values in grid.items()}
         if "random" in given:
             read["random"] = {name: parse_range(name, one) for name, one in _fields_of(given["random"], path).items()}
-        read |= {name: int(given[name]) for name in ("num_trials", "search_seed") if name in given}
+        for name in ("num_trials", "search_seed"):
+            if name in given:
+                check(is_integer(given[name]), f"{path}: {name}", given[name], "an integer")
+                read[name] = given[name]
     except (TypeError, AttributeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
@@ -209,6 +212,7 @@ def _read_sweep(path: Path) -> dict[str, Any]:
             "{FIELD: [a, b]}, random: {FIELD: low..high}."
         ) from error
     if "out" in given:
+        check(isinstance(given["out"], str), f"{path}: out", given["out"], "the name of a folder")
         read["out"] = user_path(given["out"], f"{path}: out")
     return read
 
@@ -226,6 +230,13 @@ def _fields_of(given: dict[str, Any], path: Path) -> dict[str, Any]:
     for name in given:
         check_field(name, str(path))
     return dict(given)
+
+
+def _values_of(name: str, values: Any) -> tuple[str, ...]:
+    if not isinstance(values, list):
+        raise TypeError(values)
+    check(values != [], name, values, "at least one value")
+    return tuple(_argument(value) for value in values)
 
 
 def _argument(value: Any) -> str:

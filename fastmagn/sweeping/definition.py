@@ -255,6 +255,17 @@ def keep_definition(out: Path, wanted: dict[str, Any]) -> None:
             )
 
 
+def other_fields(config: Config, recorded: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The fields that make a run's recorded configuration, nested, another recipe than `config`: both their values."""
+    measured = flatten(Config()) | flatten(recorded)  # a field may be newer than the record
+    return {
+        name: (measured[name], value)
+        for name, value in flatten(config).items()
+        # A run replaces auto by what it means there.
+        if name not in PLACE_FIELDS and value not in (measured[name], "auto")
+    }
+
+
 def _flat(wanted: dict[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in wanted.items():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fastmagn.config.own_code import explained, trusted
 from fastmagn.config.schema import Config
-from fastmagn.config.text import flatten, to_yaml
+from fastmagn.config.text import to_yaml
 from fastmagn.data import DATASETS
 from fastmagn.data.present import check_present
 from fastmagn.errors import InputError, Interrupted, counted
@@ -20,7 +20,7 @@ from fastmagn.reporting.document import check_out, report_runs
 from fastmagn.runs.paths import CONFIG, LOCK, RESULTS, TRIAL_LOG
 from fastmagn.runs.reading import check_results, read_results
 from fastmagn.sweeping.arguments import Machines, Request
-from fastmagn.sweeping.definition import PLACE_FIELDS, Trial, definition, keep_definition, make_trials
+from fastmagn.sweeping.definition import Trial, definition, keep_definition, make_trials, other_fields
 from fastmagn.sweeping.on_ray import check_ray, run_trials
 from fastmagn.sweeping.shown import Board, print_summary
 from fastmagn.sweeping.trial import Outcome
@@ -101,12 +101,7 @@ def is_finished(trial: Trial) -> bool:
     except InputError as error:
         warn(f"{error} The trial runs again.")
         return False
-    measured = flatten(Config()) | flatten(results["config"])  # a field may be newer than the results
-    return all(
-        measured[name] == value or value == "auto"  # the run has replaced auto by what it means there
-        for name, value in flatten(trial.config).items()
-        if name not in PLACE_FIELDS
-    )
+    return not other_fields(trial.config, results["config"])
 
 
 def run_unfinished(trials: list[Trial], board: Board, machines: Machines) -> int:

@@ -1,12 +1,15 @@
 """AugMix as others call it: any dtype and layout, seeds and generators, and Pillow's pixels."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from fastmagn import AugMix
+from fastmagn import AugMix, AutoAugment, RandAugment, TrivialAugment
 from fastmagn.augment.engines import pil
 from fastmagn.augment.operations import OPERATIONS
 
@@ -74,6 +77,23 @@ def test_a_generator_is_the_state_of_the_draws(pictures):
     generator.set_state(state)
     assert torch.equal(augmix(images), second)
     assert torch.equal(AugMix(seed=7)(images), AugMix(seed=torch.Generator().manual_seed(7))(images))
+
+
+@pytest.mark.parametrize("make", [AugMix, TrivialAugment, RandAugment, AutoAugment])
+def test_every_bit_of_a_seed_counts(make, pictures):
+    """PyTorch's generators on the CPU take the low 32 bits alone, which are the same in each group here."""
+    images = batch_of(pictures(32, 32))
+    groups = [[42, *((rank << 32) | 42 for rank in (1, 2, 2**31))], [2**32 - 1, 2**33 - 1, 2**64 - 1]]
+    for seeds in groups:
+        made = [make(seed=seed) for seed in seeds]
+        drawn = [(one(images), one(images)) for one in made]
+        assert len({views.numpy().tobytes() for pair in drawn for views in pair}) == 2 * len(seeds)
+        again = make(seed=seeds[-1])
+        assert torch.equal(again(images), drawn[-1][0])
+        assert torch.equal(copy.deepcopy(again)(images), drawn[-1][1])
+        assert torch.equal(pickle.loads(pickle.dumps(again))(images), drawn[-1][1])
+    own = [make(seed=torch.Generator().manual_seed(seed))(images) for seed in groups[0]]
+    assert all(torch.equal(views, make(seed=42)(images)) for views in own)  # a generator's draws are its own
 
 
 def test_it_stands_in_a_torchvision_pipeline(pictures):

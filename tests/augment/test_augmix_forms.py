@@ -159,6 +159,7 @@ def test_what_an_interpolation_leaves_of_0_and_1_is_taken():
         ({"backend": "numbe"}, "augment.backend: got 'numbe'; expected one of "),
         ({"seed": None}, "seed: got None; expected an integer in 0..2^64 - 1, or a torch.Generator on the CPU."),
         ({"seed": 2**64}, f"seed: got {2**64}; expected an integer in 0..2^64 - 1, or a torch.Generator on the CPU."),
+        ({"seed": -1}, "seed: got -1; expected an integer in 0..2^64 - 1, or a torch.Generator on the CPU."),
         ({"seed": 1.0}, "seed: got 1.0; expected an integer in 0..2^64 - 1, or a torch.Generator on the CPU."),
     ],
 )

@@ -64,6 +64,19 @@ def test_keyed_calls_take_nothing_from_the_generator(pictures):
             "indices: got '<U1 [2]'; expected integers [B], the sample's number each.",
         ),
         (
+            {"indices": [1, [2]], "epoch": 0},
+            "indices: got a list that is not an array (setting an array element with a sequence. The requested array"
+            " has an inhomogeneous shape after 1 dimensions. The detected shape was (2,) + inhomogeneous part.).",
+        ),
+        (
+            {"indices": torch.ones(2, dtype=torch.bfloat16), "epoch": 0},
+            "indices: got a Tensor that is not an array (Got unsupported ScalarType BFloat16).",
+        ),
+        (
+            {"indices": torch.ones(2, requires_grad=True), "epoch": 0},
+            "indices: got 'float32 [2]'; expected integers [B], the sample's number each.",
+        ),
+        (
             {"indices": [None, 1], "epoch": 0},
             "indices: got 'object [2]'; expected integers [B], the sample's number each.",
         ),

@@ -1,9 +1,14 @@
 """AugMix, the policies and corrupt in the workers of a DataLoader, however they are started."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from fastmagn import AugMix
+from fastmagn.augment import image_transform
 from tests.helpers.processes import ROOT, run
 from tests.helpers.worker_views import EPOCH, NUM_IMAGES, WorkerPolicies, check_views, loaded, pictures
 
@@ -31,3 +36,18 @@ def test_policies_in_workers_draw_for_each_image_and_by_key(context):
     rows = torch.from_numpy(pictures()).permute(0, 3, 1, 2)
     for number, policy in enumerate(data.policies):
         assert torch.equal(keyed[:, number], policy(rows, indices=range(NUM_IMAGES), epoch=EPOCH))
+
+
+def test_every_bit_of_a_workers_word_counts(monkeypatch):
+    """Two workers' seeds that, with the first draw of seed 0, give words of the same low 32 bits."""
+    first = int(torch.randint(2**63 - 1, (), generator=torch.Generator().manual_seed(0)))
+    seeds = (84_778, 122_036)
+    words = [int(np.random.SeedSequence([first, seed]).generate_state(1, np.uint64)[0]) for seed in seeds]
+    assert words[0] != words[1]
+    assert words[0] % 2**32 == words[1] % 2**32
+    rows, drawn = torch.from_numpy(pictures()).permute(0, 3, 1, 2), []
+    for seed in seeds:
+        monkeypatch.setattr(image_transform, "get_worker_info", lambda seed=seed: SimpleNamespace(seed=seed))
+        augmix = AugMix(seed=0)
+        drawn += [augmix(rows), augmix(rows)]
+    assert len({views.numpy().tobytes() for views in drawn}) == 4

@@ -5,13 +5,16 @@ import subprocess
 import sys
 import warnings
 
+import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fastmagn.augment import views
-from fastmagn.augment.views import choose_engine, numba_cuda_fault
+from fastmagn.augment.views import Engine, choose_engine, make_views, numba_cuda_fault
 from fastmagn.errors import InputError
 from tests.helpers.processes import command_environment
+from tests.helpers.views import params_for
 
 CUDA = torch.device("cuda")
 
@@ -102,6 +105,19 @@ def test_other_engines_do_not_ask_for_numba_cuda(monkeypatch):
 def test_a_numba_cuda_that_compiles_makes_the_views_on_the_device():
     pytest.importorskip("numba_cuda", reason="needs numba-cuda: install 'fastmagn[test]'")
     assert str(choose_engine("auto", CUDA)) == "numba on cuda"
+
+
+@pytest.mark.parametrize("place", ["cuda:0", "cuda:1"])
+def test_an_engine_on_the_device_works_on_that_of_the_images(place, monkeypatch):
+    """Whichever device is the current one; the tensors are fake, so no device is needed."""
+    given = []
+    engine = Engine("numba", "cuda", lambda images, params, out: given.append((images.device, out.device)))
+    monkeypatch.setattr(views, "choose_engine", lambda *_: engine)
+    params = params_for(np.zeros((2, 8, 9, 3)))
+    with FakeTensorMode():
+        made = make_views(torch.empty(2, 3, 8, 9, dtype=torch.uint8, device=place), params)
+    assert made.device == torch.device(place)
+    assert given == [(torch.device(place), torch.device(place))]
 
 
 WITHOUT_ROW_STACK = """

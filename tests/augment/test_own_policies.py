@@ -85,6 +85,15 @@ def test_the_command_line_names_the_file(policy_file):
             "steps, step 1, 1: operation: got 'invrt'; expected one of identity, shear_x",
         ),
         (
+            "steps: [[{operation: [rotate]}]]",
+            "steps, step 1, 1: operation: got ['rotate']; expected one of identity, shear_x",
+        ),
+        (
+            "steps: [[{operation: {rotate: 30}}]]",
+            "steps, step 1, 1: operation: got {'rotate': 30}; expected one of identity, shear_x",
+        ),
+        ("steps: [[{operation: }]]", "steps, step 1, 1: operation: got None; expected one of identity, shear_x"),
+        (
             "steps: [[{operation: rotate}]]",
             "steps, step 1, 1: range: got None; expected two numbers in -360..360, in degrees.",
         ),

@@ -224,6 +224,11 @@ def test_identity_base_keeps_augmix_and_noise():
         ({"epoch": -1}, "epoch: got -1; expected an integer in 0..2^32 - 1."),
         ({"indices": np.array([-1, 4])}, "indices: got '-1..4'; expected 0..2^32 - 1."),
         (
+            {"indices": [1, [2]]},
+            "indices: got a list that is not an array (setting an array element with a sequence. The requested array"
+            " has an inhomogeneous shape after 1 dimensions. The detected shape was (2,) + inhomogeneous part.).",
+        ),
+        (
             {"indices": np.array([0.5])},
             "indices: got 'float64 [1]'; expected integers [B], the sample's number each.",
         ),

@@ -80,6 +80,10 @@ def test_recipes_that_cannot_be_planned_are_refused(tmp_path, fields, message):
     [
         (["--budget_s", "0", *BOTH], "budget_s: got 0.0; expected seconds above 0."),
         (["--budget_s", "9", "--run", "a/b", ""], "run: got 'a/b'; expected the name of a folder."),
+        (
+            ["--budget_s", "9", "--run", "a", "--method 'standard"],
+            'run a: got "--method \'standard"; expected words as in a shell (No closing quotation).',
+        ),
         (["--budget_s", "9", "--jobs", "0", *BOTH], "jobs: got 0; expected 1 or more."),
         (["--budget_s", "9", "--run", "a", "", "--run", "a", ""], "run: got ['a', 'a']; expected a name for each"),
     ],

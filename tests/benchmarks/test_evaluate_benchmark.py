@@ -10,6 +10,7 @@ from torch import nn
 from benchmarks.evaluate import NUM_CELLS, OURS, main
 from benchmarks.evaluate_rivals import RIVALS, StoredImages, largest_difference
 from fastmagn.corruptions import CORRUPTION_SETS
+from fastmagn.errors import InputError
 
 
 class Colour(nn.Module):
@@ -30,6 +31,20 @@ def stored(tmp_path) -> StoredImages:
     for name in CORRUPTION_SETS["c19"]:
         np.save(tmp_path / f"{name}.npy", draws.integers(0, 256, (5 * 8, 8, 8, 3), np.uint8))
     return StoredImages(draws.integers(0, 256, (6, 8, 8, 3), np.uint8), draws.integers(0, 3, 6), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--repeats", "0"], "repeats: got 0; expected 1 or more."),
+        (["--batch_size", "0"], "batch_size: got 0; expected 1 or more."),
+        (["--num_images", "-1"], "num_images: got -1; expected 0 (all) or more."),
+    ],
+)
+def test_unusable_arguments_are_refused(arguments, message):
+    with pytest.raises(InputError) as error:
+        main(arguments)
+    assert str(error.value) == message
 
 
 @pytest.mark.parametrize("name", RIVALS)

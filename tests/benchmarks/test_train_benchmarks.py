@@ -1,8 +1,10 @@
 """benchmarks.train, scaling and time_to_mca, tiny: JSON strict and consistent, plots there; no time is asserted."""
 
 import json
+import os
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -10,8 +12,12 @@ from PIL import Image
 from benchmarks import scaling, time_to_mca
 from benchmarks import train as benchmark
 from benchmarks.tight import has_opencv
+from fastmagn.config.command_line import parse_config
+from fastmagn.config.schema import Config
+from fastmagn.config.text import plain
 from fastmagn.data.files.crops import has_dali
 from fastmagn.errors import InputError
+from fastmagn.runs.paths import last_checkpoint
 from tests.helpers.photo_folders import make_photo_folder
 
 TINY = ["--train.batch_size", "16", "--device", "cpu", "--train.amp", "float32"]
@@ -126,6 +132,7 @@ def test_time_to_mca(tmp_path):
         "rms_calibration_error": {"corrupt": 0.02},
         "train_s": 9.0,
         "images_per_s": 100.0,
+        "config": plain(parse_config([*TINY, "--train.seed", "3"], "fastmagn.train", "")),
     }
     (done / "results.json").write_text(json.dumps(results))
     (done / time_to_mca.CLOCK_FILE).write_text(json.dumps({"trained_after_s": 12.0}))
@@ -141,6 +148,69 @@ def test_time_to_mca(tmp_path):
     assert json.loads((runs_dir / "new" / "seed3" / "results.json").read_text())["config"]["train"]["seed"] == 3
     with Image.open(out.with_suffix(".png")) as picture:
         assert min(picture.size) > 300
+    before = recipes["new"]["trained_after_s"]["mean"]
+    assert time_to_mca.main([*own, "--run", "new", new]) == 0
+    assert read_strict(out)["recipes"]["new"]["trained_after_s"]["mean"] == before
+    with pytest.raises(InputError) as error:
+        time_to_mca.main([*own, "--run", "new", f"{new} --optim.lr 0.3"])
+    lr = Config().optim.lr
+    assert str(error.value) == (
+        f"{runs_dir / 'new' / 'seed3'}: has the results of another recipe: optim.lr is {lr} there and 0.3 here. Give"
+        " its arguments, or another name to --run."
+    )
+
+
+def timed_by(monkeypatch, *starts: tuple[float, float | None, int]) -> None:
+    """Let training be these starts in turn: (s when it starts, s of its last checkpoint or None, exit status)."""
+    turns = iter(starts)
+    clock = SimpleNamespace()
+
+    def run(command: list[str], **_: object) -> SimpleNamespace:
+        checkpoint = last_checkpoint(Path(command[command.index("--run_dir") + 1]))
+        if clock.checkpoint_s is not None:
+            checkpoint.parent.mkdir(exist_ok=True)
+            checkpoint.touch()
+            os.utime(checkpoint, (clock.checkpoint_s, clock.checkpoint_s))
+        return SimpleNamespace(returncode=clock.status, stderr="")
+
+    def start() -> float:
+        started_s, clock.checkpoint_s, clock.status = next(turns)
+        return started_s
+
+    monkeypatch.setattr(time_to_mca, "subprocess", SimpleNamespace(run=run))
+    monkeypatch.setattr(time_to_mca, "time", SimpleNamespace(time=start))
+
+
+@pytest.mark.parametrize(
+    ("starts", "expected"),
+    [
+        ([(1000, 1030, 0)], 30),
+        ([(1000, 1030, 130), (5000, 5020, 0)], 50),
+        ([(1000, 1030, 130), (5000, 5020, -9), (6000, 6005, 0)], 55),
+        ([(1000, 1030, 130), (5000, None, 1), (6000, 6005, 0)], 35),  # the second one wrote no checkpoint
+        ([(1000, None, 130), (5000, 5020, 0)], 20),  # nothing was left of the first
+        ([(1000, 1030, 130), (5000, None, 0)], 30),  # only the evaluation was missing
+    ],
+)
+def test_the_time_of_an_interrupted_run_is_that_of_all_its_starts(tmp_path, monkeypatch, starts, expected):
+    timed_by(monkeypatch, *starts)
+    for *_, status in starts[:-1]:
+        with pytest.raises(InputError, match=f"ended with status {status}"):
+            time_to_mca.time_training(tmp_path, [])
+    time_to_mca.time_training(tmp_path, [])
+    assert time_to_mca.read_clock(tmp_path) == {"trained_after_s": expected}
+
+
+def test_a_run_that_something_else_began_is_refused(tmp_path):
+    checkpoint = last_checkpoint(tmp_path / "one" / "seed3")
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    with pytest.raises(InputError) as error:
+        time_to_mca.main(["--run", "one", "--method standard", "--seeds", "3", "--runs_dir", str(tmp_path)])
+    assert str(error.value) == (
+        f"{tmp_path / 'one' / 'seed3'}: has a checkpoint, but no time_to_mca.json, so how long it was trained is"
+        " unknown. Remove the folder, or name another --runs_dir."
+    )
 
 
 def test_summaries_are_means_and_deviations():
@@ -181,6 +251,13 @@ def test_a_run_on_one_process_has_a_rate():
             ["--data", "folder", "--folder_images", "63"],
             "folder_images: got 63; expected train.batch_size, 64, or more.",
         ),
+        (scaling.main, ["--repeats", "0"], "repeats: got 0; expected 1 or more."),
+        (
+            time_to_mca.main,
+            ["--run", "a", "--method 'standard"],
+            'run a: got "--method \'standard"; expected words as in a shell (No closing quotation).',
+        ),
+        (time_to_mca.main, ["--run", "../a", ""], "run: got '../a'; expected the name of a folder."),
         (scaling.main, ["--epochs", "1"], "epochs: got 1; expected 2 or more: the first is not counted."),
         (
             time_to_mca.main,

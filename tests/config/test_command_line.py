@@ -132,6 +132,15 @@ def test_values_of_unknown_origin_run_no_code_and_name_no_file(values, message, 
     assert not (tmp_path / "marker").exists()
 
 
+def test_a_whole_number_above_all_floats_is_one_line(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text(f"optim: {{lr: {10**400}}}\n")
+    for arguments in (["--config", str(path)], ["--optim.lr", str(10**400)]):
+        with pytest.raises(InputError) as error:
+            main_of("train")(arguments)
+        assert str(error.value) == "arguments: got a whole number of over 308 digits; expected numbers below 1e308."
+
+
 @pytest.mark.parametrize("text", ["", "\n", "# train:\n#   epochs: 3\n"])
 def test_a_file_without_fields_is_refused(text, tmp_path):
     """As a write that failed leaves it; a run of nothing but defaults would start."""

@@ -146,6 +146,16 @@ def test_an_image_does_not_depend_on_the_others(name, images):
     assert (perturb(images, name, seed=4) != whole).any()
 
 
+@pytest.mark.parametrize("name", PERTURBATIONS)
+def test_no_images_have_no_frames(name, images):
+    num_frames = {"motion_blur": 21, "translate": 16}.get(name, 31)
+    assert perturb(images[:2], name).shape == (2, num_frames, 32, 32, 3)
+    for indices in (None, np.empty(0, np.int64)):
+        nothing = perturb(images[:0], name, indices=indices)
+        assert nothing.shape == (0, num_frames, 32, 32, 3)
+        assert nothing.dtype == np.uint8
+
+
 @pytest.mark.parametrize(
     ("images", "name", "message"),
     [

@@ -206,6 +206,7 @@ def test_any_flipped_bit_is_found(copy, data):
         ('{"format_version": 1}', "dataset, num_images, image_shape, seed, corruptions, source, files missing"),
         ({"format_version": 2}, "format_version is 2; this program reads 1"),
         ({"corruptions": ["fog"]}, "files are not those of its corruptions"),
+        ({"corruptions": [["fog"]]}, "corruptions are not names"),
         ({"image_shape": [32, 32]}, r"image_shape is not \[H, W, C\]"),
         ({"corruptions": ["../fog"], "files": {"../fog.npy": {}, "labels.npy": {}}}, "not a plain file name"),
         ({"corruptions": ["fog"], "files": {"fog.npy": {}, "labels.npy": {}}}, "has no bytes and sha256"),

@@ -202,6 +202,13 @@ def test_weights_depend_on_the_seed_alone(build, name):
             assert not torch.equal(a, c), parameter_name
 
 
+def test_weights_depend_on_every_bit_of_the_seed(build):
+    """PyTorch's generator on the CPU takes the low 32 bits alone, which are the same here."""
+    weights = [next(build("resnet_small", seed=seed).parameters()) for seed in (3, 2**32 + 3, 2**33 + 3, 2**63 + 3)]
+    assert len({weight.detach().numpy().tobytes() for weight in weights}) == 4
+    assert torch.equal(next(build("resnet_small", seed=2**63 + 3).parameters()), weights[-1])
+
+
 def test_an_unknown_network_is_named_with_the_nearest(build):
     text = (
         r"model\.name: got 'resnet81'; expected one of resnet18, .*, or torchvision:NAME or timm:NAME for any "

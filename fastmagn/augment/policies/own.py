@@ -104,7 +104,7 @@ def _choice(name: str, item: Any, bins: int) -> Choice:
     _check_fields(name, item, _OPERATION_FIELDS)
     operation, probability = item.get("operation"), item.get("probability", 1.0)
     signs = item.get("signed", False)
-    if operation not in OPERATIONS:
+    if not isinstance(operation, str) or operation not in OPERATIONS:
         raise InputError(
             f"{name}: operation: got {operation!r}; expected one of {', '.join(OPERATIONS)}."
             f"{nearest(str(operation), OPERATIONS)}"

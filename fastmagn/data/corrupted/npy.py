@@ -176,6 +176,8 @@ def _manifest_fault(manifest: Any) -> str | None:
         return f"{', '.join(wrong)} missing or of another type"
     if manifest["format_version"] != MANIFEST_FORMAT_VERSION:
         return f"format_version is {manifest['format_version']}; this program reads {MANIFEST_FORMAT_VERSION}"
+    if any(type(name) is not str for name in manifest["corruptions"]):
+        return "corruptions are not names"
     if [type(side) for side in manifest["image_shape"]] != [int, int, int]:
         return "image_shape is not [H, W, C]"
     if set(manifest["files"]) != {*(f"{name}.npy" for name in manifest["corruptions"]), _LABELS}:
