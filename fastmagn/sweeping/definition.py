@@ -17,7 +17,7 @@ from fastmagn.config.called import command
 from fastmagn.config.command_line import parse_config
 from fastmagn.config.plain_yaml import load_plain_yaml
 from fastmagn.config.schema import Config
-from fastmagn.config.text import flatten, plain
+from fastmagn.config.text import flatten, plain, yaml_text
 from fastmagn.errors import InputError, nearest
 from fastmagn.machine.files import write_text
 
@@ -239,7 +239,7 @@ def keep_definition(out: Path, wanted: dict[str, Any]) -> None:
     """
     path = out / DEFINITION
     if not path.exists():
-        write_text(path, yaml.safe_dump(wanted, sort_keys=False))
+        write_text(path, yaml_text(wanted))
         return
     try:
         before, now = _flat(load_plain_yaml(path)), _flat(wanted)

@@ -13,7 +13,7 @@ from scipy import stats
 
 from fastmagn.config.command_line import parse_config
 from fastmagn.config.schema import Config
-from fastmagn.config.text import flatten
+from fastmagn.config.text import flatten, to_yaml
 from fastmagn.errors import InputError
 from fastmagn.sweep import main
 from fastmagn.sweeping.arguments import Machines, parse_arguments
@@ -252,6 +252,20 @@ def test_the_definition_is_kept_and_another_one_is_refused(tmp_path):
     (tmp_path / "sweep.yaml").write_text("- not a sweep")
     with pytest.raises(InputError, match=r"sweep\.yaml: cannot be read as a sweep"):
         keep(tmp_path, *first)
+
+
+def test_a_sweep_of_texts_that_look_otherwise_is_resumed(tmp_path):
+    """Numbers to YAML, and characters that a terminal does not show."""
+    arguments = ["--grid", "eval.corrupted_dir=1e3,研究\u3000データ", "--eval.perturbed_dir", "می\u200cخواهم"]
+    arguments += ["--data.train_shards", "1e-3", "--data.label_column", "a\xa0b"]
+    keep(tmp_path, *arguments)
+    there = yaml.safe_load((tmp_path / "sweep.yaml").read_text())
+    assert there["grid"] == {"eval.corrupted_dir": ["1e3", "研究\u3000データ"]}
+    assert (there["fields"]["data.train_shards"], there["fields"]["data.label_column"]) == ("1e-3", "a\xa0b")
+    keep(tmp_path, *arguments)
+    for trial in trials_of(*arguments):
+        (tmp_path / "config.yaml").write_text(to_yaml(trial.config))
+        assert parse_config(["--config", str(tmp_path / "config.yaml")], "test", "A test.") == trial.config
 
 
 def test_where_trials_run():
