@@ -64,6 +64,46 @@ def test_draws_are_distributed_as_said(field, limits, expected):
     assert stats.kstest(draws, expected.cdf).pvalue > 1e-3
 
 
+NARROW = [
+    Range(0.999, 0.9999, False),
+    Range(0.9995, 0.99999, False),
+    Range(0.999, 0.9999, True),
+    Range(0.5, 0.5000001, False),
+    Range(0.1234567, 0.1234568, True),
+    Range(1e-12, 1.00001e-12, False),
+]
+
+
+@pytest.mark.parametrize("limits", NARROW, ids=str)
+def test_draws_from_a_narrow_range_differ_and_stay_in_it(limits):
+    draws = [float(draw("train.ema_decay", limits, 0, number)) for number in range(50)]
+    assert len(set(draws)) > 45
+    assert all(limits.low <= value <= limits.high for value in draws)
+    assert stats.kstest(draws, stats.uniform(limits.low, limits.high - limits.low).cdf).pvalue > 1e-3
+
+
+def test_a_rounded_draw_stays_in_its_range():
+    limits = Range(0.00012345, 0.5, False)
+    draws = [float(draw("optim.lr", limits, 0, number)) for number in range(20_000)]
+    assert min(draws) >= limits.low
+    assert max(float(draw("optim.lr", Range(0.1, 0.99999, False), 0, number)) for number in range(20_000)) <= 0.99999
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        (Range(0.0, 0.5, False), ["0.1308", "0.08549", "0.4992"]),
+        (Range(0.01, 0.1, True), ["0.01826", "0.01482", "0.09963"]),
+        (Range(0.01, 0.1, False), ["0.03354", "0.02539", "0.09986"]),
+        (Range(0.9, 0.999, False), ["0.9259", "0.9169", "0.9988"]),
+        (Range(-1.0, 1.0, False), ["-0.4769", "-0.658", "0.9968"]),
+    ],
+    ids=str,
+)
+def test_draws_of_usual_ranges_are_those_of_sweeps_that_began_long_ago(limits, expected):
+    assert [draw("augment.sigma_max", limits, 0, number) for number in range(3)] == expected
+
+
 def test_whole_numbers_have_equal_shares():
     draws = [int(draw("train.epochs", Range(1, 5, False), 0, number)) for number in range(2000)]
     counts = np.bincount(draws, minlength=6)[1:]
@@ -256,7 +296,7 @@ def test_the_definition_is_kept_and_another_one_is_refused(tmp_path):
 
 def test_a_sweep_of_texts_that_look_otherwise_is_resumed(tmp_path):
     """Numbers to YAML, and characters that a terminal does not show."""
-    arguments = ["--grid", "eval.corrupted_dir=1e3,研究\u3000データ", "--eval.perturbed_dir", "می\u200cخواهم"]
+    arguments = ["--grid", "eval.corrupted_dir=1e3,研究\u3000データ", "--data.test_shards", "می\u200cخواهم"]
     arguments += ["--data.train_shards", "1e-3", "--data.label_column", "a\xa0b"]
     keep(tmp_path, *arguments)
     there = yaml.safe_load((tmp_path / "sweep.yaml").read_text())
