@@ -149,6 +149,14 @@ REFUSED = [
     (["--grid", "data.name=digits,cifar01"], r"data\.name: got 'cifar01'"),
     (["--grid", "train.seed"], r"--grid: got 'train\.seed'; expected section\.field=a,b,c"),
     (["--grid", "train.seed=0,,1"], r"--grid: got 'train\.seed=0,,1'"),
+    (
+        ["--grid", "train.seed=0,1", "--grid", "train.seed=2,3"],
+        r"--grid: got train\.seed twice; expected each field onc",
+    ),
+    (
+        ["--random", "optim.lr=0.1..0.2", "--random", "optim.lr=0.3..0.4", "--num_trials", "2"],
+        r"--random: got optim\.lr twice; expected each field once",
+    ),
     (["--grid", "train.seed=0,0"], r"trials 1 and 2 are the same: train\.seed 0"),
     (["--grid", "optim.lr=0.1,1e-1"], r"trials 1 and 2 are the same: optim\.lr 0\.1"),
     (["--grid", "run_dir=a,b"], r"--grid: got 'run_dir'; the sweep itself sets it. --out"),
@@ -222,6 +230,23 @@ def test_the_yaml_form_and_the_command_line_make_the_same_trials(tmp_path):
         ("grid: {train.seed: 3}\n", r"cannot be read as a sweep"),
         ("trials: []\n", r"trials: got \[\]; expected at least one"),
         ("trials: [{loss: {jsd_weight: 1}}]\n", r"got 'loss', which is not a field"),
+        ("trials: {train.seed: 1}\n", r"cannot be read as a sweep"),
+        ("trials: [train.seed]\n", r"cannot be read as a sweep"),
+        ("grid: {train.seed: []}\n", r"mine\.yaml: grid: train\.seed: got \[\]; expected at least one value"),
+        ("grid: {data.label_column: abc}\n", r"cannot be read as a sweep; .* grid: \{FIELD: \[a, b\]\}"),
+        ("grid: {train.seed: '012'}\n", r"cannot be read as a sweep"),
+        ("grid: {train.seed: {0: 1}}\n", r"cannot be read as a sweep"),
+        ("grid: {train.seed: [0, 1]}\nout:\n", r"mine\.yaml: out: got None; expected a path"),
+        ("grid: {train.seed: [0, 1]}\nout: ''\n", r"mine\.yaml: out: got ''; expected a path"),
+        ("grid: {train.seed: [0, 1]}\nout: 2024\n", r"mine\.yaml: out: got 2024; expected a path, in quotes if"),
+        ("grid: {train.seed: [0, 1]}\nbase: 2024\n", r"cannot be read as a sweep"),
+        (
+            "random: {optim.lr: 0.1..0.2}\nnum_trials: 2.9\n",
+            r"mine\.yaml: num_trials: got 2\.9; expected a whole number",
+        ),
+        ("random: {optim.lr: 0.1..0.2}\nnum_trials: true\n", r"mine\.yaml: num_trials: got True; expected a whole"),
+        ("random: {optim.lr: 0.1..0.2}\nsearch_seed: -1\n", r"mine\.yaml: search_seed: got -1; expected a whole"),
+        ("random: {optim.lr: 0.1}\nnum_trials: 2\n", r"cannot be read as a sweep"),
     ],
 )
 def test_a_sweeps_file_that_cannot_be_used_is_one_line(text, message, tmp_path):
