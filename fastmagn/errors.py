@@ -4,6 +4,7 @@ import difflib
 import operator
 import signal
 import sys
+import unicodedata
 import warnings
 from collections.abc import Container, Iterable
 from types import FrameType
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     import numpy as np
 
+_UNSHOWN = frozenset({"Cc", "Cs", "Zl", "Zp"})  # Unicode's categories: controls, halves of pairs, ends of lines
+_TURNING = frozenset({"LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI"})
 EXIT_INPUT_ERROR = 2
 EXIT_CODES = (
     "Exit codes: 0 done; 2 unusable input, as one line says; 130 interrupted (Ctrl-C); 143 stopped (SIGTERM); "
@@ -95,6 +98,16 @@ class Interrupted(KeyboardInterrupt):
 def printable(text: str) -> str:
     r"""The text with every control or invisible character written as an escape such as \x1b."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def is_shown(text: str) -> bool:
+    """Whether the text can be shown as it stands: no control character, no end of a line, nothing that turns it round.
+
+    Names of files have spaces and joiners of all kinds, and characters that are newer than Python's tables.
+    """
+    return text.isprintable() or not any(
+        unicodedata.category(char) in _UNSHOWN or unicodedata.bidirectional(char) in _TURNING for char in text
+    )
 
 
 def one_line(error: BaseException, max_chars: int | None = 200) -> str:

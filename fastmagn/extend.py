@@ -8,7 +8,7 @@ Shape letters: N images, K classes, H W image, B batch.
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,15 +73,18 @@ def image_set(*, class_names: Sequence[str], train: Labelled, test: Labelled) ->
     Raises:
         InputError: The arrays are something else.
     """
-    names = tuple(class_names)
+    is_listed = isinstance(class_names, Iterable) and not isinstance(class_names, str)  # a text is not its letters
+    names = tuple(class_names) if is_listed else ()
     if not names or not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
         raise InputError(f"class_names: got {class_names!r}; expected different texts, one for each class.")
     parts = {}
-    for part, (images_u8, labels) in (("train", train), ("test", test)):
-        images_u8 = as_array(f"{part} images", images_u8)
+    for part, given in (("train", train), ("test", test)):
+        if not isinstance(given, tuple | list) or len(given) != 2:
+            many = f" of {len(given)}" if isinstance(given, tuple | list) else ""
+            raise InputError(f"{part}: got a {_kind(given)}{many}; expected a pair, the images and their labels.")
+        images_u8, labels = as_array(f"{part} images", given[0]), as_array(f"{part} labels", given[1])
         check_stored(images_u8, f"{part} images")
-        class_numbers = as_array(f"{part} labels", labels)
-        parts[part] = images_u8, class_labels(class_numbers, f"{part} labels", len(images_u8), len(names))
+        parts[part] = images_u8, class_labels(labels, f"{part} labels", len(images_u8), len(names))
     return array_set("own", Path("own data set"), class_names=names, train=parts["train"], test=parts["test"])
 
 

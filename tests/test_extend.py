@@ -259,8 +259,19 @@ def test_an_own_corruption_gets_indices_and_may_change_its_images():
             "test labels: got float64 [2]; expected integers [2] or",
         ),
         ({"test": (np.zeros((2, 40, 8), np.uint8), [0, 1])}, "got training images of grey 8x8 px"),
-        ({"train": ([np.zeros((8, 8)), np.zeros((9, 8))], [0, 1])}, "train images: got a list that is not an array ("),
-        ({"test": (np.zeros((2, 8, 8), np.uint8), [0, [1, 1]])}, "test labels: got a list that is not an array ("),
+        ({"class_names": None}, "class_names: got None; expected different texts, one for each class."),
+        ({"class_names": "ab"}, "class_names: got 'ab'; expected different texts, one for each class."),
+        ({"train": (np.zeros((2, 8, 8), np.uint8),)}, "train: got a tuple of 1; expected a pair, the images and their"),
+        ({"test": np.zeros((2, 8, 8), np.uint8)}, "test: got a ndarray; expected a pair, the images and their labels."),
+        ({"test": None}, "test: got a NoneType; expected a pair, the images and their labels."),
+        (
+            {"train": (np.zeros((2, 8, 8), np.uint8), [[0], [0, 1]])},
+            "train labels: got a list that is not an array (",
+        ),
+        (
+            {"test": ([np.zeros((8, 8), np.uint8), np.zeros((8, 9), np.uint8)], [0, 1])},
+            "test images: got a list that is not an array (",
+        ),
     ],
 )
 def test_arrays_that_are_not_an_image_set(changes, message):

@@ -5,17 +5,18 @@ import re
 from argparse import ArgumentError
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, set_dumper
 
 from fastmagn.config import own_code
 from fastmagn.config.help import HelpFormatter, brief_formatter, hide_sections
 from fastmagn.config.paths import user_path, with_user_paths
 from fastmagn.config.plain_yaml import read_plain_yaml
 from fastmagn.config.schema import Config
-from fastmagn.config.text import flatten
+from fastmagn.config.text import flatten, yaml_text
 from fastmagn.config.words import allows_none, describe_fault, in_words
 from fastmagn.errors import EXIT_CODES, InputError, nearest, one_line
 
@@ -26,12 +27,20 @@ T = TypeVar("T", bound="DataclassInstance")
 
 # If one of these were given a string, the parser would read it as the name of a file.
 _SECTIONS = frozenset({"config", *(field.name for field in fields(Config) if is_dataclass(field.type))})
+_FORMAT = "fastmagn"  # of what --print_config prints
+set_dumper(_FORMAT, partial(yaml_text, allow_unicode=True))
 _NEAR = 0.75  # how similar to a YAML file's unknown field a suggestion must be, 0..1
+
+
+class _Parser(ArgumentParser):
+    def dump(self, cfg: Any, *, format: str = "parser_mode", with_comments: bool = False, **options: Any) -> str:
+        form = _FORMAT if format == "parser_mode" and not with_comments else format
+        return super().dump(cfg, format=form, with_comments=with_comments, **options)
 
 
 def make_parser(prog: str, description: str, *kinds: type, epilog: str = EXIT_CODES) -> ArgumentParser:
     """A parser with an option for each field of the dataclasses `kinds`; further options can be added to it."""
-    parser = ArgumentParser(
+    parser = _Parser(
         prog=prog,
         description=description,
         epilog=epilog,

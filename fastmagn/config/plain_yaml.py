@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from fastmagn.errors import InputError, one_line
+from fastmagn.errors import InputError, is_shown, one_line
 
 MAX_BYTES = 1 << 20
 _MAX_SCALAR = 4096  # characters, as many as a path can have
@@ -26,7 +26,7 @@ def read_plain_yaml(path: Path, sections: frozenset[str] = frozenset(), max_byte
 
     Raises:
         InputError: The file is larger, not a regular file, not UTF-8 or not YAML; or it has an anchor, an alias, a tag,
-            a `class_path`, a character that cannot be printed, a value of more than 4096 characters, more than 16
+            a key `class_path`, a character that cannot be printed, a value of more than 4096 characters, more than 16
             levels, a key twice, or a string in place of a section.
     """
     try:
@@ -85,10 +85,8 @@ def _fault(text: str) -> str | None:
 def _scalar_fault(value: str) -> str | None:
     if len(value) > _MAX_SCALAR:
         return f"has a value of {len(value)} characters"
-    if not value.isprintable():
+    if not is_shown(value):
         return f"has a character that cannot be printed, in {value[:40]!r}"
-    if value == "class_path":
-        return "has a class_path, which names code"
     return None
 
 
@@ -100,18 +98,20 @@ def _key_fault(text: str, sections: frozenset[str]) -> str | None:
                 return f"line {key.start_mark.line + 1}: a key is not a string"
             if key.value in sections and not isinstance(value, yaml.MappingNode):
                 return f"line {key.start_mark.line + 1}: {key.value} is not a mapping of its fields"
-    return None if root is None else _repeated_key(root)
+    return None if root is None else _wrong_key(root)
 
 
-def _repeated_key(node: yaml.Node) -> str | None:
-    """The first key that its mapping has twice: YAML would silently drop what the first one holds."""
+def _wrong_key(node: yaml.Node) -> str | None:
+    """The first key that names code, or that a mapping has twice: YAML would silently drop what the first one holds."""
     seen: dict[str, yaml.Node] = {}
     for key, value in node.value if isinstance(node, yaml.MappingNode) else []:
         if isinstance(key, yaml.ScalarNode) and (first := seen.setdefault(key.value, key)) is not key:
             return f"line {key.start_mark.line + 1} repeats {key.value} of line {first.start_mark.line + 1}"
-        if fault := _repeated_key(value):
+        if isinstance(key, yaml.ScalarNode) and key.value == "class_path":
+            return f"line {key.start_mark.line + 1} has a class_path, which names code"
+        if fault := _wrong_key(value):
             return fault
     for item in node.value if isinstance(node, yaml.SequenceNode) else []:
-        if fault := _repeated_key(item):
+        if fault := _wrong_key(item):
             return fault
     return None

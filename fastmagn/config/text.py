@@ -1,5 +1,6 @@
 """A Config as text: plain dicts and lists, YAML, and a flat dict of its fields."""
 
+import re
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,15 @@ from typing import Any
 import yaml
 
 from fastmagn.config.schema import Config
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes texts such as 1e3, which PyYAML reads as text and the parser of the command line as a number."""
+
+
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9._]+[eE][-+]?[0-9]+$"), list("-+0123456789.")
+)
 
 
 def plain(config: Any) -> Any:
@@ -20,7 +30,17 @@ def plain(config: Any) -> Any:
 
 def to_yaml(config: Config) -> str:
     """A Config as YAML. `--config` reads it back to an equal Config."""
-    return yaml.safe_dump(plain(config), sort_keys=False)
+    return yaml_text(plain(config))
+
+
+def yaml_text(values: Any, allow_unicode: bool = False) -> str:
+    """Plain values as YAML, from which both PyYAML and the parser of the command line read the same values.
+
+    Args:
+        values: Dicts, lists, strings, numbers, None.
+        allow_unicode: Write characters beyond ASCII as they are, not as escapes.
+    """
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=allow_unicode)
 
 
 def flatten(config: Config | dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ https://www.cs.toronto.edu/~kriz/cifar.html describes the files.
 import shutil
 import tarfile
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from fastmagn.data.image_set import ImageSet
 from fastmagn.data.plain_pickle import read_plain_pickle
 from fastmagn.errors import InputError, counted, one_line
 from fastmagn.machine.files import replace_file
+from fastmagn.machine.waiting_lock import waiting_lock
 
 NO_FILES_NEEDED = ", or use --data.name digits, which needs no files"  # ends a message about a missing set
 
@@ -111,7 +113,7 @@ def read_cifar(layout: CifarLayout, folder: Path, download: bool) -> ImageSet:
     """
     source = folder / layout.folder
     if download and _missing(layout, source):
-        _download(layout, folder)
+        _download_once(layout, folder)
     missing = _missing(layout, source)
     if missing:
         raise InputError(
@@ -136,6 +138,15 @@ def read_cifar(layout: CifarLayout, folder: Path, download: bool) -> ImageSet:
 
 def _missing(layout: CifarLayout, source: Path) -> list[str]:
     return [file for file in layout.files if not (source / file).is_file()]
+
+
+def _download_once(layout: CifarLayout, folder: Path) -> None:
+    """`_download`, unless another process does so while this one waits for it: both would write the same archive."""
+    with suppress(OSError):  # the download says so
+        folder.mkdir(parents=True, exist_ok=True)
+    with waiting_lock(folder / f".{layout.folder}.lock"):
+        if _missing(layout, folder / layout.folder):
+            _download(layout, folder)
 
 
 def _download(layout: CifarLayout, folder: Path) -> None:

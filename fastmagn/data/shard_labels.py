@@ -23,10 +23,10 @@ def sharded_set(config: DataConfig, train: Indexed, test: Indexed, names: tuple[
         InputError: A label is missing or out of range, or no image can be read.
     """
     root = Path(config.dir)
-    class_names = names or named_classes(root) or classes_of(root, train)
-    train_labels = label_numbers(root, train, class_names)
+    are_numbers = all_numbers(train, test)
+    class_names = names or named_classes(root) or classes_of(root, train, are_numbers)
+    train_labels, test_labels = label_numbers(root, (train, test), class_names, are_numbers)
     warn_of_absent(root, class_names, train_labels)
-    test_labels = label_numbers(root, test, class_names)
     return encoded_set(
         config, image_files(root, train, train_labels), image_files(root, test, test_labels), class_names
     )
@@ -41,8 +41,10 @@ def sharded_test(
         InputError: As `sharded_set`.
     """
     root = Path(config.dir)
-    class_names = names or named_classes(root) or classes_of(root, test)
-    return FolderImages(image_files(root, test, label_numbers(root, test, class_names)), config), class_names
+    are_numbers = all_numbers(test)
+    class_names = names or named_classes(root) or classes_of(root, test, are_numbers)
+    (labels,) = label_numbers(root, (test,), class_names, are_numbers)
+    return FolderImages(image_files(root, test, labels), config), class_names
 
 
 def named_classes(root: Path) -> tuple[str, ...] | None:
@@ -66,35 +68,56 @@ def named_classes(root: Path) -> tuple[str, ...] | None:
     return None
 
 
-def classes_of(root: Path, indexed: Indexed) -> tuple[str, ...]:
+def all_numbers(*splits: Indexed) -> bool:
+    """Whether all labels of all splits are numbers. One that is not makes all of them names, in every split."""
+    return all(_is_number(text) for split in splits for text in split.labels)
+
+
+def classes_of(root: Path, indexed: Indexed, are_numbers: bool) -> tuple[str, ...]:
     """The classes that training labels make: the names, sorted; or as many numbers as the largest label says.
 
     Raises:
         InputError: A number is not in 0..99,999.
     """
-    texts = sorted(set(indexed.labels))
-    if not all(_is_number(text) for text in texts):
-        return tuple(texts)
-    largest = max(map(int, texts))
+    if not are_numbers:
+        return tuple(sorted(set(indexed.labels)))
+    numbers = list(map(int, indexed.labels))
+    largest = max(numbers)
     if largest >= _MAX_CLASSES:
-        raise _out_of_range(root, indexed, indexed.labels.index(str(largest)), _MAX_CLASSES)
+        raise _out_of_range(root, indexed, numbers.index(largest), f"0..{_MAX_CLASSES - 1}")
     return tuple(map(str, range(largest + 1)))
 
 
-def label_numbers(root: Path, indexed: Indexed, class_names: Sequence[str]) -> np.ndarray:
-    """The labels as numbers, int64 [N], each in 0..K-1; a label that is the name of a class counts as its number.
+def label_numbers(
+    root: Path, splits: Sequence[Indexed], class_names: Sequence[str], are_numbers: bool
+) -> list[np.ndarray]:
+    """The labels of each split as numbers, int64 [N], each in 0..K-1.
+
+    Numbers are read as numbers. If one of them is not in 0..K-1, and each is the name of a class, they are names.
+
+    Args:
+        root: The folder of the set, for messages.
+        splits: The images of each split.
+        class_names: K names.
+        are_numbers: Whether all labels of all splits are numbers; if not, each is the name of a class as it stands.
 
     Raises:
         InputError: A label is neither the number nor the name of a class.
     """
-    by_number = {str(number): number for number in range(len(class_names))}
-    by_name = {name: number for number, name in enumerate(class_names)}
-    numbers = by_name | by_number if all(map(_is_number, indexed.labels)) else by_number | by_name
-    texts = [str(int(text)) if _is_number(text) else text for text in indexed.labels]
-    for row, text in enumerate(texts):
-        if text not in numbers:
-            raise _out_of_range(root, indexed, row, len(class_names))
-    return np.array([numbers[text] for text in texts], np.int64)
+    names = {name: number for number, name in enumerate(class_names)}
+    by_number = {text: int(text) for split in splits for text in split.labels} if are_numbers else {}
+    in_range = {text: number for text, number in by_number.items() if 0 <= number < len(class_names)}
+    are_names = not are_numbers or (len(in_range) < len(by_number) and by_number.keys() <= names.keys())
+    numbers = names if are_names else in_range
+    if are_names:
+        allowed = "the name of a class of the training images, as not all labels are numbers"
+    else:
+        allowed = f"0..{len(class_names) - 1} or the name of a class of the training images"
+    for split in splits:
+        unknown = next((row for row, text in enumerate(split.labels) if text not in numbers), None)
+        if unknown is not None:
+            raise _out_of_range(root, split, unknown, allowed)
+    return [np.array([numbers[text] for text in split.labels], np.int64) for split in splits]
 
 
 def warn_of_absent(root: Path, class_names: Sequence[str], labels: np.ndarray) -> None:
@@ -108,8 +131,6 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.removeprefix("-").isdigit() and len(text) < 19
 
 
-def _out_of_range(root: Path, indexed: Indexed, row: int, num_classes: int) -> InputError:
+def _out_of_range(root: Path, indexed: Indexed, row: int, allowed: str) -> InputError:
     where, label = printable(f"{root}/{indexed.names[row]}"), indexed.labels[row][:40]
-    return InputError(
-        f"{where}: its label is {label!r}; expected 0..{num_classes - 1} or the name of a class of the training images."
-    )
+    return InputError(f"{where}: its label is {label!r}; expected {allowed}.")

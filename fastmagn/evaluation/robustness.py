@@ -21,7 +21,7 @@ from fastmagn.corruptions.corrupting import check_images, one_integer_each
 from fastmagn.data.array_images import ArrayImages
 from fastmagn.data.files.on_demand import FolderImages, chunks
 from fastmagn.data.image_set import ImageRows, Images, rows_within
-from fastmagn.errors import InputError, as_array, check, counted, is_integer, one_line, some
+from fastmagn.errors import InputError, check, counted, is_integer, one_line, some
 from fastmagn.evaluation.anyones_model import LogitsOf, place, probe, probe_others
 from fastmagn.evaluation.datasets import is_dataset, read_dataset, tensor_values
 from fastmagn.evaluation.forward import Forward

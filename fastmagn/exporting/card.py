@@ -2,9 +2,7 @@
 
 from typing import Any
 
-import yaml
-
-from fastmagn.config.text import plain
+from fastmagn.config.text import plain, yaml_text
 from fastmagn.errors import counted
 from fastmagn.evaluation.shown import percent
 from fastmagn.evaluation.trained import Trained
@@ -125,5 +123,5 @@ def _training(trained: Trained) -> str:
             f" ({machine['cpu']}), "
             f"torch {machine['torch']}."
         )
-    text = yaml.safe_dump(settings, sort_keys=False)
+    text = yaml_text(settings)
     return f"`python -m fastmagn.train --config FILE`, with this FILE:\n\n```yaml\n{text}```{duration}"

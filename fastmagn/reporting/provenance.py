@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from fastmagn.config.schema import Config
-from fastmagn.config.text import flatten, plain
+from fastmagn.config.text import flatten, plain, yaml_text
 from fastmagn.reporting.experiments import Experiment
 from fastmagn.reporting.names import network_title
 from fastmagn.reporting.runs import FinishedRun
@@ -94,4 +92,4 @@ def environments(experiments: Sequence[Experiment]) -> list[Environment]:
 
 def whole_config(run: FinishedRun) -> str:
     """The configuration of a run, as in its config.yaml."""
-    return yaml.safe_dump(run.config, sort_keys=False)
+    return yaml_text(run.config)

@@ -14,7 +14,7 @@ from fastmagn.corruptions import SEVERITIES
 from fastmagn.corruptions.sets import in_order, sets_to_show
 from fastmagn.data import OWN
 from fastmagn.data.subset import BY_CLASS
-from fastmagn.errors import InputError, some
+from fastmagn.errors import InputError, is_shown, some
 from fastmagn.evaluation.metrics.accuracy import mean_cbar_accuracy, mean_corruption_accuracy
 from fastmagn.evaluation.subset import FIRST, Subset
 from fastmagn.reporting.protocols import NONE, Protocols, read_protocols
@@ -238,7 +238,7 @@ def _corruption_accuracy(results: dict[str, Any], file: Path) -> dict[str, tuple
     table, few = {}, _few(results, file)
     for name, values in _get(results, "corruption_accuracy", dict, file).items():
         field = f"corruption_accuracy.{name}"
-        if not 0 < len(name) <= _MAX_NAME or not name.isprintable():
+        if not 0 < len(name) <= _MAX_NAME or not is_shown(name):
             raise InputError(
                 f"{file}: corruption_accuracy: got {name[:_MAX_NAME]!r}; expected names of 1..{_MAX_NAME} characters."
             )

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from fastmagn.config.command_line import parse_config
 from fastmagn.config.schema import Config
-from fastmagn.errors import InputError
+from fastmagn.errors import InputError, is_shown
 from fastmagn.runs.paths import CONFIG, RESULTS
 
 _MAX_INTEGER = 2**64 - 1  # the largest seed
@@ -218,7 +218,7 @@ def strict_json(text: str) -> Any:
     """
     value = json.loads(text, parse_constant=_refuse, parse_float=_finite, parse_int=_integer)
     for shown in _texts(value):
-        if len(shown) > _MAX_TEXT or not shown.isprintable():
+        if len(shown) > _MAX_TEXT or not is_shown(shown):
             raise ValueError(f"it holds a text that cannot be shown, {shown[:40]!r}")
     return value
 

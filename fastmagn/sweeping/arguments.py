@@ -1,19 +1,21 @@
 """A sweep's command line, and its YAML file."""
 
 import itertools
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from fastmagn.config.called import command
 from fastmagn.config.command_line import OwnOptions, config_file, given_fields, parse_own
 from fastmagn.config.paths import user_path
 from fastmagn.config.plain_yaml import load_plain_yaml
-from fastmagn.errors import EXIT_CODES, InputError, check, is_integer, nearest
+from fastmagn.errors import EXIT_CODES, InputError, as_integer, check, nearest
 from fastmagn.sweeping.definition import Search, check_field, parse_grid, parse_random, parse_range
 
 _MARKS = frozenset({"trials", "grid", "random"})  # a YAML file with one of these keys is a sweep's, not a run's
 _KEYS = ("base", "fields", "trials", "grid", "random", "num_trials", "search_seed", "out")
 DEFAULT_OUT = Path("runs/sweep")
+T = TypeVar("T")
 
 
 class Machines(NamedTuple):
@@ -65,8 +67,8 @@ def parse_arguments(arguments: list[str]) -> Request:
     for name in given_fields(fields):
         if name in ("run_dir", "resume"):
             check_field(name, "sweep")
-    grid = given.get("grid", {}) | dict(parse_grid(text) for text in own.grid)
-    random = given.get("random", {}) | dict(parse_random(text) for text in own.random)
+    grid = given.get("grid", {}) | _each_once("--grid", map(parse_grid, own.grid))
+    random = given.get("random", {}) | _each_once("--random", map(parse_random, own.random))
     num_trials = own.num_trials if own.num_trials is not None else given.get("num_trials", 0)
     search_seed = own.search_seed if own.search_seed is not None else given.get("search_seed", 0)
     search = Search(
@@ -77,6 +79,16 @@ def parse_arguments(arguments: list[str]) -> Request:
     _check_machines(machines)
     out = (own.out or given.get("out") or DEFAULT_OUT).absolute()
     return Request(search, [*shared, *fields], given_fields(fields), out, machines)
+
+
+def _each_once(option: str, given: Iterable[tuple[str, T]]) -> dict[str, T]:
+    """What an option that may be repeated gives each field."""
+    fields: dict[str, T] = {}
+    for name, value in given:
+        if name in fields:
+            raise InputError(f"{option}: got {name} twice; expected each field once. Put all of it into one {option}.")
+        fields[name] = value
+    return fields
 
 
 def command_parser() -> OwnOptions:
@@ -192,7 +204,8 @@ def _read_sweep(path: Path) -> dict[str, Any]:
         read: dict[str, Any] = {"arguments": arguments}
         if "trials" in given:
             read["trials"] = tuple(
-                {name: _argument(value) for name, value in _fields_of(trial, path).items()} for trial in given["trials"]
+                {name: _argument(value) for name, value in _fields_of(trial, path).items()}
+                for trial in _list_of(given["trials"])
             )
             check(len(read["trials"]) > 0, "trials", given["trials"], "at least one")
         if "grid" in given:
@@ -200,10 +213,11 @@ def _read_sweep(path: Path) -> dict[str, Any]:
             read["grid"] = {name: _values_of(f"{path}: grid: {name}", values) for name, values in grid.items()}
         if "random" in given:
             read["random"] = {name: parse_range(name, one) for name, one in _fields_of(given["random"], path).items()}
-        for name in ("num_trials", "search_seed"):
-            if name in given:
-                check(is_integer(given[name]), f"{path}: {name}", given[name], "an integer")
-                read[name] = given[name]
+        read |= {
+            name: as_integer(f"{path}: {name}", given[name], range(1 << 64), "a whole number, 0 or more")
+            for name in ("num_trials", "search_seed")
+            if name in given
+        }
     except (TypeError, AttributeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
@@ -212,8 +226,9 @@ def _read_sweep(path: Path) -> dict[str, Any]:
             "{FIELD: [a, b]}, random: {FIELD: low..high}."
         ) from error
     if "out" in given:
-        check(isinstance(given["out"], str), f"{path}: out", given["out"], "the name of a folder")
-        read["out"] = user_path(given["out"], f"{path}: out")
+        out = given["out"]
+        check(isinstance(out, str) and out != "", f"{path}: out", out, "a path, in quotes if it looks like a number")
+        read["out"] = user_path(out, f"{path}: out")
     return read
 
 
@@ -226,10 +241,18 @@ def _base_arguments(path: Path, given: dict[str, Any]) -> list[str]:
     return ["--config", str(base)]
 
 
-def _fields_of(given: dict[str, Any], path: Path) -> dict[str, Any]:
+def _fields_of(given: Any, path: Path) -> dict[str, Any]:
+    if not isinstance(given, dict):
+        raise TypeError(given)
     for name in given:
         check_field(name, str(path))
-    return dict(given)
+    return given
+
+
+def _list_of(given: Any) -> list[Any]:
+    if not isinstance(given, list):  # a text would be a list of its letters
+        raise TypeError(given)
+    return given
 
 
 def _values_of(name: str, values: Any) -> tuple[str, ...]:

@@ -17,15 +17,23 @@ from fastmagn.config.called import command
 from fastmagn.config.command_line import parse_config
 from fastmagn.config.plain_yaml import load_plain_yaml
 from fastmagn.config.schema import Config
-from fastmagn.config.text import flatten, plain
+from fastmagn.config.text import flatten, plain, yaml_text
 from fastmagn.errors import InputError, nearest
 from fastmagn.machine.files import write_text
 
 DEFINITION = "sweep.yaml"
 # These fields say where a trial runs and lies. They do not change its results.
 PLACE_FIELDS = frozenset({"run_dir", "resume", "device", "data.dir", "data.download", "eval.cache_dir"})
-_SIGNIFICANT_DIGITS = 4  # of a random draw, which is part of a folder's name
+_SIGNIFICANT_DIGITS = 4  # of a random draw, which is part of a folder's name; more if a range has few such values
+_FEW_VALUES, _MANY_VALUES = 900, 9000  # a decade has 9000 values of 4 digits
+_MOST_DIGITS = 15  # that a float keeps
 _LONGEST_NAME = 150  # file systems take 255
+
+
+def _exact(value: float) -> str:
+    """A number in few characters, from which the same number is read."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 class Range(NamedTuple):
@@ -36,7 +44,7 @@ class Range(NamedTuple):
     log: bool
 
     def __str__(self) -> str:
-        return f"{self.low:g}..{self.high:g}" + (":log" if self.log else "")
+        return f"{_exact(self.low)}..{_exact(self.high)}" + (":log" if self.log else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +89,7 @@ class Trial(NamedTuple):
 
 
 def draw(field: str, limits: Range, seed: int, number: int) -> str:
-    """A draw from a range, as the command line takes it: a whole number for an integer field, else 4 digits."""
+    """A draw from a range, as the command line takes it: a whole number for an integer field, else 4 digits or more."""
     digest = hashlib.sha256(f"{seed} {field} {number}".encode()).digest()
     uniform = np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little"))).random()
     if FIELD_TYPES[field] is int:
@@ -95,7 +103,19 @@ def draw(field: str, limits: Range, seed: int, number: int) -> str:
         value = math.exp(math.log(limits.low) + uniform * (math.log(limits.high) - math.log(limits.low)))
     else:
         value = limits.low + uniform * (limits.high - limits.low)
-    return f"{float(f'{value:.{_SIGNIFICANT_DIGITS}g}'):g}"
+    rounded = float(f"{value:.{_num_digits(limits)}g}")
+    return _exact(min(max(rounded, limits.low), limits.high))
+
+
+def _num_digits(limits: Range) -> int:
+    """How many significant digits tell many draws from a range apart; 4 for all but narrow ranges."""
+    magnitudes = abs(limits.low), abs(limits.high)
+    magnitude = min(magnitudes) if limits.log else max(magnitudes)
+    # Just below: 0.01..0.1 has the digits of 0.099.
+    unit = 10.0 ** (math.floor(math.log10(magnitude * (1 - 1e-9))) + 1 - _SIGNIFICANT_DIGITS)
+    num_values = (limits.high - limits.low) / unit
+    more = 0 if num_values >= _FEW_VALUES * (1 - 1e-9) else math.ceil(math.log10(_MANY_VALUES / num_values))
+    return min(_SIGNIFICANT_DIGITS + more, _MOST_DIGITS)
 
 
 def _field_types() -> dict[str, Any]:
@@ -239,7 +259,7 @@ def keep_definition(out: Path, wanted: dict[str, Any]) -> None:
     """
     path = out / DEFINITION
     if not path.exists():
-        write_text(path, yaml.safe_dump(wanted, sort_keys=False))
+        write_text(path, yaml_text(wanted))
         return
     try:
         before, now = _flat(load_plain_yaml(path)), _flat(wanted)

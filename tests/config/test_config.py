@@ -199,6 +199,42 @@ def test_resolved_yaml_reads_back_equal(tmp_path):
     assert parse("--config", str(path)) == config
 
 
+# Texts that YAML reads as something else where they are not quoted, and names of files from all over the world.
+TEXTS = [
+    ("1e-3", "1e3", "-1E5", "+12e03", "1_.e3"),
+    (".5e+1", "1.e3", "123", "0x1f", "1:30"),
+    ("1_000", ".nan", "-.inf", "True", "off"),
+    ("2020-01-01", "=", "<<", "- a", "a: b"),
+    ("{a}", "[1,2]", "'x'", '"x"', "x #y"),
+    ("x ", "  x", "!x", "*x", "%x"),
+    ("|", "> x", "? x", "a\\b", "class_path"),
+    ("a  " * 60 + "b", "\u3000", "研究\u3000データ", "a\xa0b", "می\u200cخواهم"),
+    ("\U0001f468\u200d\U0001f469", "\ufeffx", "\u05d0\u200f!", "a\ue000b", "a\U0003fffdb"),
+]
+
+
+@pytest.mark.parametrize("texts", TEXTS, ids=range(len(TEXTS)))
+def test_every_text_reads_back_equal(texts, tmp_path, capsys):
+    fields = ("run_dir", "data.dir", "data.train_shards", "eval.corrupted_dir", "data.label_column")
+    for shift in (0, 1):  # each text as a path and as a text
+        arguments = [f"--{name}={text}" for name, text in zip(fields, texts[shift:] + texts[:shift], strict=True)]
+        (tmp_path / "config.yaml").write_text(to_yaml(parse(*arguments)))
+        with pytest.raises(SystemExit):
+            parse(*arguments, "--print_config")
+        (tmp_path / "printed.yaml").write_text(capsys.readouterr().out)
+        for file in ("config.yaml", "printed.yaml"):
+            flat = flatten(parse("--config", str(tmp_path / file)))
+            assert [f"--{name}={flat[name]}" for name in fields] == arguments
+
+
+@pytest.mark.parametrize("character", ["\x1b", "\x7f", "\x85", "\t", "\n", "\u2028", "\u202e", "\u2066"])
+def test_a_file_with_what_no_line_can_show_is_refused(character, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump({"run_dir": f"a{character}b"}))
+    with pytest.raises(InputError, match=r"config\.yaml: line 1 has a character that cannot be printed, in 'a\\"):
+        parse("--config", str(path))
+
+
 def test_print_config_prints_yaml_that_loads(capsys, tmp_path):
     with pytest.raises(SystemExit) as stop:
         parse("--method", "magn", "--print_config")

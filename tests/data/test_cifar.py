@@ -2,10 +2,12 @@
 
 import dataclasses
 import http.server
+import multiprocessing
 import os
 import pickle
 import tarfile
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -242,6 +244,33 @@ def test_downloads_only_what_is_missing(tmp_path, monkeypatch, layout):
     np.testing.assert_array_equal(first.train_images_u8, second.train_images_u8)
     published = {"cifar10": torchvision.datasets.CIFAR10, "cifar100": torchvision.datasets.CIFAR100}[layout.name]
     assert calls == [(published.url, published.filename, published.tgz_md5)]
+
+
+def test_of_two_processes_one_downloads_and_the_other_waits(tmp_path, monkeypatch, layout):
+    (tmp_path / "published").mkdir()
+    write(layout, tmp_path / "published", small_files(layout))
+    folder, log = tmp_path / "data", tmp_path / "log"
+
+    def fetch(url: str, download_root: str, filename: str, md5: str) -> None:
+        with log.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        path = Path(download_root) / filename
+        path.write_bytes(b"half of an archive")
+        time.sleep(0.5)
+        with tarfile.open(path, "w:gz") as archive:
+            archive.add(tmp_path / "published" / layout.folder, layout.folder)
+
+    monkeypatch.setattr(torchvision_utils, "download_url", fetch)
+    forked = multiprocessing.get_context("fork")
+    both = [forked.Process(target=read_cifar, args=(layout, folder, True)) for _ in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(30)
+    assert [process.exitcode for process in both] == [0, 0]
+    assert len(log.read_text().split()) == 1
+    assert len(read_cifar(layout, folder, download=False).train_labels) > 0
+    assert not list(folder.glob(".*")), "the lock is gone"
 
 
 needs_data = pytest.mark.skipif("FASTMAGN_DATA" not in os.environ, reason="FASTMAGN_DATA is not set")

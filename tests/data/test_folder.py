@@ -77,24 +77,53 @@ def test_order(tmp_path):
     assert class_names == ("a", "b")
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation(tmp_path, orientation):
-    upright = random_pixels(24, 24)
-    # What a camera stores so that a viewer, by the EXIF definition of its orientation, shows `upright`.
-    stored = {
+def as_stored(upright: np.ndarray, orientation: int) -> np.ndarray:
+    """What a camera stores so that a viewer, by the EXIF definition of its orientation, shows `upright`."""
+    turned = {
         1: upright,
         2: upright[:, ::-1],
         3: upright[::-1, ::-1],
         4: upright[::-1],
-        5: upright.transpose(1, 0, 2),
+        5: upright.swapaxes(0, 1),
         6: np.rot90(upright),  # to be turned by 90 degrees clockwise
-        7: np.rot90(upright, 2).transpose(1, 0, 2),
+        7: np.rot90(upright, 2).swapaxes(0, 1),
         8: np.rot90(upright, -1),
     }[orientation]
+    return np.ascontiguousarray(turned)
+
+
+def exif_of(orientation: int) -> Image.Exif:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    save(tmp_path, "a/1.png", np.ascontiguousarray(stored), exif=exif)
+    return exif
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(tmp_path, orientation):
+    upright = random_pixels(24, 24)
+    save(tmp_path, "a/1.png", as_stored(upright, orientation), exif=exif_of(orientation))
     np.testing.assert_array_equal(load_folder_images(tmp_path, 24)[0][0], upright)
+
+
+@pytest.mark.parametrize("mode", ["L", "I;16", "RGB", "RGBA"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_raw_tiff_that_is_not_square_is_turned_upright(tmp_path, mode, orientation):
+    """Pillow would map some of them into memory, with sides that are swapped already."""
+    rgb = random_pixels(24, 40)
+    pixels = {
+        "L": rgb[..., 0],
+        "I;16": rgb[..., 0].astype(np.uint16) << 8,
+        "RGB": rgb,
+        "RGBA": np.dstack([rgb, np.full((24, 40), 99, np.uint8)]),
+    }[mode]
+    path = tmp_path / "a" / "1.tif"
+    path.parent.mkdir()
+    image = Image.fromarray(as_stored(pixels, orientation))
+    assert image.mode == mode
+    image.save(path, exif=exif_of(orientation))
+    expected = rgb if mode.startswith("RGB") else np.repeat(rgb[..., :1], 3, 2)
+    np.testing.assert_array_equal(np.asarray(decoding.open_upright_rgb(path)), expected)
+    np.testing.assert_array_equal(load_folder_images(tmp_path, 24)[0][0], expected[:, 8:32])
 
 
 def test_modes(tmp_path):

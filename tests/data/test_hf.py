@@ -108,6 +108,17 @@ def test_columns_are_found_or_named_and_names_are_classes(photos, tmp_path, suff
         load_data(config(tmp_path, label_column="kind", image_column="png"))
 
 
+def test_labels_are_names_in_both_splits(photos, tmp_path):
+    """The test split has only names that are numbers too."""
+    image = next((photos / "val" / "ape").iterdir()).read_bytes()
+    write(tmp_path / "train.parquet", table([image] * 4, ["01", "2", "7", "A"], None))
+    write(tmp_path / "test.parquet", table([image] * 3, ["7", "01", "2"], None))
+    images = load_data(config(tmp_path))
+    assert images.class_names == ("01", "2", "7", "A")
+    assert images.train_labels.tolist() == [0, 1, 2, 3]
+    assert images.test_labels.tolist() == [2, 0, 1]
+
+
 def test_broken_rows_are_counted(photos, tmp_path):
     image = next((photos / "val" / "ape").iterdir()).read_bytes()
     both(tmp_path, table([image, None, b"no image", image], [0, 1, 2, 1]))

@@ -1,6 +1,7 @@
 """Published sets by their torchvision name, against torchvision's own classes on the same folders."""
 
 import gzip
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from fastmagn.config.schema import DataConfig
 from fastmagn.data import DATASETS, ENCODED, load_data, load_images
 from fastmagn.data.files.decoding import resize_px
 from fastmagn.errors import InputError
+from fastmagn.registry import resolve
 from tests.helpers.published_folders import ARRAYS, FILES
 
 # Arguments of torchvision's classes; others have `split`, train and test.
@@ -155,6 +157,31 @@ def test_a_spoilt_file_is_one_line(case, tmp_path):
     (ARRAYS | FILES)[title](tmp_path)
     spoil(tmp_path, name, content)
     assert SPOILT[case] in refused(title, tmp_path)
+
+
+WITHOUT_A_CLASS = {
+    ("Imagenette", "imagenette2/val"): (r"imagenette2/val lacks {}; expected the same classes in both\. Download", 0),
+    ("Imagenette", "imagenette2/train"): (r"imagenette2/train lacks {}; expected the same classes in both\. Dow", 1),
+    ("Country211", "country211/test"): (r"country211/test lacks {}; expected the same classes", 0),
+    ("RenderedSST2", "rendered-sst2/test"): (r"rendered-sst2/test lacks {}; expected the same classes", 0),
+    ("GTSRB", "gtsrb/GTSRB/Training"): (r"GTSRB/Training: has no folder {} among its 2 class folders; it is not", 0),
+}
+
+
+@pytest.mark.parametrize("case", WITHOUT_A_CLASS, ids="-".join)
+def test_a_split_without_a_class_is_one_line(case, tmp_path):
+    """Its later classes would get the labels of those before them."""
+    title, split = case
+    FILES[title](tmp_path)
+    message, which = WITHOUT_A_CLASS[case]
+    name = sorted(path.name for path in (tmp_path / split).iterdir() if path.is_dir())[which]
+    shutil.rmtree(tmp_path / split / name)
+    expected = message.format(name)
+    config = DataConfig(name=f"torchvision:{title}", dir=tmp_path)
+    for read in (load_data, resolve(ENCODED, config.name, "data.name")):
+        with pytest.raises(InputError, match=expected) as raised:
+            read(config)
+        assert "\n" not in str(raised.value)
 
 
 def pack(root: Path, title: str) -> list[Path]:

@@ -104,6 +104,53 @@ def test_without_class_names_the_classes_are_numbers(photos, shards, tmp_path):
     assert load_data(config(tmp_path)).class_names == ("0", "1", "2")
 
 
+def labelled(photos: Path, labels: list[str]) -> dict[str, bytes]:
+    image = first_photo(photos).read_bytes()
+    members = {f"{row}.jpg": image for row in range(len(labels))}
+    return members | {f"{row}.cls": label.encode() for row, label in enumerate(labels)}
+
+
+@pytest.mark.filterwarnings("ignore:.*classes have no training image")
+@pytest.mark.parametrize(
+    ("train", "val", "classes", "expected"),
+    [
+        # A test label means what the same training label means, though the test split alone has numbers only.
+        ("1 2 7 A B", "1 2 7", "", ("1 2 7 A B", [0, 1, 2, 3, 4], [0, 1, 2])),
+        ("01 02 x", "x 02 01", "", ("01 02 x", [0, 1, 2], [2, 1, 0])),
+        ("10 9 x", "9 10", "", ("10 9 x", [0, 1, 2], [1, 0])),
+        ("1 2 7", "7 2 1", "1 2 7", ("1 2 7", [0, 1, 2], [2, 1, 0])),
+        ("1 2 B", "2 1", "B 2 1", ("B 2 1", [2, 1, 0], [1, 2])),
+        ("00 01 02", "2 01", "", ("0 1 2", [0, 1, 2], [2, 1])),
+        ("01 02", "2 00", "ape bee cat", ("ape bee cat", [1, 2], [2, 0])),
+        ("1 2 3", "3 0", "0 1 2 3", ("0 1 2 3", [1, 2, 3], [3, 0])),
+    ],
+)
+def test_labels_are_numbers_or_names_in_both_splits(photos, tmp_path, train, val, classes, expected):
+    write_tar(tmp_path / "train-0.tar", labelled(photos, train.split()))
+    write_tar(tmp_path / "val-0.tar", labelled(photos, val.split()))
+    if classes:
+        (tmp_path / "classes.txt").write_text(classes.replace(" ", "\n"))
+    images = load_data(config(tmp_path))
+    found = " ".join(images.class_names), images.train_labels.tolist(), images.test_labels.tolist()
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "message"),
+    [
+        ("A B", "0", r"val-0\.tar/0\.jpg: its label is '0'; expected the name of a class of the training images, as"),
+        ("01 x", "1", r"val-0\.tar/0\.jpg: its label is '1'; expected the name of a class of the training images, as"),
+        ("0 1", "1 A", r"val-0\.tar/1\.jpg: its label is 'A'; expected the name of a class of the training images, as"),
+        ("0100000 1", "1", r"train-0\.tar/0\.jpg: its label is '0100000'; expected 0\.\.99999\."),
+    ],
+)
+def test_a_label_of_no_class_is_one_line(photos, tmp_path, train, val, message):
+    write_tar(tmp_path / "train-0.tar", labelled(photos, train.split()))
+    write_tar(tmp_path / "val-0.tar", labelled(photos, val.split()))
+    with pytest.raises(InputError, match=message):
+        load_data(config(tmp_path))
+
+
 def test_an_index_is_made_once_and_anew_for_a_changed_shard(photos, tmp_path, cache, monkeypatch):
     shards = make_shards(tmp_path / "s", photos)
     first = load_data(config(shards))

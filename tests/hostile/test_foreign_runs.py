@@ -125,3 +125,17 @@ def test_values_of_results(attack, name):
     assert says in warnings[0]
     assert len(warnings[0]) < 1000
     attack.note("report results.json", name, f"left out: {warnings[0]}")
+
+
+def test_names_of_folders_from_all_over_the_world_are_no_attack(tmp_path):
+    """Spaces and joiners that a terminal does not show, which names of folders have."""
+    run = write_run(tmp_path / "run")
+    folders = {
+        "dir": "研究\u3000データ",
+        "train_shards": "می\u200cخواهم",
+        "test_shards": "a\xa0\U0001f468\u200d\U0001f469",
+    }
+    rewrite(run, lambda results: results["config"]["data"].update(folders))
+    ((read,), warnings) = read_runs([run])
+    assert not warnings
+    assert {name: read.config["data"][name] for name in folders} == folders

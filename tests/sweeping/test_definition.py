@@ -13,7 +13,7 @@ from scipy import stats
 
 from fastmagn.config.command_line import parse_config
 from fastmagn.config.schema import Config
-from fastmagn.config.text import flatten
+from fastmagn.config.text import flatten, to_yaml
 from fastmagn.errors import InputError
 from fastmagn.sweep import main
 from fastmagn.sweeping.arguments import Machines, parse_arguments
@@ -64,6 +64,46 @@ def test_draws_are_distributed_as_said(field, limits, expected):
     assert stats.kstest(draws, expected.cdf).pvalue > 1e-3
 
 
+NARROW = [
+    Range(0.999, 0.9999, False),
+    Range(0.9995, 0.99999, False),
+    Range(0.999, 0.9999, True),
+    Range(0.5, 0.5000001, False),
+    Range(0.1234567, 0.1234568, True),
+    Range(1e-12, 1.00001e-12, False),
+]
+
+
+@pytest.mark.parametrize("limits", NARROW, ids=str)
+def test_draws_from_a_narrow_range_differ_and_stay_in_it(limits):
+    draws = [float(draw("train.ema_decay", limits, 0, number)) for number in range(50)]
+    assert len(set(draws)) > 45
+    assert all(limits.low <= value <= limits.high for value in draws)
+    assert stats.kstest(draws, stats.uniform(limits.low, limits.high - limits.low).cdf).pvalue > 1e-3
+
+
+def test_a_rounded_draw_stays_in_its_range():
+    limits = Range(0.00012345, 0.5, False)
+    draws = [float(draw("optim.lr", limits, 0, number)) for number in range(20_000)]
+    assert min(draws) >= limits.low
+    assert max(float(draw("optim.lr", Range(0.1, 0.99999, False), 0, number)) for number in range(20_000)) <= 0.99999
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        (Range(0.0, 0.5, False), ["0.1308", "0.08549", "0.4992"]),
+        (Range(0.01, 0.1, True), ["0.01826", "0.01482", "0.09963"]),
+        (Range(0.01, 0.1, False), ["0.03354", "0.02539", "0.09986"]),
+        (Range(0.9, 0.999, False), ["0.9259", "0.9169", "0.9988"]),
+        (Range(-1.0, 1.0, False), ["-0.4769", "-0.658", "0.9968"]),
+    ],
+    ids=str,
+)
+def test_draws_of_usual_ranges_are_those_of_sweeps_that_began_long_ago(limits, expected):
+    assert [draw("augment.sigma_max", limits, 0, number) for number in range(3)] == expected
+
+
 def test_whole_numbers_have_equal_shares():
     draws = [int(draw("train.epochs", Range(1, 5, False), 0, number)) for number in range(2000)]
     counts = np.bincount(draws, minlength=6)[1:]
@@ -109,6 +149,14 @@ REFUSED = [
     (["--grid", "data.name=digits,cifar01"], r"data\.name: got 'cifar01'"),
     (["--grid", "train.seed"], r"--grid: got 'train\.seed'; expected section\.field=a,b,c"),
     (["--grid", "train.seed=0,,1"], r"--grid: got 'train\.seed=0,,1'"),
+    (
+        ["--grid", "train.seed=0,1", "--grid", "train.seed=2,3"],
+        r"--grid: got train\.seed twice; expected each field onc",
+    ),
+    (
+        ["--random", "optim.lr=0.1..0.2", "--random", "optim.lr=0.3..0.4", "--num_trials", "2"],
+        r"--random: got optim\.lr twice; expected each field once",
+    ),
     (["--grid", "train.seed=0,0"], r"trials 1 and 2 are the same: train\.seed 0"),
     (["--grid", "optim.lr=0.1,1e-1"], r"trials 1 and 2 are the same: optim\.lr 0\.1"),
     (["--grid", "run_dir=a,b"], r"--grid: got 'run_dir'; the sweep itself sets it. --out"),
@@ -190,6 +238,23 @@ def test_the_yaml_form_and_the_command_line_make_the_same_trials(tmp_path):
         ("grid: {train.seed: [0, 1]}\nsearch_seed: true\n", r"search_seed: got True; expected an integer\."),
         ("trials: []\n", r"trials: got \[\]; expected at least one"),
         ("trials: [{loss: {jsd_weight: 1}}]\n", r"got 'loss', which is not a field"),
+        ("trials: {train.seed: 1}\n", r"cannot be read as a sweep"),
+        ("trials: [train.seed]\n", r"cannot be read as a sweep"),
+        ("grid: {train.seed: []}\n", r"mine\.yaml: grid: train\.seed: got \[\]; expected at least one value"),
+        ("grid: {data.label_column: abc}\n", r"cannot be read as a sweep; .* grid: \{FIELD: \[a, b\]\}"),
+        ("grid: {train.seed: '012'}\n", r"cannot be read as a sweep"),
+        ("grid: {train.seed: {0: 1}}\n", r"cannot be read as a sweep"),
+        ("grid: {train.seed: [0, 1]}\nout:\n", r"mine\.yaml: out: got None; expected a path"),
+        ("grid: {train.seed: [0, 1]}\nout: ''\n", r"mine\.yaml: out: got ''; expected a path"),
+        ("grid: {train.seed: [0, 1]}\nout: 2024\n", r"mine\.yaml: out: got 2024; expected a path, in quotes if"),
+        ("grid: {train.seed: [0, 1]}\nbase: 2024\n", r"cannot be read as a sweep"),
+        (
+            "random: {optim.lr: 0.1..0.2}\nnum_trials: 2.9\n",
+            r"mine\.yaml: num_trials: got 2\.9; expected a whole number",
+        ),
+        ("random: {optim.lr: 0.1..0.2}\nnum_trials: true\n", r"mine\.yaml: num_trials: got True; expected a whole"),
+        ("random: {optim.lr: 0.1..0.2}\nsearch_seed: -1\n", r"mine\.yaml: search_seed: got -1; expected a whole"),
+        ("random: {optim.lr: 0.1}\nnum_trials: 2\n", r"cannot be read as a sweep"),
     ],
 )
 def test_a_sweeps_file_that_cannot_be_used_is_one_line(text, message, tmp_path):
@@ -260,6 +325,20 @@ def test_the_definition_is_kept_and_another_one_is_refused(tmp_path):
     (tmp_path / "sweep.yaml").write_text("- not a sweep")
     with pytest.raises(InputError, match=r"sweep\.yaml: cannot be read as a sweep"):
         keep(tmp_path, *first)
+
+
+def test_a_sweep_of_texts_that_look_otherwise_is_resumed(tmp_path):
+    """Numbers to YAML, and characters that a terminal does not show."""
+    arguments = ["--grid", "eval.corrupted_dir=1e3,研究\u3000データ", "--data.test_shards", "می\u200cخواهم"]
+    arguments += ["--data.train_shards", "1e-3", "--data.label_column", "a\xa0b"]
+    keep(tmp_path, *arguments)
+    there = yaml.safe_load((tmp_path / "sweep.yaml").read_text())
+    assert there["grid"] == {"eval.corrupted_dir": ["1e3", "研究\u3000データ"]}
+    assert (there["fields"]["data.train_shards"], there["fields"]["data.label_column"]) == ("1e-3", "a\xa0b")
+    keep(tmp_path, *arguments)
+    for trial in trials_of(*arguments):
+        (tmp_path / "config.yaml").write_text(to_yaml(trial.config))
+        assert parse_config(["--config", str(tmp_path / "config.yaml")], "test", "A test.") == trial.config
 
 
 def test_where_trials_run():

@@ -14,7 +14,7 @@ import threading
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeVar
 
@@ -153,6 +153,13 @@ def _max_pixels() -> float:
     return math.inf if Image.MAX_IMAGE_PIXELS is None else Image.MAX_IMAGE_PIXELS
 
 
+def _opened(file: Item | BinaryIO) -> AbstractContextManager[BinaryIO]:
+    """A file for Pillow, and never its path: it would map a raw TIFF by a path, with sides that EXIF has swapped."""
+    if isinstance(file, Part):
+        return io.BytesIO(read_item(file))
+    return open(file, "rb") if isinstance(file, str | Path) else nullcontext(file)
+
+
 @contextmanager
 def open_image(file: Item | BinaryIO) -> Iterator[Image.Image]:
     """Open an image file; its pixels are not decoded yet.
@@ -161,8 +168,7 @@ def open_image(file: Item | BinaryIO) -> Iterator[Image.Image]:
         Image.DecompressionBombError: It has more than Pillow's MAX_IMAGE_PIXELS, for which Pillow itself only warns.
         Exception: Whatever else Pillow raises.
     """
-    source = io.BytesIO(read_item(file)) if isinstance(file, Part) else file
-    with Image.open(source, formats=_FORMATS) as image:
+    with _opened(file) as source, Image.open(source, formats=_FORMATS) as image:
         num_pixels = image.width * image.height
         if num_pixels > _max_pixels():
             raise Image.DecompressionBombError(
@@ -201,7 +207,7 @@ def central_square(image: Image.Image, image_size: int, shorter_side_px: int) ->
 
 def open_upright_rgb(path: str | Path) -> Image.Image:
     """A file's image as `upright_rgb` returns it; raises whatever Pillow raises."""
-    with Image.open(path, formats=_FORMATS) as image:
+    with _opened(path) as source, Image.open(source, formats=_FORMATS) as image:
         return upright_rgb(image)
 
 

@@ -59,9 +59,10 @@ def load_published(config: DataConfig) -> ImageSet:
     """The published set `config.name`, torchvision:NAME, in `config.dir`; only headers of the images are read.
 
     Raises:
-        InputError: A file is missing or is not the published one, or no image of a class can be read.
+        InputError: A file is missing or is not the published one, the splits have different classes, or no image of a
+            class can be read.
     """
-    train, test = _list(config, _TRAIN), _list(config, _TEST)
+    train, test = _list_both(config)
     train_files = _scan(config, train)
     lost = lost_classes(train.class_names, train_files.labels)
     if lost:
@@ -74,8 +75,22 @@ def load_published(config: DataConfig) -> ImageSet:
 
 def open_published_test(config: DataConfig) -> tuple[FolderImages, tuple[str, ...]]:
     """The test images of a published set, and its class names; only headers are read. Raises as `load_published`."""
-    test = _list(config, _TEST)
+    _, test = _list_both(config)
     return FolderImages(_scan_test(config, test), config), test.class_names
+
+
+def _list_both(config: DataConfig) -> tuple[ImageList, ImageList]:
+    """The files of train and of test, whose labels mean the same classes."""
+    train, test = _list(config, _TRAIN), _list(config, _TEST)
+    if train.class_names != test.class_names:
+        lacking = [
+            f"{split.source} lacks {some(absent)}"
+            for split, other in ((train, test), (test, train))
+            if (absent := [name for name in other.class_names if name not in split.class_names])
+        ]
+        fault = " and ".join(lacking) or f"{train.source} and {test.source} order the classes differently"
+        raise InputError(f"{fault}; expected the same classes in both. Download the published files again.")
+    return train, test
 
 
 def _list(config: DataConfig, split: str) -> ImageList:
@@ -185,6 +200,10 @@ def _list_pets(root: Path, split: str) -> ImageList:
 
 def _list_gtsrb(root: Path, split: str) -> ImageList:
     train = _of_folders(root, "gtsrb/GTSRB/Training", (".ppm",))
+    numbered = tuple(f"{label:05}" for label in range(len(train.class_names)))
+    if train.class_names != numbered:  # the test images' labels are numbers, whatever folders there are
+        first = next(name for name in numbered if name not in train.class_names)
+        spoilt(train.source, f"has no folder {first} among its {len(numbered)} class folders")
     if split == _TRAIN:
         return train
     source = root / "gtsrb/GT-final_test.csv"
