@@ -6,9 +6,16 @@ from operator import methodcaller
 from typing import Any
 
 from fastmagn.corruptions import PERTURBATIONS, SEVERITIES
-from fastmagn.corruptions.sets import in_order
+from fastmagn.corruptions.sets import severities_title
 from fastmagn.evaluation.metrics.accuracy import mean_of_all
-from fastmagn.reporting.experiments import CALIBRATION_SET, Experiment, common_set, corrupt_rms, without_sensitivity
+from fastmagn.reporting.experiments import (
+    CALIBRATION_SET,
+    Experiment,
+    common_set,
+    corrupt_rms,
+    measured_severities,
+    without_sensitivity,
+)
 from fastmagn.reporting.names import data_title, file_name, measured_title, network_title
 from fastmagn.reporting.paper import paper_counterpart
 from fastmagn.reporting.runs import METRICS, FinishedRun
@@ -76,18 +83,18 @@ def accuracy_bars(group: Sequence[Experiment]) -> FigureData:
 
 def corruption_profile(group: Sequence[Experiment]) -> list[FigureData]:
     """As in the paper's Figures 3 and 5: the accuracy on each corruption, mean over severities."""
-    measured = _measured(group)
+    measured = measured_severities(group)
     series = []
     for experiment in group:
-        cells = {name: experiment.statistic(methodcaller("mean", name)) for name in measured}
+        cells = {name: experiment.statistic(methodcaller("mean", name, some)) for name, some in measured.items()}
         series.append(_identity(experiment) | {"accuracy": {name: cell and cell.mean for name, cell in cells.items()}})
     counterpart = paper_counterpart(group[0].data, group[0].network, cifar10="Figure 3", cifar100="Figure 5")
     profile = FigureData(
         kind="corruption_profile",
         name=_name(group, "profile"),
         title=f"Accuracy by corruption, {_where(group)}{counterpart}",
-        caption="Mean over severities 1 to 5 and over seeds.",
-        axes={"corruptions": measured},
+        caption=f"Mean over {severities_title(measured)}, and over seeds.",
+        axes={"corruptions": [*measured]},
         series=tuple(series),
     )
     return [profile]
@@ -119,7 +126,7 @@ def severity_curves(group: Sequence[Experiment]) -> list[FigureData]:
                 series=tuple(series),
             )
         )
-    measured = _measured(group)
+    measured = [*measured_severities(group)]
     series = []
     for experiment in group:
         curves = {}
@@ -332,10 +339,6 @@ def _at_severity(names: Sequence[str], severity: int) -> Callable[[FinishedRun],
         return mean_of_all(run.corruption_accuracy[name][severity - 1] for name in names)
 
     return accuracy
-
-
-def _measured(group: Sequence[Experiment]) -> list[str]:
-    return in_order(name for experiment in group for name in experiment.measured)
 
 
 def _identity(experiment: Experiment) -> Series:

@@ -3,7 +3,7 @@
 import math
 import os
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from fastmagn.corruptions.sets import in_order, sets_to_show
 from fastmagn.data import OWN
 from fastmagn.data.subset import BY_CLASS
 from fastmagn.errors import InputError, some
-from fastmagn.evaluation.metrics.accuracy import mean_cbar_accuracy, mean_corruption_accuracy
+from fastmagn.evaluation.metrics.accuracy import mean_cbar_accuracy, mean_corruption_accuracy, measured_mean
 from fastmagn.evaluation.subset import FIRST, Subset
 from fastmagn.reporting.protocols import NONE, Protocols, read_protocols
 from fastmagn.runs.paths import CONFIG, METRICS, RESULTS
@@ -81,10 +81,9 @@ class FinishedRun:
         """The mean accuracy over the corruptions `names` and their severities; None if one was not measured."""
         return mean_corruption_accuracy(self.corruption_accuracy, names)
 
-    def mean(self, name: str) -> float | None:
-        """The mean accuracy on a corruption at the severities that were measured; None if it was not measured."""
-        values = [value for value in self.corruption_accuracy.get(name, ()) if value is not None]
-        return sum(values) / len(values) if values else None
+    def mean(self, name: str, severities: Sequence[int]) -> float | None:
+        """The mean accuracy on a corruption over these severities; None if one of them was not measured."""
+        return measured_mean(self.corruption_accuracy.get(name, (None,) * len(SEVERITIES)), severities)
 
     @property
     def cbar_mca(self) -> float | None:

@@ -20,7 +20,7 @@ from fastmagn.reporting.figure_data import make_figures
 from fastmagn.reporting.figures import DRAWINGS, draw, to_files
 from fastmagn.reporting.names import NETWORK_TITLES
 from fastmagn.reporting.runs import read_runs
-from tests.helpers.report_folders import C19, SLOPE, rewrite, with_protocols
+from tests.helpers.report_folders import C19, SLOPE, rewrite, with_few, with_protocols
 
 
 def figures_of(paths):
@@ -262,6 +262,21 @@ def test_runs_that_share_no_corruption_are_drawn_all_the_same(fake_run):
     made, _ = figures_of(paths[:2])
     for data in made.values():
         draw(data).draw_without_rendering()
+
+
+def test_a_profiles_means_are_over_the_same_severities(fake_run):
+    whole, few = fake_run("a", 0.7), with_few(fake_run("b", 0.7, method="magn"), {"fog": [1]})
+    profile = figures_of([whole, few])[0]["cifar10_resnet18_profile"]
+    standard, magn = (series["accuracy"] for series in profile.series)
+    assert (standard["fog"], magn["fog"], magn["snow"]) == (pytest.approx(0.7), None, pytest.approx(0.7))
+    assert profile.caption == "Mean over severities 1 to 5, and over seeds."
+    profile = figures_of([few])[0]["cifar10_resnet18_profile"]
+    assert profile.series[0]["accuracy"]["fog"] == pytest.approx(0.74)
+    assert profile.caption == "Mean over severity 1 of fog, severities 1 to 5 of the others, and over seeds."
+    others = [with_few(fake_run(f"c{s}", {"fog": 0.7}, seed=s), {"fog": [s]}) for s in (1, 2)]
+    profile = figures_of(others)[0]["cifar10_resnet18_profile"]
+    assert profile.series[0]["accuracy"] == {"fog": None}
+    draw(profile).draw_without_rendering()
 
 
 def test_labels_fit_the_picture(figures):
