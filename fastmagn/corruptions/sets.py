@@ -14,6 +14,7 @@ IMAGENET_CBAR = (
     *("caustic_refraction", "cocentric_sine_waves", "perlin_noise", "plasma_noise", "single_frequency_greyscale"),
 )
 MEASURED = "measured"  # the name of the mean over all that was measured
+AT = " at "  # stands between a set's title and its severities
 
 
 def cbar_levels(cifar: tuple[float, ...], imagenet: tuple[float, ...]) -> BySize:
@@ -65,6 +66,12 @@ def severities_title(severities: Mapping[str, Sequence[int]]) -> str:
     few = [f"{_severities_text(some)} of {', '.join(names)}" for some, names in groups.items() if some != SEVERITIES]
     others = [f"{_severities_text(SEVERITIES)} of the others"] if SEVERITIES in groups else []
     return ", ".join(few + others)
+
+
+def with_severities(title: str, severities: Mapping[str, Sequence[int]]) -> str:
+    """The title of a set whose corruptions have these severities: "c18 at severity 1". All five go without saying."""
+    is_whole = all(tuple(measured) == SEVERITIES for measured in severities.values())
+    return title if is_whole else title + AT + severities_title(severities)
 
 
 def _severities_text(severities: tuple[int, ...]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from fastmagn.corruptions import CORRUPTION_SETS
 from fastmagn.reporting.experiments import Experiment
-from fastmagn.reporting.names import CORRUPTION_KINDS, data_title, file_name, network_title, set_title
+from fastmagn.reporting.names import CORRUPTION_KINDS, data_title, file_name, measured_title, network_title
 from fastmagn.reporting.runs import FinishedRun
 from fastmagn.reporting.tables import Column, Measure, Row, Table, experiment_rows, make_cell, measured_sets, spread
 from fastmagn.runs.reading import SCORES
@@ -228,7 +228,7 @@ def _parts(experiments: Iterable[Experiment], key: str) -> list[tuple[str, str, 
         for run in _runs(experiments)
         if (entry := _part(run, key)) is not None and isinstance(entry.get("corruption_set"), str)
     }
-    titles = [("corrupt", set_title(name.split("+")) if "+" in name else name, name) for name in found]
+    titles = [("corrupt", measured_title(name), name) for name in found]
     return [("clean", "clean", None), *titles]
 
 
