@@ -197,12 +197,12 @@ def _figures(figures: Sequence[FigureData], drawn: Mapping[str, bytes]) -> dict[
 
 
 def _single_diagrams(figures: Sequence[FigureData]) -> dict[tuple[str, str], dict[str, str]]:
-    """(network, label) -> the address of its reliability diagram by part, clean and corrupt."""
+    """(network, label) -> the address of its reliability diagram by what it shows, clean or corrupt images."""
     addresses: dict[tuple[str, str], dict[str, str]] = {}
     for figure in figures:
         if figure.kind == "reliability":
             for series in figure.series:
                 one = dataclasses.replace(figure, series=(series,), axes=figure.axes | {"has_legend": False})
                 place = addresses.setdefault((figure.axes["network"], series["label"]), {})
-                place[figure.axes["part"]] = svg_address(to_svg(one))
+                place[figure.axes["shown"]] = svg_address(to_svg(one))
     return addresses
