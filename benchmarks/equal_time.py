@@ -74,7 +74,7 @@ COLUMNS = {
     "RMS\nclean": ("rms_clean", 100, 1),
     "RMS\ncorrupt": ("rms_corrupt", 100, 1),
 }
-CAPTION = "in %; quiet: without the noise corruptions; RMS: the calibration error; *: p < 0.01 against the first"
+CAPTION = "in %; quiet: without the noise corruptions; RMS: the calibration error"
 SIGNIFICANT = 0.01
 RATES_DIR = "rates"
 
@@ -104,7 +104,7 @@ def main(arguments: list[str]) -> int:
         options,
         lambda: report(trials, plan, accuracies, record, options),
     )
-    print_table(report(trials, plan, accuracies, record, options))
+    print_table(report(trials, plan, accuracies, record, options), first_recipe(trials))
     report_failed(failed)
     return 1 if failed else 0
 
@@ -270,14 +270,15 @@ def report(
     options: argparse.Namespace,
 ) -> dict[str, Any]:
     """Write DIR/equal_time.json for the runs that are finished, and return each recipe's numbers."""
-    rows: dict[str, list[dict[str, Any]]] = {}
+    rows: dict[str, list[dict[str, Any]]] = {trial.values["recipe"]: [] for trial in trials}
     for trial in trials:
         if is_finished(trial):
             row = numbers_of(read_results(trial.config.run_dir / RESULTS))
-            rows.setdefault(trial.values["recipe"], []).append({"seed": trial.values["seed"], **row})
-    summary = {name: summarise(seeds) for name, seeds in rows.items()}
+            rows[trial.values["recipe"]].append({"seed": trial.values["seed"], **row})
+    summary = {name: summarise(seeds) for name, seeds in rows.items() if seeds}
+    reference = summary.get(first_recipe(trials))
     for row in summary.values():
-        row["p_values"] = p_values(row, next(iter(summary.values())))
+        row["p_values"] = p_values(row, reference) if reference else {}
     settings = {
         "seeds": options.seeds,
         "budget_s": options.budget_s,
@@ -289,6 +290,11 @@ def report(
     device = _device({trial.name: trial.config for trial in trials})
     write_result(options.out / TABLE, "equal_time", settings, {"recipes": summary}, device)
     return summary
+
+
+def first_recipe(trials: list[Trial]) -> str:
+    """Return the recipe that the others are compared with, whether its runs are finished or not."""
+    return trials[0].values["recipe"]
 
 
 def numbers_of(results: dict[str, Any]) -> dict[str, float | None]:
@@ -340,17 +346,21 @@ def print_plan(plan: dict[str, Any]) -> None:
     console.print(table)
 
 
-def print_table(summary: dict[str, dict[str, Any]]) -> None:
-    """Print one row per recipe, with the columns that some recipe has: a mean, and below it the standard deviation."""
+def print_table(summary: dict[str, dict[str, Any]], first: str) -> None:
+    """Print one row per recipe, with the columns that some recipe has: a mean, and below it the standard deviation.
+
+    The stars are against the recipe `first`, which may have no finished run.
+    """
     shown = [column for column, (key, _, _) in COLUMNS.items() if any(key in row for row in summary.values())]
     title = "equal training time; mean and standard deviation over seeds"
-    table = Table(title=title, caption=CAPTION, box=SIMPLE, padding=(0, 1, 0, 0))
+    stars = f"*: p < {SIGNIFICANT} against {first}" if first in summary else f"no *: {first} has no finished run"
+    table = Table(title=title, caption=f"{CAPTION}; {stars}", box=SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("recipe", overflow="fold")
     for column in shown:
         table.add_column(column, justify="right", no_wrap=True)
     for name, row in summary.items():
         cells = [
-            mean_sd_text(row[key], scale, digits).replace(" ±", "\n±")
+            mean_sd_text(row[key], len(row["seeds"]), scale, digits).replace(" ±", "\n±")
             + ("*" if row["p_values"].get(key, 1) < SIGNIFICANT else "")
             if key in row
             else "–"

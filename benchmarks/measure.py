@@ -43,9 +43,10 @@ def mean_sd(values: list[float]) -> dict[str, float]:
     return {"mean": statistics.fmean(values), "sd": statistics.stdev(values) if len(values) > 1 else 0.0}
 
 
-def mean_sd_text(number: dict[str, float], scale: float, digits: int) -> str:
-    """Return what `mean_sd` returns, times `scale`, as the cell of a table."""
-    return f"{scale * number['mean']:.{digits}f} ± {scale * number['sd']:.{digits}f}"
+def mean_sd_text(number: dict[str, float], num_runs: int, scale: float, digits: int) -> str:
+    """Return what `mean_sd` returns, times `scale`, as the cell of a table; one run has no deviation."""
+    mean, sd = (f"{scale * number[name]:.{digits}f}" for name in ("mean", "sd"))
+    return f"{mean} ± {sd}" if num_runs > 1 else mean
 
 
 def extra_memory_mib(work: Callable[[], object], device: torch.device, output_mib: float) -> float:

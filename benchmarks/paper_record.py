@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from benchmarks.equal_time import numbers_of
-from benchmarks.measure import mean_sd
+from benchmarks.measure import mean_sd, mean_sd_text
 from benchmarks.records import COLUMNS, RUN_FILES, keep, record_folder
 from fastmagn.config.command_line import OwnOptions
 from fastmagn.config.text import flatten
@@ -131,8 +131,7 @@ def summary_table(runs: Runs) -> str:
         numbers = [numbers_of(results) for results in seeds]
         cells = [f"{numbers[0]['epochs']}"]
         for key, _ in COLUMNS.values():
-            number = mean_sd([row[key] for row in numbers])
-            cells.append(f"{100 * number['mean']:.1f}" + (f" ± {100 * number['sd']:.1f}" if len(seeds) > 1 else ""))
+            cells.append(mean_sd_text(mean_sd([row[key] for row in numbers]), len(seeds), 100, 1))
         cells += [f"{100 * paper_accuracy(seeds[0], condition):.1f}" for condition in ("clean", MEAN)]
         lines.append(f"| `{method}` | " + " | ".join(cells) + " |")
     return "\n".join(lines)

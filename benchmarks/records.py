@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.equal_time import SIGNIFICANT
 from benchmarks.equal_time_plan import TABLE
-from benchmarks.measure import console
+from benchmarks.measure import console, mean_sd_text
 from fastmagn.config.command_line import OwnOptions
 from fastmagn.errors import InputError, check
 from fastmagn.machine.command import run_command
@@ -142,7 +142,7 @@ def markdown(measured: dict[str, Any]) -> str:
     for name, row in sorted(recipes.items(), key=lambda item: -item[1][order]["mean"]):
         cells = []
         for key in shown.values():
-            text = f"{100 * row[key]['mean']:.1f} ± {100 * row[key]['sd']:.1f}"
+            text = mean_sd_text(row[key], len(row["seeds"]), 100, 1)
             star = r"\*" if row["p_values"].get(key, 1) < SIGNIFICANT else ""
             cells.append((f"**{text}**" if row[key]["mean"] == best[key] else text) + star)
         rate = measured["settings"]["learning_rates"][name]

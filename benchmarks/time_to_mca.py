@@ -163,23 +163,24 @@ def print_table(summary: dict[str, dict[str, Any]], target: float, corruption_se
     for name, row in summary.items():
         table.add_row(
             name,
-            mean_sd_text(row["trained_after_s"], 1, 0),
-            mean_sd_text(row["images_per_s"], 1, 0),
-            mean_sd_text(row["mca"], 100, 2),
-            mean_sd_text(row["clean_accuracy"], 100, 2),
-            mean_sd_text(row["rms_calibration_error"], 100, 2),
+            mean_sd_text(row["trained_after_s"], len(row["seeds"]), 1, 0),
+            mean_sd_text(row["images_per_s"], len(row["seeds"]), 1, 0),
+            mean_sd_text(row["mca"], len(row["seeds"]), 100, 2),
+            mean_sd_text(row["clean_accuracy"], len(row["seeds"]), 100, 2),
+            mean_sd_text(row["rms_calibration_error"], len(row["seeds"]), 100, 2),
             f"{row['reached']} of {len(row['seeds'])}",
         )
     console.print(table)
 
 
 def plot(summary: dict[str, dict[str, Any]], target: float, corruption_set: str, path: Path) -> None:
-    """Plot mCA against time: one point per recipe with bars of one standard deviation, and the target as a line."""
+    """Plot mCA against time: one point per recipe, bars of one standard deviation, and the target as a line."""
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     for name, row in summary.items():
         x, y = row["trained_after_s"], row["mca"]
-        axes.errorbar(x["mean"], 100 * y["mean"], xerr=x["sd"], yerr=100 * y["sd"], fmt="o", capsize=3, label=name)
+        bars = {"xerr": x["sd"], "yerr": 100 * y["sd"]} if len(row["seeds"]) > 1 else {}
+        axes.errorbar(x["mean"], 100 * y["mean"], **bars, fmt="o", capsize=3, label=name)
     axes.axhline(100 * target, linestyle="--", color="grey", linewidth=1, label=f"target {100 * target:.2f} %")
     axes.set_xlabel("trained after, s")
     axes.set_ylabel(f"mCA {corruption_set}, %")

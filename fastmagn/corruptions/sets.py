@@ -1,8 +1,8 @@
 """The sets of corruptions by name, unions of them, and which sets a number of corruptions holds."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from fastmagn.corruptions import CORRUPTION_SETS, CORRUPTIONS, BySize, size_class
+from fastmagn.corruptions import CORRUPTION_SETS, CORRUPTIONS, SEVERITIES, BySize, size_class
 
 _IN_BOTH = ("blue_noise_sample", "brownish_noise", "checkerboard_cutout", "inverse_sparkles", "sparkles")
 CIFAR_CBAR = (
@@ -14,6 +14,7 @@ IMAGENET_CBAR = (
     *("caustic_refraction", "cocentric_sine_waves", "perlin_noise", "plasma_noise", "single_frequency_greyscale"),
 )
 MEASURED = "measured"  # the name of the mean over all that was measured
+AT = " at "  # stands between a set's title and its severities
 
 
 def cbar_levels(cifar: tuple[float, ...], imagenet: tuple[float, ...]) -> BySize:
@@ -50,3 +51,33 @@ def in_order(names: Iterable[str]) -> list[str]:
     """The names, each once: those of the registry in its order, then others in alphabetical order."""
     names = set(names)
     return [name for name in CORRUPTIONS if name in names] + sorted(names - CORRUPTIONS.keys())
+
+
+def severities_title(severities: Mapping[str, Sequence[int]]) -> str:
+    """Name the severities of each of some corruptions: "severity 1 of fog, severities 1 to 5 of the others".
+
+    If all have the same: "severities 1 to 5".
+    """
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for name, measured in severities.items():
+        groups.setdefault(tuple(measured), []).append(name)
+    if len(groups) == 1:
+        return _severities_text(*groups)
+    few = [f"{_severities_text(some)} of {', '.join(names)}" for some, names in groups.items() if some != SEVERITIES]
+    others = [f"{_severities_text(SEVERITIES)} of the others"] if SEVERITIES in groups else []
+    return ", ".join(few + others)
+
+
+def with_severities(title: str, severities: Mapping[str, Sequence[int]]) -> str:
+    """The title of a set whose corruptions have these severities: "c18 at severity 1". All five go without saying."""
+    is_whole = all(tuple(measured) == SEVERITIES for measured in severities.values())
+    return title if is_whole else title + AT + severities_title(severities)
+
+
+def _severities_text(severities: tuple[int, ...]) -> str:
+    *most, last = severities
+    if not most:
+        return f"severity {last}"
+    if len(most) > 1 and severities == tuple(range(severities[0], last + 1)):
+        return f"severities {severities[0]} to {last}"
+    return f"severities {', '.join(map(str, most))} and {last}"

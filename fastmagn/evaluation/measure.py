@@ -156,7 +156,7 @@ def evaluate(
         results["mce_alexnet"] = alexnet_normalised_error(results["corruption_accuracy"])
     if temperature is not None:
         scaled = [{name: cell._replace(predictions=cell.scaled) for name, cell in part.items()} for part in measured]
-        results["temperature_scaling"] = confidence_measures(*_join(scaled), config)
+        results["temperature_scaling"] = confidence_measures(*_join(scaled), config, corruptions.severities)
     return results
 
 

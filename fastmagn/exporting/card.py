@@ -3,6 +3,7 @@
 from typing import Any
 
 from fastmagn.config.text import plain, yaml_text
+from fastmagn.corruptions.sets import AT
 from fastmagn.errors import counted
 from fastmagn.evaluation.shown import percent
 from fastmagn.evaluation.trained import Trained
@@ -94,7 +95,8 @@ def _numbers(results: dict[str, Any] | None) -> str:
     if results is None:
         return "None: the run has no `results.json`, or it measures other weights."
     rms, calibration = results["rms_calibration_error"], results.get("calibration", {})
-    measured = "all that were measured" if "+" in rms["corruption_set"] else rms["corruption_set"]
+    title, *severities = rms["corruption_set"].split(AT)
+    measured = AT.join(["all that were measured" if "+" in title else title, *severities])
     rows = [("clean accuracy", results["clean_accuracy"])]
     rows += [(f"mCA {name}", value) for name, value in results["mca"].items() if value is not None]
     rows += [("RMS calibration error, clean", rms["clean"])]

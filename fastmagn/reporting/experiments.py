@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastmagn.config.text import flatten
-from fastmagn.corruptions import CORRUPTION_SETS
+from fastmagn.corruptions import CORRUPTION_SETS, SEVERITIES
 from fastmagn.corruptions.sets import in_order
 from fastmagn.reporting.names import DATA_TITLES, NETWORK_TITLES, method_order, method_title, order, set_title
 from fastmagn.reporting.paper import WEIGHTS, has_paper_settings, paper_value
@@ -192,6 +192,23 @@ def common_set(experiments: Iterable[Experiment]) -> tuple[str, tuple[str, ...]]
             return title, CORRUPTION_SETS[title]
     names = tuple(in_order(shared))
     return set_title(names), names
+
+
+def measured_severities(experiments: Iterable[Experiment]) -> dict[str, tuple[int, ...]]:
+    """Every corruption that some run has measured, in the registry's order, and the severities that some run has.
+
+    A corruption's mean is over these for all runs: a run that lacks one has no mean, so that like stands beside like.
+    """
+    tables = [run.corruption_accuracy for experiment in experiments for run in experiment.runs]
+    lacking = (None,) * len(SEVERITIES)
+    return {
+        name: tuple(
+            severity
+            for severity, *cells in zip(SEVERITIES, *(table.get(name, lacking) for table in tables), strict=True)
+            if any(cell is not None for cell in cells)
+        )
+        for name in in_order(name for table in tables for name in table)
+    }
 
 
 def corrupt_rms(run: FinishedRun, corruption_set: str) -> float | None:

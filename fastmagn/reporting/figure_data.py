@@ -6,11 +6,19 @@ from operator import methodcaller
 from typing import Any
 
 from fastmagn.corruptions import PERTURBATIONS, SEVERITIES
-from fastmagn.corruptions.sets import in_order
+from fastmagn.corruptions.sets import severities_title
 from fastmagn.evaluation.metrics.accuracy import mean_of_all
-from fastmagn.reporting.experiments import CALIBRATION_SET, Experiment, common_set, corrupt_rms, without_sensitivity
+from fastmagn.reporting.experiments import (
+    CALIBRATION_SET,
+    Experiment,
+    common_set,
+    corrupt_rms,
+    measured_severities,
+    without_sensitivity,
+)
 from fastmagn.reporting.names import data_title, file_name, measured_title, network_title
 from fastmagn.reporting.paper import paper_counterpart
+from fastmagn.reporting.protocols import fourier_titles
 from fastmagn.reporting.runs import METRICS, FinishedRun
 from fastmagn.reporting.tables import by_network, make_cell
 
@@ -43,8 +51,7 @@ def make_figures(experiments: Sequence[Experiment]) -> tuple[list[FigureData], l
     figures, notes = [], []
     for group in by_network(experiments):
         figures += [accuracy_bars(group), *corruption_profile(group), *severity_curves(group)]
-        figures += [*perturbation_curves(group), *fourier_maps(group)]
-        for maker in (reliability_diagrams, training_curves):
+        for maker in (perturbation_curves, fourier_maps, reliability_diagrams, training_curves):
             made, missing = maker(group)
             figures += made
             notes += missing
@@ -76,18 +83,18 @@ def accuracy_bars(group: Sequence[Experiment]) -> FigureData:
 
 def corruption_profile(group: Sequence[Experiment]) -> list[FigureData]:
     """As in the paper's Figures 3 and 5: the accuracy on each corruption, mean over severities."""
-    measured = _measured(group)
+    measured = measured_severities(group)
     series = []
     for experiment in group:
-        cells = {name: experiment.statistic(methodcaller("mean", name)) for name in measured}
+        cells = {name: experiment.statistic(methodcaller("mean", name, some)) for name, some in measured.items()}
         series.append(_identity(experiment) | {"accuracy": {name: cell and cell.mean for name, cell in cells.items()}})
     counterpart = paper_counterpart(group[0].data, group[0].network, cifar10="Figure 3", cifar100="Figure 5")
     profile = FigureData(
         kind="corruption_profile",
         name=_name(group, "profile"),
         title=f"Accuracy by corruption, {_where(group)}{counterpart}",
-        caption="Mean over severities 1 to 5 and over seeds.",
-        axes={"corruptions": measured},
+        caption=f"Mean over {severities_title(measured)}, and over seeds.",
+        axes={"corruptions": [*measured]},
         series=tuple(series),
     )
     return [profile]
@@ -119,7 +126,7 @@ def severity_curves(group: Sequence[Experiment]) -> list[FigureData]:
                 series=tuple(series),
             )
         )
-    measured = _measured(group)
+    measured = [*measured_severities(group)]
     series = []
     for experiment in group:
         curves = {}
@@ -153,22 +160,25 @@ def reliability_diagrams(group: Sequence[Experiment]) -> tuple[list[FigureData],
     whole = [item for item in group if all(run.reliability is not None for run in item.runs)]
     if not whole:
         return [], notes
+    by_set, mixed = _by_way(whole, lambda run: run.rms["corruption_set"], "sets of corruptions", "reliability diagrams")
+    parts = [("clean", "clean images", whole)]
+    parts += [("corrupt", f"corrupt images ({measured_title(name)})", items) for name, items in by_set.items()]
     figures = []
-    for part in ("clean", "corrupt"):
-        series = tuple(_identity(item) | _pooled_bins(item, part) for item in whole)
+    for number, (part, shown, items) in enumerate(parts):
+        series = tuple(_identity(item) | _pooled_bins(item, part) for item in items)
         figures.append(
             FigureData(
                 kind="reliability",
-                name=_name(group, "reliability", part),
-                title=f"Reliability on {part} images, {_where(group)}",
+                name=_name(group, "reliability", part, *_number(number)),
+                title=f"Reliability on {shown}, {_where(group)}",
                 caption="Bars are the accuracy of the predictions in a bin of confidence, dots its mean confidence "
                 "(calibrated: dots at the top of their bars, bars up to the diagonal), the dotted line the share of "
                 "all predictions. Seeds pooled; RMS is their mean calibration error.",
-                axes={"part": part, "network": group[0].network},
+                axes={"part": part, "shown": shown, "network": group[0].network},
                 series=series,
             )
         )
-    return figures, notes
+    return figures, notes + mixed
 
 
 def training_curves(group: Sequence[Experiment]) -> tuple[list[FigureData], list[str]]:
@@ -199,62 +209,74 @@ def training_curves(group: Sequence[Experiment]) -> tuple[list[FigureData], list
     return [figure], notes
 
 
-def perturbation_curves(group: Sequence[Experiment]) -> list[FigureData]:
+def perturbation_curves(group: Sequence[Experiment]) -> tuple[list[FigureData], list[str]]:
     """The share of the images whose prediction flips at each frame of CIFAR-10-P's sequences."""
-    series: list[Series] = []
-    names: dict[str, None] = {}
-    for experiment in group:
-        entries: list[Any] = [run.protocols.perturbations for run in experiment.runs]
-        if None not in entries:
-            curves = {
-                name: _mean_lists([entry["flips_by_frame"].get(name) for entry in entries]) for name in PERTURBATIONS
+    found, notes = _by_way(
+        group, lambda run: run.protocols.are_stored, "sequences, of fastmagn's and of a -P set", "curves of flips"
+    )
+    figures = []
+    for number, (are_stored, items) in enumerate(sorted(found.items()), start=1):
+        series = [
+            _identity(item)
+            | {
+                "flips": {
+                    name: _mean_lists(
+                        [_entry(run.protocols.perturbations)["flips_by_frame"].get(name) for run in item.runs]
+                    )
+                    for name in PERTURBATIONS
+                }
             }
-            names |= {name: None for name, curve in curves.items() if curve is not None}
-            series.append(_identity(experiment) | {"flips": curves})
-    if not names:
-        return []
-    return [
-        FigureData(
-            kind="perturbations",
-            name=_name(group, "perturbations"),
-            title=f"Flips along perturbation sequences, {_where(group)}",
-            caption="The share of the images whose predicted class is another than in the frame before (noise: than in "
-            "the first frame). The mean over a sequence's frames is its flip probability. The scales differ. Means "
-            "over seeds.",
-            axes={"perturbations": [name for name in PERTURBATIONS if name in names]},
-            series=tuple(series),
-        )
-    ]
+            for item in items
+        ]
+        names = [name for name in PERTURBATIONS if any(one["flips"][name] is not None for one in series)]
+        if names:
+            figures.append(
+                FigureData(
+                    kind="perturbations",
+                    name=_name(group, "perturbations", *_number(number)),
+                    title=f"Flips along perturbation sequences{' of a -P set' * are_stored}, {_where(group)}",
+                    caption="The share of the images whose predicted class is another than in the frame before (noise: "
+                    "than in the first frame). The mean over a sequence's frames is its flip probability. The scales "
+                    "differ. Means over seeds.",
+                    axes={"perturbations": names},
+                    series=tuple(series),
+                )
+            )
+    return figures, notes
 
 
-def fourier_maps(group: Sequence[Experiment]) -> list[FigureData]:
-    """The error under a perturbation along each Fourier basis image, a map per method."""
-    series: list[Series] = []
-    norms: dict[str, None] = {}
-    for experiment in group:
-        entries: list[Any] = [run.protocols.fourier for run in experiment.runs]
-        alike = None not in entries and all(entry["frequencies"] == entries[0]["frequencies"] for entry in entries)
-        if not alike or any(entry["mean_error"] is None for entry in entries):
-            continue
-        rows = [_mean_lists(list(rows)) for rows in zip(*(entry["error"] for entry in entries), strict=True)]
-        mean_error = sum(entry["mean_error"] for entry in entries) / len(entries)
-        norms |= {f"{entry['norm']:g}": None for entry in entries}
-        shown = {"frequencies": entries[0]["frequencies"], "error": rows, "mean_error": mean_error}
-        series.append(_identity(experiment) | shown)
-    if not series:
-        return []
-    return [
-        FigureData(
-            kind="fourier",
-            name=_name(group, "fourier"),
-            title=f"Fourier heat map, {_where(group)}",
-            caption="The error when the Fourier basis image of a frequency is added, with a random sign for each image "
-            f"and channel and l2 norm {' or '.join(norms)} per channel. Dark: every prediction is wrong. Low "
-            "frequencies are in the middle. Means over seeds.",
-            axes={},
-            series=tuple(series),
-        )
-    ]
+def fourier_maps(group: Sequence[Experiment]) -> tuple[list[FigureData], list[str]]:
+    """The error under a perturbation along each Fourier basis image, a map per method; a figure for each norm."""
+    found, notes = _by_way(
+        group,
+        lambda run: run.protocols.fourier_way if run.protocols.fourier_error is not None else None,
+        "norms or numbers of images",
+        "Fourier heat maps",
+    )
+    figures = []
+    for number, (way, title) in enumerate(fourier_titles(found).items(), start=1):
+        series: list[Series] = []
+        for item in found[way]:
+            entries = [_entry(run.protocols.fourier) for run in item.runs]
+            if all(entry["frequencies"] == entries[0]["frequencies"] for entry in entries):
+                rows = [_mean_lists(list(rows)) for rows in zip(*(entry["error"] for entry in entries), strict=True)]
+                mean_error = sum(entry["mean_error"] for entry in entries) / len(entries)
+                shown = {"frequencies": entries[0]["frequencies"], "error": rows, "mean_error": mean_error}
+                series.append(_identity(item) | shown)
+        if series:
+            figures.append(
+                FigureData(
+                    kind="fourier",
+                    name=_name(group, "fourier", *_number(number)),
+                    title=f"Fourier heat map, {title}, {_where(group)}",
+                    caption="The error when the Fourier basis image of a frequency is added, with a random sign for "
+                    f"each image and channel and l2 norm {way.norm:g} per channel. Dark: every prediction is wrong. "
+                    "Low frequencies are in the middle. Means over seeds.",
+                    axes={},
+                    series=tuple(series),
+                )
+            )
+    return figures, notes
 
 
 def calibration_bars(experiments: Sequence[Experiment]) -> FigureData:
@@ -334,12 +356,36 @@ def _at_severity(names: Sequence[str], severity: int) -> Callable[[FinishedRun],
     return accuracy
 
 
-def _measured(group: Sequence[Experiment]) -> list[str]:
-    return in_order(name for experiment in group for name in experiment.measured)
-
-
 def _identity(experiment: Experiment) -> Series:
     return {"label": experiment.label, "method": experiment.method, "variant": experiment.variant}
+
+
+def _by_way(
+    group: Sequence[Experiment], read: Callable[[FinishedRun], Any], ways: str, figures: str
+) -> tuple[dict[Any, list[Experiment]], list[str]]:
+    """The experiments by the way that `read` gives for each of their runs; without those that have a run without one.
+
+    An experiment whose runs were measured in several ways has no mean: it is left out, and a note says so.
+    """
+    found: dict[Any, list[Experiment]] = {}
+    notes = []
+    for item in group:
+        values = set(map(read, item.runs))
+        if len(values) == 1 and None not in values:
+            found.setdefault(values.pop(), []).append(item)
+        elif None not in values:
+            notes.append(f"{item.label}, {_where(group)}: its runs have several {ways}; the {figures} do not show it.")
+    return found, notes
+
+
+def _number(number: int) -> tuple[str, ...]:
+    """What follows the name of a figure that is not the first of its kind."""
+    return (str(number),) if number > 1 else ()
+
+
+def _entry(entry: dict[str, Any] | None) -> dict[str, Any]:
+    assert entry is not None  # see `_by_way`
+    return entry
 
 
 def _name(group: Sequence[Experiment], *what: str) -> str:

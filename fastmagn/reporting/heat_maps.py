@@ -5,12 +5,12 @@ way.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import methodcaller
 from typing import NamedTuple
 
 from fastmagn.corruptions import SEVERITIES
-from fastmagn.corruptions.sets import in_order, sets_to_show
+from fastmagn.corruptions.sets import sets_to_show
 from fastmagn.reporting.experiments import Experiment, Statistic, common_set
 from fastmagn.reporting.names import corruption_title
 from fastmagn.reporting.runs import FinishedRun
@@ -20,7 +20,7 @@ _BOUNDS = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0)
 
 
 class HeatRow(NamedTuple):
-    """The accuracies on a corruption at severities 1 to 5, then their mean; None for what was not measured."""
+    """The accuracies on a corruption at severities 1 to 5, then the mean; None for what was not measured."""
 
     label: str
     cells: tuple[Statistic | None, ...]
@@ -40,12 +40,12 @@ class Difference(NamedTuple):
     shade: int
 
 
-def heat_map(experiment: Experiment, measured: Sequence[str]) -> HeatMap:
-    """The heat map of an experiment, with a row for each corruption in `measured`."""
+def heat_map(experiment: Experiment, measured: Mapping[str, Sequence[int]]) -> HeatMap:
+    """The heat map of an experiment, with a row for each corruption in `measured`: its severities are for the mean."""
     rows = []
-    for name in measured:
+    for name, severities in measured.items():
         cells = [experiment.statistic(_cell(name, place)) for place in range(len(SEVERITIES))]
-        mean = experiment.statistic(methodcaller("mean", name))
+        mean = experiment.statistic(methodcaller("mean", name, severities))
         rows.append(HeatRow(corruption_title(name), (*cells, mean)))
     totals = [("Clean", experiment.statistic(lambda run: run.clean_accuracy))]
     for name, members in sets_to_show(experiment.measured).items():
@@ -55,11 +55,6 @@ def heat_map(experiment: Experiment, measured: Sequence[str]) -> HeatMap:
 
 def _cell(name: str, place: int) -> Callable[[FinishedRun], float | None]:
     return lambda run: run.corruption_accuracy.get(name, (None,) * len(SEVERITIES))[place]
-
-
-def measured_corruptions(experiments: Sequence[Experiment]) -> list[str]:
-    """Every corruption that some run has measured, in the registry's order, then those that it lacks."""
-    return in_order(name for experiment in experiments for name in experiment.measured)
 
 
 def darkest(maps: Sequence[HeatMap]) -> float:

@@ -4,11 +4,13 @@ made if some run has its numbers.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fastmagn.corruptions import CORRUPTION_SETS
 from fastmagn.reporting.experiments import Experiment
-from fastmagn.reporting.names import CORRUPTION_KINDS, data_title, file_name, network_title, set_title
+from fastmagn.reporting.names import CORRUPTION_KINDS, data_title, file_name, measured_title, network_title
+from fastmagn.reporting.protocols import FourierWay, fourier_titles
 from fastmagn.reporting.runs import FinishedRun
 from fastmagn.reporting.tables import Column, Measure, Row, Table, experiment_rows, make_cell, measured_sets, spread
 from fastmagn.runs.reading import SCORES
@@ -154,16 +156,25 @@ def detection_table(experiments: Sequence[Experiment]) -> Table:
 
 def stability_table(experiments: Sequence[Experiment]) -> Table:
     """How often predictions flip along perturbation sequences, and the mean error of the Fourier heat map."""
+
+    def flips(are_stored: bool) -> Callable[[FinishedRun], float | None]:
+        return lambda run: run.protocols.flip_probability if run.protocols.are_stored is are_stored else None
+
+    def error(way: FourierWay) -> Callable[[FinishedRun], float | None]:
+        return lambda run: run.protocols.fourier_error if run.protocols.fourier_way == way else None
+
+    ways = fourier_titles(run.protocols.fourier_way for run in _runs(experiments))
     measures = [
-        Measure(Column("Flip probability"), lambda run: run.protocols.flip_probability, lower=True),
-        Measure(Column("Fourier error"), lambda run: run.protocols.fourier_error, lower=True),
+        Measure(Column("Flip probability"), flips(are_stored=False), lower=True),
+        Measure(Column("Flip probability, -P set"), flips(are_stored=True), lower=True),
+        *(Measure(Column(f"Fourier error, {title}"), error(way), lower=True) for way, title in ways.items()),
     ]
     return _table(
         experiments,
         "stability",
         "Perturbations and frequencies",
-        "Flip probability: the mean over CIFAR-10-P's sequences. Fourier error: the mean over all frequencies of the"
-        " heat map, whose images are fewer.",
+        "Flip probability: the mean over CIFAR-10-P's sequences, made by fastmagn or those of a -P set. Fourier error:"
+        " the mean over all frequencies of the heat map, whose images are fewer.",
         measures,
     )
 
@@ -180,15 +191,23 @@ def adapted_table(experiments: Sequence[Experiment]) -> Table:
         Measure(Column("mCA cbar"), lambda run: run.protocols.adapted_cbar_mca),
     ]
     return _table(
-        experiments,
+        [part for item in experiments for part in _by_batch(item)],
         "adapted",
         "Adapted batch normalisation",
         "Batch normalisation uses the statistics of each test batch, so that a prediction depends on the other images"
         " of its batch. Not comparable with the other tables.",
         measures,
-        {"Batch": lambda item: ", ".join(dict.fromkeys(run.protocols.adapted_batch for run in item.runs))},
+        {"Batch": lambda item: item.runs[0].protocols.adapted_batch},
         better="higher",
     )
+
+
+def _by_batch(experiment: Experiment) -> list[Experiment]:
+    """The experiment, in parts if its runs were measured in batches of several sizes: they decide the numbers."""
+    parts: dict[str, list[FinishedRun]] = {}
+    for run in experiment.runs:
+        parts.setdefault(run.protocols.adapted_batch, []).append(run)
+    return [replace(experiment, runs=tuple(runs)) for runs in parts.values()]
 
 
 def _table(
@@ -228,7 +247,7 @@ def _parts(experiments: Iterable[Experiment], key: str) -> list[tuple[str, str, 
         for run in _runs(experiments)
         if (entry := _part(run, key)) is not None and isinstance(entry.get("corruption_set"), str)
     }
-    titles = [("corrupt", set_title(name.split("+")) if "+" in name else name, name) for name in found]
+    titles = [("corrupt", measured_title(name), name) for name in found]
     return [("clean", "clean", None), *titles]
 
 

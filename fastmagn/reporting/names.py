@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from fastmagn.corruptions.sets import CIFAR_CBAR, IMAGENET_CBAR, in_order, sets_to_show
+from fastmagn.corruptions.sets import AT, CIFAR_CBAR, IMAGENET_CBAR, in_order, sets_to_show
 from fastmagn.errors import counted
 from fastmagn.methods.table import METHODS, base_name, get_method, is_method
 
@@ -71,7 +71,8 @@ def by_kind(names: Sequence[str]) -> dict[str, list[str]]:
 
 def measured_title(corruption_set: str) -> str:
     """The title of the set that a calibration error was measured on: its name, or its corruptions joined by +."""
-    return set_title(corruption_set.split("+")) if "+" in corruption_set else corruption_set
+    title, *severities = corruption_set.split(AT)
+    return AT.join([set_title(title.split("+")) if "+" in title else title, *severities])
 
 
 def set_title(names: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from fastmagn import __version__
 from fastmagn.errors import counted
 from fastmagn.reporting import heat_maps, shades
-from fastmagn.reporting.experiments import Experiment
+from fastmagn.reporting.experiments import Experiment, measured_severities
 from fastmagn.reporting.figure_data import FigureData
 from fastmagn.reporting.figures import to_svg
 from fastmagn.reporting.formats import headers, printed_rows
@@ -103,7 +103,7 @@ def _policy(style: str, script: str) -> str:
 def _data_set(number: int, data_set: Any, drawn: Mapping[str, bytes], images_of: ImagesOf) -> dict[str, Any]:
     """What the template needs for one data set."""
     experiments = data_set.experiments
-    measured = heat_maps.measured_corruptions(experiments)
+    measured = measured_severities(experiments)
     maps = [heat_maps.heat_map(experiment, measured) for experiment in experiments]
     chosen, base = heat_maps.chosen_pair(experiments)
     difference, bound = heat_maps.difference_map(maps[chosen], maps[base])
@@ -197,12 +197,12 @@ def _figures(figures: Sequence[FigureData], drawn: Mapping[str, bytes]) -> dict[
 
 
 def _single_diagrams(figures: Sequence[FigureData]) -> dict[tuple[str, str], dict[str, str]]:
-    """(network, label) -> the address of its reliability diagram by part, clean and corrupt."""
+    """(network, label) -> the address of its reliability diagram by what it shows, clean or corrupt images."""
     addresses: dict[tuple[str, str], dict[str, str]] = {}
     for figure in figures:
         if figure.kind == "reliability":
             for series in figure.series:
                 one = dataclasses.replace(figure, series=(series,), axes=figure.axes | {"has_legend": False})
                 place = addresses.setdefault((figure.axes["network"], series["label"]), {})
-                place[figure.axes["part"]] = svg_address(to_svg(one))
+                place[figure.axes["shown"]] = svg_address(to_svg(one))
     return addresses

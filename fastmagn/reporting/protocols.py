@@ -1,15 +1,23 @@
 """What results.json holds beside accuracy and calibration, checked: perturbations, Fourier map, adapted statistics."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastmagn.corruptions import PERTURBATIONS
-from fastmagn.errors import InputError
+from fastmagn.errors import InputError, counted
 from fastmagn.evaluation.metrics.accuracy import mean_cbar_accuracy, mean_corruption_accuracy
 
 _MAX_FRAMES, _MAX_SIDE = 1000, 63
+
+
+class FourierWay(NamedTuple):
+    """How a Fourier heat map was measured: maps are compared if they have the same norm and number of images."""
+
+    norm: float
+    num_images: int
 
 
 class Protocols(NamedTuple):
@@ -34,6 +42,15 @@ class Protocols(NamedTuple):
         return None if self.fourier is None else self.fourier["mean_error"]
 
     @property
+    def are_stored(self) -> bool | None:
+        """Whether the perturbation sequences are of a -P set, and not made by fastmagn; their flips are not alike."""
+        return None if self.perturbations is None else "dir" in self.perturbations.get("source", {})
+
+    @property
+    def fourier_way(self) -> FourierWay | None:
+        return None if self.fourier is None else FourierWay(self.fourier["norm"], self.fourier.get("num_images", 0))
+
+    @property
     def adapted_clean(self) -> float | None:
         return None if self.adapted_batch_norm is None else self.adapted_batch_norm["clean_accuracy"]
 
@@ -54,6 +71,16 @@ class Protocols(NamedTuple):
 
 
 NONE = Protocols()
+
+
+def fourier_titles(ways: Iterable[FourierWay | None]) -> dict[FourierWay, str]:
+    """Each way and its title: "norm 4"; "norm 4, 500 images" where another way has the same norm. None is no way."""
+    found = sorted({way for way in ways if way is not None})
+    norms = Counter(way.norm for way in found)
+    return {
+        way: f"norm {way.norm:g}" + (f", {counted(way.num_images, 'image', ',')}" if norms[way.norm] > 1 else "")
+        for way in found
+    }
 
 
 def read_protocols(results: dict[str, Any], file: Path) -> Protocols:
@@ -86,6 +113,7 @@ def _is_perturbations(entry: dict[str, Any]) -> bool:
     curves = [curve for curve in by_frame.values() if curve is not None]
     return (
         set(names) == set(by_frame) <= set(PERTURBATIONS)
+        and isinstance(entry.get("source", {}), dict)
         and all(map(_is_fraction, [*names.values(), entry["mean_flip_probability"]]))
         and all(
             0 < len(curve) < _MAX_FRAMES and None not in curve and all(map(_is_fraction, curve)) for curve in curves
@@ -104,6 +132,7 @@ def _is_fourier(entry: dict[str, Any]) -> bool:
         and (entry["mean_error"] is None) == any(None in row for row in error)
         and type(norm) in (int, float)
         and math.isfinite(norm)
+        and type(entry.get("num_images", 0)) is int
     )
 
 

@@ -3,7 +3,7 @@
 import math
 import os
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,11 @@ from typing import Any
 from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten
 from fastmagn.corruptions import SEVERITIES
-from fastmagn.corruptions.sets import in_order, sets_to_show
+from fastmagn.corruptions.sets import AT, in_order, sets_to_show, with_severities
 from fastmagn.data import OWN
 from fastmagn.data.subset import BY_CLASS
 from fastmagn.errors import InputError, is_shown, some
-from fastmagn.evaluation.metrics.accuracy import mean_cbar_accuracy, mean_corruption_accuracy
+from fastmagn.evaluation.metrics.accuracy import mean_cbar_accuracy, mean_corruption_accuracy, measured_mean
 from fastmagn.evaluation.subset import FIRST, Subset
 from fastmagn.reporting.protocols import NONE, Protocols, read_protocols
 from fastmagn.runs.paths import CONFIG, METRICS, RESULTS
@@ -81,10 +81,9 @@ class FinishedRun:
         """The mean accuracy over the corruptions `names` and their severities; None if one was not measured."""
         return mean_corruption_accuracy(self.corruption_accuracy, names)
 
-    def mean(self, name: str) -> float | None:
-        """The mean accuracy on a corruption at the severities that were measured; None if it was not measured."""
-        values = [value for value in self.corruption_accuracy.get(name, ()) if value is not None]
-        return sum(values) / len(values) if values else None
+    def mean(self, name: str, severities: Sequence[int]) -> float | None:
+        """The mean accuracy on a corruption over these severities; None if one of them was not measured."""
+        return measured_mean(self.corruption_accuracy.get(name, (None,) * len(SEVERITIES)), severities)
 
     @property
     def cbar_mca(self) -> float | None:
@@ -301,7 +300,21 @@ def _are_published(results: dict[str, Any], config: dict[str, Any]) -> bool:
 
 def _measures(results: dict[str, Any], file: Path) -> dict[str, Any]:
     check_other_measures(results, file)
-    return {name: results[name] for name in MEASURES if name in results}
+    few = _few(results, file)
+    return {name: _titled(results[name], results, few) for name in MEASURES if name in results}
+
+
+def _titled(entry: Any, results: dict[str, Any], few: dict[str, list[int]]) -> Any:
+    """The entry and those in it, with the severities in each `corruption_set`, which results of 0.2.0 lack."""
+    if not isinstance(entry, dict) or not few:
+        return entry
+    whole = {name: _titled(value, results, few) for name, value in entry.items()}
+    title = entry.get("corruption_set")
+    if isinstance(title, str) and AT not in title:
+        sets = sets_to_show(results["corruption_accuracy"])
+        names = [name for part in title.split("+") for name in sets.get(part, (part,))]
+        whole["corruption_set"] = with_severities(title, {name: few.get(name, SEVERITIES) for name in names})
+    return whole
 
 
 def _rms(results: dict[str, Any], file: Path) -> dict[str, Any]:
@@ -310,7 +323,7 @@ def _rms(results: dict[str, Any], file: Path) -> dict[str, Any]:
         _fraction(_get(rms, name, float, file, "rms_calibration_error."), f"rms_calibration_error.{name}", file)
     for name, kind in (("num_bins", int), ("binning", str), ("pooling", str), ("corruption_set", str)):
         _get(rms, name, kind, file, "rms_calibration_error.")
-    return rms
+    return _titled(rms, results, _few(results, file))
 
 
 def _reliability(results: dict[str, Any], file: Path) -> dict[str, Any] | None:

@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from fastmagn.corruptions import CORRUPTION_SETS
-from fastmagn.corruptions.sets import in_order, sets_to_show
+from fastmagn.corruptions import CORRUPTION_SETS, SEVERITIES
+from fastmagn.corruptions.sets import sets_to_show, severities_title
 from fastmagn.reporting.experiments import (
     CALIBRATION_SET,
     Experiment,
     common_set,
     corrupt_rms,
+    measured_severities,
     sensitivity_families,
     without_sensitivity,
 )
@@ -183,10 +184,11 @@ def corruption_tables(experiments: Sequence[Experiment]) -> list[Table]:
 
 def _corruption_table(experiments: Sequence[Experiment]) -> Table:
     data, network = experiments[0].data, experiments[0].network
-    measured = in_order(name for experiment in experiments for name in experiment.measured)
+    measured = measured_severities(experiments)
     rows = [_best_row(("Clean",), experiments, lambda run: run.clean_accuracy, "clean")]
-    for name in measured:
-        rows.append(_best_row((corruption_title(name),), experiments, _mean_of(name), name))
+    for name, severities in measured.items():
+        paper = name if severities == SEVERITIES else ""
+        rows.append(_best_row((corruption_title(name),), experiments, _mean_of(name, severities), paper))
     for name, members in sets_to_show(measured).items():
         if set(members) <= set(measured):
             measure = "mca" if name == CALIBRATION_SET else ""
@@ -195,7 +197,7 @@ def _corruption_table(experiments: Sequence[Experiment]) -> Table:
     return Table(
         name=file_name(data, network, "corruptions"),
         title=f"Accuracy on {data_title(data)}-C by corruption, {network_title(network)}{counterpart}",
-        caption=f"Per cent, mean over severities 1 to 5. {_BEST} {spread(experiments)}",
+        caption=f"Per cent, mean over {severities_title(measured)}. {_BEST} {spread(experiments)}",
         row_headers=("Corruption",),
         columns=tuple(Column(experiment.label) for experiment in experiments),
         rows=tuple(rows),
@@ -324,8 +326,8 @@ def make_cell(experiment: Experiment | None, measure: Callable[[FinishedRun], fl
     return Cell(*statistic, paper=experiment.paper(paper) if paper else None)
 
 
-def _mean_of(corruption: str) -> Callable[[FinishedRun], float | None]:
-    return lambda run: run.mean(corruption)
+def _mean_of(corruption: str, severities: Sequence[int]) -> Callable[[FinishedRun], float | None]:
+    return lambda run: run.mean(corruption, severities)
 
 
 def _mca_of(names: Sequence[str]) -> Callable[[FinishedRun], float | None]:

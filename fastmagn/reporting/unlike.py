@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 
 from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten
+from fastmagn.corruptions import SEVERITIES
+from fastmagn.corruptions.sets import severities_title
 from fastmagn.data.subset import BY_CLASS
 from fastmagn.errors import some
 from fastmagn.reporting.experiments import Experiment
@@ -17,7 +19,7 @@ _NOT_DATA = {"data.name", "data.dir", "data.download", "data.source", "data.num_
 
 
 def unlike(experiments: Sequence[Experiment]) -> list[str]:
-    """A line for each of epochs, test images, corruptions, training data and seeds in which runs of a data set differ.
+    """A line for each of epochs, test images, corruptions, severities, training data and seeds in which runs differ.
 
     It names the values, and the runs (for seeds, the methods) that have them.
     """
@@ -26,13 +28,15 @@ def unlike(experiments: Sequence[Experiment]) -> list[str]:
         "Epochs": _epochs,
         "Test images": _test_images,
         "Corrupted images": _corrupted_images,
+        "Severities": _severities(runs),
         "Training data": _training_data,
     }
     lines = []
     for title, read in aspects.items():
         by_value: dict[str, list[str]] = {}
         for run in runs:
-            by_value.setdefault(read(run), []).append(str(run.path))
+            if value := read(run):
+                by_value.setdefault(value, []).append(str(run.path))
         lines += _line(title, by_value)
     by_seeds: dict[str, list[str]] = {}
     for experiment in experiments:
@@ -67,6 +71,27 @@ def _corrupted_images(run: FinishedRun) -> str:
         return "of a published set"
     version, quality = run.corruptions
     return f"made by fastmagn, version {version}, {f'JPEG {quality}' if quality else 'no JPEG'}"
+
+
+def _severities(runs: Sequence[FinishedRun]) -> Callable[[FinishedRun], str]:
+    """Reads the severities of those corruptions that not all of these runs have measured at the same ones."""
+
+    def measured(run: FinishedRun) -> dict[str, tuple[int, ...]]:
+        return {
+            name: tuple(severity for severity in SEVERITIES if cells[severity - 1] is not None)
+            for name, cells in run.corruption_accuracy.items()
+        }
+
+    ways: dict[str, set[tuple[int, ...]]] = {}
+    for run in runs:
+        for name, severities in measured(run).items():
+            ways.setdefault(name, set()).add(severities)
+
+    def read(run: FinishedRun) -> str:
+        unlike = {name: severities for name, severities in measured(run).items() if len(ways[name]) > 1}
+        return severities_title(unlike).removeprefix("severities ").removeprefix("severity ")
+
+    return read
 
 
 def _training_data(run: FinishedRun) -> str:

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten
 from fastmagn.corruptions import CORRUPTION_SETS
 from fastmagn.errors import InputError
+from fastmagn.sweeping.definition import Trial
 from tests.helpers.own_code import forgotten
 
 TINY = ["--train.batch_size", "512", "--device", "cpu", "--train.amp", "float32", "--optim.schedule", "one_cycle"]
@@ -192,7 +194,8 @@ def test_p_values_are_those_of_welchs_test():
 def test_a_records_table_marks_the_best_and_what_is_significant():
     def recipe(c18: float, rms: float, p: float) -> dict:
         means = {"clean_accuracy": 0.8, "mca_c18": c18, "rms_clean": rms}
-        return {key: {"mean": mean, "sd": 0.004} for key, mean in means.items()} | {"p_values": {"mca_c18": p}}
+        numbers = {key: {"mean": mean, "sd": 0.004} for key, mean in means.items()}
+        return numbers | {"p_values": {"mca_c18": p}, "seeds": [{"seed": 0}, {"seed": 1}]}
 
     plan = {name: {"epochs": 3, "images_per_s": 1234.4, "planned_s": 295.7} for name in ("standard", "magn")}
     settings = {"plan": {"recipes": plan}, "learning_rates": {"standard": 0.2, "magn": 0.1}}
@@ -204,6 +207,53 @@ def test_a_records_table_marks_the_best_and_what_is_significant():
         r"| `magn` | 3 | 0.1 | **80.0 ± 0.4** | **75.0 ± 0.4**\* | 6.0 ± 0.4 | 296 | 1,234 |",
         "| `standard` | 3 | 0.2 | **80.0 ± 0.4** | 70.0 ± 0.4 | **5.0 ± 0.4** | 296 | 1,234 |",
     ]
+    rows["standard"]["seeds"].pop()
+    table = records.markdown({"settings": settings, "recipes": rows})
+    assert table.splitlines()[3] == "| `standard` | 3 | 0.2 | **80.0** | 70.0 | **5.0** | 296 | 1,234 |"
+
+
+@pytest.mark.parametrize("finished", [("standard", "magn", "augmix"), ("magn", "augmix")])
+def test_stars_are_against_the_first_recipe_or_there_are_none(finished, tmp_path, capsys, monkeypatch):
+    """Its first seed has failed, or both."""
+    clean = {"standard": (0.7, 0.701), "magn": (0.8, 0.801), "augmix": (0.8, 0.8015)}
+    trials = [
+        Trial(
+            f"{name}, seed {seed}",
+            {"recipe": name, "seed": seed},
+            Config(run_dir=tmp_path / name / f"{seed}", device="cpu"),
+        )
+        for seed in (0, 1, 2)
+        for name in clean
+    ]
+    undone = {("standard", 0)} | {(name, 2) for name in ("magn", "augmix")}
+    ends = {trial.config.run_dir: trial.values for trial in trials}
+
+    def results_of(file: Path) -> dict:
+        name, seed = ends[file.parent].values()
+        return {
+            "corruption_accuracy": {},
+            "rms_calibration_error": {"clean": 0.1, "corrupt": 0.1},
+            "config": {"train": {"epochs": 1}},
+            **{"train_s": 1.0, "wall_s": 1.0, "clean_accuracy": clean[name][seed - (name == "standard")]},
+        }
+
+    def is_done(trial: Trial) -> bool:
+        name, seed = trial.values.values()
+        return name in finished and (name, seed) not in undone
+
+    monkeypatch.setattr(equal_time, "is_finished", is_done)
+    monkeypatch.setattr(equal_time, "read_results", results_of)
+    options = SimpleNamespace(seeds=[0, 1, 2], budget_s=1.0, out=tmp_path)
+    summary = equal_time.report(trials, {}, {}, None, options)
+    assert tuple(summary) == finished
+    has_stars = "standard" in finished
+    for name in ("magn", "augmix"):
+        # Welch's test of two pairs, 10 points apart with deviations of 0.07 to 0.11 points.
+        assert (summary[name]["p_values"].get("clean_accuracy", 1) < 0.01) == has_stars
+    equal_time.print_table(summary, equal_time.first_recipe(trials))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert ("*: p < 0.01 against standard" in shown) == has_stars
+    assert ("no *: standard has no finished run" in shown) != has_stars
 
 
 def test_a_records_time_is_that_of_its_first_recipe_on_any_machine():
@@ -274,7 +324,7 @@ def test_a_record_names_no_folder_of_runs_that_were_added_to_another(tmp_path, m
         (run / "metrics.jsonl").write_text("{}\n")
     plan = {"recipes": {key: {"epochs": 1, "planned_s": 1.0, "images_per_s": 1.0} for key in ("old", "new")}}
     settings = {"seeds": [0], "plan": plan, "learning_rates": {"old": 0.1, "new": 0.1}}
-    rows = {key: {**numbers, "p_values": {}} for key in ("old", "new")}
+    rows = {key: {**numbers, "p_values": {}, "seeds": [{"seed": 0}]} for key in ("old", "new")}
     command = f"python -m benchmarks.equal_time --out {out} --data.dir /somewhere/images"
     (out / "equal_time.json").write_text(json.dumps({"command": command, "settings": settings, "recipes": rows}))
     monkeypatch.setattr(records, "RECORDS", tmp_path / "kept")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks import evaluate
-from benchmarks.measure import device_of_runs, write_result
+from benchmarks.measure import device_of_runs, mean_sd, mean_sd_text, write_result
 
 GPU = "NVIDIA H100 80GB HBM3"
 
@@ -40,3 +40,9 @@ def test_runs_are_on_the_device_that_their_arguments_name(gpu):
 def test_runs_are_on_the_cpu_where_there_is_no_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert device_of_runs([]).type == "cpu"
+
+
+def test_one_run_has_no_deviation():
+    assert mean_sd_text(mean_sd([0.5, 0.7]), 2, 100, 1) == "60.0 ± 14.1"
+    assert mean_sd_text(mean_sd([0.5]), 1, 100, 1) == "50.0"
+    assert mean_sd_text(mean_sd([0.5, 0.5]), 2, 100, 0) == "50 ± 0"

@@ -117,6 +117,7 @@ def test_npy_files_of_any_names_and_numbers_of_severities(tmp_path, tiled, capsy
     for name, values in expected.items():
         assert results["corruption_accuracy"][name] == [*map(pytest.approx, values), *[None] * (5 - len(values))]
     assert results["severities"] == {"my own": [1, 2, 3]}
+    assert results["rms_calibration_error"]["corruption_set"] == "fog"
     mean = np.mean([np.mean(values) for values in expected.values()])
     assert results["mca"] == {"c15": None, "c18": None, "c19": None, "measured": pytest.approx(mean)}
     assert "fewer than five severities: my own (1, 2, 3)" in " ".join(capsys.readouterr().out.split())
@@ -128,6 +129,23 @@ def test_the_first_images_of_a_set_of_one_severity(tmp_path):
     results = measure(tmp_path / "set", num_images=6)
     right = cell("flash", 1)[:6].astype(np.float64).mean((1, 2)).argmax(1) == LABELS[:6]
     assert results["corruption_accuracy"]["flash"] == [pytest.approx(right.mean()), None, None, None, None]
+
+
+def test_a_calibration_errors_title_says_severities_that_are_not_all_five(tmp_path):
+    write_npy(tmp_path / "c15", dict.fromkeys(CORRUPTION_SETS["c15"], 1) | {"speckle_noise": 1}, tiled=1)
+    config = EvalConfig(corrupted_dir=tmp_path / "c15", corruption_set="c15")
+    results = evaluate(Brightest(), IMAGES, LABELS, config, device=CPU, class_names=NAMES, temperature=2.0)
+    scaled = results["temperature_scaling"]
+    for entry in (
+        results["calibration"],
+        results["selective_prediction"],
+        scaled["rms_calibration_error"],
+        scaled["calibration"],
+    ):
+        assert entry["corruption_set"] == "c15 at severity 1"
+    write_npy(tmp_path / "two", {"fog": 5, "snow": 2}, tiled=1)
+    title = measure(tmp_path / "two")["rms_calibration_error"]["corruption_set"]
+    assert title == "snow+fog at severities 1 and 2 of snow, severities 1 to 5 of the others"
 
 
 def test_a_tree_of_any_names_and_severities(tmp_path):

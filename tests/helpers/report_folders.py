@@ -102,6 +102,22 @@ def rewrite(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     file.write_text(json.dumps(results))
 
 
+def with_few(folder: Path, severities: dict[str, list[int]]) -> Path:
+    """Leave a run's results only these severities of these corruptions, as of a stored set that has no others."""
+
+    def change(results: dict[str, Any]) -> None:
+        table = results["corruption_accuracy"]
+        for name, kept in severities.items():
+            table[name] = [value if s in kept else None for s, value in enumerate(table[name], start=1)]
+        results["severities"] = severities
+        for name, members in {"c15": C19[:15], "c18": C19[1:], "c19": C19}.items():
+            if set(members) & set(severities):
+                results["mca"][name] = None
+
+    rewrite(folder, change)
+    return folder
+
+
 def write_logits(
     folder: Path,
     num_images: int = 60,

@@ -8,7 +8,7 @@ import fastmagn.reporting.document as document
 import fastmagn.reporting.page as page
 from fastmagn.reporting.document import make_report, report_runs
 from fastmagn.reporting.unlike import unlike
-from tests.helpers.report_folders import rewrite
+from tests.helpers.report_folders import rewrite, with_few
 
 
 def said(runs):
@@ -121,6 +121,18 @@ def test_what_runs_differ_in_is_named_by_run(fake_run):
         f"Training data: all training images ({a}, {c}); data.num_validation_images 500 ({b}).",
         "Seeds: 0 (Standard, AugMix); 3 (MAGN).",
     ]
+
+
+def test_severities_that_differ_are_named(fake_run):
+    a, d = fake_run("a"), fake_run("d", {"frost": 0.8}, method="augmix")
+    b = with_few(fake_run("b", method="magn"), {"fog": [1], "snow": [1, 2]})
+    c = with_few(fake_run("c", {"fog": 0.8, "snow": 0.8}, method="mixup"), {"snow": [1, 2]})
+    assert differing([a, b, c, d]) == [
+        f"Severities: 1 to 5 ({a}); 1 and 2 of snow, severities 1 to 5 of the others ({c}); "
+        f"1 and 2 of snow, severity 1 of fog ({b})."
+    ]
+    alike = [with_few(fake_run(f"e{method}", method=method), {"fog": [1]}) for method in ("standard", "magn")]
+    assert differing(alike) == []
 
 
 def test_corrupted_images_of_two_makers_are_named(fake_run):

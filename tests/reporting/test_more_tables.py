@@ -12,7 +12,7 @@ from fastmagn.reporting.document import make_report, write_report
 from fastmagn.reporting.formats import headers, printed_rows
 from fastmagn.reporting.names import CORRUPTION_KINDS, by_kind
 from fastmagn.reporting.runs import read_run
-from tests.helpers.report_folders import C19, SLOPE, rewrite, write_run
+from tests.helpers.report_folders import C19, SLOPE, rewrite, with_few, write_run
 
 
 def detection(auroc: float) -> dict[str, float]:
@@ -164,6 +164,29 @@ def test_numbers_over_other_corruptions_are_not_mixed(runs, tmp_path):
     ]
     assert [row[4] for row in rows] == ["11.10 ± 0.14", ""]
     assert [row[6] for row in rows] == ["", "11.00"]
+
+
+@pytest.mark.parametrize("title", ["c18", "c18 at severity 1"])  # as 0.2.0 wrote it, and since
+def test_numbers_over_fewer_severities_are_not_mixed(runs, tmp_path, title):
+    few = with_few(write_run(tmp_path / "few", method="augmix", rms=(0.03, 0.01)), {name: [1] for name in C19})
+    rewrite(few, lambda results: results["rms_calibration_error"].update(corruption_set=title))
+    rewrite(few, add_measures)
+    tables = make_report([*runs, few]).data_sets[0].tables
+    for name in ("summary", "ece", "selective", "temperature"):
+        table = next(table for table in tables if table.name == f"cifar10_{name}")
+        measured = {}
+        for column, *cells in zip(table.columns, *(row.cells for row in table.rows), strict=True):
+            _, c18, severities = column.label.removesuffix(", scaled").partition(" c18")
+            if c18 and not column.label.startswith("mCA"):
+                measured.setdefault(severities, set()).add(tuple(cell is not None for cell in cells))
+        assert measured == {"": {(True, False)}, " at severity 1": {(False, True)}}, name
+    _, rows = shown(tables, "calibration")
+    assert [row[1] for row in rows] == ["CIFAR-10", "CIFAR-10-C c18", "CIFAR-10-C c18 at severity 1"]
+    calibration = next(table for table in tables if table.name == "cifar10_calibration")
+    (alone,) = (cell for cell in calibration.rows[2].cells if cell is not None)
+    assert (alone.mean, alone.paper) == (0.01, None)
+    named = {figure.name: figure for figure in make_report([few]).data_sets[0].figures}
+    assert named["cifar10_calibration"].axes["corruption_set"] == "c18 at severity 1"
 
 
 def test_the_page_and_the_data_have_them(runs, tmp_path):

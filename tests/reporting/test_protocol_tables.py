@@ -6,7 +6,7 @@ from fastmagn.reporting.experiments import group_experiments
 from fastmagn.reporting.more_tables import more_tables
 from fastmagn.reporting.runs import read_runs
 from fastmagn.reporting.tables import Cell, Table
-from tests.helpers.report_folders import with_protocols
+from tests.helpers.report_folders import rewrite, with_protocols
 
 
 def tables_of(paths) -> dict[str, Table]:
@@ -31,10 +31,41 @@ def test_perturbations_frequencies_and_adapted_statistics(fake_run):
     flip = cell(stability, "Standard", "Flip probability")
     assert (flip.mean, flip.num_runs, flip.is_best) == (pytest.approx(0.2 * half), 2, False)
     assert cell(stability, "MAGN", "Flip probability").is_best
-    assert cell(stability, "MAGN", "Fourier error").mean == pytest.approx(0.1 * 1026 / 1024)
-    assert cell(stability, "AugMix", "Fourier error") is None
+    assert cell(stability, "MAGN", "Fourier error, norm 4").mean == pytest.approx(0.1 * 1026 / 1024)
+    assert cell(stability, "AugMix", "Fourier error, norm 4") is None
     assert cell(adapted, "Standard", "mCA c18").mean == pytest.approx(0.7)
     assert cell(adapted, "Standard", "mCA c18").is_best
     assert cell(adapted, "AugMix", "Clean") is None
     assert {row.labels[0]: row.labels[2] for row in adapted.rows} == {"Standard": "50", "AugMix": "–", "MAGN": "50"}
     assert not {"cifar10_stability", "cifar10_adapted"} & set(tables_of(runs[3:]))
+
+
+def test_numbers_that_were_measured_in_other_ways_are_not_mixed(fake_run):
+    mixed = [with_protocols(fake_run(f"a{seed}", seed=seed), flip=0.2, norm=4.0 + 4 * seed) for seed in (0, 1)]
+    stored = [with_protocols(fake_run(f"b{seed}", method="magn", seed=seed), error=0.3, norm=8.0) for seed in (0, 1)]
+    few = with_protocols(fake_run("c", method="augmix"), error=0.2)
+    for run in stored:
+        rewrite(run, lambda results: results["perturbations"].update(source={"dir": "CIFAR-10-P"}))
+    rewrite(few, lambda results: results["fourier"].update(num_images=50))
+    table = tables_of([*mixed, *stored, few])["cifar10_stability"]
+    fourier = [f"Fourier error, norm {way}" for way in ("4, 50 images", "4, 500 images", "8")]
+    labels = [column.label for column in table.columns]
+    assert labels == ["Flip probability", "Flip probability, -P set", *fourier]
+    shown = {row.labels[0]: [label for label in labels if cell(table, row.labels[0], label)] for row in table.rows}
+    assert shown == {
+        "Standard": ["Flip probability"],
+        "MAGN": ["Flip probability, -P set", "Fourier error, norm 8"],
+        "AugMix": ["Flip probability", "Fourier error, norm 4, 50 images"],
+    }
+    assert cell(table, "MAGN", "Fourier error, norm 8").mean == pytest.approx(0.3 * 1026 / 1024)
+
+
+def test_batches_of_other_sizes_are_rows_of_their_own(fake_run):
+    runs = [with_protocols(fake_run(f"a{seed}", seed=seed), adapted=0.5 + 0.1 * seed) for seed in (0, 1, 2)]
+    rewrite(runs[2], lambda results: results["adapted_batch_norm"].update(batch_size=8))
+    table = tables_of(runs)["cifar10_adapted"]
+    clean = {row.labels[2]: row.cells[0] for row in table.rows}
+    assert {batch: (one.mean, one.num_runs) for batch, one in clean.items()} == {
+        "50": (pytest.approx(0.65), 2),
+        "8": (pytest.approx(0.8), 1),
+    }

@@ -20,7 +20,7 @@ from fastmagn.reporting.figure_data import make_figures
 from fastmagn.reporting.figures import DRAWINGS, draw, to_files
 from fastmagn.reporting.names import NETWORK_TITLES
 from fastmagn.reporting.runs import read_runs
-from tests.helpers.report_folders import C19, SLOPE, rewrite, with_protocols
+from tests.helpers.report_folders import C19, SLOPE, rewrite, with_few, with_protocols
 
 
 def figures_of(paths):
@@ -76,7 +76,7 @@ def test_flips_by_frame(protocol_figures):
 
 def test_the_fourier_map_is_dark_where_the_method_fails(protocol_figures):
     figure = protocol_figures["cifar10_resnet18_fourier"]
-    standard, magn, bar = draw(figure).axes
+    standard, bar = draw(figure).axes
     assert standard.get_title() == "Standard\nmean error 30.1 %"
     (image,) = standard.get_images()
     shown = image.get_array()
@@ -85,9 +85,47 @@ def test_the_fourier_map_is_dark_where_the_method_fails(protocol_figures):
     assert (left, right, top, bottom) == (-16.5, 15.5, -16.5, 15.5)  # row 17 is the vertical frequency 1
     low, high = (np.mean(image.to_rgba(np.array([[value]]))[..., :3]) for value in (0, 100))
     assert low > high + 0.3
-    assert magn.get_title().startswith("MAGN")
     assert bar.get_ylabel() == "Error (%)"
-    assert "l2 norm 4 or 8 per channel" in figure.caption
+    assert "l2 norm 4 per channel" in figure.caption
+
+
+def test_maps_of_other_norms_are_in_figures_of_their_own(protocol_figures, fake_run):
+    one, other = protocol_figures["cifar10_resnet18_fourier"], protocol_figures["cifar10_resnet18_fourier_2"]
+    assert (one.title, other.title) == tuple(f"Fourier heat map, norm {n}, CIFAR-10, ResNet-18" for n in (4, 8))
+    assert [[series["label"] for series in figure.series] for figure in (one, other)] == [["Standard"], ["MAGN"]]
+    assert "l2 norm 8 per channel" in other.caption
+    few = with_protocols(fake_run("few", method="magn"))
+    rewrite(few, lambda results: results["fourier"].update(num_images=50))
+    made, _ = figures_of([with_protocols(fake_run("many")), few])
+    titles = [figure.title for figure in made.values() if figure.kind == "fourier"]
+    said = ("norm 4, 50 images", "norm 4, 500 images")
+    assert titles == [f"Fourier heat map, {title}, CIFAR-10, ResNet-18" for title in said]
+
+
+def test_runs_that_were_measured_in_other_ways_have_no_mean(fake_run):
+    a, b = with_protocols(fake_run("a")), with_protocols(fake_run("b", seed=1), norm=8.0)
+    rewrite(b, lambda results: results["perturbations"].update(source={"dir": "CIFAR-10-P"}))
+    rewrite(b, lambda results: results["rms_calibration_error"].update(corruption_set="c15"))
+    made, notes = figures_of([a, b])
+    assert {figure.kind for figure in made.values()} == set(DRAWINGS) - {"perturbations", "fourier"}
+    assert "cifar10_resnet18_reliability_corrupt" not in made
+    assert notes == [
+        f"Standard, CIFAR-10, ResNet-18: its runs have several {ways}; the {figures} do not show it."
+        for ways, figures in (
+            ("sequences, of fastmagn's and of a -P set", "curves of flips"),
+            ("norms or numbers of images", "Fourier heat maps"),
+            ("sets of corruptions", "reliability diagrams"),
+        )
+    ]
+    stored = with_protocols(fake_run("c", method="magn"))
+    rewrite(stored, lambda results: results["perturbations"].update(source={"dir": "CIFAR-10-P"}))
+    made, _ = figures_of([a, stored])
+    flips = [figure for figure in made.values() if figure.kind == "perturbations"]
+    assert [[series["label"] for series in figure.series] for figure in flips] == [["Standard"], ["MAGN"]]
+    where = "CIFAR-10, ResNet-18"
+    assert [figure.title for figure in flips] == [
+        f"Flips along perturbation sequences{of}, {where}" for of in ("", " of a -P set")
+    ]
 
 
 def heights(axes) -> list[float]:
@@ -191,6 +229,25 @@ def test_reliability_diagrams_pool_the_seeds(fake_run):
     assert axes.texts[0].get_text() == "RMS 6.00 %"
 
 
+def test_reliability_diagrams_of_other_corruptions_are_in_figures_of_their_own(fake_run):
+    runs = [fake_run("a"), fake_run("b", {"fog": 0.8}, method="magn"), fake_run("c", method="augmix")]
+    made, notes = figures_of(runs)
+    diagrams = {
+        figure.title: [series["label"] for series in figure.series]
+        for figure in made.values()
+        if figure.kind == "reliability"
+    }
+    assert diagrams == {
+        f"Reliability on {images}, CIFAR-10, ResNet-18": labels
+        for images, labels in {
+            "clean images": ["Standard", "AugMix", "MAGN"],
+            "corrupt images (c18)": ["Standard", "AugMix"],
+            "corrupt images (fog)": ["MAGN"],
+        }.items()
+    }
+    assert not notes
+
+
 def test_older_results_have_no_reliability_diagram_but_a_line_that_says_how(fake_run):
     old, new = fake_run("old"), fake_run("new", method="magn")
     rewrite(old, lambda results: results.pop("reliability"))
@@ -262,6 +319,21 @@ def test_runs_that_share_no_corruption_are_drawn_all_the_same(fake_run):
     made, _ = figures_of(paths[:2])
     for data in made.values():
         draw(data).draw_without_rendering()
+
+
+def test_a_profiles_means_are_over_the_same_severities(fake_run):
+    whole, few = fake_run("a", 0.7), with_few(fake_run("b", 0.7, method="magn"), {"fog": [1]})
+    profile = figures_of([whole, few])[0]["cifar10_resnet18_profile"]
+    standard, magn = (series["accuracy"] for series in profile.series)
+    assert (standard["fog"], magn["fog"], magn["snow"]) == (pytest.approx(0.7), None, pytest.approx(0.7))
+    assert profile.caption == "Mean over severities 1 to 5, and over seeds."
+    profile = figures_of([few])[0]["cifar10_resnet18_profile"]
+    assert profile.series[0]["accuracy"]["fog"] == pytest.approx(0.74)
+    assert profile.caption == "Mean over severity 1 of fog, severities 1 to 5 of the others, and over seeds."
+    others = [with_few(fake_run(f"c{s}", {"fog": 0.7}, seed=s), {"fog": [s]}) for s in (1, 2)]
+    profile = figures_of(others)[0]["cifar10_resnet18_profile"]
+    assert profile.series[0]["accuracy"] == {"fog": None}
+    draw(profile).draw_without_rendering()
 
 
 def test_labels_fit_the_picture(figures):

@@ -31,7 +31,7 @@ from fastmagn.reporting.mistakes import confusions, log_doubt, mistakes, worst
 from fastmagn.reporting.runs import read_run
 from fastmagn.training.build import build_run
 from fastmagn.training.step import make_pieces
-from tests.helpers.report_folders import C19, SLOPE, rewrite, with_protocols, write_logits
+from tests.helpers.report_folders import C19, SLOPE, rewrite, with_few, with_protocols, write_logits
 
 SECTIONS = ("summary", "corruptions", "severity", "reliability", "more", "training", "views", "errors")
 SECTIONS += ("configuration", "environment", "reproduce")
@@ -148,6 +148,16 @@ def test_heat_maps_are_the_runs_numbers(fake_run, page_of):
     assert shown["Saturate"] == ["+2.0"] * 6
     totals = {row.all("th")[0].text: row.all("td")[0].text for row in maps[1].all("tfoot")[0].all("tr")}
     assert totals == {"Clean": "93.0", "mCA c15": "57.0", "mCA c18": "59.5", "mCA c19": "59.0"}
+
+
+def test_a_mean_over_fewer_severities_has_no_difference(fake_run, page_of):
+    whole, few = fake_run("a", 0.7), with_few(fake_run("b", 0.6, method="magn"), {"fog": [1]})
+    tree, _ = page_of([whole, few])
+    (difference,) = (table for table in tree.all("table") if "data-difference" in table.attributes)
+    shown = {row[0]: row[1:] for row in rows_of(difference)}
+    assert shown["Fog"] == ["+10.0", "–", "–", "–", "–", "–"]
+    assert shown["Snow"] == ["+10.0"] * 6
+    assert rows_of(heat_maps(tree)[1])[C19.index("fog")][1:] == ["64.0", "–", "–", "–", "–", "–"]
 
 
 def test_shades_rise_with_accuracy_and_differ_by_sign(fake_run, page_of):

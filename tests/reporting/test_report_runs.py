@@ -291,7 +291,8 @@ def test_a_run_on_a_folder_of_any_corruptions_is_reported(fake_run):
     (run,), warnings = read_runs([folder])
     assert warnings == []
     assert list(run.corruption_accuracy)[-2:] == ["my_rain", "xy_motion_blur"]
-    assert run.mean("xy_motion_blur") == pytest.approx(0.6)
+    assert run.mean("xy_motion_blur", (1, 3, 5)) == pytest.approx(0.6)
+    assert run.mean("xy_motion_blur", (1, 2, 3)) is None
     assert run.mca(("xy_motion_blur",)) is None
     assert "xy_motion_blur" not in run.complete
     tables = make_tables(group_experiments([run])[0])

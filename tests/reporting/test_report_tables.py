@@ -20,7 +20,7 @@ from fastmagn.reporting.formats import (
 from fastmagn.reporting.paper import paper_value
 from fastmagn.reporting.runs import read_runs
 from fastmagn.reporting.tables import Cell, Column, Row, Table, make_tables
-from tests.helpers.report_folders import C19
+from tests.helpers.report_folders import C19, with_few
 
 PAPER_WEIGHTS = {"loss.consistency_weight": 3.0, "loss.jsd_weight": 12.0, "augment.sigma_max": 0.2}
 ATTACK = {"attack.epsilon": 8 / 255, "attack.steps": 7, "attack.step_scale": 2.5}
@@ -228,6 +228,31 @@ def test_a_run_without_frost_has_no_number_that_needs_it(fake_run):
     calibration = tables["cifar10_calibration"]
     assert cell(calibration, ("ResNet-18", "CIFAR-10-C c18"), "MAGN") is None
     assert cell(calibration, ("ResNet-18", "CIFAR-10-C c19 without frost"), "MAGN").mean == 0.1
+
+
+def test_a_mean_over_fewer_severities_stands_beside_its_like_only(fake_run):
+    whole = fake_run("a", 0.8)
+    easy = [with_few(fake_run(f"b{i}", 0.8, method="magn", seed=i), {"fog": [1], "snow": [1, 2, 4]}) for i in (0, 1)]
+    tables = tables_of([whole, *easy])
+    for name in ("cifar10_resnet18_corruptions", "cifar10_resnet18_corruptions_paper"):
+        assert cell(tables[name], "Fog", "Standard").mean == pytest.approx(0.8)
+        assert cell(tables[name], "Fog", "MAGN") is None
+        assert cell(tables[name], "Frost", "MAGN").mean == pytest.approx(0.8)
+        assert tables[name].caption.startswith("Per cent, mean over severities 1 to 5. ")
+    tables = tables_of(easy)
+    table = tables["cifar10_resnet18_corruptions_paper"]
+    said = "severities 1, 2 and 4 of snow, severity 1 of fog, severities 1 to 5 of the others"
+    assert table.caption.startswith(f"Per cent, mean over {said}. ")
+    fog, snow = cell(table, "Fog", "MAGN"), cell(table, "Snow", "MAGN")
+    assert (fog.mean, fog.num_runs) == (pytest.approx(0.84), 2)  # severity 1 is 0.04 above the mean
+    assert snow.mean == pytest.approx(0.8 + (0.04 + 0.02 - 0.02) / 3)
+    assert fog.paper is None
+    assert snow.paper is None
+    assert cell(table, "Frost", "MAGN").paper is not None
+    only = with_few(fake_run("c", {"fog": 0.6}, data="digits"), {"fog": [2, 3, 4]})
+    assert "mean over severities 2 to 4." in tables_of([only])["digits_resnet18_corruptions"].caption
+    only = with_few(fake_run("d", {"fog": 0.6}, data="digits"), {"fog": [2]})
+    assert "mean over severity 2." in tables_of([only])["digits_resnet18_corruptions"].caption
 
 
 def test_runs_that_share_no_corruption_have_no_mca(fake_run):

@@ -8,7 +8,7 @@ import numpy as np
 
 from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.corruptions import CORRUPTION_SETS, SEVERITIES
-from fastmagn.corruptions.sets import MEASURED, are_covered, sets_to_show
+from fastmagn.corruptions.sets import MEASURED, are_covered, sets_to_show, with_severities
 from fastmagn.evaluation.metrics.accuracy import (
     corruption_accuracy,
     mean_corruption_accuracy,
@@ -65,21 +65,27 @@ def summarise(
         "mean_corruption_error": {name: None if value is None else 1 - value for name, value in mca.items()},
         "corruption_accuracy": accuracy,
         **({"severities": few} if few else {}),
-        **confidence_measures(clean, corrupted, config),
+        **confidence_measures(clean, corrupted, config, severities),
     }
 
 
-def confidence_measures(clean: Predictions, corrupted: dict[str, Predictions], config: EvalConfig) -> dict[str, Any]:
+def confidence_measures(
+    clean: Predictions,
+    corrupted: dict[str, Predictions],
+    config: EvalConfig,
+    severities: Mapping[str, tuple[int, ...]],
+) -> dict[str, Any]:
     """What the confidences are worth: calibration and selective prediction; arguments are those of `summarise`.
 
     Returns:
         `rms_calibration_error`, `calibration` (`ece`; `adaptive_ece`, whose bins hold equal numbers of predictions;
         `nll`; `brier`), `reliability`, and `selective_prediction` (`aurc` and `risk_at_80_coverage`, see
         `selective.SelectiveRisk`). All are over c18 under corruption; else over what was measured of c19; else over all
-        that was measured. `corruption_set` says which. What has a prediction that is not finite is None.
+        that was measured. `corruption_set` says which, and at which severities if these are not all five. What has a
+        prediction that is not finite is None.
     """
     title, names = _calibrated(corrupted)
-    which = {"corruption_set": title}
+    which = {"corruption_set": with_severities(title, {name: severities[name] for name in names})}
     bins: dict[str, Any] = {"num_bins": config.num_bins, "binning": config.binning}
     settings = {**which, **bins, "pooling": config.pooling}
     pooled = {"clean": clean, "corrupt": concatenate([corrupted[name] for name in names])}
