@@ -21,7 +21,7 @@ from fastmagn.corruptions.corrupting import check_images, one_integer_each
 from fastmagn.data.array_images import ArrayImages
 from fastmagn.data.files.on_demand import FolderImages, chunks
 from fastmagn.data.image_set import ImageRows, Images, rows_within
-from fastmagn.errors import InputError, check, counted, is_integer, one_line, some
+from fastmagn.errors import InputError, as_array, check, counted, is_integer, some
 from fastmagn.evaluation.anyones_model import LogitsOf, place, probe, probe_others
 from fastmagn.evaluation.datasets import is_dataset, read_dataset, tensor_values
 from fastmagn.evaluation.forward import Forward
@@ -250,14 +250,11 @@ def _as_array(images_u8: Any, field: str) -> np.ndarray:
 
 
 def _one_image(image: Any, where: str) -> np.ndarray:
-    expected = "an image, uint8 [H, W, 3]"
-    if isinstance(image, Tensor):
-        return tensor_values(image, where, expected)
-    try:
-        return np.asarray(image)
-    except (ValueError, TypeError, RuntimeError) as error:  # such as a list of an image and other things
-        got = f"a {type(image).__name__} that is not an array ({one_line(error)})"
-        raise InputError(f"{where}: got {got}; expected {expected}.") from error
+    return (
+        tensor_values(image, where, "an image, uint8 [H, W, 3]")
+        if isinstance(image, Tensor)
+        else as_array(where, image)
+    )
 
 
 def _as_labels(labels: np.ndarray | Tensor | Sequence[int], num_images: int, field: str = "labels") -> np.ndarray:

@@ -179,15 +179,10 @@ FORM = "expected logits [B, K], or a dictionary or an object with `logits`, or a
         (None, {"subset": "last"}, "subset: got 'last'; expected 'by class' or 'first'."),
         (
             None,
-            {"images_u8": torch.zeros(6, 16, 16, 3, dtype=torch.bfloat16)},
-            "images_u8: got a Tensor that is not an array (",
-        ),
-        (
-            None,
             {"images_u8": [torch.zeros(16, 16, 3, requires_grad=True)] * 6},
             "images_u8: got float32 [6, 16, 16, 3]; expected",
         ),
-        (None, {"images_u8": [[[0], [0, 0]]] * 6}, "images_u8: got a list that is not an array ("),
+        (None, {"images_u8": [[[0], [0, 0]]] * 6}, "images_u8[0]: got a list that is not an array ("),
         (
             None,
             {"images_u8": [IMAGES[0], IMAGES[1], IMAGES[2, :12]]},
