@@ -12,6 +12,7 @@ from fastmagn.models.weight_files import read_weights
 from tests.helpers.foreign_networks import (
     AugmixResNeXt,
     AugmixWideResNet,
+    DeepMindWideResNet,
     KuangliuDenseNet121,
     KuangliuResNet18,
     Standardised,
@@ -144,6 +145,12 @@ AMBIGUOUS = {
         lambda: KuangliuDenseNet121(10, growth=12).state_dict(),
         "but its batch normalisations do not say in which order it concatenates maps. Give weights",
     ),
+    "padded at one side": (
+        "wideresnet40_2",
+        lambda: prefixed(DeepMindWideResNet().state_dict(), "module."),
+        "but its names are of DeepMind's layout (layer.0.block.0.batchnorm_0.weight), whose convolutions with stride 2 "
+        "pad at the bottom and right only; many have SiLU in place of ReLU. Give weights of this network",
+    ),
     "biases": ("wideresnet40_2", lambda: WeiaicunzaiWideResNet(10).state_dict(), "the network lacks: init_conv"),
     "another depth": (
         "wideresnet40_2",
@@ -171,10 +178,18 @@ def test_what_is_not_certain_is_refused_in_one_line(build, kind, tmp_path):
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
-def test_without_a_relu_the_function_is_another(build):
-    """Why weights without one are refused: by order they would fit."""
-    theirs = trained_like(WeiaicunzaiDenseNet121(10, growth=12))
-    ours = build("densenet121_k12").network.eval()
+OTHER_FUNCTIONS = {
+    "no ReLU in the transitions": ("densenet121_k12", lambda: WeiaicunzaiDenseNet121(10, growth=12)),
+    "padded at one side": ("wideresnet40_2", DeepMindWideResNet),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_FUNCTIONS)
+def test_what_fits_by_order_is_another_function(build, kind):
+    """Why such weights are refused."""
+    name, make = OTHER_FUNCTIONS[kind]
+    theirs = trained_like(make())
+    ours = build(name).network.eval()
     pairs = zip(ours.state_dict(), theirs.state_dict().values(), strict=True)
     ours.load_state_dict(dict(pairs))
     images = torch.rand(2, 3, 32, 32)
