@@ -94,7 +94,7 @@ def load_run(
         config=config,
         class_names=class_names,
         image_size=image_size,
-        results=results if results is not None and _measures(results, config) else None,
+        results=results if results is not None and _measures(results, config, state["step"]) else None,
         data_fingerprint=state["data_fingerprint"],
     )
 
@@ -120,7 +120,12 @@ def _classes(
     return image_set.class_names, image_set.test_images_u8.shape[1:3]
 
 
-def _measures(results: dict[str, Any], config: Config) -> bool:
-    """Whether the results are those of the weights and the ensemble that `config` names."""
+def _measures(results: dict[str, Any], config: Config, step: int) -> bool:
+    """Whether the results are those of the weights at `step`, and of the ensemble that `config` names.
+
+    A run that goes on after its end keeps the results of the earlier end until it ends again.
+    """
     measured = results["config"]["eval"]
-    return all(measured.get(name) == getattr(config.eval, name) for name in ("weights", "test_time_flip", "rse_draws"))
+    return results.get("steps", step) == step and all(
+        measured.get(name) == getattr(config.eval, name) for name in ("weights", "test_time_flip", "rse_draws")
+    )
