@@ -56,7 +56,8 @@ class Classifier:
         Args:
             images: An array or tensor of `image_size`, uint8 or float in [0, 1], [B, H, W, 3] or [B, 3, H, W]; or a
                 list of image files and Pillow images (or a single one). These are converted to RGB and turned upright
-                by their EXIF orientation.
+                by their EXIF orientation. If `info.padded_from` is a size, images of that size are padded as the run's
+                were.
             batch_size: Images per forward pass, 1 or more.
             resize: Resize files and Pillow images of another size: the shorter side is resized (bicubic), and the
                 centre is cut out. A model for small images sees little of a photograph that way.

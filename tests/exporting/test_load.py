@@ -219,7 +219,7 @@ def rewritten(source: Path, out: Path, **changed) -> Path:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"format_version": 2}, "got format version 2; expected 1. Use a newer fastmagn."),
+        ({"format_version": 3}, "got format version 3; expected 1 or 2. Use a newer fastmagn."),
         ({"network": "resnet18"}, "its weights do not fit its network, resnet18; export the run again."),
         ({"network": "os:system"}, "model.name: got 'os:system'; expected one of resnet18"),
         ({"network": "timm:hf-hub:someone/something"}, "timm"),
@@ -229,6 +229,8 @@ def rewritten(source: Path, out: Path, **changed) -> Path:
         ({"image_size": [32, -1]}, "its metadata are damaged (ValueError)"),
         ({"image_size": [32, 40]}, "its metadata are damaged (ValueError)"),
         ({"resize_px": 31}, "its metadata are damaged (ValueError)"),
+        ({"padded_from": [28]}, "its metadata are damaged (ValueError)"),
+        ({"padded_from": [28, 33]}, "its metadata are damaged (ValueError)"),
         ({"mean": [0.1, 0.2]}, "its metadata are damaged (ValueError)"),
         ({"noise_draws": 2}, "its noises are not the 2 that its metadata name"),
         ({"stranger": 1}, "its metadata are damaged (TypeError)"),
@@ -266,7 +268,8 @@ JSON = st.recursive(
 
 
 def test_metadata_read_back_equal():
-    assert info_from_json(INFO.to_json(), "f") == INFO
+    for info in (INFO, dataclasses.replace(INFO, padded_from=(28, 20))):
+        assert info_from_json(info.to_json(), "f") == info
 
 
 @given(name=st.sampled_from([field.name for field in dataclasses.fields(INFO)]), value=JSON)
