@@ -169,8 +169,15 @@ def test_a_file_that_is_no_image_is_one_line(files, tmp_path, text):
     for path in (tmp_path / "a.png", tmp_path / "absent.png", tmp_path):
         with pytest.raises(InputError, match=rf"^image {re.escape(str(path))}: cannot be read as an image \(.*\)\.$"):
             fastmagn.load(files["safetensors"]).predict([path])
-    with pytest.raises(InputError, match=r"batch_size: got 0; expected 1 or more\."):
-        fastmagn.load(files["safetensors"]).predict([], batch_size=0)
+    for batch_size in (0, 2.5, "4"):
+        with pytest.raises(InputError, match=rf"^batch_size: got {batch_size!r}; expected an integer, 1 or more\.$"):
+            fastmagn.load(files["safetensors"]).predict([], batch_size=batch_size)
+
+
+def test_a_name_that_is_too_long_is_one_line():
+    for name in ("x" * 300, "x" * 300 + ".onnx"):
+        with pytest.raises(InputError, match=rf"^{name}: cannot be read \(File name too long\); expected a run folder"):
+            fastmagn.load(name)
 
 
 class Bomb:
