@@ -1,6 +1,8 @@
 """Checkpoints as others publish them for CIFAR: loaded by their layers' order with the same logits, or refused."""
 
 import pickle
+from argparse import Namespace
+from pathlib import PurePosixPath
 
 import numpy as np
 import pytest
@@ -52,6 +54,10 @@ HOLDERS = {
         },
     },
     "kuangliu": lambda state: {"net": prefixed(state, "module."), "acc": 95.47, "epoch": 199},
+    "references of timm and torchvision": lambda state: {
+        **{"model": state, "epoch": 3, "lr_scheduler": {"last_epoch": 3}},
+        "args": Namespace(model="wrn", lr=0.1, aug_splits=0, mean=None, betas=[0.9, 0.99], more=Namespace(a="b")),
+    },
     "numpy": lambda state: {"state_dict": state, **numpy_numbers()},
     "robustbench": lambda state: prefixed(
         {"mu": torch.full((1, 3, 1, 1), 0.5), "sigma": torch.full((1, 3, 1, 1), 0.5), **state}, "module.model."
@@ -206,7 +212,11 @@ def test_a_pickle_that_needs_code_is_refused_and_nothing_is_run(build, tmp_path,
     state = AugmixWideResNet().state_dict()
     torch.save({"state_dict": state, "args": Payload()}, tmp_path / "a.pt")
     (tmp_path / "b.pt").write_bytes(pickle.dumps({"state_dict": Payload()}, 2))
-    for name in ("a.pt", "b.pt"):
-        with pytest.raises(InputError, match=r"\(UnpicklingError; nothing in it was run\)\.$"):
+    torch.save({"state_dict": state, "args": Namespace(out=PurePosixPath("a"))}, tmp_path / "c.pt")
+    for name, needed in (("a.pt", r"\S*print"), ("b.pt", r"\S*print"), ("c.pt", r"pathlib\.PurePosixPath")):
+        with pytest.raises(
+            InputError,
+            match=rf"torch\.save: it needs {needed}; save its state_dict alone \(Unpi\w+; nothing in it was run\)\.$",
+        ):
             load_pretrained(build("wideresnet40_2").network, tmp_path / name, 10)
     assert capsys.readouterr().out == ""
