@@ -101,6 +101,8 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, Config]:
         raise InputError(f"classes: got {own.classes}; expected none without --images DIR, whose folders it explains.")
     if own.out is not None and own.out.is_dir():
         raise InputError(f"out: {own.out} is a folder; expected the name of a results file.")
+    if own.weights is not None and not own.weights.name:
+        raise InputError(f"weights: got {str(own.weights)!r}; expected a file of weights, or a published model's name.")
     others = ("corrupted", "save_logits", "perturbations", "fourier")
     if own.images is not None and (own.run is None or any(getattr(own, name) for name in others)):
         *most, last = (f"--{name}" for name in others)

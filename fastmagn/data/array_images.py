@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fastmagn.data.image_set import ImageSet
+from fastmagn.data.padding import pad_by_edges
 from fastmagn.errors import InputError, counted, form
 from fastmagn.machine.console import console
 from fastmagn.machine.torchrun import rank
@@ -24,8 +25,8 @@ IMAGES_LAYOUT = "uint8 [N, H, W] (grey), [N, H, W, 1] or [N, H, W, 3] (RGB), H a
 class ArrayImages:
     """Rows of an array as uint8 [n, S, S, 3], made when `np.asarray` asks for them: the array may be a mapped file.
 
-    Grey is repeated in three channels. S is the longer side, at least 32 px: a smaller image is padded by repeating the
-    pixels of its edges, equally on both sides, the odd one at the bottom and right. No pixel is interpolated.
+    Grey is repeated in three channels. S is the longer side, at least 32 px: a smaller image is padded by its edges,
+    see `padding.pad_by_edges`. No pixel is interpolated.
 
     Args:
         stored_u8: uint8 [N, H, W] or [N, H, W, C], C 1 or 3.
@@ -48,12 +49,18 @@ class ArrayImages:
         return int(np.prod(self.shape, dtype=np.int64))
 
     @property
+    def padded_from(self) -> tuple[int, int] | None:
+        """(H, W) of the stored images, px, if they are padded."""
+        height, width = self.size
+        return None if (height, width) == self.shape[1:3] else (height, width)
+
+    @property
     def description(self) -> str:
         """The images in words, such as `grey 28x28 px, padded to 32x32 px by their edges`."""
         height, width = self.size
         is_grey = self.stored_u8.ndim == 3 or self.stored_u8.shape[3] == 1
         side = self.shape[1]
-        padded = "" if (height, width) == (side, side) else f", padded to {side}x{side} px by their edges"
+        padded = "" if self.padded_from is None else f", padded to {side}x{side} px by their edges"
         return f"{'grey ' if is_grey else ''}{height}x{width} px{padded}"
 
     @property
@@ -77,13 +84,7 @@ class ArrayImages:
 
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
         pixels = self.stored_u8 if self.rows is None else self.stored_u8[self.rows]
-        pixels = pixels.reshape(*pixels.shape[:3], -1)
-        height, width = self.size
-        side = self.shape[1]
-        above, left = (side - height) // 2, (side - width) // 2
-        if (height, width) != (side, side):
-            widths = ((0, 0), (above, side - height - above), (left, side - width - left), (0, 0))
-            pixels = np.pad(pixels, widths, mode="edge")
+        pixels = pad_by_edges(pixels.reshape(*pixels.shape[:3], -1), self.shape[1])
         if pixels.shape[3] == 1:
             pixels = np.repeat(pixels, 3, axis=3)
         return np.require(np.asarray(pixels, dtype), requirements="C")

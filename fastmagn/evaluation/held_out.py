@@ -19,6 +19,7 @@ from fastmagn.data import ENCODED, OWN, ImageSet, split_validation
 from fastmagn.data.files.decoding import resize_px
 from fastmagn.data.files.on_demand import FolderImages, LazyImages
 from fastmagn.data.image_set import Images
+from fastmagn.data.padding import padded_from
 from fastmagn.errors import InputError, check, counted
 from fastmagn.evaluation.forward import Forward, logits_of
 from fastmagn.evaluation.metrics.predictions import row_parts
@@ -108,11 +109,12 @@ def _folder(name: str, config: Config, image_set: ImageSet) -> HeldOut:
     folder = user_path(name, FIELD)
     if not folder.is_dir():
         raise InputError(f"{FIELD}: got {name!r}; expected {VALIDATION}, {TEST}, or a folder, CLASS/IMAGE in it.")
-    size, shorter_side = image_set.test_images_u8.shape[1], image_set.test_images_u8.shape[1]
+    size = shorter_side = image_set.test_images_u8.shape[1]
     if config.data.name in ENCODED:
         shorter_side = resize_px(config.data)
     _check_apart(folder, config.data, image_set)
-    found = find_images(folder, image_set.class_names, {}, image_size=size, resize_px=shorter_side)
+    padding = padded_from(image_set.test_images_u8)
+    found = find_images(folder, image_set.class_names, {}, image_size=size, resize_px=shorter_side, padded_from=padding)
     return HeldOut(found.images, found.labels, str(folder))
 
 

@@ -18,6 +18,7 @@ from fastmagn.data.files.decoding import resize_px
 from fastmagn.data.files.listing import image_names
 from fastmagn.data.files.on_demand import LazyImages
 from fastmagn.data.image_set import Images
+from fastmagn.data.padding import padded_from
 from fastmagn.data.subset import even_subset
 from fastmagn.errors import InputError, check, nearest
 from fastmagn.evaluation.forward import Forward, logits_of
@@ -76,7 +77,7 @@ def _find(name: str, config: Config, image_set: ImageSet) -> Images | LazyImages
     if 0 < wanted < len(files):
         _, subfolders = np.unique([str(Path(file).parent) for file in files], return_inverse=True)
         files = [files[row] for row in even_subset(subfolders, wanted, config.eval.corruption_seed)]
-    return LazyImages([folder / file for file in files], size, shorter_side)
+    return LazyImages([folder / file for file in files], size, shorter_side, padded_from(image_set.test_images_u8))
 
 
 def _published(name: str, data: DataConfig, size: int) -> tuple[Images, np.ndarray]:

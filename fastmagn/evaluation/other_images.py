@@ -38,7 +38,13 @@ class MeasuredTwice(NamedTuple):
 
 
 def find_images(
-    folder: Path, class_names: Sequence[str], mapping: Mapping[str, str], *, image_size: int, resize_px: int
+    folder: Path,
+    class_names: Sequence[str],
+    mapping: Mapping[str, str],
+    *,
+    image_size: int,
+    resize_px: int,
+    padded_from: tuple[int, int] | None,
 ) -> OtherImages:
     """The images of each class folder, sorted by folder and file name.
 
@@ -49,6 +55,7 @@ def find_images(
             one class.
         image_size: Side of the square that the network sees, px.
         resize_px: The shorter side before the centre is cut out, px.
+        padded_from: (H, W) of the images of the run's set, px, if those are padded to that square.
 
     Raises:
         InputError: There is no folder, it has no class folders, or one of them holds no image or belongs to none of
@@ -67,7 +74,8 @@ def find_images(
     paths = [folder / name / image for name, images in files.items() for image in images]
     labels = [label_of[mapping.get(name, name)] for name in files]
     counts = [len(images) for images in files.values()]
-    return OtherImages(LazyImages(paths, image_size, resize_px), np.repeat(np.array(labels, np.int64), counts))
+    images_u8 = LazyImages(paths, image_size, resize_px, padded_from)
+    return OtherImages(images_u8, np.repeat(np.array(labels, np.int64), counts))
 
 
 def measure_images(logits: Tensor, labels: np.ndarray, own_labels: np.ndarray) -> MeasuredTwice:

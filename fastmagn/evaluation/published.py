@@ -10,7 +10,7 @@ from fastmagn.config.text import plain
 from fastmagn.data import ImageSet, load_data
 from fastmagn.errors import InputError, some
 from fastmagn.evaluation.run import evaluate_model
-from fastmagn.machine.console import console
+from fastmagn.machine.console import console, warn
 from fastmagn.machine.environment import environment
 from fastmagn.machine.hardware import settle_hardware
 from fastmagn.machine.processes import join_world
@@ -21,6 +21,8 @@ from fastmagn.models.weight_files import Weights, read_weights
 from fastmagn.runs.failures import explain_measuring
 
 Channels = tuple[float, float, float]
+# With torchvision's own weights these turn ImageNet's normalisation into one by 0.5 and 0.5; ours do not.
+_TRANSFORM_INPUT = ("torchvision:googlenet", "torchvision:inception_v3")
 
 
 class Published(NamedTuple):
@@ -68,6 +70,8 @@ def evaluate_weights(published: Published, config: Config, results_dir: Path) ->
         if world.rank == 0:
             console.print(line, soft_wrap=True)
             console.print(f"normalisation: mean {_shown(mean)}, std {_shown(std)} ({whose})", soft_wrap=True)
+            if config.model.name in _TRANSFORM_INPUT and published.std is weights.std is None:
+                warn(f"torchvision's own weights of {config.model.name} need --mean 0.5 --std 0.5 (transform_input).")
         network.to(device, memory_format=torch.channels_last).eval()
         model = MirrorEnsemble(network) if config.eval.test_time_flip else network
         measured = evaluate_model(model, image_set, config, results_dir, device=device, world=world, trained=None)

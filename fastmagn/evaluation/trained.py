@@ -11,6 +11,7 @@ from torch import nn
 from fastmagn.config.own_code import explained
 from fastmagn.config.schema import Config
 from fastmagn.data import ImageSet, load_data
+from fastmagn.data.padding import former_padding, padded_from
 from fastmagn.errors import InputError
 from fastmagn.methods.test_time import model_for_test
 from fastmagn.models import Normalised, build_model
@@ -33,6 +34,7 @@ class Trained:
         config: The run's configuration.
         class_names: K names; label k is class_names[k].
         image_size: (H, W), px.
+        padded_from: (H, W) of the set's own images, px, if they are padded to `image_size`; else None.
         results: The run's results.json if it measures these weights, else None.
         data_fingerprint: The fingerprint of the training images, see `ImageSet.fingerprint`.
     """
@@ -42,6 +44,7 @@ class Trained:
     config: Config
     class_names: tuple[str, ...]
     image_size: tuple[int, int]
+    padded_from: tuple[int, int] | None
     results: dict[str, Any] | None
     data_fingerprint: str
 
@@ -74,7 +77,7 @@ def load_run(
     results = _read_results(run_dir) if image_set is None else None
     warn_if_code_changed(run_dir)
     with explained(config.imports):
-        class_names, image_size = _classes(results, config, image_set)
+        class_names, image_size, padding = _classes(results, config, image_set)
     path = last_checkpoint(run_dir)
     state = read_checkpoint(path, device or torch.device("cpu"))
     options = {"num_classes": len(class_names), "image_size": image_size, "weight_names": state["model"].keys()}
@@ -94,7 +97,8 @@ def load_run(
         config=config,
         class_names=class_names,
         image_size=image_size,
-        results=results if results is not None and _measures(results, config) else None,
+        padded_from=padding,
+        results=results if results is not None and _measures(results, config, state["step"]) else None,
         data_fingerprint=state["data_fingerprint"],
     )
 
@@ -112,15 +116,23 @@ def _read_results(run_dir: Path) -> dict[str, Any] | None:
 
 def _classes(
     results: dict[str, Any] | None, config: Config, image_set: ImageSet | None
-) -> tuple[tuple[str, ...], tuple[int, int]]:
-    """Class names and image size (H, W)."""
+) -> tuple[tuple[str, ...], tuple[int, int], tuple[int, int] | None]:
+    """Class names, image size (H, W), and that before the padding."""
     if image_set is None and results is not None and "class_names" in results and "image_size" in results:
-        return tuple(results["class_names"]), tuple(results["image_size"])
+        height, width = results.get("padded_from") or (None, None)
+        padding = former_padding(config.data.name) if height is None else (height, width)
+        return tuple(results["class_names"]), tuple(results["image_size"]), padding
     image_set = image_set or load_data(config.data)
-    return image_set.class_names, image_set.test_images_u8.shape[1:3]
+    images_u8 = image_set.test_images_u8
+    return image_set.class_names, images_u8.shape[1:3], padded_from(images_u8)
 
 
-def _measures(results: dict[str, Any], config: Config) -> bool:
-    """Whether the results are those of the weights and the ensemble that `config` names."""
+def _measures(results: dict[str, Any], config: Config, step: int) -> bool:
+    """Whether the results are those of the weights at `step`, and of the ensemble that `config` names.
+
+    A run that goes on after its end keeps the results of the earlier end until it ends again.
+    """
     measured = results["config"]["eval"]
-    return all(measured.get(name) == getattr(config.eval, name) for name in ("weights", "test_time_flip", "rse_draws"))
+    return results.get("steps", step) == step and all(
+        measured.get(name) == getattr(config.eval, name) for name in ("weights", "test_time_flip", "rse_draws")
+    )

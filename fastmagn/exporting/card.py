@@ -44,12 +44,16 @@ def model_card(trained: Trained, name: str, config: ExportConfig, input: str | N
     height, width = info.image_size
     weights = "the last step's" if info.weights == "last" else "a moving average over the steps"
     ensemble = f" Probabilities are averaged over {info.noise_draws} fixed noises." * bool(info.noise_draws)
+    padded = ""
+    if info.padded_from is not None:
+        rows, columns = info.padded_from
+        padded = f" ({rows}x{columns} px, padded by repeating the pixels of their edges)"
     flip = " Logits are averaged over the image and its mirror image." * info.test_time_flip
     return "\n\n".join(
         [
             f"# {name}",
-            f"`{info.network}` for {height}x{width} px images of {counted(info.num_classes, 'class')}, trained by "
-            f"`{info.method}` on `{info.data}` with fastmagn {info.fastmagn}; weights: {weights}.{flip}{ensemble}",
+            f"`{info.network}` for {height}x{width} px images{padded} of {counted(info.num_classes, 'class')}, trained "
+            f"by `{info.method}` on `{info.data}` with fastmagn {info.fastmagn}; weights: {weights}.{flip}{ensemble}",
             "## Use",
             _usage(name, config.format, input, height, width),
             "Classes, in order: " + ", ".join(info.class_names) + ".",

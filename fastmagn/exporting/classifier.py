@@ -3,6 +3,7 @@
 Shape letters: B batch, K classes, H W image.
 """
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastmagn.errors import InputError, check, counted
+from fastmagn.errors import InputError, as_integer, check, counted
 from fastmagn.evaluation.trained import load_run
 from fastmagn.exporting.images import as_batch, as_sequence
 from fastmagn.exporting.info import ModelInfo, model_info
@@ -56,7 +57,8 @@ class Classifier:
         Args:
             images: An array or tensor of `image_size`, uint8 or float in [0, 1], [B, H, W, 3] or [B, 3, H, W]; or a
                 list of image files and Pillow images (or a single one). These are converted to RGB and turned upright
-                by their EXIF orientation.
+                by their EXIF orientation. If `info.padded_from` is a size, images of that size are padded as the run's
+                were.
             batch_size: Images per forward pass, 1 or more.
             resize: Resize files and Pillow images of another size: the shorter side is resized (bicubic), and the
                 centre is cut out. A model for small images sees little of a photograph that way.
@@ -67,7 +69,7 @@ class Classifier:
         Raises:
             InputError: The images are of another kind, size or range; a file cannot be read.
         """
-        check(batch_size >= 1, "batch_size", batch_size, "1 or more")
+        batch_size = as_integer("batch_size", batch_size, range(1, sys.maxsize), "an integer, 1 or more")
         images = as_sequence(images)
         parts = [np.empty((0, self.info.num_classes), np.float32)]
         for first in range(0, len(images), batch_size):
@@ -119,7 +121,7 @@ def load(file: str | Path, device: str = "auto") -> Classifier:
     """
     path = Path(file)
     check(device in ("auto", "cpu", "cuda"), "device", device, "auto, cpu or cuda")
-    if not path.exists():
+    if not _exists(path):
         path = published_file(path) or path
     if not (path.exists() or path.suffix):
         raise InputError(f"{path}: no such folder; expected the folder of a run, a file, or {published_names(path)}")
@@ -136,6 +138,14 @@ def load(file: str | Path, device: str = "auto") -> Classifier:
         return Classifier(*read_onnx(path, device))
     model, info = read_safetensors(path)
     return Classifier(_in_torch(model, device), info)
+
+
+def _exists(path: Path) -> bool:
+    """Raises InputError if that cannot be known, as for a name that is too long."""
+    try:
+        return path.exists()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); expected a run folder or a file.") from error
 
 
 def _in_torch(model: nn.Module, device: str) -> Callable[[np.ndarray], np.ndarray]:

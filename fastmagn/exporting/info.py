@@ -9,11 +9,13 @@ from typing import Any
 from fastmagn import __version__
 from fastmagn.data import ENCODED
 from fastmagn.data.files.decoding import resize_px
+from fastmagn.data.padding import former_padding
 from fastmagn.errors import InputError
 from fastmagn.evaluation.trained import MEASURES, Trained
 from fastmagn.methods.rse import NoiseEnsemble
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_WITHOUT_PADDING = 1  # the version of files without padded_from, which earlier versions of fastmagn read too
 METADATA_KEY = "fastmagn"
 MAX_SIDE_PX = 4096
 
@@ -38,6 +40,8 @@ class ModelInfo:
         results: clean_accuracy, mca, rms_calibration_error and num_images of the run's results.json; None where that
             measures other weights or is not there.
         fastmagn: Version that wrote the file.
+        padded_from: (H, W), px, of the data set's own images if they were padded to `image_size` by repeating their
+            edges; None if they were not. Larger pictures are then resized and cut to this size before they are padded.
     """
 
     network: str
@@ -54,6 +58,7 @@ class ModelInfo:
     noise_draws: int
     results: dict[str, Any] | None
     fastmagn: str
+    padded_from: tuple[int, int] | None = None
 
     @property
     def num_classes(self) -> int:
@@ -62,7 +67,10 @@ class ModelInfo:
 
     def to_json(self) -> str:
         """One line, with the format's version."""
-        fields = {"format_version": FORMAT_VERSION, **dataclasses.asdict(self), "num_classes": self.num_classes}
+        version = _WITHOUT_PADDING if self.padded_from is None else FORMAT_VERSION
+        fields = {"format_version": version, **dataclasses.asdict(self), "num_classes": self.num_classes}
+        if self.padded_from is None:
+            del fields["padded_from"]
         return json.dumps(fields, allow_nan=False)
 
 
@@ -73,6 +81,7 @@ def model_info(trained: Trained) -> ModelInfo:
         network=config.model.name,
         class_names=trained.class_names,
         image_size=trained.image_size,
+        padded_from=trained.padded_from,
         resize_px=resize_px(config.data) if config.data.name in ENCODED else trained.image_size[0],
         mean=tuple(network.mean.flatten().tolist()),
         std=tuple(network.std.flatten().tolist()),
@@ -104,13 +113,18 @@ def info_from_json(text: str | None, file: str) -> ModelInfo:
     try:
         fields = json.loads(text)
         version = fields.pop("format_version")
-        if version != FORMAT_VERSION:
+        if version not in (_WITHOUT_PADDING, FORMAT_VERSION):
             raise InputError(
-                f"{file}: got format version {version!r}; expected {FORMAT_VERSION}. Use a newer fastmagn."
+                f"{file}: got format version {version!r}; expected {_WITHOUT_PADDING} or {FORMAT_VERSION}. Use a newer"
+                " fastmagn."
             )
         fields.pop("num_classes")
         for name in ("class_names", "image_size", "mean", "std"):
             fields[name] = tuple(fields[name])
+        if fields.get("padded_from") is None:
+            fields["padded_from"] = former_padding(fields["data"])
+        else:
+            fields["padded_from"] = tuple(fields["padded_from"])
         info = ModelInfo(**fields)
         _check_types(info)
     except InputError:
@@ -118,6 +132,10 @@ def info_from_json(text: str | None, file: str) -> ModelInfo:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(f"{file}: its metadata are damaged ({type(error).__name__}); export the run again.") from error
     return info
+
+
+def _is_within(size: tuple[Any, ...], largest_px: int) -> bool:
+    return len(size) == 2 and all(type(side) is int and 1 <= side <= largest_px for side in size)
 
 
 def _check_types(info: ModelInfo) -> None:
@@ -131,6 +149,7 @@ def _check_types(info: ModelInfo) -> None:
         and info.image_size[0] == info.image_size[1]
         and all(type(side) is int and 1 <= side <= MAX_SIDE_PX for side in (*info.image_size, info.resize_px))
         and info.resize_px >= info.image_size[0]
+        and (info.padded_from is None or _is_within(info.padded_from, info.image_size[0]))
         and len(info.mean) == len(info.std) == 3
         and all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
         and type(info.test_time_flip) is bool

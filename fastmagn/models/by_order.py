@@ -15,6 +15,7 @@ from fastmagn.models.errors import Ambiguous
 
 COUNTER = "num_batches_tracked"  # no weight: a count of batches, which files of before PyTorch 0.4.1 lack
 _SHORTCUT = re.compile("shortcut|downsample|skip", re.IGNORECASE)
+_DEEPMINDS = re.compile(r"(^|\.)batchnorm_\d+\.")
 
 
 def match_by_order(given: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor] | None:
@@ -34,6 +35,7 @@ def match_by_order(given: Mapping[str, Tensor], network: nn.Module) -> dict[str,
     if [_form(*one) for one in given.items()] != [_form(*one) for one in wanted.items()]:
         return None
     names = dict(zip(given, wanted, strict=True))
+    _check_padding(names)
     _check_numbers(names)
     _check_shortcuts(names)
     _check_activations(given)
@@ -42,6 +44,15 @@ def match_by_order(given: Mapping[str, Tensor], network: nn.Module) -> dict[str,
 
 def _form(name: str, value: Tensor) -> tuple:
     return name.rpartition(".")[2], value.shape
+
+
+def _check_padding(names: Iterable[str]) -> None:
+    """DeepMind's networks for adversarial robustness, which RobustBench has too, pad as TensorFlow's SAME does."""
+    if found := next((name for name in names if _DEEPMINDS.search(name)), None):
+        raise Ambiguous(
+            f"its names are of DeepMind's layout ({found}), whose convolutions with stride 2 pad at the bottom and"
+            " right only; many have SiLU in place of ReLU"
+        )
 
 
 def _check_numbers(names: Iterable[str]) -> None:

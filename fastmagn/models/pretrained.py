@@ -67,7 +67,7 @@ def load_weights(network: nn.Module, weights: Weights, path: Path, num_classes: 
     Raises:
         InputError: A name or a shape does not fit, or a value is not finite.
     """
-    given = weights.tensors
+    given = _with_whole_counts(weights.tensors)
     match_older_form(network, given)
     wanted = network.state_dict()
     how = ""
@@ -80,9 +80,7 @@ def load_weights(network: nn.Module, weights: Weights, path: Path, num_classes: 
             given = ordered
     new = _check_fit(given, wanted, num_classes, path, field)
     kept = {name: given[name] for name in wanted if name in given and name not in new}
-    bad = [name for name, value in kept.items() if not _is_usable(value, wanted[name])]
-    if bad:
-        raise InputError(f"{field}: {path} has values that are not finite numbers: {_some(bad)}. Get it again.")
+    _check_values(kept, wanted, path, field)
     network.load_state_dict(kept, strict=False)
     numbers = sum(value.numel() for value in kept.values())
     loaded, total = (sum(not name.endswith(COUNTER) for name in names) for names in (kept, wanted))
@@ -142,9 +140,34 @@ def _classifier(
     return unfit if is_at_the_end and len(file_classes) <= 1 and fits_otherwise and is_for_classes else []
 
 
-def _is_usable(value: Tensor, wanted: Tensor) -> bool:
-    same_kind = value.is_floating_point() == wanted.is_floating_point() and not value.is_complex()
-    return same_kind and not value.is_meta and bool(torch.isfinite(value).all())
+def _with_whole_counts(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, with the counts of batches as integers: `half()` of a whole state_dict makes them floats.
+
+    A count beyond the largest number of half precision is lost, and left out.
+    """
+    counts = {name: value for name, value in given.items() if name.endswith(COUNTER) and value.is_floating_point()}
+    lost = {name for name, value in counts.items() if value.is_meta or not torch.isfinite(value).all()}
+    whole = {name: value.long() for name, value in counts.items() if name not in lost}
+    return {name: whole.get(name, value) for name, value in given.items() if name not in lost}
+
+
+def _check_values(kept: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path, field: str) -> None:
+    """Raise InputError unless the values can be copied into the network."""
+    numbers: list[str] = []
+    kinds: list[str] = []
+    for name, value in kept.items():
+        if value.is_complex() or value.is_floating_point() != wanted[name].is_floating_point():
+            kinds.append(f"{name} {_kind(value)} for {_kind(wanted[name])}")
+        elif value.is_meta or not torch.isfinite(value).all():
+            numbers.append(name)
+    if kinds:
+        raise InputError(f"{field}: {path} has numbers of another kind: {some(kinds)}. {_REMEDY}")
+    if numbers:
+        raise InputError(f"{field}: {path} has values that are not finite numbers: {_some(numbers)}. Get it again.")
+
+
+def _kind(value: Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")
 
 
 def _shapes(name: str, given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:

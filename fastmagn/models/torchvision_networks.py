@@ -16,7 +16,8 @@ def torchvision_network(name: str, num_classes: int, image_size: tuple[int, int]
     """torchvision's network `name` with new weights, for images of `image_size`, without dropout and stochastic depth.
 
     These two draw from a generator with a state, and a resumed run would not repeat them. GoogLeNet and Inception-V3
-    come without their auxiliary heads.
+    come without their auxiliary heads, and without `transform_input`: a file does not say whether its
+    weights need it.
 
     Args:
         name: A name of `torchvision.models.list_models(torchvision.models)`.

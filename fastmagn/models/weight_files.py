@@ -1,5 +1,6 @@
 """Reads named tensors from files of others: safetensors, or torch.save without running what a file names."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,11 +19,16 @@ _HOLDERS = ("model", "state_dict", "model_state_dict", "net")
 # The prefixes that wrappers give names: DataParallel and DistributedDataParallel; torch.compile; a model behind its
 # normalisation, as RobustBench and fastmagn have it.
 _WRAPPERS = ("module.", "_orig_mod.", "model.", "network.")
+_MAX_NAME_CHARS = 80
 _MEANS, _STDS = ("mean", "mu"), ("std", "sigma")
 
 
 class _Ignored:
-    """Stands for a number or array of NumPy in a checkpoint, such as its best accuracy: read, and not needed."""
+    """Stands for what a checkpoint holds beside the weights: read, and not needed.
+
+    NumPy's numbers and arrays are such, as of the best accuracy, and the command line of the references of timm and
+    torchvision.
+    """
 
     def __init__(self, *arguments: Any) -> None:
         pass
@@ -31,7 +37,8 @@ class _Ignored:
         pass
 
 
-_NUMPY_NAMES = (
+_IGNORED_NAMES = (
+    "argparse.Namespace",
     *("numpy.dtype", "numpy.ndarray", "numpy.core.multiarray.scalar", "numpy.core.multiarray._reconstruct"),
     *("numpy._core.multiarray.scalar", "numpy._core.multiarray._reconstruct"),
 )
@@ -85,11 +92,13 @@ def read_weights(path: Path, field: str) -> Weights:
 
 def _read_torch(path: Path, field: str) -> Any:
     try:
-        with torch.serialization.safe_globals([(_Ignored, name) for name in _NUMPY_NAMES]):
+        with torch.serialization.safe_globals([(_Ignored, name) for name in _IGNORED_NAMES]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can make the reader fail in any way
+        refused = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
+        why = f": it needs {refused[1][:_MAX_NAME_CHARS]}; save its state_dict alone" if refused else ""
         reason = f"{type(error).__name__}; nothing in it was run"
-        raise InputError(f"{field}: {path} cannot be read as a file of torch.save ({reason}).") from error
+        raise InputError(f"{field}: {path} cannot be read as a file of torch.save{why} ({reason}).") from error
 
 
 def _read_safetensors(path: Path, field: str) -> dict[str, Tensor]:

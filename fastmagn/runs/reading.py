@@ -130,6 +130,11 @@ def _is_fraction(value: Any) -> bool:
     return value is None or (_is_number(value) and value <= 1)
 
 
+def _is_size(value: Any) -> bool:
+    is_pair = isinstance(value, list) and len(value) == 2
+    return is_pair and all(type(side) is int and 1 <= side <= _MAX_SIDE_PX for side in value)
+
+
 def _is_table(value: Any) -> bool:
     rows = value.values() if isinstance(value, dict) else ()
     return bool(rows) and all(isinstance(row, list) and len(row) == 5 and all(map(_is_fraction, row)) for row in rows)
@@ -160,14 +165,7 @@ _OPTIONAL: dict[str, _Kind] = {
         lambda value: isinstance(value, list) and bool(value) and all(type(name) is str for name in value),
         "a list of texts",
     ),
-    "image_size": (
-        lambda value: (
-            isinstance(value, list)
-            and len(value) == 2
-            and all(type(side) is int and 1 <= side <= _MAX_SIDE_PX for side in value)
-        ),
-        f"[H, W] in 1..{_MAX_SIDE_PX} px",
-    ),
+    **dict.fromkeys(("image_size", "padded_from"), (_is_size, f"[H, W] in 1..{_MAX_SIDE_PX} px")),
     **dict.fromkeys(("steps", "num_processes"), _COUNT),
     **dict.fromkeys(("train_s", "images_per_s", "wall_s", "wall_images_per_s"), _NUMBER),
     "environment": _OBJECT,

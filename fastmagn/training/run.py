@@ -13,6 +13,7 @@ from fastmagn.config.schema import Config
 from fastmagn.config.text import plain
 from fastmagn.corruptions.sets import set_members
 from fastmagn.data import FolderSource, load_data, split_validation
+from fastmagn.data.padding import padded_from
 from fastmagn.errors import InputError, counted
 from fastmagn.evaluation.logits import read_logits
 from fastmagn.evaluation.protocols import check_protocols
@@ -97,10 +98,12 @@ def train_in(world: World, device: torch.device, config: Config, callbacks: Call
         save_at_last(run, progress)
     best = progress.best_validation()
     images, wall_s = run.last_step * config.train.batch_size, progress.train_wall_s + progress.epoch_wall_s
+    padding = padded_from(image_set.test_images_u8)
     results = measured | {
         **({"best_validation": best} if best else {}),
         "class_names": list(image_set.class_names),
         "image_size": list(run.image_size),
+        **({"padded_from": list(padding)} if padding else {}),
         "steps": run.last_step,
         "train_s": progress.train_s + progress.epoch_s,
         "images_per_s": images / (progress.train_s + progress.epoch_s),

@@ -10,6 +10,7 @@ from fastmagn import evaluate_robustness
 from fastmagn.data import load_images
 from fastmagn.errors import InputError
 from fastmagn.evaluate import main, parse_arguments
+from fastmagn.evaluation.published import Published, evaluate_weights
 from fastmagn.models import build_model
 from tests.helpers.foreign_networks import Standardised, trained_like
 
@@ -79,6 +80,19 @@ def test_without_a_normalisation_the_data_sets_own_and_a_line_says_so(network, f
     check_same(file, results, by_hand(network, digits.mean, digits.std))
 
 
+def test_a_line_reminds_of_torchvisions_transform_input(tmp_path, monkeypatch, capsys):
+    """The measuring is left out; how such weights are measured right, tests/models/test_torchvision.py says."""
+    monkeypatch.setattr("fastmagn.evaluation.published.evaluate_model", lambda *_, **__: {})
+    name, path = "torchvision:googlenet", tmp_path / "a.pt"
+    torch.save(build_model(name, num_classes=10, mean=(0.0,) * 3, std=(1.0,) * 3).network.state_dict(), path)
+    config = parse_arguments(["--weights", str(path), *FEW, "--model.name", name])[1]
+    reminder = f"warning: torchvision's own weights of {name} need --mean 0.5 --std 0.5 (transform_input)."
+    evaluate_weights(Published(path), config, tmp_path)
+    assert reminder in capsys.readouterr().out
+    evaluate_weights(Published(path, (0.5,) * 3, (0.5,) * 3), config, tmp_path)
+    assert "transform_input" not in capsys.readouterr().out
+
+
 def test_three_numbers_and_a_mirror_image(network, file, capsys):
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
     arguments = ["--mean", *map(str, mean), "--std", *map(str, std), "--eval.test_time_flip", "true"]
@@ -144,6 +158,8 @@ def test_a_normalisation_that_is_none(arguments, line):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
+        (["--weights", ""], "weights: got '.'; expected a file of weights, or a published model's name."),
+        (["--weights", "."], "weights: got '.'; expected a file of weights, or a published model's name."),
         (["--run", "r", "--mean", "0.5"], "mean: got 0.5; expected none without --weights FILE."),
         (["--run", "r", "--weights", "a.pt"], "argument --weights: not allowed with argument --run/--run_dir"),
         (["--weights", "a.pt", "--out", "."], "out: . is a folder; expected the name of a results file."),

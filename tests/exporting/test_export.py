@@ -21,7 +21,7 @@ from fastmagn.export import main
 from fastmagn.exporting import onnx_file
 from fastmagn.machine.files import write_json
 from fastmagn.methods.test_time import model_for_test
-from tests.helpers.run_folders import CLASS_NAMES, MEAN, STD, made_results, make_run, plain_probabilities
+from tests.helpers.run_folders import CLASS_NAMES, MEAN, STD, made_results, make_run, plain_probabilities, write_run
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -132,6 +132,20 @@ def test_the_average_of_the_weights(tmp_path):
         assert all(torch.equal(tensors[name], value) for name, value in saved[state].items())
         assert (header["results"] is None) == (weights == "ema"), "numbers of other weights than these"
     assert "measures other weights" in (tmp_path / "ema.safetensors.md").read_text()
+
+
+def test_numbers_of_an_earlier_step_are_of_other_weights(tmp_path, capsys):
+    """The run ended at step 100, went on with a larger train.max_steps, and was interrupted at step 250."""
+    run_dir, out = tmp_path / "run", tmp_path / "model.safetensors"
+    config, model = make_run(run_dir, results=False)
+    write_run(run_dir, config, step=250, model=model)
+    for steps, is_measured in ((100, False), (250, True)):
+        write_json(run_dir / "results.json", made_results(config, steps=steps))
+        header, _ = read_tensors(export(run_dir, out))
+        assert (header["results"] is not None) == is_measured
+        card = out.with_name("model.safetensors.md").read_text()
+        assert ("98.76 %" in card) == is_measured
+        assert ("has no results.json of these weights" in capsys.readouterr().out) != is_measured
 
 
 def test_batch_normalisation_by_view_is_plain_when_exported(tmp_path, images_u8):

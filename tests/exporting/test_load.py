@@ -169,8 +169,15 @@ def test_a_file_that_is_no_image_is_one_line(files, tmp_path, text):
     for path in (tmp_path / "a.png", tmp_path / "absent.png", tmp_path):
         with pytest.raises(InputError, match=rf"^image {re.escape(str(path))}: cannot be read as an image \(.*\)\.$"):
             fastmagn.load(files["safetensors"]).predict([path])
-    with pytest.raises(InputError, match=r"batch_size: got 0; expected 1 or more\."):
-        fastmagn.load(files["safetensors"]).predict([], batch_size=0)
+    for batch_size in (0, 2.5, "4"):
+        with pytest.raises(InputError, match=rf"^batch_size: got {batch_size!r}; expected an integer, 1 or more\.$"):
+            fastmagn.load(files["safetensors"]).predict([], batch_size=batch_size)
+
+
+def test_a_name_that_is_too_long_is_one_line():
+    for name in ("x" * 300, "x" * 300 + ".onnx"):
+        with pytest.raises(InputError, match=rf"^{name}: cannot be read \(File name too long\); expected a run folder"):
+            fastmagn.load(name)
 
 
 class Bomb:
@@ -219,7 +226,7 @@ def rewritten(source: Path, out: Path, **changed) -> Path:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"format_version": 2}, "got format version 2; expected 1. Use a newer fastmagn."),
+        ({"format_version": 3}, "got format version 3; expected 1 or 2. Use a newer fastmagn."),
         ({"network": "resnet18"}, "its weights do not fit its network, resnet18; export the run again."),
         ({"network": "os:system"}, "model.name: got 'os:system'; expected one of resnet18"),
         ({"network": "timm:hf-hub:someone/something"}, "timm"),
@@ -229,6 +236,8 @@ def rewritten(source: Path, out: Path, **changed) -> Path:
         ({"image_size": [32, -1]}, "its metadata are damaged (ValueError)"),
         ({"image_size": [32, 40]}, "its metadata are damaged (ValueError)"),
         ({"resize_px": 31}, "its metadata are damaged (ValueError)"),
+        ({"padded_from": [28]}, "its metadata are damaged (ValueError)"),
+        ({"padded_from": [28, 33]}, "its metadata are damaged (ValueError)"),
         ({"mean": [0.1, 0.2]}, "its metadata are damaged (ValueError)"),
         ({"noise_draws": 2}, "its noises are not the 2 that its metadata name"),
         ({"stranger": 1}, "its metadata are damaged (TypeError)"),
@@ -266,7 +275,8 @@ JSON = st.recursive(
 
 
 def test_metadata_read_back_equal():
-    assert info_from_json(INFO.to_json(), "f") == INFO
+    for info in (INFO, dataclasses.replace(INFO, padded_from=(28, 20))):
+        assert info_from_json(info.to_json(), "f") == info
 
 
 @given(name=st.sampled_from([field.name for field in dataclasses.fields(INFO)]), value=JSON)

@@ -287,6 +287,51 @@ class WeiaicunzaiWideResNet(nn.Module):
         return self.linear(F.relu(self.bn(x)).mean(dim=(2, 3)))
 
 
+class DeepMindWideBlock(nn.Module):
+    """A convolution of stride 2 is padded below and on the right only, as TensorFlow's SAME does."""
+
+    def __init__(self, in_width: int, out_width: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.batchnorm_0 = nn.BatchNorm2d(in_width)
+        self.conv_0 = nn.Conv2d(in_width, out_width, 3, stride, bias=False)
+        self.batchnorm_1, self.conv_1 = nn.BatchNorm2d(out_width), conv(out_width, out_width, 3)
+        self.shortcut = None if in_width == out_width else conv(in_width, out_width, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = F.relu(self.batchnorm_0(x))
+        padded = F.pad(first, (1, 1, 1, 1) if self.stride == 1 else (0, 1, 0, 1))
+        second = self.conv_1(F.relu(self.batchnorm_1(self.conv_0(padded))))
+        return second + (x if self.shortcut is None else self.shortcut(first))
+
+
+class DeepMindWideGroup(nn.Module):
+    def __init__(self, count: int, in_width: int, out_width: int, stride: int) -> None:
+        super().__init__()
+        blocks = [DeepMindWideBlock(in_width, out_width, stride)]
+        self.block = nn.Sequential(*blocks, *(DeepMindWideBlock(out_width, out_width, 1) for _ in range(count - 1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(x)
+
+
+class DeepMindWideResNet(nn.Module):
+    """DeepMind's WideResNet for adversarial robustness, as RobustBench has it, here with ReLU."""
+
+    def __init__(self, num_classes: int = 10, depth: int = 40, widening: int = 2) -> None:
+        super().__init__()
+        widths, count = (16, 16 * widening, 32 * widening, 64 * widening), (depth - 4) // 6
+        self.init_conv = conv(3, 16, 3)
+        groups = [DeepMindWideGroup(count, widths[i], widths[i + 1], 1 if i == 0 else 2) for i in range(3)]
+        self.layer = nn.Sequential(*groups)
+        self.batchnorm = nn.BatchNorm2d(widths[3])
+        self.logits = nn.Linear(widths[3], num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.batchnorm(self.layer(self.init_conv(x))))
+        return self.logits(F.avg_pool2d(x, 8).flatten(1))
+
+
 class Standardised(nn.Module):
     """A network behind its normalisation, as RobustBench has it: buffers `mean` and `std`, the network `model`."""
 

@@ -45,12 +45,12 @@ def made_results(config: Config, **changed) -> dict:
     }
 
 
-def write_run(folder: Path, config: Config, **models: Normalised) -> None:
-    """A run folder of a run that is at step 0: config.yaml, and a checkpoint of `model` and, if given, `average`."""
+def write_run(folder: Path, config: Config, step: int = 0, **models: Normalised) -> None:
+    """A run folder of a run that is at `step`: config.yaml, and a checkpoint of `model` and, if given, `average`."""
     write_text(folder / "config.yaml", to_yaml(config))
     save_checkpoint(
         last_checkpoint(folder),
-        step=0,
+        step=step,
         progress=Progress(),
         config=flatten(config),
         data_fingerprint="none",

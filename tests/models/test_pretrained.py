@@ -24,6 +24,7 @@ WRAPPINGS = {
         **{f"network.{name}": value for name, value in weights.items()},
     },
     "half": lambda weights: {k: v.half() if v.is_floating_point() else v for k, v in weights.items()},
+    "half, its counts too": lambda weights: {k: v.half() for k, v in weights.items()},
     "without counts": lambda weights: {k: v for k, v in weights.items() if "num_batches" not in k},
 }
 
@@ -51,6 +52,18 @@ def test_the_same_weights_in_every_wrapping(build, weights, wrapping, suffix, tm
     assert equal(weights, network.state_dict())
     assert f"weights from {path}: " in line
     assert line.endswith("new for 10 classes: none")
+
+
+def test_counts_of_half_precision_are_whole_again_or_left_out(build, tmp_path):
+    """70,000 is infinite in half precision."""
+    state = build("resnet_small").network.state_dict()
+    counts = [name for name in state if name.endswith("num_batches_tracked")]
+    state |= {counts[0]: torch.tensor(512), counts[1]: torch.tensor(70_000)}
+    torch.save({name: value.half() for name, value in state.items()}, tmp_path / "a.pt")
+    network = build("resnet_small").network
+    load_pretrained(network, tmp_path / "a.pt", 10)
+    loaded = network.state_dict()
+    assert [(loaded[name].item(), loaded[name].dtype) for name in counts[:2]] == [(512, torch.int64), (0, torch.int64)]
 
 
 @pytest.mark.parametrize("holder", ["model", "state_dict"])
@@ -138,7 +151,10 @@ UNFIT = {
     "loop.pt": (lambda w: looped(), "loop.pt holds no named weights"),
     "sparse.pt": (lambda w: w | {FIRST: w[FIRST].to_sparse()}, "sparse.pt holds no named weights"),
     "nan.pt": (lambda w: w | {FIRST: w[FIRST] * torch.nan}, f"nan.pt has values that are not finite numbers: {FIRST}."),
-    "whole.pt": (lambda w: w | {FIRST: w[FIRST].long()}, f"whole.pt has values that are not finite numbers: {FIRST}."),
+    "whole.pt": (
+        lambda w: w | {FIRST: w[FIRST].long()},
+        f"whole.pt has numbers of another kind: {FIRST} int64 for float32. Give weights of this network",
+    ),
     "more.pt": (lambda w: w | {"x.weight": torch.ones(2)}, "more.pt has names that the network lacks: x.weight. Give"),
     "part.pt": (lambda w: {FIRST: w[FIRST]}, "part.pt lacks: stem.1.weight, stem.1.bias, stem.1.running_mean and "),
     "shape.pt": (

@@ -1,6 +1,8 @@
 """Checkpoints as others publish them for CIFAR: loaded by their layers' order with the same logits, or refused."""
 
 import pickle
+from argparse import Namespace
+from pathlib import PurePosixPath
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from fastmagn.models.weight_files import read_weights
 from tests.helpers.foreign_networks import (
     AugmixResNeXt,
     AugmixWideResNet,
+    DeepMindWideResNet,
     KuangliuDenseNet121,
     KuangliuResNet18,
     Standardised,
@@ -51,6 +54,10 @@ HOLDERS = {
         },
     },
     "kuangliu": lambda state: {"net": prefixed(state, "module."), "acc": 95.47, "epoch": 199},
+    "references of timm and torchvision": lambda state: {
+        **{"model": state, "epoch": 3, "lr_scheduler": {"last_epoch": 3}},
+        "args": Namespace(model="wrn", lr=0.1, aug_splits=0, mean=None, betas=[0.9, 0.99], more=Namespace(a="b")),
+    },
     "numpy": lambda state: {"state_dict": state, **numpy_numbers()},
     "robustbench": lambda state: prefixed(
         {"mu": torch.full((1, 3, 1, 1), 0.5), "sigma": torch.full((1, 3, 1, 1), 0.5), **state}, "module.model."
@@ -144,6 +151,12 @@ AMBIGUOUS = {
         lambda: KuangliuDenseNet121(10, growth=12).state_dict(),
         "but its batch normalisations do not say in which order it concatenates maps. Give weights",
     ),
+    "padded at one side": (
+        "wideresnet40_2",
+        lambda: prefixed(DeepMindWideResNet().state_dict(), "module."),
+        "but its names are of DeepMind's layout (layer.0.block.0.batchnorm_0.weight), whose convolutions with stride 2 "
+        "pad at the bottom and right only; many have SiLU in place of ReLU. Give weights of this network",
+    ),
     "biases": ("wideresnet40_2", lambda: WeiaicunzaiWideResNet(10).state_dict(), "the network lacks: init_conv"),
     "another depth": (
         "wideresnet40_2",
@@ -171,10 +184,18 @@ def test_what_is_not_certain_is_refused_in_one_line(build, kind, tmp_path):
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
-def test_without_a_relu_the_function_is_another(build):
-    """Why weights without one are refused: by order they would fit."""
-    theirs = trained_like(WeiaicunzaiDenseNet121(10, growth=12))
-    ours = build("densenet121_k12").network.eval()
+OTHER_FUNCTIONS = {
+    "no ReLU in the transitions": ("densenet121_k12", lambda: WeiaicunzaiDenseNet121(10, growth=12)),
+    "padded at one side": ("wideresnet40_2", DeepMindWideResNet),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_FUNCTIONS)
+def test_what_fits_by_order_is_another_function(build, kind):
+    """Why such weights are refused."""
+    name, make = OTHER_FUNCTIONS[kind]
+    theirs = trained_like(make())
+    ours = build(name).network.eval()
     pairs = zip(ours.state_dict(), theirs.state_dict().values(), strict=True)
     ours.load_state_dict(dict(pairs))
     images = torch.rand(2, 3, 32, 32)
@@ -191,7 +212,11 @@ def test_a_pickle_that_needs_code_is_refused_and_nothing_is_run(build, tmp_path,
     state = AugmixWideResNet().state_dict()
     torch.save({"state_dict": state, "args": Payload()}, tmp_path / "a.pt")
     (tmp_path / "b.pt").write_bytes(pickle.dumps({"state_dict": Payload()}, 2))
-    for name in ("a.pt", "b.pt"):
-        with pytest.raises(InputError, match=r"\(UnpicklingError; nothing in it was run\)\.$"):
+    torch.save({"state_dict": state, "args": Namespace(out=PurePosixPath("a"))}, tmp_path / "c.pt")
+    for name, needed in (("a.pt", r"\S*print"), ("b.pt", r"\S*print"), ("c.pt", r"pathlib\.PurePosixPath")):
+        with pytest.raises(
+            InputError,
+            match=rf"torch\.save: it needs {needed}; save its state_dict alone \(Unpi\w+; nothing in it was run\)\.$",
+        ):
             load_pretrained(build("wideresnet40_2").network, tmp_path / name, 10)
     assert capsys.readouterr().out == ""

@@ -2,17 +2,22 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 from torchvision import models as torchvision_models
 
 import fastmagn
+from fastmagn.config.schema import Config, ModelConfig
 from fastmagn.errors import InputError
 from fastmagn.exporting.info import METADATA_KEY
+from fastmagn.machine.files import write_json
 from fastmagn.models import MODELS, build_model
 from fastmagn.models.shapes import fits
 from tests.helpers.processes import run
+from tests.helpers.run_folders import MEAN, STD, made_results, plain_probabilities, write_run
 from tests.helpers.tiers import slow_but
 
 INFO = {
@@ -33,6 +38,26 @@ def test_a_networks_own_weights_fit_and_others_do_not(name):
     assert not fits({key: value for key, value in state.items() if key != first}, name, **options)
     assert not fits(state | {"more": torch.zeros(1)}, name, **options)
     assert not fits(state | {first: 3}, name, **options)
+
+
+def test_an_own_network_that_needs_values_when_it_is_built(tmp_path, monkeypatch):
+    """A tensor without values has no numpy()."""
+
+    def scaled(num_classes: int) -> nn.Module:
+        network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, num_classes))
+        largest = float(np.abs(network[1].weight.detach().numpy()).max())
+        nn.init.uniform_(network[1].weight, -largest / 2, largest / 2)
+        return network
+
+    monkeypatch.setitem(MODELS, "scaled", scaled)
+    config = Config(run_dir=str(tmp_path), model=ModelConfig(name="scaled"))
+    model = build_model("scaled", num_classes=10, mean=MEAN, std=STD, seed=1).eval()
+    write_run(tmp_path, config, model=model)
+    write_json(tmp_path / "results.json", made_results(config))
+    images_u8 = np.random.default_rng(0).integers(256, size=(3, 32, 32, 3), dtype=np.uint8)
+    wanted = plain_probabilities(model, images_u8)
+    np.testing.assert_allclose(fastmagn.load(tmp_path, "cpu").predict(images_u8).probabilities, wanted, atol=1e-5)
+    assert fits(model.state_dict(), "scaled", num_classes=10, image_size=(32, 32))
 
 
 LARGE = ("vit_h_14", "regnet_y_128gf", "vgg19", "convnext_large", "swin_v2_b")

@@ -1,12 +1,18 @@
 """Networks of torchvision by name."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 from torchvision import models
 
 from fastmagn.errors import InputError
+from fastmagn.models import build_model
 from fastmagn.models.batchnorm import PerViewBatchNorm
+from fastmagn.models.pretrained import load_weights
+from fastmagn.models.weight_files import Weights
+from tests.helpers.foreign_networks import trained_like
 
 # Parameters at 1000 classes, from torchvision's documentation of its weights (num_params).
 PUBLISHED = {
@@ -41,6 +47,17 @@ def test_networks_train(build, name, side):
     nn.functional.cross_entropy(logits, torch.tensor([0, 1])).backward()
     for parameter_name, parameter in model.named_parameters():
         assert torch.isfinite(parameter.grad).all(), parameter_name
+
+
+def test_mean_and_deviation_of_one_half_stand_for_transform_input():
+    """torchvision's function of its own weights, for images normalised as ImageNet's."""
+    theirs = trained_like(models.googlenet(num_classes=10, transform_input=True, aux_logits=False, init_weights=False))
+    ours = build_model("torchvision:googlenet", num_classes=10, mean=(0.5,) * 3, std=(0.5,) * 3).eval()
+    load_weights(ours.network, Weights(theirs.state_dict(), None, None), Path("a.pt"), 10, "weights")
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    with torch.no_grad():
+        torch.testing.assert_close(ours(images), theirs((images - mean) / std), rtol=0, atol=1e-4)
 
 
 def test_it_is_torchvisions_with_the_seeds_weights(build):

@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fastmagn.config.schema import DataConfig
 from fastmagn.data.files.items import Item, Part, read_item
 from fastmagn.data.files.listing import HAS_AVIF
+from fastmagn.data.padding import pad_by_edges
 from fastmagn.errors import InputError, counted, one_line, some, warn_caller
 
 # Pillow's other decoders never run, whatever a file's suffix says: it hands EPS to Ghostscript.
@@ -179,21 +180,32 @@ def open_image(file: Item | BinaryIO) -> Iterator[Image.Image]:
             yield image
 
 
-def decode_square(item: Item, image_size: int, shorter_side_px: int) -> np.ndarray:
+def decode_square(
+    item: Item, image_size: int, shorter_side_px: int, padded_from: tuple[int, int] | None = None
+) -> np.ndarray:
     """An item's `central_square`, uint8 [image_size, image_size, 3]; raises what `open_image` and Pillow raise."""
     with open_image(item) as image:
-        return central_square(upright_rgb(image), image_size, shorter_side_px)
+        return central_square(upright_rgb(image), image_size, shorter_side_px, padded_from)
 
 
-def central_square(image: Image.Image, image_size: int, shorter_side_px: int) -> np.ndarray:
+def central_square(
+    image: Image.Image, image_size: int, shorter_side_px: int, padded_from: tuple[int, int] | None = None
+) -> np.ndarray:
     """The central square of an RGB image, uint8 [image_size, image_size, 3].
 
     The shorter side is first resized to `shorter_side_px` (bicubic, antialiased), as torchvision's Resize does; the
     square is then cut out as torchvision's CenterCrop does.
 
+    With `padded_from`, the (H, W) of a set whose images are padded, an image is made one of that size, likewise resized
+    and cut, and then padded as the set's are. An image of that size is only padded; one of `image_size` is kept.
+
     Raises:
         ValueError: The resized image would have more than Pillow's MAX_IMAGE_PIXELS.
     """
+    if padded_from is not None:
+        if image.size != (image_size, image_size):
+            image = ImageOps.fit(image, padded_from[::-1], Image.Resampling.BICUBIC)
+        return pad_by_edges(np.asarray(image)[None], image_size)[0]
     short, long = sorted(image.size)
     other = shorter_side_px * long // short
     if shorter_side_px * other > _max_pixels():  # a file of a few bytes can hold a line of a million pixels

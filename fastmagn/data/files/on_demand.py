@@ -45,12 +45,20 @@ class LazyImages:
         image_size: S, px.
         resize_px: The shorter side is resized to this (bicubic, antialiased) before the central S x S px are cut out; S
             or more px. None means S.
+        padded_from: As in `decoding.central_square`.
     """
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, paths: Sequence[Path], image_size: int, resize_px: int | None = None) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        image_size: int,
+        resize_px: int | None = None,
+        padded_from: tuple[int, int] | None = None,
+    ) -> None:
         self.paths = paths
+        self.padded_from = padded_from
         self.image_size = image_size
         self.resize_px = resize_px or image_size
         self.unreadable: dict[Item, str] = {}
@@ -69,13 +77,13 @@ class LazyImages:
 
     def __getitem__(self, part: slice | np.ndarray) -> "LazyImages":
         paths = self.paths[part] if isinstance(part, slice) else [self.paths[row] for row in part]
-        files = LazyImages(paths, self.image_size, self.resize_px)
+        files = LazyImages(paths, self.image_size, self.resize_px, self.padded_from)
         files.unreadable = self.unreadable
         return files
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         images_u8 = np.empty(self.shape, np.uint8)
-        faults = _decode_squares(self.paths, images_u8, self.resize_px, os.cpu_count())
+        faults = _decode_squares(self.paths, images_u8, self.resize_px, os.cpu_count(), self.padded_from)
         self.unreadable.update((fault.item, fault.reason) for fault in faults if fault)
         return images_u8 if dtype is None else images_u8.astype(dtype, copy=False)
 
@@ -249,12 +257,16 @@ def num_threads(config: DataConfig) -> int:
 
 
 def _decode_squares(
-    items: Sequence[Item] | np.ndarray, images_u8: np.ndarray, shorter_side_px: int, threads: int | None
+    items: Sequence[Item] | np.ndarray,
+    images_u8: np.ndarray,
+    shorter_side_px: int,
+    threads: int | None,
+    padded_from: tuple[int, int] | None = None,
 ) -> list[Unreadable | None]:
     """Decode images into `images_u8`, uint8 [n, S, S, 3]; for each, why it could not be decoded, or None."""
 
     def decode(item: Item, out: np.ndarray) -> Unreadable | None:
-        return fill(out, tried(decode_square, item, len(out), shorter_side_px))
+        return fill(out, tried(decode_square, item, len(out), shorter_side_px, padded_from))
 
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(decode, items, images_u8))
