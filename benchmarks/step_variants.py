@@ -242,7 +242,9 @@ def serve(arguments: list[str]) -> int:
 
 def print_table(measured: dict[str, dict[str, Any]]) -> None:
     """Print a row for each variant."""
-    table = Table(title="training steps; times as_it_is in the same turn", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table = Table(
+        title="training steps; times as_it_is per image in the same turn", box=box.SIMPLE, padding=(0, 1, 0, 0)
+    )
     for column in ("variant", "ms", "times", "range", "faults", "MiB", "first s", "loss"):
         table.add_column(column, justify="left" if column == "variant" else "right", no_wrap=True)
     for name, row in measured.items():

@@ -12,10 +12,11 @@ from tests.helpers.processes import ROOT
 
 PERFORMANCE, RUNNING, GPUS = DOCS / "performance.md", DOCS / "running.md", DOCS / "gpus.md"
 OPENCV = "OpenCV (not Pillow's pixels)"
+WHOLE_BATCH = "torchvision v2.AugMix, one draw a batch"
 ENGINES = {
     "`fastmagn.AugMix`": "AugMix",
     "the `numba` engine": "numba",
-    "torchvision's `v2.AugMix` on the whole batch": "torchvision v2.AugMix, one draw a batch",
+    "torchvision's `v2.AugMix` on the whole batch": WHOLE_BATCH,
     "OpenCV": OPENCV,
     "`kornia`": "kornia",
     "Pillow, tuned": "Pillow, tuned",
@@ -76,7 +77,7 @@ SHOWN = [
     (PERFORMANCE, "That is # times as", "corrupt", "set library_ratio", 1),
     (PERFORMANCE, "imagecorruptions-imaug` and # times", "corrupt", "set plain_ratio", 1),
     (PERFORMANCE, "over 500 images take # s,", "evaluate-small", "contenders evaluate s median", 1),
-    (PERFORMANCE, "# % longer than the model's forward passes", "evaluate-small", "overhead_pct median", 1),
+    (PERFORMANCE, "# % longer than the time inside the model", "evaluate-small", "outside_model_pct median", 1),
     (
         PERFORMANCE,
         "stored images takes # times",
@@ -103,7 +104,7 @@ SHOWN = [
     ),
     (PERFORMANCE, "a training imports # s", "start", ("answers", "what a training imports", "wall_s", "median"), 1),
     (PERFORMANCE, "of which PyTorch is # s", "start", ("answers", "import torch", "wall_s", "median"), 1),
-    (PERFORMANCE, "the passes take # % longer", "evaluate-resnet18", "outside_model_pct median", 1),
+    (PERFORMANCE, "For ResNet-18 they take # % longer", "evaluate-resnet18", "outside_model_pct median", 1),
 ]
 
 
@@ -157,6 +158,18 @@ def test_the_strongest_rival_is_named_beside_the_usual_one(size):
     for page, words in said.items():
         (shown,) = re.findall(words[size].replace("#", r"([\d.,]+)"), words_of(page))
         assert rounds_to(shown, views["AugMix"] / views[OPENCV])
+
+
+def test_the_strongest_rival_of_each_size_is_called_so():
+    for size, strongest in (("32", WHOLE_BATCH), ("224", OPENCV)):
+        contenders = measured(f"augment-{size}")["contenders"]
+        views = {name: row["views_per_s"]["median"] for name, row in contenders.items()}
+        rivals = {name: number for name, number in views.items() if not name.startswith(("AugMix", "numba"))}
+        assert max(rivals, key=rivals.__getitem__) == strongest
+        if size == "32":
+            words = r"rival at 32 px is torchvision's `v2\.AugMix` on the whole batch.*? is ([\d.]+) times as fast\."
+            (shown,) = re.findall(words, words_of(PERFORMANCE))
+            assert rounds_to(shown, views["AugMix"] / views[strongest])
 
 
 def test_the_table_of_a_steps_variants_is_the_measured_one():
