@@ -173,14 +173,8 @@ def evaluate_images(run_dir: Path, config: Config, folder: Path, classes: Path |
             size, shorter_side = config.data.image_size, resize_px(config.data)
         else:
             size = shorter_side = trained.image_size[0]
-        found = find_images(
-            folder,
-            class_names,
-            mapping,
-            image_size=size,
-            resize_px=shorter_side,
-            padded_from=trained.padded_from,
-        )
+        padding = trained.padded_from
+        found = find_images(folder, class_names, mapping, image_size=size, resize_px=shorter_side, padded_from=padding)
         original = model_for_test(trained.network, config, (size, size))
         model, about_model = model_to_forward(original, config.eval.forward, config.train.amp, device, (size, size))
         share = world.share(len(found.labels))

@@ -119,8 +119,8 @@ def _classes(
 ) -> tuple[tuple[str, ...], tuple[int, int], tuple[int, int] | None]:
     """Class names, image size (H, W), and that before the padding."""
     if image_set is None and results is not None and "class_names" in results and "image_size" in results:
-        height, width = results.get("padded_from") or (None, None)
-        padding = former_padding(config.data.name) if height is None else (height, width)
+        given = results.get("padded_from")
+        padding = (given[0], given[1]) if given else former_padding(config.data.name)
         return tuple(results["class_names"]), tuple(results["image_size"]), padding
     image_set = image_set or load_data(config.data)
     images_u8 = image_set.test_images_u8
