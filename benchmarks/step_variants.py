@@ -77,6 +77,11 @@ def _keep_gradients(run: Run) -> None:
     run.optimizer.zero_grad = lambda set_to_none=True: zero(run.optimizer, set_to_none=False)  # type: ignore[method-assign]
 
 
+def _with_bf16_weights(run: Run) -> None:
+    run.model.bfloat16()
+    run.optimizer.state.clear()  # momentum of the first step's dtype
+
+
 VARIANTS = {
     BASE: Variant("eager, bf16, channels last, all cores, fused SGD, freed memory kept"),
     # A choice of the user's, which is left alone: glibc's default of another setting.
@@ -94,9 +99,7 @@ VARIANTS = {
     "sgd_foreach": Variant("foreach SGD", change=_optimizer_with(foreach=True)),
     "sgd_each": Variant("SGD, one parameter after another", change=_optimizer_with()),
     "gradients_kept": Variant("zero_grad(set_to_none=False)", change=_keep_gradients),
-    "weights_bf16": Variant(
-        "weights and statistics in bf16: no casts, but other results", change=lambda run: run.model.bfloat16() and None
-    ),
+    "weights_bf16": Variant("weights and statistics in bf16: no casts, but other results", change=_with_bf16_weights),
     "batch_128": Variant("batches of 128 images", ("--train.batch_size", "128")),
     "batch_512": Variant("batches of 512 images", ("--train.batch_size", "512")),
 }
