@@ -231,11 +231,26 @@ def test_the_yaml_form_and_the_command_line_make_the_same_trials(tmp_path):
         ("grid: {method: magn}\n", r"cannot be read as a sweep"),
         ("grid: {train.seed: []}\n", r"grid: train\.seed: got \[\]; expected at least one value\."),
         ("grid: {train.seed: [[0]]}\n", r"cannot be read as a sweep"),
-        ("grid: {train.seed: [0, 1]}\nout: [there]\n", r"out: got \['there'\]; expected the name of a folder\."),
-        ("grid: {train.seed: [0, 1]}\nout:\n", r"out: got None; expected the name of a folder\."),
-        ("random: {optim.lr: 0.1..1}\nnum_trials: .inf\n", r"num_trials: got inf; expected an integer\."),
-        ("random: {optim.lr: 0.1..1}\nnum_trials: 2.5\n", r"num_trials: got 2\.5; expected an integer\."),
-        ("grid: {train.seed: [0, 1]}\nsearch_seed: true\n", r"search_seed: got True; expected an integer\."),
+        (
+            "grid: {train.seed: [0, 1]}\nout: [there]\n",
+            r"out: got \['there'\]; expected a path, in quotes if it looks like a number\.",
+        ),
+        (
+            "grid: {train.seed: [0, 1]}\nout:\n",
+            r"out: got None; expected a path, in quotes if it looks like a number\.",
+        ),
+        (
+            "random: {optim.lr: 0.1..1}\nnum_trials: .inf\n",
+            r"num_trials: got inf; expected a whole number, 0 or more\.",
+        ),
+        (
+            "random: {optim.lr: 0.1..1}\nnum_trials: 2.5\n",
+            r"num_trials: got 2\.5; expected a whole number, 0 or more\.",
+        ),
+        (
+            "grid: {train.seed: [0, 1]}\nsearch_seed: true\n",
+            r"search_seed: got True; expected a whole number, 0 or more\.",
+        ),
         ("trials: []\n", r"trials: got \[\]; expected at least one"),
         ("trials: [{loss: {jsd_weight: 1}}]\n", r"got 'loss', which is not a field"),
         ("trials: {train.seed: 1}\n", r"cannot be read as a sweep"),
