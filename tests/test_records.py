@@ -18,7 +18,7 @@ from tests.helpers.pages import DOCS, README, ROOT
 ALL = sorted(path for path in RECORDS.iterdir() if path.is_dir())
 FOLDERS = [record for record in ALL if (record / TABLE).exists()]
 PAPERS = [record for record in ALL if record not in FOLDERS]
-FIVE_MINUTES = RECORDS / "2026-11-27-cifar10-seventeen-recipes"
+FIVE_MINUTES = RECORDS / "2026-11-27-cifar10-twenty-one-recipes"
 
 
 def read(record: Path) -> dict:
@@ -192,6 +192,12 @@ def test_what_is_said_of_the_methods_of_other_groups_is_in_the_record():
     def by_chance(name: str, other: str, key: str) -> str:
         return f"(p = {p_value(measured, name, other, key):.2f})"
 
+    def behind(key: str) -> str:
+        first, second, third = (f"{difference(measured, 'standard', name, key):.1f}" for name in mixing)
+        return f"{first}, {second} and {third}"
+
+    mixing = ("cutout", "mixup", "cutmix")
+    chances = [f"{p_value(measured, name, 'standard', 'mca_c15'):.2f}" for name in mixing]
     quiet = "mca_c15_without_noises"
     calibrated = ("apr", "hybridaugment", "magn")
     assert set(calibrated) == set(sorted(measured, key=lambda name: measured[name]["rms_corrupt"]["mean"])[:3])
@@ -214,6 +220,16 @@ def test_what_is_said_of_the_methods_of_other_groups_is_in_the_record():
         f" level with `standard` {by_chance('afa', 'standard', quiet)}.",
         f"{shown('prime', 'rms_clean')} % calibration error on clean images and {shown('prime', 'rms_corrupt')} % under"
         " corruption.",
+        f"they are {behind('clean_accuracy')} points behind `standard` on clean images, and {behind('mca_c15')} on c15"
+        f" (p = {', '.join(chances[:2])} and {chances[2]})",
+        f"with a calibration error of {shown('mixup', 'rms_clean')} %; under corruption `cutmix` has"
+        f" {shown('cutmix', 'rms_corrupt')} %, and `standard` {shown('standard', 'rms_corrupt')} %.",
+        f"`autoaugment` has {shown('autoaugment', 'mca_c15')} % c15,"
+        f" {difference(measured, 'autoaugment', 'standard', 'mca_c15'):.1f} points over `standard`"
+        f" {by_chance('autoaugment', 'standard', 'mca_c15')} and"
+        f" {difference(measured, 'trivialaugment', 'autoaugment', 'mca_c15'):.1f} behind `trivialaugment` (p = "
+        f"{p_value(measured, 'autoaugment', 'trivialaugment', 'mca_c15'):.3f})",
+        f"On C-bar the two are level {by_chance('autoaugment', 'trivialaugment', 'mca_cbar')}.",
     ):
         assert said in page, said
 
