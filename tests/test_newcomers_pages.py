@@ -143,7 +143,7 @@ def test_measuring_a_run_again(launched, own_run, here, capsys):
     for command in OF_RUNS:
         words = shlex.split(command.replace("RUN", "run").replace("SET", "set"))
         module = words[words.index("-m") + 1 :]
-        short = ["--eval.num_images", "8"]
+        short = [] if "--logits" in words else ["--eval.num_images", "8"]  # of stored logits all are measured
         if launched and words[0] == "torchrun":
             shown = run([LAUNCHER, "--standalone", *words[1:], *short], here).stdout
         else:
@@ -179,7 +179,8 @@ def test_measuring_on_photographs(here, capsys):
     shown = ""
     for command in PHOTOGRAPHS:
         words = [places.get(word, word) for word in shlex.split(command)[2:]]
-        shown += call([*words, "--device", "cpu", "--eval.num_images", "0"], capsys).stdout
+        every = [] if "--images" in words else ["--eval.num_images", "0"]  # of a folder all are measured
+        shown += call([*words, "--device", "cpu", *every], capsys).stdout
     assert "among these 2 classes" in shown
 
 
