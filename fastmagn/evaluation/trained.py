@@ -130,7 +130,7 @@ def _classes(
 def _measures(results: dict[str, Any], config: Config, step: int) -> bool:
     """Whether the results are those of the weights at `step`, and of the ensemble that `config` names.
 
-    A run that goes on after its end keeps the results of the earlier end until it ends again.
+    A run that is resumed after its end keeps its former results until it ends again.
     """
     measured = results["config"]["eval"]
     return results.get("steps", step) == step and all(

@@ -216,18 +216,13 @@ def perturbation_curves(group: Sequence[Experiment]) -> tuple[list[FigureData], 
     )
     figures = []
     for number, (are_stored, items) in enumerate(sorted(found.items()), start=1):
-        series = [
-            _identity(item)
-            | {
-                "flips": {
-                    name: _mean_lists(
-                        [_entry(run.protocols.perturbations)["flips_by_frame"].get(name) for run in item.runs]
-                    )
-                    for name in PERTURBATIONS
-                }
+        series: list[Series] = []
+        for item in items:
+            entries: list[Any] = [run.protocols.perturbations for run in item.runs]
+            flips = {
+                name: _mean_lists([entry["flips_by_frame"].get(name) for entry in entries]) for name in PERTURBATIONS
             }
-            for item in items
-        ]
+            series.append(_identity(item) | {"flips": flips})
         names = [name for name in PERTURBATIONS if any(one["flips"][name] is not None for one in series)]
         if names:
             figures.append(
@@ -257,7 +252,7 @@ def fourier_maps(group: Sequence[Experiment]) -> tuple[list[FigureData], list[st
     for number, (way, title) in enumerate(fourier_titles(found).items(), start=1):
         series: list[Series] = []
         for item in found[way]:
-            entries = [_entry(run.protocols.fourier) for run in item.runs]
+            entries: list[Any] = [run.protocols.fourier for run in item.runs]
             if all(entry["frequencies"] == entries[0]["frequencies"] for entry in entries):
                 rows = [_mean_lists(list(rows)) for rows in zip(*(entry["error"] for entry in entries), strict=True)]
                 mean_error = sum(entry["mean_error"] for entry in entries) / len(entries)
@@ -381,11 +376,6 @@ def _by_way(
 def _number(number: int) -> tuple[str, ...]:
     """What follows the name of a figure that is not the first of its kind."""
     return (str(number),) if number > 1 else ()
-
-
-def _entry(entry: dict[str, Any] | None) -> dict[str, Any]:
-    assert entry is not None  # see `_by_way`
-    return entry
 
 
 def _name(group: Sequence[Experiment], *what: str) -> str:

@@ -74,7 +74,10 @@ NONE = Protocols()
 
 
 def fourier_titles(ways: Iterable[FourierWay | None]) -> dict[FourierWay, str]:
-    """Each way and its title: "norm 4"; "norm 4, 500 images" where another way has the same norm. None is no way."""
+    """The title of each way: "norm 4", or "norm 4, 500 images" where several ways have that norm.
+
+    A run without a heat map has None for its way, which gets no title.
+    """
     found = sorted({way for way in ways if way is not None})
     norms = Counter(way.norm for way in found)
     return {
