@@ -4,7 +4,9 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from fastmagn.errors import InputError
+from fastmagn.errors import InputError, is_shown
+
+MAX_PATH_CHARS = 4096  # as many as Linux takes, and as a value of a configuration can have
 
 
 def user_path(text: str | Path, field: str = "path") -> Path:
@@ -17,8 +19,13 @@ def user_path(text: str | Path, field: str = "path") -> Path:
         field: The field or option in which it was given, for the message.
 
     Raises:
-        InputError: The user does not exist.
+        InputError: The user does not exist; or a run folder could not keep the path as text, because it is too long or
+            has characters that cannot be printed.
     """
+    if not is_shown(str(text)):
+        raise InputError(f"{field}: got {str(text)[:80]!r}; expected a path whose characters can all be printed.")
+    if len(str(text)) > MAX_PATH_CHARS:
+        raise InputError(f"{field}: got {len(str(text)):,} characters; expected a path of at most {MAX_PATH_CHARS:,}.")
     try:
         return Path(text).expanduser()
     except RuntimeError:

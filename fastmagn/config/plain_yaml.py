@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 
+from fastmagn.config.paths import MAX_PATH_CHARS
 from fastmagn.errors import InputError, is_shown, one_line
 
 MAX_BYTES = 1 << 20
-_MAX_SCALAR = 4096  # characters, as many as a path can have
 _MAX_DEPTH = 16
 
 
@@ -83,7 +83,7 @@ def _fault(text: str) -> str | None:
 
 
 def _scalar_fault(value: str) -> str | None:
-    if len(value) > _MAX_SCALAR:
+    if len(value) > MAX_PATH_CHARS:
         return f"has a value of {len(value)} characters"
     if not is_shown(value):
         return f"has a character that cannot be printed, in {value[:40]!r}"

@@ -66,6 +66,21 @@ def test_the_home_folder_of_imported_code(home, tmp_path):
         assert configured(*arguments)["imports"] == str(home / "x.py")
 
 
+@pytest.mark.parametrize(
+    ("path", "fault"),
+    [
+        ("a\tb", r"data.dir: got 'a\tb'; expected a path whose characters can all be printed."),
+        ("a\u202eb", r"data.dir: got 'a\u202eb'; expected a path whose characters can all be printed."),
+        ("x" * 4097, "data.dir: got 4,097 characters; expected a path of at most 4,096."),
+    ],
+)
+def test_a_path_that_a_run_folder_could_not_keep(path, fault):
+    """The configuration that a run writes could not be read again."""
+    with pytest.raises(InputError) as error:
+        configured(f"--data.dir={path}")
+    assert str(error.value) == fault
+
+
 def test_only_a_leading_tilde_is_a_home_folder():
     assert configured("--data.dir", "a/~/b")["data.dir"] == "a/~/b"
     assert configured("--data.dir", "a~")["data.dir"] == "a~"
