@@ -59,7 +59,7 @@ class _PolicyTransform(ImageTransform):
         for part in (slice(first, first + at_once) for first in range(0, len(out), at_once)):
             of_part = dataclasses.replace(params, indices=params.indices[part])
             changed = apply_policy(images_u8[part], of_part, self.policy, self.backend)[:, :channels]
-            out[part].copy_(changed if out.dtype == torch.uint8 else torch.div(changed, 255))
+            out[part].copy_(changed if out.dtype == torch.uint8 else changed.float().div_(255))
 
     def _check_fill(self, channels: int) -> None:
         fill = self.policy.fill
