@@ -107,7 +107,7 @@ def test_the_consistency_takes_the_labels_of_the_whole_loss():
         assert soft.item() == pytest.approx(sum(terms) / 6, rel=1e-6)
     with pytest.raises(InputError) as error:
         magn_consistency(clean, [noisy], LABELS + 1)
-    assert str(error.value).startswith("labels: Target 5 is out of bounds; expected classes 0..4, as there are 5 logits")
+    assert str(error.value).startswith("labels: Target 5 is out of bounds; expected classes 0..4, as there are 5 log")
 
 
 @pytest.mark.parametrize("soft", [False, True])
