@@ -241,6 +241,45 @@ def test_what_own_functions_return_is_checked():
         corrupt(images_u8, "mine", 1)
 
 
+@pytest.mark.parametrize(
+    ("layers", "got"),
+    [
+        ((nn.Flatten(), nn.Linear(192, 1000)), "float32 [2, 1000]"),
+        ((nn.Flatten(), nn.Linear(192, 9)), "float32 [2, 9]"),
+        ((nn.Conv2d(3, 10, 8),), "float32 [2, 10, 1, 1]"),
+        ((nn.Flatten(), nn.Linear(192, 10), nn.GLU(), nn.Flatten(0)), "float32 [10]"),
+        ((nn.AdaptiveMaxPool2d(1, return_indices=True),), "a tuple"),
+    ],
+)
+def test_an_own_network_that_gives_no_logits_is_refused(layers, got):
+    add_model("mine", lambda num_classes: nn.Sequential(*layers))
+    with pytest.raises(InputError) as error:
+        build_model("mine", num_classes=10, mean=(0, 0, 0), std=(1, 1, 1), image_size=(8, 8))
+    assert str(error.value) == (
+        f"model.name: mine gave {got} for 2 images; expected float [2, 10], a logit for each class."
+    )
+
+
+def test_the_trial_of_an_own_network_leaves_no_trace():
+    """Modes, statistics, weights and generators are as if it had not been; its weights are on the CPU."""
+
+    def build(num_classes: int) -> nn.Module:
+        network = nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(), nn.Flatten(), nn.Linear(192, num_classes))
+        network[0].eval()
+        return network
+
+    add_model("mine", build)
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    made = build_model("mine", num_classes=10, mean=(0, 0, 0), std=(1, 1, 1), seed=5, image_size=(8, 8)).network
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(5)
+    expected = build(10)
+    for name, value in expected.state_dict().items():
+        assert torch.equal(made.state_dict()[name], value), name
+    assert [module.training for module in made.modules()] == [module.training for module in expected.modules()]
+
+
 def returning(result: Callable[[Tensor], object]) -> Method:
     return Method(title="Mine", loss=lambda logits, targets, weights: result(F.cross_entropy(logits.clean, targets)))
 
