@@ -174,7 +174,7 @@ class Method:
         return [kind if count == 1 else f"{kind} {n + 1}" for kind, count in kinds for n in range(count)]
 
 
-def _check_returned(title: str, returned: object) -> None:
+def _check_returned(title: str, returned: Any) -> None:
     """Raise InputError unless a loss returned what `Loss` says."""
     field = f"the loss of method {title!r}"
     is_pair = isinstance(returned, tuple | list) and len(returned) == 2
