@@ -1,6 +1,7 @@
 """Code of the user's own, which `--import` names: through every command, and what is said if it cannot be used."""
 
 import json
+import math
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -8,22 +9,29 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from torch import nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from fastmagn import corrupt
 from fastmagn.config import own_code
 from fastmagn.config.command_line import parse_config
+from fastmagn.config.schema import Config, LossConfig, TrainConfig
 from fastmagn.corruptions import corrupted_as
 from fastmagn.data import load_images
 from fastmagn.errors import InputError
 from fastmagn.extend import add_corruption, add_dataset, add_method, add_model, image_set
+from fastmagn.methods.method import LogitViews, Method
 from fastmagn.methods.table import get_method
 from fastmagn.models import build_model
 from fastmagn.sweeping.arguments import parse_arguments as parse_sweep
 from fastmagn.sweeping.definition import make_trials
+from fastmagn.training.loss_trial import LossTrial
 from tests.helpers.commands import call
 from tests.helpers.own_code import forgotten
 from tests.helpers.processes import ROOT
+from tests.helpers.small_runs import small_default
+from tests.helpers.steps import start_run, take_steps
 
 EXAMPLE = str(ROOT / "examples" / "own_code.py")
 TRAIN = [
@@ -231,6 +239,108 @@ def test_what_own_functions_return_is_checked():
     add_corruption("mine", lambda images_u8, severity, seed, indices: images_u8 / 255)
     with pytest.raises(InputError, match=r"mine: returned float64 \[2, 8, 8, 3\]; expected uint8 \[2, 8, 8, 3\]\.$"):
         corrupt(images_u8, "mine", 1)
+
+
+@pytest.mark.parametrize(
+    ("layers", "got"),
+    [
+        ((nn.Flatten(), nn.Linear(192, 1000)), "float32 [2, 1000]"),
+        ((nn.Flatten(), nn.Linear(192, 9)), "float32 [2, 9]"),
+        ((nn.Conv2d(3, 10, 8),), "float32 [2, 10, 1, 1]"),
+        ((nn.Flatten(), nn.Linear(192, 10), nn.GLU(), nn.Flatten(0)), "float32 [10]"),
+        ((nn.AdaptiveMaxPool2d(1, return_indices=True),), "a tuple"),
+    ],
+)
+def test_an_own_network_that_gives_no_logits_is_refused(layers, got):
+    add_model("mine", lambda num_classes: nn.Sequential(*layers))
+    with pytest.raises(InputError) as error:
+        build_model("mine", num_classes=10, mean=(0, 0, 0), std=(1, 1, 1), image_size=(8, 8))
+    assert str(error.value) == (
+        f"model.name: mine gave {got} for 2 images; expected float [2, 10], a logit for each class."
+    )
+
+
+def test_the_trial_of_an_own_network_leaves_no_trace():
+    """Modes, statistics, weights and generators are as if it had not been; its weights are on the CPU."""
+
+    def build(num_classes: int) -> nn.Module:
+        network = nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(), nn.Flatten(), nn.Linear(192, num_classes))
+        network[0].eval()
+        return network
+
+    add_model("mine", build)
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    made = build_model("mine", num_classes=10, mean=(0, 0, 0), std=(1, 1, 1), seed=5, image_size=(8, 8)).network
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(5)
+    expected = build(10)
+    for name, value in expected.state_dict().items():
+        assert torch.equal(made.state_dict()[name], value), name
+    assert [module.training for module in made.modules()] == [module.training for module in expected.modules()]
+
+
+def returning(result: Callable[[Tensor], object]) -> Method:
+    return Method(title="Mine", loss=lambda logits, targets, weights: result(F.cross_entropy(logits.clean, targets)))
+
+
+PAIR = "expected a pair: a scalar tensor, and a dict of scalar tensors by name."
+SCALAR = "expected a scalar tensor of floats, such as a mean."
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (lambda loss: loss, f"the loss of method 'Mine': got a Tensor; {PAIR}"),
+        (lambda loss: (loss,), f"the loss of method 'Mine': got a tuple of 1; {PAIR}"),
+        (lambda loss: (loss, loss), f"the loss of method 'Mine': got a pair with a Tensor; {PAIR}"),
+        (lambda loss: (3.0, {}), f"the loss of method 'Mine': got a float; {SCALAR}"),
+        (lambda loss: (loss.expand(2), {}), f"the loss of method 'Mine': got float32 [2]; {SCALAR}"),
+        (lambda loss: (loss, {"own": 3.0}), f"part 'own' of the loss of method 'Mine': got a float; {SCALAR}"),
+        (
+            lambda loss: (loss, {"loss": loss / 2}),
+            "the loss of method 'Mine': got a part named 'loss'; expected another",
+        ),
+        (lambda loss: (loss, {"epoch": loss}), "the loss of method 'Mine': got a part named 'epoch'; expected "),
+    ],
+)
+def test_what_an_own_loss_returns_is_checked(result, message):
+    add_method("mine", returning(result))
+    logits = torch.zeros(8, 10, requires_grad=True)
+    for name, views in (("mine", LogitViews(logits)), ("mine+magn", LogitViews(logits, noisy=(logits,)))):
+        with pytest.raises(InputError) as error:
+            get_method(name).checked_loss(views, torch.arange(8), LossConfig())
+        assert str(error.value).startswith(message)
+
+
+def test_an_own_loss_is_tried_once_before_its_step_is_compiled():
+    calls = []
+    add_method("mine", returning(lambda loss: calls.append(loss)))
+    for compiled in (False, True):
+        config = Config(method="mine", train=TrainConfig(compile=compiled))
+        trial, inputs = LossTrial(get_method("mine"), config), (torch.zeros(4, 3, 8, 8), torch.arange(4), 10)
+        if compiled:
+            with pytest.raises(InputError, match=r"^the loss of method 'Mine': got a NoneType; expected a pair"):
+                trial.before_step(*inputs)
+        trial.before_step(*inputs)
+    assert len(calls) == 1
+
+
+def test_an_own_loss_is_one_graph():
+    add_method("mine", returning(lambda loss: (loss, {"half": loss.detach() / 2})))
+    method, labels, weights = get_method("mine"), torch.arange(8), LossConfig()
+    compiled = torch.compile(
+        lambda logits: method.checked_loss(LogitViews(logits), labels, weights), backend="eager", fullgraph=True
+    )
+    loss, parts = compiled(torch.zeros(8, 10))
+    assert loss.item() == pytest.approx(math.log(10))
+    assert parts["half"].item() == pytest.approx(math.log(10) / 2)
+
+
+def test_an_own_loss_is_checked_at_the_first_step(tmp_path):
+    add_method("mine", returning(lambda loss: (loss, {"loss": loss / 2})))
+    with pytest.raises(InputError, match=r"^the loss of method 'Mine': got a part named 'loss'; expected another text"):
+        take_steps(start_run(small_default(tmp_path, "--method", "mine", "--train.compile", "false")), 1)
 
 
 def test_an_own_corruption_gets_indices_and_may_change_its_images():

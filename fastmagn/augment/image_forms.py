@@ -49,6 +49,15 @@ def to_tensor(images: Any, name: str = "augmix") -> tuple[Tensor, Callable[[Tens
     return images, back
 
 
+def is_video(images: Any) -> bool:
+    """Whether they are the frames of one video, torchvision's Video."""
+    if type(images) is Tensor or not isinstance(images, Tensor):
+        return False
+    from torchvision import tv_tensors
+
+    return isinstance(images, tv_tensors.Video)
+
+
 def _keep(changed: Tensor) -> Tensor:
     return changed
 

@@ -11,7 +11,7 @@ from torch.utils.data import get_worker_info
 
 from fastmagn.augment import operator
 from fastmagn.augment.forks import torch_on_one_thread_in_forks
-from fastmagn.augment.image_forms import refuse_places, to_tensor
+from fastmagn.augment.image_forms import is_video, refuse_places, to_tensor
 from fastmagn.augment.image_memory import check_out, empty_like, in_order, is_planar
 from fastmagn.augment.params import ViewParams, ViewSpec, sample_view_params
 from fastmagn.augment.pixel_range import RangeCheck
@@ -87,7 +87,7 @@ class ImageTransform(nn.Module):
         images: Any,
         *others: Any,
         indices: int | Sequence[int] | np.ndarray | Tensor | None = None,
-        epoch: int | None = None,
+        epoch: int | np.integer | Tensor | None = None,
         out: Tensor | None = None,
     ) -> Any:
         """Augment a batch or an image.
@@ -101,10 +101,12 @@ class ImageTransform(nn.Module):
         Args:
             images: [B, 3, H, W], [B, 1, H, W], [3, H, W] or [1, H, W]; uint8, or floats in [0, 1], which are first
                 rounded to 256 levels. A tensor, torchvision's Image or Video, or a PIL image (RGB or L). B can be 0.
+                All frames of a Video have one draw.
             others: Labels and whatever else a pipeline passes on; returned unchanged after the images. Boxes, masks and
                 key points are refused, as by torchvision: operations move the image and cannot move these with it.
-            indices: The sample index of each image, integers [B] in 0..2^32 - 1, on the CPU; one integer for one image.
-            epoch: The epoch, 0..2^32 - 1.
+            indices: The sample index of each image, integers [B] in 0..2^32 - 1, on the CPU; one integer for one image
+                or one Video.
+            epoch: The epoch, 0..2^32 - 1: an integer of Python, NumPy or PyTorch.
             out: Memory for the changed images, of the images' shape, dtype and device, contiguous or channels last; it
                 may not overlap the images. If the images are refused for their range, it may hold some changed ones.
                 Not with PIL images. In `torch.compile` the views are copied there.
@@ -122,8 +124,10 @@ class ImageTransform(nn.Module):
         check((indices is None) == (epoch is None), "epoch", epoch, "indices and epoch, both or neither")
         if torch.compiler.is_compiling():
             rows = None if indices is None else torch.as_tensor(indices, device="cpu")
+            # The compiler takes NumPy's integers for tensors. The operator refuses a Python float.
+            number = 0 if epoch is None else epoch if isinstance(epoch, int | float) else int(epoch)
             # Not under no_grad: an error in a graph would leave gradients off.
-            changed = torch.ops.fastmagn.augment(images.detach(), self._order, rows, epoch or 0, self._number)
+            changed = torch.ops.fastmagn.augment(images.detach(), self._order, rows, number, self._number)
             if out is not None:
                 same = (out.shape, out.dtype) == (images.shape, images.dtype)
                 check(same, "out", "another shape or dtype", "those of the images")
@@ -134,7 +138,7 @@ class ImageTransform(nn.Module):
             if out is not None:
                 check(isinstance(images, Tensor), "out", "a tensor", "None with a PIL image")
                 check_out(out, tensor)
-            changed = back(self.change(tensor, indices, 0 if epoch is None else epoch, out))
+            changed = back(self.change(tensor, indices, epoch, out, one_draw=is_video(images)))
         return (changed, *others) if others else changed
 
     @torch.no_grad()
@@ -143,19 +147,24 @@ class ImageTransform(nn.Module):
         self,
         images: Tensor,
         indices: int | Sequence[int] | np.ndarray | Tensor | None,
-        epoch: int,
+        epoch: Any,
         out: Tensor | None = None,
+        one_draw: bool = False,
     ) -> Tensor:
         """`forward` for what `to_tensor` returns: the changed images; without `indices`, keyed by the generator.
 
-        `out` has passed `check_out`.
+        `out` has passed `check_out`. With `one_draw`, all images have the draw of one.
         """
         batch = images.detach() if images.ndim == 4 else images.detach()[None]
+        count = 1 if one_draw else len(batch)
         if indices is None:
-            seed, epoch, keys = self._draw_key(), 0, np.arange(len(batch))
+            seed, epoch, keys = self._draw_key(), 0, np.arange(count)
         else:
             seed, keys = self.seed, _as_array(indices).reshape(-1)
-            check(len(keys) == len(batch), "indices", f"{len(keys)} integers", f"{len(batch)}, one for each image")
+            one_for = "one for all frames" if one_draw else "one for each image"
+            check(len(keys) == count, "indices", f"{len(keys)} integers", f"{count}, {one_for}")
+        if one_draw:
+            keys = keys.repeat(len(batch))
         size = batch.shape[2], batch.shape[3]
         params = sample_view_params(seed, epoch, keys, self.view_spec, self.augment, size)
         if out is None:
@@ -197,7 +206,7 @@ class ImageTransform(nn.Module):
         if worker is None:
             return _draw(self.generator, self._own_seed)
         if self._worker_seed != worker.seed:
-            self._worker_word = _mixed(_draw(self.generator, self._own_seed), worker.seed)
+            self._worker_word = mixed(_draw(self.generator, self._own_seed), worker.seed)
             self._worker_generator = torch.Generator(device="cpu").manual_seed(self._worker_word)
             self._worker_seed = worker.seed
         return _draw(self._worker_generator, self._worker_word)
@@ -218,8 +227,9 @@ def _as_array(indices: int | Sequence[int] | np.ndarray | Tensor) -> np.ndarray:
 def _draw(generator: torch.Generator, seed: int) -> int:
     """A key from a generator that was given `seed`: PyTorch's on the CPU keep its low 32 bits, the key needs all."""
     key, high = int(torch.randint(2**63 - 1, (), generator=generator, device="cpu")), seed >> 32
-    return _mixed(key, high) if high else key
+    return mixed(key, high) if high else key
 
 
-def _mixed(*words: int) -> int:
+def mixed(*words: int) -> int:
+    """A key, 0..2^64 - 1, that depends on all of the words, integers of 0 or more."""
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0])

@@ -285,7 +285,8 @@ class LossConfig:
         jsd_weight: lambda_2: weight of the Jensen-Shannon divergence of the AugMix or PRIME views, and of afa_jsd's
             views, 0 or more.
         trades_weight: lambda of equation (3): weight of the divergence of TRADES' adversarial view, 0 or more.
-        label_smoothing: Share of the clean view's target that is spread over all classes, 0 <= label_smoothing < 1.
+        label_smoothing: Share of the target of every cross-entropy that is spread over all classes, at least 0 and
+            below 1.
         detach_weight: Stop the gradient through the confidence p_y that weights the consistency.
         detach_target: Stop the gradient through p(x), the target of the consistency.
     """

@@ -195,7 +195,7 @@ def _random_images(batch: int, input: str, info: ModelInfo) -> Tensor:
     generator = torch.Generator(device="cpu").manual_seed(batch)
     shape = (batch, *info.image_size, 3)
     images_u8 = torch.randint(256, shape, dtype=torch.uint8, generator=generator, device="cpu")
-    return images_u8 if input == "uint8" else (images_u8.permute(0, 3, 1, 2) / 255).contiguous()
+    return images_u8 if input == "uint8" else (images_u8.permute(0, 3, 1, 2).float() / 255).contiguous()
 
 
 def _providers(device: str) -> list[str]:

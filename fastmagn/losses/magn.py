@@ -31,8 +31,8 @@ def magn_consistency(
     Args:
         clean_logits: Logits [B, K] of the clean view x.
         noisy_logits: N >= 1 tensors [B, K], or one [N, B, K]: the logits of x + delta for N draws of (sigma, delta).
-        labels: Integers [B] in 0..K-1; or probabilities q, floats [B, K], for which the confidence is the expected
-            one, sum_k q_k p(x)_k.
+        labels: Integers [B] in 0..K-1, or -100 for rows to leave out; or probabilities q, floats [B, K], for which the
+            confidence is the expected one, sum_k q_k p(x)_k.
         detach_weight: Treat p(x)_y as a constant.
         detach_target: Treat p(x) inside the divergence as a constant.
 
@@ -40,14 +40,15 @@ def magn_consistency(
         Scalar, in nats.
 
     Raises:
-        InputError: An argument has another type, shape, dtype or device.
+        InputError: An argument has another type, shape, dtype or device; on the CPU also, a label is beyond K.
     """
     check_logits("clean_logits", clean_logits)
     check_views("noisy_logits", noisy_logits, clean_logits)
     check(len(noisy_logits) > 0, "noisy_logits", "no view", "1 or more")
     check_labels(labels, clean_logits)
     log_probs = log_softmax(clean_logits)
-    return _weighted_divergences(log_probs, noisy_logits, labels, detach_weight, detach_target).mean()
+    _, labels, kept = _classification(log_probs.detach(), labels)
+    return _mean(_weighted_divergences(log_probs, noisy_logits, labels, detach_weight, detach_target), kept)
 
 
 def _weighted_divergences(

@@ -123,8 +123,7 @@ def _logits(context: StepContext, images: Tensor) -> Tensor:
 
 def adversarial_loss(logits: LogitViews, labels: Tensor, weights: LossConfig) -> tuple[Tensor, LossParts]:
     """Equation (2): cross-entropy of the adversarial view."""
-    cross_entropy = F.cross_entropy(logits.adversarial[0], labels)
-    return cross_entropy, {"cross_entropy": cross_entropy}
+    return standard_loss(logits._replace(clean=logits.adversarial[0]), labels, weights)
 
 
 def trades_loss(logits: LogitViews, labels: Tensor, weights: LossConfig) -> tuple[Tensor, LossParts]:

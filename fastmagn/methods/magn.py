@@ -38,7 +38,7 @@ def with_magn(method: Method) -> Method:
     """
 
     def loss(logits: LogitViews, labels: Tensor, weights: LossConfig) -> tuple[Tensor, LossParts]:
-        own_loss, parts = method.loss(logits, labels, weights)
+        own_loss, parts = method.checked_loss(logits, labels, weights)
         consistency = _consistency(logits, labels, weights)
         return own_loss + weights.consistency_weight * consistency, parts | {"consistency": consistency}
 

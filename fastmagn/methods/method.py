@@ -8,12 +8,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from fastmagn.augment.params import ViewSpec
 from fastmagn.augment.policies.recipe import patch_strengths
 from fastmagn.config.schema import AugmentConfig, Config, LossConfig
-from fastmagn.errors import InputError, check
+from fastmagn.errors import InputError, check, form
 from fastmagn.methods.context import StepContext
 
 LossParts = dict[str, Tensor]
@@ -49,6 +50,12 @@ class LogitViews(NamedTuple):
     augmented: tuple[Tensor, ...] = ()
 
 
+# What a row of metrics.jsonl has beside a loss's parts.
+LOGGED_BESIDE_PARTS = frozenset(
+    {"epoch", "step", "lr", "loss", "train_accuracy", "validation_accuracy"}
+    | {"images_per_s", "epoch_s", "wall_images_per_s", "wall_s"}
+)
+
 Loss = Callable[[LogitViews, Tensor, LossConfig], tuple[Tensor, LossParts]]
 
 
@@ -58,7 +65,8 @@ class Method:
 
     Args:
         title: Its name in tables and figures.
-        loss: (logits, targets, weights) -> (scalar to minimise, its parts before weighting, for the log).
+        loss: (logits, targets, weights) -> (scalar to minimise, its parts before weighting, for the log: scalar tensors
+            by name, none of a name in LOGGED_BESIDE_PARTS).
         num_augmix_views: AugMix views of each image.
         uses_noise: Whether it trains on Gaussian noisy views, `augment.num_noise_samples` of each image.
         takes_noise: Whether `prepare` is given one noisy view, after the AugMix views, and returns none. Not with
@@ -92,6 +100,17 @@ class Method:
     implies: Mapping[str, Any] = field(default_factory=dict)
     view_title: str | None = None
     drops_clean: bool = False
+
+    def checked_loss(self, logits: LogitViews, targets: Tensor, weights: LossConfig) -> tuple[Tensor, LossParts]:
+        """What `loss` returns. It is not checked in a graph, where PyTorch's error would hide ours.
+
+        Raises:
+            InputError: It returns something else.
+        """
+        returned = self.loss(logits, targets, weights)
+        if not torch.compiler.is_compiling():
+            _check_returned(self.title, returned)
+        return returned
 
     def of(self, config: Config) -> "Method":
         """The form of this method that the configuration chooses."""
@@ -153,6 +172,31 @@ class Method:
         kinds = [(title if changes_clean else "clean", layout.clean), ("AugMix", layout.augmix)]
         kinds += [("noisy", layout.noisy), ("adversarial", layout.adversarial), (title, layout.augmented)]
         return [kind if count == 1 else f"{kind} {n + 1}" for kind, count in kinds for n in range(count)]
+
+
+def _check_returned(title: str, returned: Any) -> None:
+    """Raise InputError unless a loss returned what `Loss` says."""
+    field = f"the loss of method {title!r}"
+    is_pair = isinstance(returned, tuple | list) and len(returned) == 2
+    if not is_pair or not isinstance(returned[1], Mapping):
+        many = f" of {len(returned)}" if isinstance(returned, tuple | list) and not is_pair else ""
+        kind = f"a pair with a {type(returned[1]).__name__}" if is_pair else f"a {type(returned).__name__}{many}"
+        raise InputError(
+            f"{field}: got {kind}; expected a pair: a scalar tensor, and a dict of scalar tensors by name."
+        )
+    loss, parts = returned
+    _check_scalar(field, loss)
+    for name, value in parts.items():
+        if not isinstance(name, str) or name in LOGGED_BESIDE_PARTS:
+            taken = ", ".join(sorted(LOGGED_BESIDE_PARTS))
+            raise InputError(f"{field}: got a part named {name!r}; expected another text than the log's own: {taken}.")
+        _check_scalar(f"part {name!r} of {field}", value)
+
+
+def _check_scalar(field: str, value: object) -> None:
+    if not isinstance(value, Tensor) or value.ndim > 0 or not value.is_floating_point():
+        got = form(value) if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise InputError(f"{field}: got {got}; expected a scalar tensor of floats, such as a mean.")
 
 
 def split_logits(logits: Tensor, layout: Layout) -> LogitViews:

@@ -13,13 +13,13 @@ import math
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastmagn.config.schema import Config, LossConfig
 from fastmagn.losses.divergences import log_softmax
 from fastmagn.methods.context import StepContext
 from fastmagn.methods.method import Layout, LogitViews, LossParts, Method
+from fastmagn.methods.standard import standard_loss
 from fastmagn_kernels.random import rng
 
 
@@ -73,8 +73,7 @@ def noise_ensemble(model: nn.Module, config: Config, image_size: tuple[int, int]
 
 def noise_loss(logits: LogitViews, labels: Tensor, weights: LossConfig) -> tuple[Tensor, LossParts]:
     """Equation (4): cross-entropy of the noisy view."""
-    cross_entropy = F.cross_entropy(logits.noisy[0], labels)
-    return cross_entropy, {"cross_entropy": cross_entropy}
+    return standard_loss(logits._replace(clean=logits.noisy[0]), labels, weights)
 
 
 RSE = Method(

@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fastmagn.errors import InputError, form
 from fastmagn.models import LIBRARIES, MODELS
 from fastmagn.models.batchnorm import split_batch_norm
 from fastmagn.models.sync_batchnorm import synchronise_batch_norm
-from fastmagn.registry import resolve
+from fastmagn.registry import is_own, resolve
 
 # A name in MODELS -> "module:function"; a function takes the network and the names of its weights.
 WITH_OLDER_FORMS = dict.fromkeys(("densenet121", "densenet121_k12"), "fastmagn.models.densenet:match_older_form")
@@ -66,8 +67,9 @@ def build_model(
             built another form of the network, they say which form is built.
 
     Raises:
-        InputError: The name is unknown; timm is not installed; the network cannot take images of `image_size`; or
-            `sync_bn` is on and a batch normalisation cannot be synchronised.
+        InputError: The name is unknown; timm is not installed; the network cannot take images of `image_size`; one
+            of the user's own gives no logits [B, K]; or `sync_bn` is on and a batch normalisation cannot be
+            synchronised.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_torch_seed(seed))
@@ -104,4 +106,27 @@ def _new_network(name: str, num_classes: int, image_size: tuple[int, int]) -> nn
     if library + colon in LIBRARIES:
         return resolve(LIBRARIES, library + colon, "model.name")(rest, num_classes, image_size)
     also = f", or {'NAME or '.join(LIBRARIES)}NAME for any network of torchvision or timm"
-    return resolve(MODELS, name, "model.name", also)(num_classes)
+    network = resolve(MODELS, name, "model.name", also)(num_classes)
+    if is_own(MODELS, name):
+        _check_logits(name, network, num_classes, image_size)
+    return network
+
+
+def _check_logits(name: str, network: nn.Module, num_classes: int, image_size: tuple[int, int]) -> None:
+    """Raise InputError if a network of the user's own gives something else than logits for two black images.
+
+    One that cannot take them here is left to its first step: it may need another device.
+    """
+    like = next(network.parameters(), torch.zeros(()))
+    images = torch.zeros(2, 3, *image_size, dtype=like.dtype, device=like.device)
+    with evaluation_mode(network), torch.no_grad():
+        try:
+            logits = network(images)
+        except Exception:  # of any type: the code is the user's
+            return
+    is_tensor = isinstance(logits, Tensor)
+    if not (is_tensor and logits.shape == (2, num_classes) and logits.is_floating_point()):
+        got = form(logits) if is_tensor else f"a {type(logits).__name__}"
+        raise InputError(
+            f"model.name: {name} gave {got} for 2 images; expected float [2, {num_classes}], a logit for each class."
+        )

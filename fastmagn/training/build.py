@@ -25,6 +25,7 @@ from fastmagn.models.pretrained import load_pretrained
 from fastmagn.runs.checkpoint import read_checkpoint
 from fastmagn.runs.paths import last_checkpoint, step_checkpoints
 from fastmagn.training.ema import make_average
+from fastmagn.training.loss_trial import LossTrial
 from fastmagn.training.optim import make_optimizer
 from fastmagn.training.step import ForwardLoss, Run, Stage
 
@@ -115,6 +116,7 @@ def _stage(method: Method, model: Normalised, config: Config, world: World, devi
         recipe=read_recipe(augment),
         view_spec=method.view_spec(augment),
         forward_loss=forward_loss,
+        loss_trial=LossTrial(method, config),
     )
 
 

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from fastmagn.machine.compiling import COMPILING, told_of_compiling
 from fastmagn.machine.console import console
+from fastmagn.methods.method import LOGGED_BESIDE_PARTS
 from fastmagn.runs.progress import Progress
 from fastmagn.training.step import Run
 
@@ -20,8 +21,6 @@ STATUS_EVERY_S = 1.0  # reading the running loss waits for the device, so it is 
 SPEED_OVER_S = 300.0  # the speed behind the time left; a longer window is steadier
 _CELL, _GAP = 7, 2  # characters of a number, and between two columns
 _SHORT = {"cross_entropy": "CE", "jensen_shannon": "JSD", "consistency": "cons.", "adversarial_divergence": "adv KL"}
-_NOT_PARTS = {"epoch", "step", "lr", "loss", "train_accuracy", "validation_accuracy"}
-_NOT_PARTS |= {"images_per_s", "epoch_s", "wall_images_per_s", "wall_s"}
 
 
 class EpochTable:
@@ -63,7 +62,7 @@ def epoch_lines(row: dict[str, Any], num_epochs: int, width: int) -> tuple[str, 
     if "validation_accuracy" in row:
         ends.append(_cell("valid %", row["validation_accuracy"], 100, 2))
     ends += [_cell("images/s", row["images_per_s"], 1, 0), _cell("seconds", row["epoch_s"], 1, 1)]
-    parts = [_cell(_short(name), value) for name, value in row.items() if name not in _NOT_PARTS]
+    parts = [_cell(_short(name), value) for name, value in row.items() if name not in LOGGED_BESIDE_PARTS]
     while parts and sum(len(header) + _GAP for header, _ in first + parts + ends) - _GAP > width:
         parts.pop()
     header, cells = zip(*first, *parts, *ends, strict=True)

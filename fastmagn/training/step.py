@@ -28,6 +28,7 @@ from fastmagn.models import Normalised
 from fastmagn.models.stages import check_stages, forward_in_stages
 from fastmagn.runs.progress import Progress
 from fastmagn.training.ema import update_average
+from fastmagn.training.loss_trial import LossTrial
 from fastmagn.training.optim import learning_rate, set_learning_rate
 
 CLEAN_ONLY = ViewSpec(num_augmix_views=0, num_noise_views=0)
@@ -45,6 +46,7 @@ class Stage:
     recipe: dict[str, int | str] | None
     view_spec: ViewSpec
     forward_loss: nn.Module
+    loss_trial: LossTrial
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +116,7 @@ class ForwardLoss(nn.Module):
                 fused_logits = self.model(images)
             else:
                 fused_logits = forward_in_stages(self.model, images, lambda stage, maps: change(stage, maps, *plan))
-        loss, parts = self.method.loss(split_logits(fused_logits, self.layout), targets, self.config.loss)
+        loss, parts = self.method.checked_loss(split_logits(fused_logits, self.layout), targets, self.config.loss)
         labels = targets if targets.ndim == 1 else targets.argmax(dim=1)
         accuracy = (fused_logits[: len(labels)].argmax(dim=1) == labels).float().mean()
         parts = {"loss": loss, **parts, "train_accuracy": accuracy}
@@ -201,10 +203,17 @@ def train_step(run: Run, pieces: list[Piece], step: int) -> LossParts:
 
 def prepared(run: Run, piece: Piece) -> tuple[Tensor, ...]:
     """The model's views, their targets, and a plan for feature maps: here attacks and mixing change them."""
-    views, batch, method = piece.views, piece.batch, run.stage(piece.epoch).method
-    if method.prepare is None:
-        return views, batch.labels
-    context = StepContext(
+    views, batch, stage = piece.views, piece.batch, run.stage(piece.epoch)
+    inputs: tuple[Tensor, ...] = views, batch.labels
+    if stage.method.prepare is not None:
+        inputs = stage.method.prepare(views, batch.labels, _context(run, piece))
+    stage.loss_trial.before_step(inputs[0], inputs[1], run.num_classes)
+    return inputs
+
+
+def _context(run: Run, piece: Piece) -> StepContext:
+    batch = piece.batch
+    return StepContext(
         config=run.config,
         model=run.model,
         num_classes=run.num_classes,
@@ -213,7 +222,6 @@ def prepared(run: Run, piece: Piece) -> tuple[Tensor, ...]:
         partners=piece.partners,
         partner_indices=batch.partners.indices if batch.partners else None,
     )
-    return method.prepare(views, batch.labels, context)
 
 
 def without_gradient_sync(forward_loss: nn.Module) -> Any:

@@ -1,15 +1,32 @@
 """Images to hold the engines to Pillow on: noise, smooth, constant, few-valued, photographs, and CIFAR where it is."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from fastmagn.data.cifar import load_cifar10
+
+
+@contextmanager
+def _default_float64() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def default_float64() -> Callable[[], AbstractContextManager[None]]:
+    """A context in which float64 is PyTorch's default dtype, as in programs that need it for something else."""
+    return _default_float64
 
 
 @cache

@@ -2,6 +2,7 @@
 
 import gc
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -62,6 +63,17 @@ def test_a_graph_fills_out(kind, fullgraph):
     made, expected = compiled(IMAGES, out), kind(seed=2)(IMAGES)
     assert made.data_ptr() == out.data_ptr()
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("epoch", [3, np.int64(3), np.uint8(3), torch.tensor(3)])
+def test_an_epoch_is_an_integer_of_any_kind(epoch):
+    transform, indices = TrivialAugment(seed=2), torch.arange(6)
+    compiled = torch.compile(
+        lambda images, epoch: transform(images, indices=indices, epoch=epoch), backend="aot_eager", fullgraph=True
+    )
+    expected = transform(IMAGES, indices=range(6), epoch=3)
+    assert torch.equal(compiled(IMAGES, epoch), expected)
+    assert torch.equal(transform(IMAGES, indices=indices, epoch=epoch), expected)
 
 
 def test_batches_of_any_size_need_no_second_compilation():

@@ -201,6 +201,14 @@ def test_wide_strengths_are_torchvisions():
     assert len(set(counts)) == 1
 
 
+@pytest.mark.parametrize("name", POLICIES)
+def test_the_default_dtype_does_not_matter(name, default_float64):
+    definition = POLICIES[name][0]
+    with default_float64():
+        made = definition.sub_policies(32, 45)
+    assert made == definition.sub_policies(32, 45)
+
+
 def test_one_step_after_another(pictures):
     """Two operations in a row, with a probability of 0 between them."""
     images = pictures(20, 33)

@@ -11,11 +11,15 @@ from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from fastmagn import AutoAugment, RandAugment, TrivialAugment
+from fastmagn import AugMix, AutoAugment, RandAugment, TrivialAugment
 from fastmagn.augment.params import ViewSpec, identity_base, sample_view_params
+from fastmagn.augment.policies import transforms
+from fastmagn.augment.policies.recipe import draw_rows
+from fastmagn.augment.policies.table import list_rows, make_table
 from fastmagn.augment.views import make_views
 from fastmagn.config.schema import AugmentConfig
 from fastmagn.errors import InputError
+from fastmagn_kernels.random import rng
 from tests.helpers.views import as_tensor
 
 CLASSES = [TrivialAugment, RandAugment, AutoAugment]
@@ -158,6 +162,43 @@ def test_other_settings_are_refused(make, message):
     with pytest.raises(InputError) as error:
         make()
     assert str(error.value).startswith(message)
+
+
+def test_policies_that_follow_each_other_draw_apart(monkeypatch):
+    """With one seed, the first operation of one says nothing about that of the next: 1 in 14 are the same.
+
+    TrivialAugment and RandAugment list the same operations in the same order.
+    """
+    images, steps = torch.zeros(7000, 3, 8, 8, dtype=torch.uint8), []
+
+    def record(images, params, policy, out):
+        rows = draw_rows(make_table(policy, 8, 8), params.indices, (0, *rng.key_words(params.seed)), (8, 8))
+        choices = list_rows(policy.definition, 8, 8).choices
+        steps.append(np.array([choices[row[0]][0] for row in rows]))
+        return True
+
+    monkeypatch.setattr(transforms, "change_on_host", record)
+    made = v2.Compose([TrivialAugment(seed=0), RandAugment(num_ops=2, magnitude=9, seed=0), RandAugment(seed=1)])
+    made(images)
+    trivial, rand, other = steps
+    for one, another in ((trivial, rand), (rand, other), (trivial, other)):
+        assert abs((one == another).mean() - 1 / 14) < 5 * np.sqrt(13 / 14**2 / 7000)
+    assert len({kind(seed=0)._draw_key() for kind in CLASSES}) == 3
+
+
+@pytest.mark.parametrize("kind", [AugMix, *CLASSES])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_the_frames_of_a_video_have_one_draw(kind, dtype, images):
+    frames = images if dtype == torch.uint8 else images / 255
+    made = kind(seed=3)(tv_tensors.Video(frames))
+    assert type(made) is tv_tensors.Video
+    for n in range(14):
+        assert torch.equal(made[n], kind(seed=3)(frames[n])), "an image's first draw"
+    keyed = kind(seed=3)(tv_tensors.Video(frames), indices=7, epoch=1)
+    assert torch.equal(keyed, torch.stack([kind(seed=3)(frame, indices=7, epoch=1) for frame in frames]))
+    with pytest.raises(InputError, match=r"^indices: got '14 integers'; expected 1, one for all frames\.$"):
+        kind()(tv_tensors.Video(frames), indices=INDICES, epoch=1)
+    assert kind()(tv_tensors.Video(frames[:0])).shape == (0, 3, 20, 33)
 
 
 @pytest.mark.parametrize("kind", CLASSES)

@@ -203,6 +203,14 @@ def test_the_default_device_does_not_matter(backend, pictures):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_the_default_dtype_does_not_matter(backend, pictures, default_float64):
+    images = as_tensor(pictures(20, 33))
+    with default_float64():
+        made = make_views(images, params_for(pictures(20, 33)), backend)
+    assert torch.equal(made, make_views(images, params_for(pictures(20, 33)), backend))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_identity_parameters_change_nothing(backend, pictures):
     images = pictures(20, 33)
     params = identity_base(params_for(images))

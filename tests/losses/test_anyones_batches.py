@@ -92,6 +92,24 @@ def test_ignored_rows_leave_every_term():
     assert F.cross_entropy(clean, none_left).isnan()
 
 
+def test_the_consistency_takes_the_labels_of_the_whole_loss():
+    clean, noisy = logits(2)
+    labels = LABELS.clone()
+    labels[[1, 4]] = -100
+    divergences = [kl_row(softmax_row(p.tolist()), softmax_row(q.tolist())) for p, q in zip(clean, noisy, strict=True)]
+    terms = [softmax_row(clean[i].tolist())[LABELS[i]] * divergences[i] for i in range(6)]
+    kept = [terms[i] for i in (0, 2, 3, 5)]
+    assert magn_consistency(clean, [noisy], labels).item() == pytest.approx(sum(kept) / 4, rel=1e-6)
+    assert magn_consistency(clean, [noisy], torch.full_like(labels, -100)).isnan()
+    for dtype in (torch.float16, torch.float64):
+        soft = magn_consistency(clean, [noisy], F.one_hot(LABELS, 5).to(dtype))
+        assert soft.dtype == torch.float32
+        assert soft.item() == pytest.approx(sum(terms) / 6, rel=1e-6)
+    with pytest.raises(InputError) as error:
+        magn_consistency(clean, [noisy], LABELS + 1)
+    assert str(error.value).startswith("labels: Target 5 is out of bounds; expected classes 0..4, as there are 5 log")
+
+
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("detached", [False, True])
 def test_masked_classes_add_nothing(soft, detached):

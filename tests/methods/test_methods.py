@@ -45,11 +45,16 @@ def test_trades_equals_equation_3(seed):
     assert parts["adversarial_divergence"].item() == pytest.approx(divergence, rel=1e-5)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize(("method", "kind"), [("at", "adversarial"), ("rse", "noisy")])
-def test_at_and_rse_are_the_cross_entropy_of_their_only_view(method, kind):
+def test_at_and_rse_are_the_cross_entropy_of_their_only_view(method, kind, smoothing):
     (view,) = random_logits(1, 0)
-    expected = -sum(math.log(p[y]) for p, y in zip(probabilities(view), LABELS.tolist(), strict=True)) / len(LABELS)
-    loss, parts = get_method(method).loss(LogitViews(view[:0], **{kind: (view,)}), LABELS, LossConfig())
+    expected = 0.0
+    for p, label in zip(probabilities(view), LABELS.tolist(), strict=True):
+        spread = sum(math.log(one) for one in p) / len(p)
+        expected -= ((1 - smoothing) * math.log(p[label]) + smoothing * spread) / len(LABELS)
+    weights = LossConfig(label_smoothing=smoothing)
+    loss, parts = get_method(method).loss(LogitViews(view[:0], **{kind: (view,)}), LABELS, weights)
     assert loss.item() == pytest.approx(expected, rel=1e-6)
     assert parts.keys() == {"cross_entropy"}
 

@@ -130,7 +130,7 @@ def _mix(clean: Tensor, chains_u8: Tensor, chain_weights: np.ndarray, mix_weight
 
 def _fill_normals(params: ViewParams, n: int, out: Tensor) -> None:
     """Fill `out`, float32 [B, H, W, 3], with the standard normals of noise view `n`, drawn on the host."""
-    z = torch.empty(out.shape, device="cpu", pin_memory=True) if out.is_cuda else out
+    z = torch.empty(out.shape, dtype=torch.float32, device="cpu", pin_memory=True) if out.is_cuda else out
     rows = z.numpy().reshape(len(z), -1)
     rng.standard_normal_batch(rows, rng.STREAM_NOISE, n, params.indices, params.epoch, *rng.key_words(params.seed))
     if z is not out:

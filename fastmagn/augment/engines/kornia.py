@@ -62,7 +62,7 @@ def fill_views(images: Tensor, params: ViewParams, out: Tensor) -> None:
     for first in range(0, len(images), slab):
         rows = slice(first, first + slab)
         clean_u8 = _base_transform(images[rows].permute(0, 3, 1, 2), params, rows)
-        clean = clean_u8.permute(0, 2, 3, 1) / 255.0
+        clean = clean_u8.permute(0, 2, 3, 1).float() / 255.0
         views[0, rows] = clean
         if num_augmix:
             views[1 : 1 + num_augmix, rows] = _augmix_views(clean_u8, clean, params, rows)
@@ -227,7 +227,7 @@ def _autocontrast(images: Tensor, _arguments: Tensor) -> Tensor:
 
 def _equalize(images: Tensor, _arguments: Tensor) -> Tensor:
     """ImageOps.equalize. Arguments: none."""
-    return equalize(images / 255.0).mul_(255).round_().to(torch.uint8)
+    return equalize(images.float() / 255.0).mul_(255).round_().to(torch.uint8)
 
 
 def _posterize(images: Tensor, arguments: Tensor) -> Tensor:

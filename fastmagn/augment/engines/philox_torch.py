@@ -38,7 +38,7 @@ def standard_normal(
     slots = torch.arange(quarter, device=indices.device)
     stream_views = (stream << 24) + torch.arange(num_views, device=indices.device)[:, None, None]
     words = philox4x32(slots, stream_views, indices[:, None], epoch, seed)
-    normals = torch.empty((num_views, len(indices), 4, quarter), device=indices.device)
+    normals = torch.empty((num_views, len(indices), 4, quarter), dtype=torch.float32, device=indices.device)
     for pair in range(2):
         uniform = ((words[2 * pair] >> 8).float() + 0.5) * 2.0**-24  # in float32, because `rng` rounds here too
         angle = words[2 * pair + 1].double() * (2 * math.pi / 2**32)

@@ -6,7 +6,6 @@ et al., "AutoAugment: Learning augmentation strategies from data", CVPR 2019. Op
 torchvision.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -152,9 +151,14 @@ def _space(
     """The strengths of torchvision's operations, rising from nothing: float32, as torchvision has them."""
     import torch  # here, since the draws of views without a policy need no PyTorch
 
-    upwards: Callable[[float], list[float]] = lambda last: torch.linspace(0.0, last, bins, device="cpu").tolist()  # noqa: E731
-    kept = 8 - torch.arange(bins, device="cpu") / ((bins - 1) / lost_bits)
-    thresholds = [255.0 * share for share in torch.linspace(1.0, 0.0, bins, device="cpu").tolist()]
+    def evenly(first: float, last: float) -> list[float]:
+        return torch.linspace(first, last, bins, dtype=torch.float32, device="cpu").tolist()
+
+    def upwards(last: float) -> list[float]:
+        return evenly(0.0, last)
+
+    kept = 8 - torch.arange(bins, dtype=torch.float32, device="cpu") / ((bins - 1) / lost_bits)
+    thresholds = [255.0 * share for share in evenly(1.0, 0.0)]
     return {
         "identity": [0.0],
         "shear_x": upwards(shear),

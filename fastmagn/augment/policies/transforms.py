@@ -1,12 +1,12 @@
 """TrivialAugment, RandAugment and AutoAugment for any training loop."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from fastmagn.augment.image_transform import ImageTransform
+from fastmagn.augment.image_transform import ImageTransform, mixed
 from fastmagn.augment.params import ViewParams, ViewSpec
 from fastmagn.augment.policies.definitions import (
     AUTOAUGMENT_NAMES,
@@ -27,7 +27,13 @@ _FLOATS_AT_ONCE = 1 << 20  # the levels of a whole batch would take much memory
 
 
 class _PolicyTransform(ImageTransform):
-    """A policy of each image; what the public classes share."""
+    """A policy of each image; what the public classes share.
+
+    All draw from one stream. So the key of a call depends on `own_word`, which each class has for itself: else policies
+    that follow each other would draw the same operation.
+    """
+
+    own_word: ClassVar[int]
 
     def __init__(
         self, definition: Definition, interpolation: Any, fill: Any, seed: int | torch.Generator, backend: str
@@ -59,7 +65,11 @@ class _PolicyTransform(ImageTransform):
         for part in (slice(first, first + at_once) for first in range(0, len(out), at_once)):
             of_part = dataclasses.replace(params, indices=params.indices[part])
             changed = apply_policy(images_u8[part], of_part, self.policy, self.backend)[:, :channels]
-            out[part].copy_(changed if out.dtype == torch.uint8 else torch.div(changed, 255))
+            out[part].copy_(changed if out.dtype == torch.uint8 else changed.float().div_(255))
+
+    def _draw_key(self) -> int:
+        key = super()._draw_key()
+        return mixed(key, self.own_word) if self.own_word else key
 
     def _check_fill(self, channels: int) -> None:
         fill = self.policy.fill
@@ -100,6 +110,8 @@ class TrivialAugment(_PolicyTransform):
         InputError: An argument has another type or is out of range.
     """
 
+    own_word = 0
+
     def __init__(
         self,
         num_magnitude_bins: int = 31,
@@ -138,6 +150,8 @@ class RandAugment(_PolicyTransform):
     Raises:
         InputError: An argument has another type or is out of range.
     """
+
+    own_word = 1
 
     def __init__(
         self,
@@ -179,6 +193,8 @@ class AutoAugment(_PolicyTransform):
     Raises:
         InputError: An argument has another type or is out of range.
     """
+
+    own_word = 2
 
     def __init__(
         self,
