@@ -25,7 +25,7 @@ from fastmagn.evaluation.subset import FIRST, Subset
 from fastmagn.machine.console import progress_bar, say_compiling, warn
 from fastmagn.machine.hardware import precision
 from fastmagn.machine.processes import World
-from fastmagn.models import evaluation_mode
+from fastmagn.models import evaluation_mode, image_format
 from fastmagn.warming.ahead import compile_ahead
 from fastmagn.warming.kernels import corruption_groups
 
@@ -206,10 +206,10 @@ def predict(
     Returns:
         float32 [M, K], on the device.
     """
-    logits = []
+    logits, stored = [], image_format(model)
     for chunk in chunks(images_u8, batch_size, num_batches):
         batch = torch.from_numpy(chunk).to(device)
-        images = batch.permute(0, 3, 1, 2).float().div_(255)
+        images = batch.permute(0, 3, 1, 2).float(memory_format=stored).div_(255)
         with precision(device, amp):
             logits.append(model(images).float())
     return torch.cat(logits)

@@ -69,9 +69,9 @@ def evaluate_robustness(
     Args:
         model: A module, or any function (put a module that it calls in evaluation mode first). It takes images
             [B, 3, H, W] in [0, 1], or what `preprocess` makes of them, in the dtype of its parameters (float32 if it
-            has none). It returns logits [B, K] or [B, K, 1, 1], K at least 2; or a dictionary or an object (dataclass,
-            ModelOutput) with `logits`; or a tuple or list, whose first tensor of two or more dimensions counts. Logits
-            are measured in float32.
+            has none); they are contiguous, or channels last if a weight of the model is. It returns logits [B, K] or
+            [B, K, 1, 1], K at least 2; or a dictionary or an object (dataclass, ModelOutput) with `logits`; or a tuple
+            or list, whose first tensor of two or more dimensions counts. Logits are measured in float32.
         images_u8: Test images, uint8 [N, H, W, 3], RGB, H and W at least 8 px: an array, a tensor, or a list of images.
             Or a dataset of (image, label), or of dictionaries with `image` (img, pixel_values, jpg, png, webp) and
             `label` (labels, cls): a `torch.utils.data.Dataset`, one of Hugging Face `datasets`, or any iterable, such

@@ -94,6 +94,18 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
             module.training = was_training
 
 
+def image_format(model: nn.Module) -> torch.memory_format:
+    """How a model's images [B, 3, H, W] are stored: channels last if one of its weights is, else contiguous.
+
+    A network with contiguous weights may use `view`, which fails where channels are last.
+    """
+    is_last = any(
+        weight.ndim == 4 and not weight.is_contiguous() and weight.is_contiguous(memory_format=torch.channels_last)
+        for weight in model.parameters()
+    )
+    return torch.channels_last if is_last else torch.contiguous_format
+
+
 def _torch_seed(seed: int) -> int:
     """The seed below 2^32, else 32 bits mixed from all of it: PyTorch takes only the low 32 bits on the CPU."""
     return seed if seed < 2**32 else int(np.random.SeedSequence(seed).generate_state(1)[0])
