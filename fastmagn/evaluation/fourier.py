@@ -129,7 +129,7 @@ def _signs(number: int, rows: np.ndarray, seed: int, device: torch.device) -> Te
     return torch.from_numpy(np.where(words[:, :3] >> 31, np.float32(1), np.float32(-1))).to(device)
 
 
-@torch.inference_mode()
+@torch.no_grad()  # as in `measure.predict`
 def _perturbed_logits(
     model: nn.Module,
     pixels: Tensor,

@@ -183,7 +183,7 @@ def summarise_logits(logits_dir: Path, config: EvalConfig) -> dict[str, Any]:
     return summarise(clean, corrupted, config, severities)
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: a training could not use the tensors that a model keeps from a forward pass
 def predict(
     model: nn.Module,
     images_u8: Images,

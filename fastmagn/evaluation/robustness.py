@@ -53,7 +53,8 @@ def evaluate_robustness(
 ) -> dict[str, Any]:
     """Accuracy of a PyTorch classifier on clean and corrupted images, mCA, and calibration.
 
-    The model is measured in evaluation mode and left in the mode it was in. The images are corrupted on the fly, the
+    The model is measured in evaluation mode and left in the mode it was in; what `torch.export` or `torch.jit.freeze`
+    made keeps the mode that it was made in. The images are corrupted on the fly, the
     same way each time, unless a made or published -C set is given. Two images of each argument are tried first, so that
     a model, labels or images that cannot be measured are refused at once.
 

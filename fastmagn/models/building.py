@@ -84,9 +84,16 @@ def build_model(
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Put the model in evaluation mode; afterwards each of its modules is back in its own mode."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    """Put the model in evaluation mode; afterwards each of its modules is back in its own mode.
+
+    What `torch.export` or `torch.jit.freeze` made computes in the mode that it was made in.
+    """
+    modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
+    try:
+        model.eval()
+    except NotImplementedError:  # of a module of torch.export, after which others may not have been reached
+        for module, _ in modes:
+            module.training = False
     try:
         yield
     finally:
