@@ -208,16 +208,19 @@ def _as_pair(
     images_u8: Any, labels: Any, field: str = "images_u8", labels_field: str = "labels"
 ) -> tuple[Images, np.ndarray]:
     """Images, uint8 [N, H, W, 3], N at least 1, and their labels, int64 [N]."""
-    images_u8, own_labels = _as_images(images_u8, field)
+    images_u8, own_labels = _as_images(images_u8, field, labels_field if labels is None else None)
     labels = own_labels if labels is None else labels
     check(labels is not None, labels_field, None, "integers, one for each image; a Dataset of (image, label) has them")
     return images_u8, _as_labels(labels, len(images_u8), labels_field)
 
 
-def _as_images(images_u8: Any, field: str) -> tuple[Images, list[int] | None]:
-    """Images, uint8 [N, H, W, 3], N at least 1, and the labels that come with them, if any do."""
+def _as_images(images_u8: Any, field: str, labels_field: str | None = None) -> tuple[Images, list[int] | None]:
+    """Images, uint8 [N, H, W, 3], N at least 1, and the labels that come with them, if any do.
+
+    `labels_field` is as in `read_dataset`.
+    """
     if is_dataset(images_u8):
-        images_u8, labels = read_dataset(images_u8, field)
+        images_u8, labels = read_dataset(images_u8, field, labels_field)
         check_images(np.asarray(images_u8[:1]), field)
         return images_u8, labels
     if isinstance(images_u8, FolderImages | ArrayImages | ImageRows) and len(images_u8):  # read when they are used
