@@ -142,7 +142,7 @@ def _perturbed_logits(
     """The logits, float32 [n, K], of images uint8 [n, H, W, 3] with signs [n, 3] times `step`, [H, W], added."""
     logits, stored = [], image_format(model)
     for batch, batch_signs in zip(pixels.split(batch_size), signs.split(batch_size), strict=True):
-        images = batch.permute(0, 3, 1, 2).float(memory_format=stored).div_(255)
+        images = batch.permute(0, 3, 1, 2).to(torch.float32, memory_format=stored).div_(255)
         perturbed = (images + batch_signs[:, :, None, None] * step).clamp_(0, 1)
         with precision(device, amp):
             logits.append(model(perturbed).float())

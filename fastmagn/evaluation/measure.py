@@ -213,7 +213,7 @@ def predict(
     logits, stored = [], image_format(model)
     for chunk in chunks(images_u8, batch_size, num_batches):
         batch = torch.from_numpy(chunk).to(device)
-        images = batch.permute(0, 3, 1, 2).float(memory_format=stored).div_(255)
+        images = batch.permute(0, 3, 1, 2).to(torch.float32, memory_format=stored).div_(255)
         with precision(device, amp):
             logits.append(model(images).float())
     return torch.cat(logits)
