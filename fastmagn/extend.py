@@ -95,7 +95,7 @@ def add_model(name: str, build: BuildNetwork) -> None:
         name: As in `add_dataset`.
         build: K -> a network with new weights: normalised images float [B, 3, H, W] -> logits [B, K]. Weights are drawn
             from torch's global generator, which the run seeds. No dropout: it would draw from a generator with state,
-            and a resumed run would differ.
+            and a resumed run would differ. No `view`, but `flatten` or `reshape`: images are stored channels last.
 
     Raises:
         InputError: The name cannot be used, or `build` is not a function.

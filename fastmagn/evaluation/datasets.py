@@ -75,7 +75,9 @@ def _is_list_of_both(item: object) -> bool:
     return isinstance(item[0], np.ndarray | Tensor | Image.Image) and is_integer(item[1])
 
 
-def read_dataset(dataset: Any, field: str) -> tuple[np.ndarray | DatasetImages, list[int] | None]:
+def read_dataset(
+    dataset: Any, field: str, labels_field: str | None = None
+) -> tuple[np.ndarray | DatasetImages, list[int] | None]:
     """A dataset's images and labels, N of each. Every item is read once here, so that none fails in the middle.
 
     Up to 1 GiB of images stay in memory. Beyond it they are read again for each corruption, a few at a time, which
@@ -84,6 +86,7 @@ def read_dataset(dataset: Any, field: str) -> tuple[np.ndarray | DatasetImages, 
     Args:
         dataset: What `is_dataset` takes. It yields (image, label), dictionaries of both, or images alone.
         field: What messages call it.
+        labels_field: What messages call the labels, if they must be in the items; None: an item may lack one.
 
     Returns:
         uint8 [N, H, W, 3], and the labels; None if no item has one.
@@ -98,6 +101,8 @@ def read_dataset(dataset: Any, field: str) -> tuple[np.ndarray | DatasetImages, 
     items = _stream(dataset, field) if total is None else (_read(dataset, row, field) for row in range(total))
     first = next(items, None)
     check(first is not None, field, "no images", "at least one")
+    if labels_field is not None and isinstance(first, Mapping):
+        _check_label_key(first, f"{field}[0]", labels_field)
     image, label = _image_of(first, f"{field}[0]", None, field)
     size, has_labels, most = image.shape[:2], label is not None, max(1, KEPT_BYTES // image.nbytes)
     is_kept = total is None or total <= most
@@ -182,6 +187,18 @@ def _pair_of(item: Mapping[str, Any], where: str) -> Any:
             f"{', '.join(_IMAGE_KEYS)}) and one label ({', '.join(_LABEL_KEYS)}). Rename them, or yield (image, label)."
         )
     return (item[images[0]], item[labels[0]]) if labels else item[images[0]]
+
+
+def _check_label_key(item: Mapping[str, Any], where: str, labels_field: str) -> None:
+    """Raise InputError if a dictionary has its label, if any, under another name."""
+    if any(key in item for key in _LABEL_KEYS):
+        return
+    name = next((str(key) for key in item if "label" in str(key).lower()), "NAME")
+    raise InputError(
+        f"{where}: got a {type(item).__name__} of {some(map(str, item), 8)}; expected a label in it"
+        f" ({', '.join(_LABEL_KEYS)}). Rename one, with Hugging Face dataset.rename_column({name!r}, 'label'), or give"
+        f" the labels as {labels_field}."
+    )
 
 
 def _label(label: Any, where: str) -> int:

@@ -17,7 +17,7 @@ from fastmagn.evaluation.measure import predict
 from fastmagn.machine.console import progress_bar, warn
 from fastmagn.machine.hardware import precision
 from fastmagn.machine.processes import World
-from fastmagn.models import evaluation_mode
+from fastmagn.models import evaluation_mode, image_format
 from fastmagn_kernels.random import rng
 
 MAX_SIDE = 63  # of the map: as the authors do for ImageNet
@@ -129,7 +129,7 @@ def _signs(number: int, rows: np.ndarray, seed: int, device: torch.device) -> Te
     return torch.from_numpy(np.where(words[:, :3] >> 31, np.float32(1), np.float32(-1))).to(device)
 
 
-@torch.inference_mode()
+@torch.no_grad()  # as in `measure.predict`
 def _perturbed_logits(
     model: nn.Module,
     pixels: Tensor,
@@ -140,9 +140,9 @@ def _perturbed_logits(
     batch_size: int,
 ) -> Tensor:
     """The logits, float32 [n, K], of images uint8 [n, H, W, 3] with signs [n, 3] times `step`, [H, W], added."""
-    logits = []
+    logits, stored = [], image_format(model)
     for batch, batch_signs in zip(pixels.split(batch_size), signs.split(batch_size), strict=True):
-        images = batch.permute(0, 3, 1, 2).float().div_(255)
+        images = batch.permute(0, 3, 1, 2).to(torch.float32, memory_format=stored).div_(255)
         perturbed = (images + batch_signs[:, :, None, None] * step).clamp_(0, 1)
         with precision(device, amp):
             logits.append(model(perturbed).float())

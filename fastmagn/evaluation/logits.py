@@ -4,15 +4,17 @@
     clean.npy           float32 [1, M, K]
     <corruption>.npy    float32 [S, M, K], severities 1 to 5
     severities.json     which severities a corruption has, if not all five, such as {"fog": [1, 3]}
+    measures.json       the measures that only some sets have: ["mce_alexnet"]; none without this file
 
 Shape letters: M images, S severities, K classes.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +25,8 @@ from fastmagn.errors import InputError, one_line
 from fastmagn.machine.files import replace_folder, write_json
 from fastmagn.runs.reading import strict_json
 
-_SEVERITIES = "severities.json"
+_SEVERITIES, _MEASURES = "severities.json", "measures.json"
+MCE_ALEXNET = "mce_alexnet"
 
 
 class _Discarded(Exception):
@@ -67,7 +70,7 @@ class LogitsWriter:
 
 
 @contextmanager
-def write_logits(folder: Path, labels: np.ndarray) -> Iterator[LogitsWriter]:
+def write_logits(folder: Path, labels: np.ndarray, measures: Iterable[str] = ()) -> Iterator[LogitsWriter]:
     """Write a logits folder, which appears when the block ends and replaces an older one.
 
     If the block fails or discards it, nothing is left of it, and an older folder stays. The files are flushed to disk:
@@ -76,9 +79,12 @@ def write_logits(folder: Path, labels: np.ndarray) -> Iterator[LogitsWriter]:
     Args:
         folder: The folder.
         labels: int64 [M].
+        measures: What `read_measures` will return.
     """
     with suppress(_Discarded), replace_folder(folder) as partial:
         _save(partial / "labels.npy", labels)
+        if measures := list(measures):
+            write_json(partial / _MEASURES, measures)
         writer = LogitsWriter(partial)
         yield writer
         if writer.is_discarded:
@@ -129,13 +135,33 @@ def read_severities(folder: Path, names: Iterable[str]) -> dict[str, tuple[int, 
     Raises:
         InputError: The file that names them is damaged.
     """
-    path, few = folder / _SEVERITIES, {}
-    if path.exists():
-        try:
-            few = strict_json(path.read_text())
-            allowed = [tuple(chosen) for n in range(1, 5) for chosen in combinations(SEVERITIES, n)]
-            if not isinstance(few, dict) or any(tuple(values) not in allowed for values in few.values()):
-                raise ValueError("expected an object of ascending severities 1 to 5")
-        except (OSError, ValueError, TypeError, RecursionError) as error:
-            raise InputError(f"{path}: damaged ({one_line(error)}). Store the logits again.") from error
+    allowed = [tuple(chosen) for n in range(1, 5) for chosen in combinations(SEVERITIES, n)]
+
+    def is_right(value: Any) -> bool:
+        return isinstance(value, dict) and all(tuple(few) in allowed for few in value.values())
+
+    few = _read_json(folder / _SEVERITIES, is_right, "an object of ascending severities 1 to 5") or {}
     return {name: tuple(few.get(name, SEVERITIES)) for name in names}
+
+
+def read_measures(folder: Path) -> list[str]:
+    """The measures of a folder of logits that only some sets have.
+
+    Raises:
+        InputError: The file that names them is damaged.
+    """
+    measures: list[str] = _read_json(folder / _MEASURES, lambda value: value == [MCE_ALEXNET], f'["{MCE_ALEXNET}"]')
+    return measures or []
+
+
+def _read_json(path: Path, is_right: Callable[[Any], bool], expected: str) -> Any:
+    """What the file holds; None if there is none."""
+    if not path.exists():
+        return None
+    try:
+        value = strict_json(path.read_text())
+        if not is_right(value):
+            raise ValueError(f"expected {expected}")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"{path}: damaged ({one_line(error)}). Store the logits again.") from error
+    return value

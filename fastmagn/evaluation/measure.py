@@ -17,7 +17,7 @@ from fastmagn.data.files.on_demand import chunks
 from fastmagn.data.image_set import Images
 from fastmagn.errors import check, counted, some
 from fastmagn.evaluation.cells import CellPart, cell_parts, find_corruptions, next_on_a_thread
-from fastmagn.evaluation.logits import read_logits, read_severities, write_logits
+from fastmagn.evaluation.logits import MCE_ALEXNET, read_logits, read_measures, read_severities, write_logits
 from fastmagn.evaluation.metrics.accuracy import alexnet_normalised_error
 from fastmagn.evaluation.metrics.predictions import Predictions, concatenate, measure_logits, stack
 from fastmagn.evaluation.metrics.summary import confidence_measures, not_finite, summarise
@@ -25,7 +25,7 @@ from fastmagn.evaluation.subset import FIRST, Subset
 from fastmagn.machine.console import progress_bar, say_compiling, warn
 from fastmagn.machine.hardware import precision
 from fastmagn.machine.processes import World
-from fastmagn.models import evaluation_mode
+from fastmagn.models import evaluation_mode, image_format
 from fastmagn.warming.ahead import compile_ahead
 from fastmagn.warming.kernels import corruption_groups
 
@@ -141,8 +141,9 @@ def evaluate(
     share = world.share(len(labels))
     parts = cell_parts(corruptions, images_u8, share, config, np.arange(total)[rows], num_batches)
     cells = _forward(model, parts, device, amp, config.batch_size)
+    is_imagenet_c = corruptions.are_image_files and len(class_names) == IMAGENET_CLASSES
     if logits_dir is not None:
-        cells = _store(cells, logits_dir, labels, world)
+        cells = _store(cells, logits_dir, labels, world, [MCE_ALEXNET] if is_imagenet_c else [])
     with evaluation_mode(model), closing(cells):
         num_cells = 1 + sum(map(len, corruptions.severities.values()))
         own_labels = torch.from_numpy(labels[share]).to(device)
@@ -152,8 +153,8 @@ def evaluate(
     _warn_of_not_finite(clean, corrupted, corruptions.severities)
     results = summarise(clean, corrupted, config, corruptions.severities)
     results |= {"subset": subset.record(len(labels), total), "corrupted_as": corruptions.made_as}
-    if corruptions.are_image_files and len(class_names) == IMAGENET_CLASSES:
-        results["mce_alexnet"] = alexnet_normalised_error(results["corruption_accuracy"])
+    if is_imagenet_c:
+        results[MCE_ALEXNET] = alexnet_normalised_error(results["corruption_accuracy"])
     if temperature is not None:
         scaled = [{name: cell._replace(predictions=cell.scaled) for name, cell in part.items()} for part in measured]
         results["temperature_scaling"] = confidence_measures(*_join(scaled), config, corruptions.severities)
@@ -180,10 +181,13 @@ def summarise_logits(logits_dir: Path, config: EvalConfig) -> dict[str, Any]:
     }
     clean, corrupted = _join([measured])
     _warn_of_not_finite(clean, corrupted, severities)
-    return summarise(clean, corrupted, config, severities)
+    results = summarise(clean, corrupted, config, severities)
+    if MCE_ALEXNET in read_measures(logits_dir):
+        results[MCE_ALEXNET] = alexnet_normalised_error(results["corruption_accuracy"])
+    return results
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: a training could not use the tensors that a model keeps from a forward pass
 def predict(
     model: nn.Module,
     images_u8: Images,
@@ -206,10 +210,10 @@ def predict(
     Returns:
         float32 [M, K], on the device.
     """
-    logits = []
+    logits, stored = [], image_format(model)
     for chunk in chunks(images_u8, batch_size, num_batches):
         batch = torch.from_numpy(chunk).to(device)
-        images = batch.permute(0, 3, 1, 2).float().div_(255)
+        images = batch.permute(0, 3, 1, 2).to(torch.float32, memory_format=stored).div_(255)
         with precision(device, amp):
             logits.append(model(images).float())
     return torch.cat(logits)
@@ -246,10 +250,10 @@ def _forward(
 
 
 def _store(
-    cells: Iterable[CellLogits], folder: Path, labels: np.ndarray, world: World
+    cells: Iterable[CellLogits], folder: Path, labels: np.ndarray, world: World, measures: list[str]
 ) -> Generator[CellLogits, None, None]:
     """The same cells; rank 0 stores all processes' logits in `folder`, or none if a file is unreadable."""
-    with write_logits(folder, labels) if world.rank == 0 else nullcontext() as writer:
+    with write_logits(folder, labels, measures) if world.rank == 0 else nullcontext() as writer:
         for cell in cells:
             shares = world.gather((cell.logits.cpu().numpy(), cell.readable.all()))
             if writer is not None:

@@ -16,7 +16,7 @@ from fastmagn.data import DATASETS, ENCODED, OWN, ImageSet, load_images
 from fastmagn.data.cifar import NO_FILES_NEEDED
 from fastmagn.data.files.decoding import resize_px
 from fastmagn.data.files.listing import image_names
-from fastmagn.data.files.on_demand import LazyImages
+from fastmagn.data.files.on_demand import FolderImages, LazyImages
 from fastmagn.data.image_set import Images
 from fastmagn.data.padding import padded_from
 from fastmagn.data.subset import even_subset
@@ -52,6 +52,7 @@ def find_other_sets(config: Config, image_set: ImageSet) -> dict[str, Images | L
 
 def _find(name: str, config: Config, image_set: ImageSet) -> Images | LazyImages:
     size, wanted = image_set.test_images_u8.shape[1], config.eval.num_images
+    padding = padded_from(image_set.test_images_u8)
     known = [name for name in DATASETS if name not in OWN]
     if name in known:
         check(name != config.data.name, FIELD, name, "images of other classes than the model's own data set")
@@ -66,7 +67,10 @@ def _find(name: str, config: Config, image_set: ImageSet) -> Images | LazyImages
                 f"{FIELD}: got {name}, whose images have {own} px; the model is tested on images of {size} px. Give a"
                 " folder of images, which are resized."
             )
-        return images_u8[subset_of(name, config.eval.corruption_seed).rows(labels, min(wanted, len(labels)))]
+        chosen = images_u8[subset_of(name, config.eval.corruption_seed).rows(labels, min(wanted, len(labels)))]
+        if padding is None or not isinstance(chosen, FolderImages):
+            return chosen
+        return LazyImages([chosen.files.item(row) for row in range(len(chosen))], size, size, padding)
     folder = user_path(name, FIELD)
     if not folder.is_dir():
         hint = nearest(name, known)
@@ -77,7 +81,7 @@ def _find(name: str, config: Config, image_set: ImageSet) -> Images | LazyImages
     if 0 < wanted < len(files):
         _, subfolders = np.unique([str(Path(file).parent) for file in files], return_inverse=True)
         files = [files[row] for row in even_subset(subfolders, wanted, config.eval.corruption_seed)]
-    return LazyImages([folder / file for file in files], size, shorter_side, padded_from(image_set.test_images_u8))
+    return LazyImages([folder / file for file in files], size, shorter_side, padding)
 
 
 def _published(name: str, data: DataConfig, size: int) -> tuple[Images, np.ndarray]:

@@ -21,6 +21,8 @@ from fastmagn.data.files.on_demand import LazyImages
 from fastmagn.errors import InputError, counted, nearest, some
 from fastmagn.evaluation.metrics.calibration import rms_calibration_error
 from fastmagn.evaluation.metrics.predictions import Predictions, measure_logits
+from fastmagn.evaluation.metrics.summary import not_finite
+from fastmagn.machine.console import warn
 
 
 class OtherImages(NamedTuple):
@@ -97,6 +99,8 @@ def summarise_images(
 ) -> dict[str, Any]:
     """A folder's entry of `image_folders`: accuracies and RMS calibration errors, as fractions in 0..1.
 
+    They are None where logits are NaN or infinite; a warning counts these images.
+
     Args:
         measured: The predictions for all images that can be read.
         num_classes: The folder's own classes.
@@ -109,19 +113,25 @@ def summarise_images(
     num_images = measured.own_classes.correct.size
     if num_images == 0:
         raise InputError(f"images: none of {counted(num_unreadable, 'file')} can be read; expected some that can.")
+    num_faulty = int(np.count_nonzero(np.logical_or(*map(not_finite, measured))))
+    if num_faulty:
+        warn(f"logits are not finite for {counted(num_faulty, 'image')}. The measures that need them are null.")
     bins: dict[str, Any] = {"num_bins": config.num_bins, "binning": config.binning}
     return {
         "num_images": num_images,
         "num_unreadable": num_unreadable,
         "num_classes": num_classes,
-        **{
-            name: {
-                "accuracy": float(predictions.correct.mean()),
-                "rms_calibration_error": rms_calibration_error(predictions.confidences, predictions.correct, **bins),
-            }
-            for name, predictions in measured._asdict().items()
-        },
+        **{name: _measures(predictions, bins) for name, predictions in measured._asdict().items()},
         **bins,
+    }
+
+
+def _measures(predictions: Predictions, bins: dict[str, Any]) -> dict[str, float | None]:
+    if not_finite(predictions).any():
+        return {"accuracy": None, "rms_calibration_error": None}
+    return {
+        "accuracy": float(predictions.correct.mean()),
+        "rms_calibration_error": rms_calibration_error(predictions.confidences, predictions.correct, **bins),
     }
 
 

@@ -53,7 +53,8 @@ def evaluate_robustness(
 ) -> dict[str, Any]:
     """Accuracy of a PyTorch classifier on clean and corrupted images, mCA, and calibration.
 
-    The model is measured in evaluation mode and left in the mode it was in. The images are corrupted on the fly, the
+    The model is measured in evaluation mode and left in the mode it was in; what `torch.export` or `torch.jit.freeze`
+    made keeps the mode that it was made in. The images are corrupted on the fly, the
     same way each time, unless a made or published -C set is given. Two images of each argument are tried first, so that
     a model, labels or images that cannot be measured are refused at once.
 
@@ -69,9 +70,9 @@ def evaluate_robustness(
     Args:
         model: A module, or any function (put a module that it calls in evaluation mode first). It takes images
             [B, 3, H, W] in [0, 1], or what `preprocess` makes of them, in the dtype of its parameters (float32 if it
-            has none). It returns logits [B, K] or [B, K, 1, 1], K at least 2; or a dictionary or an object (dataclass,
-            ModelOutput) with `logits`; or a tuple or list, whose first tensor of two or more dimensions counts. Logits
-            are measured in float32.
+            has none); they are contiguous, or channels last if a weight of the model is. It returns logits [B, K] or
+            [B, K, 1, 1], K at least 2; or a dictionary or an object (dataclass, ModelOutput) with `logits`; or a tuple
+            or list, whose first tensor of two or more dimensions counts. Logits are measured in float32.
         images_u8: Test images, uint8 [N, H, W, 3], RGB, H and W at least 8 px: an array, a tensor, or a list of images.
             Or a dataset of (image, label), or of dictionaries with `image` (img, pixel_values, jpg, png, webp) and
             `label` (labels, cls): a `torch.utils.data.Dataset`, one of Hugging Face `datasets`, or any iterable, such
@@ -207,16 +208,19 @@ def _as_pair(
     images_u8: Any, labels: Any, field: str = "images_u8", labels_field: str = "labels"
 ) -> tuple[Images, np.ndarray]:
     """Images, uint8 [N, H, W, 3], N at least 1, and their labels, int64 [N]."""
-    images_u8, own_labels = _as_images(images_u8, field)
+    images_u8, own_labels = _as_images(images_u8, field, labels_field if labels is None else None)
     labels = own_labels if labels is None else labels
     check(labels is not None, labels_field, None, "integers, one for each image; a Dataset of (image, label) has them")
     return images_u8, _as_labels(labels, len(images_u8), labels_field)
 
 
-def _as_images(images_u8: Any, field: str) -> tuple[Images, list[int] | None]:
-    """Images, uint8 [N, H, W, 3], N at least 1, and the labels that come with them, if any do."""
+def _as_images(images_u8: Any, field: str, labels_field: str | None = None) -> tuple[Images, list[int] | None]:
+    """Images, uint8 [N, H, W, 3], N at least 1, and the labels that come with them, if any do.
+
+    `labels_field` is as in `read_dataset`.
+    """
     if is_dataset(images_u8):
-        images_u8, labels = read_dataset(images_u8, field)
+        images_u8, labels = read_dataset(images_u8, field, labels_field)
         check_images(np.asarray(images_u8[:1]), field)
         return images_u8, labels
     if isinstance(images_u8, FolderImages | ArrayImages | ImageRows) and len(images_u8):  # read when they are used

@@ -128,6 +128,4 @@ def print_images(folder: str, entry: Mapping[str, Any], num_all_classes: int) ->
         ("all_classes", f"among all {counted(num_all_classes, 'class')}"),
     ):
         accuracy, rms = entry[name]["accuracy"], entry[name]["rms_calibration_error"]
-        console.print(
-            f"accuracy {which} {100 * accuracy:.2f} %, RMS calibration error {100 * rms:.2f} %", soft_wrap=True
-        )
+        console.print(f"accuracy {which} {percent(accuracy)} %, RMS calibration error {percent(rms)} %", soft_wrap=True)

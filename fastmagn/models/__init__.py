@@ -31,6 +31,7 @@ _PUBLIC = {
     "Normalised": "fastmagn.models.building:Normalised",
     "build_model": "fastmagn.models.building:build_model",
     "evaluation_mode": "fastmagn.models.building:evaluation_mode",
+    "image_format": "fastmagn.models.building:image_format",
 }
 __all__ = ["LIBRARIES", "MODELS", *_PUBLIC]
 __getattr__ = lazy_attributes(__name__, _PUBLIC)

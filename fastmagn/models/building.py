@@ -86,14 +86,33 @@ def build_model(
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Put the model in evaluation mode; afterwards each of its modules is back in its own mode."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    """Put the model in evaluation mode; afterwards each of its modules is back in its own mode.
+
+    What `torch.export` or `torch.jit.freeze` made computes in the mode that it was made in.
+    """
+    modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
+    try:
+        model.eval()
+    except NotImplementedError:  # of a module of torch.export, after which others may not have been reached
+        for module, _ in modes:
+            module.training = False
     try:
         yield
     finally:
         for module, was_training in modes:
             module.training = was_training
+
+
+def image_format(model: nn.Module) -> torch.memory_format:
+    """How a model's images [B, 3, H, W] are stored: channels last if one of its weights is, else contiguous.
+
+    A network with contiguous weights may use `view`, which fails where channels are last.
+    """
+    is_last = any(
+        weight.ndim == 4 and not weight.is_contiguous() and weight.is_contiguous(memory_format=torch.channels_last)
+        for weight in model.parameters()
+    )
+    return torch.channels_last if is_last else torch.contiguous_format
 
 
 def _torch_seed(seed: int) -> int:

@@ -15,12 +15,14 @@ follows are computed in float64, whatever the model's dtype: for a confident pre
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fastmagn.errors import check
 
@@ -59,6 +61,18 @@ class LossExpansion(NamedTuple):
     loss: Tensor
     gradient: Tensor
     hessian_product: Product
+
+
+@contextmanager
+def plain_attention() -> Iterator[None]:
+    """Compute attention from plain operations: its fused kernels have neither second derivatives nor forward mode."""
+    was_fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(was_fused)
 
 
 def target_probs(targets: Tensor, num_classes: int) -> Tensor:
@@ -120,6 +134,7 @@ def fisher_largest_eigenvalue(factor: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+@plain_attention()
 def estimate_fisher_trace(model: Model, images: Tensor, probes: Iterable[Tensor]) -> Estimate:
     """Hutchinson's estimate of Tr(G): the mean of z^T J^T A J z over probes z, one forward-mode pass each.
 
@@ -141,11 +156,12 @@ def fisher_product(model: Model, images: Tensor) -> Product:
 
     This is also the Gauss-Newton part of the loss's Hessian, for every target.
     """
-    with torch.no_grad():  # for the weights; torch.func still differentiates by the images
+    with torch.no_grad(), plain_attention():  # no gradients of the weights; torch.func has those of the images
         logits, pull_back = torch.func.vjp(model, images)[:2]
     probs = torch.softmax(logits.double(), dim=1)
 
     @torch.no_grad()
+    @plain_attention()
     def product(vectors: Tensor) -> Tensor:
         slopes = torch.func.jvp(model, (images,), (vectors,))[1].double()
         return pull_back((probs * _centred(slopes, probs)).to(logits.dtype))[0]
@@ -163,7 +179,7 @@ def expand_loss(model: Model, images: Tensor, targets: Tensor) -> LossExpansion:
         targets: Labels, int64 [B], or soft labels, [B, K].
     """
     images = images.detach().requires_grad_()
-    with torch.enable_grad():
+    with torch.enable_grad(), plain_attention():
         loss = cross_entropy(model(images), targets)
         (gradient,) = torch.autograd.grad(loss.sum(), images, create_graph=True)
 
@@ -188,7 +204,7 @@ def hessian_matrix(model: Model, images: Tensor, targets: Tensor) -> HessianPart
     def weighted_logits(image: Tensor, weights: Tensor) -> Tensor:
         return (weights * model(image[None])).sum()
 
-    with torch.no_grad():
+    with torch.no_grad(), plain_attention():
         logits = model(images)
         targets = target_probs(targets, logits.shape[1])
         weights = torch.softmax(logits.double(), dim=1) - targets

@@ -23,6 +23,7 @@ from fastmagn.theory.curvature import (
     fisher_largest_eigenvalue,
     fisher_product,
     fisher_trace,
+    plain_attention,
     power_iteration,
 )
 from fastmagn.theory.probes import Purpose, rademacher, standard_normal
@@ -76,7 +77,7 @@ def measure_geometry(
     check(len(labels) == len(images), "labels", counted(len(labels), "label"), f"{len(images)}, one for each image")
     indices = np.arange(len(images)) if indices is None else np.ascontiguousarray(indices, np.int64)
     parts: dict[str, list[np.ndarray]] = {}
-    with evaluation_mode(model), full_float32():
+    with evaluation_mode(model), full_float32(), plain_attention():
         for first in range(0, len(images), config.batch_size):
             rows = slice(first, first + config.batch_size)
             batch = _Batch(model, images[rows].to(device), labels[rows].to(device), indices[rows], config)

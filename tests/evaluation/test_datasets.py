@@ -180,6 +180,32 @@ def test_a_bad_item_is_one_line_that_names_it(model, name):
     assert "\n" not in line
 
 
+def cifar100_like() -> list[dict]:
+    """Items as those of Hugging Face's cifar100."""
+    pairs = zip(IMAGES_U8, LABELS, strict=True)
+    return [{"img": Image.fromarray(image), "fine_label": fine, "coarse_label": 0} for image, fine in pairs]
+
+
+@pytest.mark.parametrize("argument", ["images_u8", "held_out"])
+def test_a_label_of_another_name_is_told_with_its_remedy(model, argument):
+    arguments = {"images_u8": IMAGES_U8 // 2, "labels": LABELS} | {argument: cifar100_like()}
+    arguments |= {"labels": None} if argument == "images_u8" else {}
+    with pytest.raises(InputError) as error:
+        evaluate_robustness(model, **arguments)
+    field, labels = ("images_u8", "labels") if argument == "images_u8" else ("held_out images", "held_out labels")
+    assert str(error.value) == (
+        f"{field}[0]: got a dict of img, fine_label, coarse_label; expected a label in it (label, labels, cls). Rename"
+        f" one, with Hugging Face dataset.rename_column('fine_label', 'label'), or give the labels as {labels}."
+    )
+
+
+def test_labels_may_be_given_beside_dictionaries(model):
+    options = {"corruption_set": "cbar", "num_images": 2}
+    expected = evaluate_robustness(model, IMAGES_U8, LABELS, ood={"x": IMAGES_U8}, **options)
+    items = cifar100_like()
+    assert evaluate_robustness(model, items, LABELS, ood={"x": items}, **options) == expected
+
+
 class Stream(IterableDataset):
     def __iter__(self):
         return iter([])

@@ -16,7 +16,7 @@ from fastmagn.corruptions import CORRUPTION_SETS
 from fastmagn.data.files.on_demand import LazyImages, chunks
 from fastmagn.errors import InputError
 from fastmagn.evaluation.logits import read_logits
-from fastmagn.evaluation.measure import evaluate, predict
+from fastmagn.evaluation.measure import evaluate, predict, summarise_logits
 from fastmagn.evaluation.metrics.accuracy import ALEXNET_ERROR, alexnet_normalised_error
 
 CPU = torch.device("cpu")
@@ -276,3 +276,18 @@ def test_sets_of_as_many_classes_as_imagenet_get_the_mce(tree, own_tree, monkeyp
     expected = sum(errors[name] / ALEXNET_ERROR[name] for name in errors) / 15
     assert measured["mce_alexnet"] == pytest.approx(expected)
     assert measure(own_tree)["mce_alexnet"] is None
+
+
+def test_stored_logits_keep_the_mce(tree, tmp_path, monkeypatch):
+    monkeypatch.setattr(measure_module, "IMAGENET_CLASSES", 3)
+    config, logits = EvalConfig(corrupted_dir=tree, corruption_set="c15"), tmp_path / "logits"
+    options = {"device": CPU, "class_names": CLASSES, "logits_dir": logits}
+    measured = evaluate(ChannelMeans(), clean_images(), LABELS, config, **options)
+    again = summarise_logits(logits, EvalConfig())
+    assert again["mce_alexnet"] == measured["mce_alexnet"] > 0
+    for damaged in ('["mce"]', '"mce_alexnet"', "[", "[[]]"):
+        (logits / "measures.json").write_text(damaged)
+        with pytest.raises(InputError, match=r"measures\.json: damaged \(.*\)\. Store the logits again\.$"):
+            summarise_logits(logits, EvalConfig())
+    (logits / "measures.json").unlink()
+    assert "mce_alexnet" not in summarise_logits(logits, EvalConfig())

@@ -9,10 +9,13 @@ import torch
 from PIL import Image
 
 from fastmagn.config.command_line import parse_config
+from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.data import load_images
 from fastmagn.errors import InputError
 from fastmagn.evaluate import main
 from fastmagn.evaluation.class_mapping import read_mapping
+from fastmagn.evaluation.other_images import measure_images, summarise_images
+from fastmagn.evaluation.shown import print_images
 from fastmagn.evaluation.trained import load_run
 from fastmagn.training.run import train
 from tests.helpers.small_runs import config_for
@@ -172,6 +175,25 @@ def test_unreadable_files_are_left_out_and_counted(run_dir, folder, classes, tmp
         path.unlink()
     expected = plain_measures(run_dir, folder)["own_classes"]
     assert entry["own_classes"]["accuracy"] == pytest.approx(expected[0], abs=1e-9)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_logits_that_are_not_finite_cost_the_measures_that_need_them(bad, capsys):
+    """Two of four images have such a logit, of which one is of a class that the folder has."""
+    logits = torch.tensor([[3.0, 1, 0], [0, 2, bad], [0, 1, 2], [2, bad, 0]])
+    for rows, counts, own in (([0, 1, 2, 3], 2, None), ([0, 1, 2], 1, 1 / 3), ([0, 2], 0, 1 / 2)):
+        measured = measure_images(logits[rows], np.array([0, 0, 0, 1])[rows], np.array([0, 1]))
+        entry = summarise_images(measured, 2, 0, EvalConfig())
+        assert entry["own_classes"]["accuracy"] == (own and pytest.approx(own))
+        assert (entry["own_classes"]["rms_calibration_error"] is None) == (own is None)
+        assert (entry["all_classes"]["accuracy"] is None) == (counts > 0)
+        assert (entry["all_classes"]["rms_calibration_error"] is None) == (counts > 0)
+        said = " ".join(capsys.readouterr().out.split())
+        found = f"logits are not finite for {counts} image{'s' * (counts > 1)}. The measures that need them are null."
+        assert (found in said) == (counts > 0)
+        print_images("folder", entry, 3)
+        said = " ".join(capsys.readouterr().out.split())
+        assert ("among all 3 classes - %, RMS calibration error - %" in said) == (counts > 0)
 
 
 @pytest.mark.parametrize(

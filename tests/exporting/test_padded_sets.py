@@ -19,6 +19,7 @@ from fastmagn.evaluation.held_out import find_held_out
 from fastmagn.evaluation.ood import find_other_sets
 from fastmagn.export import main as export
 from fastmagn.machine.files import write_json
+from tests.helpers.published_folders import rendered_sst2
 from tests.helpers.run_folders import CLASS_NAMES, made_results, make_run, plain_probabilities
 
 # (H, W) of the set's images, and how many rows and columns are added above, below, left and right.
@@ -106,6 +107,19 @@ def test_folders_of_an_evaluation_are_padded(tmp_path):
     assert len(paths) == 4
     np.testing.assert_array_equal(np.asarray(find_other_sets(config, image_set)[folder][1:]), wanted[1:])
     np.testing.assert_array_equal(np.asarray(find_held_out(config, image_set, None).images_u8), wanted)
+
+
+def test_photographs_of_a_published_set_are_padded(tmp_path):
+    """The central 40x40 px of each 40x48 px, made 28x28 px as the set's own images are."""
+    rendered_sst2(tmp_path)
+    part = (random_u8(4, 28, 28), np.arange(4))
+    image_set = array_set("npz", tmp_path, class_names=CLASS_NAMES, train=part, test=part)
+    name = "torchvision:RenderedSST2"
+    config = Config(data=DataConfig(name="npz", dir=tmp_path), eval=EvalConfig(ood=name))
+    found = np.asarray(find_other_sets(config, image_set)[name])
+    pictures = [Image.open(path) for path in sorted((tmp_path / "rendered-sst2" / "test").rglob("*.png"))]
+    squares = [picture.resize((28, 28), Image.Resampling.BICUBIC, box=(4, 0, 44, 40)) for picture in pictures]
+    np.testing.assert_array_equal(found, padded(np.stack([np.asarray(square) for square in squares])))
 
 
 def test_evaluated_images_are_padded(tmp_path):

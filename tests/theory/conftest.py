@@ -26,6 +26,36 @@ def make_network():
     return make
 
 
+class Transformer(nn.Module):
+    """One encoder layer over the pixels: PyTorch's own, with fused attention, or the same by plain products."""
+
+    def __init__(self, is_fused: bool) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.stem, self.head = nn.Linear(3, 8), nn.Linear(8, NUM_CLASSES)
+            self.layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0, activation="gelu", batch_first=True)
+        self.is_fused = is_fused
+
+    def forward(self, images):
+        tokens = 3 * self.stem(images.flatten(2).mT)
+        return 3 * self.head((self.layer if self.is_fused else self._plain)(tokens).mean(dim=1))
+
+    def _plain(self, tokens):
+        layer = self.layer
+        projected = tokens @ layer.self_attn.in_proj_weight.T + layer.self_attn.in_proj_bias
+        queries, keys, values = projected.unflatten(2, (3, 2, 4)).permute(2, 0, 3, 1, 4)
+        mixed = torch.softmax(queries @ keys.mT / 4**0.5, dim=-1) @ values
+        tokens = layer.norm1(tokens + layer.self_attn.out_proj(mixed.transpose(1, 2).flatten(2)))
+        return layer.norm2(tokens + layer.linear2(nn.functional.gelu(layer.linear1(tokens))))
+
+
+@pytest.fixture(scope="session")
+def make_transformer():
+    """(is_fused) -> a network for [B, 3, H, W] images in evaluation mode, with the same weights either way."""
+    return lambda is_fused: Transformer(is_fused).double().eval()
+
+
 @pytest.fixture(scope="session")
 def make_linear():
     """(seed, scale) -> logits W x + b, and W [K, D]."""

@@ -92,6 +92,27 @@ def test_hessian_is_that_of_finite_differences(activation, make_network, make_im
         assert (matrix - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
+def test_fused_attention_has_the_derivatives_of_finite_differences(make_transformer, make_images):
+    network, images = make_transformer(True), make_images(5)
+    whole = hessian_matrix(network, images, LABELS).whole
+    fisher = fisher_matrix(network, images)
+    basis = torch.eye(12, dtype=torch.float64).view(12, 1, 3, 2, 2).expand(-1, 5, -1, -1, -1)
+    expansion, step = expand_loss(network, images, LABELS), 1e-5
+    for i, direction in enumerate(basis):
+        ahead, behind = (expand_loss(network, images + sign * step * direction, LABELS) for sign in (1, -1))
+        slope = (ahead.loss - behind.loss) / (2 * step)
+        assert torch.allclose(slope, expansion.gradient.flatten(1)[:, i], rtol=1e-6, atol=1e-9)
+        column = ((ahead.gradient - behind.gradient) / (2 * step)).flatten(1)
+        for found in (whole[:, :, i], expansion.hessian_product(direction).flatten(1)):
+            assert (found - column).abs().max() < 1e-6 * column.abs().max()
+        found = fisher_product(network, images)(direction).flatten(1)
+        torch.testing.assert_close(found, fisher[:, :, i], rtol=1e-9, atol=1e-12)
+    for image, matrix in zip(images, fisher, strict=True):
+        probs, slopes = np.exp(plain_log_probs(network, image)), plain_slopes(network, image)
+        expected = np.einsum("k,ki,kj->ij", probs, slopes, slopes)
+        np.testing.assert_allclose(matrix, expected, rtol=1e-6, atol=1e-8 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("activation", PIECEWISE_LINEAR, ids=str)
 @pytest.mark.parametrize("seed", range(3))
 def test_proposition_1_holds_for_piecewise_linear_logits_and_every_label(activation, seed, make_network, make_images):

@@ -123,6 +123,16 @@ def test_estimates_agree_with_the_exact_fisher_information(network, images, meas
     assert (gaps <= other["fisher_eigenvalue_error"] + 1e-9 * measured["fisher_largest_eigenvalue"]).all()
 
 
+@pytest.mark.parametrize("fisher", ["exact", "estimate"])
+def test_fused_attention_is_measured_as_plain_products_are(fisher, make_transformer, images):
+    config = GeometryConfig(num_noise=3, num_probes=4, num_iterations=5, fisher=fisher)
+    found, expected = (measure_geometry(make_transformer(fused), images, LABELS, config) for fused in (True, False))
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-6, atol=1e-9, err_msg=name)
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
 def test_the_model_is_left_as_it_was(make_network, images):
     network = make_network(nn.ReLU())
     network.train()

@@ -41,7 +41,7 @@ class LazyImages:
     Mid-grey stands in for a file that cannot be decoded, and `unreadable` says why; all slices share that record.
 
     Args:
-        paths: The files.
+        paths: The files, or parts of shards.
         image_size: S, px.
         resize_px: The shorter side is resized to this (bicubic, antialiased) before the central S x S px are cut out; S
             or more px. None means S.
@@ -52,7 +52,7 @@ class LazyImages:
 
     def __init__(
         self,
-        paths: Sequence[Path],
+        paths: Sequence[Item],
         image_size: int,
         resize_px: int | None = None,
         padded_from: tuple[int, int] | None = None,
