@@ -119,6 +119,58 @@ def test_labels_are_names_in_both_splits(photos, tmp_path):
     assert images.test_labels.tolist() == [2, 0, 1]
 
 
+def classes(*names: str) -> dict:
+    return FEATURES | {"label": {"names": list(names), "_type": "ClassLabel"}}
+
+
+NAMED = classes("bird", "cat", "dog")
+SPLITS = {  # train's labels and features, test's; the classes, train's labels, test's
+    "fewer": ([0, 1, 2], NAMED, [0, 1], classes("cat", "dog"), ["bird", "cat", "dog"], [0, 1, 2], [1, 2]),
+    "names like numbers": ([0, 1], classes("1", "0"), [0, 1], classes("0", "1"), ["1", "0"], [0, 1], [1, 0]),
+    "texts in train": (["dog", "cat"], None, [0, 1, 0], classes("dog", "cat"), ["cat", "dog"], [1, 0], [1, 0, 1]),
+    "more names, not used": ([0, 1], classes("a", "b"), [2, 1], classes("0", "a", "b"), ["a", "b"], [0, 1], [1, 0]),
+    "no names in train": ([0, 1, 2], None, [2, 0], classes("cat", "dog", "owl"), ["0", "1", "2"], [0, 1, 2], [2, 0]),
+}
+
+
+@pytest.mark.parametrize("case", SPLITS)
+def test_test_images_keep_the_classes_that_their_own_features_name(photos, tmp_path, case):
+    train, of_train, test, of_test, names, train_labels, test_labels = SPLITS[case]
+    image = next((photos / "val" / "ape").iterdir()).read_bytes()
+    write(tmp_path / "train.parquet", table([image] * len(train), train, of_train))
+    write(tmp_path / "test.parquet", table([image] * len(test), test, of_test))
+    images = load_data(config(tmp_path))
+    assert images.class_names == tuple(names)
+    assert images.train_labels.tolist() == train_labels
+    assert images.test_labels.tolist() == test_labels
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (
+            [0, 1, 2],
+            r"test\.parquet/row 2: its label is 'owl'; expected a class of .*: bird, cat, dog\.",
+        ),
+        ([0, -1], r"test\.parquet/row 1: its label is '-1'; expected 0\.\.2\."),
+    ],
+)
+def test_a_test_image_of_a_class_that_train_lacks_is_refused(photos, tmp_path, labels, message):
+    image = next((photos / "val" / "ape").iterdir()).read_bytes()
+    write(tmp_path / "train.parquet", table([image] * 3, [0, 1, 2], NAMED))
+    write(tmp_path / "test.parquet", table([image] * len(labels), labels, classes("cat", "dog", "owl")))
+    with pytest.raises(InputError, match=message):
+        load_data(config(tmp_path))
+
+
+def test_the_test_images_classes_are_found_in_classes_txt(photos, tmp_path):
+    image = next((photos / "val" / "ape").iterdir()).read_bytes()
+    (tmp_path / "classes.txt").write_text("bird\ncat\ndog\n")
+    write(tmp_path / "train.parquet", table([image] * 3, [0, 1, 2], None))
+    write(tmp_path / "test.parquet", table([image] * 2, [0, 1], classes("cat", "dog")))
+    assert load_data(config(tmp_path)).test_labels.tolist() == [1, 2]
+
+
 def test_broken_rows_are_counted(photos, tmp_path):
     image = next((photos / "val" / "ape").iterdir()).read_bytes()
     both(tmp_path, table([image, None, b"no image", image], [0, 1, 2, 1]))
