@@ -148,6 +148,7 @@ def test_changed_test_images_measure_a_finished_run_again(tmp_path, capsys):
     assert "is finished" in said()
     for path in (photos / "val" / "ape").iterdir():
         path.rename(photos / "val" / "bee" / f"ape-{path.name}")
+    (photos / "val" / "ape").rmdir()
     assert f"{run_dir} was measured on other test images; it is measured again.\n" in said()
     logits = np.load(run_dir / "logits" / "clean.npy").reshape(-1, 3)
     true = [CLASSES.index(path.parent.name) for path in sorted((photos / "val").glob("*/*.jpg"))]
