@@ -19,6 +19,7 @@ from fastmagn.errors import EXIT_CODES
 from fastmagn.machine.command import run_command
 from fastmagn.machine.console import console
 from fastmagn.methods.table import METHODS, get_method
+from fastmagn.runs.paths import run_folder_of
 from fastmagn.training.callbacks import NO_CALLBACKS, Callbacks
 
 _SHOWN = frozenset(
@@ -79,7 +80,7 @@ def main(arguments: list[str]) -> int:
     keep_memory_on_cpu(config.device)
     results = train(config)
     print_results(results, title=f"{results['config']['method']} on {results['config']['data']['name']}")
-    run_dir = results["config"]["run_dir"]
+    run_dir = str(run_folder_of(config))  # not that of the results: a finished run may have been moved
     console.print(f"run folder: {run_dir}", soft_wrap=True)
     report = f"{command('report')} {shlex.join([run_dir, '--out', 'report'])}"
     console.print(f"tables, figures and a page of it: {report}", soft_wrap=True)

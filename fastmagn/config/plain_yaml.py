@@ -4,6 +4,7 @@ The parser of the command line is safe against tags. It is not safe against an a
 a `class_path` that makes it import a module, or a section that names another file.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from fastmagn.errors import InputError, is_shown, one_line
 
 MAX_BYTES = 1 << 20
 _MAX_DEPTH = 16
+_OCTAL = re.compile(r"[-+]?0[0-7_]*[1-7][0-7_]*")
 
 
 def read_plain_yaml(path: Path, sections: frozenset[str] = frozenset(), max_bytes: int = MAX_BYTES) -> str:
@@ -26,8 +28,8 @@ def read_plain_yaml(path: Path, sections: frozenset[str] = frozenset(), max_byte
 
     Raises:
         InputError: The file is larger, not a regular file, not UTF-8 or not YAML; or it has an anchor, an alias, a tag,
-            a key `class_path`, a character that cannot be printed, a value of more than 4096 characters, more than 16
-            levels, a key twice, or a string in place of a section.
+            a key `class_path`, a character that cannot be printed, an octal number, a value of more than 4096
+            characters, more than 16 levels, a key twice, or a string in place of a section.
     """
     try:
         if not path.is_file() or path.stat().st_size > max_bytes:
@@ -77,7 +79,7 @@ def _fault(text: str) -> str | None:
                 return f"{line} is more than {_MAX_DEPTH} levels deep"
         if isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
-        if isinstance(event, yaml.ScalarEvent) and (fault := _scalar_fault(event.value)):
+        if isinstance(event, yaml.ScalarEvent) and (fault := _scalar_fault(event.value) or _octal_fault(event)):
             return f"{line} {fault}"
     return None
 
@@ -87,6 +89,13 @@ def _scalar_fault(value: str) -> str | None:
         return f"has a value of {len(value)} characters"
     if not is_shown(value):
         return f"has a character that cannot be printed, in {value[:40]!r}"
+    return None
+
+
+def _octal_fault(event: yaml.ScalarEvent) -> str | None:
+    """A number with a leading zero: YAML reads it as octal, the command line as decimal."""
+    if event.style is None and _OCTAL.fullmatch(event.value):
+        return f"has {event.value[:40]!r}, which YAML reads as octal; leave out the zeros, or quote a text"
     return None
 
 

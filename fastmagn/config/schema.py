@@ -203,7 +203,7 @@ class OptimConfig:
     weight_decay: float = 5e-4
     schedule: Literal["step", "one_cycle", "triangular", "cosine_restarts"] = "one_cycle"
     step_epochs: int = 50
-    step_at: str | None = None
+    step_at: str | int | None = None
     step_factor: float = 0.1
     restart_epochs: int = 20
     restart_factor: int = 2
@@ -215,10 +215,12 @@ class OptimConfig:
         check(0 <= self.momentum < 1, "optim.momentum", self.momentum, "0 <= momentum < 1")
         check(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "0 or more")
         check(self.step_epochs >= 1, "optim.step_epochs", self.step_epochs, "1 or more")
-        steps = "1" if self.step_at is None else self.step_at
+        steps = "1" if self.step_at is None else str(self.step_at)
         numbers = [int(number) for number in steps.split(",")] if re.fullmatch(r"\d{1,6}(,\d{1,6})*", steps) else [0]
         rising = all(first < second for first, second in pairwise([0, *numbers]))
         check(rising, "optim.step_at", self.step_at, "rising numbers of epochs with commas, such as 60,120,160,190")
+        if self.step_at is not None:
+            object.__setattr__(self, "step_at", steps)  # YAML's 60 is a number; checkpoints compare one form
         check(0 < self.step_factor <= 1, "optim.step_factor", self.step_factor, "a number in (0, 1]")
         check(self.restart_epochs >= 1, "optim.restart_epochs", self.restart_epochs, "1 or more")
         check(self.restart_factor >= 1, "optim.restart_factor", self.restart_factor, "1 or more")

@@ -3,6 +3,7 @@
 Decoded at once, ImageNet's 50,000 validation images of 224 px would take 7.5 GB in every process, 0.15 MB per image.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from fastmagn.config.schema import DataConfig
@@ -37,8 +38,8 @@ def open_image_folder(config: DataConfig) -> ImageSet:
     training images.
 
     Raises:
-        InputError: The folder, its train or its val does not exist; there are no class folders; one of them is empty or
-            is in val only; or no image can be read.
+        InputError: The folder, its train or its val does not exist; there are no class folders, or one in train; one of
+            them is empty or is in val only; or no image can be read.
     """
     root = Path(config.dir)
     train, val = root / "train", root / "val"
@@ -47,7 +48,9 @@ def open_image_folder(config: DataConfig) -> ImageSet:
             raise InputError(
                 f"data.dir: {folder}: no such folder; expected {root}/train and {root}/val, each with {LAYOUT}."
             )
-    train_classes, val_classes = list_classes(train), list_classes(val)
+    train_classes = list_classes(train)
+    _check_several(train, train_classes)
+    val_classes = list_classes(val)
     unknown = [name for name in val_classes if name not in train_classes]
     if unknown:
         raise InputError(
@@ -65,3 +68,15 @@ def open_image_folder(config: DataConfig) -> ImageSet:
     val_files = scan(val, *class_files(val_classes, (labels[name] for name in val_classes)))
     warn_of_lost_classes([name for name in val_classes if labels[name] not in val_files.labels], val)
     return encoded_set(config, train_files, val_files, tuple(train_classes))
+
+
+def _check_several(train: Path, classes: Mapping[str, list[str]]) -> None:
+    """Refuse a single class, of which any network knows every image. The classes often lie one level too deep."""
+    if len(classes) > 1:
+        return
+    ((name, images),) = classes.items()
+    inner = sorted({image.partition("/")[0] for image in images if "/" in image})
+    deeper = (
+        f" The images lie in its subfolders {some(inner)}: if these are the classes, move them up." if inner else ""
+    )
+    raise InputError(f"{train}: has one class folder, {name}; expected two or more, CLASS/IMAGE in it.{deeper}")

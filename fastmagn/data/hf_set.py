@@ -14,7 +14,7 @@ from fastmagn.data.files.on_demand import FolderImages
 from fastmagn.data.files.shard_index import Indexed, index_shards
 from fastmagn.data.files.shards import TEST, TRAIN, find_shards, tell_of_others
 from fastmagn.data.image_set import ImageSet
-from fastmagn.data.shard_labels import sharded_set, sharded_test
+from fastmagn.data.shard_labels import named_as_in_train, named_classes, sharded_set, sharded_test
 from fastmagn.errors import InputError, one_line
 
 _EMBEDDED_AT_A_TIME = 100
@@ -24,13 +24,17 @@ _SUFFIXES = (".parquet", ".arrow")
 def open_hf(config: DataConfig) -> ImageSet:
     """The image set of `config.dir`, a folder or a name on the hub; only labels and images' headers are read.
 
-    Classes are named by the features, else by DIR/classes.txt, else by the labels themselves.
+    Classes are named by the features, else by DIR/classes.txt, else by the labels themselves. Test's features may name
+    fewer classes than train's, or in another order.
 
     Raises:
         InputError: Files are missing or damaged; a column is missing or of another type; a label is missing or out of
-            range; or no image can be read.
+            range; a test image is of a class that train lacks; or no image can be read.
     """
-    (train, names), (test, _) = _indexed(config, TRAIN), _indexed(config, TEST)
+    (train, names), (test, test_names) = _indexed(config, TRAIN), _indexed(config, TEST)
+    names = names or named_classes(Path(config.dir))
+    if test_names not in (None, names):
+        test = named_as_in_train(Path(config.dir), train, names, test, test_names)
     return sharded_set(config, train, test, names)
 
 

@@ -112,19 +112,25 @@ class ImageSet:
         Images in files contribute the fingerprint of their contents. They are not decoded, but read, unless that
         fingerprint is cached.
         """
-        return self._fingerprint("fingerprint")
+        return self._fingerprint(self.train_images_u8, self.train_labels, "fingerprint")
+
+    @cached_property
+    def test_fingerprint(self) -> str:
+        """Identifies the test set, as `fingerprint` the training set."""
+        return self._fingerprint(self.test_images_u8, self.test_labels, "fingerprint")
 
     @property
     def former_fingerprint(self) -> str | None:
         """The fingerprint of earlier versions for images in files, of names, labels and sizes; None for arrays."""
         has_one = hasattr(self.train_images_u8, "former_fingerprint")
-        return self._fingerprint("former_fingerprint") if has_one else None
+        if not has_one:
+            return None
+        return self._fingerprint(self.train_images_u8, self.train_labels, "former_fingerprint")
 
-    def _fingerprint(self, of_files: str) -> str:
-        images_u8 = self.train_images_u8
+    def _fingerprint(self, images_u8: Images, labels: np.ndarray, of_files: str) -> str:
         digest = hashlib.sha256(repr((images_u8.shape, self.class_names)).encode())
         digest.update(images_u8 if isinstance(images_u8, np.ndarray) else getattr(images_u8, of_files).encode())
-        digest.update(self.train_labels)
+        digest.update(labels)
         return digest.hexdigest()
 
     def __post_init__(self) -> None:

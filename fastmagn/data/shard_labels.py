@@ -47,6 +47,38 @@ def sharded_test(
     return FolderImages(image_files(root, test, labels), config), class_names
 
 
+def named_as_in_train(
+    root: Path, train: Indexed, names: Sequence[str] | None, test: Indexed, test_names: Sequence[str]
+) -> Indexed:
+    """The test images with the labels that training images of the same classes have, whatever test's numbers are.
+
+    Args:
+        root: The folder of the set, for messages.
+        train: The training images.
+        names: The classes of train's numbers; None if nothing names them, so that test's numbers are taken for train's.
+        test: The test images.
+        test_names: The classes of test's numbers.
+
+    Raises:
+        InputError: A test image has a number without a class, or a class that `names` lacks.
+    """
+    train_has_numbers = all_numbers(train)
+    if train_has_numbers and names is None:
+        return test
+    own = {str(number): name for number, name in enumerate(test_names)}
+    unnamed = next((row for row, text in enumerate(test.labels) if _is_number(text) and text not in own), None)
+    if unnamed is not None:
+        raise _out_of_range(root, test, unnamed, f"0..{len(own) - 1}")
+    named = test._replace(labels=[own.get(text, text) for text in test.labels])
+    if names is None or not train_has_numbers:
+        return named
+    numbers = {name: str(number) for number, name in enumerate(names)}
+    unknown = next((row for row, name in enumerate(named.labels) if name not in numbers), None)
+    if unknown is not None:
+        raise _out_of_range(root, named, unknown, f"a class of the training images: {some(numbers)}")
+    return named._replace(labels=[numbers[name] for name in named.labels])
+
+
 def named_classes(root: Path) -> tuple[str, ...] | None:
     """The names in classes.txt or classnames.txt, one a line, label 0 first; None if there is no such file.
 

@@ -51,7 +51,7 @@ def use_cache(config: Config, world: World, image_set: ImageSet) -> EvalConfig:
     settings += _content(image_set.test_images_u8.shape, section.corruption_jpeg)
     if any(is_own(CORRUPTIONS, name) for name in set_parts("eval.corruption_set", section.corruption_set)):
         settings += f"-code{own_code.digest()}"
-    digest = world.gather(_digest(config, image_set) if world.rank == 0 else None)[0]
+    digest = world.gather(world.together(lambda: _digest(config, image_set) if world.rank == 0 else ""))[0]
     folder = section.cache_dir / f"{data.name.replace(':', '-')}{size}-{digest}-{settings}-fastmagn{__version__}"
     members = set_members(section.corruption_set, *image_set.test_images_u8.shape[1:3])
     unavailable = [] if _is_there(folder) else sorted(set(members) - set(available_corruptions()))
@@ -59,25 +59,30 @@ def use_cache(config: Config, world: World, image_set: ImageSet) -> EvalConfig:
     if unavailable:
         warn(f"eval.cache_dir: not used, as {', '.join(unavailable)} cannot be made here, and no set is there.")
         return section
-    if world.rank == 0 and not _is_there(folder):
-        subset = subset_of(data.name, section.corruption_seed)
-        source = choose_images(
-            *(image_set.test_images_u8, image_set.test_labels, image_set.class_names), subset, section.num_images
-        )
-        wanted = CorruptConfig(
-            out=folder,
-            dataset=data.name,
-            data_dir=data.dir,
-            num_images=section.num_images,
-            seed=section.corruption_seed,
-            jpeg=section.corruption_jpeg,
-            corruption_set=section.corruption_set,
-            image_size=data.image_size if is_encoded else None,
-            resize_px=resize_px(data) if is_encoded else 0,
-        )
-        _make_once(wanted, source)
-    world.gather(None)
+    world.together(lambda: _make(folder, config, image_set) if world.rank == 0 and not _is_there(folder) else None)
     return dataclasses.replace(section, corrupted_dir=folder)
+
+
+def _make(folder: Path, config: Config, image_set: ImageSet) -> None:
+    """Make the set of the images."""
+    section, data = config.eval, config.data
+    is_encoded = data.name in ENCODED
+    subset = subset_of(data.name, section.corruption_seed)
+    source = choose_images(
+        *(image_set.test_images_u8, image_set.test_labels, image_set.class_names), subset, section.num_images
+    )
+    wanted = CorruptConfig(
+        out=folder,
+        dataset=data.name,
+        data_dir=data.dir,
+        num_images=section.num_images,
+        seed=section.corruption_seed,
+        jpeg=section.corruption_jpeg,
+        corruption_set=section.corruption_set,
+        image_size=data.image_size if is_encoded else None,
+        resize_px=resize_px(data) if is_encoded else 0,
+    )
+    _make_once(wanted, source)
 
 
 def _make_once(wanted: CorruptConfig, source: SourceImages) -> None:

@@ -63,8 +63,9 @@ def evaluate_weights(published: Published, config: Config, results_dir: Path) ->
         explain_measuring(config.device, config.eval.batch_size),
         join_world(torch.device(config.device)) as (world, device),
     ):
-        weights = read_weights(published.file, "weights")  # before the images, which may take minutes to list
-        image_set = load_data(config.data)
+        # Before the images, which may take minutes to list.
+        weights = world.together(lambda: read_weights(published.file, "weights"))
+        image_set = world.together(lambda: load_data(config.data))
         mean, std, whose = _normalisation(published, weights, image_set)
         network, line = _load(published.file, weights, config, image_set, mean, std)
         if world.rank == 0:

@@ -123,8 +123,8 @@ def evaluate_run(run_dir: Path, config: Config) -> dict[str, Any]:
         explain_measuring(config.device, config.eval.batch_size),
         join_world(torch.device(config.device)) as (world, device),
     ):
-        image_set = load_data(config.data)
-        run = load_run(run_dir, config=config, image_set=image_set, device=device)
+        image_set = world.together(lambda: load_data(config.data))
+        run = world.together(lambda: load_run(run_dir, config=config, image_set=image_set, device=device))
         trained = _training_of(run, run_dir, image_set) if config.eval.temperature_images == VALIDATION else None
         measured = evaluate_model(run.measured, image_set, config, run_dir, device=device, world=world, trained=trained)
     return measured | {"environment": environment(device), "config": plain(config)}
@@ -167,14 +167,18 @@ def evaluate_images(run_dir: Path, config: Config, folder: Path, classes: Path |
         explain_measuring(config.device, config.eval.batch_size),
         join_world(torch.device(config.device)) as (world, device),
     ):
-        trained = load_run(run_dir, config=config, device=device)
+        trained = world.together(lambda: load_run(run_dir, config=config, device=device))
         class_names = trained.class_names
         if config.data.name in ENCODED:
             size, shorter_side = config.data.image_size, resize_px(config.data)
         else:
             size = shorter_side = trained.image_size[0]
         padding = trained.padded_from
-        found = find_images(folder, class_names, mapping, image_size=size, resize_px=shorter_side, padded_from=padding)
+        found = world.together(
+            lambda: find_images(
+                folder, class_names, mapping, image_size=size, resize_px=shorter_side, padded_from=padding
+            )
+        )
         original = model_for_test(trained.network, config, (size, size))
         model, about_model = model_to_forward(original, config.eval.forward, config.train.amp, device, (size, size))
         share = world.share(len(found.labels))

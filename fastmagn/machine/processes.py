@@ -3,19 +3,21 @@
 import os
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from fastmagn.errors import InputError
+from fastmagn.errors import InputError, one_line
 from fastmagn.machine.console import console
 from fastmagn.machine.torchrun import world_size
 from fastmagn_kernels.threads import cpu_share, omp_num_threads
+
+T = TypeVar("T")
 
 _MEETING_TIMEOUT_S = 600.0
 _WORK_TIMEOUT = timedelta(days=7)  # PyTorch's half hour is less than making a large -C set takes
@@ -44,6 +46,28 @@ class World(NamedTuple):
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value, group=self.group)
         return values
+
+    def together(self, work: Callable[[], T]) -> T:
+        """What `work` returns on this rank. If it fails on one, it fails on all: none waits in vain.
+
+        Raises:
+            InputError: It failed on another rank.
+            Exception: It failed on this one, with this.
+        """
+        if self.size == 1:
+            return work()
+        done: list[T] = []
+        failure: Exception | None = None
+        try:
+            done.append(work())
+        except Exception as error:
+            failure = error
+        lines = self.gather(failure and one_line(failure, None))
+        if failure is not None:
+            raise failure
+        if any(lines):
+            raise InputError(next(line for line in lines if line))
+        return done[0]
 
     def max(self, number: int) -> int:
         """The largest number of all ranks. Only the hosts wait, not their devices."""

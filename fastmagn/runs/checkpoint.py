@@ -50,7 +50,8 @@ def save_checkpoint(
         config: The flat configuration of the run.
         data_fingerprint: Fingerprint of the training images.
         recipe: What `augment.policies.recipe.read_recipe` returns.
-        states: The state_dict of everything that trains: `model`, `optimizer`, `scaler`, `average`.
+        states: The state_dict of everything that trains: `model`, `optimizer`, `scaler`, `average`; and
+            `statistics`, the average's buffers that further epochs average on, where other ones were measured.
     """
     state = {
         "format_version": FORMAT_VERSION,
@@ -204,6 +205,7 @@ def _may_change(name: str, before: Any, value: Any) -> bool:
         return before not in POLICY_NAMES and value not in POLICY_NAMES
     return name.startswith("eval.") or name in {
         *("run_dir", "resume", "device", "imports", "data.dir", "data.download", "data.source", "data.num_workers"),
+        "data.test_shards",
         *("train.max_steps", "train.checkpoint_every_steps", "train.keep_checkpoints", "train.profile"),
         "train.wandb_project",
         *("train.compile", "train.compile_mode", "train.deterministic", "augment.backend"),

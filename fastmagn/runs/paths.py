@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from fastmagn.config.schema import Config
+
 CONFIG = "config.yaml"  # the resolved configuration: with it, the same command runs again
 METRICS = "metrics.jsonl"  # one row per epoch
 RESULTS = "results.json"  # what training ends with
@@ -16,6 +18,12 @@ PROFILE = "profile"
 CHECKPOINTS = "checkpoints"
 LOCK = ".lock"
 TRIAL_LOG = "trial.log"  # what a sweep's trial prints
+
+
+def run_folder_of(config: Config) -> Path:
+    """The folder of a run: `run_dir`, or one in runs that its data, method, model and seed name."""
+    data, model = (name.replace(":", "-") for name in (config.data.name, config.model.name))  # timm:NAME
+    return config.run_dir or Path("runs") / f"{data}-{config.method}-{model}-seed{config.train.seed}"
 
 
 def last_checkpoint(run_dir: Path) -> Path:

@@ -169,6 +169,7 @@ _OPTIONAL: dict[str, _Kind] = {
     **dict.fromkeys(("steps", "num_processes"), _COUNT),
     **dict.fromkeys(("train_s", "images_per_s", "wall_s", "wall_images_per_s"), _NUMBER),
     "environment": _OBJECT,
+    "test_fingerprint": _TEXT,
 }
 _OTHERS: dict[str, _Kind] = {
     "mce_alexnet": (lambda value: value is None or _is_number(value), "a number or null"),

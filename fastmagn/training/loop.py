@@ -239,6 +239,7 @@ def _tell_epoch(run: Run, row: dict[str, Any], on_epoch: Callable[[EpochDone], N
 def finish_average(run: Run, progress: Progress) -> None:
     """Measure the batch statistics of an equal average of the weights on one more epoch of training views, and save.
 
+    The checkpoint also keeps the statistics from before: a run with more `train.max_steps` averages on with these.
     A run that `train.max_steps` ends before the first averaged epoch does has no average: its weights take the place.
     """
     if run.first_averaged is None or run.average is None:
@@ -247,6 +248,7 @@ def finish_average(run: Run, progress: Progress) -> None:
     if run.last_step < (run.first_averaged + 1) * run.source.steps_per_epoch:
         update_equal_average(run.average, run.model, 0)
     else:
+        run.averaged_statistics.update({name: value.clone() for name, value in run.average.named_buffers()})
         with closing(run.source.batches(epoch)) as batches, precision(run.device, run.config.train.amp):
             update_bn(_views(run, batches, epoch), run.average)
     save(run, progress)

@@ -62,7 +62,7 @@ def _scheduled(step: int, optim: OptimConfig, steps_per_epoch: int, epochs: int)
     if optim.schedule == "step":
         epoch = step // steps_per_epoch
         if optim.step_at is not None:
-            return optim.lr * optim.step_factor ** sum(int(at) <= epoch for at in optim.step_at.split(","))
+            return optim.lr * optim.step_factor ** sum(int(at) <= epoch for at in str(optim.step_at).split(","))
         return optim.lr * optim.step_factor ** (epoch // optim.step_epochs)
     if optim.schedule == "cosine_restarts":
         first, length = 0, optim.restart_epochs * steps_per_epoch

@@ -1,7 +1,6 @@
 """A whole run: train, then evaluate, then write results.json."""
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.config.schema import Config
 from fastmagn.config.text import plain
 from fastmagn.corruptions.sets import set_members
-from fastmagn.data import FolderSource, load_data, split_validation
+from fastmagn.data import FolderSource, ImageSet, load_data, split_validation
 from fastmagn.data.padding import padded_from
 from fastmagn.errors import InputError, counted
 from fastmagn.evaluation.logits import read_logits
@@ -28,7 +27,7 @@ from fastmagn.methods.table import base_name, get_method
 from fastmagn.runs.code import warn_if_code_changed
 from fastmagn.runs.failures import explain_failures, explain_measuring
 from fastmagn.runs.lock import run_lock
-from fastmagn.runs.paths import LOGITS, RESULTS
+from fastmagn.runs.paths import LOGITS, RESULTS, run_folder_of
 from fastmagn.runs.progress import Progress
 from fastmagn.runs.reading import check_results, read_results
 from fastmagn.runs.records import log_results
@@ -47,8 +46,7 @@ def train(config: Config, callbacks: Callbacks = NO_CALLBACKS) -> dict[str, Any]
     """A whole run; `fastmagn.train.train`, which imports this when it is called, says what it does and raises."""
     asked = config.train.compile
     config = settle_hardware(config)
-    data, model = (name.replace(":", "-") for name in (config.data.name, config.model.name))  # timm:NAME
-    run_dir = config.run_dir or Path("runs") / f"{data}-{config.method}-{model}-seed{config.train.seed}"
+    run_dir = run_folder_of(config)
     config = dataclasses.replace(config, run_dir=run_dir)
     augment = get_method(config.method).settled(config.augment)
     choose_engine(augment.backend, torch.device(config.device), has_recipe(augment))
@@ -67,14 +65,13 @@ def train_in(world: World, device: torch.device, config: Config, callbacks: Call
     """`train` with a settled config, in one of torchrun's processes; `asked` is the `train.compile` that was given."""
     data, run_dir = config.data, config.run_folder
     set_backends(device, config.train.deterministic, config.train.amp)
-    image_set = load_data(data) if world.rank == 0 else None
-    world.gather(None)  # rank 0 downloads while the others wait
-    image_set = image_set or load_data(data)
-    check_evaluation(image_set, config, world)
+    image_set = load_on_all(world, config)
+    world.together(lambda: check_evaluation(image_set, config, world))
     part, validation = split_validation(image_set, data.num_validation_images, config.train.seed)
     run = build_run(_eager_on_cpu(config), image_set, part, world, device)
     check_protocols(run.model, image_set, config, world)
     progress, saved = restore(run)
+    test_fingerprint = world.together(lambda: image_set.test_fingerprint)  # reads images in files: not after training
     if world.rank == 0:
         warn_if_code_changed(run_dir)
     results = finished_results(run, progress)
@@ -102,6 +99,7 @@ def train_in(world: World, device: torch.device, config: Config, callbacks: Call
     results = measured | {
         **({"best_validation": best} if best else {}),
         "class_names": list(image_set.class_names),
+        "test_fingerprint": test_fingerprint,
         "image_size": list(run.image_size),
         **({"padded_from": list(padding)} if padding else {}),
         "steps": run.last_step,
@@ -118,6 +116,12 @@ def train_in(world: World, device: torch.device, config: Config, callbacks: Call
         log_results(run_dir, results, progress.epoch + (progress.step_in_epoch > 0))
         log_summary(config, results)
     return results
+
+
+def load_on_all(world: World, config: Config) -> ImageSet:
+    """The image set on every rank; rank 0 downloads or converts it while the others wait."""
+    first = world.together(lambda: load_data(config.data) if world.rank == 0 else None)
+    return world.together(lambda: first or load_data(config.data))
 
 
 def _eager_on_cpu(config: Config) -> Config:
@@ -159,7 +163,17 @@ def finished_results(run: Run, progress: Progress) -> dict[str, Any] | None:
         if run.world.rank == 0:
             warn(f"{error} The run is measured again.")
         return None
+    if not _has_test_images(run, results):
+        console.print(f"{run_dir} was measured on other test images; it is measured again.", soft_wrap=True)
+        return None
     return results
+
+
+def _has_test_images(run: Run, results: dict[str, Any]) -> bool:
+    """Whether results are of the test images of the run, as far as they tell: older ones have no fingerprint."""
+    if "test_fingerprint" in results:
+        return results["test_fingerprint"] == run.image_set.test_fingerprint
+    return results["config"]["data"].get("test_shards") == run.config.data.test_shards
 
 
 def print_start(run: Run, progress: Progress, num_images: int) -> None:

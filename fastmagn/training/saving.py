@@ -137,6 +137,8 @@ def _prepare_write(run: Run, progress: Progress) -> Callable[[], bool]:
     config, step = run.config, run.steps_done(progress)
     parts = {"model": run.model, "optimizer": run.optimizer, "scaler": run.scaler, "average": run.average}
     states = {name: part.state_dict() for name, part in parts.items() if part is not None}
+    if run.averaged_statistics:
+        states["statistics"] = run.averaged_statistics
     num_bytes = _HEADER_BYTES + sum(tensor.numel() * tensor.element_size() for tensor in tensors_in(states))
     (states, position), wait_for_copies = on_host((states, vars(progress)))
     kept = {
@@ -220,7 +222,8 @@ def restore(run: Run) -> tuple[Progress, dict[str, Any] | None]:
     refused = run.world.gather(_prepare_folder(run, restarts) if run.world.rank == 0 else None)[0]
     if refused:
         raise InputError(refused)
-    fingerprint = run.image_set.fingerprint  # reads images in files: now, not at the first checkpoint
+    # Reads images in files: now, not at the first checkpoint.
+    fingerprint = run.world.together(lambda: run.image_set.fingerprint)
     seen = run.world.gather(path.exists())
     if not any(seen):
         return Progress(), None
@@ -234,6 +237,7 @@ def restore(run: Run) -> tuple[Progress, dict[str, Any] | None]:
     if run.average is not None:
         load_model(state, run.average, path, weights="ema")
     try:
+        _restore_statistics(run, state.get("statistics"))
         run.optimizer.load_state_dict(state["optimizer"])
         run.scaler.load_state_dict(state["scaler"])
         progress = _progress(state["progress"])
@@ -249,6 +253,14 @@ def restore(run: Run) -> tuple[Progress, dict[str, Any] | None]:
     if done < run.last_step:  # drop the row of an epoch that train.max_steps cut short
         progress.rows = [row for row in progress.rows if row["epoch"] < progress.epoch]
     return progress, state["config"]
+
+
+@torch.no_grad()
+def _restore_statistics(run: Run, kept: dict[str, Any] | None) -> None:
+    """Give the average the batch statistics that further epochs average on, if those beside it were measured."""
+    if run.average is not None and kept:
+        for name, buffer in run.average.named_buffers():
+            buffer.copy_(kept[name])
 
 
 def _progress(kept: dict[str, Any]) -> Progress:

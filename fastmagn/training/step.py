@@ -53,7 +53,8 @@ class Stage:
 class Run:
     """Everything that the steps of a run share. `average` is None without `train.ema_decay` and `train.swa_fraction`.
 
-    `writing` is the checkpoint that rank 0 is writing; its result is whether that is on disk.
+    `writing` is the checkpoint that rank 0 is writing; its result is whether that is on disk. `averaged_statistics` are
+    the buffers of `average` before they were measured, by name; empty until then.
     """
 
     config: Config
@@ -70,6 +71,7 @@ class Run:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     writing: Behind[bool] = field(default_factory=Behind)
+    averaged_statistics: dict[str, Tensor] = field(default_factory=dict)
 
     def stage(self, epoch: int) -> Stage:
         """The stage of an epoch, counted from 0."""

@@ -1,13 +1,14 @@
 """The parser that all commands share: what is misspelt is named with the nearest that exists, in one line."""
 
 import importlib
+from pathlib import Path
 
 import pytest
 
 from fastmagn.__main__ import VERBS
-from fastmagn.config.command_line import config_of
+from fastmagn.config.command_line import config_of, parse_config
 from fastmagn.config.schema import Config
-from fastmagn.config.text import plain
+from fastmagn.config.text import flatten, plain
 from fastmagn.errors import InputError
 
 MAINS = {"corrupt": "fastmagn.evaluation.corrupt_command", "theory": "fastmagn.theory.command"}
@@ -167,6 +168,31 @@ def test_a_repeated_key_is_refused(text, fault, tmp_path):
     with pytest.raises(InputError) as error:
         main_of("train")(["--config", str(path)])
     assert str(error.value) == f"{path}: {fault}; expected plain fields and values."
+
+
+@pytest.mark.parametrize("number", ["010", "-017", "0_7"])
+def test_an_octal_number_of_yaml_is_refused(number, tmp_path):
+    """The command line reads 010 as 10, YAML as 8."""
+    path = tmp_path / "own.yaml"
+    path.write_text(f"train:\n  seed: {number}\n")
+    with pytest.raises(InputError, match=rf"line 2 has '{number}', which YAML reads as octal; leave out the zeros"):
+        main_of("train")(["--config", str(path)])
+    path.write_text("data: {dir: '010', num_workers: 0, min_crop_area: 0.5}\noptim: {step_at: 60}\n")
+    config = parse_config(["--config", str(path)], "test", "")
+    assert (config.data.dir, config.data.num_workers, config.data.min_crop_area) == (Path("010"), 0, 0.5)
+
+
+def test_one_step_is_a_number_in_yaml(tmp_path):
+    """60,120 is a text for YAML, 60 is not."""
+    path = tmp_path / "own.yaml"
+    of_command_line = parse_config(["--optim.step_at", "60"], "test", "")
+    for text in ("60", "'60'"):
+        path.write_text(f"optim: {{step_at: {text}}}\n")
+        assert parse_config(["--config", str(path)], "test", "") == of_command_line
+        assert flatten(of_command_line)["optim.step_at"] == "60"
+    path.write_text("optim: {step_at: 0}\n")
+    with pytest.raises(InputError, match=r"^optim\.step_at: got 0; expected rising numbers of epochs with commas"):
+        parse_config(["--config", str(path)], "test", "")
 
 
 def test_a_folder_is_not_a_configuration(tmp_path):

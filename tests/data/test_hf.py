@@ -1,5 +1,6 @@
 """Parquet and Arrow files: the same images and batches as those of the folder they were made of; damaged ones."""
 
+import json
 import re
 import sys
 import types
@@ -12,6 +13,7 @@ import torch
 from fastmagn.config.schema import DataConfig
 from fastmagn.data import load_data, make_source, split_validation
 from fastmagn.data.files import content
+from fastmagn.data.files.shards import TRAIN, find_shards
 from fastmagn.errors import InputError
 from fastmagn.evaluation.corrupt_config import CorruptConfig
 from fastmagn.evaluation.corrupted_set import load_source_images
@@ -119,6 +121,58 @@ def test_labels_are_names_in_both_splits(photos, tmp_path):
     assert images.test_labels.tolist() == [2, 0, 1]
 
 
+def classes(*names: str) -> dict:
+    return FEATURES | {"label": {"names": list(names), "_type": "ClassLabel"}}
+
+
+NAMED = classes("bird", "cat", "dog")
+SPLITS = {  # train's labels and features, test's; the classes, train's labels, test's
+    "fewer": ([0, 1, 2], NAMED, [0, 1], classes("cat", "dog"), ["bird", "cat", "dog"], [0, 1, 2], [1, 2]),
+    "names like numbers": ([0, 1], classes("1", "0"), [0, 1], classes("0", "1"), ["1", "0"], [0, 1], [1, 0]),
+    "texts in train": (["dog", "cat"], None, [0, 1, 0], classes("dog", "cat"), ["cat", "dog"], [1, 0], [1, 0, 1]),
+    "more names, not used": ([0, 1], classes("a", "b"), [2, 1], classes("0", "a", "b"), ["a", "b"], [0, 1], [1, 0]),
+    "no names in train": ([0, 1, 2], None, [2, 0], classes("cat", "dog", "owl"), ["0", "1", "2"], [0, 1, 2], [2, 0]),
+}
+
+
+@pytest.mark.parametrize("case", SPLITS)
+def test_test_images_keep_the_classes_that_their_own_features_name(photos, tmp_path, case):
+    train, of_train, test, of_test, names, train_labels, test_labels = SPLITS[case]
+    image = next((photos / "val" / "ape").iterdir()).read_bytes()
+    write(tmp_path / "train.parquet", table([image] * len(train), train, of_train))
+    write(tmp_path / "test.parquet", table([image] * len(test), test, of_test))
+    images = load_data(config(tmp_path))
+    assert images.class_names == tuple(names)
+    assert images.train_labels.tolist() == train_labels
+    assert images.test_labels.tolist() == test_labels
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (
+            [0, 1, 2],
+            r"test\.parquet/row 2: its label is 'owl'; expected a class of .*: bird, cat, dog\.",
+        ),
+        ([0, -1], r"test\.parquet/row 1: its label is '-1'; expected 0\.\.2\."),
+    ],
+)
+def test_a_test_image_of_a_class_that_train_lacks_is_refused(photos, tmp_path, labels, message):
+    image = next((photos / "val" / "ape").iterdir()).read_bytes()
+    write(tmp_path / "train.parquet", table([image] * 3, [0, 1, 2], NAMED))
+    write(tmp_path / "test.parquet", table([image] * len(labels), labels, classes("cat", "dog", "owl")))
+    with pytest.raises(InputError, match=message):
+        load_data(config(tmp_path))
+
+
+def test_the_test_images_classes_are_found_in_classes_txt(photos, tmp_path):
+    image = next((photos / "val" / "ape").iterdir()).read_bytes()
+    (tmp_path / "classes.txt").write_text("bird\ncat\ndog\n")
+    write(tmp_path / "train.parquet", table([image] * 3, [0, 1, 2], None))
+    write(tmp_path / "test.parquet", table([image] * 2, [0, 1], classes("cat", "dog")))
+    assert load_data(config(tmp_path)).test_labels.tolist() == [1, 2]
+
+
 def test_broken_rows_are_counted(photos, tmp_path):
     image = next((photos / "val" / "ape").iterdir()).read_bytes()
     both(tmp_path, table([image, None, b"no image", image], [0, 1, 2, 1]))
@@ -213,6 +267,59 @@ def test_a_bomb_does_not_fill_the_disk(tmp_path, layout, cache, monkeypatch):
     assert [file.name for file in (cache / "tables").iterdir()] == []
 
 
+PARQUET = {  # the files that are there; which are used, or the refusal
+    "two sizes": (
+        ["00000-of-00001", "00000-of-00002", "00001-of-00002"],
+        r"train-00000-of-00001\.parquet and train-00000-of-00002\.parquet are not of one set of files; .*train_shards",
+    ),
+    "beside a single file": (["", "00000-of-00001"], r"are not of one set of files"),
+    "hashes": (["00000-of-00002-6b2a0c8ad9e3f112", "00001-of-00002-0c8ad9e3f1126b2a"], None),
+    "one hash of three": (
+        ["00000-of-00003-6b2a0c8ad9e3f112"],
+        r"2 of 3 files missing: number 1, 2 beside train-00000-of-00003-6b2a0c8ad9e3f112\.parquet",
+    ),
+    "two hashes of one number": (
+        ["00000-of-00002-6b2a0c8ad9e3f112", "00000-of-00002-aaaa0c8ad9e3f112", "00001-of-00002-6b2a0c8ad9e3f112"],
+        r"are not of one set of files",
+    ),
+    "two languages": (["de-00000-of-00001", "en-00000-of-00002", "en-00001-of-00002"], None),
+}
+
+
+@pytest.mark.parametrize("case", PARQUET)
+def test_files_that_say_of_how_many_they_are_are_one_whole_set(tmp_path, case):
+    endings, message = PARQUET[case]
+    names = [f"train-{ending}.parquet" if ending else "train.parquet" for ending in endings]
+    for name in names:
+        (tmp_path / name).touch()
+    if message is None:
+        assert find_shards(tmp_path, TRAIN, (".parquet",), None, "data.train_shards") == names
+        return
+    with pytest.raises(InputError, match=message):
+        find_shards(tmp_path, TRAIN, (".parquet",), None, "data.train_shards")
+
+
+def test_only_what_was_saved_last_is_read(tmp_path):
+    """As `save_to_disk` leaves a folder that it has written twice: 1 file, then 2, which state.json names."""
+    folder = tmp_path / "train"
+    folder.mkdir()
+    last = [f"data-{number:05}-of-00002.arrow" for number in range(2)]
+    for name in ["data-00000-of-00001.arrow", *last]:
+        (folder / name).touch()
+    state = folder / "state.json"
+    state.write_text(json.dumps({"_data_files": [{"filename": name} for name in last], "_split": "train"}))
+    found = find_shards(tmp_path, TRAIN, (".parquet", ".arrow"), None, "data.train_shards")
+    assert found == [f"train/{name}" for name in last]
+    (folder / last[1]).unlink()
+    with pytest.raises(InputError, match=r"state\.json: names 1 file that is not beside it: .*data-00001-of-00002"):
+        find_shards(tmp_path, TRAIN, (".arrow",), None, "data.train_shards")
+    (tmp_path / "other.arrow").touch()
+    for text in ('{"_data_files": [{"filename": "../other.arrow"}]}', '{"_data_files": [1]}', "{}", "[", ""):
+        state.write_text(text)
+        with pytest.raises(InputError, match=r"state\.json: .*expected what save_to_disk writes"):
+            find_shards(tmp_path, TRAIN, (".arrow",), None, "data.train_shards")
+
+
 def test_a_name_on_the_hub_is_loaded_by_datasets(photos, tmp_path, monkeypatch, capsys):
     """A stand-in for `datasets`, which needs a network; the next tests run the library itself on a folder."""
     tables = make_tables(tmp_path / "t", photos, "disk")
@@ -256,6 +363,10 @@ def test_what_datasets_itself_writes_is_read(photos, tmp_path, monkeypatch):
     saved["train"].filter(lambda row: row["label"] == 1)  # which leaves a cache beside the saved files
     assert list((tmp_path / "disk" / "train").glob("cache-*.arrow"))
     assert load_data(config(tmp_path / "disk")).train_labels.tolist() == ours.train_labels.tolist()
+    fewer = theirs["train"].select(range(0, 32, 2))
+    fewer.save_to_disk(str(tmp_path / "disk" / "train"), num_shards=2)
+    assert len(datasets.load_from_disk(str(tmp_path / "disk" / "train"))) == 16
+    assert load_data(config(tmp_path / "disk")).train_labels.tolist() == list(fewer["label"])
     theirs["train"].to_parquet(str(tmp_path / "pq" / "train-00000-of-00001.parquet"))
     assert [Path(file).suffix for file in hub_files(str(tmp_path / "pq"), ("train",))] == [".arrow"]
 

@@ -212,14 +212,43 @@ def test_a_class_whose_validation_images_cannot_be_read_is_named(folder):
     assert image_set.test_labels.tolist() == [0, 0, 0]
 
 
+def test_pixels_of_floats_are_left_out_at_the_start(folder):
+    for path in (folder / "train" / "b").iterdir():
+        Image.new("F", (40, 40)).save(path.with_suffix(".tif"))
+        path.unlink()
+    with (
+        pytest.warns(
+            UserWarning, match=r"3 of 6 image files cannot be read: .*\(its pixels are floats; expected integ"
+        ),
+        pytest.raises(InputError, match=r"train: no image of 1 of 2 classes can be read: b;"),
+    ):
+        load_data(config(folder))
+
+
 def only_text(folder: Path) -> None:
     for path in folder.glob("train/*/*.jpg"):
         path.write_text("no picture")
 
 
+def one_level_too_deep(folder: Path) -> None:
+    for part in (folder / "train", folder / "val"):
+        part.rename(folder / "images")
+        part.mkdir()
+        (folder / "images").rename(part / "images")
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
+        (
+            one_level_too_deep,
+            r"train: has one class folder, images; expected two or more, CLASS/IMAGE in it\. The images lie in its"
+            r" subfolders a, b: if these are the classes, move them up\.$",
+        ),
+        (
+            lambda folder: shutil.rmtree(folder / "train" / "b"),
+            r"train: has one class folder, a; expected two or more, CLASS/IMAGE in it\.$",
+        ),
         (
             lambda folder: shutil.rmtree(folder),
             r"data\.dir: .*: no such folder; expected .*/train and .*/val, each",

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,8 +13,10 @@ import torch
 import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from fastmagn.data import DeviceSource, load_images, split_validation
+from fastmagn.errors import InputError
 from fastmagn.evaluation.run import evaluate_run
 from fastmagn.machine.processes import World, fresh_store
 from fastmagn.runs.paths import last_checkpoint
@@ -31,6 +34,55 @@ def test_shares_cover_all_rows_once_in_order_and_evenly(num_rows, size):
     assert [row for share in shares for row in range(share.start, share.stop)] == list(range(num_rows))
     sizes = [share.stop - share.start for share in shares]
     assert max(sizes) - min(sizes) <= 1
+
+
+class InTurn(World):
+    """A rank whose peers are other threads."""
+
+    def gather(self, value):
+        values, barrier = self.group
+        values[self.rank] = value
+        barrier.wait(60)
+        found = list(values)
+        barrier.wait(60)
+        return found
+
+
+@pytest.mark.parametrize("failing", [(), (0,), (1,), (0, 1), (2,)])
+def test_what_fails_on_one_rank_fails_on_all(failing):
+    """With its own error there, and the same line elsewhere."""
+    shared = [None] * 3, threading.Barrier(3)
+
+    def work(rank):
+        if rank in failing:
+            raise InputError(f"data.dir: rank {rank} cannot read.")
+        return rank
+
+    def outcome(rank):
+        try:
+            return InTurn(rank, 3, shared).together(lambda: work(rank))
+        except InputError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(outcome, range(3)))
+    if not failing:
+        assert found == [0, 1, 2]
+        return
+    lines = {rank: f"data.dir: rank {rank} cannot read." for rank in failing}
+    assert found == [lines.get(rank, lines[failing[0]]) for rank in range(3)]
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_images_that_cannot_be_used_are_one_line_on_every_rank(tmp_path):
+    for part in ("train", "val"):
+        (tmp_path / part / "cat").mkdir(parents=True)
+        Image.new("RGB", (32, 32)).save(tmp_path / part / "cat" / "1.png")
+    command = [*TWO_PROCESSES, "-m", "fastmagn.train", "--data.name", "folder", "--data.dir", str(tmp_path)]
+    done = run([*command, "--device", "cpu"], tmp_path, expect=1)
+    assert done.stderr.count(f"error: {tmp_path}/train: has one class folder, cat;") == 2
+    assert "gloo" not in done.stderr.lower()
 
 
 def met(store, size, order):

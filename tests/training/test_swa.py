@@ -16,6 +16,7 @@ from fastmagn.runs.checkpoint import read_checkpoint
 from fastmagn.runs.paths import RESULTS, last_checkpoint
 from fastmagn.runs.reading import read_results
 from fastmagn.training import loop
+from fastmagn.training import run as run_module
 from fastmagn.training.build import build_run
 from fastmagn.training.ema import make_average, update_equal_average
 from fastmagn.training.optim import learning_rate
@@ -163,9 +164,18 @@ def test_a_run_that_is_resumed_among_its_averaged_epochs_ends_the_same(tmp_path,
     """Also where the statistics have been measured before, as `train.max_steps` ended it there."""
     knows_the_network(monkeypatch)
     arguments = ["--train.swa_fraction", "0.7", "--train.checkpoint_every_steps", "1"]
+    averages, finish = [], run_module.finish_average
+
+    def record(run, progress):
+        averages.append(copy.deepcopy(run.average.state_dict()))
+        finish(run, progress)
+
+    monkeypatch.setattr(run_module, "finish_average", record)  # the statistics are measured there
     whole = averaged_run(tmp_path / "whole", *arguments)
     averaged_run(tmp_path / "cut", *arguments, "--train.max_steps", "8")
+    averaged_run(tmp_path / "cut", *arguments, "--train.max_steps", "8", "--eval.num_images", "5")
     averaged_run(tmp_path / "cut", *arguments, "--train.max_steps", "10")
     cut = averaged_run(tmp_path / "cut", *arguments)
+    assert all(torch.equal(averages[0][name], averages[-1][name]) for name in averages[0])
     for part in ("model", "average"):
         assert all(torch.equal(whole[part][name], cut[part][name]) for name in whole[part])

@@ -115,6 +115,13 @@ def test_a_finished_run_is_not_trained_again(own_copy, capsys):
     assert "is finished" in " ".join(capsys.readouterr().out.split())
 
 
+def test_a_moved_run_is_called_by_its_new_folder(own_copy, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    said = call(["fastmagn.train", *DEFAULT, "--run_dir", own_copy], capsys).stdout
+    assert f"run folder: {own_copy}\n" in said
+    assert f"fastmagn.report {own_copy} --out report" in said.replace("\n", " ")
+
+
 def test_other_evaluation_settings_measure_a_finished_run_again(own_copy):
     results = train(small(own_copy, "--eval.num_images", "21"))
     assert results["num_images"] == 21

@@ -23,7 +23,7 @@ from fastmagn.errors import InputError
 from fastmagn.evaluation.corruption_cache import use_cache
 from fastmagn.machine.processes import World
 from fastmagn.training.run import train
-from tests.helpers.photo_folders import make_photo_folder
+from tests.helpers.photo_folders import CLASSES, make_photo_folder
 from tests.helpers.small_runs import assert_same_weights, rows, weights
 
 SIDE = 32
@@ -133,6 +133,33 @@ def test_changed_pixels_are_refused_and_a_checkpoint_of_an_earlier_version_resum
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"data\.dir: .* has other training images or labels than"):
         run(photos, run_dir, "--train.max_steps", "4")
+
+
+def test_changed_test_images_measure_a_finished_run_again(tmp_path, capsys):
+    """Results of a version that kept no fingerprint stay as they are."""
+    photos, run_dir = make_photo_folder(tmp_path / "photos", 18, 9), tmp_path / "run"
+    results = run_dir / "results.json"
+
+    def said() -> str:
+        run(photos, run_dir, "--train.max_steps", "1")
+        return capsys.readouterr().out
+
+    assert "is finished" not in said()
+    assert "is finished" in said()
+    for path in (photos / "val" / "ape").iterdir():
+        path.rename(photos / "val" / "bee" / f"ape-{path.name}")
+    (photos / "val" / "ape").rmdir()
+    assert f"{run_dir} was measured on other test images; it is measured again.\n" in said()
+    logits = np.load(run_dir / "logits" / "clean.npy").reshape(-1, 3)
+    true = [CLASSES.index(path.parent.name) for path in sorted((photos / "val").glob("*/*.jpg"))]
+    assert 0 not in true
+    assert json.loads(results.read_text())["clean_accuracy"] == np.mean(logits.argmax(axis=1) == true)
+    assert "is finished" in said()
+    older = json.loads(results.read_text())
+    del older["test_fingerprint"]
+    results.write_text(json.dumps(older))
+    next((photos / "val" / "cat").iterdir()).rename(photos / "val" / "bee" / "cat.jpg")
+    assert "is finished" in said()
 
 
 def test_a_policy_of_files_resumes_to_the_bit(folder, tmp_path):

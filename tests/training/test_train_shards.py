@@ -29,13 +29,14 @@ def shards(photos, tmp_path_factory) -> Path:
     return make_shards(tmp_path_factory.mktemp("shards"), photos)
 
 
-def run(name: str, folder: Path, run_dir: Path, steps: int) -> dict:
+def run(name: str, folder: Path, run_dir: Path, steps: int, *arguments: str) -> dict:
     fields = {
         **{"data.name": name, "data.dir": folder, "data.image_size": SIDE, "data.num_workers": 2, "run_dir": run_dir},
         **{"train.epochs": 2, "train.batch_size": 8, "train.max_steps": steps, "train.amp": "float32", "device": "cpu"},
         **{"method": "standard", "eval.corruption_set": "c15", "eval.num_images": 3},
     }
-    return train(parse_config([str(part) for key, value in fields.items() for part in (f"--{key}", value)], "t", "T."))
+    own = [str(part) for key, value in fields.items() for part in (f"--{key}", value)]
+    return train(parse_config([*own, *arguments], "t", "T."))
 
 
 def test_a_run_on_shards_is_the_folders_to_the_bit_and_resumes(photos, shards, tmp_path):
@@ -46,6 +47,19 @@ def test_a_run_on_shards_is_the_folders_to_the_bit_and_resumes(photos, shards, t
     assert_same_weights(weights(tmp_path / "shards"), weights(tmp_path / "folder"))
     measured = [json.loads((tmp_path / name / "results.json").read_text()) for name in ("folder", "shards")]
     assert measured[0]["corruption_accuracy"] == measured[1]["corruption_accuracy"]
+
+
+def test_other_test_shards_measure_a_finished_run_again(shards, tmp_path):
+    """Also where an earlier version measured it, which kept no fingerprint of the test images."""
+    assert run("webdataset", shards, tmp_path, 1, "--eval.num_images", "0")["num_images"] == 9
+    trained, results = weights(tmp_path), tmp_path / "results.json"
+    shard = ["--data.test_shards", "val-001.tar", "--eval.num_images", "0"]
+    assert run("webdataset", shards, tmp_path, 1, *shard)["num_images"] == 3
+    assert_same_weights(weights(tmp_path), trained)
+    older = json.loads(results.read_text())
+    del older["test_fingerprint"]
+    results.write_text(json.dumps(older))
+    assert run("webdataset", shards, tmp_path, 1, "--eval.num_images", "0")["num_images"] == 9
 
 
 @pytest.mark.parametrize("has_names", [True, False])

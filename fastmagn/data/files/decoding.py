@@ -224,18 +224,19 @@ def open_upright_rgb(path: str | Path) -> Image.Image:
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """The image as 8-bit RGB, turned as its EXIF orientation says; of several frames, the first.
+    """The image `as_rgb`, turned as its EXIF orientation says; of several frames, the first; raises what that does."""
+    image.load()
+    method = _TRANSPOSED.get(orientation(image))
+    return as_rgb(image if method is None else image.transpose(method))
 
-    Alpha is dropped. 16-bit grey is scaled, not clipped as in torchvision's ImageFolder.
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """A loaded image as 8-bit RGB. Alpha is dropped; 16-bit grey is scaled, not clipped unlike in ImageFolder.
 
     Raises:
         ValueError: Its pixels are floats, whose range no file states.
         Exception: Whatever else Pillow raises.
     """
-    image.load()
-    method = _TRANSPOSED.get(orientation(image))
-    if method is not None:
-        image = image.transpose(method)
     if image.mode.startswith("I"):  # 16 bits a pixel, which convert would clip at 255
         image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
     if image.mode == "F":

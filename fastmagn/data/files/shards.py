@@ -1,10 +1,11 @@
 """Which files hold a split of a sharded set: named by a pattern, or found by the names that the field gives them."""
 
+import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from fastmagn.errors import InputError, check, counted, one_line, some, warn_caller
+from fastmagn.errors import InputError, check, counted, one_line, printable, some, warn_caller
 from fastmagn.machine.console import console
 from fastmagn.machine.torchrun import rank
 
@@ -13,8 +14,11 @@ TEST = ("val", "validation", "valid", "test")
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _NUMBERS = re.compile(r"(\d{1,18})\.\.(\d{1,18})")
 _MAX_SHARDS = 1_000_000
+_MAX_STATE_BYTES = 1 << 26
 _LAST_NUMBER = re.compile(r"(\d+)\.[a-z]+$")
-_OF = re.compile(r"-(\d{5})-of-(\d{5})\.[a-z]+$")
+_OF = re.compile(r"-(\d{5})-of-(\d{5})(?:-[0-9a-f]{6,64})?\.[a-z]+$")  # older files of the hub have a hash
+_UNCOUNTED = re.compile(r"(-?\d+)?\.[a-z]+$")
+_SAVED = "state.json"  # in which save_to_disk names the files that it wrote
 
 
 def find_shards(
@@ -47,7 +51,7 @@ def find_shards(
                 f" expected one. Name its files: {field}."
             )
         if groups:
-            _check_whole(root, groups[0])
+            _check_whole(root, groups[0], field)
             others = [other for other in splits[number + 1 :] if _has(root, other, suffixes)]
             tell_of_others(root, split, others, field)
             return groups[0]
@@ -122,7 +126,33 @@ def _places(root: Path, split: str, suffix: str) -> list[list[Path]]:
     """The paths that a split's files may have, in each place. `datasets` keeps caches beside what it saved."""
     named = ([*inner.glob(f"{split}-*{suffix}"), inner / f"{split}{suffix}"] for inner in (root, root / "data"))
     own = [path for path in (root / split).glob(f"*{suffix}") if not path.name.startswith(("cache-", "tmp", "."))]
-    return [*named, own]
+    saved = _saved(root / split / _SAVED) if suffix == ".arrow" else None
+    return [*named, own if saved is None else [path for path in saved if path.suffix == suffix]]
+
+
+def _saved(state: Path) -> list[Path] | None:
+    """The files that the last `save_to_disk` wrote into a folder, which may hold older ones; None if it wrote none.
+
+    Raises:
+        InputError: One is missing, or the file cannot be read or names something else than files beside it.
+    """
+    if not state.is_file():
+        return None
+    try:
+        with state.open("rb") as file:
+            listed = json.loads(file.read(_MAX_STATE_BYTES))["_data_files"]
+        paths = [state.parent / file["filename"] for file in listed]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"{state}: cannot be read ({one_line(error)}); expected what save_to_disk writes. Save the set again."
+        ) from error
+    wrong = [printable(str(path)) for path in paths if path.parent != state.parent or not path.is_file()]
+    if wrong:
+        raise InputError(
+            f"{state}: names {counted(len(wrong), 'file')} that {'is' if len(wrong) == 1 else 'are'} not beside it:"
+            f" {some(wrong)}; expected what save_to_disk writes. Fetch what is missing, or save the set again."
+        )
+    return paths
 
 
 def _files(root: Path, paths: Iterable[Path]) -> list[str]:
@@ -137,18 +167,11 @@ def _files(root: Path, paths: Iterable[Path]) -> list[str]:
     return [str(path.relative_to(root)) for path in paths if path.is_file()]
 
 
-def _check_whole(root: Path, names: list[str]) -> None:
-    """Shards that say of how many they are must all be there; a gap in other numbers is a warning."""
-    of = [match for name in names if (match := _OF.search(name))]
-    if of and len(of) == len(names):
-        missing = (
-            sorted(set(range(int(of[0][2]))) - {int(match[1]) for match in of}) if int(of[0][2]) <= _MAX_SHARDS else []
-        )
-        if missing:
-            raise InputError(
-                f"data.dir: {root}: {len(missing)} of {counted(int(of[0][2]), 'file')} missing: number"
-                f" {some(map(str, missing))} beside {names[0]}. Fetch them."
-            )
+def _check_whole(root: Path, names: list[str], field: str) -> None:
+    """Shards that say of how many they are must be of one set and all there; a gap in other numbers is a warning."""
+    of = {name: _OF.search(name) for name in names}
+    if any(of.values()):
+        _check_counted(root, of, field)
         return
     numbers = [int(match[1]) for name in names if (match := _LAST_NUMBER.search(name))]
     if (
@@ -159,6 +182,38 @@ def _check_whole(root: Path, names: list[str]) -> None:
     ):
         absent = sorted(set(range(min(numbers), max(numbers))) - set(numbers))
         warn_caller(f"{root}: {len(absent)} numbers are missing beside {names[0]}: {some(map(str, absent))}.")
+
+
+def _check_counted(root: Path, of: Mapping[str, re.Match[str] | None], field: str) -> None:
+    """Check shards of which some say their number and of how many they are; those of one set have one name before it.
+
+    Args:
+        root: The folder of the set.
+        of: Each file's match of _OF.
+        field: Where the files could be named.
+
+    Raises:
+        InputError: Files of two sets are mixed, so that images would be used twice; or some are missing.
+    """
+    sets: dict[str, dict[tuple[str, str], str]] = {}
+    for name, match in of.items():
+        known = sets.setdefault(name[: match.start()] if match else _UNCOUNTED.sub("", name), {})
+        number = (match[1], match[2]) if match else (name, "")
+        other = next((file for (_, count), file in known.items() if count != number[1]), known.get(number))
+        if other is not None:
+            raise InputError(
+                f"data.dir: {root}: {other} and {name} are not of one set of files; expected one set, in which each"
+                f" image is once. Remove what is left of another one, or name the files: {field}."
+            )
+        known[number] = name
+    for known in sets.values():
+        count = int(next(iter(known))[1] or 0)
+        missing = sorted(set(range(count)) - {int(number) for number, _ in known}) if count else []
+        if missing:
+            raise InputError(
+                f"data.dir: {root}: {len(missing)} of {counted(count, 'file')} missing: number"
+                f" {some(map(str, missing))} beside {next(iter(known.values()))}. Fetch them."
+            )
 
 
 def _layout(splits: Sequence[str], suffixes: Sequence[str]) -> str:
