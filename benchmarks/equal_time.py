@@ -7,7 +7,8 @@
 1. The plan: the recipes' real steps take turns, and DIR/plan.json gets the epochs that each trains in the budget. Run
    this part on an idle machine (`--plan_only`). The learning rate's cycle is fitted to the epochs.
 2. The learning rates, if `--rates` are given: each recipe trains `--rate_s` seconds with each of them in
-   DIR/rates/NAME/lrRATE, without `--held_out` training images. The most accurate on those is the recipe's rate.
+   DIR/rates/NAME/lrRATE, without `--held_out` training images. The most accurate on those is the recipe's rate; one
+   with which it diverges cannot be.
 3. The runs: every recipe and seed trains its epochs in DIR/NAME/seedN. The numbers of steps are fixed by the plan, so
    these runs and those of the rates may share the machine with others.
 4. The table: DIR/equal_time.json and a table of the finished runs, written anew after each run. A star marks a mean
@@ -15,6 +16,7 @@
 
 With `--extend RECORD`, a folder of benchmarks/records, the record's recipes count too, with its time and seeds. Their
 runs are copied, not repeated: `python -m benchmarks.equal_time --out DIR --extend RECORD --run mine "--config FILE"`.
+The device, the precision and `train.compile` are those of the record.
 
 The same command resumes: a plan that exists is kept, finished runs are skipped, interrupted ones resume. Fields of the
 configuration hold for all recipes; those of a `--run` override them. The time is that of training steps: validation,
@@ -33,12 +35,17 @@ from rich.box import SIMPLE
 from rich.table import Table
 from scipy import stats
 
-from benchmarks.equal_time_extend import Record, check_new, copy_runs, longer_plan, read_record
-from benchmarks.equal_time_plan import PLAN, TABLE, check_recipe, make_plan
+from benchmarks.equal_time_extend import Record, check_new, copy_runs, longer_plan, on_hardware_of, read_record
+from benchmarks.equal_time_plan import PLAN, RATES, TABLE, check_plan, check_recipe, make_plan
 from benchmarks.equal_time_rates import (
+    Accuracies,
     accuracies_of,
+    asked_rates,
     best_rates,
+    check_kept_rates,
     check_rates,
+    has_diverged,
+    note_diverged,
     print_rates,
     trials_of_rates,
     with_rates,
@@ -49,7 +56,7 @@ from fastmagn.config.own_code import trusted
 from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten, to_yaml
 from fastmagn.corruptions import CORRUPTION_SETS
-from fastmagn.errors import InputError, Interrupted, check, counted
+from fastmagn.errors import Interrupted, check, counted
 from fastmagn.evaluation.metrics.accuracy import mean_cbar_accuracy, mean_corruption_accuracy
 from fastmagn.machine.command import run_command
 from fastmagn.machine.environment import environment
@@ -57,10 +64,11 @@ from fastmagn.machine.files import write_json, write_text
 from fastmagn.machine.hardware import settle_hardware
 from fastmagn.machine.signals import interruptible
 from fastmagn.reporting.names import CORRUPTION_KINDS
+from fastmagn.runs.changes import PLACE_FIELDS
 from fastmagn.runs.paths import CONFIG, RESULTS, TRIAL_LOG
 from fastmagn.runs.reading import read_results
-from fastmagn.sweeping.definition import PLACE_FIELDS, Trial
-from fastmagn.sweeping.sweep import is_finished
+from fastmagn.sweeping.definition import Trial
+from fastmagn.sweeping.sweep import check_folder, is_finished
 from fastmagn.sweeping.trial import Outcome, run_trial
 
 # column -> (key, scale of the number, digits)
@@ -86,6 +94,8 @@ def main(arguments: list[str]) -> int:
     print_plan(plan)
     if options.plan_only:
         return 0
+    asked = asked_rates(options.rates, options.rate_s, options.held_out)
+    check_kept_rates(options.out / PLAN, plan, asked)
     accuracies, failed = measured_rates(recipes, plan, options)
     report_failed(failed)
     if failed:
@@ -98,12 +108,11 @@ def main(arguments: list[str]) -> int:
         copy_runs(record, options.out)
         recipes, accuracies = record.recipes | recipes, record.accuracies | accuracies
     trials = [trial for seed in options.seeds for trial in trials_of(seed, recipes, plan, options.out)]
-    done = {trial.name for trial in trials if is_finished(trial)}
-    failed = run_all(
-        [trial for trial in trials if trial.name not in done],
-        options,
-        lambda: report(trials, plan, accuracies, record, options),
-    )
+    left = unfinished(trials)
+    if RATES not in plan:
+        plan[RATES] = asked
+        write_json(options.out / PLAN, plan)
+    failed = run_all(left, options, lambda: report(trials, plan, accuracies, record, options))
     print_table(report(trials, plan, accuracies, record, options), first_recipe(trials))
     report_failed(failed)
     return 1 if failed else 0
@@ -140,7 +149,8 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, Config],
     recipes = {}
     for name, words in runs.items():
         given = [*fields, *words]
-        recipes[name] = settle_hardware(parse_config(given, parser.prog, ""))
+        config = parse_config(given, parser.prog, "")
+        recipes[name] = settle_hardware(on_hardware_of(record, name, config) if record else config)
         check_recipe(name, recipes[name], given_fields(given))
     if record:
         check_new(record, recipes)
@@ -169,30 +179,24 @@ def kept_plan(
         InputError: The file is a plan of other recipes or of another budget.
     """
     ignored = PLACE_FIELDS | {"train.seed", "train.epochs"}
-    ours = {
-        "wanted_budget_s": options.budget_s,
-        "configs": {
-            name: {field: value for field, value in flatten(config).items() if field not in ignored}
-            for name, config in recipes.items()
-        },
+    configs = {
+        name: {field: value for field, value in flatten(config).items() if field not in ignored}
+        for name, config in recipes.items()
     }
     if record:
-        ours["configs"] = record.plan["configs"] | ours["configs"]
+        configs = record.plan["configs"] | configs
+    device = _device(recipes)
     if path.exists():
         plan = read_results(path)
-        for name, wanted in ours.items():
-            if plan.get(name) != wanted:
-                raise InputError(
-                    f"{path}: is the plan of another comparison ({name} differs). Give its arguments, or name another"
-                    " --out."
-                )
+        check_plan(path, plan, options.budget_s, configs, device.type)
         return plan
+    ours = {"wanted_budget_s": options.budget_s, "configs": configs}
     console.print(f"the plan: {options.turns} turns of {options.steps} steps of each recipe")
     if record:
         plan = longer_plan(record, recipes, options.steps, options.turns) | ours
     else:
         plan = make_plan(recipes, options.budget_s, options.steps, options.turns) | ours
-    plan["environment"] = environment(_device(recipes))
+    plan["environment"] = environment(device)
     write_json(path, plan)
     console.print(f"written: {path}", soft_wrap=True)
     return plan
@@ -215,14 +219,27 @@ def trials_of(seed: int, recipes: dict[str, Config], plan: dict[str, Any], out: 
 
 def measured_rates(
     recipes: dict[str, Config], plan: dict[str, Any], options: argparse.Namespace
-) -> tuple[dict[str, dict[float, float]], list[Outcome]]:
+) -> tuple[Accuracies, list[Outcome]]:
     """Train the missing runs of the learning rates; return what `accuracies_of` returns, and the runs that failed."""
     if not options.rates:
         return {}, []
     out = options.out / RATES_DIR
     trials = trials_of_rates(recipes, plan, options.rates, options.rate_s, options.held_out, out)
-    failed = run_all([trial for trial in trials if not is_finished(trial)], options, lambda: None)
+    failed = run_all([trial for trial in unfinished(trials) if not has_diverged(trial)], options, lambda: None)
+    failed = note_diverged(trials, failed)
     return ({} if failed else accuracies_of(trials)), failed
+
+
+def unfinished(trials: list[Trial]) -> list[Trial]:
+    """Return the runs that are not finished.
+
+    Raises:
+        InputError: The folder of one holds a run of another recipe.
+    """
+    left = [trial for trial in trials if not is_finished(trial)]
+    for trial in left:
+        check_folder(trial.config)
+    return left
 
 
 def run_all(trials: list[Trial], options: argparse.Namespace, after_run: Any) -> list[Outcome]:
@@ -265,7 +282,7 @@ def run_all(trials: list[Trial], options: argparse.Namespace, after_run: Any) ->
 def report(
     trials: list[Trial],
     plan: dict[str, Any],
-    accuracies: dict[str, dict[float, float]],
+    accuracies: Accuracies,
     record: Record | None,
     options: argparse.Namespace,
 ) -> dict[str, Any]:

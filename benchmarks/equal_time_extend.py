@@ -6,14 +6,18 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from benchmarks.equal_time_plan import TABLE, planned_recipe, rounds_of
+import torch
+
+from benchmarks.equal_time_plan import RATES, TABLE, planned_recipe, rounds_of
 from fastmagn.config.command_line import config_of
 from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten
 from fastmagn.errors import InputError, check
+from fastmagn.runs.changes import PLACE_FIELDS
 from fastmagn.runs.paths import RESULTS
 from fastmagn.runs.reading import read_results
-from fastmagn.sweeping.definition import PLACE_FIELDS
+
+HARDWARE_FIELDS = ("device", "train.amp", "train.compile")
 
 
 class Record(NamedTuple):
@@ -26,7 +30,7 @@ class Record(NamedTuple):
     folder: Path
     recipes: dict[str, Config]
     plan: dict[str, Any]
-    accuracies: dict[str, dict[float, float]]
+    accuracies: dict[str, dict[float, float | None]]
     seeds: list[int]
     history: list[dict[str, Any]]
 
@@ -51,6 +55,24 @@ def read_record(folder: Path) -> Record:
     part = {"record": folder.name, "command": measured["command"], "environment": measured["environment"]}
     history = [*settings.get("extends", []), part | {"rounds_step_s": plan[steps]}]
     return Record(folder, recipes, plan, accuracies, seeds, history)
+
+
+def on_hardware_of(record: Record, name: str, config: Config) -> Config:
+    """Let `auto` of device, precision and compilation mean what it meant for the record, whose steps are the measure.
+
+    Raises:
+        InputError: The recipe asks for another one, or this machine has no such device.
+    """
+    reference = next(iter(record.recipes.values()))
+    ours, theirs = flatten(config), flatten(reference)
+    for field in HARDWARE_FIELDS:
+        if ours[field] not in ("auto", theirs[field]):
+            given, wanted = str(ours[field]).lower(), str(theirs[field]).lower()
+            raise InputError(f"run {name}: {field}: got {given}; expected that of the record. Give --{field} {wanted}.")
+    if reference.device == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"extend: {record.folder} was trained on cuda; PyTorch finds no CUDA device here.")
+    train = dataclasses.replace(config.train, amp=reference.train.amp, compile=reference.train.compile)
+    return dataclasses.replace(config, device=reference.device, train=train)
 
 
 def check_new(record: Record, recipes: dict[str, Config]) -> None:
@@ -115,4 +137,5 @@ def planned_longer(
         step_s = rows[first]["step_s"] * median(one[name] / one[first] for one in rounds)
         epochs = max(1, round(plan["budget_s"] / (step_s * steps_per_epoch)))
         rows[name] = planned_recipe(epochs, steps_per_epoch, step_s, batch_size)
-    return plan | {"recipes": rows, "rounds_step_s_added": rounds}
+    of_record = {name: value for name, value in plan.items() if name != RATES}  # those of its own runs
+    return of_record | {"recipes": rows, "rounds_step_s_added": rounds}

@@ -2,15 +2,18 @@
 
 from collections.abc import Callable, Collection
 from functools import cache
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 from benchmarks.train import endless_batches, tensors_of, timed
 from fastmagn.config.schema import Config
+from fastmagn.config.text import flatten
 from fastmagn.data import load_data, split_validation
 from fastmagn.errors import InputError, check
 from fastmagn.machine.hardware import keep_memory_on_cpu, set_backends, settle_hardware
 from fastmagn.methods.table import get_method
+from fastmagn.runs.changes import keeps_results
 from fastmagn.training.build import build_run
 from fastmagn.training.prefetch import made_ahead
 from fastmagn.training.step import make_pieces, train_step
@@ -18,6 +21,7 @@ from fastmagn.training.step import make_pieces, train_step
 PLAN = "plan.json"  # in the folder of a comparison
 TABLE = "equal_time.json"
 FITTING_SCHEDULES = ("one_cycle", "triangular")
+RATES = "rates"  # in a plan: the learning rates that its runs were chosen from
 WARM_UP_STEPS = 3  # compile; let cuDNN choose its algorithms
 
 
@@ -35,6 +39,38 @@ def check_recipe(name: str, config: Config, given: Collection[str]) -> None:
     equal = "0, as all epochs of a recipe must take the same time"
     check(config.train.clean_epochs == 0, f"{field}train.clean_epochs", config.train.clean_epochs, equal)
     check(config.train.swa_fraction == 0, f"{field}train.swa_fraction", config.train.swa_fraction, equal)
+
+
+def check_plan(path: Path, plan: dict[str, Any], budget_s: float, configs: dict[str, Any], device: str) -> None:
+    """Check that a plan is of this comparison. Fields that change neither results nor speed may differ.
+
+    Args:
+        path: Its file.
+        plan: What the file holds.
+        budget_s: Seconds of training.
+        configs: name -> the recipe's flat configuration, as the plan has it.
+        device: cpu or cuda.
+
+    Raises:
+        InputError: It is of another one.
+    """
+
+    def check_equal(what: str, there: object, here: object) -> None:
+        if there != here:
+            raise InputError(
+                f"{path}: is the plan of another comparison ({what} is {there!r} there and {here!r} here). Give its"
+                " arguments, or name another --out."
+            )
+
+    check_equal("budget_s", plan["wanted_budget_s"], budget_s)
+    check_equal("device", "cpu" if plan["environment"]["device"] == "cpu" else "cuda", device)
+    check_equal("run", sorted(plan["configs"]), sorted(configs))
+    defaults = flatten(Config())  # for fields that are newer than the plan
+    for name, ours in configs.items():
+        here, there = defaults | ours, defaults | plan["configs"][name]
+        for field in ours:
+            if not keeps_results(field, here):
+                check_equal(f"{name}: {field}", there[field], here[field])
 
 
 def make_plan(recipes: dict[str, Config], budget_s: float, steps: int, turns: int) -> dict[str, Any]:

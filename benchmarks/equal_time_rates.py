@@ -6,15 +6,23 @@ from typing import Any
 
 from rich.table import Table
 
+from benchmarks.equal_time_plan import RATES
 from benchmarks.measure import console
 from fastmagn.config.schema import Config
-from fastmagn.errors import check
+from fastmagn.config.text import plain
+from fastmagn.errors import InputError, check
+from fastmagn.machine.files import write_json
+from fastmagn.runs.changes import result_fields
 from fastmagn.runs.paths import RESULTS
 from fastmagn.runs.reading import read_results
 from fastmagn.sweeping.definition import Trial
+from fastmagn.sweeping.trial import Outcome
+from fastmagn.training.saving import NOT_FINITE
 
 SEED = 100  # none of those that are compared
+DIVERGED = "diverged.json"  # in the folder of a run that diverged: its configuration, and what was not finite
 _MEASURED_IMAGES = 16  # a run ends with an evaluation; nothing here reads it
+Accuracies = dict[str, dict[float, float | None]]  # name -> learning rate -> on held-out images; None: diverged
 
 
 def trials_of_rates(
@@ -48,19 +56,53 @@ def trials_of_rates(
     return trials
 
 
-def accuracies_of(trials: list[Trial]) -> dict[str, dict[float, float]]:
-    """Return name -> learning rate -> the accuracy on the held-out images, from the finished runs' results."""
-    accuracies: dict[str, dict[float, float]] = {}
+def accuracies_of(trials: list[Trial]) -> Accuracies:
+    """Return what the runs have measured, all of which are finished or have diverged."""
+    accuracies: Accuracies = {}
     for trial in trials:
-        results = read_results(trial.config.run_dir / RESULTS)
         of_recipe = accuracies.setdefault(trial.values["recipe"], {})
-        of_recipe[trial.values["rate"]] = results["best_validation"]["accuracy"]
+        if has_diverged(trial):
+            of_recipe[trial.values["rate"]] = None
+        else:
+            results = read_results(trial.config.run_folder / RESULTS)
+            of_recipe[trial.values["rate"]] = results["best_validation"]["accuracy"]
     return accuracies
 
 
-def best_rates(accuracies: dict[str, dict[float, float]]) -> dict[str, float]:
-    """Return name -> the learning rate of the highest accuracy; of equal ones, the lowest."""
-    return {name: max(sorted(of_rate), key=lambda rate: of_rate[rate]) for name, of_rate in accuracies.items()}
+def note_diverged(trials: list[Trial], failed: list[Outcome]) -> list[Outcome]:
+    """Write DIVERGED to the folders of the runs that diverged; return those that failed otherwise."""
+    configs = {trial.name: trial.config for trial in trials}
+    others = []
+    for outcome in failed:
+        if NOT_FINITE in outcome.error:
+            config = configs[outcome.name]
+            write_json(config.run_folder / DIVERGED, {"error": outcome.error, "config": plain(config)})
+        else:
+            others.append(outcome)
+    return others
+
+
+def has_diverged(trial: Trial) -> bool:
+    """Whether this run is known to diverge."""
+    file = trial.config.run_folder / DIVERGED
+    return file.exists() and not result_fields(trial.config, read_results(file)["config"])
+
+
+def best_rates(accuracies: Accuracies) -> dict[str, float]:
+    """Return name -> the learning rate of the highest accuracy; of equal ones, the lowest.
+
+    Raises:
+        InputError: All runs of a recipe have diverged.
+    """
+    best = {}
+    for name, of_rate in accuracies.items():
+        finite = {rate: accuracy for rate, accuracy in sorted(of_rate.items()) if accuracy is not None}
+        if not finite:
+            raise InputError(
+                f"rates: got {sorted(of_rate)}; expected one with which {name} does not diverge. Lower them."
+            )
+        best[name] = max(finite, key=lambda rate: finite[rate])
+    return best
 
 
 def with_rates(recipes: dict[str, Config], rates: dict[str, float]) -> dict[str, Config]:
@@ -71,15 +113,33 @@ def with_rates(recipes: dict[str, Config], rates: dict[str, float]) -> dict[str,
     }
 
 
-def print_rates(accuracies: dict[str, dict[float, float]], chosen: dict[str, float]) -> None:
+def print_rates(accuracies: Accuracies, chosen: dict[str, float]) -> None:
     """Print the accuracy of each recipe at each learning rate, in %; a star marks that of the chosen one."""
     rates = sorted({rate for of_rate in accuracies.values() for rate in of_rate})
     table = Table(title="accuracy on held-out training images by learning rate, %; *: chosen")
     for column in ("recipe", *(f"{rate:g}" for rate in rates)):
         table.add_column(column, justify="left" if column == "recipe" else "right")
     for name, of_rate in accuracies.items():
-        table.add_row(name, *(f"{100 * of_rate[rate]:.2f}{'*' if rate == chosen[name] else ''}" for rate in rates))
+        cells = [
+            "diverged" if accuracy is None else f"{100 * accuracy:.2f}{'*' if rate == chosen[name] else ''}"
+            for rate, accuracy in ((rate, of_rate[rate]) for rate in rates)
+        ]
+        table.add_row(name, *cells)
     console.print(table)
+
+
+def asked_rates(rates: list[float] | None, seconds: float, held_out: int) -> dict[str, Any] | None:
+    """Return what a plan keeps of these options; None without `--rates`."""
+    return {"values": sorted(rates), "rate_s": seconds, "held_out": held_out} if rates else None
+
+
+def check_kept_rates(path: Path, plan: dict[str, Any], asked: dict[str, Any] | None) -> None:
+    """Raise InputError if the plan's runs have learning rates that were chosen otherwise. Older plans do not say."""
+    if plan.get(RATES, asked) != asked:
+        raise InputError(
+            f"{path}: is the plan of another comparison (rates are {plan[RATES]} there and {asked} here). Give its"
+            " arguments, or name another --out."
+        )
 
 
 def check_rates(rates: list[float] | None, seconds: float, held_out: int) -> None:

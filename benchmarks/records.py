@@ -17,6 +17,8 @@ from benchmarks.equal_time import SIGNIFICANT
 from benchmarks.equal_time_plan import TABLE
 from benchmarks.measure import console, mean_sd_text
 from fastmagn.config.command_line import OwnOptions
+from fastmagn.config.plain_yaml import load_plain_yaml
+from fastmagn.config.text import yaml_text
 from fastmagn.errors import InputError, check
 from fastmagn.machine.command import run_command
 from fastmagn.machine.files import write_text
@@ -118,10 +120,24 @@ def _folders(outs: list[Path], runs: list[Path]) -> dict[str, str]:
 
 
 def _copy(source: Path, target: Path, folders: dict[str, str]) -> None:
-    text = source.read_text()
-    for folder, name in folders.items():
-        text = text.replace(folder, name)
-    write_text(target, text)
+    """Copy a file of JSON or YAML, whose texts name the folders in escapes; YAML also breaks long ones into lines."""
+    if source.suffix == ".yaml":
+        write_text(target, yaml_text(_with_names(load_plain_yaml(source), folders)))
+        return
+    escaped = {json.dumps(folder)[1:-1]: name for folder, name in folders.items()}
+    write_text(target, _with_names(source.read_text(), escaped))
+
+
+def _with_names(value: Any, folders: dict[str, str]) -> Any:
+    """Return a value of YAML or JSON with the names of the folders in all its texts."""
+    if isinstance(value, dict):
+        return {key: _with_names(inner, folders) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_names(inner, folders) for inner in value]
+    if isinstance(value, str):
+        for folder, name in folders.items():
+            value = value.replace(folder, name)
+    return value
 
 
 def markdown(measured: dict[str, Any]) -> str:

@@ -10,9 +10,8 @@ starts. Finished runs are not trained again, so the same command resumes an inte
 table and one plot.
 """
 
-import shlex
-import subprocess
-import sys
+import dataclasses
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,19 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from benchmarks.measure import console, device_of_runs, mean_sd, mean_sd_text, words_of_runs, write_result
-from fastmagn.config.command_line import OwnOptions, parse_config
-from fastmagn.errors import InputError, check
+from fastmagn.config.command_line import OwnOptions, given_fields, parse_config
+from fastmagn.config.own_code import trusted
+from fastmagn.config.text import to_yaml
+from fastmagn.errors import InputError, Interrupted, check
 from fastmagn.machine.command import run_command
-from fastmagn.machine.files import write_json
-from fastmagn.runs.paths import RESULTS, last_checkpoint
+from fastmagn.machine.files import write_json, write_text
+from fastmagn.machine.signals import interruptible
+from fastmagn.methods.table import get_method
+from fastmagn.runs.changes import other_fields
+from fastmagn.runs.paths import CONFIG, RESULTS, TRIAL_LOG, last_checkpoint
 from fastmagn.runs.reading import read_results
-from fastmagn.sweeping.definition import other_fields
+from fastmagn.sweeping.sweep import check_folder
+from fastmagn.sweeping.trial import run_trial
 
 CLOCK_FILE = "time_to_mca.json"  # in a run folder: how long it was trained, or when it was started
 
@@ -107,17 +112,31 @@ def check_same_recipe(run_dir: Path, arguments: list[str]) -> None:
 
 
 def time_training(run_dir: Path, arguments: list[str]) -> None:
-    """Train a run, or resume it, and write how long all its starts took."""
+    """Train a run, or resume it, and write how long all its starts took.
+
+    Raises:
+        InputError: The run cannot start, or failed.
+        Interrupted: SIGINT, SIGTERM or SIGHUP arrived. The run has saved its checkpoint.
+    """
+    config = dataclasses.replace(parse_config(arguments, "fastmagn.train", ""), run_dir=run_dir.absolute())
+    get_method(config.method).check_given(config.augment, given_fields(arguments))
     earlier_s = trained_s(run_dir, read_clock(run_dir))
+    check_folder(config, "runs_dir")
+    write_text(run_dir / CONFIG, to_yaml(config))
     clock = {"earlier_s": earlier_s, "started_s": time.time()}
     write_json(run_dir / CLOCK_FILE, clock)
-    command = [sys.executable, "-m", "fastmagn.train", *arguments]
-    done = subprocess.run([*command, "--run_dir", str(run_dir)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise InputError(
-            f"run: {shlex.join(command)} ended with status {done.returncode}: {done.stderr.strip()[-500:]}"
+    with interruptible() as signal_received:
+        outcome = run_trial(
+            config.run_folder, Path.cwd(), None, lambda: bool(signal_received()), trusted(config.imports)
         )
-    write_json(run_dir / CLOCK_FILE, {"trained_after_s": trained_s(run_dir, clock)})
+        number = signal_received()
+    if outcome.state == "failed":
+        raise InputError(f"{run_dir}: {outcome.error} (full output: {run_dir / TRIAL_LOG})")
+    if outcome.state == "finished":
+        write_json(run_dir / CLOCK_FILE, {"trained_after_s": trained_s(run_dir, clock)})
+    if number or outcome.state == "interrupted":
+        console.print("interrupted; the same command resumes")
+        raise Interrupted(number or signal.SIGTERM)
 
 
 def trained_s(run_dir: Path, clock: dict[str, float]) -> float:

@@ -196,6 +196,16 @@ def test_scripts_are_shell(page):
         assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if "#SBATCH" in page.read_text()], ids=lambda page: page.stem)
+def test_a_slurm_step_gets_the_cores_that_its_job_asks_for(page):
+    """Since Slurm 22.05, srun does not take --cpus-per-task from the job."""
+    for script in blocks(page, "bash"):
+        if "#SBATCH --cpus-per-task=" in script:
+            steps = [line for line in script.splitlines() if line.startswith("srun ")]
+            assert steps
+            assert all(step.startswith('srun --cpus-per-task="$SLURM_CPUS_PER_TASK" ') for step in steps)
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "yaml")], ids=lambda page: page.stem)
 def test_yaml_is_a_policy_or_a_configuration(page, tmp_path):
     path = tmp_path / "own.yaml"

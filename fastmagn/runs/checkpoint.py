@@ -14,12 +14,12 @@ from typing import IO, Any
 import torch
 from torch import nn
 
-from fastmagn.config.augment_schema import POLICY_NAMES
 from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten
 from fastmagn.errors import InputError
 from fastmagn.machine.console import console, warn
 from fastmagn.machine.files import replace_file
+from fastmagn.runs.changes import may_change
 from fastmagn.runs.checksum import add_checksum, find_damage
 from fastmagn.runs.paths import POLICY
 from fastmagn.runs.progress import Progress
@@ -153,7 +153,7 @@ def check_same_run(
         saved, defaults = state["config"], flatten(Config())
         for name, value in config.items():
             before = saved.get(name, defaults[name])  # a field that is newer than the checkpoint
-            if before != value and not _may_change(name, before, value):
+            if before != value and not may_change(name, before, value):
                 raise InputError(
                     f"{name}: got {value!r}; expected {before!r}, with which {path} was made. "
                     "Name another --run_dir to train from scratch."
@@ -197,16 +197,3 @@ def check_same_recipe(state: dict[str, Any], recipe: dict[str, int | str] | None
             f"{path} was made by another version of fastmagn, which drew policies otherwise. The run resumes with this"
             " version's draws: its weights will be those of neither version alone."
         )
-
-
-def _may_change(name: str, before: Any, value: Any) -> bool:
-    """Whether a resumed run may change this field: it has no influence on the weights, or is checked otherwise."""
-    if name == "augment.policy":  # of files the content counts, see `check_same_recipe`
-        return before not in POLICY_NAMES and value not in POLICY_NAMES
-    return name.startswith("eval.") or name in {
-        *("run_dir", "resume", "device", "imports", "data.dir", "data.download", "data.source", "data.num_workers"),
-        "data.test_shards",
-        *("train.max_steps", "train.checkpoint_every_steps", "train.keep_checkpoints", "train.profile"),
-        "train.wandb_project",
-        *("train.compile", "train.compile_mode", "train.deterministic", "augment.backend"),
-    }

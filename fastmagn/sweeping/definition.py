@@ -20,10 +20,9 @@ from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten, plain, yaml_text
 from fastmagn.errors import InputError, nearest
 from fastmagn.machine.files import write_text
+from fastmagn.runs.changes import PLACE_FIELDS, may_change_in_sweep
 
 DEFINITION = "sweep.yaml"
-# These fields say where a trial runs and lies. They do not change its results.
-PLACE_FIELDS = frozenset({"run_dir", "resume", "device", "data.dir", "data.download", "eval.cache_dir"})
 _SIGNIFICANT_DIGITS = 4  # of a random draw, which is part of a folder's name; more if a range has few such values
 _FEW_VALUES, _MANY_VALUES = 900, 9000  # a decade has 9000 values of 4 digits
 _MOST_DIGITS = 15  # that a float keeps
@@ -252,14 +251,18 @@ def definition(base: Config, search: Search) -> dict[str, Any]:
 
 
 def keep_definition(out: Path, wanted: dict[str, Any]) -> None:
-    """Write DIR/sweep.yaml. If it is there already, check that it is the same sweep.
+    """Write DIR/sweep.yaml, with the fields as they are now. `check_definition` says what it must not replace."""
+    write_text(out / DEFINITION, yaml_text(wanted))
+
+
+def check_definition(out: Path, wanted: dict[str, Any]) -> None:
+    """Check that DIR/sweep.yaml, if it is there, is of the same sweep. Fields that a run may change may differ.
 
     Raises:
         InputError: It is another sweep, or cannot be read.
     """
     path = out / DEFINITION
     if not path.exists():
-        write_text(path, yaml_text(wanted))
         return
     try:
         before, now = _flat(load_plain_yaml(path)), _flat(wanted)
@@ -268,22 +271,12 @@ def keep_definition(out: Path, wanted: dict[str, Any]) -> None:
     defaults = _flat({"fields": flatten(Config())})  # for fields that did not exist when the sweep began
     for name in dict.fromkeys([*now, *before]):
         old, new = before.get(name, defaults.get(name)), now.get(name, defaults.get(name))
-        if old != new:
+        field = name.removeprefix("fields.")
+        if old != new and not (field != name and may_change_in_sweep(field, old, new)):
             raise InputError(
-                f"{path}: is another sweep: {name.removeprefix('fields.')} is {_shown(old)} there and {_shown(new)}"
+                f"{path}: is another sweep: {field} is {_shown(old)} there and {_shown(new)}"
                 " here. Name another --out, or resume it with the same arguments."
             )
-
-
-def other_fields(config: Config, recorded: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The fields that make a run's recorded configuration, nested, another recipe than `config`: both their values."""
-    measured = flatten(Config()) | flatten(recorded)  # a field may be newer than the record
-    return {
-        name: (measured[name], value)
-        for name, value in flatten(config).items()
-        # A run replaces auto by what it means there.
-        if name not in PLACE_FIELDS and value not in (measured[name], "auto")
-    }
 
 
 def _flat(wanted: dict[str, Any]) -> dict[str, Any]:

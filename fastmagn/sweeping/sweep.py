@@ -2,10 +2,12 @@
 
 import fcntl
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from fastmagn.config.own_code import explained, trusted
+from fastmagn.config.plain_yaml import load_plain_yaml
 from fastmagn.config.schema import Config
 from fastmagn.config.text import to_yaml
 from fastmagn.data import DATASETS
@@ -17,10 +19,11 @@ from fastmagn.methods.table import get_method
 from fastmagn.models import MODELS
 from fastmagn.registry import resolve
 from fastmagn.reporting.document import check_out, report_runs
-from fastmagn.runs.paths import CONFIG, LOCK, RESULTS, TRIAL_LOG
+from fastmagn.runs.changes import recipe_fields, result_fields
+from fastmagn.runs.paths import CONFIG, LOCK, RESULTS, TRIAL_LOG, last_checkpoint
 from fastmagn.runs.reading import check_results, read_results
 from fastmagn.sweeping.arguments import Machines, Request
-from fastmagn.sweeping.definition import Trial, definition, keep_definition, make_trials, other_fields
+from fastmagn.sweeping.definition import Trial, check_definition, definition, keep_definition, make_trials
 from fastmagn.sweeping.on_ray import check_ray, run_trials
 from fastmagn.sweeping.shown import Board, print_summary
 from fastmagn.sweeping.trial import Outcome
@@ -45,13 +48,18 @@ def run_sweep(request: Request) -> int:
     check_writable(request.out, request.out)
     check_out(request.out / REPORT)
     check_ray()
+    wanted = definition(base, request.search)
     with sweep_lock(request.out):
-        keep_definition(request.out, definition(base, request.search))
+        check_definition(request.out, wanted)
         board = Board(trials, {trial.name for trial in trials if is_finished(trial)})
+        for trial in _unfinished(board):
+            check_present(trial.config.data)
+            check_folder(trial.config)
+        keep_definition(request.out, wanted)
         done = sum(state == "finished" for state in board.states.values())
         before = f", {done} of them already finished" if done else ""
         console.print(f"sweep: {counted(len(trials), 'trial')}{before}, in {request.out}", soft_wrap=True)
-        signal_number = run_unfinished(trials, board, request.machines)
+        signal_number = run_unfinished(board, request.machines)
         return finish_sweep(trials, board, request.out, signal_number)
 
 
@@ -101,20 +109,50 @@ def is_finished(trial: Trial) -> bool:
     except InputError as error:
         warn(f"{error} The trial runs again.")
         return False
-    return not other_fields(trial.config, results["config"])
+    return not result_fields(trial.config, results["config"])
 
 
-def run_unfinished(trials: list[Trial], board: Board, machines: Machines) -> int:
-    """Run the trials that are not finished. Returns the signal that interrupted them, 0 if none did.
+def check_folder(config: Config, option: str = "out") -> None:
+    """Check that a run folder is free or holds a run of this recipe, so that config.yaml may be written there.
+
+    Args:
+        config: The run.
+        option: The option that names the folder of all runs, without its dashes.
 
     Raises:
-        InputError: A trial's folder of images is not there.
+        InputError: It holds a run of another recipe.
     """
-    unfinished = [trial for trial in trials if board.states[trial.name] != "finished"]
+    recorded = _recorded(config.run_folder)
+    others = recipe_fields(config, recorded) if recorded else {}
+    for name, (there, here) in others.items():
+        raise InputError(
+            f"{config.run_folder}: has a run of another recipe: {name} is {there!r} there and {here!r} here. Give its"
+            f" arguments, or name another --{option}."
+        )
+
+
+def _recorded(run_dir: Path) -> dict[str, Any]:
+    """The configuration, nested, of the results that a folder holds, else of its checkpoint; empty if there is none."""
+    with suppress(FileNotFoundError, InputError):
+        results = read_results(run_dir / RESULTS)
+        check_results(results, run_dir / RESULTS)
+        return results["config"]
+    if last_checkpoint(run_dir).exists():
+        with suppress(InputError):  # the run itself compares the checkpoint
+            config = load_plain_yaml(run_dir / CONFIG)
+            return config if isinstance(config, dict) else {}
+    return {}
+
+
+def _unfinished(board: Board) -> list[Trial]:
+    return [trial for name, trial in board.trials.items() if board.states[name] != "finished"]
+
+
+def run_unfinished(board: Board, machines: Machines) -> int:
+    """Run the trials that are not finished. Returns the signal that interrupted them, 0 if none did."""
+    unfinished = _unfinished(board)
     if not unfinished:
         return 0
-    for trial in unfinished:
-        check_present(trial.config.data)
     for trial in unfinished:
         write_text(trial.config.run_folder / CONFIG, to_yaml(trial.config))
     on_cpu = all(trial.config.device == "cpu" for trial in unfinished)

@@ -34,18 +34,19 @@ class Outcome(NamedTuple):
 
 
 def run_trial(
-    run_dir: Path, folder: Path, threads: int, should_stop: Callable[[], bool], imports: Path | None = None
+    run_dir: Path, folder: Path, threads: int | None, should_stop: Callable[[], bool], imports: Path | None = None
 ) -> Outcome:
     """Train and measure a run, or resume it, and wait until it has ended.
 
     Args:
         run_dir: The run folder, which holds config.yaml. Its name is the trial's name.
         folder: The folder that relative paths in the configuration start from.
-        threads: Number of threads of the process.
+        threads: Number of threads of the process; None leaves it to the process.
         should_stop: Called twice a second. Once it returns True, the run is told to save and exit.
         imports: The file that `--import` names.
     """
-    environment = os.environ | {name: str(threads) for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")}
+    limits = {} if threads is None else dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), str(threads))
+    environment = os.environ | limits
     command = [
         sys.executable,
         "-m",

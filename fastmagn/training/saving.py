@@ -22,6 +22,7 @@ from fastmagn.training.build import share_statistics
 from fastmagn.training.snapshot import on_host, tensors_in
 from fastmagn.training.step import Run
 
+NOT_FINITE = "got a value that is not finite at step"  # the message of a training that diverged
 # How often finiteness is checked (that waits for the device) and a failed checkpoint is retried.
 CHECK_EVERY_STEPS = 200
 LAST_TRIES, LAST_PAUSE_S = 3, 2.0
@@ -190,7 +191,7 @@ def check_finite(run: Run, progress: Progress) -> None:
         is_there = run.world.max(run.world.rank == 0 and checkpoint.exists())  # the other ranks wait for the write
         good = f"the last good checkpoint is {checkpoint}" if is_there else "there is no checkpoint yet"
         raise InputError(
-            f"{name}: got a value that is not finite at step {step} (epoch {progress.epoch + 1}); expected a finite"
+            f"{name}: {NOT_FINITE} {step} (epoch {progress.epoch + 1}); expected a finite"
             f" number. Lower optim.lr (it is {run.config.optim.lr}); {good}."
         )
 

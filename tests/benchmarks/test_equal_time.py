@@ -2,20 +2,24 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import yaml
 
 from benchmarks import equal_time, records
 from benchmarks.equal_time_extend import planned_longer, read_record
 from benchmarks.equal_time_plan import plan_epochs
 from benchmarks.equal_time_rates import best_rates, print_rates, trials_of_rates
-from fastmagn.config.schema import Config
-from fastmagn.config.text import flatten
+from fastmagn.config.eval_schema import EvalConfig
+from fastmagn.config.schema import Config, DataConfig
+from fastmagn.config.text import flatten, plain, to_yaml
 from fastmagn.corruptions import CORRUPTION_SETS
 from fastmagn.errors import InputError
+from fastmagn.machine.files import write_json, write_text
 from fastmagn.sweeping.definition import Trial
 from tests.helpers.own_code import forgotten
 
@@ -334,6 +338,32 @@ def test_a_record_names_no_folder_of_runs_that_were_added_to_another(tmp_path, m
     assert not [path for path in kept if "/somewhere" in path.read_text() or str(tmp_path) in path.read_text()]
     table = json.loads((tmp_path / "kept" / "2026-01-31-two" / "equal_time.json").read_text())
     assert table["command"] == "python -m benchmarks.equal_time --out DIR --data.dir DATA"
+
+
+def test_folders_with_other_letters_and_long_ones_do_not_stay_in_a_record(tmp_path, monkeypatch):
+    """JSON and YAML write such letters as escapes, and YAML breaks a long text into lines."""
+    out, images = tmp_path / "josé 研究", Path("/somewhere/😀 of josé/" + "many words " * 20 + "/images")
+    run, cache = out / "one" / "seed0", Path("/somewhere/with plain words " + "and more words " * 10)
+    config = Config(run_dir=run, data=DataConfig(dir=images), eval=EvalConfig(cache_dir=cache))
+    write_text(run / "config.yaml", to_yaml(config))
+    write_json(run / "results.json", {"config": plain(config)})
+    (run / "metrics.jsonl").write_text(json.dumps({"folder": str(images)}) + "\n")
+    numbers = {key: {"mean": 0.5, "sd": 0.1} for key, _ in records.COLUMNS.values()}
+    plan = {"recipes": {"one": {"epochs": 1, "planned_s": 1.0, "images_per_s": 1.0}}}
+    settings = {"seeds": [0], "plan": plan, "learning_rates": {"one": 0.1}}
+    rows = {"one": {**numbers, "p_values": {}, "seeds": [{"seed": 0}]}}
+    command = shlex.join(["python", "--out", str(out), "--data.dir", str(images)])
+    write_json(out / "equal_time.json", {"command": command, "settings": settings, "recipes": rows})
+    monkeypatch.setattr(records, "RECORDS", tmp_path / "kept")
+    assert records.main(["2026-01-31-one", "--add", str(out)]) == 0
+    kept = tmp_path / "kept" / "2026-01-31-one"
+    expected = plain(config) | {"run_dir": "DIR/one/seed0"}
+    expected["data"]["dir"], expected["eval"]["cache_dir"] = "DATA", "CACHE"
+    assert yaml.safe_load((kept / "one/seed0/config.yaml").read_text()) == expected
+    assert json.loads((kept / "one/seed0/results.json").read_text()) == {"config": expected}
+    assert json.loads((kept / "one/seed0/metrics.jsonl").read_text()) == {"folder": "DATA"}
+    command = json.loads((kept / "equal_time.json").read_text())["command"]
+    assert command == "python --out 'DIR' --data.dir 'DATA'"
 
 
 def check_that_a_record_can_be_extended(record, out, before):

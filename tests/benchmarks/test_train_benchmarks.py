@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,9 +17,11 @@ from fastmagn.config.command_line import parse_config
 from fastmagn.config.schema import Config
 from fastmagn.config.text import plain
 from fastmagn.data.files.crops import has_dali
-from fastmagn.errors import InputError
+from fastmagn.errors import InputError, Interrupted
 from fastmagn.runs.paths import last_checkpoint
+from fastmagn.sweeping.trial import Outcome
 from tests.helpers.photo_folders import make_photo_folder
+from tests.helpers.processes import LIMIT_S, start, wait_until
 
 TINY = ["--train.batch_size", "16", "--device", "cpu", "--train.amp", "float32"]
 
@@ -160,42 +163,43 @@ def test_time_to_mca(tmp_path):
     )
 
 
-def timed_by(monkeypatch, *starts: tuple[float, float | None, int]) -> None:
-    """Let training be these starts in turn: (s when it starts, s of its last checkpoint or None, exit status)."""
+def timed_by(monkeypatch, *starts: tuple[float, float | None, str]) -> None:
+    """Let training be these starts in turn: (s when it starts, s of its last checkpoint or None, how it ends)."""
     turns = iter(starts)
     clock = SimpleNamespace()
 
-    def run(command: list[str], **_: object) -> SimpleNamespace:
-        checkpoint = last_checkpoint(Path(command[command.index("--run_dir") + 1]))
+    def run(run_dir: Path, *_: object) -> Outcome:
+        checkpoint = last_checkpoint(run_dir)
         if clock.checkpoint_s is not None:
             checkpoint.parent.mkdir(exist_ok=True)
             checkpoint.touch()
             os.utime(checkpoint, (clock.checkpoint_s, clock.checkpoint_s))
-        return SimpleNamespace(returncode=clock.status, stderr="")
+        return Outcome(run_dir.name, clock.state, "the device failed" if clock.state == "failed" else "")
 
     def start() -> float:
-        started_s, clock.checkpoint_s, clock.status = next(turns)
+        started_s, clock.checkpoint_s, clock.state = next(turns)
         return started_s
 
-    monkeypatch.setattr(time_to_mca, "subprocess", SimpleNamespace(run=run))
+    monkeypatch.setattr(time_to_mca, "run_trial", run)
     monkeypatch.setattr(time_to_mca, "time", SimpleNamespace(time=start))
 
 
 @pytest.mark.parametrize(
     ("starts", "expected"),
     [
-        ([(1000, 1030, 0)], 30),
-        ([(1000, 1030, 130), (5000, 5020, 0)], 50),
-        ([(1000, 1030, 130), (5000, 5020, -9), (6000, 6005, 0)], 55),
-        ([(1000, 1030, 130), (5000, None, 1), (6000, 6005, 0)], 35),  # the second one wrote no checkpoint
-        ([(1000, None, 130), (5000, 5020, 0)], 20),  # nothing was left of the first
-        ([(1000, 1030, 130), (5000, None, 0)], 30),  # only the evaluation was missing
+        ([(1000, 1030, "finished")], 30),
+        ([(1000, 1030, "interrupted"), (5000, 5020, "finished")], 50),
+        ([(1000, 1030, "interrupted"), (5000, 5020, "failed"), (6000, 6005, "finished")], 55),
+        # The second one wrote no checkpoint.
+        ([(1000, 1030, "interrupted"), (5000, None, "failed"), (6000, 6005, "finished")], 35),
+        ([(1000, None, "interrupted"), (5000, 5020, "finished")], 20),  # nothing was left of the first
+        ([(1000, 1030, "interrupted"), (5000, None, "finished")], 30),  # only the evaluation was missing
     ],
 )
 def test_the_time_of_an_interrupted_run_is_that_of_all_its_starts(tmp_path, monkeypatch, starts, expected):
     timed_by(monkeypatch, *starts)
-    for *_, status in starts[:-1]:
-        with pytest.raises(InputError, match=f"ended with status {status}"):
+    for *_, state in starts[:-1]:
+        with pytest.raises(InputError if state == "failed" else Interrupted):
             time_to_mca.time_training(tmp_path, [])
     time_to_mca.time_training(tmp_path, [])
     assert time_to_mca.read_clock(tmp_path) == {"trained_after_s": expected}
@@ -280,5 +284,27 @@ def test_unusable_arguments_are_refused(main, arguments, message):
 @pytest.mark.slow
 @pytest.mark.process
 def test_a_run_that_fails_says_why(tmp_path):
-    with pytest.raises(InputError, match=r"ended with status 2: error: augment\.aug_severity: got 12"):
-        time_to_mca.main(["--run", "bad", "--augment.aug_severity 12", "--runs_dir", str(tmp_path)])
+    nowhere, own = tmp_path / "nowhere", ["--runs_dir", str(tmp_path)]
+    with pytest.raises(InputError, match=r"seed0: data\.dir: .*nowhere: no such file.* \(full output: .*log\)"):
+        time_to_mca.main(["--run", "bad", f"--data.name cifar10 --data.dir {nowhere}", *own])
+
+
+def test_a_run_that_cannot_be_is_refused_before_it_starts(tmp_path):
+    with pytest.raises(InputError, match=r"augment\.aug_severity: got 12"):
+        time_to_mca.main(["--run", "bad", "--augment.aug_severity 12", "--runs_dir", str(tmp_path / "runs")])
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_ctrl_c_lets_the_run_save(tmp_path):
+    """Only the benchmark gets the signal."""
+    run_dir = tmp_path / "runs" / "one" / "seed0"
+    fields = " ".join([*TINY, "--method standard --train.epochs 2000"])
+    process = start(["benchmarks.time_to_mca", "--runs_dir", "runs", "--run", "one", fields, "--seeds", "0"], tmp_path)
+    wait_until(lambda: last_checkpoint(run_dir).exists(), process)
+    process.send_signal(signal.SIGINT)
+    output = "".join(process.communicate(timeout=LIMIT_S))
+    assert process.returncode == 130, output
+    assert "interrupted; the same command resumes" in output
+    assert "resumes from the last checkpoint" in (run_dir / "trial.log").read_text()

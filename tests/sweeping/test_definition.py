@@ -17,7 +17,16 @@ from fastmagn.config.text import flatten, to_yaml
 from fastmagn.errors import InputError
 from fastmagn.sweep import main
 from fastmagn.sweeping.arguments import Machines, parse_arguments
-from fastmagn.sweeping.definition import FIELD_TYPES, Range, Trial, definition, draw, keep_definition, make_trials
+from fastmagn.sweeping.definition import (
+    FIELD_TYPES,
+    Range,
+    Trial,
+    check_definition,
+    definition,
+    draw,
+    keep_definition,
+    make_trials,
+)
 from fastmagn.sweeping.sweep import check_names
 
 ROOT = Path(__file__).parent.parent.parent
@@ -320,7 +329,9 @@ def test_the_paper_at_small_scale_has_the_papers_recipe(data, folder):
 def keep(out: Path, *arguments: str) -> None:
     request = parse_arguments(list(arguments))
     base, _ = make_trials(request.arguments, request.search, out)
-    keep_definition(out, definition(base, request.search))
+    wanted = definition(base, request.search)
+    check_definition(out, wanted)
+    keep_definition(out, wanted)
 
 
 def test_the_definition_is_kept_and_another_one_is_refused(tmp_path):
@@ -340,6 +351,21 @@ def test_the_definition_is_kept_and_another_one_is_refused(tmp_path):
     (tmp_path / "sweep.yaml").write_text("- not a sweep")
     with pytest.raises(InputError, match=r"sweep\.yaml: cannot be read as a sweep"):
         keep(tmp_path, *first)
+
+
+def test_what_a_resumed_run_may_change_may_change_in_its_sweep(tmp_path):
+    first = ["--grid", "loss.jsd_weight=10,12", "--train.max_steps", "5"]
+    keep(tmp_path, *first)
+    changed = {"eval.batch_size": 100, "eval.num_images": 50, "data.num_workers": 2, "train.keep_checkpoints": 3}
+    keep(tmp_path, *first, *(f"--{name}={value}" for name, value in changed.items()))
+    assert changed.items() <= yaml.safe_load((tmp_path / "sweep.yaml").read_text())["fields"].items()
+    for steps in ("7", "0"):  # 0 is no limit
+        keep(tmp_path, *first[:2], "--train.max_steps", steps)
+    with pytest.raises(InputError, match=r"another sweep: train\.max_steps is 0 there and 5 here"):
+        keep(tmp_path, *first)
+    keep(tmp_path, *first[:2], "--train.max_steps", "0")
+    with pytest.raises(InputError, match=r"another sweep: optim\.lr is"):
+        keep(tmp_path, *first[:2], "--train.max_steps", "0", "--optim.lr", "0.3")
 
 
 def test_a_sweep_of_texts_that_look_otherwise_is_resumed(tmp_path):

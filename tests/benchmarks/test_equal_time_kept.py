@@ -1,0 +1,142 @@
+"""benchmarks.equal_time: what a comparison keeps when it goes on, on any machine: its plan, its rates, its hardware."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks import equal_time
+from benchmarks.equal_time_extend import Record, on_hardware_of
+from benchmarks.equal_time_plan import check_plan
+from fastmagn.config.schema import Config, TrainConfig
+from fastmagn.config.text import flatten
+from fastmagn.errors import InputError
+from fastmagn.machine.files import write_json
+from fastmagn.machine.hardware import settle_hardware
+from fastmagn.sweeping.definition import Trial
+from fastmagn.sweeping.trial import Outcome
+from tests.benchmarks.test_equal_time import FAST, PLAN_OF_ONE_EPOCH
+from tests.helpers.run_folders import made_results
+
+
+def a_record(device: str = "cpu") -> Record:
+    train = TrainConfig(amp="bf16", compile=False)
+    return Record(Path("record"), {"first": Config(device=device, train=train)}, {}, {}, [0], [])
+
+
+def test_a_new_recipe_has_the_records_device_precision_and_compilation(monkeypatch):
+    """On a machine with a GPU, where `auto` would mean others."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    new = settle_hardware(on_hardware_of(a_record(), "new", Config(method="magn")))
+    assert (new.method, new.device, new.train.amp, new.train.compile) == ("magn", "cpu", "bf16", False)
+    for config, message in (
+        (Config(device="cuda"), "run new: device: got cuda; expected that of the record. Give --device cpu."),
+        (
+            Config(train=TrainConfig(amp="float32")),
+            "run new: train.amp: got float32; expected that of the record. Give --train.amp bf16.",
+        ),
+        (
+            Config(train=TrainConfig(compile=True)),
+            "run new: train.compile: got true; expected that of the record. Give --train.compile false.",
+        ),
+    ):
+        with pytest.raises(InputError) as error:
+            on_hardware_of(a_record(), "new", config)
+        assert str(error.value) == message
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(InputError, match="was trained on cuda; PyTorch finds no CUDA device here"):
+        on_hardware_of(a_record("cuda"), "new", Config())
+
+
+def test_a_plan_is_kept_for_fields_that_change_neither_results_nor_speed():
+    fields = flatten(Config())
+    plan = {"wanted_budget_s": 9.0, "configs": {"one": fields}, "environment": {"device": "cpu"}}
+
+    def check(budget_s: float = 9.0, device: str = "cpu", **changed: object) -> None:
+        named = {name.replace("__", "."): value for name, value in changed.items()}
+        check_plan(Path("plan.json"), plan, budget_s, {"one": fields | named}, device)
+
+    check()
+    check(train__keep_checkpoints=3, train__checkpoint_every_steps=9, eval__batch_size=100)
+    del plan["configs"]["one"]["train.swa_fraction"]  # a plan of a version that did not have it
+    check(train__swa_fraction=0.0)
+    for changed, what in (
+        ({"budget_s": 10.0}, "budget_s is 9.0 there and 10.0 here"),
+        ({"device": "cuda"}, "device is 'cpu' there and 'cuda' here"),
+        ({"eval__num_images": 7}, "one: eval.num_images is 0 there and 7 here"),
+        ({"data__num_workers": 2}, "one: data.num_workers is 0 there and 2 here"),
+        ({"eval__batch_size": 100, "eval__batch_norm": "adapt"}, "one: eval.batch_size is 1000 there and 100 here"),
+    ):
+        with pytest.raises(InputError) as error:
+            check(**changed)
+        assert f"plan.json: is the plan of another comparison ({what})" in str(error.value)
+
+
+class Trained:
+    """In place of runs: they write results, and with a learning rate of 0.4 or more they diverge."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.names, self.error = [], "cross_entropy: got a value that is not finite at step 3 (epoch 1); expected a"
+        monkeypatch.setattr(equal_time, "make_plan", lambda recipes, *_: dict(PLAN_OF_ONE_EPOCH))
+        monkeypatch.setattr(equal_time, "run_all", self.run_all)
+
+    def run_all(self, trials: list[Trial], options: object, after_run: object) -> list[Outcome]:
+        self.names += [trial.name for trial in trials]
+        good = [trial for trial in trials if trial.config.optim.lr < 0.4]
+        for trial in good:
+            accuracy = {"accuracy": 1 - trial.config.optim.lr}
+            times = {"train_s": 1.0, "wall_s": 1.0, "best_validation": accuracy}
+            write_json(trial.config.run_dir / "results.json", made_results(trial.config, **times))
+        return [Outcome(trial.name, "failed", self.error) for trial in trials if trial not in good]
+
+
+ONE = ["--budget_s", "1", "--seeds", "0", "--run", "one", "--method standard", *FAST]
+
+
+def test_a_rate_that_diverges_is_not_chosen_nor_tried_again(tmp_path, monkeypatch, capsys):
+    trained = Trained(monkeypatch)
+    arguments = [*ONE, "--out", str(tmp_path), "--rates", "0.2", "0.3", "0.4"]
+    assert equal_time.main(arguments) == 0
+    assert trained.names == ["one, lr 0.2", "one, lr 0.3", "one, lr 0.4", "one, seed 0"]
+    shown = [re.findall(r"[\w.*]+", line) for line in capsys.readouterr().out.splitlines()]
+    assert ["one", "80.00*", "70.00", "diverged"] in shown
+    settings = json.loads((tmp_path / equal_time.TABLE).read_text())["settings"]
+    assert settings["rates"]["one"]["0.4"] is None
+    assert settings["learning_rates"] == {"one": 0.2}
+    assert equal_time.main(arguments) == 0
+    assert len(trained.names) == 4
+
+
+def test_rates_that_all_diverge_or_that_fail_otherwise_end_it(tmp_path, monkeypatch, capsys):
+    trained = Trained(monkeypatch)
+    arguments = [*ONE, "--out", str(tmp_path), "--rates"]
+    with pytest.raises(InputError) as error:
+        equal_time.main([*arguments, "0.5", "0.4"])
+    assert str(error.value) == "rates: got [0.4, 0.5]; expected one with which one does not diverge. Lower them."
+    trained.error = "data.dir: nowhere: no such file or folder"
+    assert equal_time.main([*arguments, "0.2", "0.6"]) == 1
+    assert f"failed: one, lr 0.6: {trained.error}" in capsys.readouterr().out
+    assert "one, seed 0" not in trained.names
+    assert equal_time.main([*arguments, "0.2"]) == 0
+
+
+def test_other_rates_are_another_comparison(tmp_path, monkeypatch):
+    """Also for a plan that an earlier version made, which does not say them."""
+    trained = Trained(monkeypatch)
+    arguments, plan = [*ONE, "--out", str(tmp_path)], tmp_path / equal_time.PLAN
+    assert equal_time.main([*arguments, "--plan_only"]) == 0
+    assert equal_time.main([*arguments, "--rates", "0.2", "0.3"]) == 0
+    assert equal_time.main([*arguments, "--rates", "0.3", "0.2", "--plan_only"]) == 0
+    trained.names.clear()
+    for other in (["--rates", "0.1", "0.3"], ["--rates", "0.2", "0.3", "--rate_s", "9"], []):
+        with pytest.raises(InputError, match=r"plan\.json: is the plan of another comparison \(rates are"):
+            equal_time.main([*arguments, *other])
+    assert trained.names == []
+    old = {name: value for name, value in json.loads(plan.read_text()).items() if name != "rates"}
+    write_json(plan, old)
+    with pytest.raises(InputError, match=r"seed0: has a run of another recipe: optim\.lr is 0\.2 there and 0\.1 here"):
+        equal_time.main([*arguments, "--rates", "0.1", "0.3"])
+    assert trained.names == ["one, lr 0.1"]
+    assert json.loads(plan.read_text()) == old
+    assert equal_time.main([*arguments, "--rates", "0.2", "0.3"]) == 0
