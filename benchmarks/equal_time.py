@@ -17,8 +17,8 @@ With `--extend RECORD`, a folder of benchmarks/records, the record's recipes cou
 runs are copied, not repeated: `python -m benchmarks.equal_time --out DIR --extend RECORD --run mine "--config FILE"`.
 
 The same command resumes: a plan that exists is kept, finished runs are skipped, interrupted ones resume. Fields of the
-configuration hold for all recipes; those of a `--run` override them. The time is that of training steps: validation,
-checkpoints and the evaluation are not counted.
+configuration hold for all recipes; those of a `--run` override them, and both override every `--config`. The time is
+that of training steps: validation, checkpoints and the evaluation are not counted.
 """
 
 import argparse
