@@ -211,9 +211,8 @@ def config_parser(
         "--config",
         action="config",
         metavar="FILE",
-        help="A YAML file of these fields, or the name of a shipped one, such as digits_quickstart. Options override "
-        "it, and so does a later --config. A file with the line `base: OTHER.yaml` (relative to the file) holds only "
-        "its differences.",
+        help="A YAML file of these fields, or the name of a shipped one, such as digits_quickstart. Options and later "
+        "files override it. A file with the line `base: OTHER.yaml` (relative to the file) holds only its differences.",
     )
     parser.add_argument("--help_all", action=_HelpAll, help="Show every field with its default, and exit.")
     parser.add_class_arguments(Config)
