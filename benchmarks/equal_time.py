@@ -19,8 +19,8 @@ runs are copied, not repeated: `python -m benchmarks.equal_time --out DIR --exte
 The device, the precision and `train.compile` are those of the record.
 
 The same command resumes: a plan that exists is kept, finished runs are skipped, interrupted ones resume. Fields of the
-configuration hold for all recipes; those of a `--run` override them. The time is that of training steps: validation,
-checkpoints and the evaluation are not counted.
+configuration hold for all recipes; those of a `--run` override them, and both override every `--config`. The time is
+that of training steps: validation, checkpoints and the evaluation are not counted.
 """
 
 import argparse

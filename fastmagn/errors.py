@@ -137,6 +137,9 @@ def some(names: Iterable[str], shown: int = 3) -> str:
 def nearest(name: str, known: Iterable[str], how_many: int = 1, cutoff: float = 0.6, prefix: str = "") -> str:
     """The end of a message about an unknown name: ` Did you mean 'x'?`; empty if no known name is near.
 
+    Capitals count as small letters. If no whole name is near, the parts after a colon are compared: `mnist` is near
+    `torchvision:MNIST`.
+
     Args:
         name: The unknown name.
         known: The known names.
@@ -144,5 +147,13 @@ def nearest(name: str, known: Iterable[str], how_many: int = 1, cutoff: float = 
         cutoff: How near a name must be, 0..1, as in difflib.get_close_matches.
         prefix: Put before the suggested names; it does not count as a part of them.
     """
-    matches = [prefix + match for match in difflib.get_close_matches(name, list(known), how_many, cutoff)]
-    return f" Did you mean {', '.join(map(repr, matches))}?" if matches else ""
+    known = list(known)
+    for whole in (True, False):
+        forms: dict[str, list[str]] = {}
+        for one in known:
+            forms.setdefault((one if whole else one.rpartition(":")[2]).lower(), []).append(one)
+        near = difflib.get_close_matches(name.lower(), forms, how_many, cutoff)
+        matches = [prefix + one for form in near for one in forms[form]][:how_many]
+        if matches:
+            return f" Did you mean {', '.join(map(repr, matches))}?"
+    return ""

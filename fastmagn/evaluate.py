@@ -12,7 +12,7 @@ from dataclasses import fields as fields_of
 from pathlib import Path
 
 from fastmagn.config.called import command
-from fastmagn.config.command_line import OwnOptions, given_fields, parse_config, parse_own
+from fastmagn.config.command_line import OwnOptions, as_file, given_fields, parse_config, parse_own
 from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.config.own_code import explained
 from fastmagn.config.schema import Config
@@ -115,7 +115,7 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, Config]:
     for name in ("mean", "std"):
         setattr(own, name, _channels(name, getattr(own, name), own.weights))
     if own.weights is not None:  # the name of the file stands for the method, which is unknown
-        fields = [f"--method={own.weights.stem[:_MAX_METHOD_CHARS]}", "--train.amp", "float32", *fields]
+        fields = [*as_file({"method": own.weights.stem[:_MAX_METHOD_CHARS], "train.amp": "float32"}), *fields]
     config = (
         read_config(own.run, fields) if own.run is not None else parse_config(fields, command("evaluate"), _DESCRIPTION)
     )

@@ -6,20 +6,22 @@ resumes it.
 """
 
 import shlex
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
 
 from fastmagn.config.called import command
-from fastmagn.config.command_line import config_parser, given_fields, of_kind, parse
+from fastmagn.config.command_line import config_file, config_parser, given_fields, of_kind, parse, split_configs
 from fastmagn.config.own_code import explained
 from fastmagn.config.schema import Config
 from fastmagn.data.present import check_present
-from fastmagn.errors import EXIT_CODES
+from fastmagn.errors import EXIT_CODES, warn_caller
 from fastmagn.machine.command import run_command
 from fastmagn.machine.console import console
+from fastmagn.machine.torchrun import rank
 from fastmagn.methods.table import METHODS, get_method
-from fastmagn.runs.paths import run_folder_of
+from fastmagn.runs.paths import CHECKPOINTS, CONFIG, run_folder_of
 from fastmagn.training.callbacks import NO_CALLBACKS, Callbacks
 
 _SHOWN = frozenset(
@@ -77,6 +79,7 @@ def main(arguments: list[str]) -> int:
 
     with explained(config.imports):
         get_method(config.method).check_given(config.augment, given_fields(arguments))
+    _warn_of_another_folder(arguments, config)
     keep_memory_on_cpu(config.device)
     results = train(config)
     print_results(results, title=f"{results['config']['method']} on {results['config']['data']['name']}")
@@ -85,6 +88,20 @@ def main(arguments: list[str]) -> int:
     report = f"{command('report')} {shlex.join([run_dir, '--out', 'report'])}"
     console.print(f"tables, figures and a page of it: {report}", soft_wrap=True)
     return 0
+
+
+def _warn_of_another_folder(arguments: list[str], config: Config) -> None:
+    """Warn if a run's own config.yaml makes a new run: its relative run_dir starts from another folder, or it moved."""
+    files = [file for name in split_configs(arguments)[0] if isinstance(file := config_file(name), Path)]
+    if rank() != 0 or not files or config.run_dir is None or "run_dir" in given_fields(arguments):
+        return
+    run_dir = files[-1].parent
+    is_a_runs = files[-1].name == CONFIG and (run_dir / CHECKPOINTS).is_dir()
+    if is_a_runs and run_dir.resolve() != config.run_dir.resolve():
+        warn_caller(
+            f"run_dir: {files[-1]} names {config.run_dir}, so this does not resume the run in {run_dir}. To resume it,"
+            f" add {shlex.join(['--run_dir', str(run_dir)])}."
+        )
 
 
 if __name__ == "__main__":

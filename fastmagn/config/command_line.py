@@ -1,6 +1,7 @@
 """The one parser of all commands: options from dataclasses and YAML, dataclasses back, errors in one line."""
 
 import argparse
+import os
 import re
 from argparse import ArgumentError
 from collections.abc import Iterable
@@ -9,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+import yaml
 from jsonargparse import ArgumentParser, set_dumper
 
 from fastmagn.config import own_code
@@ -29,6 +31,7 @@ T = TypeVar("T", bound="DataclassInstance")
 _SECTIONS = frozenset({"config", *(field.name for field in fields(Config) if is_dataclass(field.type))})
 _FORMAT = "fastmagn"  # of what --print_config prints
 set_dumper(_FORMAT, partial(yaml_text, allow_unicode=True))
+_YAML_TEXT = re.compile(r"\n|^\s*\{|:(\s|$)")  # a name with this is YAML itself, unless there is such a file
 _NEAR = 0.75  # how similar to a YAML file's unknown field a suggestion must be, 0..1
 
 
@@ -56,6 +59,8 @@ def make_parser(prog: str, description: str, *kinds: type, epilog: str = EXIT_CO
 def parse(parser: ArgumentParser, arguments: list[str]) -> dict[str, Any]:
     """The value of every option by its name, `~` expanded in paths; `of_kind` makes dataclasses of them.
 
+    An option overrides the files of `--config`, wherever it stands, and a later file an earlier one.
+
     Raises:
         InputError: An option or a field is unknown (the nearest known one is named) or missing, or its value has the
             wrong type or range, or is not UTF-8; a YAML file cannot be read, or a `base` is not a file or leads back to
@@ -65,7 +70,7 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> dict[str, Any]:
     if own_code.OPTION in parser._option_string_actions:
         own_code.run_imported(arguments)
     if "--config" in parser._option_string_actions:
-        arguments = _with_bases(arguments)
+        arguments = _files_first(arguments)
     hints = _hints(parser)
     try:
         values = parser.parse_args(arguments)
@@ -206,8 +211,8 @@ def config_parser(
         "--config",
         action="config",
         metavar="FILE",
-        help="A YAML file of these fields, or the name of a shipped one, such as digits_quickstart. Later arguments "
-        "override it. A file with the line `base: OTHER.yaml` (relative to the file) holds only its differences.",
+        help="A YAML file of these fields, or the name of a shipped one, such as digits_quickstart. Options and later "
+        "files override it. A file with the line `base: OTHER.yaml` (relative to the file) holds only its differences.",
     )
     parser.add_argument("--help_all", action=_HelpAll, help="Show every field with its default, and exit.")
     parser.add_class_arguments(Config)
@@ -277,71 +282,96 @@ def shipped_configs() -> Path:
     return inside if inside.is_dir() else package.parent / "configs"
 
 
-def config_file(name: str) -> str:
+def config_file(name: str) -> Path | str:
     """The file that `--config NAME` means: an existing one, or a shipped one. YAML text is returned as it is.
 
     Raises:
         InputError: The file does not exist. The message names the nearest shipped ones.
     """
-    if any(mark in name for mark in "\n:{"):
+    if _YAML_TEXT.search(name) and not os.path.isfile(name):
         return name
     path = user_path(name, "config")
     if path.is_file():
-        return str(path)
+        return path
     folder, wanted = shipped_configs(), name.removeprefix("configs/").removesuffix(".yaml")
     shipped = {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.yaml"))}
     if wanted in shipped:
-        return str(shipped[wanted])
+        return shipped[wanted]
     raise InputError(
         f"config: {name} {'is not a file' if path.exists() else 'does not exist'}, nor is it a shipped configuration, "
         f"such as digits_quickstart or paper/table1/magn_augmix.{nearest(wanted, shipped, 3)}"
     )
 
 
-def _with_bases(arguments: list[str]) -> list[str]:
-    """The arguments, with the files that each `--config FILE` is based on put before it.
+def as_file(fields: dict[str, Any]) -> list[str]:
+    """Arguments that set fields, by their dotted names, as a file does: an option or a later file overrides them."""
+    return ["--config", yaml_text(fields)] if fields else []
+
+
+def _files_first(arguments: list[str]) -> list[str]:
+    """The arguments, with each `--config FILE` and the files that it is based on put before all options.
 
     Raises:
         InputError: A file is not plain YAML, or a `base` is not a file or leads back to itself.
     """
-    expanded: list[str] = []
+    configs, options = split_configs(arguments)
+    texts = [text for name in configs for text in _with_base(config_file(name), ())]
+    return [*(part for text in texts for part in ("--config", text)), *options]
+
+
+def split_configs(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """What each `--config` names, and the other arguments."""
+    configs: list[str] = []
+    options: list[str] = []
     for previous, argument in zip(["", *arguments], arguments, strict=False):
         name = argument.removeprefix("--config=")
         if previous == "--config":
-            expanded.pop()
+            options.pop()
         elif name == argument:
-            expanded.append(argument)
+            options.append(argument)
             continue
-        expanded += [part for config in _with_base(config_file(name), ()) for part in ("--config", config)]
-    return expanded
+        configs.append(name)
+    return configs, options
 
 
-def _with_base(config: str, above: tuple[Path, ...]) -> list[str]:
+def _with_base(config: Path | str, above: tuple[Path, ...]) -> list[str]:
     """The configs to read for a file, first to last: its name if it has no `base`, else its base's and its own text.
 
     Args:
         config: A file, or YAML text.
         above: The files that are based on it.
     """
-    path = Path(config)
-    if not path.exists():
-        return [config]  # YAML text, which the parser reads
-    text = read_plain_yaml(path, _SECTIONS)
-    line = re.search(r"^base:(.*)$", text, re.MULTILINE)
-    if line is None:
-        if _is_empty(text):
-            raise InputError(f"{path}: has no fields; expected some, such as `train: {{epochs: 3}}`.")
+    if isinstance(config, str):
         return [config]
-    name = re.sub(r"\s#.*", "", line[1]).strip().strip("'\"")
-    base = path.parent / user_path(name, f"{path}: base")
-    chain = (*above, path)
+    text = read_plain_yaml(config, _SECTIONS)
+    name, own = _base_and_rest(config, text)
+    if name is None:
+        if _is_empty(text):
+            raise InputError(f"{config}: has no fields; expected some, such as `train: {{epochs: 3}}`.")
+        return [str(config)]
+    base = config.parent / user_path(name, f"{config}: base")
+    chain = (*above, config)
     if not base.is_file():
-        raise InputError(f"{path}: base: got {name!r}; expected a YAML file, but {base} is not a file.")
+        raise InputError(f"{config}: base: got {name!r}; expected a YAML file, but {base} is not a file.")
     if any(base.samefile(other) for other in chain):
-        raise InputError(f"{path}: base: got {name!r}, which leads back to itself; expected a file without this one.")
-    # Text and not values: the parser reads 1e-3 as a number, PyYAML does not.
-    own = text[: line.start()] + text[line.end() :]
-    return [*_with_base(str(base), chain), *([] if _is_empty(own) else [own])]
+        raise InputError(f"{config}: base: got {name!r}, which leads back to itself; expected a file without this one.")
+    return [*_with_base(base, chain), *([] if _is_empty(own) else [own])]
+
+
+def _base_and_rest(path: Path, text: str) -> tuple[str | None, str]:
+    """The `base` that a file's text names, or None, and the text without it.
+
+    The rest is text and not values: the parser reads 1e-3 as a number, PyYAML does not.
+    """
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    for key, value in root.value if isinstance(root, yaml.MappingNode) else []:
+        if key.value == "base":
+            if root.flow_style:
+                raise InputError(f"{path}: base: got it within braces; expected a line of its own, base: OTHER.yaml.")
+            start, end = key.start_mark.index, value.end_mark.index
+            name = value.value if isinstance(value, yaml.ScalarNode) else text[value.start_mark.index : end]
+            return name, text[:start] + text[end:]
+    return None, text
 
 
 def _is_empty(text: str) -> bool:

@@ -34,7 +34,7 @@ def read_plain_yaml(path: Path, sections: frozenset[str] = frozenset(), max_byte
     try:
         if not path.is_file() or path.stat().st_size > max_bytes:
             raise InputError(f"{path}: expected a YAML file of at most {max_bytes} bytes.")
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         fault = _fault(text) or _key_fault(text, sections)
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 at byte {error.start}; expected a YAML file.") from error

@@ -101,7 +101,7 @@ def _read_pictures() -> tuple[np.ndarray, ...]:
     if not paths:
         raise InputError(
             "frost: its pictures are not installed; expected the package imagecorruptions-imaug. "
-            'Run `pip install "fastmagn[corruptions]"`, or leave frost out.'
+            'Run `pip install "fastmagn[corruptions]"`, or choose corruptions without frost: the set cbar has none.'
         )
     pictures = []
     for path in paths:

@@ -34,7 +34,7 @@ def command_parser() -> ArgumentParser:
         "Make a -C set (the 19 common corruptions or C-bar's ten, at 5 severities) of any test images.",
         epilog=EXIT_CODES + f" With --verify, {EXIT_DIFFERENT}: the set is not as it was made.",
     )
-    parser.add_argument("--config", action="config", help="YAML file of these fields; later arguments override it.")
+    parser.add_argument("--config", action="config", help="YAML file of these fields; options override it.")
     parser.add_argument(
         "--verify",
         action="store_true",

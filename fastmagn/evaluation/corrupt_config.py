@@ -7,7 +7,7 @@ from fastmagn.config.corruption_sets import set_parts
 from fastmagn.corruptions import MIN_SIDE_PX
 from fastmagn.data import DATASETS, ENCODED
 from fastmagn.data.files.decoding import MAX_IMAGE_SIZE_PX
-from fastmagn.errors import UnknownName, check
+from fastmagn.errors import UnknownName, check, nearest
 from fastmagn.registry import is_own
 
 
@@ -54,7 +54,8 @@ class CorruptConfig:
 
     def __post_init__(self) -> None:
         if self.dataset is not None and self.dataset not in DATASETS:
-            raise UnknownName(f"dataset: got {self.dataset!r}; expected one of {', '.join(DATASETS)}.")
+            hint = nearest(self.dataset, DATASETS)
+            raise UnknownName(f"dataset: got {self.dataset!r}; expected one of {', '.join(DATASETS)}.{hint}")
         needs_dir = (
             self.dataset not in (None, "digits") and not is_own(DATASETS, self.dataset) and self.data_dir is None
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from fastmagn.config.called import command
-from fastmagn.config.command_line import OwnOptions, config_file, given_fields, parse_own
+from fastmagn.config.command_line import OwnOptions, as_file, config_file, given_fields, parse_own
 from fastmagn.config.paths import user_path
 from fastmagn.config.plain_yaml import load_plain_yaml
 from fastmagn.errors import EXIT_CODES, InputError, as_integer, check, nearest
@@ -57,13 +57,13 @@ def parse_arguments(arguments: list[str]) -> Request:
     """
     own, fields = parse_own(command_parser(), arguments)
     configs = [config_file(config) for config in own.config]
-    files = [config for config in configs if _is_sweep(config)]
+    files = [config for config in configs if isinstance(config, Path) and _is_sweep(config)]
     if len(files) > 1:
         raise InputError(f"--config: got two sweeps, {files[0]} and {files[1]}; expected one at most.")
-    given = _read_sweep(Path(files[0])) if files else {}
+    given = _read_sweep(files[0]) if files else {}
     shared: list[str] = []
     for config in configs:
-        shared += given["arguments"] if config in files else ["--config", config]
+        shared += given["arguments"] if config in files else ["--config", str(config)]
     for name in given_fields(fields):
         if name in ("run_dir", "resume"):
             check_field(name, "sweep")
@@ -179,10 +179,8 @@ def _check_machines(machines: Machines) -> None:
     check(machines.max_concurrent >= 0, "--max_concurrent", machines.max_concurrent, "0 (as many as fit) or more")
 
 
-def _is_sweep(config: str) -> bool:
-    if not Path(config).is_file():
-        return False  # YAML text: the trainer's parser reads it
-    given = load_plain_yaml(Path(config))
+def _is_sweep(config: Path) -> bool:
+    given = load_plain_yaml(config)
     return isinstance(given, dict) and not _MARKS.isdisjoint(given)
 
 
@@ -197,10 +195,8 @@ def _read_sweep(path: Path) -> dict[str, Any]:
         if key not in _KEYS:
             raise InputError(f"{path}: got {key!r}; expected some of {', '.join(_KEYS)}.{nearest(str(key), _KEYS)}")
     try:
-        arguments = _base_arguments(path, given)
-        arguments += [
-            f"--{name}={_argument(value)}" for name, value in _fields_of(given.get("fields", {}), path).items()
-        ]
+        fields = {name: _argument(value) for name, value in _fields_of(given.get("fields", {}), path).items()}
+        arguments = [*_base_arguments(path, given), *as_file(fields)]
         read: dict[str, Any] = {"arguments": arguments}
         if "trials" in given:
             read["trials"] = tuple(

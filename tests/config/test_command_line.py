@@ -1,6 +1,7 @@
 """The parser that all commands share: what is misspelt is named with the nearest that exists, in one line."""
 
 import importlib
+import warnings
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ from fastmagn.__main__ import VERBS
 from fastmagn.config.command_line import config_of, parse_config
 from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten, plain
-from fastmagn.errors import InputError
+from fastmagn.data import load_images
+from fastmagn.errors import InputError, nearest
 
 MAINS = {"corrupt": "fastmagn.evaluation.corrupt_command", "theory": "fastmagn.theory.command"}
 MISSPELT = [
@@ -44,6 +46,62 @@ MISSPELT = [
 
 def main_of(command: str):
     return importlib.import_module(MAINS.get(command, f"fastmagn.{command}")).main
+
+
+class Stopped(Exception):
+    """Raised in place of training."""
+
+
+def test_a_runs_configuration_in_another_folder_says_that_it_does_not_resume(tmp_path, monkeypatch):
+    def stop(config):
+        raise Stopped
+
+    def begin(*arguments):
+        with pytest.raises(Stopped):
+            main_of("train")(["--device", "cpu", *arguments])
+
+    monkeypatch.setattr("fastmagn.train.train", stop)
+    (tmp_path / "here" / "r" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "here" / "r" / "config.yaml").write_text("run_dir: r\nmethod: standard\n")
+    (tmp_path / "own.yaml").write_text("run_dir: r\nmethod: standard\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        monkeypatch.chdir(tmp_path / "here")
+        begin("--config", "r/config.yaml")
+        monkeypatch.chdir(tmp_path)
+        begin("--config", "here/r/config.yaml", "--run_dir", "here/r")
+        begin("--config=here/r/config.yaml", "--run_dir=new")
+        begin("--config", "own.yaml")
+    says = r"^run_dir: here/r/config\.yaml names r, so .*the run in here/r\. To resume it, add --run_dir here/r\.$"
+    with pytest.warns(UserWarning, match=says):
+        begin("--config", "here/r/config.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("torchvision:mnist", "torchvision:MNIST"),
+        ("torchvision:Emnist-MNIST", "torchvision:EMNIST-mnist"),
+        ("TORCHVISION:food102", "torchvision:Food101"),
+        ("mnist", "torchvision:MNIST"),
+        ("FashionMNIST", "torchvision:FashionMNIST"),
+        ("CIFAR01", "cifar10"),
+        ("CIFAR-100", "cifar100"),
+    ],
+)
+def test_capitals_and_the_library_may_be_wrong_in_the_name_of_a_data_set(name, hint):
+    with pytest.raises(InputError) as error:
+        load_images(name, Path())
+    assert str(error.value).endswith(f" Did you mean {hint!r}?")
+    with pytest.raises(InputError) as error:
+        main_of("corrupt")(["--dataset", name, "--out", "o"])
+    assert str(error.value).endswith(f" Did you mean {hint!r}?")
+
+
+def test_names_that_differ_in_their_capitals_alone_are_all_suggested():
+    assert nearest("CAt", ["cat", "Cat", "dog"], how_many=2) == " Did you mean 'cat', 'Cat'?"
+    assert nearest("CAt", ["cat", "Cat", "dog"]) == " Did you mean 'cat'?"
+    assert nearest("horse", ["cat", "timm:dog"]) == ""
 
 
 def test_every_command_is_here():

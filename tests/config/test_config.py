@@ -183,11 +183,18 @@ def test_the_papers_attack_and_noise():
         assert (rse.augment.rse_sigma, rse.eval.rse_draws) == (0.1, 10)
 
 
-def test_arguments_override_the_file_in_order():
-    path = str(ROOT / "configs" / "cifar10_magn_augmix.yaml")
-    config = parse("--config", path, "--method", "standard", "--train.seed", "7", "--data.dir", "elsewhere")
+@pytest.mark.parametrize("place", [0, 1, 3], ids=["before", "between", "after"])
+@pytest.mark.parametrize("form", [["--config", "{}"], ["--config={}"]], ids=["two words", "one word"])
+def test_options_override_the_files_wherever_they_stand_and_a_later_file_an_earlier_one(place, form, tmp_path):
+    recipe, later = str(ROOT / "configs" / "cifar10_magn_augmix.yaml"), tmp_path / "later.yaml"
+    later.write_text("data: {dir: there}\ntrain: {batch_size: 99, epochs: 9}\n")
+    options = ["--method=standard", "--train.seed=7", "--data.dir=elsewhere"]
+    files = [word.format(file) for file in (recipe, later) for word in form]
+    config = parse(*options[:place], *files, *options[place:])
     assert (config.method, config.train.seed, str(config.data.dir)) == ("standard", 7, "elsewhere")
-    assert config.train.epochs == 150
+    assert (config.train.batch_size, config.train.epochs, config.model.name) == (99, 9, "resnet18")
+    swapped = parse("--config", str(later), *options, "--config", recipe)
+    assert (swapped.train.batch_size, swapped.train.epochs, swapped.train.seed) == (512, 150, 7)
 
 
 def test_resolved_yaml_reads_back_equal(tmp_path):
@@ -392,12 +399,51 @@ def test_a_base_is_what_a_file_starts_from(name, expected, tmp_path):
     assert "base" not in yaml.safe_load(resolved.read_text())
     assert parse("--config", str(resolved)) == config
     overridden = parse("--augment.sigma_max", "0.7", "--config", path, "--augment.aug_severity", "1")
-    assert (overridden.augment.sigma_max, overridden.augment.aug_severity) == (expected[2], 1)
+    assert (overridden.augment.sigma_max, overridden.augment.aug_severity) == (0.7, 1)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "\ufeffbase: root.yaml",
+        "base : root.yaml  # it",
+        '"base": root.yaml',
+        "---\nbase: root.yaml",
+        "base: root.yaml\r",
+    ],
+    ids=["byte-order mark", "space", "quotes", "start of a document", "Windows' lines"],
+)
+def test_a_base_may_be_written_in_all_of_yamls_ways(line, tmp_path):
+    (tmp_path / "root.yaml").write_text("\ufeffmethod: at\ntrain: {epochs: 3}\n")
+    (tmp_path / "a.yaml").write_bytes(f"{line}\noptim: {{lr: 1e-3}}\n".encode())
+    config = parse("--config", str(tmp_path / "a.yaml"))
+    assert (config.method, config.train.epochs, config.optim.lr) == ("at", 3, 0.001)
+
+
+@pytest.mark.parametrize("name", ["12:31/c.yaml", "c:d", "12:31"])
+def test_a_files_name_may_have_a_colon(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=f"^config: {name} does not exist, nor is it a shipped configuration"):
+        parse("--config", name)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("method: at\n")
+    assert parse("--config", name).method == "at"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir("/")
+    assert parse("--config", f"~/{name}").method == "at"
+
+
+def test_yaml_itself_may_be_longer_than_a_files_name():
+    assert parse("--config", f"train: {{epochs: 3}}  # {'x' * 5000}").train.epochs == 3
 
 
 @pytest.mark.parametrize(
     ("files", "message"),
     [
+        (
+            {"a.yaml": "{base: b.yaml, method: at}\n"},
+            "a.yaml: base: got it within braces; expected a line of its own, base: OTHER.yaml.",
+        ),
         (
             {"a.yaml": "base: a.yaml\n"},
             "a.yaml: base: got 'a.yaml', which leads back to itself; expected a file without",
@@ -444,7 +490,9 @@ def test_configurations_for_own_images_differ_from_their_bases_in_the_data():
 
     arrays, cifar = config("npz_small_cpu.yaml"), config("cifar10_small_cpu.yaml")
     assert (arrays.data.name, arrays.augment.horizontal_flip) == ("npz", False)
-    assert dataclasses.replace(arrays, data=cifar.data, augment=cifar.augment) == cifar
+    assert arrays.eval.num_images == 0, "a set may have fewer test images than CIFAR-10"
+    assert dataclasses.replace(arrays, data=cifar.data, augment=cifar.augment, eval=cifar.eval) == cifar
+    assert dataclasses.replace(arrays.eval, num_images=cifar.eval.num_images) == cifar.eval
     food, folder = config("finetune_food101.yaml"), config("finetune_folder.yaml")
     assert food.data.name == "torchvision:Food101"
     assert dataclasses.replace(food, data=folder.data) == folder

@@ -17,6 +17,7 @@ from fastmagn.corruptions import (
 )
 from fastmagn.corruptions.sets import CIFAR_CBAR, IMAGENET_CBAR
 from fastmagn.errors import InputError
+from fastmagn.evaluation.corrupt_command import main as make_set
 from fastmagn_kernels import threads
 from tests.helpers.processes import run
 
@@ -163,6 +164,17 @@ def test_without_its_pictures_frost_says_what_to_install(monkeypatch):
     assert available_corruptions() == tuple(name for name in CORRUPTIONS if name != "frost")
     with pytest.raises(InputError, match=r'pip install "fastmagn\[corruptions\]"'):
         corrupt(IMAGES, "frost", 1)
+
+
+def test_without_frosts_pictures_a_set_can_be_made_as_the_message_says(monkeypatch, tmp_path):
+    monkeypatch.setattr(frost_pictures.importlib.util, "find_spec", lambda name: None)
+    frost_pictures._read_pictures.cache_clear()
+    arguments = ["--dataset", "digits", "--num_images", "1", "--out", str(tmp_path / "set")]
+    with pytest.raises(InputError, match=r"^frost: .* or choose corruptions without frost: the set cbar has none\.$"):
+        make_set(arguments)
+    assert not (tmp_path / "set").exists()
+    assert make_set([*arguments, "--corruption_set", "cbar"]) == 0
+    assert len(list((tmp_path / "set").glob("*.npy"))) == 10 + 1  # and labels.npy
 
 
 @pytest.mark.parametrize(

@@ -309,9 +309,11 @@ def test_bad_arguments(arguments, message, tmp_path, monkeypatch):
 
 def test_arguments_also_come_from_a_file(tmp_path):
     (tmp_path / "set.yaml").write_text("dataset: digits\nout: there\nnum_images: 5\nseed: 3\n")
-    config, verified = parse_arguments(["--config", str(tmp_path / "set.yaml"), "--seed", "4"])
-    assert config == CorruptConfig(out=Path("there"), dataset="digits", num_images=5, seed=4)
-    assert not verified
+    file, seed = ["--config", str(tmp_path / "set.yaml")], ["--seed", "4"]
+    for arguments in ([*file, *seed], [*seed, *file]):
+        config, verified = parse_arguments(arguments)
+        assert config == CorruptConfig(out=Path("there"), dataset="digits", num_images=5, seed=4)
+        assert not verified
 
 
 # --- using a set

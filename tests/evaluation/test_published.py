@@ -80,6 +80,15 @@ def test_without_a_normalisation_the_data_sets_own_and_a_line_says_so(network, f
     check_same(file, results, by_hand(network, digits.mean, digits.std))
 
 
+@pytest.mark.parametrize("stem", ["mine", "null", "a: b", "1e3", "x" * 90 + " # y"])
+def test_a_file_overrides_what_weights_bring_and_an_option_the_file(stem, tmp_path):
+    (tmp_path / "a.yaml").write_text("train: {amp: bf16}\ndevice: cpu\n")
+    weights, file = ["--weights", str(tmp_path / f"{stem}.pt")], ["--config", str(tmp_path / "a.yaml")]
+    found = [parse_arguments([*weights, *more])[1] for more in ([], file, ["--train.amp", "fp16", *file])]
+    assert [config.train.amp for config in found] == ["float32", "bf16", "fp16"]
+    assert {config.method for config in found} == {stem}
+
+
 def test_a_line_reminds_of_torchvisions_transform_input(tmp_path, monkeypatch, capsys):
     """The measuring is left out; how such weights are measured right, tests/models/test_torchvision.py says."""
     monkeypatch.setattr("fastmagn.evaluation.published.evaluate_model", lambda *_, **__: {})

@@ -227,6 +227,10 @@ def test_the_yaml_form_and_the_command_line_make_the_same_trials(tmp_path):
     assert from_file == written_out
     longer = trials_of("--config", str(path), "--train.epochs", "9")
     assert {trial.config.train.epochs for trial in longer} == {9}, "an argument overrides the file"
+    (tmp_path / "other.yaml").write_text("train: {epochs: 5}\n")
+    other = ("--config", str(tmp_path / "other.yaml"))
+    for arguments, epochs in (((*other, "--config", str(path)), 4), (("--config", str(path), *other), 5)):
+        assert {trial.config.train.epochs for trial in trials_of(*arguments)} == {epochs}, "the later file counts"
 
 
 @pytest.mark.parametrize(
