@@ -230,6 +230,7 @@ def run_data(run: FinishedRun) -> dict[str, Any]:
     return {
         "run": str(run.path),
         "method": run.method,
+        **({"weights_file": run.weights.file} if run.weights else {}),
         "network": run.network,
         "seed": run.seed,
         "num_images": run.num_images,
@@ -268,7 +269,7 @@ def to_text(report: Report) -> str:
             parts += [f"### {title}", picture, escape_markdown(figure.caption)]
         parts += [f"### Runs on {escape_markdown(data_set.title)}", _runs_table(data_set.experiments)]
         commands = [command(run) for experiment in data_set.experiments for run in experiment.runs]
-        parts += ["Commands that train them (each folder's config.yaml says the same):"]
+        parts += ["Commands that repeat them (the config.yaml of a run's folder says the same):"]
         parts += ["```\n" + "\n".join(commands) + "\n```"]
     parts.append(
         "`tables/` holds each table as CSV and LaTeX too, and `figures/` each figure as SVG. `report.json` holds all "

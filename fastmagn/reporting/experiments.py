@@ -14,6 +14,7 @@ from fastmagn.corruptions.sets import in_order
 from fastmagn.reporting.names import DATA_TITLES, NETWORK_TITLES, method_order, method_title, order, set_title
 from fastmagn.reporting.paper import WEIGHTS, has_paper_settings, paper_value
 from fastmagn.reporting.runs import FinishedRun
+from fastmagn.reporting.weights import weights_titles
 
 # Fields that say where a run lies and how it was computed. They change no number, or only its last digits.
 _BOOKKEEPING = frozenset(
@@ -51,7 +52,8 @@ class Experiment:
     """Runs of one configuration.
 
     Args:
-        label: The method's title and, in parentheses, the differences from variant 0 of that method.
+        label: The method's title and, in parentheses, the differences from variant 0 of that method. Each file of
+            measured weights counts as a method.
         variant: 0 for a method's first configuration on this data set and network, then 1, 2, ...
         config: The flat configuration (dotted names) of the first run.
         runs: At least one run, by ascending seed.
@@ -99,7 +101,7 @@ def group_experiments(runs: Iterable[FinishedRun]) -> tuple[list[Experiment], li
     by_method: dict[tuple, dict[str, list[FinishedRun]]] = {}
     warnings = []
     for run in sorted(runs, key=_place):
-        same = by_method.setdefault(_place(run)[:3], {}).setdefault(recipe(run), [])
+        same = by_method.setdefault(_place(run)[:4], {}).setdefault(recipe(run), [])
         if any(other.seed == run.seed for other in same):
             first = next(other for other in same if other.seed == run.seed)
             warnings.append(
@@ -108,23 +110,29 @@ def group_experiments(runs: Iterable[FinishedRun]) -> tuple[list[Experiment], li
             )
         else:
             same.append(run)
-    experiments = [experiment for group in by_method.values() for experiment in _variants(list(group.values()))]
+    firsts = [next(iter(group.values()))[0] for group in by_method.values()]
+    titles = weights_titles((run.method, run.weights.place) for run in firsts if run.weights)
+    experiments = []
+    for first, group in zip(firsts, by_method.values(), strict=True):
+        title = titles[first.method, first.weights.place] if first.weights else method_title(first.method)
+        experiments += _variants(list(group.values()), title)
     return experiments, warnings
 
 
 def _place(run: FinishedRun) -> tuple:
     names = (order(DATA_TITLES, run.data), order(NETWORK_TITLES, run.network), method_order(run.method))
-    return (*names, recipe(run), run.seed, str(run.path))
+    return (*names, run.weights.place if run.weights else "", recipe(run), run.seed, str(run.path))
 
 
 def recipe(run: FinishedRun, but: Iterable[str] = ()) -> str:
     """A key that is the same for runs that differ only in their seed and in the fields `but` (dotted names)."""
     ignored = _BOOKKEEPING | {"train.seed"} | set(but)
     config = {field: value for field, value in run.fields.items() if field not in ignored}
-    return json.dumps([config, run.num_images, *run.subset, *run.corruptions], sort_keys=True)
+    file = run.weights._replace(file="") if run.weights else ()
+    return json.dumps([config, run.num_images, *run.subset, *run.corruptions, *file], sort_keys=True)
 
 
-def _variants(groups: list[list[FinishedRun]]) -> list[Experiment]:
+def _variants(groups: list[list[FinishedRun]], title: str) -> list[Experiment]:
     """The experiments of one method on one data set and network: the paper's settings first, then by number of runs."""
 
     def rank(runs: list[FinishedRun]) -> tuple:
@@ -133,7 +141,6 @@ def _variants(groups: list[list[FinishedRun]]) -> list[Experiment]:
     groups = sorted(groups, key=rank)
     labels: list[str] = []
     for variant, runs in enumerate(groups):
-        title = method_title(runs[0].method)
         label = title if variant == 0 else f"{title} ({_changes(groups[0][0], runs[0])})"
         labels.append(label if label not in labels else f"{label} [{variant}]")
     return [
@@ -158,6 +165,8 @@ def _changes(base: FinishedRun, other: FinishedRun) -> str:
     if other.corruptions != base.corruptions:
         version, quality = other.corruptions
         changes.append(f"corruptions of version {version}, " + (f"JPEG {quality}" if quality else "no JPEG"))
+    if other.weights and base.weights and other.weights[2:] != base.weights[2:]:
+        changes.append(f"mean {_numbers(other.weights.mean)}, std {_numbers(other.weights.std)}")
     if 0 < len(changes) <= _MAX_CHANGES_SHOWN:
         return ", ".join(changes)
     return Path(os.path.realpath(other.folder)).name
@@ -182,6 +191,10 @@ def without_sensitivity(experiments: Iterable[Experiment]) -> list[Experiment]:
 
 def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _numbers(values: Iterable[float]) -> str:
+    return " ".join(f"{value:.4g}" for value in values) or "unknown"
 
 
 def common_set(experiments: Iterable[Experiment]) -> tuple[str, tuple[str, ...]]:

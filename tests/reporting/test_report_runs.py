@@ -13,6 +13,7 @@ from fastmagn.corruptions.sets import CIFAR_CBAR
 from fastmagn.errors import InputError
 from fastmagn.reporting.document import command
 from fastmagn.reporting.experiments import common_set, group_experiments
+from fastmagn.reporting.provenance import runs_table
 from fastmagn.reporting.runs import read_run, read_runs
 from fastmagn.reporting.tables import make_tables
 from tests.helpers.report_folders import C19, rewrite, with_protocols
@@ -276,6 +277,22 @@ def test_the_command_makes_the_same_configuration(fake_run):
     words = shlex.split(command(run))
     assert words[:3] == ["python", "-m", "fastmagn.train"]
     assert plain(parse_config(words[3:], "test", "A test.")) == run.config
+
+
+def test_the_command_of_a_run_with_code_of_its_own_runs_that_code(fake_run, tmp_path):
+    """The field `imports` only records the file; the option --import runs it."""
+    code = tmp_path / "mine.py"
+    run, _ = read_run(fake_run("run", fields={"imports": str(code)}))
+    words = shlex.split(command(run))
+    assert words[words.index("--import") + 1] == str(code)
+    assert "--imports" not in words
+
+
+def test_the_table_of_runs_says_what_ended_the_training(fake_run):
+    runs, _ = read_runs([fake_run("a"), fake_run("b", seed=1, fields={"train.epochs": 9, "train.max_steps": 20})])
+    experiments, _ = group_experiments(runs)
+    header, *rows = runs_table(experiments)
+    assert [row[header.index("epochs")] for row in rows] == ["30", "9, ended by train.max_steps 20"]
 
 
 def test_a_run_on_a_folder_of_any_corruptions_is_reported(fake_run):
