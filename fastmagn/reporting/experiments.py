@@ -4,13 +4,14 @@ import json
 import os
 import statistics
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastmagn.config.text import flatten
 from fastmagn.corruptions import CORRUPTION_SETS, SEVERITIES
 from fastmagn.corruptions.sets import in_order
+from fastmagn.methods.table import base_name, is_method
 from fastmagn.reporting.names import DATA_TITLES, NETWORK_TITLES, method_order, method_title, order, set_title
 from fastmagn.reporting.paper import WEIGHTS, has_paper_settings, paper_value
 from fastmagn.reporting.runs import FinishedRun
@@ -55,6 +56,8 @@ class Experiment:
         label: The method's title and, in parentheses, the differences from variant 0 of that method. Each file of
             measured weights counts as a method.
         variant: 0 for a method's first configuration on this data set and network, then 1, 2, ...
+        look: The number of the method among those of the report that are not fastmagn's own, 0, 1, ...; what is drawn
+            of it then differs. Measured files are methods here too, and NAME+magn is NAME.
         config: The flat configuration (dotted names) of the first run.
         runs: At least one run, by ascending seed.
     """
@@ -66,6 +69,7 @@ class Experiment:
     variant: int
     config: dict[str, Any]
     runs: tuple[FinishedRun, ...]
+    look: int = 0
 
     @property
     def rank(self) -> tuple:
@@ -112,10 +116,13 @@ def group_experiments(runs: Iterable[FinishedRun]) -> tuple[list[Experiment], li
             same.append(run)
     firsts = [next(iter(group.values()))[0] for group in by_method.values()]
     titles = weights_titles((run.method, run.weights.place) for run in firsts if run.weights)
+    looks: dict[tuple[str, str], int] = {}
     experiments = []
     for first, group in zip(firsts, by_method.values(), strict=True):
         title = titles[first.method, first.weights.place] if first.weights else method_title(first.method)
-        experiments += _variants(list(group.values()), title)
+        place = first.weights.place if first.weights else ""
+        look = 0 if is_method(first.method) else looks.setdefault((base_name(first.method), place), len(looks))
+        experiments += [replace(item, look=look) for item in _variants(list(group.values()), title)]
     return experiments, warnings
 
 

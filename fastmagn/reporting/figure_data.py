@@ -35,7 +35,8 @@ class FigureData:
         title: What it shows.
         caption: How to read it.
         axes: What all series have in common, such as the corruptions.
-        series: One per experiment (for training, one per run): `label`, `method`, `variant` and the numbers.
+        series: One per experiment (for training, one per run): `label`, `method`, `variant`, `look` and the
+            numbers.
     """
 
     kind: str
@@ -352,7 +353,8 @@ def _at_severity(names: Sequence[str], severity: int) -> Callable[[FinishedRun],
 
 
 def _identity(experiment: Experiment) -> Series:
-    return {"label": experiment.label, "method": experiment.method, "variant": experiment.variant}
+    names = ("label", "method", "variant", "look")
+    return {name: getattr(experiment, name) for name in names}
 
 
 def _by_way(

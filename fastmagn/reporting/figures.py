@@ -29,10 +29,10 @@ from fastmagn.reporting.drawing import (
     new_figure,
     panel_grid,
     paper_handle,
-    style,
     wrapped,
 )
 from fastmagn.reporting.figure_data import FigureData
+from fastmagn.reporting.looks import style
 from fastmagn.reporting.names import by_kind, corruption_title, network_title
 from fastmagn.reporting.shades import failure_map
 
@@ -174,18 +174,14 @@ def draw_corruption_profile(data: FigureData, narrow: bool) -> Figure:
         points = [
             (100 * series["accuracy"][name], rows[name]) for name in names if series["accuracy"][name] is not None
         ]
-        fill = look.color if series["variant"] == 0 else "white"
         if not points:
             continue
         axes.plot(
             *zip(*points, strict=True),
             linestyle="none",
-            marker=look.marker,
             markersize=8,
-            markeredgecolor=look.color if series["variant"] else "white",
-            markerfacecolor=fill,
-            markeredgewidth=0.6 if series["variant"] == 0 else 1.2,
             label=series["label"],
+            **look.of_marker("white", 0.6),
         )
     axes.set_yticks(list(rows.values()), [corruption_title(name) for name in rows])
     axes.set_ylim(places - 0.8, -0.8)
@@ -288,10 +284,10 @@ def draw_training(data: FigureData, narrow: bool) -> Figure:
                 continue
             epochs, values = zip(*points, strict=True)
             look = style(series)
-            marker = look.marker if len(epochs) < 12 else ""
+            size = 4 if len(epochs) < 12 else 0
             shown = values if name == "loss" else in_percent(values)
-            keys = {"color": look.color, "linestyle": look.line, "marker": marker, "label": series["label"]}
-            (line,) = axes.plot(epochs, shown, markersize=4, linewidth=1.4, **keys)
+            keys = {"color": look.color, "linestyle": look.line, "label": series["label"], "markersize": size}
+            (line,) = axes.plot(epochs, shown, linewidth=1.4, **keys, **look.of_marker(look.color, 0.6))
             drawn.setdefault(series["label"], line)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         axes.set_title(title, loc="left")

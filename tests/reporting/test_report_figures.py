@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
+from matplotlib.markers import MarkerStyle
 from matplotlib.patches import Patch
 from PIL import Image
 
 from fastmagn.methods.table import METHODS
 from fastmagn.models import MODELS
-from fastmagn.reporting.drawing import METHOD_STYLES, add_legend, new_figure, style
+from fastmagn.reporting.drawing import add_legend, new_figure
 from fastmagn.reporting.experiments import group_experiments
 from fastmagn.reporting.figure_data import make_figures
 from fastmagn.reporting.figures import DRAWINGS, draw, to_files
+from fastmagn.reporting.looks import METHOD_STYLES, style
 from fastmagn.reporting.names import NETWORK_TITLES
 from fastmagn.reporting.runs import read_runs
 from tests.helpers.report_folders import C19, SLOPE, rewrite, with_few, with_protocols
@@ -282,6 +284,48 @@ def test_a_method_has_its_own_colour_everywhere():
     unknown = style({"method": "something", "variant": 0})
     assert unknown == style({"method": "something", "variant": 0})
     assert unknown.color not in {color for color, _ in METHOD_STYLES.values()}
+
+
+def test_every_marker_is_filled():
+    """One of lines only has no face, and its white edge is invisible on white."""
+    for look in [*METHOD_STYLES.values(), *(style({"method": "own", "variant": 0, "look": i})[:2] for i in range(20))]:
+        assert look[1] in MarkerStyle.filled_markers
+
+
+def keys_of(line) -> tuple:
+    """What the eye sees of a marker."""
+    return (
+        to_hex(line.get_color()),
+        line.get_marker(),
+        line.get_fillstyle(),
+        to_hex(line.get_markerfacecolor()),
+        to_hex(line.get_markeredgecolor()),
+    )
+
+
+def test_no_two_of_a_report_look_the_same(fake_run):
+    """Methods of one's own, NAME+magn beside NAME, and more configurations than there are kinds of lines."""
+    own = [f"own{i}" for i in range(30)]
+    # Those without noisy or adversarial views.
+    with_magn = [f"{name}+magn" for name in METHODS if name.startswith(("standard", "cut", "mix", "a", "prime", "tri"))]
+    with_magn = [name for name in with_magn if name not in ("at+magn", "augmix_noise+magn")]
+    methods = [*METHODS, *with_magn, *own, "own3+magn"]
+    runs = [fake_run(method.replace("+", "_"), method=method) for method in methods]
+    runs += [fake_run(f"v{i}", method="magn", fields={"train.epochs": 40 + i}) for i in range(12)]
+    made, _ = figures_of(runs)
+    series = made["cifar10_resnet18_accuracy"].series
+    looks = [style(one) for one in series]
+    assert len(looks) == len(runs)
+    for parts in (("color", "hatch"), ("color", "line"), ("color", "marker", "fill", "edge")):
+        assert len({tuple(str(getattr(look, part)) for part in parts) for look in looks}) == len(looks), parts
+    of = {one["label"]: look for one, look in zip(series, looks, strict=True)}
+    assert of["own3"][:2] == of["own3+magn"][:2]
+    assert of["CutMix"][:2] == style({"method": "cutmix+magn", "variant": 0})[:2]
+    (axes,) = draw(made["cifar10_resnet18_profile"]).axes
+    drawn = [line for line in axes.lines if not line.get_label().startswith("_")]
+    assert len({keys_of(line) for line in drawn}) == len(drawn) == len(looks)
+    for line in drawn:
+        assert {to_hex(line.get_markerfacecolor()), to_hex(line.get_markeredgecolor())} != {"#ffffff"}
 
 
 def test_colours_are_the_methods_in_every_figure(figures):
