@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fastmagn.config.bookkeeping import NO_WEIGHTS
 from fastmagn.config.text import flatten
 from fastmagn.corruptions import CORRUPTION_SETS, SEVERITIES
 from fastmagn.corruptions.sets import in_order
@@ -17,14 +18,12 @@ from fastmagn.reporting.paper import WEIGHTS, has_paper_settings, paper_value
 from fastmagn.reporting.runs import FinishedRun
 from fastmagn.reporting.weights import weights_titles
 
-# Fields that say where a run lies and how it was computed. They change no number, or only its last digits.
+# Fields that say where a run lies and how it was computed. They change no number, or only its last digits; not every
+# engine that makes views is exact.
 _BOOKKEEPING = frozenset(
-    {"run_dir", "resume", "device", "imports", "data.dir", "data.download", "train.compile", "train.channels_last"}
+    (NO_WEIGHTS - {"augment.backend"})
     | {
-        "train.compile_mode",
-        "train.profile",
-        "train.wandb_project",
-        "train.checkpoint_every_steps",
+        "train.channels_last",
         "eval.batch_size",
         "eval.corruption_jpeg",
         "eval.cache_dir",

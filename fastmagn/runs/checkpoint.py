@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from fastmagn.config.augment_schema import POLICY_NAMES
+from fastmagn.config.bookkeeping import NO_WEIGHTS
 from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten
 from fastmagn.errors import InputError
@@ -202,9 +203,4 @@ def _may_change(name: str, before: Any, value: Any) -> bool:
     """Whether a resumed run may change this field: it has no influence on the weights, or is checked otherwise."""
     if name == "augment.policy":  # of files the content counts, see `check_same_recipe`
         return before not in POLICY_NAMES and value not in POLICY_NAMES
-    return name.startswith("eval.") or name in {
-        *("run_dir", "resume", "device", "imports", "data.dir", "data.download", "data.source", "data.num_workers"),
-        *("train.max_steps", "train.checkpoint_every_steps", "train.keep_checkpoints", "train.profile"),
-        "train.wandb_project",
-        *("train.compile", "train.compile_mode", "train.deterministic", "augment.backend"),
-    }
+    return name.startswith("eval.") or name == "train.max_steps" or name in NO_WEIGHTS

@@ -198,6 +198,8 @@ def test_bookkeeping_makes_no_experiment_and_everything_else_does(fake_run):
         fake_run("a", seed=0),
         fake_run("b", seed=1, fields={"device": "cuda", "data.dir": "elsewhere", "eval.cache_dir": "x"}),
         fake_run("f", seed=2, fields={"eval.fourier": True, "eval.batch_norm": "adapt", "eval.perturbations": True}),
+        fake_run("g", seed=3, fields={"train.keep_checkpoints": 5, "train.deterministic": True}),
+        fake_run("h", seed=4, fields={"data.num_workers": 4, "data.source": "pillow"}),
     ]
     others = [
         fake_run("c", fields={"train.epochs": 7}),
@@ -213,7 +215,7 @@ def test_bookkeeping_makes_no_experiment_and_everything_else_does(fake_run):
         "d": "Standard (epochs 7, lr 0.2)",
         "e": "Standard (e)",
     }
-    assert len(experiments[0].runs) == 3
+    assert len(experiments[0].runs) == 5
 
 
 def record(folder, version, quality):
