@@ -38,6 +38,13 @@ def command(run: FinishedRun) -> str:
     return shlex.join(["python", "-m", *words])
 
 
+def measuring_command(run: FinishedRun, *options: str) -> str:
+    """The command that measures a run, or weights, again with these options; the weights' results go where they are."""
+    if run.weights:
+        return f"{command(run)} {shlex.join([*options, '--out', str(run.path)])}"
+    return shlex.join(["python", "-m", "fastmagn.evaluate", "--run", str(run.folder), *options])
+
+
 def report_command(experiments: Sequence[Experiment], out: Path) -> str:
     """The command that repeats the report of these runs."""
     paths = sorted(str(run.path) for experiment in experiments for run in experiment.runs)

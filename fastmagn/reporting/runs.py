@@ -19,7 +19,7 @@ from fastmagn.evaluation.metrics.accuracy import mean_cbar_accuracy, mean_corrup
 from fastmagn.evaluation.subset import FIRST, Subset
 from fastmagn.reporting.protocols import NONE, Protocols, read_protocols
 from fastmagn.reporting.weights import MeasuredWeights, read_weights, weights_method
-from fastmagn.runs.paths import CONFIG, METRICS, RESULTS
+from fastmagn.runs.paths import CONFIG, LOGITS, METRICS, RESULTS
 from fastmagn.runs.reading import check_other_measures, check_run_folder, read_results, strict_json
 
 _MCA_TOLERANCE = 1e-6
@@ -76,6 +76,11 @@ class FinishedRun:
     @property
     def folder(self) -> Path:
         return self.path if self.path.is_dir() else self.path.parent
+
+    @property
+    def logits(self) -> Path:
+        """The folder that its stored logits are in, if it has any."""
+        return (self.path.with_suffix("") if self.weights else self.folder) / LOGITS
 
     @property
     def fields(self) -> dict[str, Any]:

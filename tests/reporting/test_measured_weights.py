@@ -11,9 +11,10 @@ from fastmagn.errors import InputError
 from fastmagn.evaluate import parse_arguments
 from fastmagn.reporting.document import make_report, to_data, to_text
 from fastmagn.reporting.gallery import gallery, images_loader
+from fastmagn.reporting.mistakes import mistakes
 from fastmagn.reporting.provenance import command, runs_table
 from fastmagn.reporting.runs import read_run
-from tests.helpers.report_folders import write_run
+from tests.helpers.report_folders import write_logits, write_run
 
 CHANNELS = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
 
@@ -110,6 +111,26 @@ def test_the_command_measures_the_weights_again(tmp_path):
     assert (own.weights, own.mean, own.std) == (file, (0.5,) * 3, (0.25,) * 3)
     assert (config.method, config.eval.num_images, config.model.name) == ("augmix", 10, "wideresnet40_2")
     assert str(config.data.dir) == "images"
+
+
+def test_the_worst_errors_are_from_the_logits_beside_the_results(tmp_path):
+    """`evaluate --weights F --save_logits --out O.json` stores them in O/logits."""
+    results = measured(tmp_path / "w.pth", tmp_path / "w", fields={"data.name": "digits"})
+    run, _ = read_run(results)
+    note = mistakes(run, images_loader()).note
+    assert note.endswith(f" --save_logits --out {results} stores them.")
+    assert "fastmagn.evaluate --weights " in note
+    assert "--run" not in note
+    write_logits(results.parent / "made")
+    (results.parent / "made" / "logits").rename(results.with_suffix("").parent / "later")
+    whole = json.loads((results.parent / "made" / "results.json").read_text())
+    results.write_text(json.dumps(whole | {"weights_file": str(tmp_path / "w.pth"), "normalisation": CHANNELS}))
+    results.with_suffix("").mkdir()
+    (results.parent / "later").rename(results.with_suffix("") / "logits")
+    run, _ = read_run(results)
+    found = mistakes(run, images_loader())
+    assert not found.note
+    assert len(found.examples) == 12
 
 
 @pytest.mark.parametrize("change", [{"weights_file": 3}, {"normalisation": {"mean": [0.5]}}, {"normalisation": [1]}])
