@@ -20,6 +20,7 @@ from fastmagn.reporting.figure_data import FigureData, make_figures
 from fastmagn.reporting.figures import FIGURE_FORMATS, to_files
 from fastmagn.reporting.formats import TABLE_FORMATS, escape_markdown, narrow_tables, to_console, to_markdown
 from fastmagn.reporting.headline import headlines
+from fastmagn.reporting.lacking import lacking
 from fastmagn.reporting.more_tables import more_tables
 from fastmagn.reporting.names import data_title
 from fastmagn.reporting.page import to_page
@@ -91,7 +92,7 @@ def make_report(paths: Iterable[Path]) -> Report:
     for data, group in itertools.groupby(experiments, key=lambda experiment: experiment.data):
         members = tuple(group)
         figures, notes = make_figures(members)
-        warnings += notes
+        warnings += [*notes, *lacking(members)]
         data_sets.append(
             DataSetReport(
                 title=data_title(data),

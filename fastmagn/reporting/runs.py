@@ -152,6 +152,11 @@ def read_run(path: Path) -> tuple[FinishedRun, list[str]]:
     file = _results_file(path)
     results = _read_results(path, file)
     config = _get(results, "config", dict, file)
+    if config.keys() <= {"eval"}:
+        raise InputError(
+            f"{file}: is an evaluation of stored logits, which names no method and no data set; expected one of a run"
+            " or of weights. Measure them with python -m fastmagn.evaluate --run RUN, and report what it writes."
+        )
     name = _name(config, "data.name", file)
     data = f"{name} {_get(config, 'data.dir', str, file, 'config.')}" if name in OWN else name
     _check_finite(results, file)

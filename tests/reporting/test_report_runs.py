@@ -54,6 +54,11 @@ DAMAGE = {
     ),
     "no method": (broken(lambda results: results["config"].pop("method")), "lacks config.method; expected what"),
     "no section": (broken(lambda results: results["config"].pop("data")), "lacks config.data.name; expected what"),
+    "of stored logits": (
+        broken(lambda results: results.update(config={"eval": results["config"]["eval"]})),
+        "is an evaluation of stored logits, which names no method and no data set; expected one of a run or of"
+        " weights.",
+    ),
     "no accuracy": (broken(lambda results: results.pop("clean_accuracy")), "lacks clean_accuracy;"),
     "per cent": (set_value("clean_accuracy", value=94.2), "clean_accuracy: got 94.2; expected a fraction in 0..1."),
     "a bool": (set_value("clean_accuracy", value=True), "clean_accuracy: got True; expected a float."),
