@@ -39,6 +39,7 @@ from fastmagn.reporting.shades import failure_map
 FIGURE_FORMATS = ("png", "svg")
 _CLEAN_ALPHA = 0.45
 _PAGE_IN = 10.8  # the width of a figure that has the report's page for itself
+_WIDEST_IN = 16.0  # with more upright bars than fit, they are drawn across, below each other
 _PHONE_CHARS = 20  # of a line, on a phone
 
 
@@ -86,21 +87,27 @@ def to_svg(data: FigureData, narrow: bool = False, dark: bool = False) -> bytes:
 
 
 def draw_accuracy_bars(data: FigureData, narrow: bool) -> Figure:
-    """Two bars per method: clean (light) and mCA; or only the first, if the methods share no corruption."""
+    """Two bars per method: clean (light) and mCA; or only the first, if the methods share no corruption.
+
+    They stand up while they fit, and are else below each other.
+    """
     has_mca = any(series["mca"] is not None for series in data.series)
     sides = {"clean": -1, "mca": 1} if has_mca else {"clean": 0}
     labels = [wrapped(series["label"]) for series in data.series]
     longest = max(len(line) for label in labels for line in label.splitlines())
-    size = max(5.0, max(1.0, IN_PER_CHAR * longest + 0.15) * len(labels) + 1.2), 3.9
-    figure = new_figure(*((NARROW_IN, 0.55 * len(labels) + 1.3) if narrow else size))
+    width_in = max(5.0, max(1.0, IN_PER_CHAR * longest + 0.15) * len(labels) + 1.2)
+    across = narrow or width_in > _WIDEST_IN
+    size = (NARROW_IN if narrow else _PAGE_IN, 0.55 * len(labels) + 1.3) if across else (width_in, 3.9)
+    figure = new_figure(*size)
     axes = figure.add_subplot()
     for position, series in enumerate(data.series):
         for name, side in sides.items():
             alpha = _CLEAN_ALPHA if name == "clean" else 1.0
-            draw_bar(axes, position + 0.2 * side, 0.38, series[name], style(series), alpha, across=narrow)
-    if narrow:
+            draw_bar(axes, position + 0.2 * side, 0.38, series[name], style(series), alpha, across=across)
+    if across:
         label_rows(axes, labels)
-        axes.set_xlim(0, 118)
+        axes.set_ylim(len(labels) - 0.4, -0.6)
+        axes.set_xlim(0, 118 if narrow else 106)
         axes.set_xticks(range(0, 101, 20))
         finish(axes, "x", xlabel="Accuracy (%)")
     else:
@@ -128,16 +135,19 @@ def draw_calibration_bars(data: FigureData, narrow: bool) -> Figure:
         places |= {(label, number): right + i for i, label in enumerate(shown)}
         ticks.append(right + (len(shown) - 1) / 2)
         right += len(shown) + 1.2
-    figure = new_figure(*((NARROW_IN, 0.5 * right + 1.6) if narrow else (max(6.5, 0.45 * right + 1.0), 5.2)))
+    width_in = max(6.5, 0.45 * right + 1.0)
+    across = narrow or width_in > _WIDEST_IN
+    size = (NARROW_IN if narrow else _PAGE_IN, 0.5 * right + 1.6) if across else (width_in, 5.2)
+    figure = new_figure(*size)
     panels = figure.subplots(2, 1, sharex=True)
     for axes, part in zip(panels, titles, strict=True):
         for series in data.series:
             for number, cell in enumerate(series[part]):
                 if cell is not None:
-                    draw_bar(axes, places[series["label"], number], 0.9, cell, style(series), across=narrow)
+                    draw_bar(axes, places[series["label"], number], 0.9, cell, style(series), across=across)
         axes.set_title(titles[part], loc="left")
         names = [network_title(name) for name in networks]
-        if narrow:
+        if across:
             axes.margins(x=0.14)
             label_rows(axes, names, ticks, rotation=90)
             axes.set_ylim(right - 1.1, -1.1)

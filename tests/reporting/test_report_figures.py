@@ -286,6 +286,24 @@ def test_a_method_has_its_own_colour_everywhere():
     assert unknown.color not in {color for color, _ in METHOD_STYLES.values()}
 
 
+def test_many_bars_are_below_each_other(fake_run):
+    """On the page a figure is at most 1344 px wide; the text of one of 75 in could not be read."""
+    paths = [fake_run(f"r{i}", 0.5 + 0.01 * i, method=f"method number {i}") for i in range(40)]
+    for number, is_across in ((40, True), (5, False)):
+        made, _ = figures_of(paths[:number])
+        for name in ("cifar10_resnet18_accuracy", "cifar10_calibration"):
+            figure = draw(made[name])
+            assert figure.get_figwidth() <= 16
+            bars = figure.axes[0].patches
+            assert all((bar.get_x() == 0) == is_across for bar in bars)
+        (axes,) = draw(made["cifar10_resnet18_accuracy"]).axes
+        values = [bar.get_width() if is_across else bar.get_height() for bar in axes.patches[1::2]]
+        series = made["cifar10_resnet18_accuracy"].series
+        assert values == pytest.approx([100 * one["mca"]["mean"] for one in series])
+        labels = [label.get_text() for label in (axes.get_yticklabels() if is_across else axes.get_xticklabels())]
+        assert labels == [one["label"] for one in series]
+
+
 def test_every_marker_is_filled():
     """One of lines only has no face, and its white edge is invisible on white."""
     for look in [*METHOD_STYLES.values(), *(style({"method": "own", "variant": 0, "look": i})[:2] for i in range(20))]:
