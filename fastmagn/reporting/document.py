@@ -18,6 +18,7 @@ from fastmagn.machine.leftovers import names_locked, remove_leftovers
 from fastmagn.reporting.experiments import Experiment, group_experiments
 from fastmagn.reporting.figure_data import FigureData, make_figures
 from fastmagn.reporting.figures import FIGURE_FORMATS, to_files
+from fastmagn.reporting.fonts import note_on_boxes
 from fastmagn.reporting.formats import TABLE_FORMATS, escape_markdown, narrow_tables, to_console, to_markdown
 from fastmagn.reporting.headline import headlines
 from fastmagn.reporting.lacking import lacking
@@ -103,7 +104,8 @@ def make_report(paths: Iterable[Path]) -> Report:
                 figures=_with_own_names(figures, figure_names),
             )
         )
-    return Report(data_sets=tuple(data_sets), warnings=tuple(warnings))
+    shown = (name for item in experiments for name in (item.label, item.network, *item.measured))
+    return Report(data_sets=tuple(data_sets), warnings=(*warnings, *note_on_boxes(shown)))
 
 
 def _with_own_names(items: Iterable[_Named], taken: set[str]) -> tuple[_Named, ...]:

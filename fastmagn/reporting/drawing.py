@@ -1,16 +1,21 @@
 """What the drawings of a report share: panels, bars, lines and legends."""
 
 import textwrap
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
+import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fastmagn.reporting.figure_data import Series
+from fastmagn.reporting.fonts import families
 from fastmagn.reporting.looks import Style, style
 
 SETTINGS: dict[Any, Any] = {
+    "font.family": list(families()),
     "font.size": 10,
     "axes.titlesize": 10,
     "axes.spines.top": False,
@@ -35,6 +40,14 @@ _LEGEND_SHARE = 0.25
 _PANEL_CHARS = 22  # of a line above a small panel
 _PAPER: dict[str, Any] = {"linestyle": "none", "marker": "D", "markersize": 5}
 _PAPER |= {"markerfacecolor": "white", "markeredgecolor": "black"}
+
+
+@contextmanager
+def settings(**more: Any) -> Iterator[None]:
+    """Draw and save with SETTINGS and these more. Characters that no font has are boxes, see `fonts.note_on_boxes`."""
+    with mpl.rc_context(SETTINGS | more), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield
 
 
 def new_figure(width_in: float, height_in: float) -> Figure:

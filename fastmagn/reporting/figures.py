@@ -17,7 +17,6 @@ from fastmagn.reporting.drawing import (
     IN_PER_CHAR,
     NARROW_IN,
     NARROW_PANEL,
-    SETTINGS,
     add_legend,
     add_legend_of_drawn,
     draw_bar,
@@ -29,6 +28,7 @@ from fastmagn.reporting.drawing import (
     new_figure,
     panel_grid,
     paper_handle,
+    settings,
     wrapped,
 )
 from fastmagn.reporting.figure_data import FigureData
@@ -50,7 +50,7 @@ def draw(data: FigureData, narrow: bool = False) -> Figure:
         data: What it shows.
         narrow: Whether it is for a phone: NARROW_IN wide, with its panels and bars below each other.
     """
-    with mpl.rc_context(SETTINGS):
+    with settings():
         return _drawn(data, narrow)
 
 
@@ -69,7 +69,7 @@ def to_files(data: FigureData) -> dict[str, bytes]:
     """The figure as the content of a file of each format, without date or random names."""
     metadata = {"png": {"Software": None}, "svg": {"Date": None}}
     files = {}
-    with mpl.rc_context(SETTINGS):
+    with settings():
         figure = DRAWINGS[data.kind](data, False)
         for ending in FIGURE_FORMATS:
             buffer = io.BytesIO()
@@ -81,7 +81,7 @@ def to_files(data: FigureData) -> dict[str, bytes]:
 def to_svg(data: FigureData, narrow: bool = False, dark: bool = False) -> bytes:
     """The figure as an SVG file; the same as that of `to_files` if it is neither narrow nor for a dark page."""
     buffer = io.BytesIO()
-    with mpl.rc_context(SETTINGS | (DARK if dark else {})):
+    with settings(**(DARK if dark else {})):
         _drawn(data, narrow).savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
 

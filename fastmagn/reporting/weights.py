@@ -38,7 +38,9 @@ def read_weights(results: dict[str, Any], file: Path) -> MeasuredWeights | None:
     if "weights_file" not in results:
         return None
     name, normalisation = results["weights_file"], results.get("normalisation", {})
-    channels = [normalisation.get(part, []) for part in ("mean", "std")] if isinstance(normalisation, dict) else [None]
+    channels: list[Any] = [None]
+    if isinstance(normalisation, dict):
+        channels = [normalisation.get(part, []) for part in ("mean", "std")]
     if not isinstance(name, str) or not name or not all(map(_are_channels, channels)):
         raise InputError(
             f"{file}: weights_file, normalisation: got {str(name)[:40]!r}, {str(normalisation)[:40]!r}; expected a"
@@ -46,7 +48,7 @@ def read_weights(results: dict[str, Any], file: Path) -> MeasuredWeights | None:
         )
     beside = file.parent / Path(name).name  # a relative path holds in the folder of that evaluation only
     place = os.path.realpath(beside if os.path.isfile(beside) else name)
-    return MeasuredWeights(name, place, *map(tuple, channels))
+    return MeasuredWeights(name, place, *(tuple(values) for values in channels))
 
 
 def _are_channels(values: Any) -> bool:

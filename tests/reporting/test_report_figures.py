@@ -4,6 +4,7 @@ import dataclasses
 import io
 import itertools
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from PIL import Image
 
 from fastmagn.methods.table import METHODS
 from fastmagn.models import MODELS
+from fastmagn.reporting import drawing, fonts
+from fastmagn.reporting.document import make_report
 from fastmagn.reporting.drawing import add_legend, new_figure
 from fastmagn.reporting.experiments import group_experiments
 from fastmagn.reporting.figure_data import make_figures
@@ -284,6 +287,26 @@ def test_a_method_has_its_own_colour_everywhere():
     unknown = style({"method": "something", "variant": 0})
     assert unknown == style({"method": "something", "variant": 0})
     assert unknown.color not in {color for color, _ in METHOD_STYLES.values()}
+
+
+def test_characters_that_no_font_has_are_one_line(fake_run, monkeypatch):
+    runs = [fake_run("a", method="方法一"), fake_run("b", method="方法二", epochs=0), fake_run("c", method="é α ≥")]
+    monkeypatch.setattr(fonts, "_characters", lambda: (frozenset(map(ord, "éα≥方")), frozenset(range(128))))
+    (line,) = [line for line in make_report(runs).warnings if "boxes" in line]
+    assert line.startswith("figures: boxes stand for 法一 of 方法一 and of 1 more: no font on this machine")
+    made, _ = figures_of(runs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for figure in made.values():
+            to_files(figure)
+
+
+def test_fonts_with_more_characters_are_asked_after_matplotlibs_own(monkeypatch):
+    assert drawing.SETTINGS["font.family"][0] == "DejaVu Sans"
+    assert fonts.note_on_boxes(["MAGN+AugMix", "é ± −"]) == []
+    installed = [SimpleNamespace(name="Noto Sans CJK JP"), SimpleNamespace(name="Comic Sans")]
+    monkeypatch.setattr(fonts.font_manager.fontManager, "ttflist", installed)
+    assert fonts.families.__wrapped__() == ("DejaVu Sans", "Noto Sans CJK JP")
 
 
 def test_many_bars_are_below_each_other(fake_run):
