@@ -12,7 +12,6 @@ from fastmagn.evaluation.shown import percent
 from fastmagn.evaluation.trained import Trained
 from fastmagn.exporting.config import ExportConfig
 from fastmagn.exporting.info import model_info
-from fastmagn.reporting.formats import escape_markdown
 
 _CIFAR_LICENCE = (
     "It was published without an explicit licence; its authors ask to cite A. Krizhevsky, *Learning multiple layers of "
@@ -129,7 +128,7 @@ def _numbers(results: dict[str, Any] | None) -> str:
     rows += [("RMS calibration error, clean", rms["clean"])]
     rows += [(f"RMS calibration error, corrupt ({measured})", rms["corrupt"])]
     rows += [(f"ECE, {name}", calibration[name].get("ece")) for name in ("clean", "corrupt") if name in calibration]
-    table = "\n".join(f"| {escape_markdown(name)} | {percent(value)} % |" for name, value in rows if value is not None)
+    table = "\n".join(f"| {name} | {percent(value)} % |" for name, value in rows if value is not None)
     return (
         f"On {_test_images(results)}, with corruptions {_corruptions(results)}; mCA is the mean accuracy"
         f" over a set's corruptions and severities; calibration with"
