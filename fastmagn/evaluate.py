@@ -14,6 +14,7 @@ from pathlib import Path
 from fastmagn.config.called import command
 from fastmagn.config.command_line import OwnOptions, as_file, given_fields, parse_config, parse_own
 from fastmagn.config.eval_schema import EvalConfig
+from fastmagn.config.of_weights import weights_fields
 from fastmagn.config.own_code import explained
 from fastmagn.config.schema import Config
 from fastmagn.config.text import plain
@@ -28,7 +29,6 @@ from fastmagn.runs.paths import EVALUATION, LOGITS
 from fastmagn.runs.reading import read_config
 
 _DESCRIPTION = "Measure a trained run again, or on other images; other people's weights; or stored logits."
-_MAX_METHOD_CHARS = 100  # as in a report
 # The fields of the section eval that count where only some of them do.
 _USED_WITH = {
     "logits": ("num_bins", "binning", "pooling"),
@@ -114,8 +114,8 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, Config]:
             fields = [*fields, f"--eval.{flag}", "true"]
     for name in ("mean", "std"):
         setattr(own, name, _channels(name, getattr(own, name), own.weights))
-    if own.weights is not None:  # the name of the file stands for the method, which is unknown
-        fields = [*as_file({"method": own.weights.stem[:_MAX_METHOD_CHARS], "train.amp": "float32"}), *fields]
+    if own.weights is not None:
+        fields = [*as_file(weights_fields(own.weights)), *fields]
     config = (
         read_config(own.run, fields) if own.run is not None else parse_config(fields, command("evaluate"), _DESCRIPTION)
     )

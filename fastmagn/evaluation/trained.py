@@ -21,7 +21,7 @@ from fastmagn.runs.code import warn_if_code_changed
 from fastmagn.runs.paths import RESULTS, last_checkpoint
 from fastmagn.runs.reading import check_results, read_config, read_results
 
-MEASURES = ("num_images", "clean_accuracy", "mca", "rms_calibration_error")
+MEASURES = ("num_images", "clean_accuracy", "mca", "rms_calibration_error", "subset", "corrupted_as")
 
 
 @dataclass(frozen=True, kw_only=True)

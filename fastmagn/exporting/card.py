@@ -1,9 +1,12 @@
 """The model card beside an exported file, in Markdown: what the model is, how it was made and measured, its use."""
 
+import re
 from typing import Any
 
+from fastmagn.config.schema import Config
 from fastmagn.config.text import plain, yaml_text
 from fastmagn.corruptions.sets import AT
+from fastmagn.data.subset import BY_CLASS
 from fastmagn.errors import counted
 from fastmagn.evaluation.shown import percent
 from fastmagn.evaluation.trained import Trained
@@ -42,7 +45,7 @@ def model_card(trained: Trained, name: str, config: ExportConfig, input: str | N
     """
     info = model_info(trained)
     height, width = info.image_size
-    weights = "the last step's" if info.weights == "last" else "a moving average over the steps"
+    weights = _which_weights(trained.config)
     ensemble = f" Probabilities are averaged over {info.noise_draws} fixed noises." * bool(info.noise_draws)
     padded = ""
     if info.padded_from is not None:
@@ -56,7 +59,7 @@ def model_card(trained: Trained, name: str, config: ExportConfig, input: str | N
             f"by `{info.method}` on `{info.data}` with fastmagn {info.fastmagn}; weights: {weights}.{flip}{ensemble}",
             "## Use",
             _usage(name, config.format, input, height, width),
-            "Classes, in order: " + ", ".join(info.class_names) + ".",
+            "Classes, in order: " + ", ".join(map(_code, info.class_names)) + ".",
             "## Data",
             _about_data(info.data),
             "## Numbers",
@@ -74,6 +77,25 @@ def model_card(trained: Trained, name: str, config: ExportConfig, input: str | N
             f"{config.licence}." if config.licence else _OWN_LICENCE,
         ]
     )
+
+
+def _which_weights(config: Config) -> str:
+    if config.eval.weights == "last":
+        return "the last step's"
+    if config.train.swa_fraction == 0:
+        return "a moving average over the steps"
+    average = (
+        f"an equal average of those after each of the last epochs (train.swa_fraction {config.train.swa_fraction:g})"
+    )
+    is_cut = config.train.max_steps > 0
+    return average + ", or the last step's if train.max_steps ended the run before these epochs" * is_cut
+
+
+def _code(text: str) -> str:
+    """The text as code, which Markdown shows as it stands."""
+    longest = max((len(ticks) for ticks in re.findall("`+", text)), default=0)
+    fence, space = "`" * (longest + 1), " " * (longest > 0)
+    return f"{fence}{space}{' '.join(text.split())}{space}{fence}"
 
 
 def _about_data(name: str) -> str:
@@ -108,10 +130,32 @@ def _numbers(results: dict[str, Any] | None) -> str:
     rows += [(f"ECE, {name}", calibration[name].get("ece")) for name in ("clean", "corrupt") if name in calibration]
     table = "\n".join(f"| {name} | {percent(value)} % |" for name, value in rows if value is not None)
     return (
-        f"On {counted(results['num_images'], 'test image', ',')}; mCA is the mean accuracy over a set's corruptions"
-        f" and severities; calibration with {counted(rms['num_bins'], 'bin')} ({rms['binning']}, {rms['pooling']}).\n\n"
+        f"On {_test_images(results)}, with corruptions {_corruptions(results)}; mCA is the mean accuracy"
+        f" over a set's corruptions and severities; calibration with"
+        f" {counted(rms['num_bins'], 'bin')} ({rms['binning']}, {rms['pooling']}).\n\n"
         f"| measure | value |\n| --- | --- |\n{table}"
     )
+
+
+def _test_images(results: dict[str, Any]) -> str:
+    """How many, and how they were chosen; results of earlier versions do not say it."""
+    number, subset = counted(results["num_images"], "test image", ","), results.get("subset", {})
+    if subset.get("chosen", "all") == "all" or "of" not in subset:
+        return number
+    seed = f" by seed {subset['seed']}" if "seed" in subset else ""
+    how = f"drawn evenly over the classes{seed}" if subset["chosen"] == BY_CLASS else "the first"
+    return f"{number} of {subset['of']:,} ({how})"
+
+
+def _corruptions(results: dict[str, Any]) -> str:
+    """Who made the corrupted images; results of version 1 do not say it, and have a folder for those of others."""
+    made_as = results.get("corrupted_as")
+    if made_as is None and results["config"]["eval"].get("corrupted_dir") is not None:
+        return "from the files of a -C set that fastmagn has not made"
+    if made_as is None:
+        return "made by fastmagn"
+    quality = made_as.get("jpeg_quality")
+    return f"made by fastmagn (version {made_as.get('version')}, {f'JPEG {quality}' if quality else 'no JPEG'})"
 
 
 def _training(trained: Trained) -> str:

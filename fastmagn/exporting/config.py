@@ -16,7 +16,7 @@ class ExportConfig:
         format: onnx (checked in onnxruntime; needs the extra onnx), or safetensors.
         out: The file, whose name ends in .onnx or .safetensors. The model card is written beside it, to FILE.md.
             Existing files are replaced.
-        weights: The last step's weights (last), or their moving average (ema); by default the run's eval.weights.
+        weights: The last step's weights (last), or their average (ema); by default the run's eval.weights.
         push: Repository of the Hugging Face Hub, OWNER/NAME, that the file and its card are then sent to (needs the
             extra hub, and a token: `hf auth login`). If it does not exist, it is made, private.
         licence: Licence of the weights, such as Apache-2.0, for the card; without it the card asks for one.

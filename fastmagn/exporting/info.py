@@ -37,8 +37,8 @@ class ModelInfo:
         bn_views: joint or per_view: the batches behind the running statistics, with which batch normalisation is done.
         test_time_flip: Whether logits are the mean over the image and its mirror image.
         noise_draws: Noises over which rse's ensemble averages probabilities; 0 for other methods.
-        results: clean_accuracy, mca, rms_calibration_error and num_images of the run's results.json; None where that
-            measures other weights or is not there.
+        results: clean_accuracy, mca, rms_calibration_error, num_images, subset and corrupted_as of the run's
+            results.json, as far as it has them; None where that measures other weights or is not there.
         fastmagn: Version that wrote the file.
         padded_from: (H, W), px, of the data set's own images if they were padded to `image_size` by repeating their
             edges; None if they were not. Larger pictures are then resized and cut to this size before they are padded.
@@ -93,7 +93,7 @@ def model_info(trained: Trained) -> ModelInfo:
         noise_draws=sum(
             len(module.noises) for module in trained.measured.modules() if isinstance(module, NoiseEnsemble)
         ),
-        results=None if results is None else {name: results[name] for name in MEASURES},
+        results=None if results is None else {name: results[name] for name in MEASURES if name in results},
         fastmagn=__version__,
     )
 

@@ -18,8 +18,10 @@ from fastmagn.machine.leftovers import names_locked, remove_leftovers
 from fastmagn.reporting.experiments import Experiment, group_experiments
 from fastmagn.reporting.figure_data import FigureData, make_figures
 from fastmagn.reporting.figures import FIGURE_FORMATS, to_files
+from fastmagn.reporting.fonts import note_on_boxes
 from fastmagn.reporting.formats import TABLE_FORMATS, escape_markdown, narrow_tables, to_console, to_markdown
 from fastmagn.reporting.headline import headlines
+from fastmagn.reporting.lacking import lacking
 from fastmagn.reporting.more_tables import more_tables
 from fastmagn.reporting.names import data_title
 from fastmagn.reporting.page import to_page
@@ -91,7 +93,7 @@ def make_report(paths: Iterable[Path]) -> Report:
     for data, group in itertools.groupby(experiments, key=lambda experiment: experiment.data):
         members = tuple(group)
         figures, notes = make_figures(members)
-        warnings += notes
+        warnings += [*notes, *lacking(members)]
         data_sets.append(
             DataSetReport(
                 title=data_title(data),
@@ -102,7 +104,8 @@ def make_report(paths: Iterable[Path]) -> Report:
                 figures=_with_own_names(figures, figure_names),
             )
         )
-    return Report(data_sets=tuple(data_sets), warnings=tuple(warnings))
+    shown = (name for item in experiments for name in (item.label, item.network, *item.measured))
+    return Report(data_sets=tuple(data_sets), warnings=(*warnings, *note_on_boxes(shown)))
 
 
 def _with_own_names(items: Iterable[_Named], taken: set[str]) -> tuple[_Named, ...]:
@@ -230,6 +233,7 @@ def run_data(run: FinishedRun) -> dict[str, Any]:
     return {
         "run": str(run.path),
         "method": run.method,
+        **({"weights_file": run.weights.file} if run.weights else {}),
         "network": run.network,
         "seed": run.seed,
         "num_images": run.num_images,
@@ -268,7 +272,7 @@ def to_text(report: Report) -> str:
             parts += [f"### {title}", picture, escape_markdown(figure.caption)]
         parts += [f"### Runs on {escape_markdown(data_set.title)}", _runs_table(data_set.experiments)]
         commands = [command(run) for experiment in data_set.experiments for run in experiment.runs]
-        parts += ["Commands that train them (each folder's config.yaml says the same):"]
+        parts += ["Commands that repeat them (the config.yaml of a run's folder says the same):"]
         parts += ["```\n" + "\n".join(commands) + "\n```"]
     parts.append(
         "`tables/` holds each table as CSV and LaTeX too, and `figures/` each figure as SVG. `report.json` holds all "

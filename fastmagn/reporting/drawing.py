@@ -1,52 +1,21 @@
-"""What the drawings of a report share: the look of methods, panels, bars, lines and legends.
-
-A method has the same colour and marker in all figures. Its configurations differ in line style, hatch and lightness.
-"""
+"""What the drawings of a report share: panels, bars, lines and legends."""
 
 import textwrap
-import zlib
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
 
+import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fastmagn.reporting.figure_data import Series
-
-# The paper's methods have Okabe and Ito's colours, the others Paul Tol's "muted" ones. Both suit colour-blind readers.
-METHOD_STYLES = {
-    "standard": ("#555555", "o"),
-    "at": ("#E69F00", "s"),
-    "trades": ("#CC79A7", "D"),
-    "rse": ("#56B4E9", "^"),
-    "augmix": ("#0072B2", "v"),
-    "magn": ("#009E73", "P"),
-    "magn_augmix": ("#D55E00", "X"),
-    "cutout": ("#332288", "<"),
-    "mixup": ("#117733", ">"),
-    "cutmix": ("#999933", "p"),
-    "autoaugment": ("#882255", "h"),
-    "trivialaugment": ("#AA4499", "d"),
-    "dign": ("#DDCC77", "*"),
-    "randaugment": ("#44AA99", "H"),
-    "ta_noise": ("#661100", "8"),
-    "afa": ("#99DDFF", "1"),
-    "afa_jsd": ("#BBCC33", "2"),
-    "afa_augmix": ("#EE8866", "3"),
-    "noisymix": ("#AAAA00", "4"),
-    "augmix_no_jsd": ("#3399FF", ">"),
-    "apr": ("#774411", "^"),
-    "hybridaugment": ("#22BB88", "D"),
-    "prime": ("#5E3C99", "P"),
-    "prime_no_jsd": ("#FF99AA", "p"),
-    "gaussian_noise": ("#88CCEE", "s"),
-    "augmix_noise": ("#AA3377", "o"),
-}
-_OTHER_STYLES = (("#6699CC", "1"), ("#888888", "2"))
-_LINES = ("-", "--", ":", "-.", (0, (1, 4)))
-_HATCHES = ("", "///", "...", "xxx", "\\\\\\")
+from fastmagn.reporting.fonts import families
+from fastmagn.reporting.looks import Style, style
 
 SETTINGS: dict[Any, Any] = {
+    "font.family": list(families()),
     "font.size": 10,
     "axes.titlesize": 10,
     "axes.spines.top": False,
@@ -73,22 +42,12 @@ _PAPER: dict[str, Any] = {"linestyle": "none", "marker": "D", "markersize": 5}
 _PAPER |= {"markerfacecolor": "white", "markeredgecolor": "black"}
 
 
-class Style(NamedTuple):
-    """The look of one experiment."""
-
-    color: str
-    marker: str
-    line: Any
-    hatch: str
-
-
-def style(series: Series) -> Style:
-    """The colour and marker of the method, the line and hatch of the variant. Unknown methods get theirs by name."""
-    color, marker = (
-        METHOD_STYLES.get(series["method"]) or _OTHER_STYLES[zlib.crc32(series["method"].encode()) % len(_OTHER_STYLES)]
-    )
-    variant = series["variant"] % len(_LINES)
-    return Style(color, marker, _LINES[variant], _HATCHES[variant])
+@contextmanager
+def settings(**more: Any) -> Iterator[None]:
+    """Draw and save with SETTINGS and these more. Characters that no font has are boxes, see `fonts.note_on_boxes`."""
+    with mpl.rc_context(SETTINGS | more), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield
 
 
 def new_figure(width_in: float, height_in: float) -> Figure:
@@ -182,17 +141,15 @@ def label_rows(axes: Axes, labels: Sequence[str], places: Sequence[float] = (), 
 
 def draw_line(axes: Axes, series: Series, x: list[int], accuracy: list[float], size: float = 6) -> Any:
     look = style(series)
-    filled: dict[str, Any] = {} if series["variant"] == 0 else {"markerfacecolor": "white"}
     (line,) = axes.plot(
         x,
         in_percent(accuracy),
         linestyle=look.line,
         color=look.color,
-        marker=look.marker,
         markersize=size,
         linewidth=1.5,
         label=series["label"],
-        **filled,
+        **look.of_marker(look.color, 0.6),
     )
     return line
 

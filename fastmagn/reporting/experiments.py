@@ -4,25 +4,26 @@ import json
 import os
 import statistics
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastmagn.config.text import flatten
 from fastmagn.corruptions import CORRUPTION_SETS, SEVERITIES
 from fastmagn.corruptions.sets import in_order
+from fastmagn.methods.table import base_name, is_method
 from fastmagn.reporting.names import DATA_TITLES, NETWORK_TITLES, method_order, method_title, order, set_title
 from fastmagn.reporting.paper import WEIGHTS, has_paper_settings, paper_value
 from fastmagn.reporting.runs import FinishedRun
+from fastmagn.reporting.weights import weights_titles
+from fastmagn.runs.changes import NO_WEIGHTS
 
-# Fields that say where a run lies and how it was computed. They change no number, or only its last digits.
+# Fields that say where a run lies and how it was computed. They change no number, or only its last digits; not every
+# engine that makes views is exact.
 _BOOKKEEPING = frozenset(
-    {"run_dir", "resume", "device", "imports", "data.dir", "data.download", "train.compile", "train.channels_last"}
+    (NO_WEIGHTS - {"augment.backend"})
     | {
-        "train.compile_mode",
-        "train.profile",
-        "train.wandb_project",
-        "train.checkpoint_every_steps",
+        "train.channels_last",
         "eval.batch_size",
         "eval.corruption_jpeg",
         "eval.cache_dir",
@@ -51,8 +52,11 @@ class Experiment:
     """Runs of one configuration.
 
     Args:
-        label: The method's title and, in parentheses, the differences from variant 0 of that method.
+        label: The method's title and, in parentheses, the differences from variant 0 of that method. Each file of
+            measured weights counts as a method.
         variant: 0 for a method's first configuration on this data set and network, then 1, 2, ...
+        look: The number of the method among those of the report that are not fastmagn's own, 0, 1, ...; what is drawn
+            of it then differs. Measured files are methods here too, and NAME+magn is NAME.
         config: The flat configuration (dotted names) of the first run.
         runs: At least one run, by ascending seed.
     """
@@ -64,6 +68,7 @@ class Experiment:
     variant: int
     config: dict[str, Any]
     runs: tuple[FinishedRun, ...]
+    look: int = 0
 
     @property
     def rank(self) -> tuple:
@@ -99,7 +104,7 @@ def group_experiments(runs: Iterable[FinishedRun]) -> tuple[list[Experiment], li
     by_method: dict[tuple, dict[str, list[FinishedRun]]] = {}
     warnings = []
     for run in sorted(runs, key=_place):
-        same = by_method.setdefault(_place(run)[:3], {}).setdefault(recipe(run), [])
+        same = by_method.setdefault(_place(run)[:4], {}).setdefault(recipe(run), [])
         if any(other.seed == run.seed for other in same):
             first = next(other for other in same if other.seed == run.seed)
             warnings.append(
@@ -108,23 +113,32 @@ def group_experiments(runs: Iterable[FinishedRun]) -> tuple[list[Experiment], li
             )
         else:
             same.append(run)
-    experiments = [experiment for group in by_method.values() for experiment in _variants(list(group.values()))]
+    firsts = [next(iter(group.values()))[0] for group in by_method.values()]
+    titles = weights_titles((run.method, run.weights.place) for run in firsts if run.weights)
+    looks: dict[tuple[str, str], int] = {}
+    experiments = []
+    for first, group in zip(firsts, by_method.values(), strict=True):
+        title = titles[first.method, first.weights.place] if first.weights else method_title(first.method)
+        place = first.weights.place if first.weights else ""
+        look = 0 if is_method(first.method) else looks.setdefault((base_name(first.method), place), len(looks))
+        experiments += [replace(item, look=look) for item in _variants(list(group.values()), title)]
     return experiments, warnings
 
 
 def _place(run: FinishedRun) -> tuple:
     names = (order(DATA_TITLES, run.data), order(NETWORK_TITLES, run.network), method_order(run.method))
-    return (*names, recipe(run), run.seed, str(run.path))
+    return (*names, run.weights.place if run.weights else "", recipe(run), run.seed, str(run.path))
 
 
 def recipe(run: FinishedRun, but: Iterable[str] = ()) -> str:
     """A key that is the same for runs that differ only in their seed and in the fields `but` (dotted names)."""
     ignored = _BOOKKEEPING | {"train.seed"} | set(but)
     config = {field: value for field, value in run.fields.items() if field not in ignored}
-    return json.dumps([config, run.num_images, *run.subset, *run.corruptions], sort_keys=True)
+    file = run.weights._replace(file="") if run.weights else ()
+    return json.dumps([config, run.num_images, *run.subset, *run.corruptions, *file], sort_keys=True)
 
 
-def _variants(groups: list[list[FinishedRun]]) -> list[Experiment]:
+def _variants(groups: list[list[FinishedRun]], title: str) -> list[Experiment]:
     """The experiments of one method on one data set and network: the paper's settings first, then by number of runs."""
 
     def rank(runs: list[FinishedRun]) -> tuple:
@@ -133,7 +147,6 @@ def _variants(groups: list[list[FinishedRun]]) -> list[Experiment]:
     groups = sorted(groups, key=rank)
     labels: list[str] = []
     for variant, runs in enumerate(groups):
-        title = method_title(runs[0].method)
         label = title if variant == 0 else f"{title} ({_changes(groups[0][0], runs[0])})"
         labels.append(label if label not in labels else f"{label} [{variant}]")
     return [
@@ -158,6 +171,8 @@ def _changes(base: FinishedRun, other: FinishedRun) -> str:
     if other.corruptions != base.corruptions:
         version, quality = other.corruptions
         changes.append(f"corruptions of version {version}, " + (f"JPEG {quality}" if quality else "no JPEG"))
+    if other.weights and base.weights and other.weights[2:] != base.weights[2:]:
+        changes.append(f"mean {_numbers(other.weights.mean)}, std {_numbers(other.weights.std)}")
     if 0 < len(changes) <= _MAX_CHANGES_SHOWN:
         return ", ".join(changes)
     return Path(os.path.realpath(other.folder)).name
@@ -182,6 +197,10 @@ def without_sensitivity(experiments: Iterable[Experiment]) -> list[Experiment]:
 
 def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _numbers(values: Iterable[float]) -> str:
+    return " ".join(f"{value:.4g}" for value in values) or "unknown"
 
 
 def common_set(experiments: Iterable[Experiment]) -> tuple[str, tuple[str, ...]]:

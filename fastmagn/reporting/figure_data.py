@@ -19,8 +19,10 @@ from fastmagn.reporting.experiments import (
 from fastmagn.reporting.names import data_title, file_name, measured_title, network_title
 from fastmagn.reporting.paper import paper_counterpart
 from fastmagn.reporting.protocols import fourier_titles
-from fastmagn.reporting.runs import METRICS, FinishedRun
+from fastmagn.reporting.provenance import measuring_command
+from fastmagn.reporting.runs import FinishedRun
 from fastmagn.reporting.tables import by_network, make_cell
+from fastmagn.runs.paths import EVALUATION, METRICS
 
 Series = dict[str, Any]
 
@@ -35,7 +37,8 @@ class FigureData:
         title: What it shows.
         caption: How to read it.
         axes: What all series have in common, such as the corruptions.
-        series: One per experiment (for training, one per run): `label`, `method`, `variant` and the numbers.
+        series: One per experiment (for training, one per run): `label`, `method`, `variant`, `look` and the
+            numbers.
     """
 
     kind: str
@@ -152,8 +155,8 @@ def reliability_diagrams(group: Sequence[Experiment]) -> tuple[list[FigureData],
     notes = []
     for experiment in group:
         notes += [
-            f"{run.path}: its results have no reliability bins, so the reliability diagrams do not show it. Run python "
-            f"-m fastmagn.evaluate --run {run.folder}, then report {run.folder / 'evaluation.json'}."
+            f"{run.path}: its results have no reliability bins, so the reliability diagrams do not show it. Run"
+            f" {measuring_command(run)}, then report {run.path if run.weights else run.folder / EVALUATION}."
             for run in experiment.runs
             if run.reliability is None
         ]
@@ -352,7 +355,8 @@ def _at_severity(names: Sequence[str], severity: int) -> Callable[[FinishedRun],
 
 
 def _identity(experiment: Experiment) -> Series:
-    return {"label": experiment.label, "method": experiment.method, "variant": experiment.variant}
+    names = ("label", "method", "variant", "look")
+    return {name: getattr(experiment, name) for name in names}
 
 
 def _by_way(

@@ -17,7 +17,6 @@ from fastmagn.reporting.drawing import (
     IN_PER_CHAR,
     NARROW_IN,
     NARROW_PANEL,
-    SETTINGS,
     add_legend,
     add_legend_of_drawn,
     draw_bar,
@@ -29,16 +28,18 @@ from fastmagn.reporting.drawing import (
     new_figure,
     panel_grid,
     paper_handle,
-    style,
+    settings,
     wrapped,
 )
 from fastmagn.reporting.figure_data import FigureData
+from fastmagn.reporting.looks import style
 from fastmagn.reporting.names import by_kind, corruption_title, network_title
 from fastmagn.reporting.shades import failure_map
 
 FIGURE_FORMATS = ("png", "svg")
 _CLEAN_ALPHA = 0.45
 _PAGE_IN = 10.8  # the width of a figure that has the report's page for itself
+_WIDEST_IN = 16.0  # with more upright bars than fit, they are drawn across, below each other
 _PHONE_CHARS = 20  # of a line, on a phone
 
 
@@ -49,7 +50,7 @@ def draw(data: FigureData, narrow: bool = False) -> Figure:
         data: What it shows.
         narrow: Whether it is for a phone: NARROW_IN wide, with its panels and bars below each other.
     """
-    with mpl.rc_context(SETTINGS):
+    with settings():
         return _drawn(data, narrow)
 
 
@@ -68,7 +69,7 @@ def to_files(data: FigureData) -> dict[str, bytes]:
     """The figure as the content of a file of each format, without date or random names."""
     metadata = {"png": {"Software": None}, "svg": {"Date": None}}
     files = {}
-    with mpl.rc_context(SETTINGS):
+    with settings():
         figure = DRAWINGS[data.kind](data, False)
         for ending in FIGURE_FORMATS:
             buffer = io.BytesIO()
@@ -80,27 +81,33 @@ def to_files(data: FigureData) -> dict[str, bytes]:
 def to_svg(data: FigureData, narrow: bool = False, dark: bool = False) -> bytes:
     """The figure as an SVG file; the same as that of `to_files` if it is neither narrow nor for a dark page."""
     buffer = io.BytesIO()
-    with mpl.rc_context(SETTINGS | (DARK if dark else {})):
+    with settings(**(DARK if dark else {})):
         _drawn(data, narrow).savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
 
 
 def draw_accuracy_bars(data: FigureData, narrow: bool) -> Figure:
-    """Two bars per method: clean (light) and mCA; or only the first, if the methods share no corruption."""
+    """Two bars per method: clean (light) and mCA; or only the first, if the methods share no corruption.
+
+    They stand up while they fit, and are else below each other.
+    """
     has_mca = any(series["mca"] is not None for series in data.series)
     sides = {"clean": -1, "mca": 1} if has_mca else {"clean": 0}
     labels = [wrapped(series["label"]) for series in data.series]
     longest = max(len(line) for label in labels for line in label.splitlines())
-    size = max(5.0, max(1.0, IN_PER_CHAR * longest + 0.15) * len(labels) + 1.2), 3.9
-    figure = new_figure(*((NARROW_IN, 0.55 * len(labels) + 1.3) if narrow else size))
+    width_in = max(5.0, max(1.0, IN_PER_CHAR * longest + 0.15) * len(labels) + 1.2)
+    across = narrow or width_in > _WIDEST_IN
+    size = (NARROW_IN if narrow else _PAGE_IN, 0.55 * len(labels) + 1.3) if across else (width_in, 3.9)
+    figure = new_figure(*size)
     axes = figure.add_subplot()
     for position, series in enumerate(data.series):
         for name, side in sides.items():
             alpha = _CLEAN_ALPHA if name == "clean" else 1.0
-            draw_bar(axes, position + 0.2 * side, 0.38, series[name], style(series), alpha, across=narrow)
-    if narrow:
+            draw_bar(axes, position + 0.2 * side, 0.38, series[name], style(series), alpha, across=across)
+    if across:
         label_rows(axes, labels)
-        axes.set_xlim(0, 118)
+        axes.set_ylim(len(labels) - 0.4, -0.6)
+        axes.set_xlim(0, 118 if narrow else 106)
         axes.set_xticks(range(0, 101, 20))
         finish(axes, "x", xlabel="Accuracy (%)")
     else:
@@ -128,16 +135,19 @@ def draw_calibration_bars(data: FigureData, narrow: bool) -> Figure:
         places |= {(label, number): right + i for i, label in enumerate(shown)}
         ticks.append(right + (len(shown) - 1) / 2)
         right += len(shown) + 1.2
-    figure = new_figure(*((NARROW_IN, 0.5 * right + 1.6) if narrow else (max(6.5, 0.45 * right + 1.0), 5.2)))
+    width_in = max(6.5, 0.45 * right + 1.0)
+    across = narrow or width_in > _WIDEST_IN
+    size = (NARROW_IN if narrow else _PAGE_IN, 0.5 * right + 1.6) if across else (width_in, 5.2)
+    figure = new_figure(*size)
     panels = figure.subplots(2, 1, sharex=True)
     for axes, part in zip(panels, titles, strict=True):
         for series in data.series:
             for number, cell in enumerate(series[part]):
                 if cell is not None:
-                    draw_bar(axes, places[series["label"], number], 0.9, cell, style(series), across=narrow)
+                    draw_bar(axes, places[series["label"], number], 0.9, cell, style(series), across=across)
         axes.set_title(titles[part], loc="left")
         names = [network_title(name) for name in networks]
-        if narrow:
+        if across:
             axes.margins(x=0.14)
             label_rows(axes, names, ticks, rotation=90)
             axes.set_ylim(right - 1.1, -1.1)
@@ -174,18 +184,14 @@ def draw_corruption_profile(data: FigureData, narrow: bool) -> Figure:
         points = [
             (100 * series["accuracy"][name], rows[name]) for name in names if series["accuracy"][name] is not None
         ]
-        fill = look.color if series["variant"] == 0 else "white"
         if not points:
             continue
         axes.plot(
             *zip(*points, strict=True),
             linestyle="none",
-            marker=look.marker,
             markersize=8,
-            markeredgecolor=look.color if series["variant"] else "white",
-            markerfacecolor=fill,
-            markeredgewidth=0.6 if series["variant"] == 0 else 1.2,
             label=series["label"],
+            **look.of_marker("white", 0.6),
         )
     axes.set_yticks(list(rows.values()), [corruption_title(name) for name in rows])
     axes.set_ylim(places - 0.8, -0.8)
@@ -288,10 +294,10 @@ def draw_training(data: FigureData, narrow: bool) -> Figure:
                 continue
             epochs, values = zip(*points, strict=True)
             look = style(series)
-            marker = look.marker if len(epochs) < 12 else ""
+            size = 4 if len(epochs) < 12 else 0
             shown = values if name == "loss" else in_percent(values)
-            keys = {"color": look.color, "linestyle": look.line, "marker": marker, "label": series["label"]}
-            (line,) = axes.plot(epochs, shown, markersize=4, linewidth=1.4, **keys)
+            keys = {"color": look.color, "linestyle": look.line, "label": series["label"], "markersize": size}
+            (line,) = axes.plot(epochs, shown, linewidth=1.4, **keys, **look.of_marker(look.color, 0.6))
             drawn.setdefault(series["label"], line)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         axes.set_title(title, loc="left")

@@ -231,4 +231,7 @@ def _latex_cell(cell: Printed) -> str:
 
 
 def _latex_line(cells: Iterable[str]) -> str:
-    return " & ".join(cells) + r" \\"
+    line = " & ".join(cells)
+    if line.startswith(("[", "*")):  # after the end of a row, or a rule, it would be an argument
+        line = f"{{{line[0]}}}{line[1:]}"
+    return rf"{line} \\"

@@ -57,6 +57,8 @@ def read_config(run: FinishedRun) -> Config:
 
 def gallery(run: FinishedRun, images_of: ImagesOf) -> Gallery:
     """RUN/views.png if the run has written one; else the views of its first images, made again."""
+    if run.weights:
+        return Gallery(note="Views are not shown: how weights from a file were trained is not known.")
     stored = run.folder / VIEWS
     try:
         if stored.is_file():

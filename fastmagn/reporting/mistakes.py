@@ -15,8 +15,8 @@ from fastmagn.evaluation.logits import read_logits, read_severities
 from fastmagn.reporting.gallery import ImagesOf, read_config
 from fastmagn.reporting.names import corruption_title
 from fastmagn.reporting.pictures import png_address
+from fastmagn.reporting.provenance import measuring_command
 from fastmagn.reporting.runs import FinishedRun
-from fastmagn.runs.paths import LOGITS
 
 NUM_MISTAKES = 12
 MOST_OF_ONE = 3
@@ -77,13 +77,13 @@ class Mistakes(NamedTuple):
 
 def mistakes(run: FinishedRun, images_of: ImagesOf) -> Mistakes:
     """The run's most confident errors on corrupt images, and its most frequent confusions."""
-    folder = run.folder / LOGITS
+    folder = run.logits
     if not folder.is_dir():
-        again = f"python -m fastmagn.evaluate --run {run.folder} --save_logits"
-        return Mistakes(
-            note=f"The worst errors are not shown: the run has no stored logits. {again} stores them, as does training "
-            "with --eval.save_logits true."
-        )
+        note = f"no stored logits. {measuring_command(run, '--save_logits')} stores them"
+        if run.weights:
+            return Mistakes(note=f"The worst errors are not shown: the evaluation has {note}.")
+        training = "as does training with --eval.save_logits true"
+        return Mistakes(note=f"The worst errors are not shown: the run has {note}, {training}.")
     try:
         labels, logits = read_logits(folder)
         _check_same(run, labels, logits)
@@ -188,8 +188,8 @@ def _check_same(run: FinishedRun, labels: np.ndarray, logits: dict[str, np.ndarr
             same = len(known) == len(measured) and bool(np.allclose(measured, known, rtol=0, atol=_AGREEMENT))
         if not same:
             raise InputError(
-                f"{run.folder / LOGITS}: comes from another evaluation than these results ({name} differs). python -m "
-                f"fastmagn.evaluate --run {run.folder} --save_logits stores the logits again."
+                f"{run.logits}: comes from another evaluation than these results ({name} differs)."
+                f" {measuring_command(run, '--save_logits')} stores the logits again."
             )
 
 
@@ -199,7 +199,7 @@ def _rows(run: FinishedRun, image_set: ImageSet, labels: np.ndarray, num_classes
     Raises:
         InputError: The logits are of other classes, or of other images.
     """
-    folder, test_labels = run.folder / LOGITS, image_set.test_labels
+    folder, test_labels = run.logits, image_set.test_labels
     if num_classes != image_set.num_classes:
         of = f"the {len(test_labels)} test images in {image_set.name}"
         raise InputError(f"{folder}: has logits of {counted(num_classes, 'class')}; {of} have {image_set.num_classes}.")

@@ -35,7 +35,6 @@ from fastmagn.reporting.provenance import (
     whole_config,
 )
 from fastmagn.reporting.unlike import UNLIKE
-from fastmagn.runs.paths import LOGITS
 
 _WIDE_PT = 600  # figures that are wider have the whole width of the page
 
@@ -161,7 +160,7 @@ def _sentence(experiments: Sequence[Experiment]) -> str:
 
 def _with_logits(experiment: Experiment) -> Any:
     """The first run of an experiment that has stored logits, else its first run."""
-    return next((run for run in experiment.runs if (run.folder / LOGITS).is_dir()), experiment.runs[0])
+    return next((run for run in experiment.runs if run.logits.is_dir()), experiment.runs[0])
 
 
 def _addresses(figure: FigureData, svg: bytes) -> dict[str, str]:

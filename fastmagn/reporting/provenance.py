@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fastmagn.config.of_weights import weights_fields
+from fastmagn.config.own_code import OPTION
 from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten, plain, yaml_text
 from fastmagn.reporting.experiments import Experiment
@@ -21,13 +23,26 @@ class Environment(NamedTuple):
 
 
 def command(run: FinishedRun) -> str:
-    """The command that repeats a run, with every field that differs from its default."""
-    defaults, always = flatten(Config()), ("method", "data.name", "model.name", "train.seed")
-    fields = [
-        (name, value) for name, value in flatten(run.config).items() if name in always or defaults.get(name) != value
-    ]
-    arguments = [part for name, value in fields for part in (f"--{name}", argument(value))]
-    return shlex.join(["python", "-m", "fastmagn.train", *arguments])
+    """The command that repeats a run, or measures weights again, with every field that differs from its default."""
+    defaults, always = flatten(Config()), {"method", "data.name", "model.name", "train.seed"}
+    words = ["fastmagn.train"]
+    if run.weights:
+        words = ["fastmagn.evaluate", "--weights", run.weights.file]
+        for option, values in (("--mean", run.weights.mean), ("--std", run.weights.std)):
+            words += [option, *map(repr, values)] if values else []
+        defaults, always = defaults | weights_fields(Path(run.weights.file)), {"data.name", "model.name"}
+        defaults["run_dir"] = run.config.get("run_dir")  # there it would name a run to measure
+    for name, value in flatten(run.config).items():
+        if name in always or defaults.get(name) != value:
+            words += [OPTION if name == "imports" else f"--{name}", argument(value)]
+    return shlex.join(["python", "-m", *words])
+
+
+def measuring_command(run: FinishedRun, *options: str) -> str:
+    """The command that measures a run, or weights, again with these options; the weights' results go where they are."""
+    if run.weights:
+        return f"{command(run)} {shlex.join([*options, '--out', str(run.path)])}"
+    return shlex.join(["python", "-m", "fastmagn.evaluate", "--run", str(run.folder), *options])
 
 
 def report_command(experiments: Sequence[Experiment], out: Path) -> str:
@@ -54,9 +69,9 @@ def runs_table(experiments: Sequence[Experiment]) -> list[tuple[str, ...]]:
                     str(run.path),
                     experiment.label,
                     network_title(run.network),
-                    str(run.seed),
+                    "–" if run.weights else str(run.seed),
                     f"{run.num_images:,}",
-                    str(experiment.config.get("train.epochs", "–")),
+                    run.trained_for,
                     "–" if run.images_per_s is None else f"{run.images_per_s:.0f}",
                     version,
                     *(str(run.environment.get(name) or "–") for name in ("torch", "device", "cpu")),

@@ -18,7 +18,8 @@ from fastmagn.errors import InputError, is_shown, some
 from fastmagn.evaluation.metrics.accuracy import mean_cbar_accuracy, mean_corruption_accuracy, measured_mean
 from fastmagn.evaluation.subset import FIRST, Subset
 from fastmagn.reporting.protocols import NONE, Protocols, read_protocols
-from fastmagn.runs.paths import CONFIG, METRICS, RESULTS
+from fastmagn.reporting.weights import MeasuredWeights, read_weights, weights_method
+from fastmagn.runs.paths import CONFIG, LOGITS, METRICS, RESULTS
 from fastmagn.runs.reading import check_other_measures, check_run_folder, read_results, strict_json
 
 _MCA_TOLERANCE = 1e-6
@@ -33,7 +34,9 @@ class FinishedRun:
 
     Args:
         path: The path that was given: the run folder, or a results file in it.
-        config: The whole configuration, nested as in config.yaml.
+        config: The whole configuration, nested as in config.yaml. Of measured weights it says nothing but how they were
+            measured.
+        method: The method, or what stands for it, see `weights_method`.
         data: The data set. For `folder` it is the name and the folder, since two folders are two sets.
         corruption_accuracy: corruption -> accuracies at severities 1..5; None where a corruption lacks the severity.
         rms: `clean`, `corrupt`, and the settings they depend on (`corruption_set`, `num_bins`, `binning`, `pooling`).
@@ -46,6 +49,7 @@ class FinishedRun:
         are_published: Whether the corrupted images are of a -C set that fastmagn has not made.
         measures: The results' other measures, as far as they have them, checked; see `MEASURES`.
         protocols: What was measured beside accuracy and calibration.
+        weights: The file that was measured; None for a run.
     """
 
     path: Path
@@ -67,15 +71,29 @@ class FinishedRun:
     are_published: bool = False
     measures: dict[str, Any] = field(default_factory=dict)
     protocols: Protocols = NONE
+    weights: MeasuredWeights | None = None
 
     @property
     def folder(self) -> Path:
         return self.path if self.path.is_dir() else self.path.parent
 
     @property
+    def logits(self) -> Path:
+        """The folder that its stored logits are in, if it has any."""
+        return (self.path.with_suffix("") if self.weights else self.folder) / LOGITS
+
+    @property
     def fields(self) -> dict[str, Any]:
         """The configuration by dotted names; a field that is newer than the run has its default."""
         return flatten(Config()) | flatten(self.config)
+
+    @property
+    def trained_for(self) -> str:
+        """The epochs of its training in words; a dash for measured weights."""
+        if self.weights:
+            return "–"
+        limit = self.fields["train.max_steps"]
+        return f"{self.fields['train.epochs']}" + (f", ended by train.max_steps {limit}" if limit else "")
 
     def mca(self, names: Iterable[str]) -> float | None:
         """The mean accuracy over the corruptions `names` and their severities; None if one was not measured."""
@@ -134,16 +152,22 @@ def read_run(path: Path) -> tuple[FinishedRun, list[str]]:
     file = _results_file(path)
     results = _read_results(path, file)
     config = _get(results, "config", dict, file)
+    if config.keys() <= {"eval"}:
+        raise InputError(
+            f"{file}: is an evaluation of stored logits, which names no method and no data set; expected one of a run"
+            " or of weights. Measure them with python -m fastmagn.evaluate --run RUN, and report what it writes."
+        )
     name = _name(config, "data.name", file)
     data = f"{name} {_get(config, 'data.dir', str, file, 'config.')}" if name in OWN else name
     _check_finite(results, file)
     accuracy = _corruption_accuracy(results, file)
-    epochs, faults = _read_epochs(file.parent / METRICS)
+    weights, method = read_weights(results, file), _name(config, "method", file)
+    epochs, faults = _read_epochs(file.parent / METRICS) if weights is None else ((), [])
     speed = results.get("images_per_s")
     run = FinishedRun(
         path=path,
         config=config,
-        method=_name(config, "method", file),
+        method=method if weights is None else weights_method(method),
         data=data,
         network=_name(config, "model.name", file),
         seed=_get(config, "train.seed", int, file, "config."),
@@ -160,6 +184,7 @@ def read_run(path: Path) -> tuple[FinishedRun, list[str]]:
         are_published=_are_published(results, config),
         measures=_measures(results, file),
         protocols=read_protocols(results, file),
+        weights=weights,
     )
     return run, faults
 

@@ -13,6 +13,7 @@ from fastmagn.reporting.names import network_title
 from fastmagn.reporting.runs import FinishedRun
 
 UNLIKE = "These runs differ in more than their method; a difference between them may come from that."
+UNKNOWN = "not known of weights from a file"
 _MOST_NAMED = 4
 # Fields of `data` that say where images lie and who decodes them, or what another aspect names already.
 _NOT_DATA = {"data.name", "data.dir", "data.download", "data.source", "data.num_workers"}
@@ -25,7 +26,7 @@ def unlike(experiments: Sequence[Experiment]) -> list[str]:
     """
     runs = [run for experiment in experiments for run in experiment.runs]
     aspects: dict[str, Callable[[FinishedRun], str]] = {
-        "Epochs": _epochs,
+        "Epochs": lambda run: UNKNOWN if run.weights else run.trained_for,
         "Test images": _test_images,
         "Corrupted images": _corrupted_images,
         "Severities": _severities(runs),
@@ -40,6 +41,8 @@ def unlike(experiments: Sequence[Experiment]) -> list[str]:
         lines += _line(title, by_value)
     by_seeds: dict[str, list[str]] = {}
     for experiment in experiments:
+        if experiment.runs[0].weights:
+            continue
         seeds = sorted({run.seed for run in experiment.runs})
         by_seeds.setdefault(", ".join(map(str, seeds)), []).append(_label(experiment, experiments))
     return lines + _line("Seeds", by_seeds)
@@ -54,11 +57,6 @@ def _line(title: str, by_value: dict[str, list[str]]) -> list[str]:
 def _label(experiment: Experiment, experiments: Sequence[Experiment]) -> str:
     several = len({item.network for item in experiments}) > 1
     return f"{experiment.label} on {network_title(experiment.network)}" if several else experiment.label
-
-
-def _epochs(run: FinishedRun) -> str:
-    epochs, limit = run.fields["train.epochs"], run.fields["train.max_steps"]
-    return f"{epochs}" + (f", ended by train.max_steps {limit}" if limit else "")
 
 
 def _test_images(run: FinishedRun) -> str:
@@ -95,6 +93,8 @@ def _severities(runs: Sequence[FinishedRun]) -> Callable[[FinishedRun], str]:
 
 
 def _training_data(run: FinishedRun) -> str:
+    if run.weights:
+        return UNKNOWN
     config, defaults = run.fields, flatten(Config())
     fields = [name for name in config if name.startswith("data.") and name not in _NOT_DATA]
     changed = [f"{name} {config[name]}" for name in fields if config[name] != defaults.get(name)]

@@ -11,18 +11,20 @@ from fastmagn.config.text import flatten
 PLACE_FIELDS = frozenset({"run_dir", "resume", "device", "data.dir", "data.download", "eval.cache_dir"})
 # These say what a run keeps and sends. They change neither its results nor the speed of its steps.
 KEPT_FIELDS = frozenset({"imports", "train.checkpoint_every_steps", "train.keep_checkpoints", "train.wandb_project"})
+# These say how the steps are computed.
 _WAYS_TO_TRAIN = frozenset(
-    {"data.source", "data.num_workers", "train.max_steps", "train.profile", "augment.backend"}
+    {"data.source", "data.num_workers", "train.profile", "augment.backend"}
     | {"train.compile", "train.compile_mode", "train.deterministic"}
 )
+# None of them decides the weights.
+NO_WEIGHTS = PLACE_FIELDS | KEPT_FIELDS | _WAYS_TO_TRAIN
 
 
 def may_change(name: str, before: Any, value: Any) -> bool:
     """Whether a resumed run may change this field: it has no influence on the weights, or is checked otherwise."""
     if name == "augment.policy":  # of files the content counts, see `runs.checkpoint.check_same_recipe`
         return before not in POLICY_NAMES and value not in POLICY_NAMES
-    is_measured = name.startswith("eval.") or name == "data.test_shards"
-    return is_measured or name in PLACE_FIELDS | KEPT_FIELDS | _WAYS_TO_TRAIN
+    return name.startswith("eval.") or name in {"data.test_shards", "train.max_steps"} | NO_WEIGHTS
 
 
 def other_fields(config: Config, recorded: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -50,7 +52,7 @@ def result_fields(config: Config, recorded: dict[str, Any]) -> dict[str, tuple[A
     return {
         name: (there, here)
         for name, (there, here) in other_fields(config, recorded).items()
-        if not (keeps_results(name, flatten(config)) or (name in _WAYS_TO_TRAIN and name != "train.max_steps"))
+        if not (keeps_results(name, flatten(config)) or name in _WAYS_TO_TRAIN)
     }
 
 

@@ -168,8 +168,13 @@ _OPTIONAL: dict[str, _Kind] = {
     **dict.fromkeys(("image_size", "padded_from"), (_is_size, f"[H, W] in 1..{_MAX_SIDE_PX} px")),
     **dict.fromkeys(("steps", "num_processes"), _COUNT),
     **dict.fromkeys(("train_s", "images_per_s", "wall_s", "wall_images_per_s"), _NUMBER),
-    "environment": _OBJECT,
     "test_fingerprint": _TEXT,
+    **dict.fromkeys(("environment", "subset"), _OBJECT),
+    "subset.chosen": _TEXT,
+    "subset.of": _COUNT,
+    "subset.seed": _NUMBER,
+    "corrupted_as": (lambda value: value is None or isinstance(value, dict), "an object or null"),
+    "corrupted_as.version": _COUNT,
 }
 _OTHERS: dict[str, _Kind] = {
     "mce_alexnet": (lambda value: value is None or _is_number(value), "a number or null"),

@@ -1,5 +1,6 @@
 """The export command: what its files hold and compute, the card, and what it refuses."""
 
+import dataclasses
 import json
 import re
 import sys
@@ -19,11 +20,15 @@ from fastmagn.errors import InputError
 from fastmagn.evaluation.trained import load_run
 from fastmagn.export import main
 from fastmagn.exporting import onnx_file
+from fastmagn.exporting.card import model_card
+from fastmagn.exporting.config import ExportConfig
+from fastmagn.exporting.info import model_info
 from fastmagn.machine.files import write_json
 from fastmagn.methods.test_time import model_for_test
 from tests.helpers.run_folders import CLASS_NAMES, MEAN, STD, made_results, make_run, plain_probabilities, write_run
 
 ROOT = Path(__file__).parent.parent.parent
+CARD = ExportConfig(run=Path("run"), format="safetensors", out=Path("m.safetensors"))
 
 
 def export(run_dir: Path, out: Path, *arguments: str) -> Path:
@@ -175,6 +180,66 @@ def test_the_card_says_what_must_be_known(run_dir, tmp_path):
     assert "c18" not in card, "a number that was not measured"
     assert str(tmp_path) not in card
     assert str(run_dir) not in card
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--train.ema_decay", "0.9"], "weights: a moving average over the steps."),
+        (
+            ["--train.swa_fraction", "0.5"],
+            "weights: an equal average of those after each of the last epochs (train.swa_fraction 0.5).",
+        ),
+        (
+            ["--train.swa_fraction", "0.25", "--train.max_steps", "9"],
+            "(train.swa_fraction 0.25), or the last step's if train.max_steps ended the run before these epochs.",
+        ),
+    ],
+)
+def test_the_card_says_which_average_the_weights_are(run_dir, arguments, said):
+    config = parse_config([*arguments, "--eval.weights", "ema", "--data.name", "digits"], "test", "A test.")
+    trained = dataclasses.replace(load_run(run_dir), config=config)
+    assert said in model_card(trained, "m.safetensors", CARD, None)
+
+
+def test_the_cards_class_names_can_be_told_apart(run_dir):
+    names = ("<none>", "__background__", "a|b", "c, d", "`e`", "*f*", "g", "h", "i", "j")
+    trained = dataclasses.replace(load_run(run_dir), class_names=names)
+    card = model_card(trained, "m.safetensors", CARD, None)
+    shown = "`<none>`, `__background__`, `a|b`, `c, d`, `` `e` ``, `*f*`, `g`, `h`, `i`, `j`."
+    assert f"Classes, in order: {shown}" in card
+
+
+@pytest.mark.parametrize(
+    ("changed", "folder", "said"),
+    [
+        ({}, None, "On 599 test images, with corruptions made by fastmagn; mCA"),
+        (
+            {
+                "subset": {"chosen": "by class", "of": 5000, "seed": 3},
+                "corrupted_as": {"published": "CIFAR-10-C", "version": 2, "jpeg_quality": 85},
+            },
+            None,
+            "On 599 test images of 5,000 (drawn evenly over the classes by seed 3), with corruptions made by fastmagn"
+            " (version 2, JPEG 85); mCA",
+        ),
+        (
+            {"subset": {"chosen": "first", "of": 1000}, "corrupted_as": None},
+            "CIFAR-10-C",
+            "On 599 test images of 1,000 (the first), with corruptions from the files of a -C set that fastmagn has not"
+            " made; mCA",
+        ),
+        ({"subset": {"chosen": "all", "of": 599}}, None, "On 599 test images, with corruptions made by fastmagn; mCA"),
+    ],
+)
+def test_the_card_says_what_was_measured_on(run_dir, changed, folder, said):
+    trained = load_run(run_dir)
+    results = json.loads((run_dir / "results.json").read_text()) | changed
+    results["config"]["eval"]["corrupted_dir"] = folder
+    trained = dataclasses.replace(trained, results=results)
+    assert said in model_card(trained, "m.safetensors", CARD, None)
+    info = model_info(trained).results
+    assert {name: info[name] for name in changed} == changed
 
 
 def test_the_cards_configuration_trains_the_same(tmp_path):

@@ -53,6 +53,24 @@ def runs(tmp_path):
     return folders
 
 
+def test_what_one_seed_lacks_is_said(runs, tmp_path):
+    """The third seed has no table of its own to vanish from: without the line nobody would miss the other two."""
+    third = write_run(tmp_path / "seed2", {name: 0.7 for name in C19 if name != "fog"}, seed=2)
+    alone = write_run(tmp_path / "alone", method="magn")
+    same = {name: 0.5 if "noise" in name else 0.8 for name in C19}
+    lines = make_report([*runs, alone]).warnings
+    assert not any("lacks" in line for line in lines)
+    rewrite(runs[1], lambda results: results["ood"].clear())
+    (line,) = [line for line in make_report([*runs, alone]).warnings if "lacks" in line]
+    assert line == (
+        f"{runs[1]}: lacks out-of-distribution detection with CIFAR-100, which another seed of Standard, CIFAR-10,"
+        " ResNet-18 has. The report has no mean of it: measure this run as the others, or leave it out."
+    )
+    whole = write_run(tmp_path / "seed3", same, seed=3)
+    lines = [line for line in make_report([whole, third]).warnings if "lacks" in line]
+    assert [line.split(", which")[0] for line in lines] == [f"{third}: lacks Fog"]
+
+
 def shown(tables, name: str) -> tuple[list[str], list[list[str]]]:
     """The headers and the rows of a table as they are printed."""
     table = next(table for table in tables if table.name == f"cifar10_{name}")

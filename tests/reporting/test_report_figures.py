@@ -4,20 +4,25 @@ import dataclasses
 import io
 import itertools
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
+from matplotlib.markers import MarkerStyle
 from matplotlib.patches import Patch
 from PIL import Image
 
 from fastmagn.methods.table import METHODS
 from fastmagn.models import MODELS
-from fastmagn.reporting.drawing import METHOD_STYLES, add_legend, new_figure, style
+from fastmagn.reporting import drawing, fonts
+from fastmagn.reporting.document import make_report
+from fastmagn.reporting.drawing import add_legend, new_figure
 from fastmagn.reporting.experiments import group_experiments
 from fastmagn.reporting.figure_data import make_figures
 from fastmagn.reporting.figures import DRAWINGS, draw, to_files
+from fastmagn.reporting.looks import METHOD_STYLES, style
 from fastmagn.reporting.names import NETWORK_TITLES
 from fastmagn.reporting.runs import read_runs
 from tests.helpers.report_folders import C19, SLOPE, rewrite, with_few, with_protocols
@@ -282,6 +287,86 @@ def test_a_method_has_its_own_colour_everywhere():
     unknown = style({"method": "something", "variant": 0})
     assert unknown == style({"method": "something", "variant": 0})
     assert unknown.color not in {color for color, _ in METHOD_STYLES.values()}
+
+
+def test_characters_that_no_font_has_are_one_line(fake_run, monkeypatch):
+    runs = [fake_run("a", method="方法一"), fake_run("b", method="方法二", epochs=0), fake_run("c", method="é α ≥")]
+    monkeypatch.setattr(fonts, "_characters", lambda: (frozenset(map(ord, "éα≥方")), frozenset(range(128))))
+    (line,) = [line for line in make_report(runs).warnings if "boxes" in line]
+    assert line.startswith("figures: boxes stand for 法一 of 方法一 and of 1 more: no font on this machine")
+    made, _ = figures_of(runs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for figure in made.values():
+            to_files(figure)
+
+
+def test_fonts_with_more_characters_are_asked_after_matplotlibs_own(monkeypatch):
+    assert drawing.SETTINGS["font.family"][0] == "DejaVu Sans"
+    assert fonts.note_on_boxes(["MAGN+AugMix", "é ± −"]) == []
+    installed = [SimpleNamespace(name="Noto Sans CJK JP"), SimpleNamespace(name="Comic Sans")]
+    monkeypatch.setattr(fonts.font_manager.fontManager, "ttflist", installed)
+    assert fonts.families.__wrapped__() == ("DejaVu Sans", "Noto Sans CJK JP")
+
+
+def test_many_bars_are_below_each_other(fake_run):
+    """On the page a figure is at most 1344 px wide; the text of one of 75 in could not be read."""
+    paths = [fake_run(f"r{i}", 0.5 + 0.01 * i, method=f"method number {i}") for i in range(40)]
+    for number, is_across in ((40, True), (5, False)):
+        made, _ = figures_of(paths[:number])
+        for name in ("cifar10_resnet18_accuracy", "cifar10_calibration"):
+            figure = draw(made[name])
+            assert figure.get_figwidth() <= 16
+            bars = figure.axes[0].patches
+            assert all((bar.get_x() == 0) == is_across for bar in bars)
+        (axes,) = draw(made["cifar10_resnet18_accuracy"]).axes
+        values = [bar.get_width() if is_across else bar.get_height() for bar in axes.patches[1::2]]
+        series = made["cifar10_resnet18_accuracy"].series
+        assert values == pytest.approx([100 * one["mca"]["mean"] for one in series])
+        labels = [label.get_text() for label in (axes.get_yticklabels() if is_across else axes.get_xticklabels())]
+        assert labels == [one["label"] for one in series]
+
+
+def test_every_marker_is_filled():
+    """One of lines only has no face, and its white edge is invisible on white."""
+    for look in [*METHOD_STYLES.values(), *(style({"method": "own", "variant": 0, "look": i})[:2] for i in range(20))]:
+        assert look[1] in MarkerStyle.filled_markers
+
+
+def keys_of(line) -> tuple:
+    """What the eye sees of a marker."""
+    return (
+        to_hex(line.get_color()),
+        line.get_marker(),
+        line.get_fillstyle(),
+        to_hex(line.get_markerfacecolor()),
+        to_hex(line.get_markeredgecolor()),
+    )
+
+
+def test_no_two_of_a_report_look_the_same(fake_run):
+    """Methods of one's own, NAME+magn beside NAME, and more configurations than there are kinds of lines."""
+    own = [f"own{i}" for i in range(30)]
+    # Those without noisy or adversarial views.
+    with_magn = [f"{name}+magn" for name in METHODS if name.startswith(("standard", "cut", "mix", "a", "prime", "tri"))]
+    with_magn = [name for name in with_magn if name not in ("at+magn", "augmix_noise+magn")]
+    methods = [*METHODS, *with_magn, *own, "own3+magn"]
+    runs = [fake_run(method.replace("+", "_"), method=method) for method in methods]
+    runs += [fake_run(f"v{i}", method="magn", fields={"train.epochs": 40 + i}) for i in range(12)]
+    made, _ = figures_of(runs)
+    series = made["cifar10_resnet18_accuracy"].series
+    looks = [style(one) for one in series]
+    assert len(looks) == len(runs)
+    for parts in (("color", "hatch"), ("color", "line"), ("color", "marker", "fill", "edge")):
+        assert len({tuple(str(getattr(look, part)) for part in parts) for look in looks}) == len(looks), parts
+    of = {one["label"]: look for one, look in zip(series, looks, strict=True)}
+    assert of["own3"][:2] == of["own3+magn"][:2]
+    assert of["CutMix"][:2] == style({"method": "cutmix+magn", "variant": 0})[:2]
+    (axes,) = draw(made["cifar10_resnet18_profile"]).axes
+    drawn = [line for line in axes.lines if not line.get_label().startswith("_")]
+    assert len({keys_of(line) for line in drawn}) == len(drawn) == len(looks)
+    for line in drawn:
+        assert {to_hex(line.get_markerfacecolor()), to_hex(line.get_markeredgecolor())} != {"#ffffff"}
 
 
 def test_colours_are_the_methods_in_every_figure(figures):

@@ -13,6 +13,7 @@ from fastmagn.corruptions.sets import CIFAR_CBAR
 from fastmagn.errors import InputError
 from fastmagn.reporting.document import command
 from fastmagn.reporting.experiments import common_set, group_experiments
+from fastmagn.reporting.provenance import runs_table
 from fastmagn.reporting.runs import read_run, read_runs
 from fastmagn.reporting.tables import make_tables
 from tests.helpers.report_folders import C19, rewrite, with_protocols
@@ -53,6 +54,11 @@ DAMAGE = {
     ),
     "no method": (broken(lambda results: results["config"].pop("method")), "lacks config.method; expected what"),
     "no section": (broken(lambda results: results["config"].pop("data")), "lacks config.data.name; expected what"),
+    "of stored logits": (
+        broken(lambda results: results.update(config={"eval": results["config"]["eval"]})),
+        "is an evaluation of stored logits, which names no method and no data set; expected one of a run or of"
+        " weights.",
+    ),
     "no accuracy": (broken(lambda results: results.pop("clean_accuracy")), "lacks clean_accuracy;"),
     "per cent": (set_value("clean_accuracy", value=94.2), "clean_accuracy: got 94.2; expected a fraction in 0..1."),
     "a bool": (set_value("clean_accuracy", value=True), "clean_accuracy: got True; expected a float."),
@@ -197,6 +203,8 @@ def test_bookkeeping_makes_no_experiment_and_everything_else_does(fake_run):
         fake_run("a", seed=0),
         fake_run("b", seed=1, fields={"device": "cuda", "data.dir": "elsewhere", "eval.cache_dir": "x"}),
         fake_run("f", seed=2, fields={"eval.fourier": True, "eval.batch_norm": "adapt", "eval.perturbations": True}),
+        fake_run("g", seed=3, fields={"train.keep_checkpoints": 5, "train.deterministic": True}),
+        fake_run("h", seed=4, fields={"data.num_workers": 4, "data.source": "pillow"}),
     ]
     others = [
         fake_run("c", fields={"train.epochs": 7}),
@@ -212,7 +220,7 @@ def test_bookkeeping_makes_no_experiment_and_everything_else_does(fake_run):
         "d": "Standard (epochs 7, lr 0.2)",
         "e": "Standard (e)",
     }
-    assert len(experiments[0].runs) == 3
+    assert len(experiments[0].runs) == 5
 
 
 def record(folder, version, quality):
@@ -276,6 +284,22 @@ def test_the_command_makes_the_same_configuration(fake_run):
     words = shlex.split(command(run))
     assert words[:3] == ["python", "-m", "fastmagn.train"]
     assert plain(parse_config(words[3:], "test", "A test.")) == run.config
+
+
+def test_the_command_of_a_run_with_code_of_its_own_runs_that_code(fake_run, tmp_path):
+    """The field `imports` only records the file; the option --import runs it."""
+    code = tmp_path / "mine.py"
+    run, _ = read_run(fake_run("run", fields={"imports": str(code)}))
+    words = shlex.split(command(run))
+    assert words[words.index("--import") + 1] == str(code)
+    assert "--imports" not in words
+
+
+def test_the_table_of_runs_says_what_ended_the_training(fake_run):
+    runs, _ = read_runs([fake_run("a"), fake_run("b", seed=1, fields={"train.epochs": 9, "train.max_steps": 20})])
+    experiments, _ = group_experiments(runs)
+    header, *rows = runs_table(experiments)
+    assert [row[header.index("epochs")] for row in rows] == ["30", "9, ended by train.max_steps 20"]
 
 
 def test_a_run_on_a_folder_of_any_corruptions_is_reported(fake_run):

@@ -317,6 +317,23 @@ def test_latex_is_escaped():
     assert r"\cmidrule(lr){3-5}" in text
 
 
+def test_no_latex_row_begins_as_an_argument():
+    r"""After \\ and after a rule, LaTeX reads [ as the start of an optional argument, and * as a variant."""
+    labels = ("[mine]", "*", "a [b]", "**c")
+    rows = tuple(Row((label,), (Cell(0.5, None, 1),)) for label in labels)
+    table = Table(name="t", title="T", caption="", row_headers=("[head]",), columns=(Column("[c]"),), rows=rows)
+    lines = to_latex(table).splitlines()
+    first = lines.index(r"\toprule") + 1
+    assert lines[first : first + 6] == [
+        r"{[}head] & [c] \\",
+        r"\midrule",
+        r"{[}mine] & 50.00 \\",
+        r"{*} & 50.00 \\",
+        r"a [b] & 50.00 \\",
+        r"{*}*c & 50.00 \\",
+    ]
+
+
 def test_every_latex_table_is_balanced(fake_run):
     paths = [
         fake_run(f"{method}-{network}", method=method, network=network)
