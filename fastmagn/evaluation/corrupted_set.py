@@ -104,7 +104,8 @@ def make_corrupted_set(
     out = Path(os.path.realpath(config.out))  # resolve() would raise for a loop of links, which has its own message
     remove_leftovers(out)
     _check_out_is_free(out)
-    check_writable(out, out.parent)
+    for folder in (out.parent, out):
+        check_writable(out, folder)
     source = source or load_source_images(config)
     image_shape = source.images_u8.shape[1:]
     names = set_members(config.corruption_set, *image_shape[:2])
