@@ -39,6 +39,7 @@ from fastmagn.data.corrupted.npy import (
     source_digests,
 )
 from fastmagn.data.files.decoded_once import decoded_once, stored_bytes
+from fastmagn.data.files.decoding import shorter_side_px
 from fastmagn.data.image_set import Images, rows_within
 from fastmagn.errors import InputError, check, counted
 from fastmagn.evaluation.corrupt_config import CorruptConfig
@@ -136,7 +137,7 @@ def make_corrupted_set(
 
 
 def load_source_images(config: CorruptConfig) -> SourceImages:
-    """`num_images` test images of `config.dataset`: the first ones, of a folder drawn evenly over the classes.
+    """`num_images` test images of `config.dataset`: the first ones, or drawn evenly over the classes; see `subset_of`.
 
     Raises:
         InputError: They cannot be read, or there are fewer.
@@ -170,7 +171,7 @@ def _data_config(config: CorruptConfig) -> DataConfig:
     same = ("download", "image_size", "test_shards", "image_column", "label_column")
     settings: dict[str, Any] = {name: getattr(config, name) for name in same}
     settings |= {"name": config.dataset, "dir": config.data_dir}
-    settings["eval_resize_px"] = config.resize_px or config.image_size
+    settings["eval_resize_px"] = config.resize_px
     return DataConfig(**settings)
 
 
@@ -203,8 +204,12 @@ def verify_corrupted_set(config: CorruptConfig) -> list[str]:
     made_of = manifest["dataset"]
     if config.dataset not in (None, made_of):
         return [*faults, f"{config.out}: made of {made_of}; --dataset says {config.dataset}."]
-    side = manifest["image_shape"][0] if made_of in ENCODED else None
-    source = load_source_images(dataclasses.replace(config, dataset=made_of, image_size=side, num_images=0))
+    sizes = {"image_size": None, "resize_px": config.resize_px}
+    if made_of in ENCODED:
+        side = manifest["image_shape"][0]
+        resize = config.resize_px or manifest.get("resize_px", side)  # earlier versions' manifests have none
+        sizes = {"image_size": side, "resize_px": 0 if resize == shorter_side_px(side, 0) else resize}
+    source = load_source_images(dataclasses.replace(config, dataset=made_of, num_images=0, **sizes))
     try:
         check_source(config.out, source.images_u8, source.labels)
     except InputError as error:
@@ -321,11 +326,15 @@ def _write_file(path: Path, parts: Iterable[np.ndarray | bytes], header: bytes =
 def _manifest(config: CorruptConfig, source: SourceImages, files: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """What a set was made of, how, and what its files must hold."""
     names = set_members(config.corruption_set, *source.images_u8.shape[1:3])
+    resized = {}
+    if config.dataset in ENCODED and config.image_size is not None:
+        resized = {"resize_px": shorter_side_px(config.image_size, config.resize_px)}
     return {
         "format_version": MANIFEST_FORMAT_VERSION,
         "dataset": config.dataset,
         "num_images": len(source.labels),
         "image_shape": list(source.images_u8.shape[1:]),
+        **resized,
         "seed": config.seed,
         "corruption_set": config.corruption_set,
         "corruptions": list(names),

@@ -73,7 +73,7 @@ def use_cache(config: Config, world: World, image_set: ImageSet) -> EvalConfig:
             jpeg=section.corruption_jpeg,
             corruption_set=section.corruption_set,
             image_size=data.image_size if is_encoded else None,
-            resize_px=resize_px(data) if is_encoded else 0,
+            resize_px=data.eval_resize_px if is_encoded else 0,
         )
         _make_once(wanted, source)
     world.gather(None)
