@@ -61,6 +61,19 @@ _TRAINERS_NAMES = re.compile(r"\bdata\.(dir|name|download|test_shards|image_colu
 _OPTIONS = {"dir": "data_dir", "name": "dataset"}  # others have the same name here
 
 
+class NoRoom(InputError):
+    """The disk has no room for a set, or fails.
+
+    Args:
+        reason: What is wrong, with the place.
+        advice: What the user of fastmagn.corrupt may do; an evaluation has other options.
+    """
+
+    def __init__(self, reason: str, advice: str) -> None:
+        super().__init__(f"out: {reason}{advice}")
+        self.reason = reason
+
+
 class SourceImages(NamedTuple):
     """The test images that a set is made of.
 
@@ -99,8 +112,9 @@ def make_corrupted_set(
         The manifest.
 
     Raises:
-        InputError: `out` is taken, is being made by another process or cannot be written, the disk is too small, or the
-            images cannot be read or corrupted.
+        NoRoom: The disk is too small, or fails.
+        InputError: `out` is taken, is being made by another process or cannot be written; or the images cannot be read
+            or corrupted.
     """
     out = Path(os.path.realpath(config.out))  # resolve() would raise for a loop of links, which has its own message
     remove_leftovers(out)
@@ -129,9 +143,9 @@ def make_corrupted_set(
                 manifest = _manifest(config, source, files)
             write_json(folder / MANIFEST, manifest)
     except OSError as error:
-        raise InputError(
-            f"out: {out} cannot be written ({error.strerror or error}; {needed:,} bytes are needed). Nothing was left"
-            " there; make room or give another --out."
+        raise NoRoom(
+            f"{out} cannot be written ({error.strerror or error}; {needed:,} bytes are needed)",
+            ". Nothing was left there; make room or give another --out.",
         ) from error
     return manifest
 
@@ -249,9 +263,9 @@ def _check_disk(out: Path, needed: int) -> None:
     free = shutil.disk_usage(out.parent).free
     if free >= needed:
         return
-    raise InputError(
-        f"out: {out.parent} has {free:,} bytes free; the set needs {needed:,}. Make room, give another --out or fewer"
-        " --num_images."
+    raise NoRoom(
+        f"{out.parent} has {free:,} bytes free; the set needs {needed:,}",
+        ". Make room, give another --out or fewer --num_images.",
     )
 
 

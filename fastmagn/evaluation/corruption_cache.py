@@ -20,7 +20,7 @@ from fastmagn.data.files.decoding import resize_px
 from fastmagn.data.image_set import ImageSet
 from fastmagn.errors import InputError
 from fastmagn.evaluation.corrupt_config import CorruptConfig
-from fastmagn.evaluation.corrupted_set import SourceImages, choose_images, make_corrupted_set
+from fastmagn.evaluation.corrupted_set import NoRoom, SourceImages, choose_images, make_corrupted_set
 from fastmagn.evaluation.subset import subset_of
 from fastmagn.machine.console import console, warn
 from fastmagn.machine.processes import World
@@ -34,7 +34,8 @@ def use_cache(config: Config, world: World, image_set: ImageSet) -> EvalConfig:
     The set's name has a digest of the test images, so that other images of the same number and size get a set of their
     own. Rank 0 makes a missing set, and the other processes wait for it. So do other runs: the first one makes the set.
     Without a `cache_dir`, or with a `corrupted_dir` already given, the section is returned unchanged. So it is, with a
-    warning, where a corruption of a missing set cannot be made: it is left out of the measurement, not of the set.
+    warning, where a corruption of a missing set cannot be made: it is left out of the measurement, not of the set. And
+    so it is where the disk has no room for a missing set: a training must not have been in vain.
 
     Args:
         config: The configuration of the evaluation.
@@ -59,6 +60,7 @@ def use_cache(config: Config, world: World, image_set: ImageSet) -> EvalConfig:
     if unavailable:
         warn(f"eval.cache_dir: not used, as {', '.join(unavailable)} cannot be made here, and no set is there.")
         return section
+    reason = None
     if world.rank == 0 and not _is_there(folder):
         subset = subset_of(data.name, section.corruption_seed)
         source = choose_images(
@@ -75,8 +77,14 @@ def use_cache(config: Config, world: World, image_set: ImageSet) -> EvalConfig:
             image_size=data.image_size if is_encoded else None,
             resize_px=data.eval_resize_px if is_encoded else 0,
         )
-        _make_once(wanted, source)
-    world.gather(None)
+        try:
+            _make_once(wanted, source)
+        except NoRoom as error:
+            reason = error.reason
+    reason = world.gather(reason)[0]
+    if reason is not None:
+        warn(f"eval.cache_dir: not used, as {reason}. Make room there, or name another folder, for later evaluations.")
+        return section
     return dataclasses.replace(section, corrupted_dir=folder)
 
 

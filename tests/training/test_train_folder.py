@@ -96,7 +96,8 @@ def test_kept_corruptions_are_of_the_images_that_are_measured(folder, tmp_path):
     message = (
         rf"made of 3 images of folder, which differ from the test set's by their SHA-256\. They are {SIDE} px cut out"
         rf" of 37, those given are {SIDE} px cut out of 40\. Measure with --data\.image_size {SIDE}"
-        rf" --data\.eval_resize_px 37, or make this set again with python -m fastmagn\.corrupt --image_size {SIDE} --resize_px 40\."
+        rf" --data\.eval_resize_px 37, or make this set again with python -m fastmagn\.corrupt"
+        rf" --image_size {SIDE} --resize_px 40\."
     )
     with pytest.raises(InputError, match=message):
         check_source(kept, load_data(dataclasses.replace(data, eval_resize_px=40)).test_images_u8, images.test_labels)
