@@ -61,8 +61,8 @@ _TRAINERS_NAMES = re.compile(r"\bdata\.(dir|name|download|test_shards|image_colu
 _OPTIONS = {"dir": "data_dir", "name": "dataset"}  # others have the same name here
 
 
-class NoRoom(InputError):
-    """The disk has no room for a set, or fails.
+class NotStored(InputError):
+    """A set cannot be stored: the disk has no room for it, or fails.
 
     Args:
         reason: What is wrong, with the place.
@@ -112,7 +112,7 @@ def make_corrupted_set(
         The manifest.
 
     Raises:
-        NoRoom: The disk is too small, or fails.
+        NotStored: The disk is too small, or fails.
         InputError: `out` is taken, is being made by another process or cannot be written; or the images cannot be read
             or corrupted.
     """
@@ -143,7 +143,7 @@ def make_corrupted_set(
                 manifest = _manifest(config, source, files)
             write_json(folder / MANIFEST, manifest)
     except OSError as error:
-        raise NoRoom(
+        raise NotStored(
             f"{out} cannot be written ({error.strerror or error}; {needed:,} bytes are needed)",
             ". Nothing was left there; make room or give another --out.",
         ) from error
@@ -263,7 +263,7 @@ def _check_disk(out: Path, needed: int) -> None:
     free = shutil.disk_usage(out.parent).free
     if free >= needed:
         return
-    raise NoRoom(
+    raise NotStored(
         f"{out.parent} has {free:,} bytes free; the set needs {needed:,}",
         ". Make room, give another --out or fewer --num_images.",
     )

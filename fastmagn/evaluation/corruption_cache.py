@@ -20,7 +20,7 @@ from fastmagn.data.files.decoding import resize_px
 from fastmagn.data.image_set import ImageSet
 from fastmagn.errors import InputError
 from fastmagn.evaluation.corrupt_config import CorruptConfig
-from fastmagn.evaluation.corrupted_set import NoRoom, SourceImages, choose_images, make_corrupted_set
+from fastmagn.evaluation.corrupted_set import NotStored, SourceImages, choose_images, make_corrupted_set
 from fastmagn.evaluation.subset import subset_of
 from fastmagn.machine.console import console, warn
 from fastmagn.machine.processes import World
@@ -45,8 +45,7 @@ def use_cache(config: Config, world: World, image_set: ImageSet) -> EvalConfig:
     section, data = config.eval, config.data
     if section.cache_dir is None or section.corrupted_dir is not None:
         return section
-    is_encoded = data.name in ENCODED
-    size = f"{data.image_size}" if is_encoded else ""
+    size = f"{data.image_size}" if data.name in ENCODED else ""
     images = f"n{section.num_images}" if section.num_images else "all"
     settings = f"{section.corruption_set}-{images}-seed{section.corruption_seed}"
     settings += _content(image_set.test_images_u8.shape, section.corruption_jpeg)
@@ -60,32 +59,41 @@ def use_cache(config: Config, world: World, image_set: ImageSet) -> EvalConfig:
     if unavailable:
         warn(f"eval.cache_dir: not used, as {', '.join(unavailable)} cannot be made here, and no set is there.")
         return section
-    reason = None
-    if world.rank == 0 and not _is_there(folder):
-        subset = subset_of(data.name, section.corruption_seed)
-        source = choose_images(
-            *(image_set.test_images_u8, image_set.test_labels, image_set.class_names), subset, section.num_images
-        )
-        wanted = CorruptConfig(
-            out=folder,
-            dataset=data.name,
-            data_dir=data.dir,
-            num_images=section.num_images,
-            seed=section.corruption_seed,
-            jpeg=section.corruption_jpeg,
-            corruption_set=section.corruption_set,
-            image_size=data.image_size if is_encoded else None,
-            resize_px=data.eval_resize_px if is_encoded else 0,
-        )
-        try:
-            _make_once(wanted, source)
-        except NoRoom as error:
-            reason = error.reason
+    reason = _make_missing(folder, config, image_set) if world.rank == 0 else None
     reason = world.gather(reason)[0]
     if reason is not None:
         warn(f"eval.cache_dir: not used, as {reason}. Make room there, or name another folder, for later evaluations.")
         return section
     return dataclasses.replace(section, corrupted_dir=folder)
+
+
+def _make_missing(folder: Path, config: Config, image_set: ImageSet) -> str | None:
+    """Make the set `folder` if it is not there; returns why it cannot be stored, None if it is there now."""
+    if _is_there(folder):
+        return None
+    section, data = config.eval, config.data
+    is_encoded = data.name in ENCODED
+    source = choose_images(
+        *(image_set.test_images_u8, image_set.test_labels, image_set.class_names),
+        subset_of(data.name, section.corruption_seed),
+        section.num_images,
+    )
+    wanted = CorruptConfig(
+        out=folder,
+        dataset=data.name,
+        data_dir=data.dir,
+        num_images=section.num_images,
+        seed=section.corruption_seed,
+        jpeg=section.corruption_jpeg,
+        corruption_set=section.corruption_set,
+        image_size=data.image_size if is_encoded else None,
+        resize_px=data.eval_resize_px if is_encoded else 0,
+    )
+    try:
+        _make_once(wanted, source)
+    except NotStored as error:
+        return error.reason
+    return None
 
 
 def _make_once(wanted: CorruptConfig, source: SourceImages) -> None:
