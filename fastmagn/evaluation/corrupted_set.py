@@ -218,12 +218,15 @@ def verify_corrupted_set(config: CorruptConfig) -> list[str]:
     made_of = manifest["dataset"]
     if config.dataset not in (None, made_of):
         return [*faults, f"{config.out}: made of {made_of}; --dataset says {config.dataset}."]
-    sizes = {"image_size": None, "resize_px": config.resize_px}
+    side, resize = None, config.resize_px
     if made_of in ENCODED:
         side = manifest["image_shape"][0]
-        resize = config.resize_px or manifest.get("resize_px", side)  # earlier versions' manifests have none
-        sizes = {"image_size": side, "resize_px": 0 if resize == shorter_side_px(side, 0) else resize}
-    source = load_source_images(dataclasses.replace(config, dataset=made_of, num_images=0, **sizes))
+        resize = config.resize_px or manifest.get("resize_px") or side  # earlier versions' manifests have none
+        if resize == shorter_side_px(side, 0):
+            resize = 0  # the default may be above the largest length that can be given
+    source = load_source_images(
+        dataclasses.replace(config, dataset=made_of, num_images=0, image_size=side, resize_px=resize)
+    )
     try:
         check_source(config.out, source.images_u8, source.labels)
     except InputError as error:
