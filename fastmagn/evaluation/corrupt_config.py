@@ -22,18 +22,16 @@ class CorruptConfig:
             files), npz (NumPy arrays), or torchvision:NAME.
         data_dir: Folder that holds cifar-10-batches-py or cifar-100-python, class folders, shards, or arrays.
         download: Download a missing CIFAR set into data_dir; for hf, the set of the hub that data_dir names.
-        num_images: Number of test images to use; 0 means all. Of CIFAR, digits and torchvision's arrays they are the
-            first ones; of your own images and of image files they are drawn evenly over the classes by seed.
-        seed: Seed of the corruptions, and of the images that are drawn by class (see num_images), 0..2^64 - 1.
+        num_images: Number of test images to use; 0 means all. Of CIFAR, digits and torchvision's arrays the first ones;
+            of image files and your own images, drawn evenly over the classes by seed.
+        seed: Seed of the corruptions, and of the images drawn by class, 0..2^64 - 1.
         jpeg: Pass corrupted images of 64 px and more through JPEG of quality 85, as the published Tiny-ImageNet-C and
             ImageNet-C are stored. Smaller ones, as CIFAR-10-C's, never are.
         corruption_set: c19 (all of CIFAR-10-C or ImageNet-C), c18 (without gaussian_noise, the paper's), c15 (the usual
             benchmark's), cbar (C-bar's ten: CIFAR-10-C-bar's below 64 px, else ImageNet-C-bar's); or several joined by
             +, such as c15+cbar.
         image_size: For folder, webdataset and hf: side of the square images in px, 8..4096; the centre is kept.
-        resize_px: For folder, webdataset and hf: the shorter side before the centre is cut out, image_size..4096 px; 0
-            means image_size * 256 / 224. It is the trainer's data.eval_resize_px, and must be the same to measure the
-            set.
+        resize_px: For folder, webdataset and hf: the trainer's data.eval_resize_px, the same for a measurement.
         test_shards: For webdataset and hf: the files, as the trainer's data.test_shards.
         image_column: For hf: as data.image_column.
         label_column: For webdataset and hf: as data.label_column.
