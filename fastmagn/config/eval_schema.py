@@ -17,12 +17,12 @@ class EvalConfig:
             gaussian_noise), c15 (those of the usual benchmark), cbar (C-bar's ten: CIFAR-10-C-bar's for images below
             64 px, else ImageNet-C-bar's); or several joined by +, such as c15+cbar. Of a stored set, those that it
             holds, and those that are in none of these sets; all that it holds, if it holds none of them.
-        num_images: Number of test images to measure on; 0 means all. They are the first ones, whose order is random;
-            those of a folder are drawn evenly over the classes by corruption_seed. The results say which they are.
+        num_images: Number of test images to measure on; 0 means all. Of CIFAR, digits and torchvision's arrays the
+            first ones; of others they are drawn evenly over the classes by corruption_seed, as the results say.
         corrupted_dir: Folder of a -C set, published, your own or made by fastmagn.corrupt: NAME.npy and labels.npy,
             or NAME/SEVERITY/CLASS/IMAGE. If none, the images are corrupted during the evaluation.
         corruption_seed: Seed of the corruptions that are made during the evaluation, and of the images that are drawn
-            from a folder, 0..2^64 - 1.
+            by class, 0..2^64 - 1.
         corruption_jpeg: Pass corrupted images of 64 px and more through JPEG of quality 85, as the published
             Tiny-ImageNet-C and ImageNet-C are stored. Smaller ones, as CIFAR-10-C's, never are.
         cache_dir: Folder to store these corrupted images in, for later evaluations of the same images (2.9 GB for

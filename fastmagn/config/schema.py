@@ -37,7 +37,7 @@ class DataConfig:
         image_size: For your own images: side of the square images that the network is given, 8..4096 px.
         eval_resize_px: For your own images: a validation image is resized so that its shorter side has this length,
             then its central square is cut out. image_size..4096 px; 0 means image_size * 256 / 224, as torchvision
-            does for 224 (the option resize_px of fastmagn.corrupt has another default).
+            does for 224.
         min_crop_area: For your own images: smallest share of a training image's area that a random crop keeps, in
             (0, 1].
         source: For your own images: decoder of the training images: dali (NVIDIA DALI; on the GPU if there is one),

@@ -74,12 +74,17 @@ def corrupt(
     quality = size_class(images_u8.shape).jpeg_quality if jpeg else None
 
     def corrupt_chunk(chunk: slice) -> None:
-        corrupted = function(np.ascontiguousarray(images_u8[chunk]), severity, seed, keys[chunk])
+        corrupted = function(for_kernels(images_u8[chunk]), severity, seed, keys[chunk])
         out[chunk] = corrupted if quality is None else through_jpeg(corrupted, quality)
 
     height, width = images_u8.shape[1:3]
     over_chunks(corrupt_chunk, len(out), max(1, _CHUNK_PIXELS // (height * width)))
     return out
+
+
+def for_kernels(images_u8: np.ndarray) -> np.ndarray:
+    """The images as a plain, contiguous and writable array, a copy if need be: for another kind numba compiles anew."""
+    return np.require(images_u8, requirements=("C_CONTIGUOUS", "WRITEABLE", "ENSUREARRAY"))
 
 
 def check_keys(seed: int, indices: np.ndarray | None, num_images: int) -> tuple[int, np.ndarray]:

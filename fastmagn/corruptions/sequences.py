@@ -16,7 +16,7 @@ import numpy as np
 
 from fastmagn.corruptions import PERTURBATIONS
 from fastmagn.corruptions.blur import as_rows, gaussian_weights, motion_weights
-from fastmagn.corruptions.corrupting import check_images, check_keys
+from fastmagn.corruptions.corrupting import check_images, check_keys, for_kernels
 from fastmagn.corruptions.digital import as_pixels
 from fastmagn.corruptions.noise import shot_tables
 from fastmagn.corruptions.weather import WATER_COLOUR
@@ -77,7 +77,7 @@ def perturb(images_u8: np.ndarray, name: str, *, seed: int = 0, indices: np.ndar
     out = np.empty((len(images_u8), *form), np.uint8)
 
     def perturb_chunk(chunk: slice) -> None:
-        out[chunk] = function(np.ascontiguousarray(images_u8[chunk]), seed, keys[chunk])
+        out[chunk] = function(for_kernels(images_u8[chunk]), seed, keys[chunk])
 
     over_chunks(perturb_chunk, len(out), _CHUNK_IMAGES)
     return out

@@ -22,17 +22,16 @@ class CorruptConfig:
             files), npz (NumPy arrays), or torchvision:NAME.
         data_dir: Folder that holds cifar-10-batches-py or cifar-100-python, class folders, shards, or arrays.
         download: Download a missing CIFAR set into data_dir; for hf, the set of the hub that data_dir names.
-        num_images: Number of test images to use; 0 means all. They are the first ones; those of a folder are drawn
-            evenly over the classes by seed.
-        seed: Seed of the corruptions, and of the images that are drawn from a folder, 0..2^64 - 1.
+        num_images: Number of test images to use; 0 means all. Of CIFAR, digits and torchvision's arrays the first ones;
+            of image files and your own images, drawn evenly over the classes by seed.
+        seed: Seed of the corruptions, and of the images drawn by class, 0..2^64 - 1.
         jpeg: Pass corrupted images of 64 px and more through JPEG of quality 85, as the published Tiny-ImageNet-C and
             ImageNet-C are stored. Smaller ones, as CIFAR-10-C's, never are.
         corruption_set: c19 (all of CIFAR-10-C or ImageNet-C), c18 (without gaussian_noise, the paper's), c15 (the usual
             benchmark's), cbar (C-bar's ten: CIFAR-10-C-bar's below 64 px, else ImageNet-C-bar's); or several joined by
             +, such as c15+cbar.
         image_size: For folder, webdataset and hf: side of the square images in px, 8..4096; the centre is kept.
-        resize_px: For folder, webdataset and hf: the shorter side before the centre is cut out, image_size..4096 px; 0
-            means image_size. The images of 224 px that fastmagn.train measures are cut out of 256.
+        resize_px: For folder, webdataset and hf: the trainer's data.eval_resize_px, the same for a measurement.
         test_shards: For webdataset and hf: the files, as the trainer's data.test_shards.
         image_column: For hf: as data.image_column.
         label_column: For webdataset and hf: as data.label_column.
@@ -71,5 +70,13 @@ class CorruptConfig:
                 self.image_size,
                 f"{MIN_SIDE_PX}..{MAX_IMAGE_SIZE_PX} px for dataset {self.dataset}",
             )
+            can_resize = self.resize_px == 0 or (self.image_size or 0) <= self.resize_px <= MAX_IMAGE_SIZE_PX
+            check(
+                can_resize,
+                "resize_px",
+                self.resize_px,
+                f"0 (image_size * 256 / 224) or {self.image_size}..{MAX_IMAGE_SIZE_PX} px",
+            )
         elif self.dataset is not None:
             check(self.image_size is None, "image_size", self.image_size, f"none: {self.dataset} has its own")
+            check(self.resize_px == 0, "resize_px", self.resize_px, f"none: {self.dataset} has its own image size")

@@ -39,6 +39,7 @@ from fastmagn.data.corrupted.npy import (
     source_digests,
 )
 from fastmagn.data.files.decoded_once import decoded_once, stored_bytes
+from fastmagn.data.files.decoding import shorter_side_px
 from fastmagn.data.image_set import Images, rows_within
 from fastmagn.errors import InputError, check, counted
 from fastmagn.evaluation.corrupt_config import CorruptConfig
@@ -58,6 +59,19 @@ _CHUNKS_AHEAD = 2
 _MANIFEST_BYTES = 1 << 16  # room for it, more than it takes
 _TRAINERS_NAMES = re.compile(r"\bdata\.(dir|name|download|test_shards|image_column|label_column)\b")
 _OPTIONS = {"dir": "data_dir", "name": "dataset"}  # others have the same name here
+
+
+class NotStored(InputError):
+    """A set cannot be stored: the disk has no room for it, or fails.
+
+    Args:
+        reason: What is wrong, with the place.
+        advice: What the user of fastmagn.corrupt may do; an evaluation has other options.
+    """
+
+    def __init__(self, reason: str, advice: str) -> None:
+        super().__init__(f"out: {reason}{advice}")
+        self.reason = reason
 
 
 class SourceImages(NamedTuple):
@@ -98,13 +112,15 @@ def make_corrupted_set(
         The manifest.
 
     Raises:
-        InputError: `out` is taken, is being made by another process or cannot be written, the disk is too small, or the
-            images cannot be read or corrupted.
+        NotStored: The disk is too small, or fails.
+        InputError: `out` is taken, is being made by another process or cannot be written; or the images cannot be read
+            or corrupted.
     """
     out = Path(os.path.realpath(config.out))  # resolve() would raise for a loop of links, which has its own message
     remove_leftovers(out)
     _check_out_is_free(out)
-    check_writable(out, out.parent)
+    for folder in (out.parent, out):
+        check_writable(out, folder)
     source = source or load_source_images(config)
     image_shape = source.images_u8.shape[1:]
     names = set_members(config.corruption_set, *image_shape[:2])
@@ -127,15 +143,15 @@ def make_corrupted_set(
                 manifest = _manifest(config, source, files)
             write_json(folder / MANIFEST, manifest)
     except OSError as error:
-        raise InputError(
-            f"out: {out} cannot be written ({error.strerror or error}; {needed:,} bytes are needed). Nothing was left"
-            " there; make room or give another --out."
+        raise NotStored(
+            f"{out} cannot be written ({error.strerror or error}; {needed:,} bytes are needed)",
+            ". Nothing was left there; make room or give another --out.",
         ) from error
     return manifest
 
 
 def load_source_images(config: CorruptConfig) -> SourceImages:
-    """`num_images` test images of `config.dataset`: the first ones, of a folder drawn evenly over the classes.
+    """`num_images` test images of `config.dataset`: the first ones, or drawn evenly over the classes; see `subset_of`.
 
     Raises:
         InputError: They cannot be read, or there are fewer.
@@ -169,7 +185,7 @@ def _data_config(config: CorruptConfig) -> DataConfig:
     same = ("download", "image_size", "test_shards", "image_column", "label_column")
     settings: dict[str, Any] = {name: getattr(config, name) for name in same}
     settings |= {"name": config.dataset, "dir": config.data_dir}
-    settings["eval_resize_px"] = config.resize_px or config.image_size
+    settings["eval_resize_px"] = config.resize_px
     return DataConfig(**settings)
 
 
@@ -202,8 +218,15 @@ def verify_corrupted_set(config: CorruptConfig) -> list[str]:
     made_of = manifest["dataset"]
     if config.dataset not in (None, made_of):
         return [*faults, f"{config.out}: made of {made_of}; --dataset says {config.dataset}."]
-    side = manifest["image_shape"][0] if made_of in ENCODED else None
-    source = load_source_images(dataclasses.replace(config, dataset=made_of, image_size=side, num_images=0))
+    side, resize = None, config.resize_px
+    if made_of in ENCODED:
+        side = manifest["image_shape"][0]
+        resize = config.resize_px or manifest.get("resize_px") or side  # earlier versions' manifests have none
+        if resize == shorter_side_px(side, 0):
+            resize = 0  # the default may be above the largest length that can be given
+    source = load_source_images(
+        dataclasses.replace(config, dataset=made_of, num_images=0, image_size=side, resize_px=resize)
+    )
     try:
         check_source(config.out, source.images_u8, source.labels)
     except InputError as error:
@@ -243,9 +266,9 @@ def _check_disk(out: Path, needed: int) -> None:
     free = shutil.disk_usage(out.parent).free
     if free >= needed:
         return
-    raise InputError(
-        f"out: {out.parent} has {free:,} bytes free; the set needs {needed:,}. Make room, give another --out or fewer"
-        " --num_images."
+    raise NotStored(
+        f"{out.parent} has {free:,} bytes free; the set needs {needed:,}",
+        ". Make room, give another --out or fewer --num_images.",
     )
 
 
@@ -320,11 +343,15 @@ def _write_file(path: Path, parts: Iterable[np.ndarray | bytes], header: bytes =
 def _manifest(config: CorruptConfig, source: SourceImages, files: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """What a set was made of, how, and what its files must hold."""
     names = set_members(config.corruption_set, *source.images_u8.shape[1:3])
+    resized = {}
+    if config.dataset in ENCODED and config.image_size is not None:
+        resized = {"resize_px": shorter_side_px(config.image_size, config.resize_px)}
     return {
         "format_version": MANIFEST_FORMAT_VERSION,
         "dataset": config.dataset,
         "num_images": len(source.labels),
         "image_shape": list(source.images_u8.shape[1:]),
+        **resized,
         "seed": config.seed,
         "corruption_set": config.corruption_set,
         "corruptions": list(names),

@@ -20,7 +20,7 @@ from fastmagn.data.files.decoding import resize_px
 from fastmagn.data.image_set import ImageSet
 from fastmagn.errors import InputError
 from fastmagn.evaluation.corrupt_config import CorruptConfig
-from fastmagn.evaluation.corrupted_set import SourceImages, choose_images, make_corrupted_set
+from fastmagn.evaluation.corrupted_set import NotStored, SourceImages, choose_images, make_corrupted_set
 from fastmagn.evaluation.subset import subset_of
 from fastmagn.machine.console import console, warn
 from fastmagn.machine.processes import World
@@ -34,7 +34,8 @@ def use_cache(config: Config, world: World, image_set: ImageSet) -> EvalConfig:
     The set's name has a digest of the test images, so that other images of the same number and size get a set of their
     own. Rank 0 makes a missing set, and the other processes wait for it. So do other runs: the first one makes the set.
     Without a `cache_dir`, or with a `corrupted_dir` already given, the section is returned unchanged. So it is, with a
-    warning, where a corruption of a missing set cannot be made: it is left out of the measurement, not of the set.
+    warning, where a corruption of a missing set cannot be made: it is left out of the measurement, not of the set. And
+    so it is where the disk has no room for a missing set: a training must not have been in vain.
 
     Args:
         config: The configuration of the evaluation.
@@ -44,8 +45,7 @@ def use_cache(config: Config, world: World, image_set: ImageSet) -> EvalConfig:
     section, data = config.eval, config.data
     if section.cache_dir is None or section.corrupted_dir is not None:
         return section
-    is_encoded = data.name in ENCODED
-    size = f"{data.image_size}" if is_encoded else ""
+    size = f"{data.image_size}" if data.name in ENCODED else ""
     images = f"n{section.num_images}" if section.num_images else "all"
     settings = f"{section.corruption_set}-{images}-seed{section.corruption_seed}"
     settings += _content(image_set.test_images_u8.shape, section.corruption_jpeg)
@@ -59,17 +59,24 @@ def use_cache(config: Config, world: World, image_set: ImageSet) -> EvalConfig:
     if unavailable:
         warn(f"eval.cache_dir: not used, as {', '.join(unavailable)} cannot be made here, and no set is there.")
         return section
-    world.together(lambda: _make(folder, config, image_set) if world.rank == 0 and not _is_there(folder) else None)
+    reason = world.together(lambda: _make_missing(folder, config, image_set) if world.rank == 0 else None)
+    reason = world.gather(reason)[0]
+    if reason is not None:
+        warn(f"eval.cache_dir: not used, as {reason}. Make room there, or name another folder, for later evaluations.")
+        return section
     return dataclasses.replace(section, corrupted_dir=folder)
 
 
-def _make(folder: Path, config: Config, image_set: ImageSet) -> None:
-    """Make the set of the images."""
+def _make_missing(folder: Path, config: Config, image_set: ImageSet) -> str | None:
+    """Make the set `folder` if it is not there; returns why it cannot be stored, None if it is there now."""
+    if _is_there(folder):
+        return None
     section, data = config.eval, config.data
     is_encoded = data.name in ENCODED
-    subset = subset_of(data.name, section.corruption_seed)
     source = choose_images(
-        *(image_set.test_images_u8, image_set.test_labels, image_set.class_names), subset, section.num_images
+        *(image_set.test_images_u8, image_set.test_labels, image_set.class_names),
+        subset_of(data.name, section.corruption_seed),
+        section.num_images,
     )
     wanted = CorruptConfig(
         out=folder,
@@ -80,9 +87,13 @@ def _make(folder: Path, config: Config, image_set: ImageSet) -> None:
         jpeg=section.corruption_jpeg,
         corruption_set=section.corruption_set,
         image_size=data.image_size if is_encoded else None,
-        resize_px=resize_px(data) if is_encoded else 0,
+        resize_px=data.eval_resize_px if is_encoded else 0,
     )
-    _make_once(wanted, source)
+    try:
+        _make_once(wanted, source)
+    except NotStored as error:
+        return error.reason
+    return None
 
 
 def _make_once(wanted: CorruptConfig, source: SourceImages) -> None:

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -43,10 +44,13 @@ def replace_file(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def replace_folder(path: Path, overwrite: bool = True) -> Iterator[Path]:
-    """Make an empty folder beside `path`, to be filled; on success it is renamed to `path`, else removed.
+    """Make an empty folder beside `path`, to be filled; on success it takes the place of `path`, else it is removed.
 
-    A reader sees the old folder or the new one, or none for an instant. Of several processes that do this at once, the
-    last one's folder stays. The caller flushes the files (`replace_file` does). What dead processes left is removed.
+    A reader sees the old folder or the new one, or none for an instant. An empty folder at `path`, and the one that
+    this process works in, stay and are filled, so that no shell is left in a folder that is gone; for an instant they
+    hold a part. In any case the mode and the group of a folder at `path` stay. Of several processes that do this at
+    once, the last one's folder stays. The caller flushes the files (`replace_file` does). What dead processes left is
+    removed.
 
     Args:
         path: The folder; links are followed.
@@ -62,21 +66,69 @@ def replace_folder(path: Path, overwrite: bool = True) -> Iterator[Path]:
         partial, descriptor = _make_partial(path)
         old = old_path(path)
         try:
+            _prepare_like(path, partial)
             yield partial
             sync_folder(partial)
             with names_locked(path.parent):
-                try:
-                    if overwrite and path.is_dir():
-                        os.rename(path, old)
-                    os.rename(partial, path)
-                finally:
-                    if old.exists() and not path.exists():
-                        os.rename(old, path)
+                if _is_kept(path, overwrite):
+                    _refill(path, partial, old)
+                else:
+                    _swap(path, partial, old, overwrite)
             sync_folder(path.parent)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
             shutil.rmtree(old, ignore_errors=True)
             os.close(descriptor)
+
+
+def _prepare_like(path: Path, partial: Path) -> None:
+    """Give `partial` the group and the mode of a folder at `path`, as far as this user may."""
+    if path.is_dir():
+        status = path.stat()
+        with suppress(OSError):
+            os.chown(partial, -1, status.st_gid)
+        with suppress(OSError):
+            partial.chmod(stat.S_IMODE(status.st_mode) | stat.S_IRWXU)
+
+
+def _is_kept(path: Path, overwrite: bool) -> bool:
+    """Whether the folder at `path` is to be filled and not to be replaced: it is empty, or this process works in it."""
+    if not path.is_dir():
+        return False
+    if not any(path.iterdir()):
+        return True
+    with suppress(OSError):  # the folder that this process works in may be gone
+        return overwrite and path.samefile(os.curdir)
+    return False
+
+
+def _refill(path: Path, partial: Path, old: Path) -> None:
+    """Move what `path` holds to `old`, and what `partial` holds to `path`, the newest last; undone if a move fails."""
+    content = list(path.iterdir())
+    if content:
+        old.mkdir()
+    made = sorted(partial.iterdir(), key=lambda entry: entry.stat().st_mtime_ns)
+    moves = [(entry, old / entry.name) for entry in content] + [(entry, path / entry.name) for entry in made]
+    try:
+        for source, target in moves:
+            os.rename(source, target)
+    except BaseException:
+        for source, target in reversed(moves):
+            if os.path.lexists(target) and not os.path.lexists(source):
+                os.rename(target, source)
+        raise
+    sync_folder(path)
+
+
+def _swap(path: Path, partial: Path, old: Path, overwrite: bool) -> None:
+    """Rename `partial` to `path`, and what was there, if it may be replaced, to `old`; undone if a rename fails."""
+    try:
+        if overwrite and path.is_dir():
+            os.rename(path, old)
+        os.rename(partial, path)
+    finally:
+        if old.exists() and not path.exists():
+            os.rename(old, path)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -158,11 +159,13 @@ def check_out(out: Path) -> None:
     Raises:
         InputError: It holds something else, or cannot be written.
     """
-    check_writable(out, out.parent)
+    parent = Path(os.path.realpath(out)).parent  # that of "." is not "."
+    check_writable(out, parent)
     if out.exists() and not out.is_dir():
         raise InputError(f"out: {out} is a file; expected a new folder, or one that holds an older report.")
+    check_writable(out, out)
     known: set[str] | None = None
-    with names_locked(out.parent), suppress(OSError, ValueError, KeyError, TypeError):  # another report may appear here
+    with names_locked(parent), suppress(OSError, ValueError, KeyError, TypeError):  # another report may appear here
         present = {path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir()}
         if not present:
             return

@@ -15,10 +15,13 @@ from fastmagn.corruptions import (
     frost_pictures,
     size_class,
 )
+from fastmagn.corruptions.sequences import perturb
 from fastmagn.corruptions.sets import CIFAR_CBAR, IMAGENET_CBAR
 from fastmagn.errors import InputError
 from fastmagn.evaluation.corrupt_command import main as make_set
 from fastmagn_kernels import threads
+from fastmagn_kernels.corruptions.cbar_warp import ripple_batch
+from fastmagn_kernels.corruptions.sequences import water_sequence_batch
 from tests.helpers.processes import run
 
 HERE = available_corruptions()
@@ -106,6 +109,21 @@ def test_strided_images_and_no_images(name, pictures):
     flipped = pictures[:3, :, ::-1]
     np.testing.assert_array_equal(corrupt(flipped, name, 2), corrupt(flipped.copy(), name, 2))
     assert corrupt(pictures[:0], name, 2).shape == (0, 32, 32, 3)
+
+
+def test_read_only_images_compile_nothing_anew(pictures, tmp_path):
+    """As those of a mapped file, or of np.asarray(image) of Pillow."""
+    np.save(tmp_path / "images.npy", pictures[:3])
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    pairs = (
+        (ripple_batch, lambda images: corrupt(images, "ripple", 2)),
+        (water_sequence_batch, lambda images: perturb(images, "spatter")),
+    )
+    for kernel, function in pairs:
+        expected = function(pictures[:3])
+        compiled_for = list(kernel.signatures)
+        np.testing.assert_array_equal(function(mapped), expected)
+        assert kernel.signatures == compiled_for
 
 
 IMAGES = np.zeros((2, 32, 32, 3), np.uint8)

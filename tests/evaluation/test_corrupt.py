@@ -210,6 +210,7 @@ def test_any_flipped_bit_is_found(copy, data):
         ({"image_shape": [32, 32]}, r"image_shape is not \[H, W, C\]"),
         ({"corruptions": ["../fog"], "files": {"../fog.npy": {}, "labels.npy": {}}}, "not a plain file name"),
         ({"corruptions": ["fog"], "files": {"fog.npy": {}, "labels.npy": {}}}, "has no bytes and sha256"),
+        ({"resize_px": 31}, "resize_px is not a length in px"),
         ({"source": {}}, "source has no images_sha256"),
     ],
 )
@@ -267,6 +268,14 @@ def test_a_set_of_other_images_is_refused(made, copy, digits, capsys):
             r"corruption_set: got 'c12'; expected one of c15, c18, c19, cbar, or several of them joined by \+",
         ),
         (["--out", "c", "--dataset", "digits", "--severity", "3"], "--severity: is not an option of python -m"),
+        (
+            ["--out", "c", "--dataset", "digits", "--resize_px", "64"],
+            "resize_px: got 64; expected none: digits has",
+        ),
+        (
+            ["--out", "c", "--dataset", "folder", "--data_dir", "x", "--image_size", "32", "--resize_px", "31"],
+            r"^resize_px: got 31; expected 0 \(image_size \* 256 / 224\) or 32\.\.4096 px\.$",
+        ),
         (["--out", "c", "--dataset", "folder", "--data_dir", "x"], r"image_size: got None; expected 8\.\.4096 px for"),
         (
             ["--out", "c", "--dataset", "folder", "--data_dir", "x", "--image_size", "7"],
@@ -341,7 +350,7 @@ def test_a_folder_of_photographs_becomes_a_set(tmp_path, capsys):
     (tmp_path / "images" / "dog" / "2.jpg").write_text("no picture")
     out = tmp_path / "c"
     source = ["--data_dir", str(tmp_path / "images")]
-    fields = ["--dataset", "folder", "--image_size", "24", "--corruption_set", "c15"]
+    fields = ["--dataset", "folder", "--image_size", "24", "--resize_px", "24", "--corruption_set", "c15"]
     with pytest.warns(UserWarning, match=rf"{tmp_path / 'images'}: 1 of 5 image files cannot be read: "):
         assert main(["--out", str(out), *source, *fields]) == 0
     captured = capsys.readouterr()

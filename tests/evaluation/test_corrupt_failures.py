@@ -63,6 +63,15 @@ def test_an_empty_folder_is_filled_also_through_a_link(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["c", "disk"]
 
 
+def test_the_working_directory_is_filled_and_is_still_there(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    make_corrupted_set(small(Path()))
+    assert "manifest.json" in os.listdir()
+    assert verify(Path()) == 0
+    assert os.listdir(tmp_path) == ["here"]
+
+
 def test_the_disk_is_measured_before_anything_is_written(tmp_path, monkeypatch):
     make_corrupted_set(small(tmp_path / "c"))
     needed = sum(path.stat().st_size for path in (tmp_path / "c").glob("*.npy")) + 65_536

@@ -1,6 +1,11 @@
 """Evaluations, made sets and caches of images of 64 px: corrupted and stored as Tiny-ImageNet-C, and they say so."""
 
+import errno
 import json
+import os
+import re
+import shutil
+from collections import namedtuple
 
 import numpy as np
 import pytest
@@ -88,6 +93,28 @@ def test_a_cached_set_of_another_content_has_another_name(side, jpeg, mark, tmp_
     assert f"-c15-n3-seed0{mark}-fastmagn" in made.name
     quality = json.loads((made / "manifest.json").read_bytes())["corrupted_as"]["jpeg_quality"]
     assert quality == (85 if mark.endswith("jpeg85") else None)
+
+
+@pytest.mark.parametrize("is_seen_before", [True, False])
+def test_a_full_disk_is_a_warning_and_the_images_are_measured_without_a_set(
+    tmp_path, monkeypatch, capsys, is_seen_before
+):
+    data = DataConfig(name="folder", dir=make_photo_folder(tmp_path / "photos", 3, 3), image_size=32)
+    section = EvalConfig(corruption_set="cbar", num_images=3, cache_dir=tmp_path / "cache")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    if is_seen_before:
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("Usage", "free")(1000))
+    else:
+        monkeypatch.setattr(os, "fsync", full)
+    assert use_cache(Config(data=data, eval=section), World(), load_data(data)) is section
+    printed = capsys.readouterr().out
+    reason = " has 1,000 bytes free; the set needs " if is_seen_before else r"\S+ cannot be written \(No space left"
+    assert re.search(rf"^warning: eval\.cache_dir: not used, as {tmp_path}/cache{reason}", printed, re.MULTILINE)
+    assert "--out" not in printed
+    assert os.listdir(tmp_path / "cache") == []
 
 
 def test_a_set_that_cannot_be_made_here_is_not_made_and_used_where_it_is(tmp_path, monkeypatch, capsys):

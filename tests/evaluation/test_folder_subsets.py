@@ -1,5 +1,7 @@
 """Fewer images of a folder than all: which they are, and that every way to corrupt them gives the same ones."""
 
+import dataclasses
+import json
 import multiprocessing
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from torch import nn
 from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.config.schema import Config, DataConfig
 from fastmagn.data import load_data
+from fastmagn.data.corrupted.npy import check_source
 from fastmagn.data.subset import even_subset
 from fastmagn.errors import InputError
 from fastmagn.evaluation.corrupted_set import CorruptConfig, make_corrupted_set, verify_corrupted_set
@@ -79,6 +82,28 @@ def test_a_folder_is_measured_evenly_by_class_and_every_way_gives_the_same(model
     assert measured(model, folder, tmp_path, cache_dir=tmp_path / "cache") == results
     assert measured(model, folder, tmp_path, cache_dir=tmp_path / "cache") == results
     assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_a_set_made_with_the_defaults_fits_an_evaluation_with_the_defaults(folder, tmp_path):
+    out = made(folder, tmp_path / "c", num_images=3, resize_px=0)
+    images = load_data(DataConfig(name="folder", dir=folder, image_size=SIDE))
+    rows = even_subset(images.test_labels, 3, SEED)
+    np.testing.assert_array_equal(check_source(out, images.test_images_u8, images.test_labels), rows)
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["resize_px"] == 18  # 16 * 256 / 224 = 18.3
+
+
+def test_a_set_of_an_earlier_version_was_not_resized_further_unless_told(folder, tmp_path):
+    """Its manifest has no resize_px, whose default was image_size."""
+    out = made(folder, tmp_path / "c", num_images=3, resize_px=SIDE)
+    path = out / "manifest.json"
+    manifest = json.loads(path.read_text())
+    assert manifest.pop("resize_px") == SIDE
+    path.write_text(json.dumps(manifest))
+    wanted = CorruptConfig(out=out, data_dir=folder)
+    assert verify_corrupted_set(wanted) == []
+    (fault,) = verify_corrupted_set(dataclasses.replace(wanted, resize_px=RESIZE))
+    assert "not say its resize_px; the images given were resized to 20 px. Give --resize_px (for --verify)" in fault
 
 
 def test_logits_are_stored_of_the_measured_images(model, folder, tmp_path):

@@ -116,6 +116,72 @@ def test_without_overwriting_only_an_empty_folder_is_replaced(old):
     assert os.listdir(old.parent) == ["folder"]
 
 
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_an_empty_folder_is_kept_and_filled(tmp_path, overwrite):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    folder.chmod(0o2775)
+    before = folder.stat()
+    with replace_folder(folder, overwrite=overwrite) as partial:
+        write_text(partial / "text", "new")
+        (partial / "more").mkdir()
+        assert os.listdir(folder) == []  # what is half written cannot be seen there
+    after = folder.stat()
+    assert (after.st_ino, after.st_mode, after.st_gid) == (before.st_ino, before.st_mode, before.st_gid)
+    assert sorted(os.listdir(folder)) == ["more", "text"]
+    assert (folder / "text").read_text() == "new"
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+def test_the_working_directory_is_kept_and_an_older_content_goes(old, monkeypatch):
+    (old / "more").mkdir()
+    (old / "more" / "text").write_text("old")
+    monkeypatch.chdir(old)
+    write(Path(), "new")
+    assert os.listdir() == ["text"]
+    assert Path("text").read_text() == "new"
+    assert os.listdir(old.parent) == ["folder"]
+    with pytest.raises(OSError, match="not empty"):
+        write(Path(), "newer", overwrite=False)
+    assert Path("text").read_text() == "new"
+
+
+def test_a_folder_that_is_replaced_keeps_its_mode(old):
+    old.chmod(0o2770)
+    write(old, "new")
+    assert stat.S_IMODE(old.stat().st_mode) == 0o2770
+    assert (old / "text").read_text() == "new"
+
+
+def write_two(path: Path) -> None:
+    with replace_folder(path) as folder:
+        for name in ("text", "second"):
+            write_text(folder / name, "new")
+        os.utime(folder / "text", (0, 0))
+
+
+@pytest.mark.parametrize("is_empty", [True, False])
+def test_a_kept_folder_is_as_before_if_a_move_fails(old, monkeypatch, is_empty):
+    """The second of two new files cannot be moved."""
+    rename = os.rename
+
+    def fail(source: Path, target: Path) -> None:
+        if Path(source).name == "second":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        rename(source, target)
+
+    if is_empty:
+        (old / "text").unlink()
+    before = old.stat().st_ino, os.listdir(old)
+    monkeypatch.chdir(old)
+    monkeypatch.setattr(os, "rename", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        write_two(Path())
+    assert (old.stat().st_ino, os.listdir(old)) == before
+    assert is_empty or Path("text").read_text() == "old"
+    assert os.listdir(old.parent) == ["folder"]
+
+
 def test_folders_that_cannot_be_flushed_are_no_obstacle(tmp_path, monkeypatch):
     fsync = os.fsync
 

@@ -93,7 +93,13 @@ def test_kept_corruptions_are_of_the_images_that_are_measured(folder, tmp_path):
     images = load_data(data)
     assert re.fullmatch(rf"folder{SIDE}-[0-9a-f]{{16}}-c15-n3-seed0-fastmagn.*", kept.name)
     check_source(kept, images.test_images_u8, images.test_labels)
-    with pytest.raises(InputError, match="made of 3 images of folder, which differ from the test set's"):
+    message = (
+        rf"made of 3 images of folder, which differ from the test set's by their SHA-256\. They are {SIDE} px cut out"
+        rf" of 37, those given are {SIDE} px cut out of 40\. Measure with --data\.image_size {SIDE}"
+        rf" --data\.eval_resize_px 37, or make this set again with python -m fastmagn\.corrupt"
+        rf" --image_size {SIDE} --resize_px 40\."
+    )
+    with pytest.raises(InputError, match=message):
         check_source(kept, load_data(dataclasses.replace(data, eval_resize_px=40)).test_images_u8, images.test_labels)
     rows = even_subset(images.test_labels, 3, 0)
     assert np.load(kept / "labels.npy").tolist() == 5 * images.test_labels[rows].tolist() == 5 * [0, 1, 2]

@@ -62,9 +62,10 @@ def test_the_corrupt_command_makes_the_folders_set(photos, tables, tmp_path, cap
     for name in manifest["corruptions"]:
         stored = np.load(out / f"{name}.npy").reshape(5, 9, SIDE, SIDE, 3)
         np.testing.assert_array_equal(stored[2], corrupt(images_u8, name, 3, seed=0))
-    own = ["--verify", "--out", str(out), "--data_dir", str(tables), "--resize_px", "36"]
-    assert corrupt_command(own) == 0
-    assert corrupt_command([*own[:-1], "40"]) == 1  # other images
+    own = ["--verify", "--out", str(out), "--data_dir", str(tables)]
+    assert corrupt_command(own) == 0  # the manifest says how they were resized
+    assert corrupt_command([*own, "--resize_px", "36"]) == 0
+    assert corrupt_command([*own, "--resize_px", "40"]) == 1  # other images
 
 
 @pytest.mark.parametrize("tables", slow_but(LAYOUTS, "parquet"), indirect=True)

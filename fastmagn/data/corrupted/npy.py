@@ -180,6 +180,8 @@ def _manifest_fault(manifest: Any) -> str | None:
         return "corruptions are not names"
     if [type(side) for side in manifest["image_shape"]] != [int, int, int]:
         return "image_shape is not [H, W, C]"
+    if not _is_length(manifest.get("resize_px"), manifest["image_shape"][0]):
+        return "resize_px is not a length in px"
     if set(manifest["files"]) != {*(f"{name}.npy" for name in manifest["corruptions"]), _LABELS}:
         return "files are not those of its corruptions and labels.npy"
     for name, file in manifest["files"].items():
@@ -196,6 +198,11 @@ def _manifest_fault(manifest: Any) -> str | None:
     if any(type(manifest["source"].get(name)) is not str for name in ("images_sha256", "labels_sha256")):
         return "source has no images_sha256 and labels_sha256"
     return None
+
+
+def _is_length(value: Any, at_least: int) -> bool:
+    """Whether it is None, as in manifests of arrays and of earlier versions, or a length in px."""
+    return value is None or (type(value) is int and value >= at_least)
 
 
 def _is_seed(value: Any) -> bool:
@@ -264,10 +271,28 @@ def check_source(folder: Path, images_u8: Images, labels: np.ndarray) -> slice |
     rows = rows_of(manifest, labels)
     if source_digests(images_u8[rows], labels[rows]) != manifest["source"]:
         raise InputError(
-            f"{made_of}, which differ from the test set's by their SHA-256. Give the test set that it was made of, or"
-            " make this set again with python -m fastmagn.corrupt."
+            f"{made_of}, which differ from the test set's by their SHA-256. {_remedy_of_others(manifest, images_u8)}"
         )
     return rows
+
+
+def _remedy_of_others(manifest: dict[str, Any], images_u8: Images) -> str:
+    """What to do about a set of other images; those of files may differ only in how they were resized."""
+    side, made_px = manifest["image_shape"][0], manifest.get("resize_px")
+    given_side, given_px = images_u8.shape[1], getattr(images_u8, "resize_px", None)
+    again = "make this set again with python -m fastmagn.corrupt"
+    if given_px is not None and made_px is None:
+        return (
+            f"Its manifest does not say its resize_px; the images given were resized to {given_px} px. Give --resize_px"
+            f" (for --verify) or --data.eval_resize_px as the set had it ({side} if it had none), or {again}."
+        )
+    if given_px is not None and (side, made_px) != (given_side, given_px):
+        return (
+            f"They are {side} px cut out of {made_px}, those given are {given_side} px cut out of {given_px}. Measure"
+            f" with --data.image_size {side} --data.eval_resize_px {made_px}, or {again} --image_size {given_side}"
+            f" --resize_px {given_px}."
+        )
+    return f"Give the test set that it was made of, or {again}."
 
 
 def check_files(folder: Path, advance: Callable[[int], None] = lambda num_bytes: None) -> list[str]:

@@ -255,4 +255,9 @@ def orientation(image: Image.Image) -> int:
 
 def resize_px(config: DataConfig) -> int:
     """What `data.eval_resize_px` means, px: the shorter side of a validation image before its square is cut out."""
-    return config.eval_resize_px or round(config.image_size * _RESIZE_TO_CROP)
+    return shorter_side_px(config.image_size, config.eval_resize_px)
+
+
+def shorter_side_px(image_size: int, resize_px: int) -> int:
+    """The shorter side of an image before its central square of `image_size` px is cut out; 0 means the default."""
+    return resize_px or round(image_size * _RESIZE_TO_CROP)

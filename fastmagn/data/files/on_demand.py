@@ -117,6 +117,11 @@ class FolderImages:
         return int(np.prod(self.shape, dtype=np.int64))
 
     @property
+    def resize_px(self) -> int:
+        """The shorter side before the centre is cut out, px."""
+        return resize_px(self.config)
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 over the files' names, labels and contents."""
         return self.files.fingerprint
@@ -143,7 +148,7 @@ class FolderImages:
         """The pixels, uint8 [N, S, S, 3], and the images for which mid-grey stands in."""
         images_u8 = np.empty(self.shape, np.uint8)
         items = [self.files.item(row) for row in range(len(self))]
-        faults = _decode_squares(items, images_u8, resize_px(self.config), num_threads(self.config))
+        faults = _decode_squares(items, images_u8, self.resize_px, num_threads(self.config))
         return images_u8, [fault for fault in faults if fault]
 
 
