@@ -24,8 +24,8 @@ from fastmagn.machine.console import console
 from fastmagn.machine.files import check_writable, write_json
 from fastmagn.machine.leftovers import names_locked, remove_leftovers
 from fastmagn.machine.torchrun import rank
+from fastmagn.runs.measuring import read_config_to_measure
 from fastmagn.runs.paths import EVALUATION, LOGITS
-from fastmagn.runs.reading import read_config
 
 _DESCRIPTION = "Measure a trained run again, or on other images; other people's weights; or stored logits."
 _MAX_METHOD_CHARS = 100  # as in a report
@@ -41,15 +41,17 @@ _SAID_BY_LOGITS = ("ood", "temperature_images", "forward")  # `summarise_logits`
 def main(arguments: list[str]) -> int:
     own, config = parse_arguments(arguments)
     if own.images is None and own.logits is None:
-        check_present(config.data)
+        check_present(config.data, instead=own.run is None, of_run=own.data_dir)
     # Imported here, so that --help does not wait for PyTorch.
     from fastmagn.evaluation.measure import summarise_logits
     from fastmagn.evaluation.other_images import image_folders_of, with_image_folders
     from fastmagn.evaluation.published import Published, evaluate_weights
     from fastmagn.evaluation.run import evaluate_images, evaluate_run
     from fastmagn.evaluation.shown import print_results
-    from fastmagn.machine.hardware import keep_memory_on_cpu
+    from fastmagn.machine.hardware import in_runs_precision, keep_memory_on_cpu
 
+    if own.takes_runs_precision:
+        config = in_runs_precision(config)
     keep_memory_on_cpu(config.device)
     is_first_process = rank() == 0
     out = own.out or _results_file(own)
@@ -103,6 +105,7 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, Config]:
         raise InputError(f"out: {own.out} is a folder; expected the name of a results file.")
     if own.weights is not None and not own.weights.name:
         raise InputError(f"weights: got {str(own.weights)!r}; expected a file of weights, or a published model's name.")
+    own.data_dir = None
     others = ("corrupted", "save_logits", "perturbations", "fourier")
     if own.images is not None and (own.run is None or any(getattr(own, name) for name in others)):
         *most, last = (f"--{name}" for name in others)
@@ -116,16 +119,20 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, Config]:
         setattr(own, name, _channels(name, getattr(own, name), own.weights))
     if own.weights is not None:  # the name of the file stands for the method, which is unknown
         fields = [f"--method={own.weights.stem[:_MAX_METHOD_CHARS]}", "--train.amp", "float32", *fields]
-    config = (
-        read_config(own.run, fields) if own.run is not None else parse_config(fields, command("evaluate"), _DESCRIPTION)
-    )
+    if own.run is not None:
+        trained, config = read_config_to_measure(own.run, fields)
+        own.data_dir = trained.data.dir
+    else:
+        config = parse_config(fields, command("evaluate"), _DESCRIPTION)
     wanted = [name for name in ("perturbations", "fourier") if getattr(config.eval, name)]
     wanted += ["batch_norm adapt"] if config.eval.batch_norm == "adapt" else []
     if own.logits is not None and wanted:
         raise InputError(
             f"logits: got eval.{wanted[0]} with them; expected it with --run or --weights: it needs a model."
         )
-    _check_used(own, given_fields(fields))
+    given = given_fields(fields)
+    _check_used(own, given)
+    own.takes_runs_precision = own.run is not None and "train.amp" not in given
     return own, config
 
 
