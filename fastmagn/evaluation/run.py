@@ -139,10 +139,12 @@ def _check_own_classes(run_dir: Path, image_set: ImageSet) -> None:
         InputError: They have others.
     """
     file = run_dir / RESULTS
+    if not file.is_file():
+        return
     try:
         results = read_results(file)
         check_results(results, file)
-    except (FileNotFoundError, InputError):  # a damaged one is no obstacle to measuring the run
+    except InputError:  # which is no obstacle to measuring the run
         return
     if "class_names" in results:
         names, data = tuple(results["class_names"]), results["config"]["data"]["name"]

@@ -135,8 +135,8 @@ def _unread(seen: dict[str, Path]) -> list[str]:
 def _is_whole(file: Path) -> bool:
     """Whether it has what a report shows: `evaluate --images` alone leaves accuracies on folders of images only."""
     try:
-        return "clean_accuracy" in read_results(file)
-    except (FileNotFoundError, InputError):
+        return file.is_file() and "clean_accuracy" in read_results(file)
+    except InputError:
         return False
 
 
