@@ -10,6 +10,7 @@ torchrun --nproc_per_node 2 -m fastmagn.evaluate --run_dir runs/NAME ...
 import argparse
 from dataclasses import fields as fields_of
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastmagn.config.called import command
 from fastmagn.config.command_line import OwnOptions, as_file, given_fields, parse_config, parse_own
@@ -20,13 +21,17 @@ from fastmagn.config.schema import Config
 from fastmagn.config.text import plain
 from fastmagn.data.present import check_present
 from fastmagn.errors import EXIT_CODES, InputError, some
+from fastmagn.exporting.said import resized_alike, said_by, said_fields
 from fastmagn.machine.command import run_command
 from fastmagn.machine.console import console
 from fastmagn.machine.files import check_writable, write_json
 from fastmagn.machine.leftovers import names_locked, remove_leftovers
 from fastmagn.machine.torchrun import rank
+from fastmagn.runs.measuring import read_config_to_measure
 from fastmagn.runs.paths import EVALUATION, LOGITS
-from fastmagn.runs.reading import read_config
+
+if TYPE_CHECKING:
+    from fastmagn.evaluation.published import Published
 
 _DESCRIPTION = "Measure a trained run again, or on other images; other people's weights; or stored logits."
 # The fields of the section eval that count where only some of them do.
@@ -41,15 +46,17 @@ _SAID_BY_LOGITS = ("ood", "temperature_images", "forward")  # `summarise_logits`
 def main(arguments: list[str]) -> int:
     own, config = parse_arguments(arguments)
     if own.images is None and own.logits is None:
-        check_present(config.data)
+        check_present(config.data, instead=own.run is None and own.info is None, of_run=own.data_dir)
     # Imported here, so that --help does not wait for PyTorch.
     from fastmagn.evaluation.measure import summarise_logits
     from fastmagn.evaluation.other_images import image_folders_of, with_image_folders
-    from fastmagn.evaluation.published import Published, evaluate_weights
+    from fastmagn.evaluation.published import evaluate_weights
     from fastmagn.evaluation.run import evaluate_images, evaluate_run
     from fastmagn.evaluation.shown import print_results
-    from fastmagn.machine.hardware import keep_memory_on_cpu
+    from fastmagn.machine.hardware import in_runs_precision, keep_memory_on_cpu
 
+    if own.takes_runs_precision:
+        config = in_runs_precision(config)
     keep_memory_on_cpu(config.device)
     is_first_process = rank() == 0
     out = own.out or _results_file(own)
@@ -67,7 +74,7 @@ def main(arguments: list[str]) -> int:
             with explained(config.imports):
                 results = evaluate_run(own.run, config)
         elif own.weights is not None:
-            results = evaluate_weights(Published(own.weights, own.mean, own.std), config, _folder(out))
+            results = evaluate_weights(_published(own), config, _folder(out))
         else:
             results = summarise_logits(own.logits, config.eval) | {"config": {"eval": plain(config.eval)}}
         if is_first_process:
@@ -77,6 +84,17 @@ def main(arguments: list[str]) -> int:
     if is_first_process:
         console.print(f"written to {out}", soft_wrap=True)
     return 0
+
+
+def _published(own: argparse.Namespace) -> "Published":
+    """The weights, and what they say about their model, as far as they do."""
+    from fastmagn.evaluation.class_names import Classes
+    from fastmagn.evaluation.published import Published
+
+    if own.info is None:
+        return Published(own.weights, own.mean, own.std)
+    classes = Classes(own.info.class_names, own.info.data, str(own.weights))
+    return Published(own.weights, own.mean, own.std, classes, own.info.image_size)
 
 
 def _results_file(own: argparse.Namespace) -> Path:
@@ -103,6 +121,7 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, Config]:
         raise InputError(f"out: {own.out} is a folder; expected the name of a results file.")
     if own.weights is not None and not own.weights.name:
         raise InputError(f"weights: got {str(own.weights)!r}; expected a file of weights, or a published model's name.")
+    own.info = own.data_dir = None
     others = ("corrupted", "save_logits", "perturbations", "fourier")
     if own.images is not None and (own.run is None or any(getattr(own, name) for name in others)):
         *most, last = (f"--{name}" for name in others)
@@ -115,17 +134,25 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, Config]:
     for name in ("mean", "std"):
         setattr(own, name, _channels(name, getattr(own, name), own.weights))
     if own.weights is not None:
-        fields = [*as_file(weights_fields(own.weights)), *fields]
-    config = (
-        read_config(own.run, fields) if own.run is not None else parse_config(fields, command("evaluate"), _DESCRIPTION)
-    )
+        own.info = said_by(own.weights)
+        said = said_fields(own.info) if own.info is not None else {}
+        fields = [*as_file(weights_fields(own.weights) | said), *fields]
+    if own.run is not None:
+        trained, config = read_config_to_measure(own.run, fields)
+        own.data_dir = trained.data.dir
+    else:
+        config = parse_config(fields, command("evaluate"), _DESCRIPTION)
+    if own.info is not None:
+        config = resized_alike(own.info, config)
     wanted = [name for name in ("perturbations", "fourier") if getattr(config.eval, name)]
     wanted += ["batch_norm adapt"] if config.eval.batch_norm == "adapt" else []
     if own.logits is not None and wanted:
         raise InputError(
             f"logits: got eval.{wanted[0]} with them; expected it with --run or --weights: it needs a model."
         )
-    _check_used(own, given_fields(fields))
+    given = given_fields(fields)
+    _check_used(own, given)
+    own.takes_runs_precision = own.run is not None and "train.amp" not in given
     return own, config
 
 

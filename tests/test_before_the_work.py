@@ -11,7 +11,8 @@ import pytest
 from _pytest.outcomes import Failed
 
 import fastmagn.train as train_command
-from fastmagn.config.schema import DataConfig
+from fastmagn.config.schema import Config, DataConfig
+from fastmagn.config.text import to_yaml
 from fastmagn.data.present import check_present
 from fastmagn.errors import InputError
 from fastmagn.machine.files import check_writable
@@ -177,6 +178,30 @@ def test_images_of_which_no_folder_is_expected(file):
     check_present(DataConfig(name="cifar10", dir=file.parent))
     check_present(DataConfig(name="hf", dir=Path("owner/name"), download=True))
     check_present(DataConfig(name="unknown", dir=Path("none")))  # its own message comes later
+
+
+@pytest.mark.parametrize(
+    ("of_run", "given", "remedy"),
+    [
+        (
+            "my photos",
+            None,
+            "Give --data.dir (the run's own, my photos, is relative to the folder where it was trained).",
+        ),
+        ("/my photos", None, "Give --data.dir (the run's own, /my photos, is not on this machine)."),
+        ("my photos", "other", "Name another --data.dir."),
+    ],
+)
+def test_the_images_of_a_run_are_not_here(of_run, given, remedy, file):
+    """The digits are not named: measured on them, the numbers would not be the run's."""
+    Path("run").mkdir()
+    Path("run/config.yaml").write_text(to_yaml(Config(data=DataConfig(name="folder", dir=Path(of_run)))))
+    with pytest.raises(InputError) as caught:
+        main_of("evaluate")(["--run", "run", *([] if given is None else ["--data.dir", given])])
+    assert str(caught.value) == (
+        f"data.dir: {given or of_run}: no such file or folder; expected the images of folder there:"
+        f" DIR/train/CLASS/IMAGE and DIR/val/CLASS/IMAGE. {remedy}"
+    )
 
 
 def test_weights_are_read_before_the_images(file):

@@ -98,6 +98,7 @@ def test_commands_of_the_other_pages(data_dir, tmp_path, monkeypatch, capsys):
     """Those of single processes; benchmarks, torchrun and sweeps have tests of their own."""
     monkeypatch.chdir(tmp_path)
     places = {"DIR": str(data_dir), "RUN": "run", "CIFAR10C": "set", "runs/*": "run", "SET": "set"}
+    places |= dict.fromkeys(("RUN/evaluation.json", "runs/*/evaluation.json"), "run/evaluation.json")
     found = [
         (page, command)
         for page in PAGES

@@ -23,7 +23,7 @@ from fastmagn.data.padding import padded_from
 from fastmagn.errors import InputError, check, counted
 from fastmagn.evaluation.forward import Forward, logits_of
 from fastmagn.evaluation.metrics.predictions import row_parts
-from fastmagn.evaluation.metrics.temperature import fit_temperature
+from fastmagn.evaluation.metrics.temperature import MAX_TEMPERATURE, MIN_TEMPERATURE, fit_temperature
 from fastmagn.evaluation.other_images import find_images
 from fastmagn.evaluation.subset import subset_of
 from fastmagn.machine.console import warn
@@ -172,6 +172,9 @@ def fit_on(model: nn.Module, held_out: HeldOut, forward: Forward, field: str = F
         )
         return None
     temperature = fit_temperature(logits, labels)
+    if temperature in (MIN_TEMPERATURE, MAX_TEMPERATURE):
+        limits = f"{MIN_TEMPERATURE:g}..{MAX_TEMPERATURE:g}"
+        warn(f"{field}: the temperature {temperature:g} is a limit of {limits}; a better one may lie beyond it.")
     nll = {"before": _mean_nll(logits, labels, 1.0), "after": _mean_nll(logits, labels, temperature)}
     record = {"temperature": temperature, "images": held_out.source, "num_images": len(labels), "nll": nll}
     return Fitted(temperature, record)

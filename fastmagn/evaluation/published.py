@@ -9,6 +9,7 @@ from fastmagn.config.schema import Config
 from fastmagn.config.text import plain
 from fastmagn.data import ImageSet, load_data
 from fastmagn.errors import InputError, some
+from fastmagn.evaluation.class_names import Classes, check_classes
 from fastmagn.evaluation.run import evaluate_model
 from fastmagn.machine.console import console, warn
 from fastmagn.machine.environment import environment
@@ -33,11 +34,15 @@ class Published(NamedTuple):
         mean: What the network's training subtracted from each channel, pixels in [0, 1]. None: what the file says, or
             the data set's own.
         std: What it then divided by; None likewise.
+        classes: The classes that the file says the model is for; None if it does not say.
+        image_size: (H, W), px, of the images that it was trained on; None likewise.
     """
 
     file: Path
     mean: Channels | None = None
     std: Channels | None = None
+    classes: Classes | None = None
+    image_size: tuple[int, int] | None = None
 
 
 def evaluate_weights(published: Published, config: Config, results_dir: Path) -> dict[str, Any]:
@@ -55,8 +60,8 @@ def evaluate_weights(published: Published, config: Config, results_dir: Path) ->
         What `evaluation.run.evaluate_run` returns, and `weights_file` and `normalisation` {mean, std}.
 
     Raises:
-        InputError: The file cannot be read, or is not of this network and number of classes; memory is too small; a
-            device is lost.
+        InputError: The file cannot be read, or is not of this network and these classes; memory is too small; a device
+            is lost.
     """
     config = settle_hardware(config)
     with (
@@ -66,11 +71,14 @@ def evaluate_weights(published: Published, config: Config, results_dir: Path) ->
         # Before the images, which may take minutes to list.
         weights = world.together(lambda: read_weights(published.file, "weights"))
         image_set = world.together(lambda: load_data(config.data))
+        if published.classes is not None:
+            check_classes(image_set, published.classes)
         mean, std, whose = _normalisation(published, weights, image_set)
         network, line = _load(published.file, weights, config, image_set, mean, std)
         if world.rank == 0:
             console.print(line, soft_wrap=True)
             console.print(f"normalisation: mean {_shown(mean)}, std {_shown(std)} ({whose})", soft_wrap=True)
+            _warn_of_other_size(published, image_set)
             if config.model.name in _TRANSFORM_INPUT and published.std is weights.std is None:
                 warn(f"torchvision's own weights of {config.model.name} need --mean 0.5 --std 0.5 (transform_input).")
         network.to(device, memory_format=torch.channels_last).eval()
@@ -78,6 +86,13 @@ def evaluate_weights(published: Published, config: Config, results_dir: Path) ->
         measured = evaluate_model(model, image_set, config, results_dir, device=device, world=world, trained=None)
     about = {"weights_file": str(published.file), "normalisation": {"mean": list(mean), "std": list(std)}}
     return measured | about | {"environment": environment(device), "config": plain(config)}
+
+
+def _warn_of_other_size(published: Published, image_set: ImageSet) -> None:
+    height, width = image_set.test_images_u8.shape[1:3]
+    if published.image_size not in (None, (height, width)):
+        trained = "x".join(map(str, published.image_size or ()))
+        warn(f"{published.file} was trained on images of {trained} px; it is measured on {height}x{width} px.")
 
 
 def _normalisation(published: Published, weights: Weights, image_set: ImageSet) -> tuple[Channels, Channels, str]:

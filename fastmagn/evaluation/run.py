@@ -14,6 +14,7 @@ from fastmagn.data.files.decoding import resize_px
 from fastmagn.errors import InputError
 from fastmagn.evaluation.cells import find_corruptions
 from fastmagn.evaluation.class_mapping import read_mapping
+from fastmagn.evaluation.class_names import Classes, check_classes
 from fastmagn.evaluation.corruption_cache import use_cache
 from fastmagn.evaluation.fast_forward import model_to_forward
 from fastmagn.evaluation.forward import Forward
@@ -33,8 +34,8 @@ from fastmagn.machine.processes import World, join_world
 from fastmagn.methods.test_time import model_for_test
 from fastmagn.models import evaluation_mode
 from fastmagn.runs.failures import explain_measuring
-from fastmagn.runs.paths import LOGITS
-from fastmagn.runs.reading import read_config
+from fastmagn.runs.paths import LOGITS, RESULTS
+from fastmagn.runs.reading import check_results, read_config, read_results
 
 
 def evaluate_model(
@@ -124,10 +125,30 @@ def evaluate_run(run_dir: Path, config: Config) -> dict[str, Any]:
         join_world(torch.device(config.device)) as (world, device),
     ):
         image_set = world.together(lambda: load_data(config.data))
+        _check_own_classes(run_dir, image_set)
         run = world.together(lambda: load_run(run_dir, config=config, image_set=image_set, device=device))
         trained = _training_of(run, run_dir, image_set) if config.eval.temperature_images == VALIDATION else None
         measured = evaluate_model(run.measured, image_set, config, run_dir, device=device, world=world, trained=trained)
     return measured | {"environment": environment(device), "config": plain(config)}
+
+
+def _check_own_classes(run_dir: Path, image_set: ImageSet) -> None:
+    """Check that the images have the run's classes, as far as its results.json says which they are.
+
+    Raises:
+        InputError: They have others.
+    """
+    file = run_dir / RESULTS
+    if not file.is_file():
+        return
+    try:
+        results = read_results(file)
+        check_results(results, file)
+    except InputError:  # which is no obstacle to measuring the run
+        return
+    if "class_names" in results:
+        names, data = tuple(results["class_names"]), results["config"]["data"]["name"]
+        check_classes(image_set, Classes(names, data, str(run_dir)))
 
 
 def _training_of(run: Trained, run_dir: Path, image_set: ImageSet) -> Config:

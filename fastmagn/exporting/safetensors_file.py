@@ -61,6 +61,20 @@ def read_safetensors(path: Path) -> tuple[nn.Module, ModelInfo]:
     return _model(tensors, info, str(path)), info
 
 
+def read_info(path: Path) -> ModelInfo | None:
+    """What a file of `write_safetensors` says about its model; None if it is another file, or cannot be read.
+
+    Raises:
+        InputError: What it says is damaged, or of a newer version.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt", device="cpu") as file:
+            text = (file.metadata() or {}).get(METADATA_KEY)
+    except Exception:  # a damaged file can make the reader fail in any way
+        return None
+    return None if text is None else info_from_json(text, str(path))
+
+
 def _model(tensors: dict[str, Tensor], info: ModelInfo, file: str) -> nn.Module:
     noises = tensors.pop(_NOISES, None)
     options = {"num_classes": info.num_classes, "image_size": info.image_size, "weight_names": tensors.keys()}

@@ -10,7 +10,9 @@ import torch
 
 from fastmagn.config.schema import Config
 from fastmagn.errors import InputError
+from fastmagn.machine.console import warn
 from fastmagn.machine.memory import keep_freed_memory
+from fastmagn.machine.torchrun import rank
 
 
 def settle_hardware(config: Config) -> Config:
@@ -20,7 +22,10 @@ def settle_hardware(config: Config) -> Config:
         InputError: device is cuda and there is no CUDA device; or CUDA graphs are asked for with accumulation steps.
     """
     if config.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("device: got 'cuda'; expected cpu or auto, as PyTorch finds no CUDA device here.")
+        raise InputError(
+            "device: got 'cuda'; expected cpu or auto, as PyTorch finds no CUDA device here. If a run's config.yaml"
+            " says it, add --device auto."
+        )
     device = _settled(config.device)
     amp, compiled = config.train.amp, config.train.compile
     if amp == "auto":
@@ -37,6 +42,18 @@ def settle_hardware(config: Config) -> Config:
     return dataclasses.replace(
         config, device=device, train=dataclasses.replace(config.train, amp=amp, compile=compiled)
     )
+
+
+def in_runs_precision(config: Config) -> Config:
+    """The config of a run to measure here: `train.amp` as in the training, or float32, with a line, if it is slow."""
+    device, amp = _settled(config.device), config.train.amp
+    is_absent = device == "cuda" and not torch.cuda.is_available()  # which `settle_hardware` refuses
+    is_slow = (amp == "fp16" and device == "cpu") or (amp == "bf16" and not is_absent and not _has_bf16(device))
+    if not is_slow:
+        return config
+    if rank() == 0:
+        warn(f"measured in float32, as {amp}, in which the run was trained, is slow here; --train.amp {amp} keeps it.")
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, amp="float32"))
 
 
 def _settled(device: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:

@@ -19,7 +19,7 @@ from fastmagn.evaluation.metrics.accuracy import mean_cbar_accuracy, mean_corrup
 from fastmagn.evaluation.subset import FIRST, Subset
 from fastmagn.reporting.protocols import NONE, Protocols, read_protocols
 from fastmagn.reporting.weights import MeasuredWeights, read_weights, weights_method
-from fastmagn.runs.paths import CONFIG, LOGITS, METRICS, RESULTS
+from fastmagn.runs.paths import CONFIG, EVALUATION, LOGITS, METRICS, RESULTS
 from fastmagn.runs.reading import check_other_measures, check_run_folder, read_results, strict_json
 
 _MCA_TOLERANCE = 1e-6
@@ -135,9 +135,27 @@ def read_runs(paths: Iterable[Path]) -> tuple[list[FinishedRun], list[str]]:
         else:
             runs.append(run)
             warnings += faults
+    warnings += _unread(seen)
     if not runs:
         raise InputError(f"RUN: {' '.join(warnings) or 'got none.'} Nothing is left to report.")
     return runs, warnings
+
+
+def _unread(seen: dict[str, Path]) -> list[str]:
+    """A line about the evaluations in the run folders that were not given themselves; `seen` has the given paths."""
+    files = [path / EVALUATION for path in seen.values() if path.is_dir()]
+    files = [file for file in files if os.path.realpath(file) not in seen and _is_whole(file)]
+    if len(files) > 1:
+        return [f"{some(map(str, files))}, measurements of their own, are not in this report; name them to have them."]
+    return [f"{file}, a measurement of its own, is not in this report; name it to have it." for file in files]
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether it has what a report shows: `evaluate --images` alone leaves accuracies on folders of images only."""
+    try:
+        return file.is_file() and "clean_accuracy" in read_results(file)
+    except InputError:
+        return False
 
 
 def read_run(path: Path) -> tuple[FinishedRun, list[str]]:

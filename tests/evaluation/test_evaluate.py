@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 from unittest.mock import Mock
 
 import numpy as np
@@ -17,7 +18,7 @@ from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.corruptions import CORRUPTION_SETS, corrupt
 from fastmagn.data import load_images
 from fastmagn.errors import InputError
-from fastmagn.evaluate import main
+from fastmagn.evaluate import main, parse_arguments
 from fastmagn.evaluation.logits import read_logits
 from fastmagn.evaluation.measure import evaluate
 from fastmagn.machine.processes import World
@@ -187,7 +188,7 @@ def run_dir(tmp_path_factory):
 
 def test_the_command_measures_a_run_again(run_dir, capsys):
     before = (run_dir / "results.json").read_text()
-    assert main(["--run", str(run_dir)]) == 0
+    assert main(["--run", str(run_dir), "--device", "cpu"]) == 0
     again, trained = json.loads((run_dir / "evaluation.json").read_text()), json.loads(before)
     for name in ("clean_accuracy", "corruption_accuracy", "mca", "rms_calibration_error"):
         assert again[name] == trained[name], name
@@ -213,7 +214,10 @@ def test_the_command_takes_other_settings_and_another_file(run_dir, tmp_path):
         (["--run", "nowhere"], "nowhere: no such folder; expected the folder of a run."),
         (["--run", "RUN", "--eval.num_imges", "3"], "Did you mean 'eval.num_images'"),
         (["--run", "RUN", "--corrupted", "nowhere"], "nowhere"),
-        (["--run", "RUN", "--model.name", "resnet18"], "its weights do not fit this model"),
+        (
+            ["--run", "RUN", "--model.name", "resnet18"],
+            "model.name: got 'resnet18'; expected 'resnet_small', with",
+        ),
     ],
 )
 def test_the_command_names_what_it_cannot_use(arguments, message, run_dir):
@@ -223,9 +227,88 @@ def test_the_command_names_what_it_cannot_use(arguments, message, run_dir):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "trained"),
+    [
+        ("method", "rse", "magn_augmix"),
+        ("train.seed", "7", "0"),
+        ("train.max_steps", "3", "2"),
+        ("optim.lr", "0.3", "0.1"),
+        ("augment.sigma_max", "0.5", "0.2"),
+        ("loss.label_smoothing", "0.1", "0.0"),
+        ("model.bn_views", "per_view", "joint"),
+        ("data.num_validation_images", "100", "0"),
+    ],
+)
+def test_what_the_run_was_trained_with_cannot_be_changed(field, value, trained, run_dir):
+    with pytest.raises(InputError) as error:
+        parse_arguments(["--run", str(run_dir), f"--{field}", value])
+    got, expected = (text if text[0].isdigit() else repr(text) for text in (value, trained))
+    assert str(error.value) == (
+        f"{field}: got {got}; expected {expected}, with which {run_dir} was trained. Leave it out; to train otherwise,"
+        " use fastmagn.train and another --run_dir."
+    )
+
+
+def test_what_is_measured_and_by_what_machine_may_differ(run_dir, tmp_path):
+    fields = ["--data.name", "npz", "--data.dir", str(tmp_path), "--data.num_workers", "3", "--train.amp", "bf16"]
+    fields += ["--train.seed", "0", "--train.compile", "false", "--eval.num_images", "4", "--method", "magn_augmix"]
+    config = parse_arguments(["--run", str(run_dir), *fields])[1]
+    assert (config.data.name, config.data.dir, config.data.num_workers) == ("npz", tmp_path, 3)
+    assert (config.train.amp, config.eval.num_images, config.device) == ("bf16", 4, "auto")
+
+
+def test_a_run_of_a_gpu_is_measured_on_a_cpu_and_in_reverse(run_dir, tmp_path, monkeypatch):
+    copy, few = shutil.copytree(run_dir, tmp_path / "run"), ["--eval.num_images", "4", "--eval.corruption_set", "c15"]
+    recorded = (copy / "config.yaml").read_text()
+    assert parse_arguments(["--run", str(copy)])[1].device == "auto"
+    (copy / "config.yaml").write_text(recorded.replace("device: cpu", "device: cuda"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(["--run", str(copy), *few]) == 0
+    assert json.loads((copy / "evaluation.json").read_text())["config"]["device"] == "cpu"
+    with pytest.raises(InputError, match="device: got 'cuda'; expected cpu or auto"):
+        main(["--run", str(copy), *few, "--device", "cuda"])
+
+
+def arrays_of_digits(file, class_names: list[str] | None, num_classes: int = 10) -> None:
+    """The first digits; the first training image has the last class."""
+    digits = load_images("digits", "data")
+    arrays = {
+        "train_images": np.asarray(digits.train_images_u8)[:40],
+        "train_labels": np.array([num_classes - 1, *digits.train_labels[1:40]]),
+        "test_images": np.asarray(digits.test_images_u8)[:10],
+        "test_labels": digits.test_labels[:10],
+    }
+    np.savez(file, **arrays, **({} if class_names is None else {"class_names": np.array(class_names)}))
+
+
+def test_images_of_other_classes_are_refused(run_dir, tmp_path, capsys):
+    """The labels of images without names of classes are the run's own."""
+    few = ["--data.name", "npz", "--data.dir", str(tmp_path / "images.npz"), "--device", "cpu"]
+    few += ["--eval.corruption_set", "c15", "--eval.num_images", "0"]
+    arguments = ["--run", str(run_dir), "--out", str(tmp_path / "out.json"), *few]
+    arrays_of_digits(tmp_path / "images.npz", [*"0123456", "eight", "seven", "9"])
+    with pytest.raises(InputError) as error:
+        main(arguments)
+    assert str(error.value) == (
+        f"data.name: got npz, whose class 7 is 'eight'; expected '7', as in {run_dir}. Name the images that it was"
+        " trained for (--data.name digits), or other images of the same classes under the same names."
+    )
+    arrays_of_digits(tmp_path / "images.npz", [*"0123456789", "ten"], 11)
+    with pytest.raises(InputError, match=r"^data\.name: got npz with 11 classes; expected the 10 of .*run\. Name"):
+        main(arguments)
+    arrays_of_digits(tmp_path / "images.npz", None)
+    capsys.readouterr()
+    assert main(arguments) == 0
+    assert json.loads((run_dir / "results.json").read_text())["clean_accuracy"] == pytest.approx(
+        json.loads((tmp_path / "out.json").read_text())["clean_accuracy"]
+    )
+
+
 def test_a_cache_gives_what_the_fly_gives_and_is_made_once(tmp_path, run_dir, monkeypatch):
     out = tmp_path / "cached.json"
     arguments = ["--run", str(run_dir), "--out", str(out), "--eval.cache_dir", str(tmp_path / "cache")]
+    arguments += ["--device", "cpu"]
     assert main(arguments) == 0
     first = json.loads(out.read_text())
     trained = json.loads((run_dir / "results.json").read_text())

@@ -14,8 +14,10 @@ from fastmagn.config.schema import Config, DataConfig, TrainConfig
 from fastmagn.data import load_data, load_images, split_validation
 from fastmagn.errors import InputError
 from fastmagn.evaluate import main
-from fastmagn.evaluation.held_out import find_held_out
+from fastmagn.evaluation.forward import Forward
+from fastmagn.evaluation.held_out import HeldOut, find_held_out, fit_on
 from fastmagn.evaluation.measure import evaluate
+from fastmagn.machine.processes import World
 from fastmagn.training.run import train
 from tests.evaluation.test_evaluate import CPU, MeanColour
 from tests.evaluation.test_evaluate import plain_rms as plain_width_rms
@@ -156,6 +158,18 @@ def test_calibration_with_a_temperature_is_that_of_divided_logits(digits):
     assert scaled["rms_calibration_error"]["clean"] == pytest.approx(plain_width_rms(outcomes, 4), abs=1e-6)
 
 
+@pytest.mark.parametrize(("label", "limit"), [(8, "0.01"), (4, "100")])
+def test_a_temperature_at_its_limit_is_a_line(label, limit, capsys):
+    """All answers are right by a margin, or all wrong: a lower, or a higher, temperature is always better."""
+    images_u8 = np.zeros((4, 32, 32, 3), np.uint8)
+    images_u8[:, :16, :16] = 255  # MeanColour's logits are highest for class 8, twice the mean of the first quarter
+    fitted = fit_on(MeanColour(), HeldOut(images_u8, np.full(4, label), "test"), Forward(CPU, "float32", 4, World()))
+    assert fitted is not None
+    assert fitted.temperature == float(limit)
+    line = f"eval.temperature_images: the temperature {limit} is a limit of 0.01..100; a better one may lie beyond it."
+    assert line in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
     """A short run with 200 held-out images, whose own evaluation already fits a temperature and reads other images."""
@@ -170,7 +184,7 @@ def test_a_run_and_the_command_fit_the_same_temperature(run_dir, tmp_path, capsy
     trained = json.loads((run_dir / "results.json").read_text())["temperature_scaling"]
     assert (trained["images"], trained["num_images"]) == ("validation", 200)
     assert trained["nll"]["after"] <= trained["nll"]["before"]
-    assert main(["--run", str(run_dir), "--out", str(tmp_path / "again.json")]) == 0
+    assert main(["--run", str(run_dir), "--out", str(tmp_path / "again.json"), "--device", "cpu"]) == 0
     assert json.loads((tmp_path / "again.json").read_text())["temperature_scaling"] == trained
     printed = " ".join(capsys.readouterr().out.split())
     assert f"with temperature {trained['temperature']:.3f}, fitted on 200 held-out images (validation)" in printed

@@ -1,18 +1,23 @@
 """evaluate --weights: other people's weights measured without a run, as the same network measured by hand."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 
 from fastmagn import evaluate_robustness
+from fastmagn.config.schema import DataConfig
 from fastmagn.data import load_images
 from fastmagn.errors import InputError
 from fastmagn.evaluate import main, parse_arguments
 from fastmagn.evaluation.published import Published, evaluate_weights
+from fastmagn.export import main as export
+from fastmagn.machine.files import write_json
 from fastmagn.models import build_model
 from tests.helpers.foreign_networks import Standardised, trained_like
+from tests.helpers.run_folders import CLASS_NAMES, made_results, make_run
 
 FEW = ["--data.name", "digits", "--eval.num_images", "12", "--eval.corruption_set", "c15", "--device", "cpu"]
 
@@ -197,3 +202,47 @@ def test_weights_of_another_network_or_of_other_classes(file, tmp_path):
     with pytest.raises(InputError, match=r"^weights: .*nothing\.pt: no such file"):
         evaluated(tmp_path / "nothing.pt", "--model.name", "resnet18")
     assert list(tmp_path.glob("*.json")) == []
+
+
+def exported(folder, class_names: tuple[str, ...] = CLASS_NAMES):
+    """A file of `fastmagn.export`: resnet_small of photographs of 64 px, the shorter side resized to 70 px."""
+    fields = ("--data.name", "folder", "--data.image_size", "64", "--data.eval_resize_px", "70")
+    config, _ = make_run(folder / "run", *fields, "--model.name", "resnet_small_deep", results=False)
+    write_json(folder / "run" / "results.json", made_results(config, image_size=[64, 64], class_names=class_names))
+    file = folder / "mine.safetensors"
+    assert export(["--run", str(folder / "run"), "--format", "safetensors", "--out", str(file)]) == 0
+    return file
+
+
+def test_an_exported_file_says_its_images_and_its_network(tmp_path):
+    named = ["--weights", str(exported(tmp_path))]
+    config = parse_arguments(named)[1]
+    assert (config.data.name, config.data.image_size, config.data.eval_resize_px) == ("folder", 64, 70)
+    assert (config.model.name, config.method, config.train.amp) == ("resnet_small_deep", "mine", "float32")
+    other = parse_arguments([*named, "--data.image_size", "32", "--data.name", "hf", "--model.name", "resnet18"])[1]
+    assert (other.data.name, other.data.image_size, other.data.eval_resize_px) == ("hf", 32, 0)
+    assert other.model.name == "resnet18"
+    (tmp_path / "own.yaml").write_text("data: {name: digits, image_size: 224}")
+    assert parse_arguments([*named, "--config", str(tmp_path / "own.yaml")])[1].data == DataConfig()
+    published = parse_arguments(["--weights", "cifar10-small-magn_augmix"])[1]
+    assert (published.data.name, published.model.name) == ("cifar10", "resnet_small")
+    with pytest.raises(InputError, match=r"^data\.dir: none: no such .* there: DIR/.*Name another --data\.dir\.$"):
+        main([*named, "--data.dir", "none"])
+
+
+def test_an_exported_file_is_measured_on_its_classes_only(tmp_path, monkeypatch, capsys):
+    """The measuring is left out. Digits of 32 px have the classes 0 to 9."""
+    monkeypatch.setattr("fastmagn.evaluation.published.evaluate_model", lambda *_, **__: {})
+    monkeypatch.setattr("fastmagn.evaluation.shown.print_results", lambda *_, **__: None)
+    few = ["--data.name", "digits", "--device", "cpu"]
+    assert main(["--weights", str(exported(tmp_path)), *few]) == 0
+    line = "mine.safetensors was trained on images of 64x64 px; it is measured on 32x32 px."
+    assert line in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "run")
+    file = exported(tmp_path, (*CLASS_NAMES[:-1], "nine"))
+    with pytest.raises(InputError) as error:
+        main(["--weights", str(file), *few])
+    assert str(error.value) == (
+        f"data.name: got digits, whose class 9 is '9'; expected 'nine', as in {file}. Name the images that it was"
+        " trained for (--data.name folder), or other images of the same classes under the same names."
+    )

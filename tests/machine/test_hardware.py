@@ -11,7 +11,7 @@ from fastmagn.config.schema import Config, TrainConfig
 from fastmagn.errors import InputError
 from fastmagn.evaluation.measure import predict
 from fastmagn.exporting.classifier import _in_torch
-from fastmagn.machine.hardware import full_float32, precision, set_backends, settle_hardware
+from fastmagn.machine.hardware import full_float32, in_runs_precision, precision, set_backends, settle_hardware
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -158,6 +158,27 @@ def test_cuda_graphs_refuse_accumulation_steps(mode, gpu):
 )
 def test_what_has_no_graphs_or_no_pieces_is_settled(fields, gpu):
     assert settle_hardware(train_config(**fields)).device == "cuda"
+
+
+@pytest.mark.parametrize(
+    ("device", "amp", "has_bf16", "measured"),
+    [
+        ("cpu", "bf16", False, "float32"),
+        ("cpu", "bf16", True, "bf16"),
+        ("cpu", "fp16", True, "float32"),
+        ("cpu", "float32", False, "float32"),
+        ("cuda", "fp16", False, "fp16"),
+        ("cuda", "bf16", False, "float32"),
+        ("cuda", "float32", True, "float32"),
+    ],
+)
+def test_a_run_is_measured_in_its_precision_where_it_is_fast(device, amp, has_bf16, measured, gpu, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has_bf16}, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bf16)
+    config = in_runs_precision(Config(device=device, train=TrainConfig(amp=amp)))
+    assert (config.device, config.train.amp) == (device, measured)
+    line = f"measured in float32, as {amp}, in which the run was trained, is slow here; --train.amp {amp} keeps it."
+    assert (line in capsys.readouterr().out) == (amp != measured)
 
 
 def test_pieces_on_a_cpu_have_no_cuda_graphs():

@@ -158,6 +158,24 @@ def test_an_evaluation_can_be_reported_instead_of_the_runs_own_results(fake_run)
     assert len(run.epochs) == 3
 
 
+def test_an_evaluation_that_was_not_named_is_a_line(fake_run):
+    first, second = fake_run("a"), fake_run("b", seed=1)
+    for folder in (first, second):
+        shutil.copy(folder / "results.json", folder / "evaluation.json")
+    files = [folder / "evaluation.json" for folder in (first, second)]
+    assert read_runs([*files])[1] == []
+    assert read_runs([first, files[0]])[1] == []
+    assert read_runs([first])[1] == [
+        f"{files[0]}, a measurement of its own, is not in this report; name it to have it."
+    ]
+    assert read_runs([first, second])[1] == [
+        f"{files[0]}, {files[1]}, measurements of their own, are not in this report; name them to have them."
+    ]
+    files[0].write_text('{"image_folders": {}}')  # of `evaluate --images`, which no report shows
+    files[1].write_text("{")
+    assert read_runs([first, second])[1] == []
+
+
 def test_the_same_folder_twice_counts_once(fake_run, tmp_path, monkeypatch):
     folder = fake_run("run")
     monkeypatch.chdir(tmp_path)

@@ -67,7 +67,7 @@ def test_a_stopped_run_resumes_to_the_bit(folder, tmp_path, name):
     assert results[0]["corruption_accuracy"] == results[1]["corruption_accuracy"]
     assert results[0]["subset"] == {"chosen": "by class", "of": 6, "seed": 0}
     assert results[0].get("padded_from") == ([28, 28] if name == "npz" else None)
-    evaluate(["--run", str(tmp_path / "whole")])
+    evaluate(["--run", str(tmp_path / "whole"), "--device", "cpu"])
     again = json.loads((tmp_path / "whole" / "evaluation.json").read_text())
     assert again["corruption_accuracy"] == results[0]["corruption_accuracy"]
 

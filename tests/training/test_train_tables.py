@@ -75,7 +75,7 @@ def test_the_evaluate_command_measures_as_on_the_folder(photos, tables, tmp_path
     train(config_for([*OPTIONS, "--data.name", "hf", "--data.dir", str(tables)], run_dir))
 
     def measured(*arguments: str) -> dict:
-        assert evaluate(["--run", str(run_dir), "--out", str(tmp_path / "e.json"), *arguments]) == 0
+        assert evaluate(["--run", str(run_dir), "--out", str(tmp_path / "e.json"), "--device", "cpu", *arguments]) == 0
         return json.loads((tmp_path / "e.json").read_text())
 
     results = json.loads((run_dir / "results.json").read_text())
