@@ -190,8 +190,8 @@ def _pair_of(item: Mapping[str, Any], where: str) -> Any:
 
 
 def _check_label_key(item: Mapping[str, Any], where: str, labels_field: str) -> None:
-    """Raise InputError if a dictionary has its label, if any, under another name."""
-    if any(key in item for key in _LABEL_KEYS):
+    """Raise InputError if a dictionary with an image has its label, if any, under another name."""
+    if any(key in item for key in _LABEL_KEYS) or not any(key in item for key in _IMAGE_KEYS):
         return
     name = next((str(key) for key in item if "label" in str(key).lower()), "NAME")
     raise InputError(
