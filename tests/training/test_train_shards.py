@@ -74,7 +74,7 @@ def test_a_corrupted_set_is_made_of_shards(photos, shards, tmp_path, has_names):
         out=tmp_path / "c", dataset="webdataset", data_dir=source, image_size=SIDE, corruption_set="c15"
     )
     manifest = make_corrupted_set(wanted, lambda text: None)
-    images_u8, labels, names = load_folder_images(photos / "val", SIDE, resize_px=36)
+    images_u8, labels, names = load_folder_images(photos / "val", SIDE, resize_px=37)
     if not has_names:
         images_u8, labels, names = images_u8[:3], labels[:3], ("0",)
     assert names == (CLASSES if has_names else ("0",))
