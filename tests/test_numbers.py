@@ -261,7 +261,7 @@ def test_the_numbers_of_the_h100_are_the_measured_ones():
         (GPUS, "four views, bf16: images/s | #", [train["images_per_s"] / 100]),
         (
             GPUS,
-            "random views | # % shorter (# to # %)",
+            "already made | # % shorter (# to # %)",
             [-train["over_ceiling_pct"][key] for key in ("median", "highest", "lowest")],
         ),
         (GPUS, "of a step of # ms: convolutions", [kernels["step_ms"]]),

@@ -18,7 +18,7 @@ from tests.helpers.pages import DOCS, README, ROOT
 ALL = sorted(path for path in RECORDS.iterdir() if path.is_dir())
 FOLDERS = [record for record in ALL if (record / TABLE).exists()]
 PAPERS = [record for record in ALL if record not in FOLDERS]
-FIVE_MINUTES = RECORDS / "2026-11-27-cifar10-twenty-one-recipes"
+FIVE_MINUTES = RECORDS / "2026-11-27-cifar10-twenty-three-recipes"
 
 
 def read(record: Path) -> dict:
@@ -196,24 +196,34 @@ def test_what_is_said_of_the_methods_of_other_groups_is_in_the_record():
         first, second, third = (f"{difference(measured, 'standard', name, key):.1f}" for name in mixing)
         return f"{first}, {second} and {third}"
 
+    def epochs(name: str) -> int:
+        return measured[name]["seeds"][0]["epochs"]
+
     mixing = ("cutout", "mixup", "cutmix")
     chances = [f"{p_value(measured, name, 'standard', 'mca_c15'):.2f}" for name in mixing]
     quiet = "mca_c15_without_noises"
-    calibrated = ("apr", "hybridaugment", "magn")
-    assert set(calibrated) == set(sorted(measured, key=lambda name: measured[name]["rms_corrupt"]["mean"])[:3])
+    calibrated = ("dign", "apr", "hybridaugment", "magn")
+    assert set(calibrated) == set(sorted(measured, key=lambda name: measured[name]["rms_corrupt"]["mean"])[:4])
 
-    def of_three(key: str) -> str:
-        first, second, third = (shown(name, key) for name in calibrated)
-        return f"{first}, {second} and {third} %"
+    def of_four(key: str) -> str:
+        return ", ".join(str(shown(name, key)) for name in calibrated[:3]) + f" and {shown('magn', key)} %"
 
     page = " ".join((DOCS / "records.md").read_text().split())
     for said in (
-        f"their RMS calibration errors there are {of_three('rms_corrupt')}, and that of `standard` is"
+        f"their RMS calibration errors there are {of_four('rms_corrupt')}, and that of `standard` is"
         f" {shown('standard', 'rms_corrupt')} %.",
-        f"The three have {of_three('clean_accuracy')} on clean images, {of_three('mca_c15')} c15, and {of_three(quiet)}"
+        f"The four have {of_four('clean_accuracy')} on clean images, {of_four('mca_c15')} c15, and {of_four(quiet)}"
         " without the noises.",
-        f"`at` made {measured['at']['seeds'][0]['epochs']} epochs, and has {shown('at', 'clean_accuracy')} % on clean"
+        f"that `dign` is better calibrated may be chance {by_chance('dign', 'apr', 'rms_corrupt')}.",
+        f"It is {difference(measured, 'dign', 'magn', 'mca_c15'):.1f} points of c15 ahead of `magn`"
+        f" {by_chance('dign', 'magn', 'mca_c15')}, {difference(measured, 'dign', 'magn', quiet):.1f} without the noises"
+        f" (p = {p_value(measured, 'dign', 'magn', quiet):.3f}), and"
+        f" {difference(measured, 'magn', 'dign', 'mca_cbar'):.1f} behind on C-bar"
+        f" {by_chance('dign', 'magn', 'mca_cbar')}, after {epochs('dign')} epochs to {epochs('magn')}.",
+        f"`at` made {epochs('at')} epochs, and has {shown('at', 'clean_accuracy')} % on clean"
         f" images and {shown('at', 'mca_c15')} % c15",
+        f"`trades` made {epochs('trades')}, and has {shown('trades', 'clean_accuracy')} % on clean"
+        f" images and {shown('trades', 'mca_c15')} % c15.",
         f"`afa` has {shown('afa', 'mca_c15')} % c15,"
         f" {difference(measured, 'afa', 'magn', 'mca_c15'):.1f} points over `magn`"
         f" {by_chance('afa', 'magn', 'mca_c15')}, and {shown('afa', quiet)} % without the noises,"
