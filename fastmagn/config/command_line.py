@@ -15,7 +15,7 @@ from jsonargparse import ArgumentParser, set_dumper
 
 from fastmagn.config import own_code
 from fastmagn.config.help import HelpFormatter, brief_formatter, hide_sections
-from fastmagn.config.paths import user_path, with_user_paths
+from fastmagn.config.paths import kept_path, user_path, with_user_paths
 from fastmagn.config.plain_yaml import read_plain_yaml
 from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten, yaml_text
@@ -87,7 +87,7 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> dict[str, Any]:
         if values.get(name) is None and not allows_none(hint):
             raise InputError(f"{name}: got null; expected {in_words(hint)}.")
     with own_code.explained(values.get("imports")):
-        return vars(parser.instantiate(with_user_paths(values)))
+        return vars(parser.instantiate(with_user_paths(values, path=kept_path)))
 
 
 def add_import_option(parser: ArgumentParser) -> None:

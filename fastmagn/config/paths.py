@@ -1,6 +1,7 @@
 """Paths as people write them: `~` and `~NAME` are home folders."""
 
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,8 @@ def user_path(text: str | Path, field: str = "path") -> Path:
         field: The field or option in which it was given, for the message.
 
     Raises:
-        InputError: The user does not exist; or a run folder could not keep the path as text, because it is too long or
-            has characters that cannot be printed.
+        InputError: The user does not exist.
     """
-    if not is_shown(str(text)):
-        raise InputError(f"{field}: got {str(text)[:80]!r}; expected a path whose characters can all be printed.")
-    if len(str(text)) > MAX_PATH_CHARS:
-        raise InputError(f"{field}: got {len(str(text)):,} characters; expected a path of at most {MAX_PATH_CHARS:,}.")
     try:
         return Path(text).expanduser()
     except RuntimeError:
@@ -36,13 +32,27 @@ def user_path(text: str | Path, field: str = "path") -> Path:
         ) from None
 
 
-def with_user_paths(value: Any, field: str = "") -> Any:
-    """The same parsed value with `user_path` of every Path in it: in lists, and in namespaces, which are changed."""
+def kept_path(text: str | Path, field: str) -> Path:
+    """The `user_path` of a field of a configuration, which a run folder keeps as text.
+
+    Raises:
+        InputError: As in `user_path`; or the path is too long or has characters that cannot be printed, and could not
+            be read again.
+    """
+    if not is_shown(str(text)):
+        raise InputError(f"{field}: got {str(text)[:80]!r}; expected a path whose characters can all be printed.")
+    if len(str(text)) > MAX_PATH_CHARS:
+        raise InputError(f"{field}: got {len(str(text)):,} characters; expected a path of at most {MAX_PATH_CHARS:,}.")
+    return user_path(text, field)
+
+
+def with_user_paths(value: Any, field: str = "", path: Callable[[str | Path, str], Path] = user_path) -> Any:
+    """The same parsed value with `path` of every Path in it: in lists, and in namespaces, which are changed."""
     if isinstance(value, Path):
-        return user_path(value, field)
+        return path(value, field)
     if isinstance(value, list):
-        return [with_user_paths(one, field) for one in value]
+        return [with_user_paths(one, field, path) for one in value]
     if isinstance(value, Namespace):
         for name, inner in vars(value).items():
-            setattr(value, name, with_user_paths(inner, f"{field}.{name}".removeprefix(".")))
+            setattr(value, name, with_user_paths(inner, f"{field}.{name}".removeprefix("."), path))
     return value
