@@ -163,7 +163,7 @@ def test_a_run_dir_that_cannot_be_one(attack):
     assert file.read_text() == "mine"
 
 
-@pytest.mark.parametrize("name", ["../other", "\x1b[31mred\nline %s {x}"])
+@pytest.mark.parametrize("name", ["../other", "red line %s {x}"])
 def test_run_names(attack, name):
     """The user's own word: the folder is exactly there."""
     top = attack.folder / "top"
@@ -173,6 +173,13 @@ def test_run_names(attack, name):
     assert status == 0, errors
     assert {path.name for path in run_dir.iterdir()} >= {"config.yaml", "results.json", "metrics.jsonl"}
     attack.note("train --run_dir", repr(name), "trained there")
+
+
+def test_a_run_name_that_moves_the_terminal(attack):
+    """Its configuration could not be read again."""
+    run_dir = "\x1b[31mred\nline"
+    attack.refused("train --run_dir", repr(run_dir), train.main, *SHORT, "--run_dir", run_dir, says="run_dir: got ")
+    assert not (attack.folder / run_dir).exists()
 
 
 def test_a_run_name_that_is_no_text(attack):
