@@ -143,7 +143,8 @@ def mixed_folder(root: Path) -> tuple[Path, dict[str, np.ndarray]]:
     image.save(kind / "plain.webp", lossless=True)
     image.save(kind / "rgb.jpg", quality=95, keep_rgb=True)
     Image.fromarray(np.repeat(np.repeat(rgb, 40, 0), 40, 1)).save(kind / "huge.jpg", quality=80)
-    (kind / "trailing.jpg").write_bytes((kind / "plain.jpg").read_bytes() + b"more bytes")
+    (root / "train" / "others").mkdir()
+    (root / "train" / "others" / "trailing.jpg").write_bytes((kind / "plain.jpg").read_bytes() + b"more bytes")
     grey = np.asarray(image.convert("L"))
     shown = dict.fromkeys(("plain.jpg", "cmyk.jpg", "turned.jpg", "plain.webp", "rgb.jpg", "trailing.jpg"), rgb)
     shown |= {"grey.jpg": np.dstack([grey] * 3), "deep.png": np.dstack([rgb[..., 0]] * 3)}
@@ -178,14 +179,15 @@ def test_mixed_kinds_are_decoded_alike_by_both(tmp_path):
 def test_files_that_break_during_a_run_are_grey_and_counted(tmp_path, source):
     folder = tmp_path / "photos"
     for part in ("train", "val"):
-        (folder / part / "a").mkdir(parents=True)
         for i, picture in enumerate(small_pictures(12)):
-            Image.fromarray(enlarged(picture, *SIZES[0])).save(folder / part / "a" / f"{i:02}.jpg")
+            path = folder / part / "ab"[i // 6] / f"{i:02}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(enlarged(picture, *SIZES[0])).save(path)
     batches = make(folder, source, batch=6)
     whole = (folder / "train" / "a" / "03.jpg").read_bytes()
     (folder / "train" / "a" / "03.jpg").write_bytes(whole[:300])
     (folder / "train" / "a" / "05.jpg").unlink()
-    (folder / "train" / "a" / "08.jpg").write_text("no picture")
+    (folder / "train" / "b" / "08.jpg").write_text("no picture")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         indices, _, images = collected(batches.batches(0))
@@ -195,7 +197,7 @@ def test_files_that_break_during_a_run_are_grey_and_counted(tmp_path, source):
     assert sorted(indices) == list(range(12))
     is_grey = {index: bool((image == 128).all()) for index, image in zip(indices.tolist(), images, strict=True)}
     assert [index for index in range(12) if is_grey[index]] == [3, 5, 8]
-    for path in (folder / "train" / "a").iterdir():
+    for path in (folder / "train").rglob("*.jpg"):
         path.unlink()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
