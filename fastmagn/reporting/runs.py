@@ -3,7 +3,7 @@
 import math
 import os
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -135,16 +135,16 @@ def read_runs(paths: Iterable[Path]) -> tuple[list[FinishedRun], list[str]]:
         else:
             runs.append(run)
             warnings += faults
-    warnings += _unread(seen)
+    warnings += _unread([run.path for run in runs], set(seen))
     if not runs:
         raise InputError(f"RUN: {' '.join(warnings) or 'got none.'} Nothing is left to report.")
     return runs, warnings
 
 
-def _unread(seen: dict[str, Path]) -> list[str]:
-    """A line about the evaluations in the run folders that were not given themselves; `seen` has the given paths."""
-    files = [path / EVALUATION for path in seen.values() if path.is_dir()]
-    files = [file for file in files if os.path.realpath(file) not in seen and _is_whole(file)]
+def _unread(read: Iterable[Path], given: Collection[str]) -> list[str]:
+    """A line about the evaluations in the run folders that were read, but for those whose real path was given."""
+    files = [path / EVALUATION for path in read if path.is_dir()]
+    files = [file for file in files if os.path.realpath(file) not in given and _is_whole(file)]
     if len(files) > 1:
         return [f"{some(map(str, files))}, measurements of their own, are not in this report; name them to have them."]
     return [f"{file}, a measurement of its own, is not in this report; name it to have it." for file in files]

@@ -27,9 +27,9 @@ def read_config_to_measure(run_dir: Path, overrides: Sequence[str]) -> tuple[Con
         InputError: It is not a run folder, or its configuration cannot be read; or an argument would change what the
             run was trained with.
     """
+    config = read_config(run_dir, ["--device", "auto", *overrides])  # first: it runs the code that --import names
     trained = read_config(run_dir)
     before = flatten(trained)
-    config = read_config(run_dir, ["--device", "auto", *overrides])
     for name, value in flatten(config).items():
         if value != before[name] and not _may_differ(name):
             raise InputError(
