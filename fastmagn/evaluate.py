@@ -121,7 +121,7 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, Config]:
         raise InputError(f"out: {own.out} is a folder; expected the name of a results file.")
     if own.weights is not None and not own.weights.name:
         raise InputError(f"weights: got {str(own.weights)!r}; expected a file of weights, or a published model's name.")
-    own.info = own.data_dir = None
+    own.info, own.data_dir, own.takes_runs_precision = None, None, False
     others = ("corrupted", "save_logits", "perturbations", "fourier")
     if own.images is not None and (own.run is None or any(getattr(own, name) for name in others)):
         *most, last = (f"--{name}" for name in others)
@@ -140,6 +140,7 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, Config]:
     if own.run is not None:
         trained, config = read_config_to_measure(own.run, fields)
         own.data_dir = trained.data.dir
+        own.takes_runs_precision = "train.amp" not in given_fields(fields) and config.train.amp == trained.train.amp
     else:
         config = parse_config(fields, command("evaluate"), _DESCRIPTION)
     if own.info is not None:
@@ -152,7 +153,6 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, Config]:
         )
     given = given_fields(fields)
     _check_used(own, given)
-    own.takes_runs_precision = own.run is not None and "train.amp" not in given
     return own, config
 
 

@@ -296,7 +296,10 @@ SCALAR = "expected a scalar tensor of floats, such as a mean."
         (lambda loss: (loss, loss), f"the loss of method 'Mine': got a pair with a Tensor; {PAIR}"),
         (lambda loss: (3.0, {}), f"the loss of method 'Mine': got a float; {SCALAR}"),
         (lambda loss: (loss.expand(2), {}), f"the loss of method 'Mine': got float32 [2]; {SCALAR}"),
-        (lambda loss: (loss, {"own": 3.0}), f"part 'own' of the loss of method 'Mine': got a float; {SCALAR}"),
+        (
+            lambda loss: (loss, {"own": 3.0}),
+            "part 'own' of the loss of method 'Mine': got a float; expected a scalar tensor, such as a mean.",
+        ),
         (
             lambda loss: (loss, {"loss": loss / 2}),
             "the loss of method 'Mine': got a part named 'loss'; expected another",
@@ -311,6 +314,12 @@ def test_what_an_own_loss_returns_is_checked(result, message):
         with pytest.raises(InputError) as error:
             get_method(name).checked_loss(views, torch.arange(8), LossConfig())
         assert str(error.value).startswith(message)
+
+
+def test_a_part_of_an_own_loss_may_be_a_count():
+    add_method("mine", returning(lambda loss: (loss, {"num_right": torch.tensor(3)})))
+    _, parts = get_method("mine").checked_loss(LogitViews(torch.zeros(8, 10)), torch.arange(8), LossConfig())
+    assert parts["num_right"] == 3
 
 
 def test_an_own_loss_is_tried_once_before_its_step_is_compiled():

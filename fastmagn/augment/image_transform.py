@@ -127,7 +127,9 @@ class ImageTransform(nn.Module):
             # The compiler takes NumPy's integers for tensors. The operator refuses a Python float.
             number = 0 if epoch is None else epoch if isinstance(epoch, int | float) else int(epoch)
             # Not under no_grad: an error in a graph would leave gradients off.
-            changed = torch.ops.fastmagn.augment(images.detach(), self._order, rows, number, self._number)
+            changed = torch.ops.fastmagn.augment(
+                images.detach(), self._order, rows, number, self._number, is_video(images)
+            )
             if out is not None:
                 same = (out.shape, out.dtype) == (images.shape, images.dtype)
                 check(same, "out", "another shape or dtype", "those of the images")

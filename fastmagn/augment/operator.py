@@ -18,7 +18,9 @@ from fastmagn.augment.image_forms import to_tensor
 class Changer(Protocol):
     """What the operator calls."""
 
-    def change(self, images: Tensor, indices: Tensor | None, epoch: int, out: Tensor | None) -> Tensor: ...
+    def change(
+        self, images: Tensor, indices: Tensor | None, epoch: int, out: Tensor | None, one_draw: bool
+    ) -> Tensor: ...
 
 
 _numbers = itertools.count()
@@ -39,7 +41,7 @@ def register(changer: Changer) -> int:
     mutates_args=("order",),
     tags=(torch.Tag.nondeterministic_seeded, torch.Tag.cudagraph_unsafe),
 )
-def augment(images: Tensor, order: Tensor, indices: Tensor | None, epoch: int, number: int) -> Tensor:
+def augment(images: Tensor, order: Tensor, indices: Tensor | None, epoch: int, number: int, one_draw: bool) -> Tensor:
     """What the object makes of the images, of the same shape, dtype and device, channels last in memory."""
     changer = _changers.get(number)
     if changer is None:
@@ -50,7 +52,7 @@ def augment(images: Tensor, order: Tensor, indices: Tensor | None, epoch: int, n
     plain = to_tensor(images)[0]
     # Compilers count on a start that is aligned, and no output may be an input.
     changed = _channels_last(plain)
-    changer.change(plain, indices, epoch, changed)
+    changer.change(plain, indices, epoch, changed, one_draw)
     return changed
 
 
@@ -60,5 +62,5 @@ def _channels_last(images: Tensor) -> Tensor:
 
 
 @augment.register_fake
-def _(images: Tensor, order: Tensor, indices: Tensor | None, epoch: int, number: int) -> Tensor:
+def _(images: Tensor, order: Tensor, indices: Tensor | None, epoch: int, number: int, one_draw: bool) -> Tensor:
     return _channels_last(images)

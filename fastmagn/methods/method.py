@@ -185,18 +185,21 @@ def _check_returned(title: str, returned: Any) -> None:
             f"{field}: got {kind}; expected a pair: a scalar tensor, and a dict of scalar tensors by name."
         )
     loss, parts = returned
-    _check_scalar(field, loss)
+    _check_scalar(field, loss, of_floats=True)
     for name, value in parts.items():
         if not isinstance(name, str) or name in LOGGED_BESIDE_PARTS:
             taken = ", ".join(sorted(LOGGED_BESIDE_PARTS))
             raise InputError(f"{field}: got a part named {name!r}; expected another text than the log's own: {taken}.")
-        _check_scalar(f"part {name!r} of {field}", value)
+        _check_scalar(f"part {name!r} of {field}", value, of_floats=False)
 
 
-def _check_scalar(field: str, value: object) -> None:
-    if not isinstance(value, Tensor) or value.ndim > 0 or not value.is_floating_point():
+def _check_scalar(field: str, value: object, *, of_floats: bool) -> None:
+    is_scalar = isinstance(value, Tensor) and value.ndim == 0 and not value.is_complex()
+    has_floats = isinstance(value, Tensor) and value.is_floating_point()
+    if not is_scalar or (of_floats and not has_floats):
         got = form(value) if isinstance(value, Tensor) else f"a {type(value).__name__}"
-        raise InputError(f"{field}: got {got}; expected a scalar tensor of floats, such as a mean.")
+        expected = "a scalar tensor of floats" if of_floats else "a scalar tensor"
+        raise InputError(f"{field}: got {got}; expected {expected}, such as a mean.")
 
 
 def split_logits(logits: Tensor, layout: Layout) -> LogitViews:

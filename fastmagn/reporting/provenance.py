@@ -30,7 +30,8 @@ def command(run: FinishedRun) -> str:
         words = ["fastmagn.evaluate", "--weights", run.weights.file]
         for option, values in (("--mean", run.weights.mean), ("--std", run.weights.std)):
             words += [option, *map(repr, values)] if values else []
-        defaults, always = defaults | weights_fields(Path(run.weights.file)), {"data.name", "model.name"}
+        defaults = defaults | weights_fields(Path(run.weights.file))
+        always = {"data.name", "data.image_size", "model.name"}  # what a file may give otherwise
         defaults["run_dir"] = run.config.get("run_dir")  # there it would name a run to measure
     for name, value in flatten(run.config).items():
         if name in always or defaults.get(name) != value:

@@ -27,6 +27,7 @@ from fastmagn.reporting.document import DATA_FILE, FORMAT_VERSION, check_out
 from fastmagn.reporting.formats import escape_markdown
 from fastmagn.reporting.names import file_name, method_title, network_title
 from fastmagn.reporting.runs import FinishedRun, read_runs
+from fastmagn.reporting.weights import named_method
 
 TABLE_FILE, CELLS_FILE = "leaderboard.md", "unaggregated_results.csv"
 TO_FILL_IN = ("link", "name", "authors", "venue")
@@ -83,7 +84,8 @@ def make_entries(runs: Iterable[FinishedRun]) -> tuple[list[Entry], list[str]]:
         elif mca is None:
             left_out.append(f"{run.path}: lacks a corruption of c15. Measure it with --eval.corruption_set c15.")
         else:
-            name = file_name(run.method, run.network, f"seed{run.seed}")
+            of_run = [] if run.weights else [f"seed{run.seed}"]
+            name = file_name(named_method(run.method), run.network, *of_run)
             again = sum(entry.model_id.partition("__")[0] == name for entry in entries)
             entries.append(Entry(f"{name}__{again + 1}" if again else name, _info(run, data, mca), run))
     entries.sort(key=lambda entry: (entry.info["dataset"], -(entry.run.mca(_C15) or 0), entry.model_id))

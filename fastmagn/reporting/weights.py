@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from fastmagn.errors import InputError
 
+_WEIGHTS = " (weights)"
 _MOST_PARTS = 20  # of a path that a title shows
 
 
@@ -59,7 +60,12 @@ def _are_channels(values: Any) -> bool:
 
 def weights_method(name: str) -> str:
     """What stands for the method of weights whose results name the method `name`: never a method of fastmagn's."""
-    return f"{name} (weights)"
+    return f"{name}{_WEIGHTS}"
+
+
+def named_method(method: str) -> str:
+    """What results of weights call their method; another method is itself."""
+    return method.removesuffix(_WEIGHTS)
 
 
 def weights_titles(named: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:

@@ -3,17 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from fastmagn.config.command_line import as_file
 from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten
 from fastmagn.errors import InputError
+from fastmagn.runs.changes import NO_WEIGHTS
 from fastmagn.runs.reading import read_config
 
 _OF_THE_TRAINING = ("data.num_validation_images", "data.min_crop_area")
 _MEASURING = ("eval.", "data.")  # sections
-_MACHINE = (
-    *("device", "imports", "resume", "train.amp"),
-    *("train.compile", "train.compile_mode", "train.deterministic", "augment.backend"),
-)
 
 
 def read_config_to_measure(run_dir: Path, overrides: Sequence[str]) -> tuple[Config, Config]:
@@ -27,7 +25,8 @@ def read_config_to_measure(run_dir: Path, overrides: Sequence[str]) -> tuple[Con
         InputError: It is not a run folder, or its configuration cannot be read; or an argument would change what the
             run was trained with.
     """
-    config = read_config(run_dir, ["--device", "auto", *overrides])  # first: it runs the code that --import names
+    # First: it runs the code that --import names.
+    config = read_config(run_dir, [*as_file({"device": "auto"}), *overrides])
     trained = read_config(run_dir)
     before = flatten(trained)
     for name, value in flatten(config).items():
@@ -41,4 +40,5 @@ def read_config_to_measure(run_dir: Path, overrides: Sequence[str]) -> tuple[Con
 
 def _may_differ(name: str) -> bool:
     """Whether the field says what is measured, or how this machine does it, and not how the weights were made."""
-    return name in _MACHINE or (name.startswith(_MEASURING) and name not in _OF_THE_TRAINING)
+    is_of_machine = name in NO_WEIGHTS or name == "train.amp"
+    return is_of_machine or (name.startswith(_MEASURING) and name not in _OF_THE_TRAINING)

@@ -100,7 +100,7 @@ def test_the_operator_says_beforehand_what_it_gives(form):
     }[form]
     augmix = AugMix(seed=2)
     order = torch.zeros((), dtype=torch.int64)
-    torch.library.opcheck(torch.ops.fastmagn.augment.default, (images, order, indices, 4, augmix._number))
+    torch.library.opcheck(torch.ops.fastmagn.augment.default, (images, order, indices, 4, augmix._number, False))
 
 
 def test_keyed_views_and_labels_compile():

@@ -201,6 +201,13 @@ def test_the_frames_of_a_video_have_one_draw(kind, dtype, images):
     assert kind()(tv_tensors.Video(frames[:0])).shape == (0, 3, 20, 33)
 
 
+def test_the_frames_of_a_video_have_one_draw_in_a_compiled_graph(images):
+    augment = TrivialAugment(seed=3)
+    compiled = torch.compile(lambda frames, keys: augment(frames, indices=keys, epoch=1), backend="eager")
+    frames, key = tv_tensors.Video(images[:1].repeat(4, 1, 1, 1)), torch.tensor([7])
+    assert torch.equal(compiled(frames, key), augment(frames, indices=7, epoch=1))
+
+
 @pytest.mark.parametrize("kind", CLASSES)
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda augment: pickle.loads(pickle.dumps(augment))])
 def test_a_copy_draws_what_the_original_would(kind, copied, images):
@@ -241,5 +248,5 @@ def test_it_compiles_as_one_operator():
         assert torch.equal(compiled(images), 1 - eager(images))
     order = torch.zeros((), dtype=torch.int64)
     torch.library.opcheck(
-        torch.ops.fastmagn.augment.default, (images, order, torch.arange(6), 4, augment._number)
+        torch.ops.fastmagn.augment.default, (images, order, torch.arange(6), 4, augment._number, False)
     )  # fmt: skip

@@ -45,6 +45,14 @@ def read(monkeypatch) -> list[str]:
     return names
 
 
+def test_two_parts_of_a_folder_do_not_forget_each_other(cache, folder, read):
+    """Shards of training and test images lie in one folder."""
+    for _ in range(2):
+        assert content_digests(folder, NAMES[:120]) == true_digests(folder, NAMES[:120])
+        assert content_digests(folder, NAMES[120:]) == true_digests(folder, NAMES[120:])
+    assert sorted(read) == sorted(NAMES)
+
+
 def test_unchanged_files_are_read_once_and_changed_ones_again(cache, folder, read):
     assert content_digests(folder, NAMES) == true_digests(folder)
     assert sorted(read) == sorted(NAMES)

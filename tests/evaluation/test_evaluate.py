@@ -258,6 +258,16 @@ def test_what_is_measured_and_by_what_machine_may_differ(run_dir, tmp_path):
     assert (config.train.amp, config.eval.num_images, config.device) == ("bf16", 4, "auto")
 
 
+def test_a_file_may_say_how_the_run_is_measured(run_dir, tmp_path):
+    """Also one that names another folder, as every file of --print_config does; the machine's fields in it count."""
+    file = tmp_path / "measure.yaml"
+    file.write_text("run_dir: null\ndevice: cpu\ntrain: {amp: fp16, keep_checkpoints: 3}\neval: {num_images: 4}\n")
+    own, config = parse_arguments(["--run", str(run_dir), "--config", str(file)])
+    assert (config.device, config.train.amp, config.eval.num_images) == ("cpu", "fp16", 4)
+    assert not own.takes_runs_precision
+    assert parse_arguments(["--run", str(run_dir)])[0].takes_runs_precision
+
+
 def test_a_run_of_a_gpu_is_measured_on_a_cpu_and_in_reverse(run_dir, tmp_path, monkeypatch):
     copy, few = shutil.copytree(run_dir, tmp_path / "run"), ["--eval.num_images", "4", "--eval.corruption_set", "c15"]
     recorded = (copy / "config.yaml").read_text()

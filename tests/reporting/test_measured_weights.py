@@ -64,6 +64,7 @@ def test_an_entry_of_robustbench_says_nothing_that_is_not_known(tmp_path):
     assert report.main([str(results), "--out", str(out), "--format", "robustbench"]) == 0
     (file,) = out.glob("model_info/cifar10/corruptions/*.json")
     info = json.loads(file.read_text())
+    assert file.stem == "rse_resnet18"
     assert (info["additional_data"], info["number_forward_passes"], info["name"]) == (None, 1, "rse (weights)")
 
 
@@ -107,6 +108,7 @@ def test_the_command_measures_the_weights_again(tmp_path):
     run, _ = read_run(measured(file, tmp_path / "w", fields={"eval.num_images": 10, "model.name": "wideresnet40_2"}))
     words = shlex.split(command(run))
     assert words[:5] == ["python", "-m", "fastmagn.evaluate", "--weights", str(file)]
+    assert words[words.index("--data.image_size") + 1] == "224", "a file of fastmagn's export may say another size"
     own, config = parse_arguments(words[3:])
     assert (own.weights, own.mean, own.std) == (file, (0.5,) * 3, (0.25,) * 3)
     assert (config.method, config.eval.num_images, config.model.name) == ("augmix", 10, "wideresnet40_2")

@@ -59,7 +59,7 @@ def content_digests(root: Path, names: Sequence[str], items: Sequence[Item] | No
         digests, entries = _digests(names, items, known)
         if entries:
             with suppress(OSError):
-                _write(place, entries)
+                _write(place, known | entries)  # the splits of shards share a root
     return digests
 
 
