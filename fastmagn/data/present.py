@@ -21,7 +21,7 @@ def check_present(data: DataConfig, *, instead: bool = True, of_run: Path | None
     Args:
         data: Which images.
         instead: Whether the command could do without them, on the digits: a model is measured on no other images.
-        of_run: The `data.dir` of the trained run that is measured on these images; None where there is no run.
+        of_run: The `data.dir` of the trained run that is measured on these images; None without a run.
 
     Raises:
         InputError: It is not.

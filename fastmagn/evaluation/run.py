@@ -144,7 +144,7 @@ def _check_own_classes(run_dir: Path, image_set: ImageSet) -> None:
     try:
         results = read_results(file)
         check_results(results, file)
-    except InputError:  # which is no obstacle to measuring the run
+    except InputError:  # a run with damaged results can still be measured
         return
     if "class_names" in results:
         names, data = tuple(results["class_names"]), results["config"]["data"]["name"]

@@ -93,7 +93,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
     try:
         model.eval()
-    except NotImplementedError:  # of a module of torch.export, after which others may not have been reached
+    except NotImplementedError:  # torch.export's modules refuse, and leave the mode of those after them
         for module, _ in modes:
             module.training = False
     try:

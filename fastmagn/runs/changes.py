@@ -67,6 +67,6 @@ def keeps_results(name: str, fields: dict[str, Any]) -> bool:
 
 def may_change_in_sweep(name: str, before: Any, value: Any) -> bool:
     """Whether all trials of a sweep that began may change this field: those that are finished can follow."""
-    if name == "train.max_steps":  # steps that were trained stay; 0 is no limit
+    if name == "train.max_steps":  # trained steps cannot be taken back; 0 means no limit
         return isinstance(before, int) and (value or math.inf) >= (before or math.inf)
     return may_change(name, before, value)

@@ -1,6 +1,5 @@
 """The small networks that differ in one part, and the held-out images that they are compared on."""
 
-import importlib.util
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -12,17 +11,12 @@ from torch import nn
 from fastmagn.data import load_images
 from fastmagn.models import MODELS
 from fastmagn.models.resnet import resnet_small_deep
-from tests.helpers.own_code import forgotten
-from tests.helpers.processes import ROOT
+from tests.helpers.own_code import loaded_anew
 
 
 @pytest.fixture(scope="module")
 def parts() -> Iterator[ModuleType]:
-    """The module, loaded anew; what it adds to the tables is forgotten after these tests."""
-    spec = importlib.util.spec_from_file_location("small_networks", ROOT / "benchmarks" / "small_networks.py")
-    module = importlib.util.module_from_spec(spec)
-    with forgotten():
-        spec.loader.exec_module(module)
+    with loaded_anew("small_networks") as module:
         yield module
 
 

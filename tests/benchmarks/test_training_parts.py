@@ -1,6 +1,5 @@
 """The methods of benchmarks/training_parts.py that differ in one part of training."""
 
-import importlib.util
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -11,19 +10,14 @@ import torch
 from fastmagn.config.schema import Config, TrainConfig
 from fastmagn.methods.context import StepContext
 from fastmagn.methods.table import METHODS
-from tests.helpers.own_code import forgotten
-from tests.helpers.processes import ROOT
+from tests.helpers.own_code import loaded_anew
 
 INDICES = np.arange(400, dtype=np.int64)
 
 
 @pytest.fixture(scope="module")
 def parts() -> Iterator[ModuleType]:
-    """The module, loaded anew; what it adds to the tables is forgotten after these tests."""
-    spec = importlib.util.spec_from_file_location("training_parts", ROOT / "benchmarks" / "training_parts.py")
-    module = importlib.util.module_from_spec(spec)
-    with forgotten():
-        spec.loader.exec_module(module)
+    with loaded_anew("training_parts") as module:
         yield module
 
 

@@ -1,7 +1,9 @@
 """The tables of names, put back as they were: what `--import` and `fastmagn.extend` add stays for the whole process."""
 
+import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import ModuleType
 
 import pytest
 
@@ -10,6 +12,7 @@ from fastmagn.corruptions import CORRUPTIONS
 from fastmagn.data import DATASETS
 from fastmagn.methods.table import METHODS
 from fastmagn.models import MODELS
+from tests.helpers.processes import ROOT
 
 
 @contextmanager
@@ -30,3 +33,13 @@ def forgotten() -> Iterator[Callable[[], None]]:
         forget()
         yield forget
         forget()
+
+
+@contextmanager
+def loaded_anew(name: str) -> Iterator[ModuleType]:
+    """The module benchmarks/NAME.py, loaded anew; what it adds to the tables is forgotten at the end."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    with forgotten():
+        spec.loader.exec_module(module)
+        yield module

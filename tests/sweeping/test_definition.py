@@ -363,7 +363,7 @@ def test_what_a_resumed_run_may_change_may_change_in_its_sweep(tmp_path):
     changed = {"eval.batch_size": 100, "eval.num_images": 50, "data.num_workers": 2, "train.keep_checkpoints": 3}
     keep(tmp_path, *first, *(f"--{name}={value}" for name, value in changed.items()))
     assert changed.items() <= yaml.safe_load((tmp_path / "sweep.yaml").read_text())["fields"].items()
-    for steps in ("7", "0"):  # 0 is no limit
+    for steps in ("7", "0"):  # 0 means no limit
         keep(tmp_path, *first[:2], "--train.max_steps", steps)
     with pytest.raises(InputError, match=r"another sweep: train\.max_steps is 0 there and 5 here"):
         keep(tmp_path, *first)

@@ -231,7 +231,7 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """A loaded image as 8-bit RGB. Alpha is dropped; 16-bit grey is scaled, not clipped unlike in ImageFolder.
+    """A loaded image as 8-bit RGB. Alpha is dropped. 16-bit grey is scaled; torchvision clips it.
 
     Raises:
         ValueError: Its pixels are floats, whose range no file states.
