@@ -130,6 +130,22 @@ def p_value(measured: dict, name: str, other: str, key: str) -> float:
     return stats.ttest_ind(*values, equal_var=False).pvalue
 
 
+def gains_by_corruption(name: str) -> dict[str, float]:
+    """Corruption -> how far the recipe's accuracy under it is above that of `standard`, in points."""
+    ours, reference = (
+        [results_of(FIVE_MINUTES, recipe, seed)["corruption_accuracy"] for seed in range(3)]
+        for recipe in (name, "standard")
+    )
+    return {
+        corruption: 100
+        * statistics.fmean(
+            mean_of(run, (corruption,)) - mean_of(other, (corruption,))
+            for run, other in zip(ours, reference, strict=True)
+        )
+        for corruption in ours[0]
+    }
+
+
 def test_what_is_said_of_magn_is_in_the_record():
     measured = read(FIVE_MINUTES)["recipes"]
 
@@ -139,6 +155,14 @@ def test_what_is_said_of_magn_is_in_the_record():
     def gain(name: str, key: str) -> str:
         return f"{abs(difference(measured, name, 'standard', key)):.1f}"
 
+    gains = gains_by_corruption("magn")
+
+    def under(corruption: str, sign: int = 1) -> str:
+        return f"{sign * gains[corruption]:.1f}"
+
+    losses = sorted(-change for name, change in gains.items() if name not in CORRUPTION_SETS["c19"] and change < 0)
+    assert len(losses) == 6
+    least, most = f"{losses[0]:.1f}", f"{losses[-1]:.1f}"
     magn, both = gain("magn", "mca_c15"), gain("magn_augmix", "mca_c15")
     by_chance = measured["magn"]["p_values"]["mca_c15_without_noises"]
     said = {
@@ -147,7 +171,7 @@ def test_what_is_said_of_magn_is_in_the_record():
             f" corruption (c15) over standard training and loses {gain('gaussian_noise', 'clean_accuracy')} on clean",
             f"one AugMix view of each image gains {gain('augmix_no_jsd', 'mca_c15')} and loses"
             f" {gain('augmix_no_jsd', 'clean_accuracy')}, which may be chance",
-            f"MAGN gains {magn}, all of them under noise, and loses {gain('magn', 'clean_accuracy')};",
+            f"MAGN gains {magn}, is level without the noises, and loses {gain('magn', 'clean_accuracy')};",
             f"under corruption is {shown('magn', 'rms_corrupt')} %, that of standard training"
             f" {shown('standard', 'rms_corrupt')} %",
         ],
@@ -158,9 +182,15 @@ def test_what_is_said_of_magn_is_in_the_record():
             f"the errors are {shown('magn_augmix_jsd1', 'rms_clean')} %"
             f" and {shown('magn_augmix_jsd1', 'rms_corrupt')} %",
             f"`magn` gains {magn} points of c15 over `standard`, and loses {gain('magn', 'clean_accuracy')} on clean",
-            f"without them it has {shown('magn', 'mca_c15_without_noises')} %, and `standard`"
-            f" {shown('standard', 'mca_c15_without_noises')} %, which may be chance (p = {by_chance:.2f}).",
-            f"it gains {gain('magn', 'mca_cbar')} points.",
+            f"Without them it has {shown('magn', 'mca_c15_without_noises')} %, and `standard`"
+            f" {shown('standard', 'mca_c15_without_noises')} %, which may be chance (p = {by_chance:.2f}):",
+            f"it gains {under('gaussian_noise')}, {under('shot_noise')} and {under('impulse_noise')} points.",
+            f"it gains {under('glass_blur')} points under glass blur, {under('pixelate')} under pixelation,"
+            f" {under('snow')} under snow and {under('frost')} under frost, and loses {under('contrast', -1)} under"
+            f" contrast, {under('fog', -1)} under fog and {under('brightness', -1)} under brightness.",
+            f"On C-bar it gains {gain('magn', 'mca_cbar')} points: {under('blue_noise_sample')} under blue noise,"
+            f" {under('inverse_sparkles')} under inverse sparkles, {under('lines')} under lines and"
+            f" {under('brownish_noise')} under brownish noise; under the other six it loses {least} to {most}.",
             f"its calibration error is {shown('magn_augmix', 'rms_clean')} % on clean images and"
             f" {shown('magn_augmix', 'rms_corrupt')} % under corruption",
         ],
@@ -173,7 +203,10 @@ def test_what_is_said_of_magn_is_in_the_record():
             f" {gain('ta_noise', 'clean_accuracy')} behind it on clean images."
             f" [gaussian_noise](gaussian_noise.md) has {shown('gaussian_noise', 'mca_c15')}.",
         ],
-        DOCS / "methods" / "magn.md": [f"it gained {magn} points of c15 over `standard`, with a calibration error of"],
+        DOCS / "methods" / "magn.md": [
+            f"it gained {magn} points of c15 over `standard`, with a calibration error of",
+            f"it gained under glass blur ({under('glass_blur')} points), pixelation, snow and frost, and lost",
+        ],
         DOCS / "methods" / "magn_augmix.md": [
             f"{both} points of c15 ahead of `standard`, {gain('magn_augmix', 'clean_accuracy')} behind on clean images"
         ],
@@ -349,3 +382,19 @@ def test_what_is_said_of_the_paper_at_small_scale_is_in_the_record():
         f" {100 * both['clean_accuracy']:.1f} %.",
     ):
         assert said in page, said
+
+
+@pytest.mark.parametrize("table", ["policies", "methods"])
+def test_the_older_tables_say_who_trained_with_colour_jitter(table):
+    measured = json.loads((ROOT / f"benchmarks/results/equal-time-{table}-cpu-1core.json").read_text())
+    configs = measured["settings"]["plan"]["configs"]
+    fields = ("augment.color_jitter", "augment.rotation_deg")
+    jittered = [name for name, config in configs.items() if all(config[field] > 0 for field in fields)]
+    others = [name for name, config in configs.items() if not any(config[field] for field in fields)]
+    assert sorted(jittered + others) == sorted(configs)
+    heading = {"policies": "## Policies", "methods": "## Methods"}[table]
+    section = (DOCS / "records.md").read_text().partition(heading)[2].partition("\n## ")[0]
+    (names,) = re.findall(
+        r"(`[^.]*) trained with colour jitter and rotation, the others without\.", " ".join(section.split())
+    )
+    assert sorted(re.findall(r"`(\w+)`", names)) == sorted(jittered)

@@ -1,4 +1,4 @@
-"""MAGN, alone and added to others: the clean view and noisy views agree, most where the model is wrong. Equation (6).
+"""MAGN, alone and added to others: the clean view and noisy views agree, most where the model is right. Equation (6).
 
 Source: A. Tsiligkaridis and T. Tsiligkaridis, "Misclassification-aware Gaussian smoothing improves robustness against
 domain shifts".

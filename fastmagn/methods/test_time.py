@@ -3,6 +3,8 @@
 from torch import Tensor, nn
 
 from fastmagn.config.schema import Config
+from fastmagn.losses.divergences import log_softmax
+from fastmagn.methods.rse import NoiseEnsemble
 from fastmagn.methods.table import get_method
 
 
@@ -20,7 +22,10 @@ def model_for_test(model: nn.Module, config: Config, image_size: tuple[int, int]
 
 
 class MirrorEnsemble(nn.Module):
-    """Averages the logits of an image and its mirror image: images [B, C, H, W] -> logits [B, K]."""
+    """Averages the logits of an image and its mirror image: images [B, C, H, W] -> logits [B, K].
+
+    The mean of a `NoiseEnsemble`'s log-probabilities is normalised again, so that they stay log-probabilities.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -28,4 +33,5 @@ class MirrorEnsemble(nn.Module):
         self.train(model.training)
 
     def forward(self, images: Tensor) -> Tensor:
-        return (self.model(images) + self.model(images.flip(dims=(3,)))) / 2
+        mean = (self.model(images) + self.model(images.flip(dims=(3,)))) / 2
+        return log_softmax(mean) if isinstance(self.model, NoiseEnsemble) else mean

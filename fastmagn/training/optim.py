@@ -9,7 +9,8 @@ from torch import nn
 from fastmagn.config.schema import OptimConfig
 from fastmagn.training.muon import Muon
 
-# The learning rate of torch.optim.lr_scheduler.OneCycleLR with its defaults. That one moves the momentum too.
+# The learning rate of torch.optim.lr_scheduler.OneCycleLR with its defaults, for four steps or more. That one moves the
+# momentum too.
 WARMUP_FRACTION = 0.3
 TRIANGLE_TOP = 0.2  # the fraction of the steps at which the triangular schedule peaks
 SWA_LR_EPOCHS = 5

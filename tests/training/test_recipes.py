@@ -10,7 +10,9 @@ from torch import nn
 from fastmagn.config.command_line import parse_config
 from fastmagn.config.schema import LossConfig, OptimConfig
 from fastmagn.errors import InputError
+from fastmagn.evaluation.metrics.detection import detect, familiarity_scores
 from fastmagn.methods.method import LogitViews
+from fastmagn.methods.rse import NoiseEnsemble
 from fastmagn.methods.table import get_method
 from fastmagn.methods.test_time import MirrorEnsemble
 from fastmagn.training.optim import learning_rate
@@ -56,6 +58,19 @@ def test_a_mirror_ensemble_is_the_mean_of_both_logits():
     made = MirrorEnsemble(model)(images)
     torch.testing.assert_close(made, (model(images) + model(mirrored)) / 2)
     torch.testing.assert_close(MirrorEnsemble(model)(mirrored), made)
+
+
+def test_the_mirror_ensemble_of_a_noise_ensemble_returns_log_probabilities():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 5, 7)).requires_grad_(False)
+    images = torch.rand(5, 3, 4, 5)
+    ensemble = NoiseEnsemble(network, torch.randn(2, 3, 4, 5))
+    made = MirrorEnsemble(ensemble)(images).double()
+    expected = (ensemble(images) + ensemble(images.flip(3))).double() / 2
+    torch.testing.assert_close(made.softmax(1), expected.softmax(1), rtol=1e-6, atol=1e-7)
+    scores = familiarity_scores(made.float())
+    assert detect(scores, scores)["energy"] is None
+    np.testing.assert_allclose(scores["max_softmax"], expected.softmax(1).amax(1), rtol=1e-6)
 
 
 def test_clean_epochs_see_clean_views_by_cross_entropy_and_then_the_method(tmp_path):
