@@ -84,8 +84,8 @@ def augmix_contenders(
         save_pictures(options.pictures, batch[:6], augment, backends)
     contenders: dict[str, MakeViews] = {}
     for backend in backends:
-        contenders[backend] = lambda backend=backend: augmix_views(batch, augment, backend)
-        contenders[f"{backend}, in a step"] = lambda backend=backend: step_views(batch, augment, backend)
+        contenders[backend] = partial(augmix_views, batch, augment, backend)
+        contenders[f"{backend}, in a step"] = partial(step_views, batch, augment, backend)
     contenders |= public_contenders(batch, options.aug_severity)
     for name in PER_IMAGE:
         if name.startswith("timm") and find_spec("timm") is None:
@@ -201,7 +201,7 @@ def _output_mib(batch: Tensor, name: str, policy: str | None) -> float:
     return num_views * batch.numel() * 4 / 2**20
 
 
-def _synchronised(make: MakeViews, calls: int, device: torch.device) -> None:
+def _synchronised(make: Callable[[], object], calls: int, device: torch.device) -> None:
     for _ in range(calls):
         make()
     if device.type == "cuda":
@@ -222,7 +222,7 @@ def summarise(
     rounds: list[dict[str, float]], extra_mib: dict[str, float], reference: str = REFERENCE
 ) -> dict[str, dict[str, Any]]:
     """Return each contender's views/s and its ratio to the reference of the same round, with their spread."""
-    measured = {}
+    measured: dict[str, dict[str, Any]] = {}
     for name in rounds[0]:
         measured[name] = {"views_per_s": spread([turn[name] for turn in rounds])}
         if reference in rounds[0]:

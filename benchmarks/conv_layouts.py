@@ -9,6 +9,7 @@ gradients. `im2col` is the gradient for the weights as a matrix product of patch
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def times_ms(convolution: nn.Conv2d, shape: torch.Size, dtype: torch.dtype, turn
 
     for name, layout in (("channels last", torch.channels_last), ("channels first", torch.contiguous_format)):
         maps, weights, gradients = (tensor.contiguous(memory_format=layout) for tensor in (planes, weight, gradient))
-        work[f"{name}: forward"] = lambda maps=maps, weights=weights: F.conv2d(maps, weights, None, stride, padding)
+        work[f"{name}: forward"] = partial(F.conv2d, maps, weights, None, stride, padding)
         work[f"{name}: gradient of the maps"] = backward((gradients, maps, weights), MAPS)
         work[f"{name}: gradient of the weights"] = backward((gradients, maps, weights), WEIGHTS)
     blocked = (gradient.to_mkldnn(), planes.to_mkldnn(), weight)
@@ -113,7 +114,9 @@ def times_ms(convolution: nn.Conv2d, shape: torch.Size, dtype: torch.dtype, turn
 
 def patches_product(maps: Tensor, gradient: Tensor, convolution: nn.Conv2d) -> Tensor:
     """Return the gradient of the weights [O, I * kh * kw] as the product of the gradient and the maps' patches."""
-    patches = F.unfold(maps, convolution.kernel_size, padding=convolution.padding, stride=convolution.stride)
+    padding = convolution.padding
+    assert not isinstance(padding, str)  # "same" or "valid"
+    patches = F.unfold(maps, convolution.kernel_size, padding=padding, stride=convolution.stride)
     return torch.einsum("nol,npl->op", gradient.flatten(2), patches)
 
 

@@ -89,8 +89,12 @@ def conventional_step(
     """
     device = next(model.parameters()).device
     uses_augmix, uses_noise = views_of(config)
-    kind = PillowFiles if isinstance(images, FolderImages) else PillowViews
-    dataset = kind(images, labels, config.augment, 2 if uses_augmix else 0)
+    num_augmix_views = 2 if uses_augmix else 0
+    dataset: Dataset
+    if isinstance(images, FolderImages):
+        dataset = PillowFiles(images, labels, config.augment, num_augmix_views)
+    else:
+        dataset = PillowViews(np.asarray(images), labels, config.augment, num_augmix_views)
     loader = DataLoader(
         dataset,
         batch_size=config.train.batch_size,

@@ -71,7 +71,7 @@ def main(arguments: list[str]) -> int:
     library = find_library() if set(names) <= set(CORRUPTION_SETS["c19"]) else None
     if library is not None:
         codes["library_"] = lambda images, name, severity: library_cell(library, images, name, severity)
-    passes = {code: [] for code in codes}
+    passes: dict[str, list[Times]] = {code: [] for code in codes}
     for code, cell in codes.items():  # compile and fill the caches
         time_pass(cell, images[:1] if code else images[:2], names)
     for _ in range(options.repeats):

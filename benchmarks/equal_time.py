@@ -253,7 +253,7 @@ def run_all(trials: list[Trial], options: argparse.Namespace, after_run: Any) ->
     with interruptible() as signal_received, ThreadPoolExecutor(options.jobs) as pool:
 
         def run(trial: Trial) -> Outcome:
-            run_dir = trial.config.run_dir
+            run_dir = trial.config.run_folder
             if signal_received():
                 return Outcome(trial.name, "interrupted")
             write_text(run_dir / CONFIG, to_yaml(trial.config))
@@ -290,8 +290,8 @@ def report(
     rows: dict[str, list[dict[str, Any]]] = {trial.values["recipe"]: [] for trial in trials}
     for trial in trials:
         if is_finished(trial):
-            row = numbers_of(read_results(trial.config.run_dir / RESULTS))
-            rows[trial.values["recipe"]].append({"seed": trial.values["seed"], **row})
+            numbers = numbers_of(read_results(trial.config.run_folder / RESULTS))
+            rows[trial.values["recipe"]].append({"seed": trial.values["seed"], **numbers})
     summary = {name: summarise(seeds) for name, seeds in rows.items() if seeds}
     reference = summary.get(first_recipe(trials))
     for row in summary.values():

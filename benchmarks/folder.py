@@ -13,8 +13,9 @@ machine's speed affects all of them; a ratio compares epochs of the same turn.
 
 import argparse
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -106,7 +107,7 @@ def measure_feeding(
     """
     device = torch.device(config.device)
 
-    def usual_epoch() -> int:
+    def usual_epoch(loader: DataLoader) -> int:
         count = 0
         for views, labels in loader:
             views.to(device, non_blocking=True), labels.to(device, non_blocking=True)
@@ -114,16 +115,22 @@ def measure_feeding(
         _finish(device)
         return count
 
-    contenders = {name: lambda source=source: feed(source, config, device) for name, source in sources.items()}
+    def images_per_s(epoch: Callable[[], int]) -> float:
+        counts: list[int] = []
+        elapsed_s = seconds(lambda: counts.append(epoch()))
+        return counts[0] / elapsed_s
+
+    contenders: dict[str, Callable[[], int]] = {
+        name: partial(feed, source, config, device) for name, source in sources.items()
+    }
     if loader is not None:
-        contenders["conventional"] = usual_epoch
+        contenders["conventional"] = partial(usual_epoch, loader)
     rates: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(turns + 1):
         for name, epoch in contenders.items():
-            counts: list[int] = []
-            elapsed_s = seconds(lambda epoch=epoch, counts=counts: counts.append(epoch()))
+            rate = images_per_s(epoch)
             if turn > 0:  # the first turn compiles kernels and starts workers
-                rates[name].append(counts[0] / elapsed_s)
+                rates[name].append(rate)
     return {
         name: {
             "images_per_s": spread(values),
@@ -142,7 +149,8 @@ def memory_growth(config: Config, steps: int) -> dict[str, dict[str, float]]:
     Returns:
         `memory_growth_mib`, after the first tenth of the steps; and `memory_growth_second_half_mib` of it.
     """
-    device, grown = torch.device(config.device), {"memory_growth_mib": {}, "memory_growth_second_half_mib": {}}
+    device = torch.device(config.device)
+    grown: dict[str, dict[str, float]] = {"memory_growth_mib": {}, "memory_growth_second_half_mib": {}}
     for name in ("dali", "torchvision") if has_dali() else ("torchvision",):
         part, _ = split_validation(load_data(dataclasses.replace(config.data, source=name)), 0, config.train.seed)
         size = config.train.batch_size

@@ -57,15 +57,15 @@ def extra_memory_mib(work: Callable[[], object], device: torch.device, output_mi
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
+        before_bytes = torch.cuda.memory_allocated(device)
         work()
         torch.cuda.synchronize(device)
-        used_mib = (torch.cuda.max_memory_allocated(device) - before) / 2**20
+        used_mib = (torch.cuda.max_memory_allocated(device) - before_bytes) / 2**20
     else:
         Path("/proc/self/clear_refs").write_text("5")  # reset the peak to the current use
-        before = _status_mib("VmHWM")
+        before_mib = _status_mib("VmHWM")
         work()
-        used_mib = _status_mib("VmHWM") - before
+        used_mib = _status_mib("VmHWM") - before_mib
     return max(0.0, used_mib - output_mib)
 
 

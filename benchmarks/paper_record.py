@@ -13,8 +13,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from benchmarks.equal_time import numbers_of
-from benchmarks.measure import mean_sd, mean_sd_text
+from benchmarks.equal_time import numbers_of, summarise
+from benchmarks.measure import mean_sd_text
 from benchmarks.records import COLUMNS, RUN_FILES, keep, record_folder
 from fastmagn.config.command_line import OwnOptions
 from fastmagn.config.text import flatten
@@ -67,7 +67,8 @@ def add(sweeps: list[Path], record: Path) -> None:
         InputError: A trial is missing, the paper has no such run, two are of the same method and seed, or the record
             exists.
     """
-    copies, runs = {}, []
+    copies: dict[Path, Path] = {}
+    runs: list[Path] = []
     for sweep in sweeps:
         trials = sorted(file.parent for file in sweep.glob(f"*/{CONFIG}"))
         if not (sweep / DEFINITION).exists() or not trials:
@@ -129,9 +130,10 @@ def summary_table(runs: Runs) -> str:
     lines = ["| | " + " | ".join(titles) + " |", "| --- " * (len(titles) + 1) + "|"]
     for method, seeds in runs.items():
         numbers = [numbers_of(results) for results in seeds]
+        means = summarise(numbers)
         cells = [f"{numbers[0]['epochs']}"]
         for key, _ in COLUMNS.values():
-            cells.append(mean_sd_text(mean_sd([row[key] for row in numbers]), len(seeds), 100, 1))
+            cells.append(mean_sd_text(means[key], len(seeds), 100, 1))
         cells += [f"{100 * paper_accuracy(seeds[0], condition):.1f}" for condition in ("clean", MEAN)]
         lines.append(f"| `{method}` | " + " | ".join(cells) + " |")
     return "\n".join(lines)

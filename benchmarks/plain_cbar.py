@@ -6,6 +6,7 @@ the order of the kernels' words, so that a generator of these words (tests/helpe
 """
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 from scipy import ndimage
@@ -66,7 +67,7 @@ def bilinear(image: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     return upper * (1 - down) + lower * down
 
 
-def spectral_noise(image: np.ndarray, rng: Rng, amplitude) -> np.ndarray:
+def spectral_noise(image: np.ndarray, rng: Rng, amplitude: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Noise of unit deviation: the real part of the inverse transform of random phases, mirrored about the middle."""
     height, width, _ = image.shape
     half = width // 2
@@ -175,7 +176,7 @@ def pinch_and_twirl(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
             y = i * cell + radius + stretch * (dy * np.cos(a) - dx * np.sin(a))
             x = j * cell + radius + stretch * (dy * np.sin(a) + dx * np.cos(a))
             part = np.s_[i * cell : (i + 1) * cell, j * cell : (j + 1) * cell]
-            out[part] = to_levels(np.float32(bilinear(image, y, x)))
+            out[part] = to_levels(bilinear(image, y, x).astype(np.float32))
     return out
 
 
@@ -239,7 +240,7 @@ def perlin_noise(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     gradients /= np.maximum(np.linalg.norm(gradients, axis=1, keepdims=True), 1e-9)
     order = np.arange(256)
     for k in range(255, -1, -1):
-        j = rng.integers(0, 256)
+        j = int(rng.integers(0, 256))
         order[[k, j]] = order[[j, k]]
     total = np.zeros_like(y)
     for frequency in (1, 2, 4, 8, 16):

@@ -30,7 +30,7 @@ def of_size(image: np.ndarray, small: Any, medium: Any, large: Any) -> Any:
 
 
 def truncated(image: np.ndarray) -> np.ndarray:
-    return np.uint8(np.clip(image, 0, 1) * 255)
+    return (np.clip(image, 0, 1) * 255).astype(np.uint8)
 
 
 def gaussian_noise(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
@@ -109,7 +109,7 @@ def motion_blurred(image: np.ndarray, severity: int, angle_deg: float) -> np.nda
     small = [(6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)]
     medium = [(10, 1), (10, 1.5), (10, 2), (10, 2.5), (12, 3)]
     radius, sigma = of_size(image, small, medium, [(10, 3), (15, 5), (15, 8), (15, 12), (20, 15)])[severity - 1]
-    return np.uint8(np.rint(blown(image, radius, sigma, angle_deg)))
+    return np.rint(blown(image, radius, sigma, angle_deg)).astype(np.uint8)
 
 
 def motion_blur(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
@@ -209,7 +209,7 @@ def frost(image: np.ndarray, severity: int, rng: Rng) -> np.ndarray:
     picture = scaled_frost_picture(rng.integers(5), height, width)
     top, left = rng.integers(0, picture.shape[0] - height), rng.integers(0, picture.shape[1] - width)
     crop = picture[top : top + height, left : left + width]
-    return np.uint8(np.clip(share * image + frost_share * crop, 0, 255))
+    return np.clip(share * image + frost_share * crop, 0, 255).astype(np.uint8)
 
 
 def plasma(map_side: int, decay: float, rng: Rng) -> np.ndarray:

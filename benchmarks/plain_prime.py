@@ -76,7 +76,7 @@ def recolored(images: Tensor, rng: Rng) -> Tensor:
 def displaced(images: Tensor, rng: Rng) -> Tensor:
     """One smooth displacement for all images, which are square."""
     side = images.shape[-1]
-    bound = rng.integers(3, CUT + 1)
+    bound = int(rng.integers(3, CUT + 1))
     cut = min(int(2 + (bound - 1) * rng.beta(0.5, 0.5)), bound)
     k = torch.arange(1, cut + 1)
     radius = torch.hypot(k[:, None].float(), k.float())

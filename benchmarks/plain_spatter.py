@@ -48,13 +48,14 @@ def equalized(levels: np.ndarray) -> np.ndarray:
     if counts[first] == levels.size:
         return levels
     cumulative = np.cumsum(counts) - counts[first]
-    return np.uint8(np.rint(np.maximum(cumulative, 0) * (255 / (levels.size - counts[first]))))[levels]
+    new_levels = np.rint(np.maximum(cumulative, 0) * (255 / (levels.size - counts[first])))
+    return new_levels.astype(np.uint8)[levels]
 
 
 def water(layer: np.ndarray) -> np.ndarray:
     """Return the lit relief [H, W], at most 1, of a liquid layer, float64 [H, W], which is 0 where it is dry."""
-    levels = np.uint8(np.int64(layer * 255))  # values above 1 wrap, as NumPy's cast does
-    relief = np.uint8(ndimage.uniform_filter(chamfer_distance(canny(levels)), 3, mode="mirror") + 1e-6)
+    levels = (layer * 255).astype(np.int64).astype(np.uint8)  # values above 1 wrap, as NumPy's cast does
+    relief = (ndimage.uniform_filter(chamfer_distance(canny(levels)), 3, mode="mirror") + 1e-6).astype(np.uint8)
     light = np.array([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]])
     lit = np.clip(ndimage.correlate(equalized(relief).astype(int), light, mode="mirror"), 0, 255)
     wet = levels * np.rint(ndimage.uniform_filter(lit.astype(float), 3, mode="mirror"))

@@ -22,6 +22,7 @@ With `--data folder`, the benchmark times only the supply of views from files (`
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -145,8 +146,8 @@ def measure_steps(run: Run, rounds: Rounds, rivals: dict[str, Callable[[], None]
         ours_s.append(timed(run, lambda: train_step(run, next(ahead), 0), rounds.steps) / rounds.steps)
         peaks.append(peak_flops(run))
         ceiling_s.append(timed(run, lambda: train_step(run, ready, 0), rounds.steps) / rounds.steps)
-        for name, step in rivals.items() if turn < rounds.rival_turns else ():
-            rivals_s[name].append(rival_step_s(run, step, rounds))
+        for name, rival_step in rivals.items() if turn < rounds.rival_turns else ():
+            rivals_s[name].append(rival_step_s(run, rival_step, rounds))
     batch_size = run.config.train.batch_size
     step = spread(ours_s)
     flops = step_flops(run, ready)
@@ -222,13 +223,16 @@ def parts_ms(run: Run, batches: Iterator[Any], steps: int) -> dict[str, dict[str
         spent.setdefault(name, []).append(1000 * (time.perf_counter() - start))
         return result
 
+    def backward(loss: torch.Tensor) -> None:
+        run.scaler.scale(loss).backward()
+
     for _ in range(steps):
         batch = clock("batch", lambda: next(batches))
-        pieces = clock("views", lambda batch=batch: make_pieces(run, batch, run.config.train.clean_epochs))
+        pieces = clock("views", partial(make_pieces, run, batch, run.config.train.clean_epochs))
         for piece in pieces:
-            inputs = clock("prepare", lambda piece=piece: prepared(run, piece))
-            loss, _ = clock("forward", lambda inputs=inputs: run.main_stage.forward_loss(*inputs))
-            clock("backward", lambda loss=loss: run.scaler.scale(loss).backward())
+            inputs = clock("prepare", partial(prepared, run, piece))
+            loss, _ = clock("forward", partial(run.main_stage.forward_loss, *inputs))
+            clock("backward", partial(backward, loss))
         clock("optimizer", lambda: run.scaler.step(run.optimizer))
         run.scaler.update()
         run.optimizer.zero_grad(set_to_none=True)

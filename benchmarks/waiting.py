@@ -133,7 +133,7 @@ def train_for(seconds: float, busy: int, own_sessions: bool, fields: list[str]) 
         step()
     with other_processes(busy, own_sessions):
         begin = time.perf_counter()
-        num_steps = elapsed = 0
+        num_steps, elapsed = 0, 0.0
         while elapsed < seconds:
             step()
             num_steps += 1

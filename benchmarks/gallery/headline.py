@@ -64,7 +64,7 @@ class _Page:
         corner = (SCALE * (x + width) - 1, SCALE * (y + height) - 1)
         self.pen.rectangle(((SCALE * x, SCALE * y), corner), fill=color)
 
-    def image(self, x: float, y: float, side_px: int, image_u8: np.ndarray) -> None:
+    def image(self, x: int, y: int, side_px: int, image_u8: np.ndarray) -> None:
         side = SCALE * side_px
         self.picture.paste(
             Image.fromarray(image_u8).resize((side, side), Image.Resampling.LANCZOS), (SCALE * x, SCALE * y)

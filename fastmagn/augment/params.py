@@ -5,10 +5,12 @@ size.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fastmagn.augment.operations import NUM_AUGMIX_OPERATIONS, OPERATIONS
 from fastmagn.augment.policies.recipe import Colour, draw_recipe, has_recipe, undrawn_recipe
@@ -124,10 +126,10 @@ class ViewParams:
 def sample_view_params(
     seed: int,
     epoch: int,
-    indices: np.ndarray,
+    indices: ArrayLike,
     view_spec: ViewSpec,
     augment: AugmentConfig,
-    image_size: tuple[int, int],
+    image_size: Sequence[int],
     mean: Colour = GREY,
 ) -> ViewParams:
     """The parameters of a batch's views.
@@ -135,7 +137,7 @@ def sample_view_params(
     Args:
         seed: The run's seed, 0..2^64 - 1.
         epoch: 0..2^32 - 1.
-        indices: Sample indices, integers [B] in 0..2^32 - 1 (numpy, or a torch tensor on the CPU).
+        indices: Sample indices, integers [B] in 0..2^32 - 1 (numpy, a list, or a torch tensor on the CPU).
         view_spec: The numbers of AugMix and noise views.
         augment: Their distributions.
         image_size: (H, W), px.

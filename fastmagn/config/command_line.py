@@ -161,6 +161,8 @@ class OwnOptions(argparse.ArgumentParser):
     Its errors are InputErrors, no option may be abbreviated, and `~` is expanded in paths.
     """
 
+    description: str
+
     def __init__(self, prog: str, description: str, epilog: str = "") -> None:
         super().__init__(
             prog=prog, description=description, epilog=epilog, formatter_class=HelpFormatter, allow_abbrev=False

@@ -28,8 +28,10 @@ def images_name(in_shared: bool) -> str:
     return f"policy_images_{'shared' if in_shared else 'scratch'}"
 
 
+Source = tuple[Callable, Any, tuple[int, int]]  # a kernel's Python function, its signature and its launch bounds
+
 # The function that compiles kernels -> name -> what gives `compile_ptx` its arguments.
-KERNELS: dict[str, dict[str, Callable[[], Any]]] = {
+KERNELS: dict[str, dict[str, Callable[[], Source]]] = {
     "fastmagn.augment.engines.on_device.load_kernel": {
         views_name(element, in_shared, with_recipe): partial(kernel_source, element, in_shared, with_recipe)
         for with_recipe in (False, True)

@@ -1,4 +1,4 @@
-"""The annotations hold together: those of the package, and of a program that uses all public names."""
+"""The annotations hold together: those of the package, of the benchmarks, and of a program with all public names."""
 
 import ast
 import importlib.util
@@ -16,7 +16,7 @@ USER_CODE = ROOT / "tests" / "typing" / "user_code.py"
 @pytest.mark.slow
 @pytest.mark.process
 @pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="mypy is not installed (the extra types)")
-def test_the_package_is_typed(tmp_path):
+def test_the_package_and_the_benchmarks_are_typed(tmp_path):
     command = [sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, env=command_environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
