@@ -41,11 +41,11 @@ def read_record(folder: Path) -> Record:
     Raises:
         InputError: It is none, or this version cannot read its configurations.
     """
-    measured = read_results(folder / TABLE)
+    measured = _results_in(folder, TABLE)
     settings = measured["settings"]
     plan, seeds = settings["plan"], settings["seeds"]
     recipes = {
-        name: config_of(read_results(folder / name / f"seed{seeds[0]}" / RESULTS)["config"]) for name in plan["recipes"]
+        name: config_of(_results_in(folder, f"{name}/seed{seeds[0]}/{RESULTS}")["config"]) for name in plan["recipes"]
     }
     accuracies = {
         name: {float(rate): accuracy for rate, accuracy in of_rate.items()}
@@ -55,6 +55,14 @@ def read_record(folder: Path) -> Record:
     part = {"record": folder.name, "command": measured["command"], "environment": measured["environment"]}
     history = [*settings.get("extends", []), part | {"rounds_step_s": plan[steps]}]
     return Record(folder, recipes, plan, accuracies, seeds, history)
+
+
+def _results_in(folder: Path, name: str) -> dict[str, Any]:
+    if not (folder / name).is_file():
+        raise InputError(
+            f"extend: got {folder}, which has no {name}; expected a folder of benchmarks/records with {TABLE}."
+        )
+    return read_results(folder / name)
 
 
 def on_hardware_of(record: Record, name: str, config: Config) -> Config:

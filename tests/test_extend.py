@@ -391,6 +391,7 @@ def test_an_own_corruption_gets_indices_and_may_change_its_images():
             {"test": ([np.zeros((8, 8), np.uint8), np.zeros((8, 9), np.uint8)], [0, 1])},
             "test images: got a list that is not an array (",
         ),
+        ({"test": (np.zeros((2, 8, 9), np.uint8), [0, 1])}, "own data set: got training images of grey 8x8 px, padded"),
     ],
 )
 def test_arrays_that_are_not_an_image_set(changes, message):

@@ -116,7 +116,7 @@ def array_set(
         InputError: The sizes of training and test images differ.
     """
     train_images, test_images = ArrayImages(train[0]), ArrayImages(test[0])
-    if train_images.shape[1:] != test_images.shape[1:]:
+    if train_images.size != test_images.size:
         raise InputError(
             f"{place}: got training images of {train_images.description} and test images of {test_images.description};"
             " expected one size."

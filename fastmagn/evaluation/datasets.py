@@ -18,7 +18,7 @@ from fastmagn.evaluation.cells import KEPT_BYTES
 _ITEM = "(image, label), or an image alone if the labels are given"
 # What Hugging Face `datasets` and WebDataset call them.
 _IMAGE_KEYS = ("image", "img", "pixel_values", "jpg", "jpeg", "png", "webp")
-_LABEL_KEYS = ("label", "labels", "cls")
+LABEL_KEYS = ("label", "labels", "cls")
 _IMAGE = "a Pillow image, uint8 [H, W, 3], a uint8 tensor [3, H, W], or floats in [0, 1] of these shapes; or grey ones"
 
 
@@ -168,7 +168,7 @@ def _image_of(item: Any, where: str, size: tuple[int, int] | None, field: str) -
     if isinstance(item, tuple | list):
         check(len(item) == 2, where, f"a {type(item).__name__} of {len(item)}", _ITEM)
         item, label = item[0], _label(item[1], where)
-    image = _pixels(item, where)
+    image = image_pixels(item, where)
     height, width = image.shape[:2]
     if size is not None and (height, width) != tuple(size):
         raise InputError(
@@ -180,23 +180,23 @@ def _image_of(item: Any, where: str, size: tuple[int, int] | None, field: str) -
 
 def _pair_of(item: Mapping[str, Any], where: str) -> Any:
     """The image and the label of a dictionary, or the image alone."""
-    images, labels = ([key for key in keys if key in item] for keys in (_IMAGE_KEYS, _LABEL_KEYS))
+    images, labels = ([key for key in keys if key in item] for keys in (_IMAGE_KEYS, LABEL_KEYS))
     if len(images) != 1 or len(labels) > 1:
         raise InputError(
             f"{where}: got a {type(item).__name__} of {some(map(str, item), 8)}; expected one image ("
-            f"{', '.join(_IMAGE_KEYS)}) and one label ({', '.join(_LABEL_KEYS)}). Rename them, or yield (image, label)."
+            f"{', '.join(_IMAGE_KEYS)}) and one label ({', '.join(LABEL_KEYS)}). Rename them, or yield (image, label)."
         )
     return (item[images[0]], item[labels[0]]) if labels else item[images[0]]
 
 
 def _check_label_key(item: Mapping[str, Any], where: str, labels_field: str) -> None:
     """Raise InputError if a dictionary with an image has its label, if any, under another name."""
-    if any(key in item for key in _LABEL_KEYS) or not any(key in item for key in _IMAGE_KEYS):
+    if any(key in item for key in LABEL_KEYS) or not any(key in item for key in _IMAGE_KEYS):
         return
     name = next((str(key) for key in item if "label" in str(key).lower()), "NAME")
     raise InputError(
         f"{where}: got a {type(item).__name__} of {some(map(str, item), 8)}; expected a label in it"
-        f" ({', '.join(_LABEL_KEYS)}). Rename one, with Hugging Face dataset.rename_column({name!r}, 'label'), or give"
+        f" ({', '.join(LABEL_KEYS)}). Rename one, with Hugging Face dataset.rename_column({name!r}, 'label'), or give"
         f" the labels as {labels_field}."
     )
 
@@ -208,8 +208,12 @@ def _label(label: Any, where: str) -> int:
     return int(label)
 
 
-def _pixels(image: Any, where: str) -> np.ndarray:
-    """An image as uint8 [H, W, 3]."""
+def image_pixels(image: Any, where: str) -> np.ndarray:
+    """An image as uint8 [H, W, 3].
+
+    Raises:
+        InputError: It is none, or its values are out of range.
+    """
     if isinstance(image, Image.Image):
         if image.mode[0] in "IF":  # more than 8 bits, which convert would clip
             raise InputError(f"{where}: got a Pillow image of mode {image.mode}; expected 8 bits, such as RGB or L.")

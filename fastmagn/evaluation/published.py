@@ -18,6 +18,7 @@ from fastmagn.machine.processes import join_world
 from fastmagn.methods.test_time import MirrorEnsemble
 from fastmagn.models import Normalised, build_model
 from fastmagn.models.pretrained import load_weights
+from fastmagn.models.published import published_file
 from fastmagn.models.weight_files import Weights, read_weights
 from fastmagn.runs.failures import explain_measuring
 
@@ -57,7 +58,8 @@ def evaluate_weights(published: Published, config: Config, results_dir: Path) ->
         results_dir: Folder that gets `logits` if `eval.save_logits` is on.
 
     Returns:
-        What `evaluation.run.evaluate_run` returns, and `weights_file` and `normalisation` {mean, std}.
+        What `evaluation.run.evaluate_run` returns, and `weights_file`, the absolute path or the published model's name,
+        and `normalisation` {mean, std}.
 
     Raises:
         InputError: The file cannot be read, or is not of this network and these classes; memory is too small; a device
@@ -84,8 +86,13 @@ def evaluate_weights(published: Published, config: Config, results_dir: Path) ->
         network.to(device, memory_format=torch.channels_last).eval()
         model = MirrorEnsemble(network) if config.eval.test_time_flip else network
         measured = evaluate_model(model, image_set, config, results_dir, device=device, world=world, trained=None)
-    about = {"weights_file": str(published.file), "normalisation": {"mean": list(mean), "std": list(std)}}
+    about = {"weights_file": _name_anywhere(published.file), "normalisation": {"mean": list(mean), "std": list(std)}}
     return measured | about | {"environment": environment(device), "config": plain(config)}
+
+
+def _name_anywhere(file: Path) -> str:
+    """The absolute path of a file, which names it in every working directory; a published model's name as it is."""
+    return str(file if published_file(file) else file.absolute())
 
 
 def _warn_of_other_size(published: Published, image_set: ImageSet) -> None:

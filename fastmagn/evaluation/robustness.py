@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -23,7 +24,8 @@ from fastmagn.data.files.on_demand import FolderImages, chunks
 from fastmagn.data.image_set import ImageRows, Images, rows_within
 from fastmagn.errors import InputError, as_array, check, counted, is_integer, some
 from fastmagn.evaluation.anyones_model import LogitsOf, place, probe, probe_others
-from fastmagn.evaluation.datasets import is_dataset, read_dataset, tensor_values
+from fastmagn.evaluation.class_names import check_classes_of_dataset
+from fastmagn.evaluation.datasets import image_pixels, is_dataset, read_dataset, tensor_values
 from fastmagn.evaluation.forward import Forward
 from fastmagn.evaluation.held_out import HeldOut, fit_on
 from fastmagn.evaluation.measure import MeasuredCell, evaluate
@@ -73,14 +75,16 @@ def evaluate_robustness(
             has none); they are contiguous, or channels last if a weight of the model is. It returns logits [B, K] or
             [B, K, 1, 1], K at least 2; or a dictionary or an object (dataclass, ModelOutput) with `logits`; or a tuple
             or list, whose first tensor of two or more dimensions counts. Logits are measured in float32.
-        images_u8: Test images, uint8 [N, H, W, 3], RGB, H and W at least 8 px: an array, a tensor, or a list of images.
+        images_u8: Test images, uint8 [N, H, W, 3], RGB, H and W at least 8 px: an array, a tensor, or a list of images,
+            Pillow's too.
             Or a dataset of (image, label), or of dictionaries with `image` (img, pixel_values, jpg, png, webp) and
             `label` (labels, cls): a `torch.utils.data.Dataset`, one of Hugging Face `datasets`, or any iterable, such
             as WebDataset's. Its images have one size, each a Pillow image, a uint8 array [H, W, 3], a uint8 tensor
             [3, H, W], or floats in [0, 1] of these shapes, or grey. Without normalisation and random transforms: it
             must give the same image each time. Up to 1 GiB of its images stay in memory; more of them are read anew for
             each corruption and severity, a few at a time, which takes a length and items dataset[i].
-        labels: N integers in 0..K-1: an array, a tensor or a list. None takes those of a dataset.
+        labels: N integers in 0..K-1: an array, a tensor or a list. None takes those of a dataset. Classes that it names
+            (`classes`, or Hugging Face `features`) must then be those of the model, if that is `fastmagn.load`'s.
         corruption_set: c15 (the usual benchmark's), c18 (without gaussian_noise), c19 (all of CIFAR-10-C or
             ImageNet-C), cbar (C-bar's ten: CIFAR-10-C-bar's for images below 64 px, else ImageNet-C-bar's); or several
             joined by +, such as c15+cbar. Of a -C set, those that it holds and those that are in none of these sets;
@@ -121,7 +125,7 @@ def evaluate_robustness(
         InputError: An argument or the model's output is not as described here, or the -C set does not fit the images.
             Of a dataset the message names the item.
     """
-    images, class_labels = _as_pair(images_u8, labels)
+    images, class_labels = _as_pair(images_u8, labels, model)
     sizes = {"num_images": num_images, "num_bins": num_bins, "batch_size": batch_size}
     config = _settings(corruption_set, corrupted_dir, corruption_jpeg, sizes, total=len(images))
     check(subset in ("by class", "first"), "subset", subset, "'by class' or 'first'")
@@ -138,7 +142,7 @@ def evaluate_robustness(
         probe_others(measured, other, images, here, f"ood {name}")
     fitted = None
     if held_out is not None:
-        apart = _as_held_out(held_out, images[rows])
+        apart = _as_held_out(held_out, images[rows], model)
         probe_others(measured, apart.images_u8, images, here, "held_out")
         fitted = fit_on(measured, apart, forward, "held_out")
     results = evaluate(
@@ -159,13 +163,13 @@ def evaluate_robustness(
     return results
 
 
-def _as_held_out(held_out: Any, measured_u8: Images) -> HeldOut:
+def _as_held_out(held_out: Any, measured_u8: Images, model: Any) -> HeldOut:
     """Images and labels to fit on, none of which is measured, [M, H, W, 3]."""
     is_pair = isinstance(held_out, tuple | list) and len(held_out) == 2 and not is_dataset(held_out)
     is_known = is_pair or is_dataset(held_out)
     check(is_known, "held_out", f"a {type(held_out).__name__}", "(images, labels), a Dataset of both, or None")
     given, given_labels = held_out if is_pair else (held_out, None)
-    images_u8, labels = _as_pair(given, given_labels, "held_out images", "held_out labels")
+    images_u8, labels = _as_pair(given, given_labels, model, "held_out images", "held_out labels")
     measured = set(_digests(measured_u8))
     num_shared = sum(digest in measured for digest in _digests(images_u8))
     got = f"{counted(len(images_u8), 'image')}, {num_shared} of which are measured"
@@ -205,9 +209,11 @@ def _settings(
 
 
 def _as_pair(
-    images_u8: Any, labels: Any, field: str = "images_u8", labels_field: str = "labels"
+    images_u8: Any, labels: Any, model: Any, field: str = "images_u8", labels_field: str = "labels"
 ) -> tuple[Images, np.ndarray]:
-    """Images, uint8 [N, H, W, 3], N at least 1, and their labels, int64 [N]."""
+    """Images, uint8 [N, H, W, 3], N at least 1, and their labels, int64 [N], which mean the model's classes."""
+    if labels is None:
+        check_classes_of_dataset(images_u8, model, field, labels_field)
     images_u8, own_labels = _as_images(images_u8, field, labels_field if labels is None else None)
     labels = own_labels if labels is None else labels
     check(labels is not None, labels_field, None, "integers, one for each image; a Dataset of (image, label) has them")
@@ -254,6 +260,8 @@ def _as_array(images_u8: Any, field: str) -> np.ndarray:
 
 
 def _one_image(image: Any, where: str) -> np.ndarray:
+    if isinstance(image, Image.Image):
+        return image_pixels(image, where)
     return (
         tensor_values(image, where, "an image, uint8 [H, W, 3]")
         if isinstance(image, Tensor)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fastmagn.errors import InputError, as_integer, check, counted
+from fastmagn.evaluation.class_names import Classes
 from fastmagn.evaluation.trained import load_run
 from fastmagn.exporting.images import as_batch, as_sequence
 from fastmagn.exporting.info import ModelInfo, model_info
@@ -45,6 +46,11 @@ class Classifier:
     def class_names(self) -> tuple[str, ...]:
         """K names; label k is class_names[k]."""
         return self.info.class_names
+
+    @property
+    def trained_for(self) -> Classes:
+        """The classes, and the data set that they are of: what `evaluate_robustness` compares a dataset with."""
+        return Classes(self.class_names, self.info.data, repr(self))
 
     @property
     def image_size(self) -> tuple[int, int]:

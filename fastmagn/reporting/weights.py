@@ -18,7 +18,8 @@ class MeasuredWeights(NamedTuple):
     """Weights from a file.
 
     Args:
-        file: The file, or the name of a published model, as the evaluation was given it.
+        file: The file's absolute path, in older results the path that the evaluation was given; or the name of a
+            published model.
         place: Where the file is, so that two of the same name are two.
         mean: What was subtracted from each channel, pixels in [0, 1]; empty if the results do not say.
         std: What it was then divided by; empty likewise.
@@ -48,7 +49,8 @@ def read_weights(results: dict[str, Any], file: Path) -> MeasuredWeights | None:
             " file's name, and three numbers each for mean and std. Measure the weights again."
         )
     beside = file.parent / Path(name).name  # a relative path holds in the folder of that evaluation only
-    place = os.path.realpath(beside if os.path.isfile(beside) else name)
+    is_found = os.path.isabs(name) and os.path.isfile(name)
+    place = os.path.realpath(beside if os.path.isfile(beside) and not is_found else name)
     return MeasuredWeights(name, place, *(tuple(values) for values in channels))
 
 

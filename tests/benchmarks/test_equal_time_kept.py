@@ -49,6 +49,26 @@ def test_a_new_recipe_has_the_records_device_precision_and_compilation(monkeypat
         on_hardware_of(a_record("cuda"), "new", Config())
 
 
+def test_a_folder_that_is_no_record_cannot_be_extended(tmp_path):
+    words = ["--out", str(tmp_path / "out"), "--run", "new", "", "--extend"]
+    (tmp_path / "partly").mkdir()
+    (tmp_path / "partly" / "equal_time.json").write_text(
+        json.dumps({"settings": {"plan": {"recipes": {"one": {}}}, "seeds": [3]}})
+    )
+    for name, lacks in (
+        ("misspelt", "equal_time.json"),
+        ("", "equal_time.json"),
+        ("partly", "one/seed3/results.json"),
+        ("partly/equal_time.json", "equal_time.json"),
+    ):
+        with pytest.raises(InputError) as error:
+            equal_time.main([*words, str(tmp_path / name)])
+        assert str(error.value) == (
+            f"extend: got {tmp_path / name}, which has no {lacks}; expected a folder of benchmarks/records with"
+            " equal_time.json."
+        )
+
+
 def test_a_plan_is_kept_for_fields_that_change_neither_results_nor_speed():
     fields = flatten(Config())
     plan = {"wanted_budget_s": 9.0, "configs": {"one": fields}, "environment": {"device": "cpu"}}

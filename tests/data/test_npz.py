@@ -187,6 +187,10 @@ CHANGES = {
         {"test_images": np.zeros((9, 40, 40), np.uint8)},
         "got training images of grey 28x28 px, padded to 32x32",
     ),
+    "other sizes that are padded alike": (
+        {"test_images": np.zeros((9, 24, 24), np.uint8)},
+        "by their edges and test images of grey 24x24 px, padded to 32x32 px by their edges; expected one size.",
+    ),
     "fewer labels": ({"train_labels": np.zeros(23, int)}, f"got int64 [23]; {LABELS}"),
     "float labels": ({"train_labels": np.zeros(24)}, f"got float64 [24]; {LABELS}"),
     "multi-label": (

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import struct
 import tokenize
 import warnings
 from pathlib import Path
@@ -116,6 +117,50 @@ def test_pixels_of_floats_are_refused(tmp_path):
     Image.fromarray(np.linspace(0, 1, 400, dtype=np.float32).reshape(20, 20)).save(path)
     found = tried(decode_square, path, 16, 16)
     assert found.reason == "its pixels are floats; expected integers of 1, 8 or 16 bits"
+
+
+def tiff_of_12_bits(path: Path) -> None:
+    """20 x 20 white pixels; Pillow writes no such file."""
+    strip = b"\xff" * 600
+    tags = {256: 20, 257: 20, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 20, 279: len(strip)}
+    entries = b"".join(struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in tags.items())
+    head = struct.pack("<4sI", b"II*\0", 8 + len(strip))
+    path.write_bytes(head + strip + struct.pack("<H", len(tags)) + entries + bytes(4))
+
+
+def test_integers_whose_range_is_unknown_are_refused(tmp_path):
+    """A folder leaves such TIFFs out; they were black, or dark."""
+    levels, folder = np.linspace(0, 1, 400).reshape(20, 20), tmp_path / "a"
+    folder.mkdir()
+    Image.fromarray((levels * (2**31 - 1)).astype(np.int32)).save(folder / "32.tif")
+    Image.fromarray((levels * 255).astype(np.int32)).save(folder / "32_small.tif")
+    tiff_of_12_bits(folder / "12.tif")
+    Image.fromarray((levels * 65535).astype(np.uint16)).save(folder / "16.tif")
+    for name, kind in (("32", "32-bit or signed"), ("32_small", "32-bit or signed"), ("12", "12-bit")):
+        reason = f"its pixels are {kind} integers; expected integers of 1, 8 or 16 bits"
+        for read in (lambda path: decode_square(path, 16, 16), read_header):
+            assert tried(read, folder / f"{name}.tif").reason == reason
+    with pytest.raises(ValueError, match="32-bit"):
+        upright_rgb(Image.fromarray(np.full((20, 20), 9, np.int32)))
+    with pytest.warns(UserWarning, match=r"3 of 4 image files cannot be read: .*They are left out\."):
+        images_u8, _, _ = load_folder_images(tmp_path, 20, resize_px=20)
+    np.testing.assert_array_equal(images_u8[0][..., 0], (levels * 65535).astype(np.uint16) // 256)
+
+
+def test_16_bits_of_png_and_ppm_are_scaled(tmp_path, monkeypatch):
+    """Pillow opens PGM as 32-bit integers, and so did older ones PNG."""
+    deep = np.linspace(0, 65535, 400).astype(np.uint16).reshape(20, 20)
+    expected = np.repeat((deep // 256)[..., None], 3, 2)
+    Image.fromarray(deep).save(tmp_path / "1.png")
+    (tmp_path / "1.pgm").write_bytes(b"P5 20 20 65535\n" + deep.astype(">u2").tobytes())
+    with Image.open(tmp_path / "1.pgm") as opened:
+        assert opened.mode == "I"
+    for name in ("1.png", "1.pgm"):
+        assert isinstance(read_header(tmp_path / name), Header)
+        np.testing.assert_array_equal(decode_square(tmp_path / name, 20, 20), expected)
+    older = Image.fromarray(deep.astype(np.int32))
+    older.format = "PNG"
+    np.testing.assert_array_equal(np.asarray(upright_rgb(older)), expected)
 
 
 def test_pillows_limit_on_pixels_may_be_another_or_none(tmp_path, monkeypatch):

@@ -64,6 +64,16 @@ def test_grey_is_repeated(make):
     np.testing.assert_array_equal(images_u8, np.stack([grey] * 3, axis=3))
 
 
+@pytest.mark.parametrize("mode", ["HSV", "YCbCr", "L", "RGBA", "P"])
+def test_pillow_images_beside_labels_are_converted_as_pairs_are(model, mode):
+    pictures = [Image.fromarray(image).convert(mode) for image in IMAGES_U8]
+    rgb = np.stack([np.asarray(picture.convert("RGB")) for picture in pictures])
+    options = {"corruption_set": "cbar", "num_images": 3, "subset": "first"}
+    expected = evaluate_robustness(model, rgb, LABELS, **options)
+    assert evaluate_robustness(model, pictures, LABELS, **options) == expected
+    assert evaluate_robustness(model, list(zip(pictures, LABELS, strict=True)), **options) == expected
+
+
 def test_images_without_labels():
     images_u8, labels = read_dataset(Items(lambda image, label: Image.fromarray(image)), "images_u8")
     np.testing.assert_array_equal(images_u8, IMAGES_U8)

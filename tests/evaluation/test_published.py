@@ -77,6 +77,19 @@ def test_a_published_checkpoint_with_its_normalisation(network, file, capsys):
     assert results["config"]["method"] == "wrn"
 
 
+def test_results_name_the_file_from_everywhere(file, tmp_path, monkeypatch):
+    """The measuring is left out. A published model's name is no file's."""
+    monkeypatch.setattr("fastmagn.evaluation.published.evaluate_model", lambda *_, **__: {})
+    monkeypatch.setattr("fastmagn.evaluation.shown.print_results", lambda *_, **__: None)
+    monkeypatch.chdir(tmp_path)
+    assert main(["--weights", file.name, *FEW, "--model.name", "resnet_small"]) == 0
+    assert json.loads((tmp_path / "wrn.evaluation.json").read_text())["weights_file"] == str(file)
+    named = ["--weights", "cifar10-small-magn_augmix", *FEW, "--out", "named.json"]
+    monkeypatch.setattr("fastmagn.evaluation.published.check_classes", lambda *_: None)
+    assert main(named) == 0
+    assert json.loads((tmp_path / "named.json").read_text())["weights_file"] == "cifar10-small-magn_augmix"
+
+
 def test_without_a_normalisation_the_data_sets_own_and_a_line_says_so(network, file, capsys):
     digits = load_images("digits", "data")
     results = evaluated(file, "--model.name", "resnet_small")

@@ -86,6 +86,27 @@ def test_two_files_of_one_name_are_two(tmp_path, is_relative):
     }
 
 
+def test_a_file_beside_the_results_of_another_is_not_taken_for_it(tmp_path):
+    """Both results lie beside b/checkpoint.pth, and those of a/checkpoint.pth name it by its absolute path."""
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "checkpoint.pth").write_bytes(b"")
+    results = [measured(tmp_path / "b" / "checkpoint.pth", tmp_path / "b", 0.8)]
+    results.append(results[0].with_name("other.json"))
+    of_a = json.loads(results[0].read_text()) | {
+        "weights_file": str(tmp_path / "a" / "checkpoint.pth"),
+        "clean_accuracy": 0.9,
+    }
+    results[1].write_text(json.dumps(of_a))
+    whole = make_report(results)
+    assert not any("same configuration" in line for line in whole.warnings)
+    found = {item.label: item.runs[0].clean_accuracy for item in whole.data_sets[0].experiments}
+    assert found == {
+        "checkpoint (weights a/checkpoint.pth)": 0.9,
+        "checkpoint (weights b/checkpoint.pth)": 0.8,
+    }
+
+
 def test_one_file_measured_twice_is_a_copy_unless_it_was_normalised_otherwise(tmp_path):
     file = tmp_path / "w.pth"
     other = {"mean": [0.0] * 3, "std": [1.0] * 3}

@@ -20,6 +20,7 @@ from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from fastmagn.config.schema import DataConfig
 from fastmagn.data.files.items import Item, Part, read_item
@@ -29,12 +30,14 @@ from fastmagn.errors import InputError, counted, one_line, some, warn_caller
 
 # Pillow's other decoders never run, whatever a file's suffix says: it hands EPS to Ghostscript.
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF", "GIF", *(("AVIF",) if HAS_AVIF else ()))
+_DEEP_AS_I = ("PNG", "PPM")  # formats whose 16-bit grey Pillow, or an older one, holds in 32-bit integers
 MAX_IMAGE_SIZE_PX = 4096
 GREY = 128
 _RESIZE_TO_CROP = 256 / 224
 _REASON_CHARS = 100
 _Read = TypeVar("_Read")
 _ORIENTATION = 0x0112  # EXIF's tag
+_BITS_PER_SAMPLE = 0x0102  # TIFF's tag
 _TRANSPOSED = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -226,21 +229,26 @@ def open_upright_rgb(path: str | Path) -> Image.Image:
 def upright_rgb(image: Image.Image) -> Image.Image:
     """The image `as_rgb`, turned as its EXIF orientation says; of several frames, the first; raises what that does."""
     image.load()
+    check_range(image)
     method = _TRANSPOSED.get(orientation(image))
     return as_rgb(image if method is None else image.transpose(method))
 
 
-def as_rgb(image: Image.Image) -> Image.Image:
-    """A loaded image as 8-bit RGB. Alpha is dropped. 16-bit grey is scaled; torchvision clips it.
+def check_range(image: Image.Image) -> None:
+    """Raise ValueError if `as_rgb` does not scale a loaded image's pixels: floats, and integers of other sizes."""
+    kind = {"F": "floats", "I": "32-bit or signed integers"}.get(image.mode)
+    if image.mode == "I" and image.format in _DEEP_AS_I:
+        kind = None
+    elif isinstance(image, TiffImageFile) and image.tag_v2.get(_BITS_PER_SAMPLE) == (12,):
+        kind = "12-bit integers"
+    if kind is not None:
+        raise ValueError(f"its pixels are {kind}; expected integers of 1, 8 or 16 bits")
 
-    Raises:
-        ValueError: Its pixels are floats, whose range no file states.
-        Exception: Whatever else Pillow raises.
-    """
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """A loaded image of `check_range` as 8-bit RGB. Alpha is dropped. 16-bit grey is scaled; torchvision clips it."""
     if image.mode.startswith("I"):  # 16 bits a pixel, which convert would clip at 255
         image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
-    if image.mode == "F":
-        raise ValueError("its pixels are floats; expected integers of 1, 8 or 16 bits")
     return image.convert("RGB")
 
 

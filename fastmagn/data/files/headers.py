@@ -11,7 +11,16 @@ from typing import NamedTuple
 import numpy as np
 
 from fastmagn.data.files.content import content_digests
-from fastmagn.data.files.decoding import Unreadable, as_rgb, open_image, orientation, quiet_pillow, tried, warn_left_out
+from fastmagn.data.files.decoding import (
+    Unreadable,
+    as_rgb,
+    check_range,
+    open_image,
+    orientation,
+    quiet_pillow,
+    tried,
+    warn_left_out,
+)
 from fastmagn.data.files.items import Item, Part, open_item
 
 _JPEG_END = b"\xff\xd9"
@@ -155,7 +164,7 @@ def gathered(
 
 
 def read_header(item: Item) -> Header:
-    """One image's header; raises what `open_image`, `as_rgb` and Pillow raise."""
+    """One image's header; raises what `open_image`, `check_range`, `as_rgb` and Pillow raise."""
     with open_item(item) as file:
         num_bytes = file.seek(0, os.SEEK_END)
         file.seek(max(0, num_bytes - len(_JPEG_END)))
@@ -165,6 +174,7 @@ def read_header(item: Item) -> Header:
             is_whole = ends_as_jpeg and image.format == "JPEG"
             if not is_whole:
                 image.load()  # which also turns a TIFF upright
+                check_range(image)
                 as_rgb(image.crop((0, 0, 1, 1)))  # raises for pixels that no decoder takes
             width, height = image.size
             turned = orientation(image)

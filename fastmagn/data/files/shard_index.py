@@ -26,7 +26,7 @@ from fastmagn.errors import InputError
 from fastmagn.machine.files import replace_file
 from fastmagn.machine.waiting_lock import waiting_lock
 
-_FORMAT = "fastmagn shard 2"
+_FORMAT = "fastmagn shard 3"
 _THREADS = 16  # network storage answers many requests at a time
 _UNREAD = -1
 _PARSING = threading.Lock()  # NumPy parses headers by Python's ast, which can fail in Python 3.11 if threads interleave
