@@ -13,6 +13,7 @@ from fastmagn.config.command_line import config_of
 from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten
 from fastmagn.errors import InputError, check
+from fastmagn.machine.hardware import is_slow_precision
 from fastmagn.runs.changes import PLACE_FIELDS
 from fastmagn.runs.paths import RESULTS
 from fastmagn.runs.reading import read_results
@@ -69,7 +70,7 @@ def on_hardware_of(record: Record, name: str, config: Config) -> Config:
     """Let `auto` of device, precision and compilation mean what it meant for the record, whose steps are the measure.
 
     Raises:
-        InputError: The recipe asks for another one, or this machine has no such device.
+        InputError: The recipe asks for another one, or this machine has no such device, or emulates the precision.
     """
     reference = next(iter(record.recipes.values()))
     ours, theirs = flatten(config), flatten(reference)
@@ -79,6 +80,11 @@ def on_hardware_of(record: Record, name: str, config: Config) -> Config:
             raise InputError(f"run {name}: {field}: got {given}; expected that of the record. Give --{field} {wanted}.")
     if reference.device == "cuda" and not torch.cuda.is_available():
         raise InputError(f"extend: {record.folder} was trained on cuda; PyTorch finds no CUDA device here.")
+    if is_slow_precision(reference.device, reference.train.amp):
+        raise InputError(
+            f"extend: {record.folder} was trained in {reference.train.amp}, which this machine's {reference.device}"
+            " emulates slowly, so that steps compare otherwise than there; expected a machine that has it."
+        )
     train = dataclasses.replace(config.train, amp=reference.train.amp, compile=reference.train.compile)
     return dataclasses.replace(config, device=reference.device, train=train)
 

@@ -3,6 +3,7 @@
 python -m fastmagn.report RUN [RUN ...] --out DIR [--format robustbench]
 """
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,7 +61,7 @@ def main(arguments: list[str]) -> int:
         from fastmagn.reporting.document import report_runs as report
 
     for run in values["run"]:
-        warn_if_code_changed(run if run.is_dir() else run.parent)
+        warn_if_code_changed(run if os.path.isdir(run) else run.parent)
     report(values["run"], values["out"])
     return 0
 

@@ -115,7 +115,7 @@ class TrainConfig:
         accumulation_steps: Number of forward and backward passes per step, to save memory. Its product with the number
             of processes must divide batch_size.
         amp: Precision of the forward pass: bf16 or fp16 (autocast; fp16 uses a loss scaler), float32 (without
-            TensorFloat-32), or auto (bf16 if the hardware has it).
+            TensorFloat-32), or auto (bf16 if the hardware has it; a resumed run keeps what its checkpoint has).
         compile: Whether to torch.compile model and loss. auto means on CUDA, and on a CPU if the steps that are left
             repay the time that it takes; a resumed run on a CPU keeps what its checkpoint was trained with.
         compile_mode: Mode of torch.compile; reduce-overhead and max-autotune use CUDA graphs, which allow one

@@ -46,14 +46,22 @@ def settle_hardware(config: Config) -> Config:
 
 def in_runs_precision(config: Config) -> Config:
     """The config of a run to measure here: `train.amp` as in the training, or float32, with a line, if it is slow."""
-    device, amp = _settled(config.device), config.train.amp
-    is_absent = device == "cuda" and not torch.cuda.is_available()  # which `settle_hardware` refuses
-    is_slow = (amp == "fp16" and device == "cpu") or (amp == "bf16" and not is_absent and not _has_bf16(device))
-    if not is_slow:
+    amp = config.train.amp
+    if not is_slow_precision(_settled(config.device), amp):
         return config
     if rank() == 0:
         warn(f"measured in float32, as {amp}, in which the run was trained, is slow here; --train.amp {amp} keeps it.")
     return dataclasses.replace(config, train=dataclasses.replace(config.train, amp="float32"))
+
+
+def is_slow_precision(device: str, amp: str) -> bool:
+    """Whether this machine's device, cpu or cuda, emulates products in this precision, which float32 outruns.
+
+    A CUDA device that is not there is not slow: `settle_hardware` refuses it.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        return False
+    return (amp == "fp16" and device == "cpu") or (amp == "bf16" and not _has_bf16(device))
 
 
 def _settled(device: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:

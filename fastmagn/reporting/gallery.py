@@ -1,6 +1,7 @@
 """What the model saw: the first training images of a run in all their views, from its folder or made again."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -61,14 +62,14 @@ def gallery(run: FinishedRun, images_of: ImagesOf) -> Gallery:
         return Gallery(note="Views are not shown: how weights from a file were trained is not known.")
     stored = run.folder / VIEWS
     try:
-        if stored.is_file():
+        if os.path.isfile(stored):
             address, size = stored_png(stored)
             picture = (f"As the run began ({VIEWS}): a row per image, a column per view.", address, size)
             return Gallery((picture,), _made_by(run, images_of), is_stored=True)
         config = read_config(run)
         with explained(config.imports):
             shown = first_views(config, images_of(config.data), NUM_IMAGES)
-    except InputError as error:
+    except (InputError, OSError) as error:
         return Gallery(note=f"Views are not shown: {error}")
     pictures = {"Training image": shown.images_u8} | shown.views_u8
     rows = {title: strip(small(images_u8)) for title, images_u8 in pictures.items()}
@@ -78,7 +79,7 @@ def gallery(run: FinishedRun, images_of: ImagesOf) -> Gallery:
 
 def _made_by(run: FinishedRun, images_of: ImagesOf) -> Mapping[str, Sequence[str]]:
     """What made the stored views; nothing where this machine lacks the images, or this version a field of the run."""
-    with suppress(InputError):
+    with suppress(InputError, OSError):
         config = read_config(run)
         return what_made_them(config, images_of(config.data), NUM_IMAGES)
     return {}

@@ -1,5 +1,6 @@
 """The most confident wrong predictions of a run, from its stored logits, with their images."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -78,7 +79,7 @@ class Mistakes(NamedTuple):
 def mistakes(run: FinishedRun, images_of: ImagesOf) -> Mistakes:
     """The run's most confident errors on corrupt images, and its most frequent confusions."""
     folder = run.logits
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         note = f"no stored logits. {measuring_command(run, '--save_logits')} stores them"
         if run.weights:
             return Mistakes(note=f"The worst errors are not shown: the evaluation has {note}.")
@@ -97,7 +98,7 @@ def mistakes(run: FinishedRun, images_of: ImagesOf) -> Mistakes:
             (names[of.true], names[of.predicted], f"{of.num_images:,}", f"{100 * of.share:.1f}", of.corruption)
             for of in confusions(labels, logits, NUM_CONFUSIONS)
         ]
-    except InputError as error:
+    except (InputError, OSError) as error:
         return Mistakes(note=f"The worst errors are not shown: {error}")
     return Mistakes(tuple(shown), tuple(pairs))
 
@@ -218,8 +219,8 @@ def _show(run: FinishedRun, mistake: Mistake, image_set: ImageSet, rows: np.ndar
     names, original = image_set.class_names, np.asarray(image_set.test_images_u8[np.array([row])])[0]
     try:
         corrupted = png_address(_corrupted(run, mistake, image_set, rows, config))
-    except InputError:  # frost's pictures or a -C set are gone, or an older version measured: the picture is missing
-        corrupted = ""
+    except (InputError, OSError):  # frost's pictures or a -C set are gone, or an older version measured
+        corrupted = ""  # the picture is missing
     percent = 100 * mistake.confidence
     return ShownMistake(
         row=int(row),

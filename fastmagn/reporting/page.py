@@ -7,6 +7,7 @@ script, style and pictures.
 import base64
 import dataclasses
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
@@ -160,7 +161,7 @@ def _sentence(experiments: Sequence[Experiment]) -> str:
 
 def _with_logits(experiment: Experiment) -> Any:
     """The first run of an experiment that has stored logits, else its first run."""
-    return next((run for run in experiment.runs if run.logits.is_dir()), experiment.runs[0])
+    return next((run for run in experiment.runs if os.path.isdir(run.logits)), experiment.runs[0])
 
 
 def _addresses(figure: FigureData, svg: bytes) -> dict[str, str]:

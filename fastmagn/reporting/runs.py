@@ -17,10 +17,11 @@ from fastmagn.data.subset import BY_CLASS
 from fastmagn.errors import InputError, is_shown, some
 from fastmagn.evaluation.metrics.accuracy import mean_cbar_accuracy, mean_corruption_accuracy, measured_mean
 from fastmagn.evaluation.subset import FIRST, Subset
+from fastmagn.reporting.epochs import read_epochs
 from fastmagn.reporting.protocols import NONE, Protocols, read_protocols
 from fastmagn.reporting.weights import MeasuredWeights, read_weights, weights_method
 from fastmagn.runs.paths import CONFIG, EVALUATION, LOGITS, METRICS, RESULTS
-from fastmagn.runs.reading import check_other_measures, check_run_folder, read_results, strict_json
+from fastmagn.runs.reading import check_other_measures, check_run_folder, read_results
 
 _MCA_TOLERANCE = 1e-6
 # What older results lack, by its key in them.
@@ -75,7 +76,7 @@ class FinishedRun:
 
     @property
     def folder(self) -> Path:
-        return self.path if self.path.is_dir() else self.path.parent
+        return self.path if os.path.isdir(self.path) else self.path.parent
 
     @property
     def logits(self) -> Path:
@@ -132,6 +133,8 @@ def read_runs(paths: Iterable[Path]) -> tuple[list[FinishedRun], list[str]]:
             run, faults = read_run(path)
         except InputError as error:
             warnings.append(f"{error} Left out.")
+        except OSError as error:  # a name that is too long, a folder without permission, a disk that fails
+            warnings.append(f"{path}: cannot be read ({error.strerror or error}). Left out.")
         else:
             runs.append(run)
             warnings += faults
@@ -143,7 +146,7 @@ def read_runs(paths: Iterable[Path]) -> tuple[list[FinishedRun], list[str]]:
 
 def _unread(read: Iterable[Path], given: Collection[str]) -> list[str]:
     """A line about the evaluations in the run folders that were read, but for those whose real path was given."""
-    files = [path / EVALUATION for path in read if path.is_dir()]
+    files = [path / EVALUATION for path in read if os.path.isdir(path)]
     files = [file for file in files if os.path.realpath(file) not in given and _is_whole(file)]
     if len(files) > 1:
         return [f"{some(map(str, files))}, measurements of their own, are not in this report; name them to have them."]
@@ -153,8 +156,8 @@ def _unread(read: Iterable[Path], given: Collection[str]) -> list[str]:
 def _is_whole(file: Path) -> bool:
     """Whether it has what a report shows: `evaluate --images` alone leaves accuracies on folders of images only."""
     try:
-        return file.is_file() and "clean_accuracy" in read_results(file)
-    except InputError:
+        return os.path.isfile(file) and "clean_accuracy" in read_results(file)
+    except (InputError, OSError):
         return False
 
 
@@ -180,7 +183,7 @@ def read_run(path: Path) -> tuple[FinishedRun, list[str]]:
     _check_finite(results, file)
     accuracy = _corruption_accuracy(results, file)
     weights, method = read_weights(results, file), _name(config, "method", file)
-    epochs, faults = _read_epochs(file.parent / METRICS) if weights is None else ((), [])
+    epochs, faults = read_epochs(file.parent / METRICS) if weights is None else ((), [])
     speed = results.get("images_per_s")
     run = FinishedRun(
         path=path,
@@ -208,13 +211,13 @@ def read_run(path: Path) -> tuple[FinishedRun, list[str]]:
 
 
 def _results_file(path: Path) -> Path:
-    return path if path.is_file() else path / RESULTS
+    return path if os.path.isfile(path) else path / RESULTS  # Path.is_file raises errors of the disk
 
 
 def _read_results(path: Path, file: Path) -> dict[str, Any]:
-    if path.is_file() and path.suffix != ".json":
+    if file == path and path.suffix != ".json":
         raise InputError(f"{path}: is a file; expected a run folder, or a results file (.json) in one.")
-    if not path.is_file():
+    if file != path:
         check_run_folder(path)
     try:
         return read_results(file)
@@ -386,27 +389,3 @@ def _reliability(results: dict[str, Any], file: Path) -> dict[str, Any] | None:
         if sum(columns[0]) == 0:
             raise InputError(f"{file}: {part}.count: got no predictions; expected at least one.")
     return results["reliability"]
-
-
-def _read_epochs(file: Path) -> tuple[tuple[dict[str, Any], ...], list[str]]:
-    """The rows of metrics.jsonl. If one is damaged: no rows, and a warning."""
-    if not file.exists():
-        return (), []
-    rows = []
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-        for line in lines:
-            rows.append(_epoch(line))
-    except (OSError, ValueError, RecursionError) as error:
-        return (), [
-            f"{file}: line {len(rows) + 1} is damaged ({error}); the run is reported without its training curve."
-        ]
-    return tuple(rows), []
-
-
-def _epoch(line: str) -> dict[str, Any]:
-    row = strict_json(line)
-    columns = [row.get(name) if isinstance(row, dict) else None for name in ("epoch", "loss", "train_accuracy")]
-    if not all(isinstance(value, int | float) for value in columns):
-        raise ValueError("it lacks epoch, loss or train_accuracy")
-    return row

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,7 +22,7 @@ from fastmagn.machine.console import console, warn
 from fastmagn.machine.files import replace_file
 from fastmagn.runs.changes import may_change
 from fastmagn.runs.checksum import add_checksum, find_damage
-from fastmagn.runs.paths import POLICY
+from fastmagn.runs.paths import POLICY, last_checkpoint, step_checkpoints
 from fastmagn.runs.progress import Progress
 
 FORMAT_VERSION = 3
@@ -101,6 +102,14 @@ def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     if missing := [name for name, kind in _KEYS.items() if not isinstance(state.get(name), kind)]:
         raise InputError(f"{path}: has no {', '.join(sorted(missing))}; it is not the checkpoint of a run. Remove it.")
     return state
+
+
+def newest_readable(run_dir: Path) -> dict[str, Any] | None:
+    """What the newest checkpoint of a run that can be read holds, in the host's memory; None if there is none."""
+    for path in (last_checkpoint(run_dir), *step_checkpoints(run_dir).values()):
+        with suppress(InputError):
+            return read_checkpoint(path, torch.device("cpu"))
+    return None
 
 
 def _check_members(file: IO[bytes]) -> None:

@@ -4,7 +4,6 @@ import dataclasses
 import logging
 import os
 from collections.abc import Collection
-from contextlib import suppress
 
 import torch
 from torch import nn
@@ -22,8 +21,8 @@ from fastmagn.methods.test_time import model_for_test
 from fastmagn.models import Normalised, build_model
 from fastmagn.models.building import WITH_OLDER_FORMS
 from fastmagn.models.pretrained import load_pretrained
-from fastmagn.runs.checkpoint import read_checkpoint
-from fastmagn.runs.paths import last_checkpoint, step_checkpoints
+from fastmagn.runs.checkpoint import newest_readable
+from fastmagn.runs.paths import last_checkpoint
 from fastmagn.training.ema import make_average
 from fastmagn.training.loss_trial import LossTrial
 from fastmagn.training.optim import make_optimizer
@@ -100,11 +99,10 @@ def load_first_weights(config: Config, model: Normalised, num_classes: int) -> N
 
 def _saved_names(config: Config) -> Collection[str]:
     """The names of the weights that the run resumes from, if its network has older forms; else none."""
-    if config.run_dir is not None and config.model.name in WITH_OLDER_FORMS:
-        for path in (last_checkpoint(config.run_dir), *step_checkpoints(config.run_dir).values()):
-            with suppress(InputError):
-                return read_checkpoint(path, torch.device("cpu"))["model"].keys()
-    return ()
+    if config.run_dir is None or config.model.name not in WITH_OLDER_FORMS:
+        return ()
+    state = newest_readable(config.run_dir)
+    return state["model"].keys() if state else ()
 
 
 def _stage(method: Method, model: Normalised, config: Config, world: World, device: torch.device) -> Stage:

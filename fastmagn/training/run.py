@@ -8,7 +8,7 @@ import torch
 from fastmagn.augment.policies.recipe import has_recipe, policy_of
 from fastmagn.augment.views import choose_engine
 from fastmagn.config.eval_schema import EvalConfig
-from fastmagn.config.schema import Config
+from fastmagn.config.schema import Config, TrainConfig
 from fastmagn.config.text import plain
 from fastmagn.corruptions.sets import set_members
 from fastmagn.data import FolderSource, ImageSet, load_data, split_validation
@@ -32,9 +32,10 @@ from fastmagn.runs.progress import Progress
 from fastmagn.runs.reading import check_results, read_results
 from fastmagn.runs.records import log_results
 from fastmagn.runs.wandb import check_wandb, finished_at_the_end, log_summary
+from fastmagn.training.amp import in_begun_precision, warn_if_slow
 from fastmagn.training.build import build_run, measured_model
 from fastmagn.training.callbacks import NO_CALLBACKS, Callbacks
-from fastmagn.training.compiled import Asked, settle_compiled
+from fastmagn.training.compiled import settle_compiled
 from fastmagn.training.loop import finish_average, train_all
 from fastmagn.training.saving import restore, save_at_last, written_at_the_end
 from fastmagn.training.step import Run
@@ -44,7 +45,7 @@ from fastmagn.warming.kernels import corruption_groups
 
 def train(config: Config, callbacks: Callbacks = NO_CALLBACKS) -> dict[str, Any]:
     """A whole run; `fastmagn.train.train`, which imports this when it is called, says what it does and raises."""
-    asked = config.train.compile
+    asked = config.train
     config = settle_hardware(config)
     run_dir = run_folder_of(config)
     config = dataclasses.replace(config, run_dir=run_dir)
@@ -61,9 +62,12 @@ def train(config: Config, callbacks: Callbacks = NO_CALLBACKS) -> dict[str, Any]
         return train_in(world, device, config, callbacks, asked)
 
 
-def train_in(world: World, device: torch.device, config: Config, callbacks: Callbacks, asked: Asked) -> dict[str, Any]:
-    """`train` with a settled config, in one of torchrun's processes; `asked` is the `train.compile` that was given."""
+def train_in(
+    world: World, device: torch.device, config: Config, callbacks: Callbacks, asked: TrainConfig
+) -> dict[str, Any]:
+    """`train` with a settled config, in one of torchrun's processes; `asked` is the section `train` that was given."""
     data, run_dir = config.data, config.run_folder
+    config = in_begun_precision(config, asked.amp, world)
     set_backends(device, config.train.deterministic, config.train.amp)
     image_set = load_on_all(world, config)
     world.together(lambda: check_evaluation(image_set, config, world))
@@ -79,10 +83,11 @@ def train_in(world: World, device: torch.device, config: Config, callbacks: Call
         console.print(f"{run_dir} is finished; name another --run_dir to train from scratch.", soft_wrap=True)
         return results
     print_start(run, progress, len(part.labels))
+    warn_if_slow(run, progress, saved is not None)
     compile_ahead(kernels_of(run), lambda: console.print(COMPILING))
     world.gather(None)
     if device.type == "cpu":
-        run = settle_compiled(run, progress, asked, saved)
+        run = settle_compiled(run, progress, asked.compile, saved)
         config = run.config
     train_all(run, progress, validation, callbacks)
     with written_at_the_end(run):

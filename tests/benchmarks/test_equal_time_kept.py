@@ -20,14 +20,20 @@ from tests.benchmarks.test_equal_time import FAST, PLAN_OF_ONE_EPOCH
 from tests.helpers.run_folders import made_results
 
 
-def a_record(device: str = "cpu") -> Record:
-    train = TrainConfig(amp="bf16", compile=False)
+def a_record(device: str = "cpu", amp: str = "bf16") -> Record:
+    train = TrainConfig(amp=amp, compile=False)
     return Record(Path("record"), {"first": Config(device=device, train=train)}, {}, {}, [0], [])
+
+
+def has_bf16(monkeypatch, has: bool) -> None:
+    """The CPU has bfloat16, or emulates it."""
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"amx_bf16": has}, raising=False)
 
 
 def test_a_new_recipe_has_the_records_device_precision_and_compilation(monkeypatch):
     """On a machine with a GPU, where `auto` would mean others."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    has_bf16(monkeypatch, True)
     new = settle_hardware(on_hardware_of(a_record(), "new", Config(method="magn")))
     assert (new.method, new.device, new.train.amp, new.train.compile) == ("magn", "cpu", "bf16", False)
     for config, message in (
@@ -67,6 +73,20 @@ def test_a_folder_that_is_no_record_cannot_be_extended(tmp_path):
             f"extend: got {tmp_path / name}, which has no {lacks}; expected a folder of benchmarks/records with"
             " equal_time.json."
         )
+
+
+@pytest.mark.parametrize("amp", ["auto", "bf16"])
+def test_a_machine_that_emulates_the_records_precision_is_refused(amp, monkeypatch):
+    has_bf16(monkeypatch, False)
+    config = Config(method="magn", train=TrainConfig(amp=amp))
+    with pytest.raises(InputError) as error:
+        on_hardware_of(a_record(), "new", config)
+    assert str(error.value) == (
+        "extend: record was trained in bf16, which this machine's cpu emulates slowly, so that steps compare otherwise"
+        " than there; expected a machine that has it."
+    )
+    in_float32 = a_record("cpu", "float32")
+    assert on_hardware_of(in_float32, "new", Config(method="magn")).train.amp == "float32"
 
 
 def test_a_plan_is_kept_for_fields_that_change_neither_results_nor_speed():

@@ -11,7 +11,14 @@ from fastmagn.config.schema import Config, TrainConfig
 from fastmagn.errors import InputError
 from fastmagn.evaluation.measure import predict
 from fastmagn.exporting.classifier import _in_torch
-from fastmagn.machine.hardware import full_float32, in_runs_precision, precision, set_backends, settle_hardware
+from fastmagn.machine.hardware import (
+    full_float32,
+    in_runs_precision,
+    is_slow_precision,
+    precision,
+    set_backends,
+    settle_hardware,
+)
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -179,6 +186,13 @@ def test_a_run_is_measured_in_its_precision_where_it_is_fast(device, amp, has_bf
     assert (config.device, config.train.amp) == (device, measured)
     line = f"measured in float32, as {amp}, in which the run was trained, is slow here; --train.amp {amp} keeps it."
     assert (line in capsys.readouterr().out) == (amp != measured)
+
+
+def test_an_absent_gpu_is_refused_and_not_called_slow(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert not is_slow_precision("cuda", "bf16")
+    with pytest.raises(InputError, match=r"^device: got 'cuda'"):
+        settle_hardware(Config(device="cuda", train=TrainConfig(amp="bf16")))
 
 
 def test_pieces_on_a_cpu_have_no_cuda_graphs():

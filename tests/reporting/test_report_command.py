@@ -56,6 +56,25 @@ def test_the_whole_report(fake_run, tmp_path, capsys):
     assert os.listdir(out.parent) == ["report"]
 
 
+@pytest.mark.parametrize("kind", ["page", "robustbench"])
+def test_a_run_that_cannot_be_looked_at_is_a_warning_of_the_command(kind, fake_run, tmp_path, no_drawing, capsys):
+    good, long, out = fake_run("good", network="resnet18"), tmp_path / ("x" * 300), tmp_path / "report"
+    assert main([str(long), str(good), "--out", str(out), "--format", kind]) == 0
+    assert capsys.readouterr().err == f"warning: {long}: cannot be read (File name too long). Left out.\n"
+    assert str(good) in (out / "report.json").read_text()
+
+
+@pytest.mark.parametrize("part", ["logits", "views.png"])
+def test_pictures_that_cannot_be_looked_at_are_not_shown(part, fake_run, tmp_path, no_drawing):
+    """A link to a name that is too long fails as a disk does: it is neither there nor missing."""
+    folder, out = fake_run("run"), tmp_path / "report"
+    (folder / part).symlink_to("x" * 300)
+    with pytest.raises(OSError, match="File name too long"):
+        (folder / part).exists()
+    write_report(make_report([folder]), out)
+    assert "not shown" in (out / "report.html").read_text()
+
+
 def test_the_data_hold_everything_as_fractions(fake_run):
     report = make_report([fake_run("a", 0.75), fake_run("b", 0.85, seed=1)])
     data = json.loads(json.dumps(to_data(report), allow_nan=False))

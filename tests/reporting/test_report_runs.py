@@ -1,8 +1,12 @@
 """Reading run folders, grouping seeds: what is whole is reported, what is not is one clear line."""
 
+import errno
+import io
 import json
+import os
 import shlex
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -174,6 +178,61 @@ def test_an_evaluation_that_was_not_named_is_a_line(fake_run):
     files[0].write_text('{"image_folders": {}}')  # of `evaluate --images`, which no report shows
     files[1].write_text("{")
     assert read_runs([first, second])[1] == []
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """failing(path, number): every look at what lies at `path` or below fails with this error of the system."""
+    found, stat, lstat, opened = {}, os.stat, os.lstat, io.open
+
+    def guarded(call):
+        def look(path, *args, **kwargs):
+            for place, number in found.items():
+                if not isinstance(path, int) and Path(os.fsdecode(path)).is_relative_to(place):
+                    raise OSError(number, os.strerror(number), str(path))
+            return call(path, *args, **kwargs)
+
+        return look
+
+    monkeypatch.setattr(os, "stat", guarded(stat))
+    monkeypatch.setattr(os, "lstat", guarded(lstat))
+    monkeypatch.setattr(io, "open", guarded(opened))
+    return found.__setitem__
+
+
+FAILURES = [errno.EACCES, errno.ESTALE, errno.EIO]
+
+
+@pytest.mark.parametrize("number", FAILURES, ids=errno.errorcode.get)
+@pytest.mark.parametrize("name", ["", "results.json"])
+def test_a_run_that_cannot_be_looked_at_is_left_out(name, number, fake_run, failing):
+    good, bad = fake_run("good"), fake_run("bad", seed=1)
+    failing(bad, number)
+    runs, warnings = read_runs([bad / name, good])
+    assert [run.path for run in runs] == [good]
+    assert warnings == [f"{bad / name}: cannot be read ({os.strerror(number)}). Left out."]
+
+
+def test_a_name_that_is_too_long_is_left_out(fake_run, tmp_path):
+    good, long = fake_run("good"), tmp_path / ("x" * 300)
+    runs, warnings = read_runs([long, good])
+    assert [run.path for run in runs] == [good]
+    assert warnings == [f"{long}: cannot be read (File name too long). Left out."]
+    with pytest.raises(InputError, match=r"File name too long\)\. Left out\. Nothing is left to report\.$"):
+        read_runs([long])
+
+
+@pytest.mark.parametrize("number", FAILURES, ids=errno.errorcode.get)
+def test_parts_that_cannot_be_looked_at_cost_those_parts_only(number, fake_run, failing):
+    folder = fake_run("run")
+    shutil.copy(folder / "results.json", folder / "evaluation.json")
+    failing(folder / "evaluation.json", number)
+    failing(folder / "metrics.jsonl", number)
+    (run,), (warning,) = read_runs([folder])
+    assert run.mca(C19) == pytest.approx(0.8)
+    assert run.epochs == ()
+    assert os.strerror(number) in warning
+    assert warning.endswith("the run is reported without its training curve.")
 
 
 def test_the_same_folder_twice_counts_once(fake_run, tmp_path, monkeypatch):
