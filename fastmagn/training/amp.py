@@ -2,6 +2,7 @@
 
 import dataclasses
 import shlex
+from typing import Any
 
 from fastmagn.config.schema import Config
 from fastmagn.machine.console import warn
@@ -30,7 +31,7 @@ def in_begun_precision(config: Config, asked: str, world: World) -> Config:
     state = world.together(lambda: newest_readable(config.run_folder) if world.rank == 0 else None)
     saved = world.gather(state and state["config"].get("train.amp"))[0]
     meant = set(world.gather(config.train.amp))
-    amp = saved if saved in _PRECISIONS else meant.pop() if len(meant) == 1 else "float32"
+    amp: Any = saved if saved in _PRECISIONS else meant.pop() if len(meant) == 1 else "float32"
     return dataclasses.replace(config, train=dataclasses.replace(config.train, amp=amp))
 
 
