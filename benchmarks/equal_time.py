@@ -25,7 +25,6 @@ that of training steps: validation, checkpoints and the evaluation are not count
 
 import argparse
 import dataclasses
-import os
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,17 @@ from rich.table import Table
 from scipy import stats
 
 from benchmarks.equal_time_extend import Record, check_new, copy_runs, longer_plan, on_hardware_of, read_record
-from benchmarks.equal_time_plan import PLAN, RATES, TABLE, check_plan, check_recipe, make_plan
+from benchmarks.equal_time_plan import (
+    IMAGES,
+    PLAN,
+    RATES,
+    TABLE,
+    check_images_of,
+    check_plan,
+    check_recipe,
+    images_of,
+    make_plan,
+)
 from benchmarks.equal_time_rates import (
     Accuracies,
     accuracies_of,
@@ -70,6 +79,7 @@ from fastmagn.runs.reading import read_results
 from fastmagn.sweeping.definition import Trial
 from fastmagn.sweeping.sweep import check_folder, is_finished
 from fastmagn.sweeping.trial import Outcome, run_trial
+from fastmagn_kernels.threads import cpu_share
 
 # column -> (key, scale of the number, digits)
 COLUMNS = {
@@ -176,7 +186,7 @@ def kept_plan(
     With a record, it has the record's recipes too.
 
     Raises:
-        InputError: The file is a plan of other recipes or of another budget.
+        InputError: The file is a plan of other recipes, of other images or of another budget.
     """
     ignored = PLACE_FIELDS | {"train.seed", "train.epochs"}
     configs = {
@@ -189,6 +199,7 @@ def kept_plan(
     if path.exists():
         plan = read_results(path)
         check_plan(path, plan, options.budget_s, configs, device.type)
+        check_images_of(path, plan, recipes)
         return plan
     ours = {"wanted_budget_s": options.budget_s, "configs": configs}
     console.print(f"the plan: {options.turns} turns of {options.steps} steps of each recipe")
@@ -197,6 +208,7 @@ def kept_plan(
     else:
         plan = make_plan(recipes, options.budget_s, options.steps, options.turns) | ours
     plan["environment"] = environment(device)
+    plan[IMAGES] = images_of(recipes)
     write_json(path, plan)
     console.print(f"written: {path}", soft_wrap=True)
     return plan
@@ -248,7 +260,7 @@ def run_all(trials: list[Trial], options: argparse.Namespace, after_run: Any) ->
     Raises:
         Interrupted: SIGINT, SIGTERM or SIGHUP arrived. The runs have saved their checkpoints.
     """
-    threads = max(1, len(os.sched_getaffinity(0)) // options.jobs)
+    threads = max(1, cpu_share() // options.jobs)
     failed = []
     with interruptible() as signal_received, ThreadPoolExecutor(options.jobs) as pool:
 

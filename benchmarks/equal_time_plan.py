@@ -14,6 +14,7 @@ from fastmagn.errors import InputError, check
 from fastmagn.machine.hardware import keep_memory_on_cpu, set_backends, settle_hardware
 from fastmagn.methods.table import get_method
 from fastmagn.runs.changes import keeps_results
+from fastmagn.sweeping.images import fingerprints, is_elsewhere, of_user
 from fastmagn.training.build import build_run
 from fastmagn.training.prefetch import made_ahead
 from fastmagn.training.step import make_pieces, train_step
@@ -21,6 +22,7 @@ from fastmagn.training.step import make_pieces, train_step
 PLAN = "plan.json"  # in the folder of a comparison
 TABLE = "equal_time.json"
 FITTING_SCHEDULES = ("one_cycle", "triangular")
+IMAGES = "images"  # in a plan: what `images_of` returns
 RATES = "rates"  # in a plan: the learning rates that its runs were chosen from
 WARM_UP_STEPS = 3  # compile; let cuDNN choose its algorithms
 
@@ -71,6 +73,28 @@ def check_plan(path: Path, plan: dict[str, Any], budget_s: float, configs: dict[
         for field in ours:
             if not keeps_results(field, here):
                 check_equal(f"{name}: {field}", there[field], here[field])
+
+
+def images_of(recipes: dict[str, Config]) -> dict[str, dict[str, str]]:
+    """Return name -> place and fingerprint of the training images of each recipe on a data set of the user's own."""
+    return {
+        name: {"dir": str(config.data.dir), "fingerprint": fingerprints(config.data).train[0]}
+        for name, config in recipes.items()
+        if of_user(config.data)
+    }
+
+
+def check_images_of(path: Path, plan: dict[str, Any], recipes: dict[str, Config]) -> None:
+    """Raise InputError if a plan's epochs are those of other images. Older plans do not say."""
+    for name, there in plan.get(IMAGES, {}).items():
+        if name not in recipes or not is_elsewhere(recipes[name], {"data": {"dir": there["dir"]}}):
+            continue
+        data = recipes[name].data
+        if there["fingerprint"] not in fingerprints(data).train:
+            raise InputError(
+                f"{path}: is the plan of other images ({name}: data.dir is {there['dir']} there and {data.dir} here)."
+                " Give the --data.dir that has them, or name another --out."
+            )
 
 
 def make_plan(recipes: dict[str, Config], budget_s: float, steps: int, turns: int) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from fastmagn.runs.changes import result_fields
 from fastmagn.runs.paths import RESULTS
 from fastmagn.runs.reading import read_results
 from fastmagn.sweeping.definition import Trial
+from fastmagn.sweeping.images import is_elsewhere
 from fastmagn.sweeping.trial import Outcome
 from fastmagn.training.saving import NOT_FINITE
 
@@ -85,7 +86,10 @@ def note_diverged(trials: list[Trial], failed: list[Outcome]) -> list[Outcome]:
 def has_diverged(trial: Trial) -> bool:
     """Whether this run is known to diverge."""
     file = trial.config.run_folder / DIVERGED
-    return file.exists() and not result_fields(trial.config, read_results(file)["config"])
+    if not file.exists():
+        return False
+    recorded = read_results(file)["config"]
+    return not result_fields(trial.config, recorded) and not is_elsewhere(trial.config, recorded)
 
 
 def best_rates(accuracies: Accuracies) -> dict[str, float]:

@@ -31,7 +31,8 @@ from fastmagn.methods.table import get_method
 from fastmagn.runs.changes import other_fields
 from fastmagn.runs.paths import CONFIG, RESULTS, TRIAL_LOG, last_checkpoint
 from fastmagn.runs.reading import read_results
-from fastmagn.sweeping.sweep import check_folder
+from fastmagn.sweeping.images import has_results_of
+from fastmagn.sweeping.sweep import check_folder, keep_precision
 from fastmagn.sweeping.trial import run_trial
 
 CLOCK_FILE = "time_to_mca.json"  # in a run folder: how long it was trained, or when it was started
@@ -101,13 +102,20 @@ def train_once(run_dir: Path, words: list[str], seed: int, corruption_set: str) 
 
 
 def check_same_recipe(run_dir: Path, arguments: list[str]) -> None:
-    """Raise InputError if the folder holds the results of other arguments of `fastmagn.train`."""
+    """Raise InputError if the folder holds the results of other arguments of `fastmagn.train`, or of other images."""
     if (run_dir / RESULTS).exists():
-        recorded = read_results(run_dir / RESULTS)["config"]
-        for name, (there, here) in other_fields(parse_config(arguments, "fastmagn.train", ""), recorded).items():
+        results = read_results(run_dir / RESULTS)
+        recorded = results["config"]
+        config = dataclasses.replace(parse_config(arguments, "fastmagn.train", ""), run_dir=run_dir.absolute())
+        for name, (there, here) in other_fields(config, recorded).items():
             raise InputError(
                 f"{run_dir}: has the results of another recipe: {name} is {there!r} there and {here!r} here. Give its"
                 " arguments, or another name to --run."
+            )
+        if not has_results_of(config, results):
+            raise InputError(
+                f"{run_dir}: has the results of other images: data.dir is {recorded['data'].get('dir')} there and"
+                f" {config.data.dir} here. Give the --data.dir that has its images, or another name to --run."
             )
 
 
@@ -122,7 +130,7 @@ def time_training(run_dir: Path, arguments: list[str]) -> None:
     get_method(config.method).check_given(config.augment, given_fields(arguments))
     earlier_s = trained_s(run_dir, read_clock(run_dir))
     check_folder(config, "runs_dir")
-    write_text(run_dir / CONFIG, to_yaml(config))
+    write_text(run_dir / CONFIG, to_yaml(keep_precision(config)))
     clock = {"earlier_s": earlier_s, "started_s": time.time()}
     write_json(run_dir / CLOCK_FILE, clock)
     with interruptible() as signal_received:

@@ -64,7 +64,15 @@ def report_runs(paths: Iterable[Path], out: Path) -> None:
     """
     remove_leftovers(out)
     check_out(out)  # before the work, and again when writing
-    report = make_report(paths)
+    publish_report(make_report(paths), out)
+
+
+def publish_report(report: Report, out: Path) -> None:
+    """Write a report to the folder `out`, and print its warnings and its tables of corruptions.
+
+    Raises:
+        InputError: The folder cannot be written.
+    """
     for warning in report.warnings:
         print(f"warning: {printable(warning)}", file=sys.stderr)
     for data_set in report.data_sets:

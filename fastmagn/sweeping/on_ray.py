@@ -17,6 +17,7 @@ from fastmagn.errors import InputError, Interrupted, one_line
 from fastmagn.machine.signals import handled_by
 from fastmagn.sweeping.arguments import Machines
 from fastmagn.sweeping.trial import Outcome, run_trial
+from fastmagn_kernels.threads import cpu_share
 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
@@ -70,7 +71,7 @@ def run_trials(
         The signal that stopped the trials, 0 if none did.
 
     Raises:
-        InputError: The cluster cannot be reached, or none of its hosts has what a trial needs.
+        InputError: Ray cannot be started or reached, or none of its hosts has what a trial needs.
     """
     check_ray()
     with _connected(machines.address):
@@ -174,20 +175,25 @@ def _signals_stop_trials(tell_trials: Callable[[], Any], watch: _Watch) -> Itera
 def _connected(address: str | None) -> Iterator[None]:
     """Connect to Ray at `address`, or start it here; without its log output and its dashboard."""
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    try:
-        if address is None:
-            cores = len(os.sched_getaffinity(0))
-            store = _OBJECT_STORE_BYTES
-            with _loopback_only():
-                ray.init("local", num_cpus=cores, object_store_memory=store, include_dashboard=False, **quiet)
-        else:
-            ray.init(address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(f"--ray.address: got {address!r}; Ray says: {one_line(error, None)}") from error
+    if address is None:
+        here = {"num_cpus": cpu_share(), "object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": False}
+        failure = "sweep: Ray could not be started on this machine; the same command tries again."
+        with _loopback_only():
+            _init("local", failure, **here, **quiet)
+    else:
+        _init(address, f"--ray.address: got {address!r};", **quiet)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _init(address: str, failure: str, **options: Any) -> None:
+    """`ray.init`. InputError, which begins with `failure`, if it fails: Ray raises Exception itself if it is slow."""
+    try:
+        ray.init(address, **options)
+    except Exception as error:
+        raise InputError(f"{failure} Ray says: {one_line(error, None)}") from error
 
 
 @contextmanager

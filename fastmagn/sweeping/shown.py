@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,8 +59,10 @@ class Board:
         seconds = time.monotonic() - self.started_at[name]
         what = outcome.state + (f": {outcome.error}" if outcome.error else "")
         if outcome.state == "finished":
-            results = read_results(trial.config.run_folder / RESULTS)
-            what = f"clean accuracy {percent(results['clean_accuracy'])} %{_mca_text(results)}"
+            # On a shared file system, the file may not be visible yet; `finish_sweep` reads it again.
+            with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+                results = read_results(trial.config.run_folder / RESULTS)
+                what = f"clean accuracy {percent(results['clean_accuracy'])} %{_mca_text(results)}"
         console.print(f"[{done}/{len(self.trials)}] {name}: {what} ({seconds:.0f} s)", soft_wrap=True)
 
     @contextmanager

@@ -1,35 +1,48 @@
 """A sweep from its request to its report: run the trials that are not finished, then report all that are."""
 
+import dataclasses
 import fcntl
+import os
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from fastmagn.config.own_code import explained, trusted
 from fastmagn.config.plain_yaml import load_plain_yaml
 from fastmagn.config.schema import Config
-from fastmagn.config.text import to_yaml
+from fastmagn.config.text import flatten, to_yaml
 from fastmagn.data import DATASETS
 from fastmagn.data.present import check_present
-from fastmagn.errors import InputError, Interrupted, counted
+from fastmagn.errors import InputError, Interrupted, counted, one_line
 from fastmagn.machine.console import console, warn
 from fastmagn.machine.files import check_writable, make_folder, write_text
+from fastmagn.machine.leftovers import remove_leftovers
 from fastmagn.methods.table import get_method
 from fastmagn.models import MODELS
 from fastmagn.registry import resolve
-from fastmagn.reporting.document import check_out, report_runs
+from fastmagn.reporting.document import check_out, make_report, publish_report
 from fastmagn.runs.changes import recipe_fields, result_fields
 from fastmagn.runs.paths import CONFIG, LOCK, RESULTS, TRIAL_LOG, last_checkpoint
 from fastmagn.runs.reading import check_results, read_results
 from fastmagn.sweeping.arguments import Machines, Request
-from fastmagn.sweeping.definition import Trial, check_definition, definition, keep_definition, make_trials
+from fastmagn.sweeping.definition import (
+    FIELD_TYPES,
+    Trial,
+    check_definition,
+    definition,
+    keep_definition,
+    make_trials,
+)
+from fastmagn.sweeping.images import check_images, fingerprints, has_results_of
 from fastmagn.sweeping.on_ray import check_ray, run_trials
 from fastmagn.sweeping.shown import Board, print_summary
 from fastmagn.sweeping.trial import Outcome
 
 EXIT_TRIAL_FAILED = 1
 REPORT = "report"
+_PATIENCE_S = 5.0  # what another host writes to a shared file system may be visible that late
 
 
 def run_sweep(request: Request) -> int:
@@ -39,7 +52,8 @@ def run_sweep(request: Request) -> int:
         The exit status: 0, or 1 if a trial failed.
 
     Raises:
-        InputError: The sweep cannot start. Nothing has been trained.
+        InputError: The sweep cannot start, and nothing has been trained; or no trial failed, but the report cannot be
+            written.
         Interrupted: SIGINT, SIGTERM or SIGHUP came. Every trial has saved its checkpoint.
     """
     base, trials = make_trials(request.arguments, request.search, request.out)
@@ -48,6 +62,7 @@ def run_sweep(request: Request) -> int:
     check_writable(request.out, request.out)
     check_out(request.out / REPORT)
     check_ray()
+    fingerprints.cache_clear()  # an earlier sweep of this process may have read what was there then
     wanted = definition(base, request.search)
     with sweep_lock(request.out):
         check_definition(request.out, wanted)
@@ -99,7 +114,11 @@ def sweep_lock(out: Path) -> Iterator[None]:
 
 
 def is_finished(trial: Trial) -> bool:
-    """Whether the trial's folder holds the results of its configuration."""
+    """Whether the trial's folder holds the results of its configuration, on its images.
+
+    Raises:
+        InputError: Those may be others than the recorded ones, and cannot be read.
+    """
     file = trial.config.run_folder / RESULTS
     try:
         results = read_results(file)
@@ -109,39 +128,57 @@ def is_finished(trial: Trial) -> bool:
     except InputError as error:
         warn(f"{error} The trial runs again.")
         return False
-    return not result_fields(trial.config, results["config"])
+    return not result_fields(trial.config, results["config"]) and has_results_of(trial.config, results)
 
 
 def check_folder(config: Config, option: str = "out") -> None:
-    """Check that a run folder is free or holds a run of this recipe, so that config.yaml may be written there.
+    """Check that a run folder is free or holds a run of this recipe and images: config.yaml may be written there.
 
     Args:
         config: The run.
         option: The option that names the folder of all runs, without its dashes.
 
     Raises:
-        InputError: It holds a run of another recipe.
+        InputError: It holds a run of another recipe or of other images.
     """
-    recorded = _recorded(config.run_folder)
+    recorded, results = _recorded(config.run_folder)
     others = recipe_fields(config, recorded) if recorded else {}
     for name, (there, here) in others.items():
         raise InputError(
             f"{config.run_folder}: has a run of another recipe: {name} is {there!r} there and {here!r} here. Give its"
             f" arguments, or name another --{option}."
         )
+    if recorded:
+        check_images(config, recorded, results, option)
 
 
-def _recorded(run_dir: Path) -> dict[str, Any]:
-    """The configuration, nested, of the results that a folder holds, else of its checkpoint; empty if there is none."""
+def keep_precision(config: Config) -> Config:
+    """The configuration with the `train.amp` of the run that its folder holds, where it says auto.
+
+    On this host auto may mean another precision, with which that run cannot be resumed.
+    """
+    if config.train.amp != "auto" or not last_checkpoint(config.run_folder).exists():
+        return config
+    amp: Any = flatten(_recorded(config.run_folder)[0]).get("train.amp")
+    if amp not in get_args(FIELD_TYPES["train.amp"]):
+        return config
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, amp=amp))
+
+
+def _recorded(run_dir: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The configuration, nested, of the results that a folder holds, and these.
+
+    Without results, it is that of the checkpoint, and empty if there is none either.
+    """
     with suppress(FileNotFoundError, InputError):
         results = read_results(run_dir / RESULTS)
         check_results(results, run_dir / RESULTS)
-        return results["config"]
+        return results["config"], results
     if last_checkpoint(run_dir).exists():
         with suppress(InputError):  # the run itself compares the checkpoint
             config = load_plain_yaml(run_dir / CONFIG)
-            return config if isinstance(config, dict) else {}
-    return {}
+            return (config if isinstance(config, dict) else {}), None
+    return {}, None
 
 
 def _unfinished(board: Board) -> list[Trial]:
@@ -154,7 +191,7 @@ def run_unfinished(board: Board, machines: Machines) -> int:
     if not unfinished:
         return 0
     for trial in unfinished:
-        write_text(trial.config.run_folder / CONFIG, to_yaml(trial.config))
+        write_text(trial.config.run_folder / CONFIG, to_yaml(keep_precision(trial.config)))
     on_cpu = all(trial.config.device == "cpu" for trial in unfinished)
 
     def ended(outcome: Outcome) -> None:
@@ -174,20 +211,20 @@ def run_unfinished(board: Board, machines: Machines) -> int:
 
 
 def finish_sweep(trials: list[Trial], board: Board, out: Path, signal_number: int) -> int:
-    """Report the finished trials and name the failed ones.
+    """Show the finished trials, name the failed ones, and write the report.
 
     Returns:
         The exit status.
 
     Raises:
         Interrupted: `signal_number` is not 0.
+        InputError: No trial failed, but the report cannot be written.
     """
     finished = [trial for trial in trials if board.states[trial.name] == "finished"]
     failed = [outcome for outcome in board.outcomes.values() if outcome.state == "failed"]
-    if finished and not signal_number:
-        report_runs([trial.config.run_folder for trial in finished], out / REPORT)
-    if finished:
-        print_summary(finished)
+    readable = with_results(finished)
+    if readable:
+        print_summary(readable)
     for outcome in failed:
         log = board.trials[outcome.name].config.run_folder / TRIAL_LOG
         console.print(f"failed: {outcome.name}: {outcome.error} (full output: {log})", soft_wrap=True)
@@ -197,4 +234,47 @@ def finish_sweep(trials: list[Trial], board: Board, out: Path, signal_number: in
             " sweep"
         )
         raise Interrupted(signal_number)
+    try:
+        if readable:
+            report(readable, out / REPORT)
+    except (InputError, OSError) as error:
+        if not failed:
+            raise
+        warn(f"no report: {one_line(error, None)}")
     return EXIT_TRIAL_FAILED if failed else 0
+
+
+def with_results(finished: list[Trial]) -> list[Trial]:
+    """Those of the finished trials whose results can be read; a warning names each of the others."""
+    readable, deadline = [], time.monotonic() + _PATIENCE_S
+    for trial in finished:
+        file = trial.config.run_folder / RESULTS
+        while not os.path.exists(file) and time.monotonic() < deadline:
+            time.sleep(0.2)
+            with suppress(OSError):
+                os.listdir(file.parent)  # lets a network's file system look for new files
+        try:
+            check_results(read_results(file), file)
+        except FileNotFoundError:
+            warn(f"{file}: no such file, though the trial has finished. It is left out; the same command looks again.")
+        except InputError as error:
+            warn(f"{error} The trial is left out.")
+        else:
+            readable.append(trial)
+    return readable
+
+
+def report(trials: list[Trial], out: Path) -> None:
+    """Write the report of trials with results to the folder `out`, or warn that none of them can be reported.
+
+    Raises:
+        InputError: The folder cannot be written.
+    """
+    remove_leftovers(out)
+    check_out(out)
+    try:
+        made = make_report([trial.config.run_folder for trial in trials])
+    except InputError as error:
+        warn(f"no report: {error}")
+        return
+    publish_report(made, out)

@@ -3,19 +3,25 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from benchmarks import equal_time
 from benchmarks.equal_time_extend import Record, on_hardware_of
-from benchmarks.equal_time_plan import check_plan
-from fastmagn.config.schema import Config, TrainConfig
-from fastmagn.config.text import flatten
+from benchmarks.equal_time_plan import check_images_of, check_plan, images_of
+from benchmarks.equal_time_rates import has_diverged
+from benchmarks.time_to_mca import check_same_recipe
+from fastmagn.config.schema import Config, DataConfig, TrainConfig
+from fastmagn.config.text import flatten, plain
+from fastmagn.data import load_data
 from fastmagn.errors import InputError
 from fastmagn.machine.files import write_json
 from fastmagn.machine.hardware import settle_hardware
 from fastmagn.sweeping.definition import Trial
 from fastmagn.sweeping.trial import Outcome
+from fastmagn_kernels import threads
 from tests.benchmarks.test_equal_time import FAST, PLAN_OF_ONE_EPOCH
 from tests.helpers.run_folders import made_results
 
@@ -180,3 +186,49 @@ def test_other_rates_are_another_comparison(tmp_path, monkeypatch):
     assert trained.names == ["one, lr 0.1"]
     assert json.loads(plan.read_text()) == old
     assert equal_time.main([*arguments, "--rates", "0.2", "0.3"]) == 0
+
+
+def test_a_plan_and_a_divergence_hold_for_the_images_of_their_own_data_set(tmp_path):
+    """A data set of the user's own may have moved; one with other images has other epochs, and may not diverge."""
+
+    def on(folder: str, seed: int) -> Config:
+        images = np.random.default_rng(seed).integers(0, 256, (4, 32, 32, 3), np.uint8)
+        arrays = {"train_images": images, "test_images": images}
+        arrays |= {"train_labels": np.arange(4) % 2, "test_labels": np.arange(4) % 2}
+        (tmp_path / folder).mkdir()
+        np.savez(tmp_path / folder / "m.npz", **arrays)
+        return Config(run_dir=tmp_path, data=DataConfig(name="npz", dir=tmp_path / folder))
+
+    first, moved, other = on("first", 0), on("moved", 0), on("other", 1)
+    plan = {"images": images_of({"one": first, "digits": Config()})}
+    assert list(plan["images"]) == ["one"]
+    check_images_of(Path("plan.json"), {}, {"one": other})  # an older plan
+    check_images_of(Path("plan.json"), plan, {"one": first})
+    check_images_of(Path("plan.json"), plan, {"one": moved})
+    with pytest.raises(InputError, match=r"plan\.json: is the plan of other images \(one: data\.dir is .*first there"):
+        check_images_of(Path("plan.json"), plan, {"one": other})
+    write_json(tmp_path / "diverged.json", {"config": plain(first)})
+    assert has_diverged(Trial("one", {}, first))
+    assert not has_diverged(Trial("one", {}, other))
+
+    fingerprint = load_data(first.data).test_fingerprint
+    write_json(tmp_path / "results.json", made_results(first, test_fingerprint=fingerprint))
+    for config in (first, moved):
+        check_same_recipe(tmp_path, ["--data.name", "npz", "--data.dir", str(config.data.dir)])
+    with pytest.raises(InputError, match=r"has the results of other images: data\.dir is .*first there and .*other"):
+        check_same_recipe(tmp_path, ["--data.name", "npz", "--data.dir", str(other.data.dir)])
+
+
+def test_runs_share_the_cores_of_the_cgroups_quota(tmp_path, monkeypatch):
+    given = []
+
+    def run_trial(run_dir: Path, folder: Path, number: int, *_: object) -> Outcome:
+        given.append(number)
+        return Outcome(run_dir.name, "finished")
+
+    monkeypatch.setattr(equal_time, "run_trial", run_trial)
+    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr(threads, "_cgroup_quota", lambda *_: 6.0)
+    trials = [Trial("one", {}, Config(run_dir=tmp_path / "one"))]
+    assert equal_time.run_all(trials, SimpleNamespace(jobs=2), lambda: None) == []
+    assert given == [3]
