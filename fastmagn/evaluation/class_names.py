@@ -56,7 +56,7 @@ def check_classes_of_dataset(dataset: Any, model: Any, field: str, labels_field:
     Raises:
         InputError: As `check_classes`.
     """
-    while isinstance(dataset, Subset):
+    while type(dataset) is Subset:  # a class derived from it may have labels of its own
         dataset = dataset.dataset
     trained, names, title = getattr(model, "trained_for", None), _stated_names(dataset), type(dataset).__name__
     if not isinstance(trained, Classes) or names is None or trained.data == f"torchvision:{title}":
@@ -64,7 +64,21 @@ def check_classes_of_dataset(dataset: Any, model: Any, field: str, labels_field:
     remedy = (
         f"Give images of the same classes under the same names, or the labels in the model's order as {labels_field}."
     )
+    if _are_other_spellings(names, trained.names):
+        if rank() == 0:
+            first, theirs = next(pair for pair in zip(names, trained.names, strict=True) if pair[0] != pair[1])
+            warn(f"{field}: class {first!r} of {title} is taken for {theirs!r} of {trained.model}.")
+        return
     _check_same(names, title, trained, field, remedy, is_own=True)
+
+
+def _are_other_spellings(names: tuple[str, ...], trained_names: tuple[str, ...]) -> bool:
+    """Whether most names are at their place, and none of the others is a name of another place."""
+    if len(names) != len(trained_names) or names == trained_names:
+        return False
+    others = [pair for pair in zip(names, trained_names, strict=True) if pair[0] != pair[1]]
+    is_moved = any(name in trained_names or trained_name in names for name, trained_name in others)
+    return not is_moved and 2 * len(others) < len(names)
 
 
 def _stated_names(dataset: Any) -> tuple[str, ...] | None:
@@ -76,11 +90,17 @@ def _stated_names(dataset: Any) -> tuple[str, ...] | None:
         names = getattr(label, "names", None)
     if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
         return None
-    if getattr(dataset, "target_transform", None) is not None:  # the labels are the user's own
+    if getattr(dataset, "target_transform", None) is not None or _is_transformed(dataset):  # the user's own labels
         return None
     if all(name.startswith(f"{number} - ") for number, name in enumerate(names)):  # torchvision's MNIST
         return tuple(map(str, range(len(names))))
     return tuple(names)
+
+
+def _is_transformed(dataset: Any) -> bool:
+    """Whether a dataset of Hugging Face has a function of the user's (`with_transform`)."""
+    form = getattr(dataset, "format", None)
+    return isinstance(form, Mapping) and form.get("type") == "custom"
 
 
 def _check_same(names: tuple[str, ...], title: str, trained: Classes, field: str, remedy: str, *, is_own: bool) -> None:

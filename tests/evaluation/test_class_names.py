@@ -138,6 +138,8 @@ def test_hugging_faces_names_are_compared():
     assert ". The names are the same, in another order. Give " in line
     assert refused(classifier(("cat", "dog")), made.to_iterable_dataset()).startswith("images_u8: got IterableDataset,")
     assert measured(classifier(("cat", "dog")), made.with_format("torch"), torch.tensor([1, 0])) == 1.0
+    swapped = made.with_transform(lambda rows: rows | {"label": [1 - label for label in rows["label"]]})
+    assert measured(classifier(("cat", "dog")), swapped) == 1.0, "the user's own function gives the labels"
 
 
 class MNIST(Dataset):
@@ -169,3 +171,32 @@ def test_what_is_no_list_of_names_says_nothing(classes):
     dataset = MNIST()
     dataset.classes = classes
     assert measured(classifier(("cat", "dog")), dataset) == 1.0
+
+
+def test_a_class_that_is_spelt_otherwise_is_a_warning(tmp_path, capsys):
+    """Hugging Face's CIFAR-100 has `cra` for crab."""
+    dataset = folder(tmp_path, ant=DARK, bee=BRIGHT, cra=BRIGHT)
+    assert measured(classifier(("ant", "bee", "crab")), Subset(dataset, [0, 2])) == 1.0
+    line = "warning: images_u8: class 'cra' of ImageFolder is taken for 'crab' of Classifier("
+    assert line in " ".join(capsys.readouterr().out.split())
+    for names in (("ant", "cra", "dog"), ("ant", "dog", "bee"), ("ant", "dog", "elk")):
+        assert "got ImageFolder, whose class 1 is 'bee'; expected " in refused(classifier(names), dataset)
+
+
+class Swapped(Subset):
+    """A part of a dataset with labels, and names, of its own."""
+
+    classes = ("dog", "cat")
+
+    def __getitem__(self, index: int):
+        image, label = self.dataset[self.indices[index]]
+        return image, 1 - label
+
+    def __getitems__(self, indices: list[int]):
+        return [self[index] for index in indices]
+
+
+def test_a_part_with_labels_of_its_own_says_what_they_mean(tmp_path):
+    part = Swapped(folder(tmp_path, cat=BRIGHT, dog=DARK), [0, 2])
+    assert measured(classifier(("dog", "cat")), part) == 1.0
+    assert "whose class 0 is 'dog'; expected 'cat'" in refused(classifier(("cat", "dog")), part)

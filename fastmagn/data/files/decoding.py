@@ -30,7 +30,6 @@ from fastmagn.errors import InputError, counted, one_line, some, warn_caller
 
 # Pillow's other decoders never run, whatever a file's suffix says: it hands EPS to Ghostscript.
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF", "GIF", *(("AVIF",) if HAS_AVIF else ()))
-_DEEP_AS_I = ("PNG", "PPM")  # formats whose 16-bit grey Pillow, or an older one, holds in 32-bit integers
 MAX_IMAGE_SIZE_PX = 4096
 GREY = 128
 _RESIZE_TO_CROP = 256 / 224
@@ -236,11 +235,12 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
 def check_range(image: Image.Image) -> None:
     """Raise ValueError if `as_rgb` does not scale a loaded image's pixels: floats, and integers of other sizes."""
-    kind = {"F": "floats", "I": "32-bit or signed integers"}.get(image.mode)
-    if image.mode == "I" and image.format in _DEEP_AS_I:
-        kind = None
-    elif isinstance(image, TiffImageFile) and image.tag_v2.get(_BITS_PER_SAMPLE) == (12,):
-        kind = "12-bit integers"
+    kind = "floats" if image.mode == "F" else None
+    if isinstance(image, TiffImageFile):  # Pillow holds 16-bit grey of other formats in mode I
+        if image.mode == "I":
+            kind = "32-bit or signed integers"
+        elif image.tag_v2.get(_BITS_PER_SAMPLE) == (12,):
+            kind = "12-bit integers"
     if kind is not None:
         raise ValueError(f"its pixels are {kind}; expected integers of 1, 8 or 16 bits")
 
