@@ -78,7 +78,7 @@ def test_a_published_checkpoint_with_its_normalisation(network, file, capsys):
 
 
 def test_results_name_the_file_from_everywhere(file, tmp_path, monkeypatch):
-    """The measuring is left out. A published model's name is no file's."""
+    """Nothing is measured here. The name of a published model is stored as it is."""
     monkeypatch.setattr("fastmagn.evaluation.published.evaluate_model", lambda *_, **__: {})
     monkeypatch.setattr("fastmagn.evaluation.shown.print_results", lambda *_, **__: None)
     monkeypatch.chdir(tmp_path)
