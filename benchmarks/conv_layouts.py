@@ -5,7 +5,8 @@
 A training step of the configuration is taken once, to see the shapes of its convolutions. Then each convolution's
 forward pass, its gradient for the maps and that for the weights take turns in three layouts: channels last, which the
 trainer uses; channels first, PyTorch's default; and oneDNN's blocked one, in which PyTorch has no forward pass with
-gradients. `im2col` is the gradient for the weights as a matrix product of patches. The sums are over the network.
+gradients, and which is left out where oneDNN does not have the precision. `im2col` is the gradient for the weights as a
+matrix product of patches. The sums are over the network.
 """
 
 from collections.abc import Callable
@@ -31,6 +32,7 @@ from fastmagn.training.step import make_pieces, prepared
 
 MAPS, WEIGHTS = (True, False, False), (False, True, False)  # which gradients are computed
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+BLOCKED = "oneDNN's blocked: gradient of the weights"
 
 Shape = tuple[nn.Conv2d, torch.Size]
 
@@ -58,6 +60,8 @@ def main(arguments: list[str]) -> int:
         for name, values in times_ms(convolution, shape, dtype, options.turns).items():
             totals[name] = [a + b for a, b in zip(totals.get(name, [0.0] * options.turns), values, strict=True)]
     measured = {name: spread(values) for name, values in totals.items()}
+    if BLOCKED not in measured:
+        console.print(f"left out: {BLOCKED}, as this machine's oneDNN does not have {config.train.amp}")
     table = Table(title="all convolutions of a step, ms")
     for column in ("", "median", "lowest", "highest"):
         table.add_column(column, justify="right" if column else "left")
@@ -103,13 +107,23 @@ def times_ms(convolution: nn.Conv2d, shape: torch.Size, dtype: torch.dtype, turn
         work[f"{name}: forward"] = partial(F.conv2d, maps, weights, None, stride, padding)
         work[f"{name}: gradient of the maps"] = backward((gradients, maps, weights), MAPS)
         work[f"{name}: gradient of the weights"] = backward((gradients, maps, weights), WEIGHTS)
-    blocked = (gradient.to_mkldnn(), planes.to_mkldnn(), weight)
-    work["oneDNN's blocked: gradient of the weights"] = backward(blocked, WEIGHTS)
+    if onednn_has(dtype):
+        work[BLOCKED] = backward((gradient.to_mkldnn(), planes.to_mkldnn(), weight), WEIGHTS)
     work["im2col: gradient of the weights"] = lambda: patches_product(planes, gradient, convolution)
     for one in work.values():
         one()
     rounds = [{name: 1000 * seconds(one) for name, one in work.items()} for _ in range(turns)]
     return {name: [turn[name] for turn in rounds] for name in work}
+
+
+def onednn_has(dtype: torch.dtype) -> bool:
+    """Whether oneDNN computes convolutions in this precision on this machine; elsewhere PyTorch has its own kernels."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return {
+        torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported,
+        torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported,
+    }.get(dtype, lambda: True)()
 
 
 def patches_product(maps: Tensor, gradient: Tensor, convolution: nn.Conv2d) -> Tensor:

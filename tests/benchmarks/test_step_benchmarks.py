@@ -1,6 +1,7 @@
 """The benchmarks of a step's variants and of its convolutions, tiny; no time is asserted."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -56,13 +57,42 @@ def test_the_product_of_patches_is_the_gradient_of_the_weights():
     torch.testing.assert_close(made, convolution.weight.grad.flatten(1))
 
 
-@pytest.mark.slow
-def test_all_layouts_are_timed(tmp_path):
-    out = tmp_path / "layouts.json"
-    assert conv_layouts.main(["--turns", "1", "--out", str(out), *TINY, "--train.amp", "bf16"]) == 0
+def layouts_timed(out: Path, amp: str) -> dict[str, dict[str, float]]:
+    """The sums that a run of the benchmark writes."""
+    assert conv_layouts.main(["--turns", "1", "--out", str(out), *TINY, "--train.amp", amp]) == 0
     sums = json.loads(out.read_text())["sums_ms"]
-    assert len(sums) == 8
     assert all(row["median"] > 0 for row in sums.values())
+    return sums
+
+
+@pytest.mark.slow
+def test_all_layouts_are_timed(tmp_path, capsys):
+    sums = layouts_timed(tmp_path / "layouts.json", "float32")
+    assert len(sums) == 8
+    assert conv_layouts.BLOCKED in sums
+    assert "left out" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_layout_without_the_precision_is_left_out(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(conv_layouts, "onednn_has", lambda dtype: dtype != torch.bfloat16)
+    sums = layouts_timed(tmp_path / "layouts.json", "bf16")
+    assert len(sums) == 7
+    assert conv_layouts.BLOCKED not in sums
+    assert "this machine's oneDNN does not have bf16" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_onednn_computes_in_the_precisions_that_it_is_said_to_have(dtype):
+    gradient, maps, weight = (torch.ones(shape).to(dtype) for shape in ((1, 16, 4, 4), (1, 16, 4, 4), (16, 16, 3, 3)))
+    rest = (None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, conv_layouts.WEIGHTS)
+    try:
+        made = torch.ops.aten.convolution_backward(gradient.to_mkldnn(), maps.to_mkldnn(), weight, *rest)[1]
+    except RuntimeError:
+        assert not conv_layouts.onednn_has(dtype)
+    else:
+        assert conv_layouts.onednn_has(dtype)
+        assert made.to_dense().float()[0, 0, 1, 1] == 16  # the sum over the map
 
 
 @pytest.mark.parametrize("main", [step_variants.main, conv_layouts.main])
