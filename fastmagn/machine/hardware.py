@@ -138,7 +138,8 @@ def set_backends(device: torch.device, deterministic: bool, amp: str) -> None:
     cuDNN tries its algorithms for the fixed shapes, or only deterministic operations are allowed. With amp `float32`,
     there is no TensorFloat-32 in any pass, backward and compiled ones among them.
     """
-    torch.use_deterministic_algorithms(deterministic)
+    if torch.get_deterministic_debug_mode() != (2 if deterministic else 0):
+        torch.use_deterministic_algorithms(deterministic)  # imports PyTorch's compiler, which takes seconds
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS needs it before its first call
     if device.type == "cuda":

@@ -6,6 +6,7 @@ the optimiser.
 """
 
 import math
+import sys
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -190,7 +191,7 @@ def train_step(run: Run, pieces: list[Piece], step: int) -> LossParts:
         forward_loss = run.stage(piece.epoch).forward_loss
         with nullcontext() if piece is pieces[-1] else without_gradient_sync(forward_loss):
             inputs = prepared(run, piece)
-            torch.compiler.cudagraph_mark_step_begin()
+            begin_step_of_cuda_graphs()
             loss, parts = forward_loss(*inputs)
             run.scaler.scale(loss / len(pieces)).backward()
         # New tensors, since the next replay of a CUDA graph overwrites what this one returned.
@@ -201,6 +202,12 @@ def train_step(run: Run, pieces: list[Piece], step: int) -> LossParts:
     if run.average is not None and config.train.ema_decay:
         update_average(run.average, run.model, config.train.ema_decay, step)
     return means
+
+
+def begin_step_of_cuda_graphs() -> None:
+    """Tell CUDA graphs that a step begins. Before PyTorch has imported them, which takes seconds, there are none."""
+    if "torch._inductor.cudagraph_trees" in sys.modules:
+        torch.compiler.cudagraph_mark_step_begin()
 
 
 def prepared(run: Run, piece: Piece) -> tuple[Tensor, ...]:

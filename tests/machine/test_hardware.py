@@ -140,6 +140,14 @@ def test_a_run_in_float32_has_no_tensorfloat_in_any_pass(amp, expected):
     assert settings() == (expected,) * 3
 
 
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("before", ["default", "warn", "error"])
+def test_only_deterministic_operations_are_allowed_or_all(before, deterministic):
+    torch.set_deterministic_debug_mode(before)
+    set_backends(CPU, deterministic, "float32")
+    assert torch.get_deterministic_debug_mode() == (2 if deterministic else 0)
+
+
 def train_config(**fields: object) -> Config:
     return Config(device="cuda", train=TrainConfig(batch_size=64, **fields))
 
