@@ -42,6 +42,17 @@ def test_split_is_every_third_sample(digits):
     assert digits.class_names == tuple("0123456789")
 
 
+def test_a_scikit_learn_that_keeps_them_elsewhere_has_the_same(digits, monkeypatch):
+    monkeypatch.setattr("fastmagn.data.digits._TABLE", "no such file")
+    again = load_images("digits", Path())
+    np.testing.assert_array_equal(again.train_images_u8, digits.train_images_u8)
+    np.testing.assert_array_equal(again.test_images_u8, digits.test_images_u8)
+    for part in ("train_labels", "test_labels"):
+        labels = getattr(again, part)
+        assert labels.dtype == getattr(digits, part).dtype == np.int64
+        np.testing.assert_array_equal(labels, getattr(digits, part))
+
+
 def test_every_class_is_about_a_tenth_of_each_part(digits):
     for labels in (digits.train_labels, digits.test_labels):
         counts = Counter(labels.tolist())
