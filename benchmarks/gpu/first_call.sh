@@ -26,7 +26,7 @@ else
     fast=(--eval.corruption_set c15 --eval.num_images 4 --train.epochs 2 --train.clean_epochs 1 --train.max_steps 2)
     large=(--batch_size 16 --num_per_image 4)
     small=(--batch_size 8 --num_per_image 4)
-    photographs=(--batch_size 2 --num_per_image 2)
+    photographs=(--batch_size 2 --num_per_image 2 --only_ours)
     times=(--batches 4 --turns 1)
     profiled=(--steps 4)
     processes=0

@@ -69,7 +69,7 @@ def test_the_largest_difference_is_that_of_a_cell():
 @pytest.mark.slow
 def test_result_has_its_schema(tmp_path, capsys):
     out = tmp_path / "result.json"
-    main(["--num_images", "6", "--repeats", "2", "--device", "cpu", "--out", str(out)])
+    main(["--num_images", "6", "--repeats", "1", "--device", "cpu", "--out", str(out)])
     result = json.loads(out.read_text())
     assert result["benchmark"] == "evaluate"
     assert result["settings"]["num_cells"] == 96

@@ -167,7 +167,7 @@ def test_compiled_equals_eager(method, tmp_path, monkeypatch):
 )
 def test_a_stopped_run_of_a_method_with_draws_goes_on_bit_for_bit(method, tmp_path):
     def run(folder: str, max_steps: int) -> tuple[dict[str, torch.Tensor], list[dict]]:
-        arguments = ["--method", method, "--train.epochs", "1", "--train.max_steps", str(max_steps)]
+        arguments = ["--method", method, "--train.epochs", "1", "--train.max_steps", str(max_steps), "--attack.steps", "2"]
         train(small(tmp_path / folder, *arguments))
         return weights(tmp_path / folder), without_times(rows(tmp_path / folder))
 
