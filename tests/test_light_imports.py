@@ -63,6 +63,22 @@ def test_a_training_imports_only_what_every_training_uses(module, tmp_path):
     assert modules.isdisjoint(SELDOM_USED)
 
 
+@pytest.mark.process
+def test_neither_a_step_nor_an_evaluation_imports_what_it_does_not_use(tmp_path):
+    """Without `torch.compile`, on the digits. PyTorch's optimisers import torch._dynamo; corruptions, scipy.special."""
+    few = ["--eval.num_images", "2", "--eval.corruption_set", "c15", "--device", "cpu"]
+    train = ["--method", "standard", "--train.max_steps", "1", "--train.batch_size", "64", *few]
+    modules = modules_of(["-m", "fastmagn.train", *train, "--run_dir", "run"], tmp_path)
+    unused = {*SELDOM_USED, "pandas", "torch._inductor.cudagraph_trees", "torch._inductor.compile_fx"} - {
+        "scipy.special"
+    }
+    assert "fastmagn.training.step" in modules
+    assert modules & unused == {"torch._dynamo"}
+    modules = modules_of(["-m", "fastmagn.evaluate", "--run_dir", "run", *few], tmp_path)
+    assert "fastmagn.evaluation.measure" in modules
+    assert modules.isdisjoint({*unused, "torch._inductor"})
+
+
 def test_images_are_loaded_without_torch(tmp_path):
     assert "torch" not in imported("from fastmagn.data import load_images; load_images('digits', '.')", tmp_path)
 

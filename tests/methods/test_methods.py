@@ -167,8 +167,8 @@ def test_compiled_equals_eager(method, tmp_path, monkeypatch):
 )
 def test_a_stopped_run_of_a_method_with_draws_goes_on_bit_for_bit(method, tmp_path):
     def run(folder: str, max_steps: int) -> tuple[dict[str, torch.Tensor], list[dict]]:
-        arguments = ["--method", method, "--train.epochs", "1", "--train.max_steps", str(max_steps), "--attack.steps", "2"]
-        train(small(tmp_path / folder, *arguments))
+        steps = ["--attack.steps", "2", "--train.epochs", "1", "--train.max_steps", str(max_steps)]
+        train(small(tmp_path / folder, "--method", method, *steps))
         return weights(tmp_path / folder), without_times(rows(tmp_path / folder))
 
     whole, whole_rows = run("whole", 4)
