@@ -178,10 +178,11 @@ class OptimConfig:
     """The optimiser and its learning-rate schedule.
 
     Args:
-        name: sgd (with Nesterov momentum), or muon (orthogonal updates of filters; sgd for all other parameters).
+        name: sgd (with Nesterov momentum), or muon (orthogonal updates of filters, and a fixed norm of each layer's;
+            sgd for all other parameters).
         lr: Learning rate, above 0: the first one of the step schedule, the peak of the other schedules.
         momentum: Nesterov momentum, 0 <= momentum < 1; 0 is plain SGD.
-        weight_decay: L2 penalty on all parameters, 0 or more.
+        weight_decay: L2 penalty, 0 or more: with sgd on all parameters, with muon on all but the filters.
         schedule: step (the rate is multiplied by step_factor every step_epochs epochs, or at step_at), one_cycle
             (cosine: up over 30 % of the steps, then down), triangular (linear: up over 20 % of the steps, then down to
             0), or cosine_restarts (cosine: down to 0 in restart_epochs epochs, then again from lr, each time longer).

@@ -13,7 +13,7 @@ from fastmagn.augment.policies.recipe import read_recipe
 from fastmagn.config.schema import Config
 from fastmagn.data import ImagePart, ImageSet, make_source
 from fastmagn.errors import InputError
-from fastmagn.machine.console import console
+from fastmagn.machine.console import console, warn
 from fastmagn.machine.processes import World
 from fastmagn.methods.method import Method
 from fastmagn.methods.table import get_method
@@ -95,6 +95,12 @@ def load_first_weights(config: Config, model: Normalised, num_classes: int) -> N
     resumes = config.run_dir is not None and any(last_checkpoint(config.run_dir).parent.glob("*.pt"))
     if config.model.weights is not None and not resumes:
         console.print(load_pretrained(model.network, config.model.weights, num_classes), soft_wrap=True)
+        is_normalised = any("Norm" in type(module).__name__ for module in model.network.modules())
+        if config.optim.name == "muon" and not is_normalised:
+            warn(
+                "optim.name muon gives each layer's filters a fixed norm, and this network normalises no layer: the"
+                " first step changes what the loaded weights compute. --optim.name sgd does not."
+            )
 
 
 def _saved_names(config: Config) -> Collection[str]:

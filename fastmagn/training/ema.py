@@ -34,9 +34,11 @@ def update_equal_average(average: nn.Module, model: nn.Module, count: int) -> No
 
 
 def _move(average: nn.Module, model: nn.Module, share: float) -> None:
-    """average <- (1 - share) average + share model; counters are copied."""
-    kept, new = list(average.state_dict().values()), list(model.state_dict().values())
-    floats = [i for i, value in enumerate(kept) if value.is_floating_point()]
-    torch._foreach_lerp_([kept[i] for i in floats], [new[i] for i in floats], share)
-    for i in set(range(len(kept))) - set(floats):  # counters
-        kept[i].copy_(new[i])
+    """average <- (1 - share) average + share model; counters are copied. What has several names moves once."""
+    kept, new = average.state_dict(keep_vars=True).values(), model.state_dict(keep_vars=True).values()
+    pairs = {id(value): (value, other) for value, other in zip(kept, new, strict=True)}.values()
+    floats = [(value, other) for value, other in pairs if value.is_floating_point()]
+    torch._foreach_lerp_([value for value, _ in floats], [other for _, other in floats], share)
+    for value, other in pairs:
+        if not value.is_floating_point():  # a counter
+            value.copy_(other)

@@ -43,7 +43,7 @@ class Muon(torch.optim.Optimizer):
         parameters: The parameters of the model, float32.
         lr: Learning rate of the SGD part, above 0.
         momentum: Nesterov momentum of both, 0 <= momentum < 1.
-        weight_decay: L2 penalty of the SGD part. Filter banks keep their norm instead.
+        weight_decay: L2 penalty of the SGD part. A bank of M filters gets the norm sqrt(M) before each update instead.
         filter_lr_ratio: The learning rate of filter banks divided by `lr`.
     """
 
@@ -172,5 +172,5 @@ def _by_shape(tensors: list[Tensor]) -> list[list[int]]:
 def _norm_factors(banks: Tensor, skipped: Tensor | None) -> Tensor:
     """What gives each of the filter banks [P, M, ...] the norm sqrt(M), or 1 in a step that changes nothing."""
     norms = torch.linalg.vector_norm(banks, dim=tuple(range(1, banks.ndim)), keepdim=True)
-    factors = banks.shape[1] ** 0.5 / norms
+    factors = banks.shape[1] ** 0.5 / norms.clamp_min(1e-12)  # a bank of zeros stays
     return factors if skipped is None else torch.where(skipped, 1.0, factors)

@@ -212,12 +212,19 @@ def begin_step_of_cuda_graphs() -> None:
 
 def prepared(run: Run, piece: Piece) -> tuple[Tensor, ...]:
     """The model's views, their targets, and a plan for feature maps: here attacks and mixing change them."""
-    views, batch, stage = piece.views, piece.batch, run.stage(piece.epoch)
+    batch, stage = piece.batch, run.stage(piece.epoch)
+    views = _in_layout(piece.views, run.config)
     inputs: tuple[Tensor, ...] = views, batch.labels
     if stage.method.prepare is not None:
-        inputs = stage.method.prepare(views, batch.labels, _context(run, piece))
+        views, *others = stage.method.prepare(views, batch.labels, _context(run, piece))
+        inputs = _in_layout(views, run.config), *others
     stage.loss_trial.before_step(inputs[0], inputs[1], run.num_classes)
     return inputs
+
+
+def _in_layout(views: Tensor, config: Config) -> Tensor:
+    """The views, which are made channels last, as the network's weights lie in memory."""
+    return views if config.train.channels_last else views.contiguous()
 
 
 def _context(run: Run, piece: Piece) -> StepContext:

@@ -10,12 +10,14 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fastmagn import models
 from fastmagn.config.schema import OptimConfig
 from fastmagn.models import build_model
 from fastmagn.training.muon import Muon, orthogonalise
 from fastmagn.training.optim import make_optimizer
 from fastmagn.training.run import train
 from tests.helpers.small_runs import assert_same_weights, config_for, weights
+from tests.helpers.steps import start_run
 
 SHORT = ["--train.batch_size", "32", "--device", "cpu", "--train.amp", "float32", "--eval.num_images", "8"]
 SETTINGS = {"lr": 0.1, "momentum": 0.6, "weight_decay": 0.01, "filter_lr_ratio": 0.5}
@@ -99,6 +101,46 @@ def test_muon_is_its_update_written_out(channels_last):
         np.testing.assert_allclose(as_float64(kept), buffer, rtol=0, atol=1e-6)
         assert kept.stride() == parameter.stride()
     assert [parameter.stride() for parameter in parameters] == strides
+
+
+def test_filters_have_a_fixed_norm_and_no_penalty_and_zeros_stay_finite():
+    made = []
+    for weight_decay in (0.0, 0.5):
+        parameters = [parameter.detach() * 3 for parameter in parameters_of([(8, 3, 3, 3), (16, 8, 1, 1), (8,)], False)]
+        parameters = [nn.Parameter(parameter.detach()) for parameter in parameters] + [
+            nn.Parameter(torch.zeros(4, 2, 3, 3))
+        ]
+        set_gradients(parameters, 0)
+        Muon(parameters, **SETTINGS | {"lr": 1e-7, "weight_decay": weight_decay}).step()
+        made.append(parameters)
+    for parameter, same in zip(*made, strict=True):
+        if parameter.ndim == 4:
+            assert torch.equal(parameter, same)
+            norm = 0 if parameter.shape[0] == 4 else math.sqrt(len(parameter))
+            assert parameter.norm().item() == pytest.approx(norm, abs=1e-5)
+        else:
+            assert not torch.equal(parameter, same)
+
+
+def unnormalised(num_classes: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 8, 3, stride=4), nn.Flatten(), nn.Linear(8 * 64, num_classes))
+
+
+@pytest.mark.parametrize(
+    ("name", "optimizer", "warns"),
+    [
+        ("unnormalised", "muon", True),
+        ("unnormalised", "sgd", False),
+        ("resnet_small", "muon", False),
+    ],
+)
+def test_loaded_weights_that_the_first_step_changes(name, optimizer, warns, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(models.MODELS, "unnormalised", "tests.training.test_muon:unnormalised")
+    network = build_model(name, num_classes=10, mean=(0.5,) * 3, std=(0.25,) * 3, image_size=(32, 32)).network
+    torch.save(network.state_dict(), tmp_path / "weights.pt")
+    weights = ["--model.name", name, "--model.weights", str(tmp_path / "weights.pt")]
+    start_run(config_for([*SHORT, *weights, "--optim.name", optimizer], tmp_path / "run"))
+    assert ("--optim.name sgd does not" in capsys.readouterr().out) == warns
 
 
 def test_a_parameter_without_a_gradient_stays():

@@ -39,6 +39,26 @@ def plain_network(num_classes: int) -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 8, 3, stride=4), nn.GELU(), nn.Flatten(), nn.Linear(8 * 64, num_classes))
 
 
+class ReadsInOrder(nn.Module):
+    """Needs feature maps with channels first in memory, as `view` does."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.convolution, self.head = nn.Conv2d(3, 8, 3, stride=4), nn.Linear(8 * 64, num_classes)
+
+    def forward(self, images):
+        assert images.is_contiguous()
+        maps = self.convolution(images)
+        return self.head(maps.view(len(maps), -1))
+
+
+@pytest.mark.parametrize("method", ["magn", "at", "mixup"])
+def test_channels_first_reach_the_network(method, tmp_path, monkeypatch):
+    monkeypatch.setitem(models.MODELS, "in_order", "tests.training.test_step:ReadsInOrder")
+    run = start(tmp_path, "--method", method, "--model.name", "in_order", "--train.channels_last", "false")
+    assert take_steps(run, 1)[0]["loss"] > 0
+
+
 @pytest.mark.parametrize("pieces", [2, 8])
 def test_accumulated_pieces_are_the_whole_batch(pieces, tmp_path, monkeypatch):
     monkeypatch.setitem(models.MODELS, "plain", "tests.training.test_step:plain_network")

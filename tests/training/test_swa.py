@@ -18,7 +18,7 @@ from fastmagn.runs.reading import read_results
 from fastmagn.training import loop
 from fastmagn.training import run as run_module
 from fastmagn.training.build import build_run
-from fastmagn.training.ema import make_average, update_equal_average
+from fastmagn.training.ema import make_average, update_average, update_equal_average
 from fastmagn.training.optim import learning_rate
 from fastmagn.training.run import train
 from fastmagn.training.step import make_pieces
@@ -68,6 +68,35 @@ def test_the_equal_average_is_the_mean():
         if value.is_floating_point():
             expected = torch.stack([state[name].double() for state in seen]).mean(dim=0)
             torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+class Tied(nn.Module):
+    """Two names of one layer, whose weights are shared, and of a counter."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = self.second = nn.Linear(3, 3)
+        self.register_buffer("calls", torch.tensor(0))
+        self.register_buffer("same_calls", self.calls)
+
+
+def test_weights_with_two_names_are_averaged_once():
+    torch.manual_seed(0)
+    model = Tied()
+    equal, exponential = make_average(model), make_average(model)
+    seen = []
+    expected = model.first.weight.detach().double()
+    for count in range(3):
+        with torch.no_grad():
+            model.first.weight.normal_()
+            model.calls.add_(1)
+        seen.append(model.first.weight.detach().double())
+        update_equal_average(equal, model, count)
+        update_average(exponential, model, 0.05, count)
+        expected = 0.05 * expected + 0.95 * seen[-1]
+    torch.testing.assert_close(equal.second.weight.double(), torch.stack(seen).mean(0), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(exponential.second.weight.double(), expected, rtol=1e-5, atol=1e-6)
+    assert (equal.calls.item(), equal.same_calls.item()) == (3, 3)
 
 
 def test_a_run_averages_its_last_epochs_and_measures_their_statistics(tmp_path, monkeypatch):
