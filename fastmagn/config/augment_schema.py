@@ -26,8 +26,8 @@ class AugmentConfig:
         mixture_depth: Number of operations in a chain, 1..8; -1 draws it uniformly from 1, 2, 3 for each chain.
         all_operations: Add colour, contrast, brightness and sharpness to AugMix's nine operations. These four overlap
             with the test corruptions.
-        num_noise_samples: Number of noisy views of each image for magn, magn_augmix and dign, 1..8. MAGN averages
-            their divergences.
+        num_noise_samples: Number of noisy views of each image for magn, magn_augmix, NAME+magn and dign, 1..8. MAGN
+            averages their divergences.
         sigma_max: Largest standard deviation of the Gaussian noise, for pixels in [0, 1], 0..10. Each noisy view of
             each image draws its own standard deviation.
         rse_sigma: Standard deviation of rse's noise in training and testing, for pixels in [0, 1], 0..10.

@@ -34,15 +34,16 @@ class DataConfig:
         download: Download a missing CIFAR set into dir, or a data set of the hub. If off, the network is never used.
         num_validation_images: Number of training images to hold out. The model is measured on them after each epoch;
             use them to choose between runs. 0 holds out none.
-        image_size: For your own images: side of the square images that the network is given, 8..4096 px.
-        eval_resize_px: For your own images: a validation image is resized so that its shorter side has this length,
+        image_size: For image files (folder, webdataset, hf, and torchvision's): side of the square images that the
+            network is given, 8..4096 px.
+        eval_resize_px: For image files: a validation image is resized so that its shorter side has this length,
             then its central square is cut out. image_size..4096 px; 0 means image_size * 256 / 224, as torchvision
             does for 224.
-        min_crop_area: For your own images: smallest share of a training image's area that a random crop keeps, in
+        min_crop_area: For image files: smallest share of a training image's area that a random crop keeps, in
             (0, 1].
-        source: For your own images: decoder of the training images: dali (NVIDIA DALI; on the GPU if there is one),
+        source: For image files: decoder of the training images: dali (NVIDIA DALI; on the GPU if there is one),
             pillow (Pillow on worker threads; torchvision is its older name), or auto (dali if it is installed).
-        num_workers: For your own images: decoding threads of each process, 0..256; 0 means one per core.
+        num_workers: For image files: decoding threads of each process, 0..256; 0 means one per core.
         train_shards: For data.name webdataset and hf: the training images' files below dir, such as
             train-{000..146}.tar or train/*.parquet. If none, they are found by their names. For a name on the hub: the
             split.
@@ -88,7 +89,7 @@ class ModelConfig:
         bn_views: Batch normalisation over all views together (joint, as AugMix does), or over each view by itself
             (per_view, as in separate forward passes). A network without batch normalisation is the same with both.
         sync_bn: With several processes, compute the batch statistics over the images of all processes. The result then
-            does not depend on the number of processes.
+            does not depend on the number of processes, except with methods that mix images of one process.
         weights: File of initial weights, .safetensors or .pt/.pth: a run's checkpoints/last.pt, or weights of timm,
             of torchvision or published for CIFAR; or the name of a model of fastmagn.list_models(). If none, train.seed
             draws them. If the number of classes differs, the last layer is initialised anew. The normalisation stays
@@ -283,8 +284,8 @@ class LossConfig:
     """The weights of the losses: the paper's equation (6), TRADES' equation (3), DiGN's loss.
 
     Args:
-        consistency_weight: lambda_1: weight of MAGN's misclassification-aware Gaussian consistency, and of the
-            Jensen-Shannon divergence of dign's noisy views, 0 or more.
+        consistency_weight: lambda_1: weight of MAGN's misclassification-aware Gaussian consistency (also in NAME+magn),
+            and of the Jensen-Shannon divergence of dign's noisy views, 0 or more.
         jsd_weight: lambda_2: weight of the Jensen-Shannon divergence of the AugMix or PRIME views, and of afa_jsd's
             views, 0 or more.
         trades_weight: lambda of equation (3): weight of the divergence of TRADES' adversarial view, 0 or more.
