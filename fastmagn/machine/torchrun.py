@@ -16,3 +16,8 @@ def world_size() -> int:
 def restart_count() -> int:
     """How often torchrun has restarted the processes after a failure (`--max-restarts`)."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+def max_restarts() -> int:
+    """How often torchrun may restart them."""
+    return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))

@@ -17,6 +17,7 @@ TENSORBOARD = "tensorboard"
 PROFILE = "profile"
 CHECKPOINTS = "checkpoints"
 LOCK = ".lock"
+REFUSED = ".resume-refused"  # for the processes that torchrun starts after `resume never` has ended the first ones
 TRIAL_LOG = "trial.log"  # what a sweep's trial prints
 
 

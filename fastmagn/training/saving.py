@@ -13,10 +13,10 @@ from fastmagn.config.text import flatten
 from fastmagn.errors import InputError, check
 from fastmagn.machine.console import console, warn
 from fastmagn.machine.files import os_error_behind
-from fastmagn.machine.torchrun import restart_count
+from fastmagn.machine.torchrun import max_restarts, restart_count
 from fastmagn.runs.checkpoint import check_same_recipe, check_same_run, load_model, read_checkpoint, save_checkpoint
 from fastmagn.runs.checkpoint_folder import newest_whole_checkpoint, put_checkpoint, remove_partial_files
-from fastmagn.runs.paths import last_checkpoint
+from fastmagn.runs.paths import REFUSED, last_checkpoint, step_checkpoints
 from fastmagn.runs.progress import Progress
 from fastmagn.training.build import share_statistics
 from fastmagn.training.snapshot import on_host, tensors_in
@@ -272,8 +272,15 @@ def _progress(kept: dict[str, Any]) -> Progress:
 
 def _prepare_folder(run: Run, restarts: int) -> str | None:
     """Make last.pt intact, if there is any checkpoint; the reason why the run must not start, or None."""
-    config, path = run.config, last_checkpoint(run.config.run_folder)
-    if config.resume == "never" and path.exists() and restarts == 0:
+    config = run.config
+    refused = config.run_folder / REFUSED
+    if restarts == 0:
+        refused.unlink(missing_ok=True)
+    found = [last_checkpoint(config.run_folder), *step_checkpoints(config.run_folder).values()]
+    path = next((path for path in found if path.exists()), None)
+    if config.resume == "never" and path and (restarts == 0 or refused.exists()):
+        if max_restarts():
+            refused.touch()
         return f"resume: got 'never', but {path} is there; name another --run_dir to train from scratch."
     remove_partial_files(config.run_folder)
     try:

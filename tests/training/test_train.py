@@ -144,6 +144,22 @@ def test_a_run_folder_of_another_run_is_refused(arguments, message, own_copy):
     assert last_checkpoint(own_copy).read_bytes() == before
 
 
+@pytest.mark.parametrize("kept", ["last.pt", "step-00000009.pt"])
+def test_a_restart_by_torchrun_does_not_resume_what_was_refused(kept, own_copy, monkeypatch):
+    """torchrun starts the command again after any failure, the refusal among them."""
+    checkpoint = last_checkpoint(own_copy)
+    checkpoint.rename(checkpoint.with_name(kept))
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    for attempt in range(3):
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(attempt))
+        with pytest.raises(InputError, match=f"^resume: got 'never', but .*{kept} is there"):
+            train(small(own_copy, "--resume", "never"))
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    assert train(small(own_copy, "--resume", "auto"))["steps"] > 0  # another command, which may
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert train(small(own_copy, "--resume", "never"))["steps"] > 0  # as after a failure later than the first check
+
+
 @pytest.mark.parametrize("damage", ["empty", "truncated", "foreign"])
 def test_a_damaged_checkpoint_is_one_clear_error(damage, undisturbed_default, tmp_path):
     path = last_checkpoint(tmp_path / "run")
