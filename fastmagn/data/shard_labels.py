@@ -87,7 +87,7 @@ def named_classes(root: Path) -> tuple[str, ...] | None:
     """
     for file in (root / name for name in CLASS_FILES):
         try:
-            lines = file.read_text("utf-8").splitlines()
+            lines = file.read_text("utf-8-sig").splitlines()
         except FileNotFoundError:
             continue
         except (OSError, UnicodeDecodeError) as error:

@@ -66,8 +66,9 @@ class Classifier:
                 by their EXIF orientation. If `info.padded_from` is a size, images of that size are padded as the run's
                 were.
             batch_size: Images per forward pass, 1 or more.
-            resize: Resize files and Pillow images of another size: the shorter side is resized (bicubic), and the
-                centre is cut out. A model for small images sees little of a photograph that way.
+            resize: Resize files and Pillow images: the shorter side is resized to `info.resize_px` (bicubic), and the
+                centre is cut out, as for the run's test images; so are images that already have `image_size`. A model
+                for small images sees little of a photograph that way.
 
         Returns:
             labels int64 [B] and probabilities float32 [B, K], computed in float32.

@@ -8,7 +8,7 @@ from typing import Any
 
 from fastmagn import __version__
 from fastmagn.data import ENCODED
-from fastmagn.data.files.decoding import resize_px
+from fastmagn.data.files.decoding import resize_px, shorter_side_px
 from fastmagn.data.padding import former_padding
 from fastmagn.errors import InputError
 from fastmagn.evaluation.trained import MEASURES, Trained
@@ -18,6 +18,7 @@ FORMAT_VERSION = 2
 _WITHOUT_PADDING = 1  # the version of files without padded_from, which earlier versions of fastmagn read too
 METADATA_KEY = "fastmagn"
 MAX_SIDE_PX = 4096
+_MAX_RESIZE_PX = shorter_side_px(MAX_SIDE_PX, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,10 +146,10 @@ def _check_types(info: ModelInfo) -> None:
     holds = (
         all(type(text) is str for text in texts)
         and info.num_classes > 0
-        and len(info.image_size) == 2
+        and _is_within(info.image_size, MAX_SIDE_PX)
         and info.image_size[0] == info.image_size[1]
-        and all(type(side) is int and 1 <= side <= MAX_SIDE_PX for side in (*info.image_size, info.resize_px))
-        and info.resize_px >= info.image_size[0]
+        and type(info.resize_px) is int
+        and info.image_size[0] <= info.resize_px <= _MAX_RESIZE_PX
         and (info.padded_from is None or _is_within(info.padded_from, info.image_size[0]))
         and len(info.mean) == len(info.std) == 3
         and all(type(number) in (int, float) and math.isfinite(number) for number in numbers)

@@ -7,7 +7,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastmagn.errors import InputError, one_line, printable
+from fastmagn.errors import InputError, check, one_line, printable
 from fastmagn.evaluation.trained import Trained
 from fastmagn.exporting.info import METADATA_KEY, ModelInfo, info_from_json, model_info
 from fastmagn.machine.files import replace_file
@@ -24,6 +24,8 @@ from fastmagn.machine.files import replace_file
 OPSET = 20
 BATCH_SIZES = (1, 2, 7)
 MAX_DIFFERENCE = 1e-4  # of a probability; both sides compute in float32
+_CUDA = "CUDAExecutionProvider"
+_Provider = str | tuple[str, dict[str, str]]
 INPUT, OUTPUTS = "images", ("logits", "probabilities")
 
 
@@ -68,6 +70,7 @@ def write_onnx(trained: Trained, path: Path, input: str) -> float:
     """
     _require("onnx", "onnxscript", "onnxruntime")
     info = model_info(trained)
+    info_from_json(info.to_json(), str(path))
     exported = Exported(trained.measured, input).eval()
     written = _serialised(exported, _random_images(2, input, info), info, path)
     difference = _largest_difference(written, exported, info)
@@ -93,11 +96,13 @@ def read_onnx(path: Path, device: str) -> tuple[Callable[[np.ndarray], np.ndarra
         Images are converted to the input of the file; this rounds floats to 256 levels if it takes uint8.
 
     Raises:
-        InputError: The extra `onnx` is not installed, or onnxruntime has no CUDA and `device` is cuda; the file cannot
-            be used, or names other files.
+        InputError: The extra `onnx` is not installed; onnxruntime has no CUDA, or cannot use it, and `device` is cuda;
+            the file cannot be used, or names other files.
     """
     _require("onnx", "onnxruntime")
     session = _session(_self_contained(path), _providers(device), str(path))
+    is_on_cpu = _CUDA not in session.get_providers()  # onnxruntime falls back to the CPU when CUDA does not start
+    check(not (device == "cuda" and is_on_cpu), "device", device, "cpu or auto, as onnxruntime cannot use CUDA here")
     info = info_from_json(session.get_modelmeta().custom_metadata_map.get(METADATA_KEY), str(path))
     inputs, outputs = session.get_inputs(), [output.name for output in session.get_outputs()]
     expected = {"tensor(uint8)": [*info.image_size, 3], "tensor(float)": [3, *info.image_size]}
@@ -198,15 +203,17 @@ def _random_images(batch: int, input: str, info: ModelInfo) -> Tensor:
     return images_u8 if input == "uint8" else (images_u8.permute(0, 3, 1, 2).float() / 255).contiguous()
 
 
-def _providers(device: str) -> list[str]:
+def _providers(device: str) -> list[_Provider]:
+    """onnxruntime's providers for a device, best first. CUDA's computes in TensorFloat-32 unless it is told not to."""
     import onnxruntime
 
-    has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    has_cuda = _CUDA in onnxruntime.get_available_providers()
     if device == "cuda" and not has_cuda:
         raise InputError(
             "device: got 'cuda'; expected cpu or auto, as this onnxruntime has no CUDA (onnxruntime-gpu has)."
         )
-    return [*(["CUDAExecutionProvider"] if has_cuda and device != "cpu" else []), "CPUExecutionProvider"]
+    on_cuda: list[_Provider] = [(_CUDA, {"use_tf32": "0"})]
+    return [*(on_cuda if has_cuda and device != "cpu" else []), "CPUExecutionProvider"]
 
 
 def _self_contained(path: Path) -> bytes:
@@ -245,7 +252,7 @@ def _tensors(message: Any) -> Iterator[Any]:
                 yield from _tensors(inner)
 
 
-def _session(model: bytes, providers: list[str], name: str = "the exported model") -> Any:
+def _session(model: bytes, providers: Sequence[_Provider], name: str = "the exported model") -> Any:
     """An onnxruntime session that logs only errors."""
     import onnxruntime
 

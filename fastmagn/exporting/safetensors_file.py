@@ -25,6 +25,7 @@ def write_safetensors(trained: Trained, path: Path) -> None:
     content is read back before it is written, and must give the logits of the model to the bit.
     """
     info = model_info(trained)
+    info_from_json(info.to_json(), str(path))
     noises = [module.noises for module in trained.measured.modules() if isinstance(module, NoiseEnsemble)]
     tensors = {**trained.network.state_dict(), **({_NOISES: noises[0]} if noises else {})}
     plain = {

@@ -39,4 +39,8 @@ def resized_alike(info: "ModelInfo", config: Config) -> Config:
     data = config.data
     if data.name not in ENCODED or data.eval_resize_px or data.image_size != info.image_size[0]:
         return config
+    from fastmagn.data.files.decoding import resize_px
+
+    if info.resize_px == resize_px(data):
+        return config  # the default may be above the largest length that can be given
     return replace(config, data=replace(data, eval_resize_px=info.resize_px))

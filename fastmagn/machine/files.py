@@ -190,8 +190,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace the file `path` with `text`, UTF-8."""
-    write_bytes(path, text.encode())
+    """Replace the file `path` with `text`, UTF-8. Bytes of file names that are not UTF-8 are written as escapes."""
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:

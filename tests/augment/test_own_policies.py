@@ -9,11 +9,14 @@ from PIL import Image
 from torchvision.transforms.v2 import functional
 
 from fastmagn.augment.policies.own import read_policy
+from fastmagn.augment.policies.recipe import read_recipe
 from fastmagn.augment.policies.table import list_rows
 from fastmagn.augment.views import make_views
 from fastmagn.config.schema import AugmentConfig
 from fastmagn.errors import InputError
 from tests.helpers.views import CLEAN_ONLY, as_tensor, params_for
+
+INVERT, IDENTITY = (f"steps:\n  - - {{operation: {name}}}\n" for name in ("invert", "identity"))
 
 
 @pytest.fixture
@@ -125,3 +128,22 @@ def test_a_bad_field_is_named_in_one_line(policy_file, text, message):
         read_policy(path)
     assert str(error.value).startswith(f"{path}: {message}")
     assert "\n" not in str(error.value)
+
+
+def test_a_file_that_changes_does_not_change_the_run_that_has_read_it(policy_file, pictures):
+    """Every engine draws what the file said when the run began; the next run reads it anew."""
+    augment = AugmentConfig(policy=str(policy_file(INVERT)), crop_padding_px=0, rotation_deg=0)
+    images = pictures(20, 33)
+    inverted, as_they_are = (torch.from_numpy(pixels / np.float32(255)) for pixels in (255 - images, images))
+
+    def assert_views(expected: torch.Tensor) -> None:
+        for backend in ("numba", "pil"):
+            made = make_views(as_tensor(images), params_for(images, CLEAN_ONLY, augment), backend)
+            assert torch.equal(made, expected.permute(0, 3, 1, 2)), backend
+
+    first = read_recipe(augment)
+    assert_views(inverted)
+    policy_file(IDENTITY)
+    assert_views(inverted)
+    assert read_recipe(augment) != first
+    assert_views(as_they_are)

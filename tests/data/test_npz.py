@@ -92,7 +92,7 @@ def test_class_names_lie_beside_the_arrays(tmp_path):
     npy.mkdir()
     for name, array in medmnist().items():
         np.save(npy / f"{name}.npy", array)
-    (npy / "class_names.txt").write_text("ape\nbee\ncat\ndog\n")
+    (npy / "class_names.txt").write_text("ape\nbee\ncat\ndog\n", "utf-8-sig")  # as Windows' editors write it
     assert load_images("npz", npy).class_names == tuple(names)
 
 

@@ -145,6 +145,32 @@ def test_integers_whose_range_is_unknown_are_refused(tmp_path):
     np.testing.assert_array_equal(images_u8[0][..., 0], (levels * 65535).astype(np.uint16) // 256)
 
 
+def grey_tiff(path: Path, levels: np.ndarray, white_is_zero: bool, order: str = "<") -> Path:
+    """An uncompressed TIFF of uint8 or uint16 [H, W], little (<) or big (>) endian. Pillow writes no negatives."""
+    strip = levels.astype(levels.dtype.newbyteorder(order)).tobytes()
+    (height, width), bits, photometric = levels.shape, 8 * levels.itemsize, int(not white_is_zero)
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1, 278: height, 279: len(strip)}
+    entries = b"".join(struct.pack(f"{order}HHIHH", tag, 3, 1, value, 0) for tag, value in tags.items())
+    head = struct.pack(f"{order}2sHI", b"II" if order == "<" else b"MM", 42, 8 + len(strip))
+    path.write_bytes(head + strip + struct.pack(f"{order}H", len(tags)) + entries + bytes(4))
+    return path
+
+
+def test_white_is_zero_is_the_same_picture_in_8_and_16_bits(tmp_path):
+    """Pillow inverts the first alone. It does not take 16-bit files of the other byte order, which are left out."""
+    levels = np.random.default_rng(0).integers(0, 65536, (20, 20), np.uint16)
+    eight = (levels >> 8).astype(np.uint8)
+    for order in "<>":
+        for pixels, white_is_zero in ((eight, False), (eight, True), (levels, False), (levels, True)):
+            stored = np.iinfo(pixels.dtype).max - pixels if white_is_zero else pixels
+            path = grey_tiff(tmp_path / "1.tif", stored, white_is_zero, order)
+            found = tried(decode_square, path, 20, 20)
+            if order == ">" and white_is_zero and pixels is levels:
+                assert found.reason == "cannot identify image file"
+            else:
+                np.testing.assert_array_equal(found, np.stack([eight] * 3, axis=2))
+
+
 def test_16_bits_of_png_and_ppm_are_scaled(tmp_path, monkeypatch):
     """Pillow opens PGM as 32-bit integers, and so did older ones PNG."""
     deep = np.linspace(0, 65535, 400).astype(np.uint16).reshape(20, 20)

@@ -135,6 +135,18 @@ def test_labels_are_numbers_or_names_in_both_splits(photos, tmp_path, train, val
     assert found == expected
 
 
+def test_a_byte_order_mark_is_part_of_no_name_and_no_label(photos, tmp_path):
+    """Windows' editors begin files with it."""
+    for name, label in (("train-0", "0"), ("val-0", "1")):
+        members = {"a.jpg": first_photo(photos).read_bytes(), "a.cls": label.encode("utf-8-sig")}
+        write_tar(tmp_path / f"{name}.tar", members)
+    (tmp_path / "classes.txt").write_text("ape\nbee", "utf-8-sig")
+    with pytest.warns(UserWarning, match="1 of 2 classes have no training image: bee"):
+        images = load_data(config(tmp_path))
+    found = images.class_names, images.train_labels.tolist(), images.test_labels.tolist()
+    assert found == (("ape", "bee"), [0], [1])
+
+
 @pytest.mark.parametrize(
     ("train", "val", "message"),
     [

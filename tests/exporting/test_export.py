@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -14,11 +15,13 @@ import torch
 import yaml
 from safetensors import safe_open
 
+import fastmagn
 from fastmagn.config.command_line import parse_config
 from fastmagn.config.text import flatten
 from fastmagn.errors import InputError
 from fastmagn.evaluation.trained import load_run
 from fastmagn.export import main
+from fastmagn.exporting import export as export_module
 from fastmagn.exporting import onnx_file
 from fastmagn.exporting.card import model_card
 from fastmagn.exporting.config import ExportConfig
@@ -210,6 +213,16 @@ def test_the_cards_class_names_can_be_told_apart(run_dir):
     assert f"Classes, in order: {shown}" in card
 
 
+def test_class_names_that_are_not_utf8_are_escapes_in_the_card(run_dir, tmp_path, monkeypatch):
+    names = (os.fsdecode(b"caf\xe9"), "café", *CLASS_NAMES[2:])
+    trained = dataclasses.replace(load_run(run_dir), class_names=names)
+    monkeypatch.setattr(export_module, "load_run", lambda *arguments, **options: trained)
+    out = export(run_dir, tmp_path / "m.safetensors")
+    card = out.with_name("m.safetensors.md").read_text(encoding="utf-8")
+    assert r"Classes, in order: `caf\udce9`, `café`, " in card
+    assert fastmagn.load(out).class_names == names
+
+
 @pytest.mark.parametrize(
     ("changed", "folder", "said"),
     [
@@ -270,6 +283,15 @@ def test_a_file_that_computes_something_else_is_not_written(onnx_u8, tmp_path, m
         export(tmp_path / "other", tmp_path / "model.onnx", "--weights", "ema")
     assert (tmp_path / "model.onnx").read_text() == "the one before"
     assert {path.name for path in tmp_path.iterdir()} == {"other", "model.onnx"}
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "safetensors"])
+def test_metadata_that_could_not_be_read_are_not_written(run_dir, tmp_path, monkeypatch, suffix):
+    trained = dataclasses.replace(load_run(run_dir), class_names=())
+    monkeypatch.setattr(export_module, "load_run", lambda *arguments, **options: trained)
+    with pytest.raises(InputError, match=r"its metadata are damaged \(ValueError\)"):
+        export(run_dir, tmp_path / f"model.{suffix}")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])

@@ -16,10 +16,14 @@ from PIL import Image
 from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 
 import fastmagn
+from fastmagn.config.schema import Config, DataConfig
+from fastmagn.data.files.decoding import resize_px
 from fastmagn.errors import InputError
 from fastmagn.evaluation.trained import load_run
 from fastmagn.export import main
+from fastmagn.exporting.images import as_batch
 from fastmagn.exporting.info import ModelInfo, info_from_json
+from fastmagn.exporting.said import resized_alike
 from tests.helpers.run_folders import CLASS_NAMES, make_run, plain_probabilities
 
 
@@ -267,6 +271,7 @@ INFO = ModelInfo(
     results=None,
     fastmagn="0.1.0",
 )
+LARGEST = dataclasses.replace(INFO, image_size=(4096, 4096), resize_px=4681)  # 4096 * 256 / 224
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
@@ -275,8 +280,13 @@ JSON = st.recursive(
 
 
 def test_metadata_read_back_equal():
-    for info in (INFO, dataclasses.replace(INFO, padded_from=(28, 20))):
+    for info in (INFO, LARGEST, dataclasses.replace(INFO, padded_from=(28, 20))):
         assert info_from_json(info.to_json(), "f") == info
+
+
+def test_the_largest_images_are_measured_as_the_run_measured_them():
+    config = Config(data=DataConfig(name="folder", dir=Path("photos"), image_size=4096))
+    assert resize_px(resized_alike(LARGEST, config).data) == LARGEST.resize_px == resize_px(config.data)
 
 
 @given(name=st.sampled_from([field.name for field in dataclasses.fields(INFO)]), value=JSON)
@@ -304,6 +314,41 @@ def test_cuda_where_there_is_none_is_one_line(files, kind):
         fastmagn.load(files[kind], device="cuda")
     with pytest.raises(InputError, match=r"device: got 'gpu'; expected auto, cpu or cuda\."):
         fastmagn.load(files[kind], device="gpu")
+
+
+@pytest.mark.parametrize("starts", [True, False])
+def test_onnx_on_cuda_computes_in_float32_or_is_refused(files, monkeypatch, starts):
+    """onnxruntime computes in TensorFloat-32 by default, and on the CPU where CUDA does not start."""
+    import onnxruntime
+
+    real, asked = onnxruntime.InferenceSession, []
+    cuda, cpu = "CUDAExecutionProvider", "CPUExecutionProvider"
+
+    def session(model, options, providers):
+        asked.extend(providers)
+        started = real(model, options, providers=[cpu])
+        monkeypatch.setattr(started, "get_providers", lambda: [cuda, cpu] if starts else [cpu])
+        return started
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [cuda, cpu])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    if starts:
+        fastmagn.load(files["onnx uint8"], device="cuda")
+    else:
+        fastmagn.load(files["onnx uint8"], device="auto")
+        with pytest.raises(InputError) as error:
+            fastmagn.load(files["onnx uint8"], device="cuda")
+        expected = "device: got 'cuda'; expected cpu or auto, as onnxruntime cannot use CUDA here."
+        assert str(error.value) == expected
+    assert asked[:2] == [(cuda, {"use_tf32": "0"}), cpu]
+
+
+def test_a_picture_of_the_models_size_is_enlarged_and_cut_as_test_images_are():
+    info = dataclasses.replace(INFO, image_size=(28, 28), resize_px=32)
+    picture = Image.fromarray(np.random.default_rng(2).integers(256, size=(28, 28, 3), dtype=np.uint8))
+    as_evaluated = CenterCrop(28)(Resize(32, InterpolationMode.BICUBIC)(picture))
+    np.testing.assert_array_equal(as_batch([picture], info, True)[0], np.asarray(as_evaluated))
+    np.testing.assert_array_equal(as_batch([picture], info, False)[0], np.asarray(picture))
 
 
 def test_it_shows_what_it_is(files):

@@ -18,7 +18,8 @@ from fastmagn.augment.engines.on_device import (
     rotations_on_device,
 )
 from fastmagn.augment.params import ViewParams
-from fastmagn.augment.policies.recipe import Colour, has_recipe, undrawn_recipe
+from fastmagn.augment.policies.recipe import Colour, has_recipe, policy_in_use, undrawn_recipe
+from fastmagn.augment.policies.table import Policy
 from fastmagn.config.schema import AugmentConfig
 from fastmagn.errors import check
 from fastmagn_kernels.augmix_cuda import launching
@@ -66,8 +67,7 @@ def _launch(images: Tensor, params: ViewParams, out: Tensor, num_views: int, alo
         stream = torch.cuda.current_stream(device).cuda_stream
         indices = indices_on_device(params.indices.tobytes(), device, stream)
         element = _ELEMENTS[out.dtype]
-        has_one, origin = has_recipe(params.augment), (params.augment, params.image_size, params.mean)
-        recipe = _recipe(*origin, device, stream) if has_one else None
+        recipe = _recipe_of(params, device, stream) if has_recipe(params.augment) else None
         kind = "alone-" if alone else "recipe-" if recipe else ""
         name = f"{kind}{element}-{'shared' if plan.in_shared else 'scratch'}"
         kernel = load_kernel(name, kernel_source, (element, plan.in_shared, recipe is not None, alone), device)
@@ -95,9 +95,22 @@ def _launch(images: Tensor, params: ViewParams, out: Tensor, num_views: int, alo
         )
 
 
+def _recipe_of(params: ViewParams, device: torch.device, stream: int) -> _OnDevice:
+    augment = params.augment
+    return _recipe(augment, policy_in_use(augment), params.image_size, params.mean, device, stream)
+
+
 @functools.lru_cache(maxsize=8)
 def _recipe(
-    augment: AugmentConfig, image_size: tuple[int, int], mean: Colour, device: torch.device, stream: int
+    augment: AugmentConfig,
+    policy: Policy,
+    image_size: tuple[int, int],
+    mean: Colour,
+    device: torch.device,
+    stream: int,
 ) -> _OnDevice:
-    """Copy a recipe to the device, on its current stream: memory that is freed is used again on this stream alone."""
+    """Copy a recipe to the device, on its current stream: memory that is freed is used again on this stream alone.
+
+    `policy` is what the file that `augment` names says; it is part of the key, as the file may change between two runs.
+    """
     return _OnDevice(*copied(on_host(undrawn_recipe(augment, image_size, mean)), device))

@@ -10,14 +10,14 @@ from PIL import Image, ImageDraw
 
 from fastmagn.augment.engines.pil_operations import apply_operation
 from fastmagn.augment.params import ViewParams
-from fastmagn.augment.policies.recipe import policy_of
+from fastmagn.augment.policies.recipe import policy_in_use
 from fastmagn.augment.policies.table import list_rows
 from fastmagn_kernels.random import policies, rng
 
 
 def with_recipe(image: Image.Image, recipe: policies.Recipe, params: ViewParams, i: int) -> Image.Image:
     """Sample `i`'s clean view, RGB uint8, after its policy and with its erased area."""
-    policy = policy_of(params.augment)
+    policy = policy_in_use(params.augment)
     choices = list_rows(policy.definition, *params.image_size).choices
     for row in recipe.params.rows[i]:
         if row != policies.NO_ROW:

@@ -53,7 +53,7 @@ def patch_strengths(augment: AugmentConfig) -> dict[str, float]:
 
 
 def policy_of(augment: AugmentConfig) -> Policy:
-    """The policy that `augment.policy` names.
+    """The policy that `augment.policy` names; its file is read at each call.
 
     Raises:
         InputError: Its file cannot be used.
@@ -72,6 +72,16 @@ def policy_of(augment: AugmentConfig) -> Policy:
     return Policy(definitions[augment.policy], bilinear=augment.policy_interpolation == "bilinear")
 
 
+@functools.lru_cache(maxsize=8)
+def policy_in_use(augment: AugmentConfig) -> Policy:
+    """The policy that a run draws from: `policy_of` at the first call after `read_recipe` was called.
+
+    Raises:
+        InputError: Its file cannot be used.
+    """
+    return policy_of(augment)
+
+
 def policy_file(augment: AugmentConfig) -> Path | None:
     """The YAML file that `augment.policy` names; None if it names no file."""
     return None if augment.policy in POLICY_NAMES else user_path(augment.policy, "augment.policy")
@@ -88,12 +98,13 @@ def read_recipe(augment: AugmentConfig) -> dict[str, int | str] | None:
     Raises:
         InputError: The file cannot be used.
     """
+    policy_in_use.cache_clear()
     undrawn_recipe.cache_clear()
     if not has_recipe(augment):
         return None
     if policy_file(augment) is None:
         return {"version": policies.POLICY_VERSION}
-    content = json.dumps(dataclasses.asdict(policy_of(augment)), sort_keys=True)  # without comments and layout
+    content = json.dumps(dataclasses.asdict(policy_in_use(augment)), sort_keys=True)  # without comments and layout
     return {"version": policies.POLICY_VERSION, "sha256": hashlib.sha256(content.encode()).hexdigest()}
 
 
@@ -103,7 +114,7 @@ def undrawn_recipe(augment: AugmentConfig, image_size: tuple[int, int], mean: Co
     colour = mean if augment.erase_fill == "mean" else (0.0, 0.0, 0.0)
     strengths = np.array(_strengths(augment), np.float64)
     return Recipe(
-        table=make_table(policy_of(augment), *image_size),
+        table=make_table(policy_in_use(augment), *image_size),
         erasing=Erasing(
             threshold=gate(augment.erase_probability),
             min_area=float(augment.erase_min_area),

@@ -36,7 +36,8 @@ _RESIZE_TO_CROP = 256 / 224
 _REASON_CHARS = 100
 _Read = TypeVar("_Read")
 _ORIENTATION = 0x0112  # EXIF's tag
-_BITS_PER_SAMPLE = 0x0102  # TIFF's tag
+_BITS_PER_SAMPLE, _PHOTOMETRIC_INTERPRETATION = 0x0102, 0x0106  # TIFF's tags
+_WHITE_IS_ZERO = 0
 _TRANSPOSED = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -230,7 +231,15 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     image.load()
     check_range(image)
     method = _TRANSPOSED.get(orientation(image))
-    return as_rgb(image if method is None else image.transpose(method))
+    rgb = as_rgb(image if method is None else image.transpose(method))
+    return ImageOps.invert(rgb) if _is_negative(image) else rgb
+
+
+def _is_negative(image: Image.Image) -> bool:
+    """Whether zero is white in a loaded image: Pillow inverts such TIFFs of 8 bits, and leaves those of 16 bits."""
+    if not isinstance(image, TiffImageFile) or image.mode != "I;16":
+        return False
+    return image.tag_v2.get(_PHOTOMETRIC_INTERPRETATION, _WHITE_IS_ZERO) == _WHITE_IS_ZERO  # Pillow's default
 
 
 def check_range(image: Image.Image) -> None:

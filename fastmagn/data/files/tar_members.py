@@ -144,7 +144,7 @@ def _label(file: _Headers, sample: _Sample, column: str, where: str) -> str:
         raise InputError(f"{where}: its .{kind} has {member.size:,} bytes; expected at most {_MAX_HEADER_BYTES:,}.")
     text = os.pread(file.fileno(), member.size, member.offset_data)
     try:
-        value: Any = text.decode() if kind == "cls" else json.loads(text)
+        value: Any = text.decode("utf-8-sig") if kind == "cls" else json.loads(text)
         if kind == "json":
             value = value[column]
         if isinstance(value, bool) or not isinstance(value, int | str) or not str(value).strip():

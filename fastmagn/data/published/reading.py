@@ -94,7 +94,7 @@ def _read_text(path: Path) -> str:
             content = file.read(_MAX_LIST_BYTES + 1)
         if len(content) > _MAX_LIST_BYTES:
             raise InputError(f"{path}: is larger than {_MAX_LIST_BYTES} bytes; expected a list of images.")
-        return content.decode()
+        return content.decode("utf-8-sig")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:

@@ -14,14 +14,18 @@ from fastmagn import AugMix
 from fastmagn.augment import augmix as augmix_module
 from fastmagn.augment.params import ViewSpec, sample_view_params
 from fastmagn.augment.policies.definitions import RandAugmentPolicy
-from fastmagn.augment.policies.table import Policy
+from fastmagn.augment.policies.own import read_policy
+from fastmagn.augment.policies.recipe import read_recipe
+from fastmagn.augment.policies.table import Policy, make_table
 from fastmagn.augment.views import Engine
+from fastmagn.config.schema import AugmentConfig
 
 pytest.importorskip("numba_cuda", reason="needs numba-cuda: install 'fastmagn[test]'")
 from fastmagn.augment.engines import numba_cuda, on_device, policy_cuda
 from fastmagn_kernels.augmix_cuda import compiling, launching
 from fastmagn_kernels.augmix_cuda.views import kernel_source
 from fastmagn_kernels.policy_cuda.images import kernel_source as policy_source
+from fastmagn_kernels.policy_cuda.table import translated
 from tests.augment.engines.test_cuda import PICTURES, assert_equal, on_the_host, params_for
 from tests.augment.engines.test_cuda_policies import RECIPES, by_pillow, policy_params
 from tests.helpers.cuda_kernels import alone_name, images_name, views_name
@@ -133,3 +137,41 @@ def test_a_policy_of_images_is_one_launch(launched, planar, pictures):
     policy_cuda.change_images(given, params, policy, out)
     assert driver.launches == 1
     np.testing.assert_array_equal(out.permute(0, 2, 3, 1).numpy(), by_pillow(images, params, policy))
+
+
+def test_a_second_run_copies_the_policy_that_its_file_says_now(monkeypatch, tmp_path, pictures):
+    """A launch is given what the file said when the run began, also after the file has changed."""
+    launches, images, cpu = [], torch.from_numpy(pictures(9, 8).copy()), torch.device("cpu")
+    plan = SimpleNamespace(in_shared=True, groups=1, row_bytes=1, kept=1, scratch_bytes=0, blocks=1, shared_bytes=0)
+    kernel = SimpleNamespace(handle=5, parameters=SimpleNamespace(pack=lambda *arguments: arguments))
+    for name, value in (
+        ("plan_launch", lambda *arguments: plan),
+        ("num_sms", lambda device: 132),
+        ("indices_on_device", lambda indices, device, stream: images),
+        ("rotations_on_device", lambda device: images),
+        ("load_kernel", lambda *arguments: kernel),
+        ("copied", lambda arrays, device: (arrays, [])),
+    ):
+        monkeypatch.setattr(numba_cuda, name, value)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=1))
+    monkeypatch.setattr(launching, "flattened", lambda arguments: arguments)
+    monkeypatch.setattr(launching, "launch", lambda handle, packed, *rest: launches.append(packed[-1]))
+    file, spec = tmp_path / "mine.yaml", ViewSpec(num_augmix_views=0, num_noise_views=0)
+    augment = AugmentConfig(policy=str(file))
+
+    def launched_table() -> list:
+        params = sample_view_params(0, 0, np.arange(14), spec, augment, (9, 8))
+        numba_cuda.fill_views(images, params, torch.empty((14, 9, 8, 3), device=cpu))
+        return [np.asarray(values).tolist() for values in launches[-1].table]
+
+    try:
+        for operation in ("invert", "equalize"):
+            file.write_text(f"steps:\n  - - {{operation: {operation}}}\n")
+            table = translated(make_table(read_policy(file), 9, 8))
+            read_recipe(augment)
+            for _ in range(2):
+                assert launched_table() == [np.asarray(values).tolist() for values in table]
+                file.write_text("steps:\n  - - {operation: autocontrast}\n")
+    finally:
+        numba_cuda._recipe.cache_clear()
