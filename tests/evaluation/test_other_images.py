@@ -138,7 +138,7 @@ def test_numbers_of_other_steps_are_left_out(run_dir, folder, classes, tmp_path,
     assert results.keys() == {"image_folders"}
     assert results["image_folders"].keys() == {*kept, str(folder)}
     assert results["image_folders"][str(folder)]["steps"] == steps
-    printed = " ".join(capsys.readouterr().err.split())
+    printed = " ".join(capsys.readouterr().out.split())
     assert f"its other results are of step {steps + 1}, not {steps}. They are left out." in printed
     assert f"image_folders has numbers of other steps than {steps}: old. They are left out." in printed
     out.write_text(json.dumps(before))
