@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> int:
         entries = evaluate_images(own.run, config, own.images, own.classes)
         if is_first_process:
             with names_locked(out.parent):  # another evaluation may add its images
-                write_json(out, with_image_folders(out, entries))
+                write_json(out, with_image_folders(out, entries, entries[str(own.images)]["steps"]))
     else:
         if own.run is not None:
             with explained(config.imports):
@@ -79,7 +79,7 @@ def main(arguments: list[str]) -> int:
             results = summarise_logits(own.logits, config.eval) | {"config": {"eval": plain(config.eval)}}
         if is_first_process:
             with names_locked(out.parent):
-                write_json(out, results | (image_folders_of(out) if own.run is not None else {}))
+                write_json(out, results | (image_folders_of(out, results["steps"]) if own.run is not None else {}))
             print_results(results, title=str(own.run or own.weights or own.logits))
     if is_first_process:
         console.print(f"written to {out}", soft_wrap=True)

@@ -1,5 +1,6 @@
 """Links of the documentation lead somewhere; every command and every block of code in it is run, shortened."""
 
+import itertools
 import re
 import shlex
 import shutil
@@ -16,6 +17,7 @@ from fastmagn.augment.policies.table import make_table
 from fastmagn.config.command_line import parse_config
 from fastmagn.config.schema import Config
 from fastmagn.config.text import to_yaml
+from fastmagn.data.files.decoding import _FORMATS
 from fastmagn.methods.table import METHODS
 from fastmagn.models import build_model
 from tests.helpers.commands import call
@@ -163,14 +165,33 @@ def test_your_photos(photos, capsys):
     for command in commands(page):
         if "--model.weights" in command:
             weights = shlex.split(command)[shlex.split(command).index("--model.weights") + 1]
-            export = f"python -m fastmagn.export --run RUN --format safetensors --out {weights}"
-            run_here(export, {}, capsys)
+            assert f'"{weights}"' in page.read_text()  # the file that the page tells the reader to write
+            shutil.copy("RUN/checkpoints/last.pt", weights)
             command += " --data.image_size 64"
         elif "resnet50" in command:
             command += " --data.image_size 32 --run_dir large"
         run_here(command, {}, capsys)
     run_code(page)
     assert (photos / "report" / "report.html").exists()
+
+
+def test_a_file_of_weights_has_one_normalisation():
+    found: dict[str, set[tuple[str, ...]]] = {}
+    for page in PAGES:
+        for command in commands(page):
+            words = shlex.split(command)
+            if "--weights" in words:
+                value_of = dict(itertools.pairwise(words))
+                given = (value_of.get("--mean", ""), value_of.get("--std", ""))
+                found.setdefault(value_of["--weights"], set()).add(given)
+    assert found["augmix.pth"] == {("0.5", "0.5")}
+    assert all(len(given) == 1 for given in found.values()), found
+
+
+def test_the_formats_that_reach_a_decoder_are_named():
+    sentence = re.search(r"Only ([^.]+?)\s+reach a decoder", (ROOT / "SECURITY.md").read_text())
+    assert sentence is not None
+    assert {name.upper() for name in re.split(r",\s+|\s+and\s+", sentence[1])} == {*_FORMATS, "AVIF"}
 
 
 def test_nothing_in_the_documentation_is_untested():

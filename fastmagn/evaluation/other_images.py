@@ -23,6 +23,7 @@ from fastmagn.evaluation.metrics.calibration import rms_calibration_error
 from fastmagn.evaluation.metrics.predictions import Predictions, measure_logits
 from fastmagn.evaluation.metrics.summary import not_finite
 from fastmagn.machine.console import warn
+from fastmagn.runs.paths import RESULTS
 
 
 class OtherImages(NamedTuple):
@@ -135,17 +136,43 @@ def _measures(predictions: Predictions, bins: dict[str, Any]) -> dict[str, float
     }
 
 
-def with_image_folders(results_file: Path, entries: dict[str, Any]) -> dict[str, Any]:
-    """The results in a file, if it holds any, with these entries added under `image_folders`."""
-    return _results_in(results_file) | {
-        "image_folders": image_folders_of(results_file).get("image_folders", {}) | entries
-    }
+def with_image_folders(results_file: Path, entries: dict[str, Any], steps: int | None) -> dict[str, Any]:
+    """The results in a file, if it holds any, with these entries added under `image_folders`.
+
+    Args:
+        results_file: The file. Its results are left out, with a warning, if they measure the weights of other steps;
+            results.json, which the training writes, stays whole.
+        entries: The entries of weights that were trained for `steps`.
+        steps: Their number.
+    """
+    earlier = _results_in(results_file)
+    folders = image_folders_of(results_file, steps).get("image_folders", {}) | entries
+    if results_file.name != RESULTS and _of_other_steps(earlier, steps):
+        warn(f"{results_file}: its other results are of step {earlier['steps']}, not {steps}. They are left out.")
+        earlier = {}
+    return earlier | {"image_folders": folders}
 
 
-def image_folders_of(results_file: Path) -> dict[str, Any]:
-    """`image_folders` of the results in a file, with this name; an empty dictionary if it holds none."""
+def image_folders_of(results_file: Path, steps: int | None) -> dict[str, Any]:
+    """`image_folders` of the results in a file, with this name; an empty dictionary if it holds none.
+
+    Entries of weights that were trained for other steps are left out, with a warning.
+    """
     earlier = _results_in(results_file).get("image_folders")
-    return {"image_folders": earlier} if isinstance(earlier, dict) else {}
+    if not isinstance(earlier, dict):
+        return {}
+    others = [name for name, entry in earlier.items() if _of_other_steps(entry, steps)]
+    if others:
+        warn(
+            f"{results_file}: image_folders has numbers of other steps than {steps}: {some(others)}. They are left out."
+        )
+    kept = {name: entry for name, entry in earlier.items() if name not in others}
+    return {"image_folders": kept} if kept or not earlier else {}
+
+
+def _of_other_steps(results: Any, steps: int | None) -> bool:
+    """Whether they say that they measure other weights than those of `steps`; older results do not say it."""
+    return steps is not None and isinstance(results, dict) and results.get("steps", steps) != steps
 
 
 def _results_in(results_file: Path) -> dict[str, Any]:

@@ -125,14 +125,14 @@ def evaluate_run(run_dir: Path, config: Config) -> dict[str, Any]:
         join_world(torch.device(config.device)) as (world, device),
     ):
         image_set = world.together(lambda: load_data(config.data))
-        _check_own_classes(run_dir, image_set)
+        check_own_classes(run_dir, image_set)
         run = world.together(lambda: load_run(run_dir, config=config, image_set=image_set, device=device))
         trained = _training_of(run, run_dir, image_set) if config.eval.temperature_images == VALIDATION else None
         measured = evaluate_model(run.measured, image_set, config, run_dir, device=device, world=world, trained=trained)
-    return measured | {"environment": environment(device), "config": plain(config)}
+    return measured | {"steps": run.steps, "environment": environment(device), "config": plain(config)}
 
 
-def _check_own_classes(run_dir: Path, image_set: ImageSet) -> None:
+def check_own_classes(run_dir: Path, image_set: ImageSet) -> None:
     """Check that the images have the run's classes, as far as its results.json says which they are.
 
     Raises:
@@ -213,4 +213,5 @@ def evaluate_images(run_dir: Path, config: Config, folder: Path, classes: Path |
     entry = summarise_images(joined, len(own_labels), sum(count for _, count in shares), config.eval)
     print_images(str(folder), entry, len(class_names))
     settings = {"classes": plain(classes), "weights": config.eval.weights, "test_time_flip": config.eval.test_time_flip}
-    return {str(folder): entry | settings | about_model | {"environment": environment(device)}}
+    about = about_model | {"steps": trained.steps, "environment": environment(device)}
+    return {str(folder): entry | settings | about}

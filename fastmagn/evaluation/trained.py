@@ -36,6 +36,7 @@ class Trained:
         image_size: (H, W), px.
         padded_from: (H, W) of the set's own images, px, if they are padded to `image_size`; else None.
         results: The run's results.json if it measures these weights, else None.
+        steps: The steps that the weights were trained for.
         data_fingerprint: The fingerprint of the training images, see `ImageSet.fingerprint`.
     """
 
@@ -46,6 +47,7 @@ class Trained:
     image_size: tuple[int, int]
     padded_from: tuple[int, int] | None
     results: dict[str, Any] | None
+    steps: int
     data_fingerprint: str
 
 
@@ -99,6 +101,7 @@ def load_run(
         image_size=image_size,
         padded_from=padding,
         results=results if results is not None and _measures(results, config, state["step"]) else None,
+        steps=state["step"],
         data_fingerprint=state["data_fingerprint"],
     )
 

@@ -29,7 +29,9 @@ def headline(group: Sequence[Experiment]) -> str:
     what = "clean accuracy"
     if names:
         what = f"mCA {title}" if title in CORRUPTION_SETS else f"mCA over {title}"
-    lacking = "" if names or len(group) == 1 else " The runs share no corruption, so only clean accuracy is compared."
+    lacking = (
+        "" if names else f" The runs share no corruption{_at_all_five(group)}, so only clean accuracy is compared."
+    )
     if len(group) == 1:
         said = f"{group[0].label} reaches {_percent(scores[0])} {what}{_at_clean(group[0]) if names else ''}."
         return f"{said} {_seeds(group)}"
@@ -51,6 +53,16 @@ def headline(group: Sequence[Experiment]) -> str:
         said = f"{_listed([group[i].label for i in best])} tie at {_percent(scores[best[0]])} {what}{behind}."
         compared = best + rest[:1]
     return f"{said}{lacking} {_seeds([group[i] for i in compared])}{_within_spread(scores, compared)}"
+
+
+def _at_all_five(group: Sequence[Experiment]) -> str:
+    """What "no corruption" leaves out: those that all runs have, but some run not at every severity."""
+    measured = [
+        {name for name, cells in run.corruption_accuracy.items() if any(cell is not None for cell in cells)}
+        for item in group
+        for run in item.runs
+    ]
+    return " at all five severities" if set.intersection(*measured) else ""
 
 
 def _gains(

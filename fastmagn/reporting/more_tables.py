@@ -197,13 +197,24 @@ def adapted_table(experiments: Sequence[Experiment]) -> Table:
         "Batch normalisation uses the statistics of each test batch, so that a prediction depends on the other images"
         " of its batch. Not comparable with the other tables.",
         measures,
-        {"Batch": lambda item: item.runs[0].protocols.adapted_batch},
+        {"Batch": _batch},
         better="higher",
     )
 
 
+def _batch(experiment: Experiment) -> str:
+    """The size of the batches that the row's numbers come from; a dash where the row has none."""
+    sizes = {run.protocols.adapted_batch for run in experiment.runs}
+    return sizes.pop() if len(sizes) == 1 else "–"
+
+
 def _by_batch(experiment: Experiment) -> list[Experiment]:
-    """The experiment, in parts if its runs were measured in batches of several sizes: they decide the numbers."""
+    """The experiment, in parts if its runs were measured in batches of several sizes: they decide the numbers.
+
+    If a run lacks the measurement, the experiment has no mean, and stays whole.
+    """
+    if any(run.protocols.adapted_batch_norm is None for run in experiment.runs):
+        return [experiment]
     parts: dict[str, list[FinishedRun]] = {}
     for run in experiment.runs:
         parts.setdefault(run.protocols.adapted_batch, []).append(run)

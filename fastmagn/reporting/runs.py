@@ -45,6 +45,7 @@ class FinishedRun:
             results.
         epochs: The rows of metrics.jsonl; empty if there are none.
         images_per_s: The training speed; None if it was not measured, as in an evaluation.
+        steps: The steps of the training; None where the results do not say it.
         subset: Which test images were measured, if not all; older results have the first ones.
         corruptions: The version of the corruptions, and the quality of the JPEG that followed (0 for none).
         are_published: Whether the corrupted images are of a -C set that fastmagn has not made.
@@ -67,6 +68,7 @@ class FinishedRun:
     epochs: tuple[dict[str, Any], ...]
     environment: dict[str, Any]
     images_per_s: float | None
+    steps: int | None = None
     subset: Subset = FIRST
     corruptions: tuple[int, int] = (1, 0)
     are_published: bool = False
@@ -94,7 +96,8 @@ class FinishedRun:
         if self.weights:
             return "–"
         limit = self.fields["train.max_steps"]
-        return f"{self.fields['train.epochs']}" + (f", ended by train.max_steps {limit}" if limit else "")
+        is_ended_by_it = limit and (self.steps is None or self.steps >= limit)
+        return f"{self.fields['train.epochs']}" + (f", ended by train.max_steps {limit}" if is_ended_by_it else "")
 
     def mca(self, names: Iterable[str]) -> float | None:
         """The mean accuracy over the corruptions `names` and their severities; None if one was not measured."""
@@ -184,7 +187,7 @@ def read_run(path: Path) -> tuple[FinishedRun, list[str]]:
     accuracy = _corruption_accuracy(results, file)
     weights, method = read_weights(results, file), _name(config, "method", file)
     epochs, faults = read_epochs(file.parent / METRICS) if weights is None else ((), [])
-    speed = results.get("images_per_s")
+    speed, steps = results.get("images_per_s"), results.get("steps")
     run = FinishedRun(
         path=path,
         config=config,
@@ -200,6 +203,7 @@ def read_run(path: Path) -> tuple[FinishedRun, list[str]]:
         epochs=epochs,
         environment=_get(results, "environment", dict, file),
         images_per_s=float(speed) if isinstance(speed, int | float) else None,
+        steps=steps if type(steps) is int else None,
         subset=_subset(results, file),
         corruptions=_corruptions(results, file),
         are_published=_are_published(results, config),

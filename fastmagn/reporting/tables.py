@@ -290,13 +290,13 @@ def _sensitivity_table(family: Sequence[Experiment], suffix: str) -> Table:
         name=_sensitivity_name(family) + suffix,
         title=f"Sensitivity of {base.label} on {data_title(base.data)}, {network_title(base.network)}"
         + (" (the paper's Table 4)" if is_table_4 else ""),
-        caption=f"Per cent; RMS is the calibration error. {spread(family)}".strip(),
+        caption=f"Per cent; RMS is the calibration error, {_bins(family)}. {spread(family)}".strip(),
         row_headers=tuple(WEIGHTS.values()),
         columns=(
             Column("Clean"),
             Column(f"mCA {title}"),
             Column("RMS clean", CALIBRATION_DECIMALS),
-            Column("RMS corrupt", CALIBRATION_DECIMALS),
+            Column(f"RMS {measured_title(corruption_set)}", CALIBRATION_DECIMALS),
         ),
         rows=tuple(sorted(rows, key=lambda row: tuple(map(float, row.labels)))),
         shows_paper=True,

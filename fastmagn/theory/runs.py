@@ -11,8 +11,9 @@ import torch
 from fastmagn.config.own_code import explained
 from fastmagn.config.schema import Config
 from fastmagn.config.text import plain
-from fastmagn.data import load_data
+from fastmagn.data import OWN, load_data
 from fastmagn.errors import InputError, check, counted
+from fastmagn.evaluation.run import check_own_classes
 from fastmagn.evaluation.subset import subset_of
 from fastmagn.evaluation.trained import load_run
 from fastmagn.machine.console import console
@@ -35,14 +36,18 @@ def measure_runs(run_dirs: list[Path], config: TheoryConfig, geometry: GeometryC
         The text of geometry.md.
 
     Raises:
-        InputError: A run folder cannot be read or is named twice; the runs have different image sets; there are fewer
-            images than asked for; `out` cannot be written; memory is too small; a device is lost.
+        InputError: A run folder cannot be read or is named twice; the runs have different image sets, or classes that
+            the images do not have; there are fewer images than asked for; `out` cannot be written; memory is too small;
+            a device is lost.
     """
     check_writable(config.out, config.out)
     configs = _read_configs(run_dirs)
+    _check_same_images(configs, config.data_dir)
     data = next(iter(configs.values())).data
     with explained(next(iter(configs.values())).imports):
         image_set = load_data(dataclasses.replace(data, dir=config.data_dir or data.dir))
+    for run_dir in run_dirs:
+        check_own_classes(run_dir, image_set)
     total = len(image_set.test_labels)
     check(config.num_images <= total, "num_images", config.num_images, f"0..{total}, the test images there are")
     num_images = config.num_images or total
@@ -75,11 +80,26 @@ def _read_configs(run_dirs: list[Path]) -> dict[str, Config]:
     configs = {}
     for run_dir, path in zip(run_dirs, paths, strict=True):
         configs[path.name if unique else str(run_dir)] = read_config(run_dir)
-    names = {label: config.data.name for label, config in configs.items()}
-    if len(set(names.values())) > 1:
-        found = ", ".join(f"{name} ({label})" for label, name in names.items())
-        raise InputError(f"runs: got {found}; expected runs of one data set, to be measured on the same images.")
     return configs
+
+
+def _check_same_images(configs: dict[str, Config], data_dir: Path | None) -> None:
+    """Raise InputError if the runs were trained for images of another set, size or, without `data_dir`, folder."""
+    sections = {label: config.data for label, config in configs.items()}
+    _check_one({label: data.name for label, data in sections.items()}, "", "data set")
+    for field in ("image_size", "eval_resize_px"):
+        _check_one({label: getattr(data, field) for label, data in sections.items()}, f"data.{field} ", f"data.{field}")
+    if data_dir is None and any(data.name in OWN for data in sections.values()):
+        folders = {label: os.path.realpath(data.dir) for label, data in sections.items()}
+        _check_one(folders, "data.dir ", "data.dir, or --data_dir")
+
+
+def _check_one(values: dict[str, Any], shown: str, expected: str) -> None:
+    if len(set(values.values())) > 1:
+        found = ", ".join(f"{value} ({label})" for label, value in values.items())
+        raise InputError(
+            f"runs: got {shown}{found}; expected runs of one {expected}, to be measured on the same images."
+        )
 
 
 def _describe(run_dirs: list[Path], configs: dict[str, Config]) -> dict[str, dict[str, Any]]:

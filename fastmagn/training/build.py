@@ -95,10 +95,11 @@ def load_first_weights(config: Config, model: Normalised, num_classes: int) -> N
     resumes = config.run_dir is not None and any(last_checkpoint(config.run_dir).parent.glob("*.pt"))
     if config.model.weights is not None and not resumes:
         console.print(load_pretrained(model.network, config.model.weights, num_classes), soft_wrap=True)
-        is_normalised = any("Norm" in type(module).__name__ for module in model.network.modules())
-        if config.optim.name == "muon" and not is_normalised:
+        has_filters = any(parameter.ndim == 4 for parameter in model.parameters())
+        is_normalised = any("BatchNorm" in type(module).__name__ for module in model.network.modules())
+        if config.optim.name == "muon" and has_filters and not is_normalised:
             warn(
-                "optim.name muon gives each layer's filters a fixed norm, and this network normalises no layer: the"
+                "optim.name muon gives each layer's filters a fixed norm, and this network has no batch normalisation: the"
                 " first step changes what the loaded weights compute. --optim.name sgd does not."
             )
 

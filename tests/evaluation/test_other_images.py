@@ -126,6 +126,29 @@ def test_a_later_evaluation_keeps_the_entries(run_dir, folder, classes, tmp_path
     assert "image_folders" not in json.loads(without.read_text())
 
 
+def test_numbers_of_other_steps_are_left_out(run_dir, folder, classes, tmp_path, capsys):
+    out, steps = tmp_path / "out.json", 12
+    images = ["--images", str(folder), "--classes", str(classes)]
+    kept = {"now": {"steps": steps}, "unsaid": {"num_images": 3}}
+    before = {"clean_accuracy": 0.5, "steps": steps + 1, "image_folders": {"old": {"steps": steps + 1}} | kept}
+    arguments = ["--run", str(run_dir), "--out", str(out)]
+    out.write_text(json.dumps(before))
+    assert main([*arguments, *images]) == 0
+    results = json.loads(out.read_text())
+    assert results.keys() == {"image_folders"}
+    assert results["image_folders"].keys() == {*kept, str(folder)}
+    assert results["image_folders"][str(folder)]["steps"] == steps
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"its other results are of step {steps + 1}, not {steps}. They are left out." in printed
+    assert f"image_folders has numbers of other steps than {steps}: old. They are left out." in printed
+    out.write_text(json.dumps(before))
+    assert main(arguments) == 0
+    results = json.loads(out.read_text())
+    assert (results["steps"], results["image_folders"]) == (steps, kept)
+    assert main([*arguments, *images]) == 0
+    assert json.loads(out.read_text()).items() > {"steps": steps, "clean_accuracy": results["clean_accuracy"]}.items()
+
+
 USED = ("batch_size", "test_time_flip", "weights", "num_bins", "binning", "rse_draws", "forward")
 
 

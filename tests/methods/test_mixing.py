@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fastmagn.methods.context import StepContext
-from fastmagn.methods.mixing import cutmix, cutout, draw_boxes, draw_lambda, mixup
+from fastmagn.methods.mixing import cutmix, cutout, draw_boxes, draw_lambda, draw_partners, mixup
 from fastmagn_kernels.random.rng import STREAM_MIXING
+from tests.helpers.processes import ROOT
 from tests.helpers.steps import MEAN, make_context, random_images, reference_words
 
 INDICES = [5, 0, 49_999, 17, 3, 2**32 - 1]
@@ -52,6 +53,17 @@ def test_cutout_equals_a_loop_over_pixels(size, side):
                     expected[i, :, row, column] = torch.tensor(MEAN)
     assert torch.equal(out, expected)
     assert not torch.equal(out, images)
+
+
+def test_partners_depend_on_the_share_of_a_process_and_the_page_says_so():
+    context = make_context(indices=INDICES)
+    images = np.array(INDICES)
+    halves = [images[part][draw_partners(context.of(images[part]))] for part in (slice(0, 3), slice(3, 6))]
+    assert not np.array_equal(images[draw_partners(context)], np.concatenate(halves))
+    page = (ROOT / "docs" / "several_gpus.md").read_text()
+    methods = ("mixup", "cutmix", "noisymix", "prime", "prime_no_jsd", "apr", "hybridaugment")
+    assert all(f"`{name}`" in page for name in methods)
+    assert "`afa`" not in page
 
 
 @pytest.mark.parametrize("alpha", [1.0, 0.2])

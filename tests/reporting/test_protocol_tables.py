@@ -60,6 +60,18 @@ def test_numbers_that_were_measured_in_other_ways_are_not_mixed(fake_run):
     assert cell(table, "MAGN", "Fourier error, norm 8").mean == pytest.approx(0.3 * 1026 / 1024)
 
 
+def test_a_seed_without_adapted_statistics_leaves_the_experiment_no_mean(fake_run):
+    runs = [
+        with_protocols(fake_run("a", seed=1), adapted=0.5),
+        fake_run("b"),
+        with_protocols(fake_run("c", method="magn")),
+    ]
+    table = tables_of(runs)["cifar10_adapted"]
+    assert [(row.labels[0], row.labels[2]) for row in table.rows] == [("Standard", "–"), ("MAGN", "50")]
+    assert set(table.rows[0].cells) == {None}
+    assert None not in table.rows[1].cells
+
+
 def test_batches_of_other_sizes_are_rows_of_their_own(fake_run):
     runs = [with_protocols(fake_run(f"a{seed}", seed=seed), adapted=0.5 + 0.1 * seed) for seed in (0, 1, 2)]
     rewrite(runs[2], lambda results: results["adapted_batch_norm"].update(batch_size=8))

@@ -162,6 +162,33 @@ def test_an_evaluation_can_be_reported_instead_of_the_runs_own_results(fake_run)
     assert len(run.epochs) == 3
 
 
+def test_of_two_results_of_one_run_those_with_more_measures_stay(fake_run):
+    folder = fake_run("run", clean=0.9)
+    file = folder / "evaluation.json"
+    shutil.copy(folder / "results.json", file)
+    before = file.read_text()
+    with_protocols(folder)
+    set_value("config", "eval", "fourier", value=True)(folder)
+    richer = (folder / "results.json").read_text()
+    for own, evaluated, kept in ((before, richer, file), (richer, before, folder), (before, before, folder)):
+        (folder / "results.json").write_text(own)
+        file.write_text(evaluated)
+        runs, _ = read_runs([folder, file])
+        (experiment,), (warning,) = group_experiments(runs)
+        (run,) = experiment.runs
+        assert run.path == kept
+        assert run.images_per_s == 1234.5
+        assert (run.protocols.fourier is not None) == (richer in (own, evaluated))
+        (left,) = {folder, file} - {kept}
+        assert warning.startswith(f"{left}: has the same configuration and seed 0 as {kept};")
+
+
+def test_the_fuller_copy_of_another_folder_replaces_no_run(fake_run):
+    first, copy = fake_run("a"), with_protocols(fake_run("b"))
+    (experiment,), _ = group_experiments(read_runs([first, copy])[0])
+    assert [run.path for run in experiment.runs] == [first]
+
+
 def test_an_evaluation_that_was_not_named_is_a_line(fake_run):
     first, second = fake_run("a"), fake_run("b", seed=1)
     for folder in (first, second):
@@ -377,6 +404,15 @@ def test_the_table_of_runs_says_what_ended_the_training(fake_run):
     experiments, _ = group_experiments(runs)
     header, *rows = runs_table(experiments)
     assert [row[header.index("epochs")] for row in rows] == ["30", "9, ended by train.max_steps 20"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"), [(19, "30"), (20, "30, ended by train.max_steps 20"), (None, "30, ended by train.max_steps 20")]
+)
+def test_a_limit_that_no_step_reached_ended_no_training(fake_run, steps, said):
+    folder = fake_run("run", fields={"train.max_steps": 20})
+    rewrite(folder, lambda results: results.pop("steps") if steps is None else results.update(steps=steps))
+    assert read_run(folder)[0].trained_for == said
 
 
 def test_a_run_on_a_folder_of_any_corruptions_is_reported(fake_run):

@@ -203,8 +203,9 @@ def test_sensitivity(fake_run):
     table = tables["cifar10_resnet18_magn_augmix_sensitivity"]
     assert [row.labels for row in table.rows] == [("3", "12", "0.2"), ("3", "12", "0.4"), ("5", "12", "0.2")]
     assert cell(table, ("3", "12", "0.4"), "Clean").difference == pytest.approx(0.941 - 0.9479)
-    assert cell(table, ("5", "12", "0.2"), "RMS corrupt").difference == pytest.approx(0.01 - 0.009)
+    assert cell(table, ("5", "12", "0.2"), "RMS c18").difference == pytest.approx(0.01 - 0.009)
     assert table.title.endswith("(the paper's Table 4)")
+    assert "RMS is the calibration error, 4 bins of equal width, corruptions pooled." in table.caption
     assert len([name for name in tables if "sensitivity" in name]) == 1
     networks = [column.label for column in tables["cifar10_networks"].columns]
     assert networks == ["MAGN+AugMix", "MAGN+AugMix (epochs 2, sigma_max 0.3)"]

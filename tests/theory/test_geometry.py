@@ -1,6 +1,7 @@
 """measure_geometry against exact matrices and plain loops, and the theory command."""
 
 import json
+import re
 import shutil
 import statistics
 from pathlib import Path
@@ -22,6 +23,7 @@ from fastmagn.runs.progress import Progress
 from fastmagn.theory import GeometryConfig, command, measure_geometry
 from fastmagn.theory.curvature import fisher_matrix, hessian_matrix
 from fastmagn.theory.probes import Purpose, noise_levels, rademacher, standard_normal
+from tests.helpers.report_folders import write_run
 
 LABELS = torch.arange(12) % 4
 SMALL = GeometryConfig(num_noise=5, num_probes=400, num_iterations=200, batch_size=5)
@@ -308,6 +310,17 @@ def test_runs_of_one_name_are_told_apart_by_their_paths(runs, tmp_path):
             ["first", "cifar", "--out", "out"],
             "runs: got digits (first), cifar10 (cifar); expected runs of one data set",
         ),
+        (
+            ["first", "sized", "--out", "out"],
+            "runs: got data.image_size 224 (first), 64 (sized); expected runs of one data.image_size, to be measured",
+        ),
+        (
+            ["first", "resized", "--out", "out"],
+            "runs: got data.eval_resize_px 0 (first), 300 (resized); expected runs of one data.eval_resize_px",
+        ),
+        (["cats", "birds", "--out", "out"], "birds (birds); expected runs of one data.dir, or --data_dir, to be"),
+        (["cats", "birds", "--out", "out", "--data_dir", "nowhere"], "nowhere: no such folder; expected"),
+        (["first", "other_classes", "--out", "out"], "whose class 0 is '0'; expected 'bird 0', as in other_classes"),
         (["first", "first", "--out", "out"], "runs: got 'first'; expected each run once"),
         (["first", "--out", "first/config.yaml"], "out: got 'first/config.yaml'; expected a folder, new or not"),
         (["first", "--out", "out", "--num_images", "600"], "num_images: got 600; expected 0..599"),
@@ -319,13 +332,29 @@ def test_runs_of_one_name_are_told_apart_by_their_paths(runs, tmp_path):
 )
 def test_the_command_names_what_it_cannot_use(arguments, message, runs, monkeypatch, tmp_path):
     shutil.copytree(runs / "first", tmp_path / "first")
-    for name in ("untrained", "damaged", "misnamed", "cifar"):
+    edits = {
+        "misnamed": ("resnet_small", "resnet18"),
+        "cifar": ("name: digits", "name: cifar10"),
+        "sized": ("image_size: 224", "image_size: 64"),
+        "resized": ("eval_resize_px: 0", "eval_resize_px: 300"),
+        "cats": ("name: digits\n", "name: folder\n"),
+        "birds": ("name: digits\n", "name: folder\n"),
+    }
+    for name in ("untrained", "damaged", "other_classes", *edits):
         shutil.copytree(runs / "second", tmp_path / name)
     shutil.rmtree(tmp_path / "untrained" / "checkpoints")
     last_checkpoint(tmp_path / "damaged").write_bytes(b"damaged")
-    for name, old, new in (("misnamed", "resnet_small", "resnet18"), ("cifar", "name: digits", "name: cifar10")):
+    for name, (old, new) in edits.items():
         path = tmp_path / name / "config.yaml"
+        assert old in path.read_text()
         path.write_text(path.read_text().replace(old, new))
+    for name in ("cats", "birds"):
+        path = tmp_path / name / "config.yaml"
+        path.write_text(re.sub(r"(?m)^  dir: .*$", f"  dir: {tmp_path / name}", path.read_text()))
+    write_run(tmp_path / "results", data="digits")
+    results = json.loads((tmp_path / "results" / "results.json").read_text())
+    results["class_names"] = [f"bird {number}" for number in range(10)]
+    (tmp_path / "other_classes" / "results.json").write_text(json.dumps(results))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError) as error:
         command.main(arguments)
