@@ -99,8 +99,8 @@ def load_first_weights(config: Config, model: Normalised, num_classes: int) -> N
         is_normalised = any("BatchNorm" in type(module).__name__ for module in model.network.modules())
         if config.optim.name == "muon" and has_filters and not is_normalised:
             warn(
-                "optim.name muon gives each layer's filters a fixed norm, and this network has no batch normalisation: the"
-                " first step changes what the loaded weights compute. --optim.name sgd does not."
+                "optim.name muon gives each layer's filters a fixed norm, and this network has no batch normalisation:"
+                " the first step changes what the loaded weights compute. --optim.name sgd does not."
             )
 
 
