@@ -18,6 +18,8 @@ _WAYS_TO_TRAIN = frozenset(
 )
 # None of them decides the weights.
 NO_WEIGHTS = PLACE_FIELDS | KEPT_FIELDS | _WAYS_TO_TRAIN
+# These say which model is measured on the held-out images after each epoch.
+VALIDATION_FIELDS = ("eval.weights", "eval.test_time_flip", "eval.rse_draws")
 
 
 def may_change(name: str, before: Any, value: Any) -> bool:

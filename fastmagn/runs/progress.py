@@ -27,6 +27,7 @@ class Progress:
         train_wall_s: The same up to the last row.
         rows: The rows of metrics.jsonl so far. The checkpoint holds them too, so that the file always describes the
             weights beside it, even if the process was killed between the two writes.
+        measured_alike_from: The first epoch whose validation was measured with the evaluation's settings of now.
         first_bad: The first step of the epoch at which each quantity was not finite, int64 [len(names)] on the device.
         unsaved: Whether the last attempt to save a checkpoint failed.
         unsettled: Whether a checkpoint is being written, so that `unsaved` is not known yet.
@@ -42,6 +43,7 @@ class Progress:
     epoch_wall_s: float = 0.0
     train_wall_s: float = 0.0
     rows: list[dict[str, Any]] = field(default_factory=list)
+    measured_alike_from: int = 0
     first_bad: Tensor | None = None
     unsaved: bool = False
     unsettled: bool = False
@@ -82,8 +84,11 @@ class Progress:
         self.train_wall_s, self.epoch_wall_s = self.train_wall_s + self.epoch_wall_s, 0.0
 
     def best_validation(self) -> dict[str, Any] | None:
-        """The highest validation accuracy so far and its first epoch; None if no images are held out."""
-        rows = [row for row in self.rows if "validation_accuracy" in row]
+        """The highest validation accuracy so far and its first epoch; None if no epoch has one.
+
+        Epochs that were measured otherwise, before the run was resumed with another evaluation, do not count.
+        """
+        rows = [row for row in self.rows if "validation_accuracy" in row and row["epoch"] >= self.measured_alike_from]
         if not rows:
             return None
         best = max(rows, key=lambda row: row["validation_accuracy"])

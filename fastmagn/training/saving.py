@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 
+from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten
 from fastmagn.errors import InputError, check
 from fastmagn.machine.console import console, warn
 from fastmagn.machine.files import os_error_behind
 from fastmagn.machine.torchrun import max_restarts, restart_count
+from fastmagn.runs.changes import VALIDATION_FIELDS
 from fastmagn.runs.checkpoint import check_same_recipe, check_same_run, load_model, read_checkpoint, save_checkpoint
 from fastmagn.runs.checkpoint_folder import newest_whole_checkpoint, put_checkpoint, remove_partial_files
 from fastmagn.runs.paths import REFUSED, last_checkpoint, step_checkpoints
@@ -253,6 +255,9 @@ def restore(run: Run) -> tuple[Progress, dict[str, Any] | None]:
     )
     if done < run.last_step:  # drop the row of an epoch that train.max_steps cut short
         progress.rows = [row for row in progress.rows if row["epoch"] < progress.epoch]
+    before, now = flatten(Config()) | state["config"], flatten(config)
+    if any(before[name] != now[name] for name in VALIDATION_FIELDS):
+        progress.measured_alike_from = len(progress.rows)
     return progress, state["config"]
 
 

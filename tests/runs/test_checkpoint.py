@@ -418,6 +418,16 @@ def test_the_best_validation_accuracy_is_kept_beside_the_last(undisturbed, tmp_p
     assert Progress(rows=[{"epoch": 0}]).best_validation() is None
 
 
+def test_epochs_that_were_measured_otherwise_are_not_compared(undisturbed, tmp_path, monkeypatch):
+    knows_the_network(monkeypatch)
+    run = tmp_path / "run"
+    shutil.copytree(undisturbed, run)
+    assert "best_validation" in json.loads((run / "results.json").read_text())
+    assert "best_validation" not in train(small(run, "--eval.test_time_flip", "true"))
+    before = Progress(rows=[{"epoch": i, "validation_accuracy": 0.9 - i / 10} for i in range(3)], measured_alike_from=1)
+    assert before.best_validation() == {"epoch": 1, "accuracy": 0.8}
+
+
 def test_other_data_under_a_resumed_run_are_refused(undisturbed, tmp_path, monkeypatch):
     knows_the_network(monkeypatch)
     shutil.copytree(undisturbed, tmp_path / "run")
