@@ -105,6 +105,8 @@ def _is_transformed(dataset: Any) -> bool:
 
 def _check_same(names: tuple[str, ...], title: str, trained: Classes, field: str, remedy: str, *, is_own: bool) -> None:
     """Raise InputError, ended by the remedy, unless these are the model's classes; is_own: of the user's own images."""
+    # Earlier versions took a byte order mark for a part of a name.
+    trained = trained._replace(names=tuple(name.removeprefix("\ufeff") for name in trained.names))
     if names == trained.names:
         return
     if len(names) != len(trained.names):

@@ -1,6 +1,9 @@
 """What torchrun tells each process that it starts, in environment variables. Nothing here imports PyTorch."""
 
 import os
+import socket
+
+NO_RUN_ID = "none"  # torchrun's, where no `--rdzv_id` is given
 
 
 def rank() -> int:
@@ -21,3 +24,13 @@ def restart_count() -> int:
 def max_restarts() -> int:
     """How often torchrun may restart them."""
     return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))
+
+
+def agent() -> str:
+    """The torchrun that started this process: its host and process number."""
+    return f"{socket.gethostname()}:{os.getppid()}"
+
+
+def run_id() -> str:
+    """The name of torchrun's job, the same on all hosts."""
+    return os.environ.get("TORCHELASTIC_RUN_ID", NO_RUN_ID)

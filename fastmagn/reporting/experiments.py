@@ -130,10 +130,15 @@ def group_experiments(runs: Iterable[FinishedRun]) -> tuple[list[Experiment], li
 def _fuller(first: FinishedRun, second: FinishedRun) -> tuple[FinishedRun, FinishedRun]:
     """Which of two results of one configuration and seed to keep, then the other.
 
-    It is the second only if both lie in one run folder and it has more measures. It keeps the speed of the training.
+    It is the second only if both measure the same weights of one run folder on the same folder of images, and it has
+    more measures. It keeps the speed of the training.
     """
     is_one_run = not first.weights and os.path.realpath(first.folder) == os.path.realpath(second.folder)
-    if not is_one_run or _num_measures(second) <= _num_measures(first):
+    places = {os.path.realpath(str(run.fields["data.dir"])) for run in (first, second)}
+    is_of_same = (
+        is_one_run and len(places) == 1 and (None in (first.steps, second.steps) or first.steps == second.steps)
+    )
+    if not is_of_same or _num_measures(second) <= _num_measures(first):
         return first, second
     return replace(second, images_per_s=second.images_per_s or first.images_per_s), first
 

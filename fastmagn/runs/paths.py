@@ -17,7 +17,7 @@ TENSORBOARD = "tensorboard"
 PROFILE = "profile"
 CHECKPOINTS = "checkpoints"
 LOCK = ".lock"
-REFUSED = ".resume-refused"  # for the processes that torchrun starts after `resume never` has ended the first ones
+STARTED_BY = ".started-by"  # the torchrun that began the run with `resume never`: it may start its processes again
 TRIAL_LOG = "trial.log"  # what a sweep's trial prints
 
 

@@ -11,7 +11,8 @@ import torch
 from fastmagn.config.own_code import explained
 from fastmagn.config.schema import Config
 from fastmagn.config.text import plain
-from fastmagn.data import OWN, load_data
+from fastmagn.data import ENCODED, OWN, load_data
+from fastmagn.data.files.decoding import resize_px
 from fastmagn.errors import InputError, check, counted
 from fastmagn.evaluation.run import check_own_classes
 from fastmagn.evaluation.subset import subset_of
@@ -87,8 +88,10 @@ def _check_same_images(configs: dict[str, Config], data_dir: Path | None) -> Non
     """Raise InputError if the runs were trained for images of another set, size or, without `data_dir`, folder."""
     sections = {label: config.data for label, config in configs.items()}
     _check_one({label: data.name for label, data in sections.items()}, "", "data set")
-    for field in ("image_size", "eval_resize_px"):
-        _check_one({label: getattr(data, field) for label, data in sections.items()}, f"data.{field} ", f"data.{field}")
+    if all(data.name in ENCODED for data in sections.values()):
+        _check_one({label: data.image_size for label, data in sections.items()}, "data.image_size ", "data.image_size")
+        lengths = {label: resize_px(data) for label, data in sections.items()}
+        _check_one(lengths, "data.eval_resize_px ", "data.eval_resize_px")
     if data_dir is None and any(data.name in OWN for data in sections.values()):
         folders = {label: os.path.realpath(data.dir) for label, data in sections.items()}
         _check_one(folders, "data.dir ", "data.dir, or --data_dir")

@@ -4,7 +4,8 @@ import dataclasses
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,12 +14,12 @@ from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten
 from fastmagn.errors import InputError, check
 from fastmagn.machine.console import console, warn
-from fastmagn.machine.files import os_error_behind
-from fastmagn.machine.torchrun import max_restarts, restart_count
+from fastmagn.machine.files import os_error_behind, write_text
+from fastmagn.machine.torchrun import NO_RUN_ID, agent, max_restarts, restart_count, run_id
 from fastmagn.runs.changes import VALIDATION_FIELDS
 from fastmagn.runs.checkpoint import check_same_recipe, check_same_run, load_model, read_checkpoint, save_checkpoint
 from fastmagn.runs.checkpoint_folder import newest_whole_checkpoint, put_checkpoint, remove_partial_files
-from fastmagn.runs.paths import REFUSED, last_checkpoint, step_checkpoints
+from fastmagn.runs.paths import STARTED_BY, last_checkpoint, step_checkpoints
 from fastmagn.runs.progress import Progress
 from fastmagn.training.build import share_statistics
 from fastmagn.training.snapshot import on_host, tensors_in
@@ -277,19 +278,30 @@ def _progress(kept: dict[str, Any]) -> Progress:
 
 def _prepare_folder(run: Run, restarts: int) -> str | None:
     """Make last.pt intact, if there is any checkpoint; the reason why the run must not start, or None."""
-    config = run.config
-    refused = config.run_folder / REFUSED
-    if restarts == 0:
-        refused.unlink(missing_ok=True)
+    config, mark = run.config, run.config.run_folder / STARTED_BY
     found = [last_checkpoint(config.run_folder), *step_checkpoints(config.run_folder).values()]
     path = next((path for path in found if path.exists()), None)
-    if config.resume == "never" and path and (restarts == 0 or refused.exists()):
+    if config.resume == "never":
+        if path and not _is_of_this_torchrun(mark, restarts):
+            return f"resume: got 'never', but {path} is there; name another --run_dir to train from scratch."
         if max_restarts():
-            refused.touch()
-        return f"resume: got 'never', but {path} is there; name another --run_dir to train from scratch."
+            with suppress(OSError):
+                write_text(mark, f"{agent()}\n{run_id()}")
     remove_partial_files(config.run_folder)
     try:
         newest_whole_checkpoint(config.run_folder)
     except InputError as error:
         return str(error)
     return None
+
+
+def _is_of_this_torchrun(mark: Path, restarts: int) -> bool:
+    """Whether the torchrun that started this process has begun the run: it starts all processes again after a failure.
+
+    If rank 0 is on another host since, the number of restarts and the run id (`--rdzv_id`) say so.
+    """
+    try:
+        begun_by, begun_as = mark.read_text().split("\n")
+    except (OSError, ValueError):
+        return False
+    return begun_by == agent() or (restarts > 0 and begun_as == run_id() != NO_RUN_ID)

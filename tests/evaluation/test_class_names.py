@@ -200,3 +200,15 @@ def test_a_part_with_labels_of_its_own_says_what_they_mean(tmp_path):
     part = Swapped(folder(tmp_path, cat=BRIGHT, dog=DARK), [0, 2])
     assert measured(classifier(("dog", "cat")), part) == 1.0
     assert "whose class 0 is 'dog'; expected 'cat'" in refused(classifier(("cat", "dog")), part)
+
+
+def test_names_that_earlier_versions_read_with_a_byte_order_mark_are_the_same():
+    def check(names: list[str], trained: list[str]) -> None:
+        check_classes(
+            SimpleNamespace(name="folder", class_names=tuple(names)), Classes(tuple(trained), "folder", "run")
+        )
+
+    check(["ape", "bee"], ["\ufeffape", "bee"])
+    numbers = [str(number) for number in range(11)]
+    with pytest.raises(InputError, match="in another order"):
+        check(numbers, sorted("\ufeff" + number for number in numbers))

@@ -183,6 +183,18 @@ def test_of_two_results_of_one_run_those_with_more_measures_stay(fake_run):
         assert warning.startswith(f"{left}: has the same configuration and seed 0 as {kept};")
 
 
+@pytest.mark.parametrize("other", [set_value("steps", value=7), set_value("config", "data", "dir", value="elsewhere")])
+def test_a_fuller_evaluation_of_other_weights_or_images_replaces_no_run(other, fake_run):
+    folder = fake_run("run")
+    set_value("steps", value=30)(folder)
+    own = (folder / "results.json").read_text()
+    other(with_protocols(folder))
+    (folder / "evaluation.json").write_text((folder / "results.json").read_text())
+    (folder / "results.json").write_text(own)
+    (experiment,), _ = group_experiments(read_runs([folder, folder / "evaluation.json"])[0])
+    assert [run.path for run in experiment.runs] == [folder]
+
+
 def test_the_fuller_copy_of_another_folder_replaces_no_run(fake_run):
     first, copy = fake_run("a"), with_protocols(fake_run("b"))
     (experiment,), _ = group_experiments(read_runs([first, copy])[0])

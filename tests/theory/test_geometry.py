@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from fastmagn.config.schema import Config
+from fastmagn.config.schema import Config, DataConfig
 from fastmagn.config.text import to_yaml
 from fastmagn.data import load_images
 from fastmagn.errors import InputError
@@ -23,6 +23,7 @@ from fastmagn.runs.progress import Progress
 from fastmagn.theory import GeometryConfig, command, measure_geometry
 from fastmagn.theory.curvature import fisher_matrix, hessian_matrix
 from fastmagn.theory.probes import Purpose, noise_levels, rademacher, standard_normal
+from fastmagn.theory.runs import _check_same_images
 from tests.helpers.report_folders import write_run
 
 LABELS = torch.arange(12) % 4
@@ -311,12 +312,12 @@ def test_runs_of_one_name_are_told_apart_by_their_paths(runs, tmp_path):
             "runs: got digits (first), cifar10 (cifar); expected runs of one data set",
         ),
         (
-            ["first", "sized", "--out", "out"],
-            "runs: got data.image_size 224 (first), 64 (sized); expected runs of one data.image_size, to be measured",
+            ["cats", "sized", "--out", "out"],
+            "runs: got data.image_size 224 (cats), 64 (sized); expected runs of one data.image_size, to be measured",
         ),
         (
-            ["first", "resized", "--out", "out"],
-            "runs: got data.eval_resize_px 0 (first), 300 (resized); expected runs of one data.eval_resize_px",
+            ["cats", "resized", "--out", "out"],
+            "runs: got data.eval_resize_px 256 (cats), 300 (resized); expected runs of one data.eval_resize_px",
         ),
         (["cats", "birds", "--out", "out"], "birds (birds); expected runs of one data.dir, or --data_dir, to be"),
         (["cats", "birds", "--out", "out", "--data_dir", "nowhere"], "nowhere: no such folder; expected"),
@@ -335,10 +336,7 @@ def test_the_command_names_what_it_cannot_use(arguments, message, runs, monkeypa
     edits = {
         "misnamed": ("resnet_small", "resnet18"),
         "cifar": ("name: digits", "name: cifar10"),
-        "sized": ("image_size: 224", "image_size: 64"),
-        "resized": ("eval_resize_px: 0", "eval_resize_px: 300"),
-        "cats": ("name: digits\n", "name: folder\n"),
-        "birds": ("name: digits\n", "name: folder\n"),
+        **dict.fromkeys(("cats", "birds", "sized", "resized"), ("name: digits\n", "name: folder\n")),
     }
     for name in ("untrained", "damaged", "other_classes", *edits):
         shutil.copytree(runs / "second", tmp_path / name)
@@ -348,9 +346,14 @@ def test_the_command_names_what_it_cannot_use(arguments, message, runs, monkeypa
         path = tmp_path / name / "config.yaml"
         assert old in path.read_text()
         path.write_text(path.read_text().replace(old, new))
-    for name in ("cats", "birds"):
+    for name, old, new in (
+        ("sized", "image_size: 224", "image_size: 64"),
+        ("resized", "eval_resize_px: 0", "eval_resize_px: 300"),
+        ("cats", "  dir: .*", "  dir: cats"),
+        ("birds", "  dir: .*", "  dir: birds"),
+    ):
         path = tmp_path / name / "config.yaml"
-        path.write_text(re.sub(r"(?m)^  dir: .*$", f"  dir: {tmp_path / name}", path.read_text()))
+        path.write_text(re.sub(rf"(?m){old}$", new, path.read_text()))
     write_run(tmp_path / "results", data="digits")
     results = json.loads((tmp_path / "results" / "results.json").read_text())
     results["class_names"] = [f"bird {number}" for number in range(10)]
@@ -361,3 +364,15 @@ def test_the_command_names_what_it_cannot_use(arguments, message, runs, monkeypa
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        [DataConfig(name="cifar10", dir=Path("a"), image_size=32), DataConfig(name="cifar10", dir=Path("b"))],
+        [DataConfig(name="folder", dir=Path("a")), DataConfig(name="folder", dir=Path("a"), eval_resize_px=256)],
+    ],
+)
+def test_runs_on_the_same_images_are_measured_together(sections):
+    """CIFAR's images have one size, and 0 means 256 px for images of 224."""
+    _check_same_images({str(number): Config(data=data) for number, data in enumerate(sections)}, None)

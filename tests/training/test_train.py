@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -154,10 +155,23 @@ def test_a_restart_by_torchrun_does_not_resume_what_was_refused(kept, own_copy, 
         monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(attempt))
         with pytest.raises(InputError, match=f"^resume: got 'never', but .*{kept} is there"):
             train(small(own_copy, "--resume", "never"))
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
-    assert train(small(own_copy, "--resume", "auto"))["steps"] > 0  # another command, which may
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    assert train(small(own_copy, "--resume", "never"))["steps"] > 0  # as after a failure later than the first check
+
+
+def test_a_restart_by_torchrun_resumes_what_it_began(tmp_path, monkeypatch):
+    """Whether the restart is counted, after a failure, or not, as when a host joins; and if rank 0 moves to it."""
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+
+    def attempt(count: int, run_id: str = "none") -> int:
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(count))
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", run_id)
+        return train(small(tmp_path / "run", "--resume", "never"))["steps"]
+
+    assert attempt(0, "job") == attempt(0, "job") == attempt(1, "job") > 0
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    for count, run_id in ((0, "job"), (1, "another"), (0, "none"), (1, "none")):
+        with pytest.raises(InputError, match="resume: got 'never', but"):
+            attempt(count, run_id)
+    assert attempt(1, "job") > 0
 
 
 @pytest.mark.parametrize("damage", ["empty", "truncated", "foreign"])
