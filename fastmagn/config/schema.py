@@ -179,7 +179,7 @@ class OptimConfig:
     """The optimiser and its learning-rate schedule.
 
     Args:
-        name: sgd (with Nesterov momentum), or muon (orthogonal updates of filters, and a fixed norm of each layer's;
+        name: sgd (with Nesterov momentum), or muon (orthogonal updates of filters, whose norm is fixed in each layer;
             sgd for all other parameters).
         lr: Learning rate, above 0: the first one of the step schedule, the peak of the other schedules.
         momentum: Nesterov momentum, 0 <= momentum < 1; 0 is plain SGD.

@@ -27,7 +27,7 @@ class Progress:
         train_wall_s: The same up to the last row.
         rows: The rows of metrics.jsonl so far. The checkpoint holds them too, so that the file always describes the
             weights beside it, even if the process was killed between the two writes.
-        measured_alike_from: The first epoch whose validation was measured with the evaluation's settings of now.
+        measured_alike_from: The first epoch whose validation was measured with the present `eval` settings.
         first_bad: The first step of the epoch at which each quantity was not finite, int64 [len(names)] on the device.
         unsaved: Whether the last attempt to save a checkpoint failed.
         unsettled: Whether a checkpoint is being written, so that `unsaved` is not known yet.

@@ -223,7 +223,7 @@ def prepared(run: Run, piece: Piece) -> tuple[Tensor, ...]:
 
 
 def _in_layout(views: Tensor, config: Config) -> Tensor:
-    """The views, which are made channels last, as the network's weights lie in memory."""
+    """The views, which come channels last, in the layout of the network's weights."""
     return views if config.train.channels_last else views.contiguous()
 
 
