@@ -133,5 +133,18 @@ def trades_loss(logits: LogitViews, labels: Tensor, weights: LossConfig) -> tupl
     return loss + weights.trades_weight * divergence, parts | {"adversarial_divergence": divergence}
 
 
-AT = Method(title="AT", loss=adversarial_loss, prepare=attack_labels, forwarded=Layout(clean=0, adversarial=1))
-TRADES = Method(title="TRADES", loss=trades_loss, prepare=attack_predictions, forwarded=Layout(adversarial=1))
+_READ = frozenset({"attack.epsilon", "attack.steps", "attack.step_scale"})
+AT = Method(
+    title="AT",
+    loss=adversarial_loss,
+    prepare=attack_labels,
+    forwarded=Layout(clean=0, adversarial=1),
+    reads=_READ | {"attack.random_start"},
+)
+TRADES = Method(
+    title="TRADES",
+    loss=trades_loss,
+    prepare=attack_predictions,
+    forwarded=Layout(adversarial=1),
+    reads=_READ | {"loss.trades_weight"},
+)

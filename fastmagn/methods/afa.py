@@ -118,13 +118,15 @@ def afa_jsd_loss(logits: LogitViews, labels: Tensor, weights: LossConfig) -> tup
     return loss + weights.jsd_weight * divergence, parts | {"jensen_shannon": divergence}
 
 
-AFA = Method(title="AFA", loss=afa_loss, prepare=append_waved_view, forwarded=Layout(augmented=1))
+_READ = frozenset({"afa.mean_strength", "afa.min_strength", "afa.max_frequency"})
+AFA = Method(title="AFA", loss=afa_loss, prepare=append_waved_view, forwarded=Layout(augmented=1), reads=_READ)
 AFA_JSD = Method(
     title="AFA+JSD",
     loss=afa_jsd_loss,
     prepare=append_waved_view,
     forwarded=Layout(augmented=1),
     view_title="AFA",
+    reads=_READ | {"loss.jsd_weight"},
 )
 AFA_AUGMIX = Method(
     title="AFA+AugMix",
@@ -133,4 +135,5 @@ AFA_AUGMIX = Method(
     prepare=append_waved_view,
     forwarded=Layout(augmix=1, augmented=1),
     view_title="AFA",
+    reads=_READ | {"loss.jsd_weight"},
 )

@@ -15,6 +15,7 @@ from fastmagn.augment.spectra import with_amplitude_of
 from fastmagn.methods.context import StepContext
 from fastmagn.methods.method import Layout, Method
 from fastmagn.methods.spectra import (
+    SPECTRA_FIELDS,
     Partners,
     form,
     mixed_copies,
@@ -66,4 +67,5 @@ APR = Method(
     forwarded=Layout(augmented=1),
     num_partners=1,
     chosen=form(num_partners=1),
+    reads=SPECTRA_FIELDS,
 )

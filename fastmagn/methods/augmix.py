@@ -24,7 +24,7 @@ def keep_augmix_view(views: Tensor, labels: Tensor, context: StepContext) -> tup
     return views[len(labels) :], labels
 
 
-AUGMIX = Method(title="AugMix", loss=augmix_loss, num_augmix_views=2)
+AUGMIX = Method(title="AugMix", loss=augmix_loss, num_augmix_views=2, reads=frozenset({"loss.jsd_weight"}))
 AUGMIX_NO_JSD = Method(
     title="AugMix (no JSD)",
     loss=standard_loss,

@@ -21,4 +21,4 @@ def dign_loss(logits: LogitViews, labels: Tensor, weights: LossConfig) -> tuple[
     return loss + weights.consistency_weight * divergence, parts | {"jensen_shannon": divergence}
 
 
-DIGN = Method(title="DIGN", loss=dign_loss, uses_noise=True)
+DIGN = Method(title="DIGN", loss=dign_loss, uses_noise=True, reads=frozenset({"loss.consistency_weight"}))

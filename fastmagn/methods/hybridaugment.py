@@ -14,6 +14,7 @@ from fastmagn.augment.spectra import bytes_without_rounding, low_frequencies, wi
 from fastmagn.methods.context import StepContext
 from fastmagn.methods.method import Layout, Method
 from fastmagn.methods.spectra import (
+    SPECTRA_FIELDS,
     Partners,
     form,
     mixed_copies,
@@ -87,4 +88,5 @@ HYBRIDAUGMENT = Method(
     forwarded=Layout(augmented=1),
     num_partners=2,
     chosen=form(num_partners=2),
+    reads=SPECTRA_FIELDS | {"spectra.blur_px", "spectra.blur_sigma_px"},
 )

@@ -16,6 +16,8 @@ from fastmagn.methods.context import StepContext
 from fastmagn.methods.method import Layout, LogitViews, LossParts, Method, Prepare
 from fastmagn.methods.standard import standard_loss
 
+CONSISTENCY_FIELDS = frozenset({"loss.consistency_weight", "loss.detach_weight", "loss.detach_target"})
+
 
 def magn_loss(logits: LogitViews, labels: Tensor, weights: LossConfig) -> tuple[Tensor, LossParts]:
     """Equation (6) with lambda_2 = 0: cross-entropy + lambda_1 p_y KL(clean || noisy), averaged over noisy views."""
@@ -51,6 +53,7 @@ def with_magn(method: Method) -> Method:
         prepare=method.prepare and _beside_noisy_views(method, method.prepare),
         # What `prepare` changes is added to noisy views, which have no patch: its difference would undo one.
         drops_clean=method.drops_clean or method.prepare is not None,
+        reads=method.reads | CONSISTENCY_FIELDS,
     )
 
 
@@ -82,5 +85,11 @@ def _consistency(logits: LogitViews, labels: Tensor, weights: LossConfig) -> Ten
     )
 
 
-MAGN = Method(title="MAGN", loss=magn_loss, uses_noise=True)
-MAGN_AUGMIX = Method(title="MAGN+AugMix", loss=magn_augmix_loss, num_augmix_views=2, uses_noise=True)
+MAGN = Method(title="MAGN", loss=magn_loss, uses_noise=True, reads=CONSISTENCY_FIELDS)
+MAGN_AUGMIX = Method(
+    title="MAGN+AugMix",
+    loss=magn_augmix_loss,
+    num_augmix_views=2,
+    uses_noise=True,
+    reads=CONSISTENCY_FIELDS | {"loss.jsd_weight"},
+)

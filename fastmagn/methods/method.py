@@ -20,6 +20,10 @@ from fastmagn.methods.context import StepContext
 LossParts = dict[str, Tensor]
 Prepare = Callable[[Tensor, Tensor, StepContext], tuple[Tensor, ...]]
 TestTime = Callable[[nn.Module, Config, tuple[int, int]], nn.Module]
+AUGMIX_FIELDS = frozenset(
+    f"augment.{name}"
+    for name in ("aug_severity", "random_aug_severity", "mixture_width", "mixture_depth", "all_operations")
+)
 
 
 class Layout(NamedTuple):
@@ -84,6 +88,8 @@ class Method:
         implies: Fields of `AugmentConfig` that this method sets where the user has left the default.
         view_title: The title of the views that it makes, if that is not `title`.
         drops_clean: Whether `prepare` leaves out the clean view, and the noise patch on it, or undoes the patch.
+        reads: Fields that its functions read and not every method does, such as `mixing.mixup_alpha`. A run of one of
+            fastmagn's own methods warns of other fields that are changed.
     """
 
     title: str
@@ -100,6 +106,7 @@ class Method:
     implies: Mapping[str, Any] = field(default_factory=dict)
     view_title: str | None = None
     drops_clean: bool = False
+    reads: frozenset[str] = frozenset()
 
     def checked_loss(self, logits: LogitViews, targets: Tensor, weights: LossConfig) -> tuple[Tensor, LossParts]:
         """What `loss` returns. It is not checked in a graph, where PyTorch's error would hide ours.
@@ -152,6 +159,12 @@ class Method:
                     f"{field}: got {got}, the default, in place of which {self.title} sets {value}; expected another"
                     f" value. To train with {got}, use --method standard and give the fields that you want."
                 )
+
+    def fields_read(self) -> frozenset[str]:
+        """`reads`, and the fields of the AugMix and the noisy views that the engine makes for it."""
+        fields = self.reads | (AUGMIX_FIELDS if self.num_augmix_views else frozenset())
+        fields |= {"augment.sigma_max"} if self.uses_noise or self.takes_noise else frozenset()
+        return fields | ({"augment.num_noise_samples"} if self.uses_noise else frozenset())
 
     def view_spec(self, augment: AugmentConfig) -> ViewSpec:
         """The views that the augmentation engine makes of a batch."""

@@ -141,6 +141,11 @@ def mix_labels(labels: Tensor, partners: Tensor, share: Tensor, num_classes: int
     return torch.lerp(one_hot[partners], one_hot, share[:, None])
 
 
-CUTOUT = Method(title="Cutout", loss=standard_loss, prepare=cutout)
-MIXUP = Method(title="Mixup", loss=standard_loss, prepare=mixup)
-CUTMIX = Method(title="CutMix", loss=standard_loss, prepare=cutmix)
+CUTOUT = Method(title="Cutout", loss=standard_loss, prepare=cutout, reads=frozenset({"mixing.cutout_px"}))
+MIXUP = Method(title="Mixup", loss=standard_loss, prepare=mixup, reads=frozenset({"mixing.mixup_alpha"}))
+CUTMIX = Method(
+    title="CutMix",
+    loss=standard_loss,
+    prepare=cutmix,
+    reads=frozenset({"mixing.cutmix_alpha", "mixing.cutmix_probability"}),
+)

@@ -14,6 +14,8 @@ Source: N. B. Erichson et al., "NoisyMix: Boosting model robustness to common co
 V views, B batch, E values of an image or its feature maps, C H W of them.
 """
 
+import dataclasses
+
 import numpy as np
 import torch
 from scipy.special import betaincinv
@@ -190,4 +192,5 @@ NOISYMIX = Method(
     num_augmix_views=NUM_VIEWS - 1,
     prepare=mix_input,
     between_stages=mix_maps,
+    reads=frozenset(f"noisymix.{field.name}" for field in dataclasses.fields(NoisyMixConfig)) | {"loss.jsd_weight"},
 )

@@ -6,6 +6,7 @@ Random stream: STREAM_PRIME; `fastmagn_kernels.random.prime` says what is drawn.
 Shape letters: J PRIME views, B batch, W chains, D primitives of a chain, C H W image.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from fastmagn.augment.engines import host_memory
 from fastmagn.augment.prime import displaced, filtered, recolored
+from fastmagn.config.prime_schema import PrimeConfig
 from fastmagn.config.schema import LossConfig
 from fastmagn.losses import jensen_shannon
 from fastmagn.methods.context import StepContext, on_device
@@ -181,5 +183,15 @@ def prime_loss(logits: LogitViews, labels: Tensor, weights: LossConfig) -> tuple
     return loss + weights.jsd_weight * divergence, parts | {"jensen_shannon": divergence}
 
 
-PRIME = Method(title="PRIME", loss=prime_loss, prepare=add_prime_views, forwarded=Layout(augmented=NUM_VIEWS))
-PRIME_NO_JSD = Method(title="PRIME (no JSD)", loss=standard_loss, prepare=replace_by_prime_view)
+_READ = frozenset(f"prime.{field.name}" for field in dataclasses.fields(PrimeConfig)) | {
+    "augment.mixture_width",
+    "augment.mixture_depth",
+}
+PRIME = Method(
+    title="PRIME",
+    loss=prime_loss,
+    prepare=add_prime_views,
+    forwarded=Layout(augmented=NUM_VIEWS),
+    reads=_READ | {"loss.jsd_weight"},
+)
+PRIME_NO_JSD = Method(title="PRIME (no JSD)", loss=standard_loss, prepare=replace_by_prime_view, reads=_READ)

@@ -77,5 +77,10 @@ def noise_loss(logits: LogitViews, labels: Tensor, weights: LossConfig) -> tuple
 
 
 RSE = Method(
-    title="RSE", loss=noise_loss, prepare=add_noise, forwarded=Layout(clean=0, noisy=1), test_time=noise_ensemble
+    title="RSE",
+    loss=noise_loss,
+    prepare=add_noise,
+    forwarded=Layout(clean=0, noisy=1),
+    test_time=noise_ensemble,
+    reads=frozenset({"augment.rse_sigma", "eval.rse_draws"}),
 )

@@ -38,6 +38,12 @@ PAIR, SINGLE, OFFICIAL_PARTNERS = range(3)  # the slots
 _FIRST_STEP = 60
 _CLEAN = ViewSpec(num_augmix_views=0, num_noise_views=0)
 _TWO_TO_MINUS_32 = 2.0**-32
+SPECTRA_FIELDS = frozenset(
+    f"spectra.{name}" for name in ("variant", "pair_probability", "single_probability", "official")
+) | {
+    "augment.aug_severity",
+    "augment.all_operations",
+}
 
 Single = Callable[[Tensor, StepContext], Tensor]
 # (k, rows int64 [R]) -> the k-th partners of these images of the batch, float32 [R, C, H, W].

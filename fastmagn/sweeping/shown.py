@@ -34,6 +34,7 @@ class Summary(NamedTuple):
     clean_accuracy: float | None
     mca: float | None
     rms_corrupt: float | None
+    rms_set: str  # the corruptions that it is over
 
 
 class Board:
@@ -127,7 +128,10 @@ def summarise_trials(trials: list[Trial]) -> tuple[str, list[Summary]]:
         mca = one["mca"].get(known[0]) if known else None
         if not known and shared:
             mca = mean_corruption_accuracy(one["corruption_accuracy"], shared)
-        summaries.append(Summary(trial, one["clean_accuracy"], mca, one["rms_calibration_error"]["corrupt"]))
+        rms = one["rms_calibration_error"]
+        summaries.append(
+            Summary(trial, one["clean_accuracy"], mca, rms["corrupt"], str(rms.get("corruption_set", "corrupt")))
+        )
     title = known[0] if known else f"of {counted(len(shared), 'corruption')}"
     return title, sorted(summaries, key=lambda summary: -1 if summary.mca is None else summary.mca, reverse=True)
 
@@ -138,10 +142,11 @@ def print_summary(trials: list[Trial]) -> None:
     table = Table(title=f"trials by mCA {title}", caption="in %")
     for name in trials[0].values:
         table.add_column(name.split(".")[-1], justify="right")
-    for column in ("clean", f"mCA {title}", "RMS corrupt"):
+    rms_sets = list(dict.fromkeys(summary.rms_set for summary in summaries))
+    for column in ("clean", f"mCA {title}", *(f"RMS {name}" for name in rms_sets)):
         table.add_column(column, justify="right")
     for summary in summaries:
-        numbers = (summary.clean_accuracy, summary.mca, summary.rms_corrupt)
+        errors = [percent(summary.rms_corrupt) if summary.rms_set == name else "" for name in rms_sets]
         values = [str(value) for value in summary.trial.values.values()]
-        table.add_row(*values, *map(percent, numbers))
+        table.add_row(*values, percent(summary.clean_accuracy), percent(summary.mca), *errors)
     console.print(table)

@@ -23,6 +23,7 @@ from fastmagn.machine.environment import environment
 from fastmagn.machine.files import write_json
 from fastmagn.machine.hardware import set_backends, settle_hardware
 from fastmagn.machine.processes import World, join_world
+from fastmagn.methods.effect import without_effect
 from fastmagn.methods.table import base_name, get_method
 from fastmagn.runs.code import warn_if_code_changed
 from fastmagn.runs.failures import explain_failures, explain_measuring
@@ -83,6 +84,7 @@ def train_in(
         console.print(f"{run_dir} is finished; name another --run_dir to train from scratch.", soft_wrap=True)
         return results
     print_start(run, progress, len(part.labels))
+    warn_of_fields_without_effect(run, asked)
     warn_if_slow(run, progress, saved is not None)
     compile_ahead(kernels_of(run), lambda: console.print(COMPILING))
     world.gather(None)
@@ -201,6 +203,15 @@ def print_start(run: Run, progress: Progress, num_images: int) -> None:
     if progress.epoch or progress.step_in_epoch:
         lines.append(f"resumed at epoch {progress.epoch + 1}, after {counted(run.steps_done(progress), 'step')}")
     console.print("\n".join(lines), soft_wrap=True)
+
+
+def warn_of_fields_without_effect(run: Run, asked: TrainConfig) -> None:
+    """Warn of fields that are changed and do nothing; `asked` is the section `train` before `auto` was settled."""
+    if run.world.rank != 0:
+        return
+    config = dataclasses.replace(run.config, train=asked)
+    if texts := without_effect(config, decodes_files=isinstance(run.source, FolderSource)):
+        warn(f"no effect in this run: {'; '.join(texts)}.")
 
 
 def _length(run: Run) -> str:

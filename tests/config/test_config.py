@@ -24,10 +24,11 @@ from fastmagn.config.schema import (
 )
 from fastmagn.config.spectra_schema import SpectraConfig
 from fastmagn.config.text import flatten, plain, to_yaml
-from fastmagn.data import DATASETS, OWN
+from fastmagn.data import DATASETS, ENCODED, OWN
 from fastmagn.errors import InputError
 from fastmagn.evaluation.corrupt_config import CorruptConfig
 from fastmagn.exporting.card import ABOUT_DATA
+from fastmagn.methods.effect import without_effect
 from fastmagn.methods.table import METHODS
 from fastmagn.models import MODELS
 from fastmagn.reporting.names import DATA_TITLES
@@ -53,6 +54,7 @@ def test_every_shipped_config_loads_and_names_what_exists(path):
     for section, fields in given.items():
         for name, value in fields.items() if isinstance(fields, dict) else ():
             assert flat[f"{section}.{name}"] == value
+    assert without_effect(config, decodes_files=config.data.name in ENCODED) == []
 
 
 @pytest.mark.parametrize(

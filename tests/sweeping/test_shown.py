@@ -27,13 +27,15 @@ def terminal(monkeypatch) -> Console:
     return console
 
 
-def finish(trial: Trial, c18: float | None, accuracies: dict[str, list[float]], **more: float) -> None:
+def finish(
+    trial: Trial, c18: float | None, accuracies: dict[str, list[float]], rms_set: str = "c18", **more: float
+) -> None:
     """Results with the parts that a summary reads; `more` are means of further sets."""
     results: dict[str, Any] = {
         "clean_accuracy": 0.9,
         "mca": {"c15": None, "c18": c18, "c19": None, **more},
         "corruption_accuracy": accuracies,
-        "rms_calibration_error": {"corrupt": 0.05},
+        "rms_calibration_error": {"corrupt": 0.05, "corruption_set": rms_set},
     }
     trial.config.run_dir.mkdir(parents=True, exist_ok=True)
     (trial.config.run_dir / "results.json").write_text(json.dumps(results))
@@ -98,6 +100,17 @@ def test_trials_that_measured_cbar_alone_are_sorted_by_it(trials, terminal):
     text = terminal.export_text()
     assert "trials by mCA cbar" in text
     assert "clean accuracy 90.00 %, mCA cbar 70.00 %" in text
+
+
+def test_calibration_errors_of_different_corruptions_stand_in_columns_of_their_own(trials, terminal):
+    for trial, rms_set in zip(trials, ("c18", "c18", "c15+cbar"), strict=True):
+        finish(trial, 0.5, {"fog": [0.5] * 5}, rms_set)
+    print_summary(trials)
+    text = terminal.export_text()
+    columns = [cell.strip() for cell in text.splitlines()[2].split("┃")]
+    cells = [[cell.strip() for cell in line.split("│")] for line in text.splitlines() if line.startswith("│")]
+    assert columns[-3:-1] == ["RMS c18", "RMS c15+cbar"]
+    assert [row[-3:-1] for row in cells] == [["5.00", ""], ["5.00", ""], ["", "5.00"]]
 
 
 def test_without_a_whole_set_the_corruptions_that_all_share_decide(trials):

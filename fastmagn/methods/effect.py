@@ -1,0 +1,120 @@
+"""Fields of a run that differ from their defaults and change nothing in it."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from fastmagn.augment.policies.recipe import patch_strengths, policy_file
+from fastmagn.config.schema import Config
+from fastmagn.config.text import flatten
+from fastmagn.methods.method import AUGMIX_FIELDS
+from fastmagn.methods.table import METHODS, base_name, get_method
+from fastmagn.registry import is_own
+
+_SECTIONS = ("mixing.", "prime.", "spectra.", "afa.", "noisymix.", "attack.", "loss.")
+_BESIDE_SECTIONS = AUGMIX_FIELDS | {
+    "augment.num_noise_samples",
+    "augment.sigma_max",
+    "augment.rse_sigma",
+    "eval.rse_draws",
+}
+_OF_ALL_METHODS = frozenset({"loss.label_smoothing"})
+_SHARDED = ("webdataset", "hf")
+_OF_FILES = frozenset(f"data.{name}" for name in ("image_size", "eval_resize_px", "min_crop_area", "source"))
+
+
+class _Need(NamedTuple):
+    """Fields that have an effect only where `is_met`; `text` says when that is."""
+
+    fields: tuple[str, ...]
+    text: str
+    is_met: Callable[[Config], bool]
+
+
+_NEEDS = (
+    _Need(
+        ("data.train_shards", "data.test_shards", "data.label_column"),
+        "data.name webdataset or hf",
+        lambda c: c.data.name in _SHARDED,
+    ),
+    _Need(("data.image_column",), "data.name hf", lambda c: c.data.name == "hf"),
+    _Need(("train.compile_mode",), "train.compile", lambda c: c.train.compile is not False),
+    _Need(("optim.step_at", "optim.step_factor"), "optim.schedule step", lambda c: c.optim.schedule == "step"),
+    _Need(
+        ("optim.step_epochs",),
+        "optim.schedule step, and no optim.step_at",
+        lambda c: c.optim.schedule == "step" and c.optim.step_at is None,
+    ),
+    _Need(
+        ("optim.restart_epochs", "optim.restart_factor"),
+        "optim.schedule cosine_restarts",
+        lambda c: c.optim.schedule == "cosine_restarts",
+    ),
+    _Need(("optim.swa_lr_ratio",), "train.swa_fraction", lambda c: c.train.swa_fraction > 0),
+    _Need(("optim.filter_lr_ratio",), "optim.name muon", lambda c: c.optim.name == "muon"),
+    _Need(
+        ("augment.policy_interpolation",),
+        "a policy by name in augment.policy",
+        lambda c: c.augment.policy != "none" and policy_file(c.augment) is None,
+    ),
+    _Need(
+        ("augment.randaugment_num_ops", "augment.randaugment_magnitude"),
+        "augment.policy randaugment",
+        lambda c: c.augment.policy == "randaugment",
+    ),
+    _Need(
+        ("augment.erase_fill", "augment.erase_square_px"),
+        "augment.erase_probability",
+        lambda c: c.augment.erase_probability > 0,
+    ),
+    _Need(
+        ("augment.erase_min_area", "augment.erase_max_area"),
+        "augment.erase_probability, and no augment.erase_square_px",
+        lambda c: c.augment.erase_probability > 0 and c.augment.erase_square_px == 0,
+    ),
+    _Need(
+        tuple(f"augment.patch_{name}" for name in ("min_area", "max_area", "max_left_out", "clip")),
+        "the strength of a noise, such as augment.patch_gaussian, and augment.patch_probability",
+        lambda c: bool(patch_strengths(c.augment)),
+    ),
+    _Need(("spectra.pair_probability",), "spectra.variant p or ps", lambda c: "p" in c.spectra.variant),
+    _Need(("spectra.single_probability",), "spectra.variant s or ps", lambda c: "s" in c.spectra.variant),
+    _Need(("eval.cache_dir",), "no eval.corrupted_dir", lambda c: c.eval.corrupted_dir is None),
+    _Need(("eval.fourier_images", "eval.fourier_norm"), "eval.fourier", lambda c: c.eval.fourier),
+)
+
+
+def without_effect(config: Config, *, decodes_files: bool) -> list[str]:
+    """What differs from its default and changes nothing, in words: one text for each reason.
+
+    Which of fastmagn's fields a method of the user's own reads is not known, so that none counts as unused there.
+
+    Args:
+        config: The run's, as the user gave it: `auto` is not settled.
+        decodes_files: Whether its training images are decoded from files.
+    """
+    defaults = flatten(Config())
+    changed = {field: value for field, value in flatten(config).items() if value != defaults[field]}
+    unread = _unread(config, list(changed))
+    reasons = {f"not used by method {config.method}": unread}
+    if not decodes_files:
+        reasons["needs images in files"] = [field for field in changed if field in _OF_FILES]
+    settled = dataclasses.replace(config, augment=get_method(config.method).settled(config.augment))
+    for need in _NEEDS:
+        if not need.is_met(settled):
+            reasons[f"needs {need.text}"] = [field for field in need.fields if field in changed and field not in unread]
+    return [f"{_listed(fields, changed)} ({reason})" for reason, fields in reasons.items() if fields]
+
+
+def _unread(config: Config, fields: list[str]) -> list[str]:
+    """Those of the fields that other methods read, but not this one."""
+    if is_own(METHODS, base_name(config.method)):
+        return []
+    read = get_method(config.method).fields_read() | _OF_ALL_METHODS
+    return [
+        field for field in fields if (field.startswith(_SECTIONS) or field in _BESIDE_SECTIONS) and field not in read
+    ]
+
+
+def _listed(fields: list[str], values: dict[str, Any]) -> str:
+    return ", ".join(f"{field} {values[field]}" for field in fields)
