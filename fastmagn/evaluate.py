@@ -21,7 +21,7 @@ from fastmagn.config.schema import Config
 from fastmagn.config.text import plain
 from fastmagn.data.present import check_present
 from fastmagn.errors import EXIT_CODES, InputError, some
-from fastmagn.exporting.said import resized_alike, said_by, said_fields
+from fastmagn.exporting.said import checkpoint_fields, resized_alike, said_by, said_fields
 from fastmagn.machine.command import run_command
 from fastmagn.machine.console import console
 from fastmagn.machine.files import check_writable, write_json
@@ -135,7 +135,7 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, Config]:
         setattr(own, name, _channels(name, getattr(own, name), own.weights))
     if own.weights is not None:
         own.info = said_by(own.weights)
-        said = said_fields(own.info) if own.info is not None else {}
+        said = said_fields(own.info) if own.info is not None else checkpoint_fields(own.weights)
         fields = [*as_file(weights_fields(own.weights) | said), *fields]
     if own.run is not None:
         trained, config = read_config_to_measure(own.run, fields)

@@ -1,4 +1,4 @@
-"""What weights that fastmagn exported say about their model, for the command that measures them.
+"""What weights of fastmagn's say about their model, for the command that measures them: exported files, checkpoints.
 
 PyTorch is imported only if there is such a file.
 """
@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastmagn.config.schema import Config
+from fastmagn.config.text import flatten
 from fastmagn.data import ENCODED
 from fastmagn.models.published import SUFFIX, published_file
+from fastmagn.runs.paths import CHECKPOINTS, CONFIG
+from fastmagn.runs.reading import read_config
 
 if TYPE_CHECKING:
     from fastmagn.exporting.info import ModelInfo
+
+_OF_THE_RUN = ("data.name", "data.dir", "data.image_size", "data.eval_resize_px", "model.name")
 
 
 def said_by(weights: Path) -> "ModelInfo | None":
@@ -32,6 +37,19 @@ def said_by(weights: Path) -> "ModelInfo | None":
 def said_fields(info: "ModelInfo") -> dict[str, Any]:
     """The fields that the file gives, by their dotted names."""
     return {"data.name": info.data, "data.image_size": info.image_size[0], "model.name": info.network}
+
+
+def checkpoint_fields(weights: Path) -> dict[str, Any]:
+    """The fields that RUN/config.yaml gives for a file in RUN/checkpoints; none for other files.
+
+    Raises:
+        InputError: That configuration cannot be read.
+    """
+    run_dir = weights.absolute().parent.parent
+    if weights.absolute().parent.name != CHECKPOINTS or not weights.is_file() or not (run_dir / CONFIG).is_file():
+        return {}
+    config = flatten(read_config(run_dir))
+    return {name: config[name] for name in _OF_THE_RUN}
 
 
 def resized_alike(info: "ModelInfo", config: Config) -> Config:

@@ -31,7 +31,7 @@ def command(run: FinishedRun) -> str:
         for option, values in (("--mean", run.weights.mean), ("--std", run.weights.std)):
             words += [option, *map(repr, values)] if values else []
         defaults = defaults | weights_fields(Path(run.weights.file))
-        always = {"data.name", "data.image_size", "model.name"}  # what a file may give otherwise
+        always = {"data.name", "data.dir", "data.image_size", "data.eval_resize_px", "model.name"}  # as a file may say
         defaults["run_dir"] = run.config.get("run_dir")  # there it would name a run to measure
     for name, value in flatten(run.config).items():
         if name in always or defaults.get(name) != value:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -241,6 +242,26 @@ def test_an_exported_file_says_its_images_and_its_network(tmp_path):
     assert (published.data.name, published.model.name) == ("cifar10", "resnet_small")
     with pytest.raises(InputError, match=r"^data\.dir: none: no such .* there: DIR/.*Name another --data\.dir\.$"):
         main([*named, "--data.dir", "none"])
+
+
+def test_a_checkpoint_in_its_run_folder_is_measured_on_the_runs_images_with_its_network(tmp_path, monkeypatch):
+    fields = ("--data.name", "folder", "--data.dir", "photos", "--data.image_size", "64", "--data.eval_resize_px", "70")
+    make_run(tmp_path / "run", *fields, "--model.name", "resnet_small_deep", results=False)
+    checkpoints = tmp_path / "run" / "checkpoints"
+    older = shutil.copy(checkpoints / "last.pt", checkpoints / "step-00000001.pt")
+    monkeypatch.chdir(checkpoints)
+    for file in (checkpoints / "last.pt", older, Path("last.pt")):
+        config = parse_arguments(["--weights", str(file)])[1]
+        assert config.data == DataConfig(name="folder", dir=Path("photos"), image_size=64, eval_resize_px=70)
+        assert (config.model.name, config.method, config.train.amp) == ("resnet_small_deep", file.stem, "float32")
+    given = ["--data.name", "digits", "--data.image_size", "224", "--data.eval_resize_px", "0", "--data.dir", "data"]
+    other = parse_arguments(["--weights", str(older), *given, "--model.name", "resnet18"])[1]
+    assert (other.data, other.model.name) == (DataConfig(), "resnet18")
+    elsewhere = shutil.copy(older, tmp_path / "w.pt")
+    assert parse_arguments(["--weights", str(elsewhere)])[1].data == DataConfig()
+    (tmp_path / "run" / "config.yaml").write_text("data: {nme: digits}")
+    with pytest.raises(InputError, match="^data.nme: is not a field"):
+        parse_arguments(["--weights", str(older)])
 
 
 def test_an_exported_file_is_measured_on_its_classes_only(tmp_path, monkeypatch, capsys):

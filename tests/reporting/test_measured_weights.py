@@ -129,7 +129,8 @@ def test_the_command_measures_the_weights_again(tmp_path):
     run, _ = read_run(measured(file, tmp_path / "w", fields={"eval.num_images": 10, "model.name": "wideresnet40_2"}))
     words = shlex.split(command(run))
     assert words[:5] == ["python", "-m", "fastmagn.evaluate", "--weights", str(file)]
-    assert words[words.index("--data.image_size") + 1] == "224", "a file of fastmagn's export may say another size"
+    for field, value in (("data.image_size", "224"), ("data.eval_resize_px", "0"), ("data.dir", "images")):
+        assert words[words.index(f"--{field}") + 1] == value, "an exported file or a checkpoint's run may say another"
     own, config = parse_arguments(words[3:])
     assert (own.weights, own.mean, own.std) == (file, (0.5,) * 3, (0.25,) * 3)
     assert (config.method, config.eval.num_images, config.model.name) == ("augmix", 10, "wideresnet40_2")
