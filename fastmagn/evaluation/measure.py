@@ -4,7 +4,8 @@ Shape letters: M images, n those of one process, S severities (1 for clean, up t
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,14 @@ from fastmagn.data.files.on_demand import chunks
 from fastmagn.data.image_set import Images
 from fastmagn.errors import check, counted, some
 from fastmagn.evaluation.cells import CellPart, cell_parts, find_corruptions, next_on_a_thread
-from fastmagn.evaluation.logits import MCE_ALEXNET, read_logits, read_measures, read_severities, write_logits
+from fastmagn.evaluation.logits import (
+    MCE_ALEXNET,
+    LogitsWriter,
+    read_logits,
+    read_measures,
+    read_severities,
+    write_logits,
+)
 from fastmagn.evaluation.metrics.accuracy import alexnet_normalised_error
 from fastmagn.evaluation.metrics.predictions import Predictions, concatenate, measure_logits, stack
 from fastmagn.evaluation.metrics.summary import confidence_measures, not_finite, summarise
@@ -252,15 +260,26 @@ def _forward(
 def _store(
     cells: Iterable[CellLogits], folder: Path, labels: np.ndarray, world: World, measures: list[str]
 ) -> Generator[CellLogits, None, None]:
-    """The same cells; rank 0 stores all processes' logits in `folder`, or none if a file is unreadable."""
-    with write_logits(folder, labels, measures) if world.rank == 0 else nullcontext() as writer:
+    """The same cells; rank 0 stores all processes' logits in `folder`, or none if a file is unreadable.
+
+    A full disk ends all processes in the same cell.
+    """
+    writing = write_logits(folder, labels, measures) if world.rank == 0 else nullcontext()
+    with ExitStack() as stack:
+        writer = world.together(lambda: stack.enter_context(writing))
         for cell in cells:
             shares = world.gather((cell.logits.cpu().numpy(), cell.readable.all()))
-            if writer is not None:
-                writer.write(cell.name, cell.severity, np.concatenate([logits for logits, _ in shares]))
-                if not all(all_readable for _, all_readable in shares):
-                    writer.discard()
+            world.together(partial(_write_cell, writer, cell, shares))
             yield cell
+        world.together(stack.pop_all().close)
+
+
+def _write_cell(writer: LogitsWriter | None, cell: CellLogits, shares: list[tuple[np.ndarray, bool]]) -> None:
+    if writer is None:
+        return
+    writer.write(cell.name, cell.severity, np.concatenate([logits for logits, _ in shares]))
+    if not all(all_readable for _, all_readable in shares):
+        writer.discard()
 
 
 def _measure(

@@ -1,9 +1,13 @@
 """Stored logits reach the disk before anything that is written after them; results that are not finite are printed."""
 
+import errno
 import json
 import os
 import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -15,10 +19,12 @@ from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.corruptions import available_corruptions
 from fastmagn.data import load_images
 from fastmagn.errors import InputError
+from fastmagn.evaluation import logits
 from fastmagn.evaluation.logits import read_logits, write_logits
 from fastmagn.evaluation.measure import evaluate, summarise_logits
 from fastmagn.evaluation.shown import print_results
 from fastmagn.machine.files import write_json
+from fastmagn.machine.processes import World
 from fastmagn.runs import records
 from fastmagn.runs.records import log_results
 
@@ -52,6 +58,52 @@ def test_all_files_are_flushed_before_they_get_their_name(tmp_path, monkeypatch)
     assert files <= set(flushed[:renamed])
     assert flushed[renamed - 1] == "folder logits"
     assert flushed[renamed + 1 : renamed + 3] == ["folder run", "results.json"]
+
+
+class WorldOfThreads(World):
+    """Two processes, which are threads of this one."""
+
+    barrier = threading.Barrier(2, timeout=60)
+    given: ClassVar[list] = [None, None]
+
+    def gather(self, value):
+        self.given[self.rank] = value
+        self.barrier.wait()
+        values = list(self.given)
+        self.barrier.wait()
+        return values
+
+
+@pytest.mark.parametrize("file", ["labels.npy", "clean.npy", "fog.npy", "jpeg_compression.npy"])
+def test_a_disk_that_is_full_for_one_process_ends_both(file, tmp_path, monkeypatch):
+    """Where the last corruption is written after the last cell, too. The logits that are there stay."""
+    with write_logits(tmp_path / "logits", np.array([0, 1])) as writer:
+        writer.write("clean", 0, np.zeros((2, 3), np.float32))
+    real_save = logits._save
+
+    def save(path, array):
+        if path.name == file:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        real_save(path, array)
+
+    def stored(rank: int) -> str:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+        images = (image_set.test_images_u8, image_set.test_labels)
+        config = EvalConfig(num_images=6, corruption_set="c15")
+        world = WorldOfThreads(rank, 2)
+        with pytest.raises((OSError, InputError)) as error:
+            evaluate(model, *images, config, device=torch.device("cpu"), logits_dir=tmp_path / "logits", world=world)
+        return str(error.value)
+
+    image_set = load_images("digits", "data")
+    monkeypatch.setattr(logits, "_save", save)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(stored, (0, 1))
+    assert "No space left on device" in first
+    assert "No space left on device" in second
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["logits"]
+    assert sorted(path.name for path in (tmp_path / "logits").iterdir()) == ["clean.npy", "labels.npy"]
 
 
 @pytest.mark.parametrize("harm", [lambda content: b"", lambda content: content[:-1], lambda content: content[:40]])

@@ -260,7 +260,7 @@ def test_a_checkpoint_in_its_run_folder_is_measured_on_the_runs_images_with_its_
     elsewhere = shutil.copy(older, tmp_path / "w.pt")
     assert parse_arguments(["--weights", str(elsewhere)])[1].data == DataConfig()
     (tmp_path / "run" / "config.yaml").write_text("data: {nme: digits}")
-    with pytest.raises(InputError, match="^data.nme: is not a field"):
+    with pytest.raises(InputError, match=r"^data\.nme: is not a field"):
         parse_arguments(["--weights", str(older)])
 
 
