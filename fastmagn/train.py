@@ -79,6 +79,7 @@ def main(arguments: list[str]) -> int:
 
     with explained(config.imports):
         get_method(config.method).check_given(config.augment, given_fields(arguments))
+    _warn_of_unread(config, given_fields(arguments))
     _warn_of_another_folder(arguments, config)
     keep_memory_on_cpu(config.device)
     results = train(config)
@@ -88,6 +89,14 @@ def main(arguments: list[str]) -> int:
     report = f"{command('report')} {shlex.join([run_dir, '--out', 'report'])}"
     console.print(f"tables, figures and a page of it: {report}", soft_wrap=True)
     return 0
+
+
+def _warn_of_unread(config: Config, given: list[str]) -> None:
+    """Warn of fields of the command line that the method does not read."""
+    from fastmagn.methods.effect import unread  # here, as it imports PyTorch
+
+    if rank() == 0 and (fields := unread(config, given)):
+        warn_caller(f"without effect: {fields} (not read by method {config.method}).")
 
 
 def _warn_of_another_folder(arguments: list[str], config: Config) -> None:

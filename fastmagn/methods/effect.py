@@ -1,7 +1,7 @@
 """Fields of a run that differ from their defaults and change nothing in it."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 from fastmagn.augment.policies.recipe import patch_strengths, policy_file
@@ -18,7 +18,7 @@ _BESIDE_SECTIONS = AUGMIX_FIELDS | {
     "augment.rse_sigma",
     "eval.rse_draws",
 }
-_OF_ALL_METHODS = frozenset({"loss.label_smoothing"})
+_READ_BY_METHODS = ("augment.", *_SECTIONS)
 _SHARDED = ("webdataset", "hf")
 _OF_FILES = frozenset(f"data.{name}" for name in ("image_size", "eval_resize_px", "min_crop_area", "source"))
 
@@ -85,35 +85,45 @@ _NEEDS = (
 
 
 def without_effect(config: Config, *, decodes_files: bool) -> list[str]:
-    """What differs from its default and changes nothing, in words: one text for each reason.
+    """What differs from its default and does nothing without another field, in words: one text for each such field.
 
-    Which of fastmagn's fields a method of the user's own reads is not known, so that none counts as unused there.
+    A method of the user's own may read every field of the views and of methods, so that none of them counts.
 
     Args:
         config: The run's, as the user gave it: `auto` is not settled.
         decodes_files: Whether its training images are decoded from files.
     """
-    defaults = flatten(Config())
-    changed = {field: value for field, value in flatten(config).items() if value != defaults[field]}
-    unread = _unread(config, list(changed))
-    reasons = {f"not used by method {config.method}": unread}
-    if not decodes_files:
-        reasons["needs images in files"] = [field for field in changed if field in _OF_FILES]
-    settled = dataclasses.replace(config, augment=get_method(config.method).settled(config.augment))
+    method, changed = get_method(config.method), _changed(config)
+    if is_own(METHODS, base_name(config.method)):
+        changed = {field: value for field, value in changed.items() if not field.startswith(_READ_BY_METHODS)}
+    changed = {field: value for field, value in changed.items() if field in method.fields_read() or not _of_some(field)}
+    settled = dataclasses.replace(config, augment=method.settled(config.augment))
+    reasons = {} if decodes_files else {"image files": [field for field in changed if field in _OF_FILES]}
     for need in _NEEDS:
         if not need.is_met(settled):
-            reasons[f"needs {need.text}"] = [field for field in need.fields if field in changed and field not in unread]
-    return [f"{_listed(fields, changed)} ({reason})" for reason, fields in reasons.items() if fields]
+            reasons[need.text] = [field for field in need.fields if field in changed]
+    return [f"{_listed(fields, changed)} (needs {what})" for what, fields in reasons.items() if fields]
 
 
-def _unread(config: Config, fields: list[str]) -> list[str]:
-    """Those of the fields that other methods read, but not this one."""
+def unread(config: Config, given: Collection[str]) -> str:
+    """The fields among `given` that differ from their defaults and that only other methods read, with their values.
+
+    Files give one recipe to several methods: `given` are the fields that the command line names.
+    """
     if is_own(METHODS, base_name(config.method)):
-        return []
-    read = get_method(config.method).fields_read() | _OF_ALL_METHODS
-    return [
-        field for field in fields if (field.startswith(_SECTIONS) or field in _BESIDE_SECTIONS) and field not in read
-    ]
+        return ""
+    changed, read = _changed(config), get_method(config.method).fields_read()
+    return _listed([field for field in changed if field in given and _of_some(field) and field not in read], changed)
+
+
+def _of_some(field: str) -> bool:
+    """Whether only some methods read the field."""
+    return field != "loss.label_smoothing" and (field.startswith(_SECTIONS) or field in _BESIDE_SECTIONS)
+
+
+def _changed(config: Config) -> dict[str, Any]:
+    defaults = flatten(Config())
+    return {field: value for field, value in flatten(config).items() if value != defaults[field]}
 
 
 def _listed(fields: list[str], values: dict[str, Any]) -> str:

@@ -206,12 +206,12 @@ def print_start(run: Run, progress: Progress, num_images: int) -> None:
 
 
 def warn_of_fields_without_effect(run: Run, asked: TrainConfig) -> None:
-    """Warn of fields that are changed and do nothing; `asked` is the section `train` before `auto` was settled."""
+    """Warn of fields that do nothing without others; `asked` is the section `train` before `auto` was settled."""
     if run.world.rank != 0:
         return
     config = dataclasses.replace(run.config, train=asked)
     if texts := without_effect(config, decodes_files=isinstance(run.source, FolderSource)):
-        warn(f"no effect in this run: {'; '.join(texts)}.")
+        warn(f"without effect: {'; '.join(texts)}.")
 
 
 def _length(run: Run) -> str:

@@ -257,7 +257,9 @@ def restore(run: Run) -> tuple[Progress, dict[str, Any] | None]:
     if done < run.last_step:  # drop the row of an epoch that train.max_steps cut short
         progress.rows = [row for row in progress.rows if row["epoch"] < progress.epoch]
     before, now = flatten(Config()) | state["config"], flatten(config)
-    if any(before[name] != now[name] for name in VALIDATION_FIELDS):
+    has_draws = run.main_stage.method.test_time is not None
+    read = [name for name in VALIDATION_FIELDS if has_draws or name != "eval.rse_draws"]
+    if any(before[name] != now[name] for name in read):
         progress.measured_alike_from = len(progress.rows)
     return progress, state["config"]
 

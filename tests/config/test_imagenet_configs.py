@@ -36,12 +36,7 @@ def test_the_recipe_is_augmixs(method):
     assert config.optim == OptimConfig(lr=0.1, momentum=0.9, weight_decay=1e-4, schedule="step", step_epochs=60)
     plain = {"crop_padding_px": 0, "rotation_deg": 0, "color_jitter": 0}
     assert config.augment == AugmentConfig(
-        aug_severity=3 if method == "standard" else 1,
-        mixture_width=3,
-        mixture_depth=-1,
-        horizontal_flip=True,
-        sigma_max=0.2,
-        **plain,
+        aug_severity=1, mixture_width=3, mixture_depth=-1, horizontal_flip=True, sigma_max=0.2, **plain
     )
     assert config.data.min_crop_area == 0.08
     assert config.loss == LossConfig(consistency_weight=3, jsd_weight=12)
@@ -89,6 +84,7 @@ def test_each_runs_to_its_results(file, photographs, tmp_path):
     results = train(parse(file, *arguments))
     assert results["steps"] == 2
     assert results["num_images"] == 5
+    assert results["config"]["augment"]["aug_severity"] == 1
 
 
 @pytest.mark.parametrize("name", ["webdataset", "hf"])

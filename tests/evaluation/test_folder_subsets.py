@@ -149,6 +149,17 @@ def test_another_folder_of_the_same_size_gets_a_set_of_its_own(folder, tmp_path)
     assert all((name / "manifest.json").exists() for name in names)
 
 
+def test_fields_of_files_name_no_other_set_for_arrays(tmp_path):
+    draws = np.random.default_rng(0)
+    parts = {f"{part}_images": draws.integers(0, 256, (4, 32, 32, 3), np.uint8) for part in ("train", "test")}
+    np.savez(tmp_path / "mine.npz", **parts, train_labels=np.arange(4) % 2, test_labels=np.arange(4) % 2)
+    section, names = asked(num_images=3, cache_dir=tmp_path / "cache"), set()
+    for fields in ({}, {"image_size": 64}, {"eval_resize_px": 300}):
+        config = Config(data=DataConfig(name="npz", dir=tmp_path / "mine.npz", **fields), eval=section)
+        names.add(use_cache(config, World(), load_data(config.data)).corrupted_dir)
+    assert len(names) == 1
+
+
 def _use(folder: Path, cache: Path, barrier, results) -> None:
     barrier.wait()
     config = Config(data=data(folder), eval=asked(cache_dir=cache))

@@ -5,17 +5,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastmagn.config.command_line import parse_config
+from fastmagn.config.command_line import given_fields, parse_config
 from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten
+from fastmagn.errors import InputError
 from fastmagn.extend import add_method
-from fastmagn.methods.effect import without_effect
+from fastmagn.methods.effect import unread, without_effect
 from fastmagn.methods.standard import STANDARD
 from fastmagn.methods.table import METHODS, get_method
-from fastmagn.training.run import train
+from fastmagn.train import main
 from tests.helpers import smooth_network
 from tests.helpers.own_code import forgotten
-from tests.helpers.small_runs import assert_same_weights, knows_the_network, small, small_default
+from tests.helpers.small_runs import DEFAULT, assert_same_weights, knows_the_network, small
 from tests.helpers.steps import start_run, take_steps
 
 # Another value of every field that some methods read and others do not.
@@ -78,17 +79,13 @@ def stepped(folder: Path, method: str, fields: list[str]) -> tuple[list[dict[str
     return take_steps(run, 1), run.model.state_dict()
 
 
-def unused(config: Config) -> list[str]:
-    """The fields that `without_effect` names, without their values."""
-    texts = without_effect(config, decodes_files=False)
-    return [named.split()[0] for text in texts for named in text.partition(" (")[0].split(", ")]
-
-
 @pytest.mark.parametrize("method", [*METHODS, *WITH_MAGN])
 def test_fields_that_a_method_does_not_read_change_no_step(method, tmp_path):
     rest = [field for field in OTHER if field not in get_method(method).fields_read()]
     changes = [word for field in rest for word in (f"--{field}", OTHER[field])]
-    assert set(unused(parse_config(["--method", method, *changes], "test", ""))) == set(rest)
+    config = parse_config(["--method", method, *changes], "test", "")
+    assert {named.split()[0] for named in unread(config, OTHER).split(", ")} == set(rest)
+    assert unread(config, []) == ""
     parts, weights = stepped(tmp_path, method, [])
     parts_of_rest, weights_of_rest = stepped(tmp_path, method, [field for field in rest if field != "attack.steps"])
     assert parts_of_rest == parts
@@ -131,7 +128,7 @@ def test_every_field_that_only_some_methods_read_is_tried():
         (["--train.compile_mode", "max-autotune"], []),
         (
             ["--data.image_size", "64", "--data.min_crop_area", "0.5"],
-            ["data.image_size 64, data.min_crop_area 0.5 (needs images in files)"],
+            ["data.image_size 64, data.min_crop_area 0.5 (needs image files)"],
         ),
         (["--data.train_shards", "a.tar"], ["data.train_shards a.tar (needs data.name webdataset or hf)"]),
         (["--data.name", "webdataset", "--data.label_column", "y"], []),
@@ -156,20 +153,16 @@ def test_every_field_that_only_some_methods_read_is_tried():
             ],
         ),
         (["--augment.patch_max_area", "0.5", "--augment.patch_l2", "1"], []),
-        (["--spectra.variant", "s", "--spectra.pair_probability", "1"], None),
+        (["--spectra.variant", "s", "--spectra.pair_probability", "1"], []),
         (
             ["--method", "apr", "--spectra.variant", "s", "--spectra.pair_probability", "1"],
             ["spectra.pair_probability 1.0 (needs spectra.variant p or ps)"],
         ),
         (["--eval.fourier_images", "9"], ["eval.fourier_images 9 (needs eval.fourier)"]),
-        (["--eval.rse_draws", "3", "--method", "rse"], []),
-        (["--eval.rse_draws", "3"], ["eval.rse_draws 3 (not used by method magn_augmix)"]),
         (["--loss.label_smoothing", "0.1", "--augment.rotation_deg", "5"], []),
     ],
 )
 def test_what_is_said_of_fields_that_need_others(arguments, expected):
-    if expected is None:
-        expected = ["spectra.variant s, spectra.pair_probability 1.0 (not used by method magn_augmix)"]
     assert without_effect(parse_config(arguments, "test", ""), decodes_files=False) == expected
 
 
@@ -178,16 +171,42 @@ def test_fields_of_files_count_where_images_are_decoded():
     assert without_effect(config, decodes_files=True) == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--loss.label_smoothing", "0.1", "--augment.rotation_deg", "5", "--augment.sigma_max", "0.2"], ""),
+        (["--eval.rse_draws", "3", "--method", "rse"], ""),
+        (["--eval.rse_draws", "3", "--augment.sigma_max", "0.3"], "eval.rse_draws 3"),
+        (
+            ["--attack.steps", "3", "--method", "apr+magn", "--loss.jsd_weight", "1"],
+            "attack.steps 3, loss.jsd_weight 1.0",
+        ),
+        (["--loss.consistency_weight", "1", "--method", "apr+magn"], ""),
+    ],
+)
+def test_what_is_said_of_fields_that_other_methods_read(arguments, expected):
+    assert unread(parse_config(arguments, "test", ""), given_fields(arguments)) == expected
+
+
 def test_nothing_is_said_of_the_fields_that_an_own_method_may_read():
+    fields = ["--mixing.cutout_px", "8", "--augment.randaugment_magnitude", "5", "--augment.erase_square_px", "8"]
+    fields += ["--spectra.variant", "s", "--spectra.pair_probability", "1"]
     with forgotten():
         add_method("my_method", STANDARD)
-        assert unused(parse_config(["--method", "my_method", "--mixing.cutout_px", "8"], "test", "")) == []
+        for method in ("my_method", "my_method+magn"):
+            config = parse_config(["--method", method, *fields, "--optim.step_at", "1"], "test", "")
+            assert unread(config, given_fields(fields)) == ""
+            assert without_effect(config, decodes_files=False) == ["optim.step_at 1 (needs optim.schedule step)"]
 
 
-def test_a_run_says_it_in_one_line(tmp_path, capsys):
-    train(small_default(tmp_path, "--train.max_steps", "1", "--optim.step_at", "1", "--mixing.cutout_px", "8"))
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if "no effect" in line]
-    assert line == (
-        "warning: no effect in this run: mixing.cutout_px 8 (not used by method magn_augmix); optim.step_at 1 (needs"
-        " optim.schedule step)."
-    )
+def test_a_run_says_it_in_two_lines_and_resumes_only_as_it_began(tmp_path, capsys):
+    """A file may have fields of other methods."""
+    (tmp_path / "recipe.yaml").write_text("mixing: {mixup_alpha: 0.5}\noptim: {step_at: 1}\n")
+    begun = [*DEFAULT, "--run_dir", str(tmp_path / "run"), "--train.max_steps", "1", "--train.compile", "false"]
+    begun = ["--config", str(tmp_path / "recipe.yaml"), *begun]
+    with pytest.warns(match=r"^without effect: mixing\.cutout_px 8 \(not read by method magn_augmix\)\.$"):
+        assert main([*begun, "--mixing.cutout_px", "8"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "without effect" in line]
+    assert line == "warning: without effect: optim.step_at 1 (needs optim.schedule step)."
+    with pytest.raises(InputError, match=r"^mixing\.cutout_px: got 16; expected 8, with which"):
+        main(begun)

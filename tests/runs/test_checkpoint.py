@@ -423,6 +423,8 @@ def test_epochs_that_were_measured_otherwise_are_not_compared(undisturbed, tmp_p
     run = tmp_path / "run"
     shutil.copytree(undisturbed, run)
     assert "best_validation" in json.loads((run / "results.json").read_text())
+    best = train(small(run, "--eval.rse_draws", "3"))["best_validation"]
+    assert best == json.loads((undisturbed / "results.json").read_text())["best_validation"], "augmix draws nothing"
     assert "best_validation" not in train(small(run, "--eval.test_time_flip", "true"))
     before = Progress(rows=[{"epoch": i, "validation_accuracy": 0.9 - i / 10} for i in range(3)], measured_alike_from=1)
     assert before.best_validation() == {"epoch": 1, "accuracy": 0.8}
