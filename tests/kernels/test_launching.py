@@ -83,3 +83,26 @@ def test_a_launch_that_the_driver_refuses_is_an_error(monkeypatch):
     assert (
         str(error.value) == "The CUDA driver refuses a launch of 5 blocks of (32, 8) threads: CUDA_ERROR_INVALID_VALUE."
     )
+
+
+@pytest.mark.parametrize("bound", [True, False])
+def test_a_thread_without_a_context_gets_the_devices(bound, monkeypatch):
+    """What PyTorch binds in its first call is missing in a thread whose tensors are all there already."""
+    done, calls = launching.driver.CUresult.CUDA_SUCCESS, []
+    monkeypatch.setattr(launching.driver, "cuCtxGetCurrent", lambda: (done, 5 if bound else 0))
+    monkeypatch.setattr(launching.driver, "cuDevicePrimaryCtxRetain", lambda device: (done, 100 + device))
+    monkeypatch.setattr(launching.driver, "cuCtxSetCurrent", lambda context: (calls.append(context), (done,))[1])
+    launching.bind_context(3)
+    assert calls == ([] if bound else [103])
+
+
+@pytest.mark.parametrize("name", ["cuCtxGetCurrent", "cuDevicePrimaryCtxRetain", "cuCtxSetCurrent"])
+def test_a_context_that_the_driver_refuses_is_an_error(name, monkeypatch):
+    done, refused = launching.driver.CUresult.CUDA_SUCCESS, launching.driver.CUresult.CUDA_ERROR_OUT_OF_MEMORY
+    monkeypatch.setattr(launching.driver, "cuCtxGetCurrent", lambda: (done, 0))
+    monkeypatch.setattr(launching.driver, "cuDevicePrimaryCtxRetain", lambda device: (done, 7))
+    monkeypatch.setattr(launching.driver, "cuCtxSetCurrent", lambda context: (done,))
+    answer = (refused,) if name == "cuCtxSetCurrent" else (refused, 0)
+    monkeypatch.setattr(launching.driver, name, lambda *arguments: answer)
+    with pytest.raises(RuntimeError, match=r"^The CUDA driver refuses the context of device 3: CUDA_ERROR_OUT_OF_ME"):
+        launching.bind_context(3)

@@ -85,6 +85,7 @@ def _launch(images: Tensor, params: ViewParams, out: Tensor, num_views: int, alo
             Array(out.data_ptr(), out.numel() * value_bytes // 4, 4),
             *([] if recipe is None else [recipe.recipe]),
         )
+        launching.bind_context(device.index)
         launching.launch(
             kernel.handle,
             kernel.parameters.pack(*launching.flattened(arguments)),

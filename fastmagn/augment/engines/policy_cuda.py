@@ -59,6 +59,7 @@ def change_images(images: Tensor, params: ViewParams, policy: Policy, out: Tenso
             Array(0 if scratch is None else scratch.data_ptr(), plan.scratch_bytes // 4, 4),
             array_of(out),
         )
+        launching.bind_context(device.index)
         launching.launch(
             kernel.handle,
             kernel.parameters.pack(*launching.flattened(arguments)),

@@ -83,8 +83,8 @@ class _PolicyTransform(ImageTransform):
 class TrivialAugment(_PolicyTransform):
     """TrivialAugment (S. G. Müller and F. Hutter, ICCV 2021), in its wide space; every image draws its own operation.
 
-    It is torchvision's `TrivialAugmentWide` on Pillow's images, to the bit for the same operation, of a whole batch,
-    and faster (`benchmarks.augment --policy trivialaugment`). Batches on CUDA are changed there by a
+    It is the `TrivialAugmentWide` of `torchvision.transforms.v2` on Pillow's images, to the bit for the same operation,
+    of a whole batch, and faster (`benchmarks.augment --policy trivialaugment`). Batches on CUDA are changed there by a
     kernel, to the same bits; if numba-cuda cannot be used, on the host. Seeds, the keyed form, DataLoader's workers,
     `torch.compile` and the forms of images are as for `AugMix`.
 
@@ -127,7 +127,7 @@ class TrivialAugment(_PolicyTransform):
 class RandAugment(_PolicyTransform):
     """RandAugment (E. D. Cubuk et al., 2020): `num_ops` drawn operations of one strength for every image.
 
-    It is torchvision's `RandAugment` on Pillow's images; all else is as for `TrivialAugment`.
+    It is the `RandAugment` of `torchvision.transforms.v2` on Pillow's images; all else is as for `TrivialAugment`.
 
     Examples:
         >>> import torch
@@ -173,7 +173,7 @@ class RandAugment(_PolicyTransform):
 class AutoAugment(_PolicyTransform):
     """AutoAugment (E. D. Cubuk et al., CVPR 2019): one of 25 learned pairs of operations for every image.
 
-    It is torchvision's `AutoAugment` on Pillow's images; all else is as for `TrivialAugment`.
+    It is the `AutoAugment` of `torchvision.transforms.v2` on Pillow's images; all else is as for `TrivialAugment`.
 
     Examples:
         >>> import torch

@@ -61,6 +61,24 @@ def flattened(arguments: tuple) -> Iterator[Any]:
             yield argument
 
 
+def bind_context(device: int) -> None:
+    """Give this thread the context of a device, numbered as PyTorch does, if it has none.
+
+    A thread has none until it calls CUDA's runtime, as PyTorch does when it copies or fills, and a launch on the
+    default stream needs one.
+
+    Raises:
+        RuntimeError: The driver refuses.
+    """
+    status, context = driver.cuCtxGetCurrent()
+    if status == driver.CUresult.CUDA_SUCCESS and int(context) == 0:
+        status, context = driver.cuDevicePrimaryCtxRetain(device)
+        if status == driver.CUresult.CUDA_SUCCESS:
+            (status,) = driver.cuCtxSetCurrent(context)
+    if status != driver.CUresult.CUDA_SUCCESS:
+        raise RuntimeError(f"The CUDA driver refuses the context of device {device}: {status.name}.")
+
+
 def launch(kernel: int, packed: bytes, blocks: int, threads: tuple[int, int], shared_bytes: int, stream: int) -> None:
     """Launch a kernel, given as the driver's handle, on a stream, given likewise; it returns without waiting.
 

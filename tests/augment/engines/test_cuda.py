@@ -4,12 +4,14 @@ import dataclasses
 import itertools
 import mmap
 import re
+import threading
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from fastmagn import AugMix, TrivialAugment
 from fastmagn.augment.engines import numba_cpu as numba_backend
 from fastmagn.augment.engines import pil
 from fastmagn.augment.operations import OPERATIONS
@@ -301,6 +303,20 @@ def test_views_are_made_on_the_current_stream_without_waiting(cuda, pictures):
     stream.synchronize()
     assert still_busy
     assert_equal(made.cpu(), expected)
+
+
+@on_device
+@pytest.mark.parametrize("transform", [AugMix(seed=0), TrivialAugment(seed=0)], ids=["AugMix", "TrivialAugment"])
+def test_a_new_thread_launches_without_a_call_of_pytorchs_before(transform, pictures):
+    images = torch.from_numpy(np.tile(pictures(32, 32), (4, 1, 1, 1))).permute(0, 3, 1, 2).cuda()
+    outs, stream = [torch.empty_like(images) for _ in range(2)], []
+    transform(images, out=outs[0])
+    started = threading.Thread(target=lambda: stream.append(transform(images, out=outs[1])))
+    started.start()
+    started.join()
+    assert len(stream) == 1, "the thread's call failed"
+    torch.cuda.synchronize()
+    assert not outs[1].equal(torch.zeros_like(outs[1]))
 
 
 @on_device

@@ -91,6 +91,7 @@ def launched(monkeypatch, ptx_builder):
     def start(name, source):
         driver = FromPtxAtAddresses(numba_kernel(ptx_builder, *source, name=name))
         monkeypatch.setattr(launching, "launch", driver)
+        monkeypatch.setattr(launching, "bind_context", lambda device: None)
         return driver
 
     yield start
@@ -157,6 +158,7 @@ def test_a_second_run_copies_the_policy_that_its_file_says_now(monkeypatch, tmp_
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=1))
     monkeypatch.setattr(launching, "flattened", lambda arguments: arguments)
     monkeypatch.setattr(launching, "launch", lambda handle, packed, *rest: launches.append(packed[-1]))
+    monkeypatch.setattr(launching, "bind_context", lambda device: None)
     file, spec = tmp_path / "mine.yaml", ViewSpec(num_augmix_views=0, num_noise_views=0)
     augment = AugmentConfig(policy=str(file))
 
