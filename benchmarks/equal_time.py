@@ -25,6 +25,8 @@ that of training steps: validation, checkpoints and the evaluation are not count
 
 import argparse
 import dataclasses
+import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,15 @@ from rich.box import SIMPLE
 from rich.table import Table
 from scipy import stats
 
-from benchmarks.equal_time_extend import Record, check_new, copy_runs, longer_plan, on_hardware_of, read_record
+from benchmarks.equal_time_extend import (
+    Record,
+    check_measured_alike,
+    check_new,
+    copy_runs,
+    longer_plan,
+    on_hardware_of,
+    read_record,
+)
 from benchmarks.equal_time_plan import (
     IMAGES,
     PLAN,
@@ -59,15 +69,16 @@ from benchmarks.equal_time_rates import (
     trials_of_rates,
     with_rates,
 )
-from benchmarks.measure import console, mean_sd, mean_sd_text, words_of_runs, write_result
+from benchmarks.measure import check_seeds, console, mean_sd, mean_sd_text, words_of_runs, write_result
 from fastmagn.config.command_line import OwnOptions, given_fields, parse_config, parse_own
 from fastmagn.config.own_code import trusted
 from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten, to_yaml
 from fastmagn.corruptions import CORRUPTION_SETS
-from fastmagn.errors import Interrupted, check, counted
+from fastmagn.errors import Interrupted, check, counted, one_line
 from fastmagn.evaluation.metrics.accuracy import mean_cbar_accuracy, mean_corruption_accuracy
 from fastmagn.machine.command import run_command
+from fastmagn.machine.console import warn
 from fastmagn.machine.environment import environment
 from fastmagn.machine.files import write_json, write_text
 from fastmagn.machine.hardware import settle_hardware
@@ -129,9 +140,9 @@ def main(arguments: list[str]) -> int:
 
 
 def report_failed(failed: list[Outcome]) -> None:
-    """Print a line for each run that failed."""
+    """Print a line for each run that has not finished."""
     for outcome in failed:
-        console.print(f"failed: {outcome.name}: {outcome.error}", soft_wrap=True)
+        console.print(f"{outcome.state}: {outcome.name}: {outcome.error}", soft_wrap=True)
 
 
 def _parse(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, Config], Record | None]:
@@ -164,6 +175,7 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, Config],
         check_recipe(name, recipes[name], given_fields(given))
     if record:
         check_new(record, recipes)
+    check_measured_alike(recipes)
     return options, recipes, record
 
 
@@ -172,6 +184,7 @@ def _settle_time_and_seeds(options: argparse.Namespace, record: Record | None) -
     if record is None:
         check(options.budget_s is not None and options.budget_s > 0, "budget_s", options.budget_s, "seconds above 0")
         options.seeds = options.seeds or [0, 1, 2]
+        check_seeds(options.seeds)
         return
     check(options.budget_s is None, "budget_s", options.budget_s, "nothing with --extend: the record's time counts")
     check(options.seeds in (None, record.seeds), "seeds", options.seeds, f"those of the record, {record.seeds}")
@@ -254,41 +267,55 @@ def unfinished(trials: list[Trial]) -> list[Trial]:
     return left
 
 
-def run_all(trials: list[Trial], options: argparse.Namespace, after_run: Any) -> list[Outcome]:
-    """Train the runs, `options.jobs` at a time; call `after_run` whenever one has finished. Return those that failed.
+def run_all(trials: list[Trial], options: argparse.Namespace, after_run: Callable[[], Any]) -> list[Outcome]:
+    """Train the runs, `options.jobs` at a time; call `after_run` whenever one has finished. Return those that have not.
 
     Raises:
         Interrupted: SIGINT, SIGTERM or SIGHUP arrived. The runs have saved their checkpoints.
     """
     threads = max(1, cpu_share() // options.jobs)
-    failed = []
+    left = []
+    broken = threading.Event()
     with interruptible() as signal_received, ThreadPoolExecutor(options.jobs) as pool:
+
+        def should_stop() -> bool:
+            return bool(signal_received()) or broken.is_set()
 
         def run(trial: Trial) -> Outcome:
             run_dir = trial.config.run_folder
-            if signal_received():
+            if should_stop():
                 return Outcome(trial.name, "interrupted")
             write_text(run_dir / CONFIG, to_yaml(trial.config))
             console.print(
                 f"{trial.name}: epochs {trial.config.train.epochs}, output in {run_dir / TRIAL_LOG}", soft_wrap=True
             )
-            outcome = run_trial(
-                run_dir, Path.cwd(), threads, lambda: bool(signal_received()), trusted(trial.config.imports)
-            )
+            try:
+                outcome = run_trial(run_dir, Path.cwd(), threads, should_stop, trusted(trial.config.imports))
+            except BaseException:
+                broken.set()  # the others save and end, and the error is shown
+                raise
             return outcome._replace(name=trial.name)
 
         for future in as_completed([pool.submit(run, trial) for trial in trials]):
             outcome = future.result()
-            if outcome.state == "finished":
-                after_run()
             console.print(f"{outcome.name}: {outcome.state}", soft_wrap=True)
-            if outcome.state == "failed":
-                failed.append(outcome)
+            if outcome.state == "finished":
+                _at_any_rate(after_run)
+            else:
+                left.append(outcome._replace(error=outcome.error or "ended from outside; the same command resumes it"))
         number = signal_received()
     if number:
         console.print("interrupted; the same command resumes")
         raise Interrupted(number)
-    return failed
+    return left
+
+
+def _at_any_rate(work: Callable[[], Any]) -> None:
+    """Do what is done again at the end; a disk that is full meanwhile is a warning."""
+    try:
+        work()
+    except OSError as error:
+        warn(f"{one_line(error)}; this is written again after the next run.")
 
 
 def report(

@@ -99,6 +99,15 @@ def check_new(record: Record, recipes: dict[str, Config]) -> None:
             check(value == measured[field], f"run {name}: {field}", value, f"that of the record, {measured[field]}")
 
 
+def check_measured_alike(recipes: dict[str, Config]) -> None:
+    """Raise InputError if a recipe is measured in another way than the first one: their numbers do not compare."""
+    first, *others = recipes
+    measured = _measurement(recipes[first])
+    for name in others:
+        for field, value in _measurement(recipes[name]).items():
+            check(value == measured[field], f"run {name}: {field}", value, f"that of run {first}, {measured[field]}")
+
+
 def _measurement(config: Config) -> dict[str, Any]:
     """Return the fields that decide what a run is measured on."""
     return {

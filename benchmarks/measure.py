@@ -92,6 +92,11 @@ def _status_mib(field: str) -> float:
     return next(int(line.split()[1]) / 2**10 for line in lines if line.startswith(field))
 
 
+def check_seeds(seeds: list[int]) -> None:
+    """Raise InputError if a seed is given twice: it would count as two runs."""
+    check(len(set(seeds)) == len(seeds), "seeds", seeds, "each seed once")
+
+
 def words_of_runs(runs: list[list[str]]) -> dict[str, list[str]]:
     """Return the words of the arguments of each `--run NAME ARGUMENTS`, as a shell splits them, by its name.
 

@@ -19,16 +19,18 @@ from benchmarks.records import COLUMNS, RUN_FILES, keep, record_folder
 from fastmagn.config.command_line import OwnOptions
 from fastmagn.config.text import flatten
 from fastmagn.corruptions import CORRUPTION_SETS
-from fastmagn.errors import InputError
+from fastmagn.errors import InputError, check
 from fastmagn.machine.command import run_command
 from fastmagn.reporting.names import CORRUPTION_KINDS, method_order
 from fastmagn.reporting.paper import paper_value
+from fastmagn.runs.changes import NO_WEIGHTS
 from fastmagn.runs.paths import CONFIG, RESULTS
 from fastmagn.runs.reading import read_results
 from fastmagn.sweeping.definition import DEFINITION
 
 PAPER_NETWORK = "resnet18"
 MEAN = "mca"  # the paper's mean over c18
+_SEED = "train.seed"
 Runs = dict[str, list[dict[str, Any]]]  # method -> the results of its seeds
 
 
@@ -64,11 +66,12 @@ def add(sweeps: list[Path], record: Path) -> None:
     """Copy finished sweeps to the new folder `record`.
 
     Raises:
-        InputError: A trial is missing, the paper has no such run, two are of the same method and seed, or the record
-            exists.
+        InputError: A trial is missing, the paper has no such run, two are of the same method and seed, or two seeds of
+            a method are of other recipes; or the record exists.
     """
     copies: dict[Path, Path] = {}
     runs: list[Path] = []
+    recipes: dict[str, dict[str, Any]] = {}
     for sweep in sweeps:
         trials = sorted(file.parent for file in sweep.glob(f"*/{CONFIG}"))
         if not (sweep / DEFINITION).exists() or not trials:
@@ -77,15 +80,30 @@ def add(sweeps: list[Path], record: Path) -> None:
             if not (trial / RESULTS).exists():
                 raise InputError(f"{trial}: is not finished; the command of the sweep resumes.")
             results = read_results(trial / RESULTS)
-            paper_accuracy(results, "clean")
+            check_paper_has(trial, results)
             config = results["config"]
+            recipe = {field: value for field, value in flatten(config).items() if field not in NO_WEIGHTS | {_SEED}}
+            for field, value in recipes.setdefault(config["method"], recipe).items():
+                check(
+                    recipe.get(field) == value, f"{trial}: {field}", recipe.get(field), f"{value}, as the other seeds"
+                )
             target = record / config["method"] / f"seed{config['train']['seed']}"
             if target / RESULTS in copies.values():
                 raise InputError(f"{trial}: is a second run of this method and seed. Give each sweep its own seed.")
             copies |= {trial / name: target / name for name in RUN_FILES}
-            copies[sweep / DEFINITION] = record / f"seed{config['train']['seed']}-{DEFINITION}"
+            definition = record / f"seed{config['train']['seed']}-{DEFINITION}"
+            if copies.get(sweep / DEFINITION) != definition and definition in copies.values():
+                raise InputError(f"{trial}: is of a second sweep of this seed. Give each sweep its own seed.")
+            copies[sweep / DEFINITION] = definition
         runs += trials
     keep(copies, record, sweeps, runs)
+
+
+def check_paper_has(trial: Path, results: dict[str, Any]) -> None:
+    """Raise InputError if the paper has no such run, or the run has no mean over the paper's corruptions."""
+    for condition in ("clean", MEAN):
+        paper_accuracy(results, condition)
+    check(results["mca"].get("c18") is not None, f"{trial}: mca.c18", None, "a run that has measured c18")
 
 
 def read_runs(record: Path) -> Runs:

@@ -67,7 +67,7 @@ def add(out: Path, record: Path) -> None:
     """Copy the finished comparison in `out` to the folder `record`.
 
     Raises:
-        InputError: A run is missing, or the record exists.
+        InputError: A run is missing, or not in the table; or the record exists.
     """
     measured = read_results(out / TABLE)
     seeds, recipes = measured["settings"]["seeds"], measured["settings"]["plan"]["recipes"]
@@ -75,6 +75,13 @@ def add(out: Path, record: Path) -> None:
     missing = [run for run in runs if not (run / RESULTS).exists()]
     if missing:
         raise InputError(f"{missing[0]}: is not finished; the command of the comparison resumes.")
+    rows = {name: [row["seed"] for row in recipe["seeds"]] for name, recipe in measured["recipes"].items()}
+    for name in recipes:
+        if rows.get(name) != seeds:
+            raise InputError(
+                f"{out / TABLE}: has seeds {rows.get(name, [])} of {name}; expected {seeds}. The command of the"
+                " comparison writes it anew."
+            )
     copies = {out / TABLE: record / TABLE}
     for run in runs:
         copies |= {run / name: record / run.relative_to(out) / name for name in RUN_FILES}

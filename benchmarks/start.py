@@ -25,6 +25,7 @@ from benchmarks.measure import console, spread, write_result
 from fastmagn.config.command_line import OwnOptions
 from fastmagn.errors import check
 from fastmagn.machine.command import run_command
+from fastmagn.machine.environment import commit_of, found
 
 COMMANDS = ("train", "evaluate", "corrupt", "report", "sweep", "export", "theory", "warm_up")
 ANSWERS = {
@@ -81,6 +82,7 @@ def main(arguments: list[str]) -> int:
     print_table(measured)
     if options.out:
         settings = {"turns": options.turns, "checkout": str(options.checkout) if options.checkout else None}
+        settings |= {"checkout_commit": found(commit_of, options.checkout)} if options.checkout else {}
         write_result(options.out, "start", settings, measured, torch.device("cpu"))
     return 0
 

@@ -19,7 +19,15 @@ from typing import Any
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from benchmarks.measure import console, device_of_runs, mean_sd, mean_sd_text, words_of_runs, write_result
+from benchmarks.measure import (
+    check_seeds,
+    console,
+    device_of_runs,
+    mean_sd,
+    mean_sd_text,
+    words_of_runs,
+    write_result,
+)
 from fastmagn.config.command_line import OwnOptions, given_fields, parse_config
 from fastmagn.config.own_code import trusted
 from fastmagn.config.text import to_yaml
@@ -52,6 +60,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--runs_dir", type=Path, default=Path("runs/time_to_mca"), help="folder for the run folders")
     parser.add_argument("--out", type=Path, help="JSON file to write; the plot is written next to it")
     options = parser.parse_args(arguments)
+    check_seeds(options.seeds)
     check(0 < options.target < 1, "target", options.target, "a fraction in (0, 1)")
     recipes = words_of_runs(options.recipes)
     measured: dict[str, list[dict[str, Any]]] = {name: [] for name in recipes}

@@ -113,7 +113,8 @@ class ImageTransform(nn.Module):
 
         Returns:
             The changed images, of the same type, shape, dtype and device: `out` if it is given (its memory as a
-            tv_tensor, if the images are one); with `others`, a tuple of them all. In memory they are contiguous or channels last as the images are (in a graph: channels last).
+            tv_tensor, if the images are one); with `others`, a tuple of them all. In memory they are contiguous or
+            channels last as the images are (in a graph: channels last).
 
         Raises:
             InputError: The images have another shape or dtype; there are boxes or masks in `others`; floats are outside

@@ -24,7 +24,7 @@ def environment(device: torch.device) -> dict[str, Any]:
     packages = ("torchvision", "numpy", "numba", "scipy", "pillow")
     return {
         "fastmagn": __version__,
-        "commit": found(_commit),
+        "commit": found(commit_of, Path(__file__).parent.parent.parent),
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         **{name: found(metadata.version, name) for name in packages},
@@ -45,9 +45,8 @@ def found(look_up: Callable[..., Any], *arguments: Any) -> Any:
         return None
 
 
-def _commit() -> str | None:
+def commit_of(root: Path) -> str | None:
     """The commit of a source checkout, with `-dirty` if files differ; None for an installed wheel."""
-    root = Path(__file__).parent.parent.parent
     if not (root / ".git").exists():
         return None
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]

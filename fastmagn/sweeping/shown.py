@@ -53,11 +53,12 @@ class Board:
     def ended(self, outcome: Outcome) -> None:
         """Record that a trial has ended, and print a line."""
         name, trial = outcome.name, self.trials[outcome.name]
-        if name not in self.started_at:
+        if outcome.state == "interrupted" and name not in self.started_at:
             return  # the sweep was interrupted before the trial started
         self.states[name], self.outcomes[name] = outcome.state, outcome
         done = sum(state in ("finished", "failed") for state in self.states.values())
-        seconds = time.monotonic() - self.started_at[name]
+        now = time.monotonic()
+        seconds = now - self.started_at.get(name, now)  # a worker may fail before its trial starts
         what = outcome.state + (f": {outcome.error}" if outcome.error else "")
         if outcome.state == "finished":
             # On a shared file system, the file may not be visible yet; `finish_sweep` reads it again.

@@ -211,7 +211,7 @@ def run_unfinished(board: Board, machines: Machines) -> int:
 
 
 def finish_sweep(trials: list[Trial], board: Board, out: Path, signal_number: int) -> int:
-    """Show the finished trials, name the failed ones, and write the report.
+    """Show the finished trials, name those that failed or were ended from outside, and write the report.
 
     Returns:
         The exit status.
@@ -234,6 +234,9 @@ def finish_sweep(trials: list[Trial], board: Board, out: Path, signal_number: in
             " sweep"
         )
         raise Interrupted(signal_number)
+    stopped = [outcome.name for outcome in board.outcomes.values() if outcome.state == "interrupted"]
+    for name in stopped:
+        console.print(f"interrupted: {name}: ended from outside; the same command resumes it", soft_wrap=True)
     try:
         if readable:
             report(readable, out / REPORT)
@@ -241,7 +244,7 @@ def finish_sweep(trials: list[Trial], board: Board, out: Path, signal_number: in
         if not failed:
             raise
         warn(f"no report: {one_line(error, None)}")
-    return EXIT_TRIAL_FAILED if failed else 0
+    return EXIT_TRIAL_FAILED if failed or stopped else 0
 
 
 def with_results(finished: list[Trial]) -> list[Trial]:

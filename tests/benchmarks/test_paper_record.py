@@ -107,6 +107,42 @@ def test_what_cannot_be_kept_is_one_line_and_leaves_nothing(tmp_path, monkeypatc
     assert not (tmp_path / "kept").exists()
 
 
+def change(run: Path, **changed: object) -> None:
+    """Change fields of a run's results, those of its configuration by their section."""
+    results = json.loads((run / "results.json").read_text())
+    for name, value in changed.items():
+        if isinstance(results.get(name), dict):
+            results[name] |= value
+        else:
+            results["config"][name] |= value
+    (run / "results.json").write_text(json.dumps(results))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"train": {"epochs": 200}}, r"method-magn: train\.epochs: got 200; expected \d+, as the other seeds\.$"),
+        ({"model": {"name": "resnet18"}}, r"method-magn: model\.name: got 'resnet18'; expected resnet_small, as"),
+        ({"mca": {"c18": None}}, r"method-magn: mca\.c18: got None; expected a run that has measured c18\.$"),
+    ],
+)
+def test_seeds_of_other_recipes_or_without_the_papers_mean_are_refused(changed, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "RECORDS", tmp_path / "kept")
+    sweeps = [sweep_of(tmp_path / f"out{seed}", seed) for seed in (0, 1)]
+    change(sweeps[1] / "method-magn", **changed)
+    with pytest.raises(InputError, match=message):
+        paper_record.main(["2026-01-31-paper", "--add", *map(str, sweeps)])
+    assert not (tmp_path / "kept").exists()
+
+
+def test_two_sweeps_of_one_seed_would_replace_each_others_definition(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "RECORDS", tmp_path / "kept")
+    sweeps = [sweep_of(tmp_path / method, 0, (method,)) for method in ("magn", "standard")]
+    with pytest.raises(InputError, match="method-standard: is of a second sweep of this seed"):
+        paper_record.main(["2026-01-31-paper", "--add", *map(str, sweeps)])
+    assert not (tmp_path / "kept").exists()
+
+
 def test_runs_that_the_paper_does_not_have_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "RECORDS", tmp_path / "kept")
     sweep = sweep_of(tmp_path / "out", 0, ("standard", "trivialaugment"))

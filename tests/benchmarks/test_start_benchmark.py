@@ -1,11 +1,12 @@
 """The benchmark of starts runs, and its JSON holds what it says. No time is asserted."""
 
 import json
+import subprocess
 
 import pytest
 
 from benchmarks import start as benchmark
-from benchmarks.start import ANSWERS, COMMANDS, RUNS, is_there, main, start
+from benchmarks.start import ANSWERS, COMMANDS, RUNS, Start, is_there, main, start
 from fastmagn.__main__ import VERBS
 
 
@@ -28,6 +29,19 @@ def test_what_a_process_starts_counts_as_its_own():
     measured = start(["-c", program])
     assert measured.cpu_s >= 0.4
     assert measured.peak_mib > 8, "a Python process is no smaller"
+
+
+def test_the_json_of_another_checkout_names_its_commit(tmp_path, monkeypatch):
+    """Nothing is timed."""
+    monkeypatch.setattr(benchmark, "measure_turn", lambda *_, **__: {"answers": {"import": Start(1.0, 1.0, 9.0)}})
+    monkeypatch.setattr(benchmark, "print_table", lambda measured: None)
+    checkout, git = tmp_path / "older", ["git", "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    subprocess.run([*git, "init", "-q", str(checkout)], check=True)
+    subprocess.run([*git, "-C", str(checkout), "commit", "-q", "--allow-empty", "-m", "older"], check=True)
+    head = subprocess.run([*git, "-C", str(checkout), "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    assert main(["--turns", "1", "--checkout", str(checkout), "--out", str(tmp_path / "start.json")]) == 0
+    settings = json.loads((tmp_path / "start.json").read_text())["settings"]
+    assert settings["checkout_commit"] == head.stdout[:12]
 
 
 @pytest.mark.slow

@@ -70,6 +70,23 @@ def test_a_report_that_cannot_be_written_is_an_error_unless_a_trial_failed(bad, 
         assert "90.00" in capsys.readouterr().out.split("trials by mCA")[1]
 
 
+def test_a_trial_that_fails_before_it_starts_is_named(trials, tmp_path, capsys):
+    """As on a host of a cluster that has no fastmagn: its worker ends before the trial begins."""
+    board = board_of(trials, seed_0="finished")
+    board.ended(Outcome(BAD, "failed", "No module named 'fastmagn'"))
+    assert finish_sweep(trials, board, tmp_path, 0) == 1
+    shown = capsys.readouterr().out
+    assert f"[2/2] {BAD}: failed: No module named 'fastmagn' (0 s)" in shown
+    assert f"failed: {BAD}: No module named 'fastmagn' (full output: " in shown
+
+
+def test_a_trial_that_is_ended_from_outside_leaves_the_sweep_undone(trials, tmp_path, capsys):
+    board = board_of(trials, seed_0="finished", seed_1="interrupted")
+    assert finish_sweep(trials, board, tmp_path, 0) == 1
+    assert f"interrupted: {BAD}: ended from outside; the same command resumes it" in capsys.readouterr().out
+    assert (tmp_path / "report" / "report.md").exists()
+
+
 def test_a_report_ends_a_sweep(trials, tmp_path):
     assert finish_sweep(trials, board_of(trials, seed_0="finished"), tmp_path, 0) == 0
     assert (tmp_path / "report" / "report.md").exists()
