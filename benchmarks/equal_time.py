@@ -75,7 +75,7 @@ from fastmagn.config.own_code import trusted
 from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten, to_yaml
 from fastmagn.corruptions import CORRUPTION_SETS
-from fastmagn.errors import Interrupted, check, counted, one_line
+from fastmagn.errors import InputError, Interrupted, check, counted, one_line
 from fastmagn.evaluation.metrics.accuracy import mean_cbar_accuracy, mean_corruption_accuracy
 from fastmagn.machine.command import run_command
 from fastmagn.machine.console import warn
@@ -285,11 +285,11 @@ def run_all(trials: list[Trial], options: argparse.Namespace, after_run: Callabl
             run_dir = trial.config.run_folder
             if should_stop():
                 return Outcome(trial.name, "interrupted")
-            write_text(run_dir / CONFIG, to_yaml(trial.config))
-            console.print(
-                f"{trial.name}: epochs {trial.config.train.epochs}, output in {run_dir / TRIAL_LOG}", soft_wrap=True
-            )
             try:
+                write_text(run_dir / CONFIG, to_yaml(trial.config))
+                console.print(
+                    f"{trial.name}: epochs {trial.config.train.epochs}, output in {run_dir / TRIAL_LOG}", soft_wrap=True
+                )
                 outcome = run_trial(run_dir, Path.cwd(), threads, should_stop, trusted(trial.config.imports))
             except BaseException:
                 broken.set()  # the others save and end, and the error is shown
@@ -311,10 +311,10 @@ def run_all(trials: list[Trial], options: argparse.Namespace, after_run: Callabl
 
 
 def _at_any_rate(work: Callable[[], Any]) -> None:
-    """Do what is done again at the end; a disk that is full meanwhile is a warning."""
+    """Do what is done again at the end; what fails meanwhile, as on a full disk, is a warning."""
     try:
         work()
-    except OSError as error:
+    except (OSError, InputError) as error:
         warn(f"{one_line(error)}; this is written again after the next run.")
 
 

@@ -14,7 +14,7 @@ from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten
 from fastmagn.errors import InputError, check
 from fastmagn.machine.hardware import is_slow_precision
-from fastmagn.runs.changes import PLACE_FIELDS
+from fastmagn.runs.changes import PLACE_FIELDS, VALIDATION_FIELDS, keeps_results
 from fastmagn.runs.paths import RESULTS
 from fastmagn.runs.reading import read_results
 
@@ -100,12 +100,22 @@ def check_new(record: Record, recipes: dict[str, Config]) -> None:
 
 
 def check_measured_alike(recipes: dict[str, Config]) -> None:
-    """Raise InputError if a recipe is measured in another way than the first one: their numbers do not compare."""
+    """Raise InputError if a recipe is measured in another way than the first one: their numbers do not compare.
+
+    Which weights are measured, and how their answers are averaged, is the recipe's own.
+    """
     first, *others = recipes
     measured = _measurement(recipes[first])
     for name in others:
+        fields = flatten(recipes[name])
         for field, value in _measurement(recipes[name]).items():
-            check(value == measured[field], f"run {name}: {field}", value, f"that of run {first}, {measured[field]}")
+            is_own = field in VALIDATION_FIELDS or field == "eval.save_logits" or keeps_results(field, fields)
+            check(
+                is_own or value == measured[field],
+                f"run {name}: {field}",
+                value,
+                f"that of run {first}, {measured[field]}",
+            )
 
 
 def _measurement(config: Config) -> dict[str, Any]:

@@ -17,20 +17,20 @@ from benchmarks.equal_time import numbers_of, summarise
 from benchmarks.measure import mean_sd_text
 from benchmarks.records import COLUMNS, RUN_FILES, keep, record_folder
 from fastmagn.config.command_line import OwnOptions
+from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten
 from fastmagn.corruptions import CORRUPTION_SETS
 from fastmagn.errors import InputError, check
 from fastmagn.machine.command import run_command
 from fastmagn.reporting.names import CORRUPTION_KINDS, method_order
 from fastmagn.reporting.paper import paper_value
-from fastmagn.runs.changes import NO_WEIGHTS
+from fastmagn.runs.changes import NO_WEIGHTS, keeps_results
 from fastmagn.runs.paths import CONFIG, RESULTS
 from fastmagn.runs.reading import read_results
 from fastmagn.sweeping.definition import DEFINITION
 
 PAPER_NETWORK = "resnet18"
 MEAN = "mca"  # the paper's mean over c18
-_SEED = "train.seed"
 Runs = dict[str, list[dict[str, Any]]]  # method -> the results of its seeds
 
 
@@ -82,11 +82,9 @@ def add(sweeps: list[Path], record: Path) -> None:
             results = read_results(trial / RESULTS)
             check_paper_has(trial, results)
             config = results["config"]
-            recipe = {field: value for field, value in flatten(config).items() if field not in NO_WEIGHTS | {_SEED}}
+            recipe = recipe_of(config)
             for field, value in recipes.setdefault(config["method"], recipe).items():
-                check(
-                    recipe.get(field) == value, f"{trial}: {field}", recipe.get(field), f"{value}, as the other seeds"
-                )
+                check(recipe[field] == value, f"{trial}: {field}", recipe[field], f"{value}, as the other seeds")
             target = record / config["method"] / f"seed{config['train']['seed']}"
             if target / RESULTS in copies.values():
                 raise InputError(f"{trial}: is a second run of this method and seed. Give each sweep its own seed.")
@@ -97,6 +95,13 @@ def add(sweeps: list[Path], record: Path) -> None:
             copies[sweep / DEFINITION] = definition
         runs += trials
     keep(copies, record, sweeps, runs)
+
+
+def recipe_of(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields that decide a run's numbers but for its seed, those that are newer than the run at defaults."""
+    fields = flatten(Config()) | flatten(config)
+    harmless = NO_WEIGHTS | {"train.seed", "eval.save_logits"}
+    return {name: value for name, value in fields.items() if name not in harmless and not keeps_results(name, fields)}
 
 
 def check_paper_has(trial: Path, results: dict[str, Any]) -> None:

@@ -46,7 +46,7 @@ _SAID_BY_LOGITS = ("ood", "temperature_images", "forward")  # `summarise_logits`
 def main(arguments: list[str]) -> int:
     own, config = parse_arguments(arguments)
     if own.images is None and own.logits is None:
-        check_present(config.data, instead=own.run is None and own.info is None, of_run=own.data_dir)
+        check_present(config.data, instead=own.run is None and not own.has_data, of_run=own.data_dir)
     # Imported here, so that --help does not wait for PyTorch.
     from fastmagn.evaluation.measure import summarise_logits
     from fastmagn.evaluation.other_images import image_folders_of, with_image_folders
@@ -121,7 +121,7 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, Config]:
         raise InputError(f"out: {own.out} is a folder; expected the name of a results file.")
     if own.weights is not None and not own.weights.name:
         raise InputError(f"weights: got {str(own.weights)!r}; expected a file of weights, or a published model's name.")
-    own.info, own.data_dir, own.takes_runs_precision = None, None, False
+    own.info, own.data_dir, own.has_data, own.takes_runs_precision = None, None, False, False
     others = ("corrupted", "save_logits", "perturbations", "fourier")
     if own.images is not None and (own.run is None or any(getattr(own, name) for name in others)):
         *most, last = (f"--{name}" for name in others)
@@ -135,9 +135,8 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, Config]:
         setattr(own, name, _channels(name, getattr(own, name), own.weights))
     if own.weights is not None:
         own.info = said_by(own.weights)
-        said = said_fields(own.info) if own.info is not None else checkpoint_fields(own.weights)
-        fields = [*as_file(weights_fields(own.weights) | said), *fields]
-    if own.run is not None:
+        config = _config_of_weights(own, fields)
+    elif own.run is not None:
         trained, config = read_config_to_measure(own.run, fields)
         own.data_dir = trained.data.dir
         own.takes_runs_precision = "train.amp" not in given_fields(fields) and config.train.amp == trained.train.amp
@@ -154,6 +153,20 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, Config]:
     given = given_fields(fields)
     _check_used(own, given)
     return own, config
+
+
+def _config_of_weights(own: argparse.Namespace, fields: list[str]) -> Config:
+    """The fields, over those that the file, or the configuration of a checkpoint's run, gives."""
+    of_name = weights_fields(own.weights)
+    of_run = checkpoint_fields(own.weights) if own.info is None else {}
+    said = of_run if own.info is None else said_fields(own.info)
+    config = parse_config([*as_file(of_name | said), *fields], command("evaluate"), _DESCRIPTION)
+    if of_run and config.data.name != of_run["data.name"]:  # of other images the run says nothing
+        said = {"model.name": of_run["model.name"]}
+        config = parse_config([*as_file(of_name | said), *fields], command("evaluate"), _DESCRIPTION)
+    own.has_data = "data.name" in said
+    own.data_dir = Path(said["data.dir"]) if "data.dir" in said else None
+    return config
 
 
 def _check_used(own: argparse.Namespace, given: list[str]) -> None:

@@ -310,10 +310,8 @@ def test_the_table_of_the_time_to_75_percent_is_the_measured_one():
     assert measured("time-to-75")["settings"]["target"] == 0.75
 
 
-def test_the_table_of_small_networks_is_the_measured_one():
-    result = measured("small-networks")
-    plan, keys = result["settings"]["plan"], ("clean_accuracy", "mca_c18", "rms_corrupt")
-    begins = {
+PARTS = {
+    "small-networks": {
         "resnet_small": "`resnet_small`: widths",
         "resnet_small_wide": "widths 32, 64",
         "deep": "and a second block",
@@ -323,7 +321,21 @@ def test_the_table_of_small_networks_is_the_measured_one():
         "gelu": "or GELU",
         "all_noisy": "or noise on all",
         "rate_0.05": "or a learning rate",
-    }
+    },
+    "training-parts": {
+        "drawn_flips": "the recipe of eight epochs",
+        "alternating_flips": "or flips in every second epoch",
+        "others_x4": "or four times the learning rate",
+        "others_div4": "or a quarter of it",
+        "growing_images": "or images of 24 px",
+    },
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_the_tables_of_parts_are_the_measured_ones(name):
+    result, begins = measured(name), PARTS[name]
+    plan, keys = result["settings"]["plan"], ("clean_accuracy", "mca_c18", "rms_corrupt")
     assert set(begins) == set(result["recipes"])
     assert f"{plan['budget_s']:.0f} s" in words_of(PERFORMANCE)
     for name, row in result["recipes"].items():
@@ -333,6 +345,18 @@ def test_the_table_of_small_networks_is_the_measured_one():
         assert int(epochs) == plan["recipes"][name]["epochs"]
         for cell, key in zip(shown, keys, strict=True):
             check_mean_and_sd(cell, row[key], 100)
+
+
+def test_no_part_of_the_training_is_called_better_than_chance():
+    recipes, keys = measured("training-parts")["recipes"], ("clean_accuracy", "mca_c18", "rms_corrupt")
+    least = min(row["p_values"][key] for name, row in recipes.items() if name != "drawn_flips" for key in keys)
+    (said,) = re.findall(r"from the first row may be chance \(p ≥ (0\.\d+)\)", words_of(PERFORMANCE))
+    assert rounds_to(said, least)
+    c18 = {name: row["mca_c18"]["mean"] for name, row in recipes.items()}
+    assert max(c18, key=c18.get) == "growing_images"
+    assert recipes["growing_images"]["mca_c18"]["sd"] == pytest.approx(
+        c18["growing_images"] - c18["drawn_flips"], rel=0.1
+    )
 
 
 def check_mean_and_sd(cell: str, number: dict[str, float], scale: float) -> None:

@@ -3,6 +3,12 @@
 from pathlib import Path
 
 _MAX_METHOD_CHARS = 100  # as in a report
+# What an exported file may say, and what the configuration of a checkpoint's run does.
+SAID_BY_FILE = ("data.name", "data.image_size", "model.name")
+SAID_BY_RUN = (
+    *(*SAID_BY_FILE, "data.dir", "data.eval_resize_px"),
+    *("data.test_shards", "data.image_column", "data.label_column"),
+)
 
 
 def weights_fields(weights: Path) -> dict[str, str]:

@@ -7,17 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastmagn.config.of_weights import SAID_BY_RUN
 from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten
 from fastmagn.data import ENCODED
+from fastmagn.errors import InputError
 from fastmagn.models.published import SUFFIX, published_file
-from fastmagn.runs.paths import CHECKPOINTS, CONFIG
+from fastmagn.runs.paths import CONFIG, run_of_checkpoint
 from fastmagn.runs.reading import read_config
 
 if TYPE_CHECKING:
     from fastmagn.exporting.info import ModelInfo
-
-_OF_THE_RUN = ("data.name", "data.dir", "data.image_size", "data.eval_resize_px", "model.name")
 
 
 def said_by(weights: Path) -> "ModelInfo | None":
@@ -40,16 +40,15 @@ def said_fields(info: "ModelInfo") -> dict[str, Any]:
 
 
 def checkpoint_fields(weights: Path) -> dict[str, Any]:
-    """The fields that RUN/config.yaml gives for a file in RUN/checkpoints; none for other files.
-
-    Raises:
-        InputError: That configuration cannot be read.
-    """
-    run_dir = weights.absolute().parent.parent
-    if weights.absolute().parent.name != CHECKPOINTS or not weights.is_file() or not (run_dir / CONFIG).is_file():
+    """The fields that the configuration of a checkpoint's run gives; none for other files."""
+    run_dir = run_of_checkpoint(weights)
+    if run_dir is None or not weights.is_file() or not (run_dir / CONFIG).is_file():
         return {}
-    config = flatten(read_config(run_dir))
-    return {name: config[name] for name in _OF_THE_RUN}
+    try:
+        config = flatten(read_config(run_dir))
+    except InputError:  # another program's
+        return {}
+    return {name: config[name] for name in SAID_BY_RUN}
 
 
 def resized_alike(info: "ModelInfo", config: Config) -> Config:

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fastmagn.config.of_weights import weights_fields
+from fastmagn.config.of_weights import SAID_BY_FILE, SAID_BY_RUN, weights_fields
 from fastmagn.config.own_code import OPTION
 from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten, plain, yaml_text
 from fastmagn.reporting.experiments import Experiment
 from fastmagn.reporting.names import network_title
 from fastmagn.reporting.runs import FinishedRun
+from fastmagn.runs.paths import run_of_checkpoint
 
 
 class Environment(NamedTuple):
@@ -31,7 +32,9 @@ def command(run: FinishedRun) -> str:
         for option, values in (("--mean", run.weights.mean), ("--std", run.weights.std)):
             words += [option, *map(repr, values)] if values else []
         defaults = defaults | weights_fields(Path(run.weights.file))
-        always = {"data.name", "data.dir", "data.image_size", "data.eval_resize_px", "model.name"}  # as a file may say
+        always = set(
+            SAID_BY_RUN if run_of_checkpoint(Path(run.weights.file)) else SAID_BY_FILE
+        )  # or it may say another
         defaults["run_dir"] = run.config.get("run_dir")  # there it would name a run to measure
     for name, value in flatten(run.config).items():
         if name in always or defaults.get(name) != value:

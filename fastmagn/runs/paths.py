@@ -19,6 +19,7 @@ CHECKPOINTS = "checkpoints"
 LOCK = ".lock"
 STARTED_BY = ".started-by"  # the torchrun that began the run with `resume never`: it may start its processes again
 TRIAL_LOG = "trial.log"  # what a sweep's trial prints
+_STEP_CHECKPOINT = re.compile(r"step-(\d{8,})\.pt")
 
 
 def run_folder_of(config: Config) -> Path:
@@ -37,8 +38,15 @@ def step_checkpoint(run_dir: Path, step: int) -> Path:
     return run_dir / CHECKPOINTS / f"step-{step:08d}.pt"
 
 
+def run_of_checkpoint(file: Path) -> Path | None:
+    """The run folder in which a file has a checkpoint's name; None if it has another name or lies elsewhere."""
+    whole = file.absolute()
+    is_named = whole.name == "last.pt" or _STEP_CHECKPOINT.fullmatch(whole.name) is not None
+    return whole.parent.parent if is_named and whole.parent.name == CHECKPOINTS else None
+
+
 def step_checkpoints(run_dir: Path) -> dict[int, Path]:
     """The checkpoints that a run keeps beside last.pt, by step, the newest first."""
     paths = (run_dir / CHECKPOINTS).glob("step-*.pt")
-    steps = {int(match[1]): path for path in paths if (match := re.fullmatch(r"step-(\d{8,})\.pt", path.name))}
+    steps = {int(match[1]): path for path in paths if (match := _STEP_CHECKPOINT.fullmatch(path.name))}
     return dict(sorted(steps.items(), reverse=True))

@@ -10,6 +10,8 @@ import pytest
 
 from benchmarks import equal_time, records, time_to_mca
 from benchmarks.equal_time import run_all
+from benchmarks.equal_time_extend import check_measured_alike
+from fastmagn.config.command_line import parse_config
 from fastmagn.config.schema import Config
 from fastmagn.errors import InputError
 from fastmagn.sweeping.definition import Trial
@@ -58,6 +60,23 @@ def test_recipes_that_are_measured_in_two_ways_are_not_compared(fields, message,
     assert str(error.value) == message
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"train.ema_decay": 0.99, "eval.weights": "ema"},
+        {"method": "rse", "eval.rse_draws": 5},
+        {"eval.test_time_flip": True},
+        {"eval.batch_size": 100},
+        {"eval.save_logits": True},
+    ],
+)
+def test_what_is_a_recipes_own_or_changes_no_number_may_differ(fields):
+    words = [word for name, value in fields.items() for word in (f"--{name}", str(value).lower())]
+    recipes = {"one": Config(), "other": parse_config(words, "test", "")}
+    check_measured_alike(recipes)
+    check_measured_alike(dict(reversed(recipes.items())))
+
+
 def test_a_run_that_is_ended_from_outside_is_named_and_the_comparison_is_not_done(tmp_path, monkeypatch, capsys):
     """Of earlyoom, or of a drained host: the comparison itself got no signal."""
     states = {
@@ -93,21 +112,26 @@ def test_a_table_that_cannot_be_written_once_stops_no_run(tmp_path, monkeypatch,
 
 
 def test_a_run_that_cannot_begin_ends_the_comparison_at_once(tmp_path, monkeypatch):
-    stopped = threading.Event()
+    """Its configuration cannot be written; the run beside it saves and ends."""
+    stopped, real_write = threading.Event(), equal_time.write_text
+
+    def write_text(path: Path, text: str) -> None:
+        if path.parent.name == "run1":
+            raise OSError(28, "No space left on device")
+        real_write(path, text)
 
     def run_trial(run_dir, folder, threads, should_stop, imports) -> Outcome:
-        if run_dir.name == "run1":
-            raise OSError(28, "No space left on device")
         while not should_stop():
             time.sleep(0.01)
         stopped.set()
         return Outcome(run_dir.name, "interrupted")
 
+    monkeypatch.setattr(equal_time, "write_text", write_text)
     monkeypatch.setattr(equal_time, "run_trial", run_trial)
     with pytest.raises(OSError, match="No space left"):
         run_all(trials(tmp_path, 6), Namespace(jobs=2), lambda: None)
     assert stopped.is_set()
-    assert not (tmp_path / "run2").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run0"]
 
 
 @pytest.mark.parametrize("lack", ["seed", "recipe"])

@@ -135,6 +135,18 @@ def test_seeds_of_other_recipes_or_without_the_papers_mean_are_refused(changed, 
     assert not (tmp_path / "kept").exists()
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_smaller_test_batch_and_a_field_that_is_newer_than_a_run_are_no_other_recipe(first, tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "RECORDS", tmp_path / "kept")
+    sweeps = [sweep_of(tmp_path / f"out{seed}", seed) for seed in (0, 1)]
+    change(sweeps[first] / "method-magn", eval={"batch_size": 100})
+    file = sweeps[1 - first] / "method-magn" / "results.json"
+    older = json.loads(file.read_text())
+    del older["config"]["optim"]["filter_lr_ratio"]
+    file.write_text(json.dumps(older))
+    assert paper_record.main(["2026-01-31-paper", "--add", *map(str, sweeps)]) == 0
+
+
 def test_two_sweeps_of_one_seed_would_replace_each_others_definition(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "RECORDS", tmp_path / "kept")
     sweeps = [sweep_of(tmp_path / method, 0, (method,)) for method in ("magn", "standard")]

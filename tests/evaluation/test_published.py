@@ -245,23 +245,37 @@ def test_an_exported_file_says_its_images_and_its_network(tmp_path):
 
 
 def test_a_checkpoint_in_its_run_folder_is_measured_on_the_runs_images_with_its_network(tmp_path, monkeypatch):
-    fields = ("--data.name", "folder", "--data.dir", "photos", "--data.image_size", "64", "--data.eval_resize_px", "70")
-    make_run(tmp_path / "run", *fields, "--model.name", "resnet_small_deep", results=False)
+    fields = {"name": "webdataset", "dir": Path("photos"), "image_size": 64, "eval_resize_px": 70}
+    fields |= {"test_shards": "special-*.tar", "label_column": "fine"}
+    words = [word for name, value in fields.items() for word in (f"--data.{name}", str(value))]
+    make_run(tmp_path / "run", *words, "--model.name", "resnet_small_deep", results=False)
     checkpoints = tmp_path / "run" / "checkpoints"
     older = shutil.copy(checkpoints / "last.pt", checkpoints / "step-00000001.pt")
     monkeypatch.chdir(checkpoints)
     for file in (checkpoints / "last.pt", older, Path("last.pt")):
         config = parse_arguments(["--weights", str(file)])[1]
-        assert config.data == DataConfig(name="folder", dir=Path("photos"), image_size=64, eval_resize_px=70)
+        assert config.data == DataConfig(**fields)
         assert (config.model.name, config.method, config.train.amp) == ("resnet_small_deep", file.stem, "float32")
-    given = ["--data.name", "digits", "--data.image_size", "224", "--data.eval_resize_px", "0", "--data.dir", "data"]
-    other = parse_arguments(["--weights", str(older), *given, "--model.name", "resnet18"])[1]
-    assert (other.data, other.model.name) == (DataConfig(), "resnet18")
-    elsewhere = shutil.copy(older, tmp_path / "w.pt")
-    assert parse_arguments(["--weights", str(elsewhere)])[1].data == DataConfig()
-    (tmp_path / "run" / "config.yaml").write_text("data: {nme: digits}")
-    with pytest.raises(InputError, match=r"^data\.nme: is not a field"):
-        parse_arguments(["--weights", str(older)])
+    other = parse_arguments(["--weights", str(older), "--data.name", "digits"])[1]
+    assert (other.data, other.model.name) == (DataConfig(), "resnet_small_deep")
+    assert parse_arguments(["--weights", str(older), "--model.name", "resnet18"])[1].model.name == "resnet18"
+    for elsewhere in (tmp_path / "last.pt", checkpoints / "best.pt"):
+        shutil.copy(older, elsewhere)
+        assert parse_arguments(["--weights", str(elsewhere)])[1].data == DataConfig()
+    with pytest.raises(InputError) as error:
+        main(["--weights", str(older)])
+    assert "Give --data.dir (the run's own, photos, is relative to the folder where it was trained)" in str(error.value)
+    assert "digits" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["last.pt", "model.pth"])
+def test_another_programs_configuration_beside_a_checkpoint_is_not_read(name, tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "config.yaml").write_text("model: {arch: resnet50, depth: 50}")
+    (tmp_path / "checkpoints" / name).touch()
+    given = ["--model.name", "resnet50", "--data.name", "cifar100"]
+    config = parse_arguments(["--weights", str(tmp_path / "checkpoints" / name), *given])[1]
+    assert (config.model.name, config.data.name) == ("resnet50", "cifar100")
 
 
 def test_an_exported_file_is_measured_on_its_classes_only(tmp_path, monkeypatch, capsys):
