@@ -175,7 +175,8 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, Config],
         check_recipe(name, recipes[name], given_fields(given))
     if record:
         check_new(record, recipes)
-    check_measured_alike(recipes)
+    else:
+        check_measured_alike(recipes)
     return options, recipes, record
 
 

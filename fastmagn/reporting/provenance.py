@@ -31,10 +31,9 @@ def command(run: FinishedRun) -> str:
         words = ["fastmagn.evaluate", "--weights", run.weights.file]
         for option, values in (("--mean", run.weights.mean), ("--std", run.weights.std)):
             words += [option, *map(repr, values)] if values else []
-        defaults = defaults | weights_fields(Path(run.weights.file))
-        always = set(
-            SAID_BY_RUN if run_of_checkpoint(Path(run.weights.file)) else SAID_BY_FILE
-        )  # or it may say another
+        file = Path(run.weights.file)  # what it or its run may say otherwise is always given
+        defaults = defaults | weights_fields(file)
+        always = set(SAID_BY_RUN if run_of_checkpoint(file) else SAID_BY_FILE)
         defaults["run_dir"] = run.config.get("run_dir")  # there it would name a run to measure
     for name, value in flatten(run.config).items():
         if name in always or defaults.get(name) != value:
