@@ -76,7 +76,7 @@ def _help(program: str) -> str:
         f"Train corruption-robust image classifiers, and measure them.\n\n{verbs}\n"
         f"{program} VERB --help explains a verb. In place of a verb:\n\n"
         "  --version                 the version\n"
-        "  --print_completion SHELL  a script for completion on Tab in bash, zsh or tcsh\n\n"
+        "  --print_completion SHELL  a script for Tab completion in bash, zsh or tcsh\n\n"
         "train needs no argument, no GPU and no data: it trains on digits."
     )
 

@@ -76,7 +76,7 @@ def image_set(*, class_names: Sequence[str], train: Labelled, test: Labelled) ->
     is_listed = isinstance(class_names, Iterable) and not isinstance(class_names, str)  # a text is not its letters
     names = tuple(class_names) if is_listed else ()
     if not names or not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
-        raise InputError(f"class_names: got {class_names!r}; expected different texts, one for each class.")
+        raise InputError(f"class_names: got {class_names!r}; expected different strings, one for each class.")
     parts = {}
     for part, given in (("train", train), ("test", test)):
         if not isinstance(given, tuple | list) or len(given) != 2:

@@ -87,7 +87,7 @@ def main(arguments: list[str]) -> int:
     run_dir = str(run_folder_of(config))  # not that of the results: a finished run may have been moved
     console.print(f"run folder: {run_dir}", soft_wrap=True)
     report = f"{command('report')} {shlex.join([run_dir, '--out', 'report'])}"
-    console.print(f"tables, figures and a page of it: {report}", soft_wrap=True)
+    console.print(f"to make a report of this run: {report}", soft_wrap=True)
     return 0
 
 

@@ -370,7 +370,7 @@ def test_an_own_corruption_gets_indices_and_may_change_its_images():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"class_names": ("a", "a")}, "class_names: got ('a', 'a'); expected different texts, one for each class."),
+        ({"class_names": ("a", "a")}, "class_names: got ('a', 'a'); expected different strings, one for each class."),
         ({"train": (np.zeros((2, 8, 8), np.float32), [0, 1])}, "train images: got float32 [2, 8, 8]; expected uint8"),
         ({"train": (np.zeros((2, 8, 8), np.uint8), [0, 2])}, "train labels: got labels 0..2; expected integers [2] or"),
         (
@@ -378,8 +378,8 @@ def test_an_own_corruption_gets_indices_and_may_change_its_images():
             "test labels: got float64 [2]; expected integers [2] or",
         ),
         ({"test": (np.zeros((2, 40, 8), np.uint8), [0, 1])}, "got training images of grey 8x8 px"),
-        ({"class_names": None}, "class_names: got None; expected different texts, one for each class."),
-        ({"class_names": "ab"}, "class_names: got 'ab'; expected different texts, one for each class."),
+        ({"class_names": None}, "class_names: got None; expected different strings, one for each class."),
+        ({"class_names": "ab"}, "class_names: got 'ab'; expected different strings, one for each class."),
         ({"train": (np.zeros((2, 8, 8), np.uint8),)}, "train: got a tuple of 1; expected a pair, the images and their"),
         ({"test": np.zeros((2, 8, 8), np.uint8)}, "test: got a ndarray; expected a pair, the images and their labels."),
         ({"test": None}, "test: got a NoneType; expected a pair, the images and their labels."),

@@ -111,12 +111,8 @@ def test_the_page_of_a_method_has_its_numbers():
     pages = {name: page for name, page in pages.items() if page.exists() and name not in OWN_WORDS}
     assert len(pages) >= 2
     for name, page in pages.items():
-        of_method = (
-            "it has {} % clean, {} % c15 and a calibration error of {} % under corruption, after {} epochs; ".format(
-                *numbers(name)
-            )
-        )
-        assert of_method + of_standard in " ".join(page.read_text().split()), page
+        of_method = "it reaches {} % clean, {} % c15 and a calibration error of {} % under corruption, after {} epochs;"
+        assert f"{of_method.format(*numbers(name))} {of_standard}" in " ".join(page.read_text().split()), page
 
 
 def difference(measured: dict, name: str, other: str, key: str) -> float:
@@ -199,8 +195,8 @@ def test_what_is_said_of_magn_is_in_the_record():
             f" {gain('augmix_no_jsd', 'mca_c15_without_noises')} without the noises.",
         ],
         DOCS / "methods" / "ta_noise.md": [
-            f"it has {shown('ta_noise', 'mca_c15')} c15: {gain('ta_noise', 'mca_c15')} points over `standard`, and"
-            f" {gain('ta_noise', 'clean_accuracy')} behind it on clean images."
+            f"it reaches {shown('ta_noise', 'mca_c15')} % c15: {gain('ta_noise', 'mca_c15')} points over `standard`,"
+            f" and {gain('ta_noise', 'clean_accuracy')} behind it on clean images."
             f" [gaussian_noise](gaussian_noise.md) has {shown('gaussian_noise', 'mca_c15')}.",
         ],
         DOCS / "methods" / "magn.md": [
@@ -253,9 +249,9 @@ def test_what_is_said_of_the_methods_of_other_groups_is_in_the_record():
         f" (p = {p_value(measured, 'dign', 'magn', quiet):.3f}), and"
         f" {difference(measured, 'magn', 'dign', 'mca_cbar'):.1f} behind on C-bar"
         f" {by_chance('dign', 'magn', 'mca_cbar')}, after {epochs('dign')} epochs to {epochs('magn')}.",
-        f"`at` made {epochs('at')} epochs, and has {shown('at', 'clean_accuracy')} % on clean"
+        f"`at` completed {epochs('at')} epochs, and has {shown('at', 'clean_accuracy')} % on clean"
         f" images and {shown('at', 'mca_c15')} % c15",
-        f"`trades` made {epochs('trades')}, and has {shown('trades', 'clean_accuracy')} % on clean"
+        f"`trades` completed {epochs('trades')}, and has {shown('trades', 'clean_accuracy')} % on clean"
         f" images and {shown('trades', 'mca_c15')} % c15.",
         f"`afa` has {shown('afa', 'mca_c15')} % c15,"
         f" {difference(measured, 'afa', 'magn', 'mca_c15'):.1f} points over `magn`"
@@ -304,23 +300,23 @@ def test_what_is_said_of_gaussian_noise_is_in_the_record():
     over_view = ahead("augmix_noise", "augmix_no_jsd")[0]
     said = {
         DOCS / "records.md": [
-            f"{c15} points of c15 over `standard`, {quiet} without the noises, {cbar} on C-bar, and"
-            f" {clean.removeprefix('-')} behind on clean images.",
+            f"gains {c15} points of c15 over `standard`, {quiet} without the noises and {cbar} on C-bar, and"
+            f" loses {clean.removeprefix('-')} on clean images.",
             "has {} % c15 and `gaussian_noise` {} % {}, on clean images".format(*both(keys[0])),
             "on clean images {} and {} % {}, and a calibration error".format(*both(keys[3])),
             "calibration error under corruption of {} and {} % {}.".format(*both("rms_corrupt")),
             f"It is {over_view} points of c15 ahead of `augmix_no_jsd`, its AugMix view alone.",
             f"{of_magn[0]} points of c15 ahead of it, {of_magn[1]} without the noises, {of_magn[2]} on C-bar and"
             f" {of_magn[3]} on clean images.",
-            f"and so made {epochs('gaussian_noise')} epochs, not {epochs('magn')}. `magn` is better calibrated under"
-            f" corruption: {shown('magn', 'rms_corrupt')} %, and {shown('gaussian_noise', 'rms_corrupt')} %.",
-            f"made {epochs('gaussian_noise_deep')} epochs, and gained {of_deep[0]} points of c15, {of_deep[1]} without"
-            f" the noises and {of_deep[2]} on C-bar",
+            f"so completed {epochs('gaussian_noise')} epochs instead of {epochs('magn')}. `magn` is better calibrated"
+            f" under corruption: {shown('magn', 'rms_corrupt')} %, and {shown('gaussian_noise', 'rms_corrupt')} %.",
+            f"completed {epochs('gaussian_noise_deep')} epochs, and gained {of_deep[0]} points of c15, {of_deep[1]}"
+            f" without the noises and {of_deep[2]} on C-bar",
             f"level with `gaussian_noise` (p = {by_chance:.2f})",
         ],
         DOCS / "methods" / "gaussian_noise.md": [
-            f"it gained {c15} points of c15 over `standard`, {quiet} without the noises, {cbar} on C-bar, and"
-            f" {clean.removeprefix('-')} behind on clean images.",
+            f"it gained {c15} points of c15 over `standard`, {quiet} without the noises and {cbar} on C-bar, and"
+            f" lost {clean.removeprefix('-')} on clean images.",
         ],
         DOCS / "methods" / "augmix_noise.md": [
             f"{over_view} points of c15 ahead of [augmix_no_jsd](augmix_no_jsd.md), its AugMix view alone, and level",

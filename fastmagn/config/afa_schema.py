@@ -13,8 +13,8 @@ class AfaConfig:
         mean_strength: Mean of a wave's strength, above 0, up to 1000. The strength is exponential. It is the wave's l_2
             norm in an image of 32 x 32 px, for pixels in [0, 1]; in larger images a pixel changes as much.
         min_strength: Smallest strength, which is added to the exponential one, 0..1000.
-        max_frequency: Largest frequency, 1..4096 cycles per image side; 0 means as many cycles as the image has pixels
-            at its side. A frequency is uniform in 1..max_frequency.
+        max_frequency: Largest frequency, 1..4096 cycles per image side; 0 means the image's side in pixels.
+            A frequency is uniform in 1..max_frequency.
     """
 
     mean_strength: float = 10.0

@@ -27,7 +27,7 @@ def user_path(text: str | Path, field: str = "path") -> Path:
     except RuntimeError:
         home = Path(text).parts[0]
         raise InputError(
-            f"{field}: got {str(text)!r}; expected the home folder of a user of this machine, and {home} is none. "
+            f"{field}: got {str(text)!r}; expected the home folder of a user of this machine, but {home} is not one. "
             f"For a folder that is named {home}, give its whole path."
         ) from None
 

@@ -36,7 +36,7 @@ class DataConfig:
             use them to choose between runs. 0 holds out none.
         image_size: For image files (folder, webdataset, hf, and torchvision's): side of the square images that the
             network is given, 8..4096 px.
-        eval_resize_px: For image files: a validation image is resized so that its shorter side has this length,
+        eval_resize_px: For image files: a test image is resized so that its shorter side has this length,
             then its central square is cut out. image_size..4096 px; 0 means image_size * 256 / 224, as torchvision
             does for 224.
         min_crop_area: For image files: smallest share of a training image's area that a random crop keeps, in
@@ -117,18 +117,18 @@ class TrainConfig:
             of processes must divide batch_size.
         amp: Precision of the forward pass: bf16 or fp16 (autocast; fp16 uses a loss scaler), float32 (without
             TensorFloat-32), or auto (bf16 if the hardware has it; a resumed run keeps what its checkpoint has).
-        compile: Whether to torch.compile model and loss. auto means on CUDA, and on a CPU if the steps that are left
-            repay the time that it takes; a resumed run on a CPU keeps what its checkpoint was trained with.
+        compile: Whether to torch.compile model and loss. auto compiles on CUDA, and on a CPU if the remaining steps
+            save more time than compiling takes; a resumed run on a CPU keeps what its checkpoint was trained with.
         compile_mode: Mode of torch.compile; reduce-overhead and max-autotune use CUDA graphs, which allow one
             accumulation step only.
         channels_last: Store weights and activations with channels last.
         deterministic: Use only operations that give the same result in every run on a GPU. This is slower.
         ema_decay: Decay of a moving average of the weights, updated after every step, 0 <= ema_decay < 1; 0 keeps no
             average. `eval.weights ema` measures the average.
-        swa_fraction: Share of the epochs, at the run's end, after each of which the weights enter an equal average, 0
-            <= swa_fraction < 1 (stochastic weight averaging); 0 keeps none. A last pass over the training views then
-            measures its batch statistics. `eval.weights ema` measures this average, or the last weights if max_steps
-            ends the run before there is one.
+        swa_fraction: Share of the epochs, at the run's end, after each of which the weights enter an average of equal
+            weights, 0 <= swa_fraction < 1 (stochastic weight averaging); 0 keeps none. A last pass over the training
+            views then measures its batch statistics. `eval.weights ema` measures this average, or the last weights if
+            max_steps ends the run before there is one.
         checkpoint_every_steps: Number of steps between checkpoints within an epoch, 0 or more; 0 means only at the end
             of each epoch.
         keep_checkpoints: Number of checkpoints kept in RUN/checkpoints, 1 or more: last.pt and those before it.
@@ -192,8 +192,8 @@ class OptimConfig:
             step_epochs: rising, with commas, such as 60,120,160,190. If none, step_epochs decides.
         step_factor: For the step schedule: factor of each step, in (0, 1].
         restart_epochs: For the cosine_restarts schedule: epochs of the first cosine, 1 or more.
-        restart_factor: For the cosine_restarts schedule: how many times longer than the last one each cosine is, 1 or
-            more.
+        restart_factor: For the cosine_restarts schedule: each cosine is this many times as long as the one before, 1
+            or more.
         swa_lr_ratio: With train.swa_fraction: within 5 epochs the learning rate becomes swa_lr_ratio * lr, 0..1; 0
             keeps the schedule.
         filter_lr_ratio: For muon: the filters' learning rate divided by lr, above 0.

@@ -170,6 +170,6 @@ def _class_names(found: _Found, train_labels: np.ndarray, test_labels: np.ndarra
     names = named.values
     if names.dtype.kind != "U" or names.shape != (num_classes,) or len(np.unique(names)) < num_classes:
         raise InputError(
-            f"{named.where}: got {form(names)}; expected {num_classes} different texts, one for each class."
+            f"{named.where}: got {form(names)}; expected {num_classes} different strings, one for each class."
         )
     return tuple(map(str, names))

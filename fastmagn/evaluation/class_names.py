@@ -67,7 +67,7 @@ def check_classes_of_dataset(dataset: Any, model: Any, field: str, labels_field:
     if _are_other_spellings(names, trained.names):
         if rank() == 0:
             first, theirs = next(pair for pair in zip(names, trained.names, strict=True) if pair[0] != pair[1])
-            warn(f"{field}: class {first!r} of {title} is taken for {theirs!r} of {trained.model}.")
+            warn(f"{field}: class {first!r} of {title} is treated as {theirs!r} of {trained.model}.")
         return
     _check_same(names, title, trained, field, remedy, is_own=True)
 
@@ -121,7 +121,7 @@ def _check_same(names: tuple[str, ...], title: str, trained: Classes, field: str
     if have_numbers and not is_reordered:
         if rank() == 0:
             warn(
-                f"{title}: class {ours!r} is taken for {theirs!r} of {trained.model}, and so on in their order: the"
+                f"{title}: class {ours!r} is treated as {theirs!r} of {trained.model}, and so on in their order: the"
                 " classes of one of them are numbers only."
             )
         return

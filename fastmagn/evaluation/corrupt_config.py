@@ -31,7 +31,7 @@ class CorruptConfig:
             benchmark's), cbar (C-bar's ten: CIFAR-10-C-bar's below 64 px, else ImageNet-C-bar's); or several joined by
             +, such as c15+cbar.
         image_size: For folder, webdataset and hf: side of the square images in px, 8..4096; the centre is kept.
-        resize_px: For folder, webdataset and hf: the trainer's data.eval_resize_px, the same for a measurement.
+        resize_px: For folder, webdataset and hf: as data.eval_resize_px; measure the set with the same value.
         test_shards: For webdataset and hf: the files, as the trainer's data.test_shards.
         image_column: For hf: as data.image_column.
         label_column: For webdataset and hf: as data.label_column.

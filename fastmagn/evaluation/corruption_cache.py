@@ -101,7 +101,7 @@ def _make_once(wanted: CorruptConfig, source: SourceImages) -> None:
     folder = wanted.out
 
     def tell() -> None:
-        console.print(f"waiting for another run, which makes {folder}", soft_wrap=True)
+        console.print(f"waiting for another run that is making {folder}", soft_wrap=True)
 
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -70,7 +70,7 @@ def find_images(
     if unknown:
         hint = nearest(mapping.get(unknown[0], unknown[0]), class_names)
         raise InputError(
-            f"{folder}: {len(unknown)} of {len(files)} class folders are none of the run's {len(class_names)}"
+            f"{folder}: {len(unknown)} of {len(files)} class folders do not match any of the run's {len(class_names)}"
             f" classes: {some(unknown)}; expected names such as {some(class_names)}. Name the class of each folder in a"
             f" file, and give it by --classes FILE.{hint}"
         )

@@ -52,8 +52,8 @@ def crowd_watch(num_threads: int) -> Callable[[], None]:
         if share > _CROWDED:
             is_over = True
             warn(
-                f"other processes use the CPUs: training waited for one {share:.0%} of the last {_WATCHED_S} s. Its"
-                f" {num_threads} threads also wait for each other; with OMP_NUM_THREADS=1, training may be several"
+                f"other processes use the CPUs: training spent {share:.0%} of the last {_WATCHED_S} s waiting for one."
+                f" Its {num_threads} threads also wait for each other; with OMP_NUM_THREADS=1, training may be several"
                 " times faster here."
             )
 

@@ -13,8 +13,8 @@ def dign_loss(logits: LogitViews, labels: Tensor, weights: LossConfig) -> tuple[
 
     Source: T. Tsiligkaridis and A. Tsiligkaridis, "Diverse Gaussian noise consistency regularization for robustness and
     uncertainty calibration", IJCNN 2023. Their code (github.com/TheoT1/DiGN) has the divergence in this form, of two
-    draws, and as an averaged KL. For CIFAR its script takes the KL of three draws, sigma up to 0.2, with weight 0.2; it
-    gives no weight for this form, so lambda_1 stays at 3, the code's default.
+    draws, and as an averaged KL. Its command for CIFAR-10 takes the KL of three draws with weight 0.2, sigma up to 1.2
+    on a random fifth of the values; it gives no weight for this form, so lambda_1 stays at 3, the code's default.
     """
     loss, parts = standard_loss(logits, labels, weights)
     divergence = jensen_shannon(logits.clean, *logits.noisy)

@@ -94,15 +94,31 @@ def without_effect(config: Config, *, decodes_files: bool) -> list[str]:
         decodes_files: Whether its training images are decoded from files.
     """
     method, changed = get_method(config.method), _changed(config)
-    if is_own(METHODS, base_name(config.method)):
-        changed = {field: value for field, value in changed.items() if not field.startswith(_READ_BY_METHODS)}
     changed = {field: value for field, value in changed.items() if field in method.fields_read() or not _of_some(field)}
-    settled = dataclasses.replace(config, augment=method.settled(config.augment))
     reasons = {} if decodes_files else {"image files": [field for field in changed if field in _OF_FILES]}
-    for need in _NEEDS:
-        if not need.is_met(settled):
-            reasons[need.text] = [field for field in need.fields if field in changed]
+    reasons |= _unmet(config, changed)
     return [f"{_listed(fields, changed)} (needs {what})" for what, fields in reasons.items() if fields]
+
+
+def in_effect(config: Config) -> dict[str, Any]:
+    """The fields that differ from their defaults and have an effect in a run. Runs that are alike in them are equal.
+
+    Whether the images are decoded from files is not asked: fields of files count.
+    """
+    method = get_method(config.method)
+    changed = _changed(dataclasses.replace(config, augment=method.settled(config.augment)))
+    idle = {field for fields in _unmet(config, changed).values() for field in fields}
+    if not is_own(METHODS, base_name(config.method)):
+        idle |= {field for field in changed if _of_some(field) and field not in method.fields_read()}
+    return {field: value for field, value in changed.items() if field not in idle}
+
+
+def _unmet(config: Config, changed: Collection[str]) -> dict[str, list[str]]:
+    """What is not there -> the changed fields that need it."""
+    if is_own(METHODS, base_name(config.method)):
+        changed = [field for field in changed if not field.startswith(_READ_BY_METHODS)]
+    settled = dataclasses.replace(config, augment=get_method(config.method).settled(config.augment))
+    return {need.text: [f for f in need.fields if f in changed] for need in _NEEDS if not need.is_met(settled)}
 
 
 def unread(config: Config, given: Collection[str]) -> str:

@@ -163,7 +163,9 @@ def _check_values(kept: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path
     if kinds:
         raise InputError(f"{field}: {path} has numbers of another kind: {some(kinds)}. {_REMEDY}")
     if numbers:
-        raise InputError(f"{field}: {path} has values that are not finite numbers: {_some(numbers)}. Get it again.")
+        raise InputError(
+            f"{field}: {path} has values that are not finite numbers: {_some(numbers)}. Download it again."
+        )
 
 
 def _kind(value: Tensor) -> str:

@@ -18,7 +18,7 @@ def warn_if_code_changed(run_dir: Path) -> None:
         with copy.open("rb") as file:
             kept = file.read(longest + 1)
     except OSError as error:
-        warn(f"import: {copy} cannot be read ({error.strerror}), so that {list(run)[-1]} may be another file than it.")
+        warn(f"import: {copy} cannot be read ({error.strerror}), so {list(run)[-1]} may differ from it.")
         return
     if kept not in run.values():
         warn(

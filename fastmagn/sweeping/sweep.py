@@ -37,6 +37,7 @@ from fastmagn.sweeping.definition import (
 )
 from fastmagn.sweeping.images import check_images, fingerprints, has_results_of
 from fastmagn.sweeping.on_ray import check_ray, run_trials
+from fastmagn.sweeping.repeats import without_repeats
 from fastmagn.sweeping.shown import Board, print_summary
 from fastmagn.sweeping.trial import Outcome
 
@@ -59,6 +60,7 @@ def run_sweep(request: Request) -> int:
     base, trials = make_trials(request.arguments, request.search, request.out)
     for trial, point in zip(trials, request.search.points(), strict=True):
         check_names(trial.config, [*request.given, *point])
+    trials = without_repeats(trials)
     check_writable(request.out, request.out)
     check_out(request.out / REPORT)
     check_ray()

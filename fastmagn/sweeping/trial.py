@@ -42,9 +42,12 @@ def run_trial(
         run_dir: The run folder, which holds config.yaml. Its name is the trial's name.
         folder: The folder that relative paths in the configuration start from.
         threads: Number of threads of the process; None leaves it to the process.
-        should_stop: Called twice a second. Once it returns True, the run is told to save and exit.
+        should_stop: Called before the run starts, which it does not do if that returns True, and then twice a second.
+            Once it returns True, the run is told to save and exit.
         imports: The file that `--import` names.
     """
+    if should_stop():
+        return Outcome(run_dir.name, "interrupted")
     limits = {} if threads is None else dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), str(threads))
     environment = os.environ | limits
     command = [

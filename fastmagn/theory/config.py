@@ -15,7 +15,7 @@ class TheoryConfig:
 
     Args:
         out: Folder of the report: geometry.json, geometry.md, geometry.png, geometry.svg.
-        num_images: Measure only so many test images: the first ones, or of a folder some of each class; 0 measures all.
+        num_images: Number of test images to measure: the first ones, or of a folder some of each class; 0 means all.
         data_dir: Folder of the image set; none means data.dir of the first run.
         device: auto (CUDA if there is a device), cpu or cuda.
     """

@@ -69,7 +69,7 @@ def settle_compiled(run: Run, progress: Progress, asked: Asked, saved: dict[str,
     elif before:
         why = "the run was compiled before it was interrupted"
     else:
-        why = f"{counted(steps_left, 'step')} are left, which repay the time that it takes at first"
+        why = f"compiling takes less time than it saves in the remaining {counted(steps_left, 'step')}"
     console.print(f"compiling the network: {why}", soft_wrap=True)
     failure = next((fault for fault in run.world.gather(_try_to_compile(compiled, progress)) if fault), None)
     if failure is None:

@@ -333,7 +333,7 @@ def test_a_name_on_the_hub_is_loaded_by_datasets(photos, tmp_path, monkeypatch, 
     monkeypatch.setitem(sys.modules, "datasets", fake)
     ours = load_data(config("owner/name", download=True))
     assert (ours.class_names, len(ours.test_labels)) == (CLASSES, 9)
-    line = "owner/name: tested on validation; test is not used (--data.test_shards names what is)\n"
+    line = "owner/name: tested on validation; test is not used (--data.test_shards chooses others)\n"
     assert capsys.readouterr().out == line
     assert len(load_data(config("owner/name", download=True, test_shards="test")).test_labels) == 32
     with pytest.raises(InputError, match=r"owner/name: has no split tests; its splits are train, test, validation\."):

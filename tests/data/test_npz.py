@@ -213,7 +213,7 @@ CHANGES = {
     "texts as labels": ({"train_labels": np.array(["ape"] * 24)}, f"got <U3 [24]; {LABELS}"),
     "class names": (
         {"class_names": np.array(["a", "a", "b", "c"])},
-        "got <U1 [4]; expected 4 different texts, one for each",
+        "got <U1 [4]; expected 4 different strings, one for each",
     ),
     "objects": (
         {"train_labels": np.array([1, "x", None] * 8, object)},

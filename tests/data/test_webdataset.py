@@ -466,7 +466,7 @@ def test_a_line_says_which_of_val_and_test_is_not_used(photos, shards, tmp_path,
     (tmp_path / "test").mkdir()
     write_tar(tmp_path / "test" / "a.tar", sample("x", first_photo(photos)))
     assert len(load_data(config(tmp_path)).test_labels) == 9
-    line = f"{tmp_path}: tested on val; test is not used (--data.test_shards names what is)\n"
+    line = f"{tmp_path}: tested on val; test is not used (--data.test_shards chooses others)\n"
     assert capsys.readouterr().out == line
     assert len(load_data(config(tmp_path, test_shards="test/*.tar")).test_labels) == 1
     assert capsys.readouterr().out == ""

@@ -51,7 +51,7 @@ def test_the_same_names_in_another_order_are_refused(data, names, trained, train
 def test_a_warning_names_the_first_class_that_differs(capsys):
     check("npz", ("0", "1", "2"), Classes(("0", "1", "cat"), "folder", "RUN"))
     assert " ".join(capsys.readouterr().out.split()) == (
-        "warning: npz: class '2' is taken for 'cat' of RUN, and so on in their order: the classes of one of them are"
+        "warning: npz: class '2' is treated as 'cat' of RUN, and so on in their order: the classes of one of them are"
         " numbers only."
     )
 
@@ -124,7 +124,7 @@ def test_a_dataset_of_the_models_classes_is_measured(tmp_path, capsys):
     assert "warning" not in capsys.readouterr().out
     numbered = {"0": DARK, "1": BRIGHT}
     assert measured(classifier(("cat", "dog")), folder(tmp_path / "numbered", **numbered)) == 1.0
-    assert "ImageFolder: class '0' is taken for 'cat' of Classifier(" in capsys.readouterr().out
+    assert "ImageFolder: class '0' is treated as 'cat' of Classifier(" in capsys.readouterr().out
     swapped = torchvision.datasets.ImageFolder(tmp_path / "named", target_transform=lambda label: 1 - label)
     assert measured(classifier(("dog", "cat")), swapped) == 0.0, "the user's own function gives the labels"
 
@@ -177,7 +177,7 @@ def test_a_class_that_is_spelt_otherwise_is_a_warning(tmp_path, capsys):
     """Hugging Face's CIFAR-100 has `cra` for crab."""
     dataset = folder(tmp_path, ant=DARK, bee=BRIGHT, cra=BRIGHT)
     assert measured(classifier(("ant", "bee", "crab")), Subset(dataset, [0, 2])) == 1.0
-    line = "warning: images_u8: class 'cra' of ImageFolder is taken for 'crab' of Classifier("
+    line = "warning: images_u8: class 'cra' of ImageFolder is treated as 'crab' of Classifier("
     assert line in " ".join(capsys.readouterr().out.split())
     for names in (("ant", "cra", "dog"), ("ant", "dog", "bee"), ("ant", "dog", "elk")):
         assert "got ImageFolder, whose class 1 is 'bee'; expected " in refused(classifier(names), dataset)

@@ -85,7 +85,7 @@ def test_a_crowd_is_told_once_with_its_share(clock, capsys):
     clock |= {"now": 130.0, "waited": 17.0}
     look()
     told = " ".join(capsys.readouterr().out.split())
-    assert "waited for one 40% of the last 30 s" in told
+    assert "spent 40% of the last 30 s waiting for one" in told
     assert "OMP_NUM_THREADS=1" in told
     clock |= {"now": 170.0, "waited": 57.0}
     look()

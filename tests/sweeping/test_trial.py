@@ -32,6 +32,12 @@ def test_a_trial_asked_to_stop_saves_and_is_interrupted(tmp_path):
     assert state(run_dir)["progress"]["epoch"] < 2000
 
 
+def test_a_trial_that_comes_after_the_request_to_stop_does_not_start(tmp_path):
+    outcome = run_trial(make_folder(tmp_path / "run"), tmp_path, 1, lambda: True)
+    assert outcome == Outcome("run", "interrupted")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.yaml"]
+
+
 @pytest.mark.slow
 @pytest.mark.process
 def test_a_trial_whose_log_cannot_be_written_ends_as_it_would(tmp_path):

@@ -66,7 +66,7 @@ def tell_of_others(root: Path | str, split: str, others: Sequence[str], field: s
     """Print which split is tested on, if others could have been: test beside validation, say."""
     if others and rank() == 0:
         unused = f"{', '.join(others)} {'is' if len(others) == 1 else 'are'} not used"
-        console.print(f"{root}: tested on {split}; {unused} (--{field} names what is)", soft_wrap=True)
+        console.print(f"{root}: tested on {split}; {unused} (--{field} chooses others)", soft_wrap=True)
 
 
 def expand(pattern: str) -> list[str]:
