@@ -46,7 +46,8 @@ class AugMix(ImageTransform):
     Every worker and, without persistent workers, every epoch draws anew; the loader's generator or `torch.manual_seed`
     makes that repeatable. It runs inside `torch.compile` on plain tensors, as one opaque operator, with the draws of
     eager mode; give `indices` as a tensor there, since new numbers in a list compile anew. A copy or a pickle has a
-    generator of its own, in the state that the original's had; `state_dict` has no entry for it.
+    generator of its own, in the state that the original's had; transforms that share a generator and are copied
+    together share the copy. `state_dict` has no entry for it.
 
     Args:
         aug_severity: Strength, 1..10: an operation's level is uniform in [0.1, aug_severity]. AugMix uses 3 for CIFAR

@@ -1,7 +1,9 @@
 """What AugMix and the policies have in common in other people's code: forms of images, keys, generators, workers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -73,13 +75,12 @@ class ImageTransform(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         own = ("_check_range", "_number", "_order", "_worker_seed", "_worker_generator", "_worker_word")
         state = {name: value for name, value in vars(self).items() if name not in own}
-        # Bytes: a tensor would go to another process through shared memory.
-        return state | {"generator": self.generator.get_state().numpy().tobytes()}
+        return state | {"generator": _copied(self.generator)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        generator_state = torch.frombuffer(bytearray(state["generator"]), dtype=torch.uint8)
-        self.generator = torch.Generator(device="cpu").set_state(generator_state)
+        if isinstance(self.generator, _Copied):  # copy.copy
+            self.generator = self.generator.copy()
         self._set_up()
 
     def forward(
@@ -178,7 +179,8 @@ class ImageTransform(nn.Module):
             if not given.is_inference():
                 increment_version(given)  # so that autograd knows; kernels write without it
         if len(batch):
-            self._fill(batch, params, changed)
+            with torch.inference_mode() if changed.is_inference() else nullcontext():
+                self._fill(batch, params, changed)
         if out is not None:
             return out
         return changed if images.ndim == 4 else changed[0]
@@ -213,6 +215,34 @@ class ImageTransform(nn.Module):
             self._worker_generator = torch.Generator(device="cpu").manual_seed(self._worker_word)
             self._worker_seed = worker.seed
         return _draw(self._worker_generator, self._worker_word)
+
+
+class _Copied:
+    """Takes a generator's place in a pickle or a copy, which then has one generator for all transforms that share it.
+
+    Its state goes there as bytes: a tensor would go to another process through shared memory.
+    """
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self.generator = generator
+
+    def copy(self) -> torch.Generator:
+        return _restored(*self.__reduce__()[1])
+
+    def __reduce__(self) -> tuple[Callable[[bytes], torch.Generator], tuple[bytes]]:
+        return _restored, (self.generator.get_state().numpy().tobytes(),)
+
+
+_COPIED: WeakValueDictionary[int, _Copied] = WeakValueDictionary()  # while one is pickled or copied
+
+
+def _copied(generator: torch.Generator) -> _Copied:
+    """The same object for the same generator, by which pickle and copy know it again."""
+    return _COPIED.setdefault(id(generator), _Copied(generator))
+
+
+def _restored(state: bytes) -> torch.Generator:
+    return torch.Generator(device="cpu").set_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))
 
 
 def _generator(seed: int | torch.Generator) -> torch.Generator:

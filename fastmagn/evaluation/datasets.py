@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from fastmagn.augment.pixel_range import TOLERANCE
 from fastmagn.errors import InputError, check, form, is_integer, one_line, some
 from fastmagn.evaluation.cells import KEPT_BYTES
 
@@ -253,10 +254,10 @@ def tensor_values(tensor: Tensor, where: str, expected: str) -> np.ndarray:
 
 
 def _bytes_of(floats: np.ndarray, where: str) -> np.ndarray:
-    """Floats in [0, 1] as uint8, the nearest of the 256 levels."""
-    if not ((floats >= 0) & (floats <= 1)).all():
+    """Floats in [0, 1], or beyond by half a level, as uint8, the nearest of the 256 levels."""
+    if not ((floats >= -TOLERANCE) & (floats <= 1 + TOLERANCE)).all():
         raise InputError(
             f"{where}: got floats in {floats.min():g}..{floats.max():g}; expected 0..1. Leave the normalisation out of"
             " the dataset's transform, and give it as `preprocess`."
         )
-    return np.rint(floats.astype(np.float64) * 255).astype(np.uint8)
+    return np.rint(floats.astype(np.float64) * 255).clip(0, 255).astype(np.uint8)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.data.image_set import Images
 from fastmagn.data.subset import even_subset
+from fastmagn.errors import check
 from fastmagn.evaluation.measure import predict
 from fastmagn.machine.console import progress_bar, warn
 from fastmagn.machine.hardware import precision
@@ -41,7 +42,7 @@ def evaluate_fourier(
 
     Args:
         model: Takes float images [B, 3, H, W] in [0, 1].
-        images_u8: Test images, uint8 [M, H, W, 3].
+        images_u8: Test images, uint8 [M, S, S, 3].
         labels: int64 [M].
         config: `fourier_images`, `fourier_norm`, `corruption_seed` and `batch_size`.
         device: Where the model is.
@@ -50,17 +51,21 @@ def evaluate_fourier(
 
     Returns:
         `error`, a list of S lists of S fractions in 0..1; row i is the vertical frequency `frequencies[i]`, column j
-        the horizontal one `frequencies[j]`, both in cycles per image. S is the images' side, at most 63, and frequency
-        0 is in the middle, at S // 2. An error is None if a logit is NaN or infinite. Also `mean_error`, `clean_error`
+        the horizontal one `frequencies[j]`, both in cycles per image. Of sides above 63 px, S is 63 here. Frequency 0
+        is in the middle, at S // 2. An error is None if a logit is NaN or infinite. Also `mean_error`, `clean_error`
         (of the same images), `num_images`, `norm`, `seed`.
+
+    Raises:
+        InputError: The images are not square; or a label is not one of the model's classes.
     """
+    height, width = images_u8.shape[1:3]
+    check(height == width, "images_u8", f"images of {height} x {width} px", "square ones, for the Fourier heat map")
     world = world or World()
     num_images = min(config.fourier_images, len(labels))
     chosen = even_subset(labels, num_images, config.corruption_seed)
     own = chosen[world.share(num_images)]
     pixels = np.ascontiguousarray(np.asarray(images_u8[own]))
     own_labels = torch.from_numpy(labels[own]).to(device)
-    height, width = pixels.shape[1:3]
     rows, columns = map_frequencies(height), map_frequencies(width)
     pairs = _pairs(rows, columns, height, width)
     with evaluation_mode(model), progress_bar() as bar:

@@ -14,6 +14,7 @@ from fastmagn.evaluation.fourier import evaluate_fourier
 from fastmagn.evaluation.measure import evaluate
 from fastmagn.evaluation.perturbations import evaluate_perturbations, find_sequences
 from fastmagn.evaluation.subset import subset_of
+from fastmagn.machine.hardware import settle_hardware
 from fastmagn.machine.processes import World
 from fastmagn.models.batchnorm import batch_statistics, has_batch_norm
 
@@ -115,7 +116,7 @@ def evaluate_adapted(
             image_set.test_labels,
             section,
             device=device,
-            amp=config.train.amp,
+            amp=settle_hardware(config).train.amp,
             world=world,
             class_names=image_set.class_names,
             subset=subset,

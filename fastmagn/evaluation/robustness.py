@@ -165,7 +165,8 @@ def evaluate_robustness(
 
 def _as_held_out(held_out: Any, measured_u8: Images, model: Any) -> HeldOut:
     """Images and labels to fit on, none of which is measured, [M, H, W, 3]."""
-    is_pair = isinstance(held_out, tuple | list) and len(held_out) == 2 and not is_dataset(held_out)
+    is_pair = isinstance(held_out, tuple | list) and len(held_out) == 2
+    is_pair = is_pair and (not is_dataset(held_out) or _are_labels(held_out[1]))
     is_known = is_pair or is_dataset(held_out)
     check(is_known, "held_out", f"a {type(held_out).__name__}", "(images, labels), a Dataset of both, or None")
     given, given_labels = held_out if is_pair else (held_out, None)
@@ -175,6 +176,10 @@ def _as_held_out(held_out: Any, measured_u8: Images, model: Any) -> HeldOut:
     got = f"{counted(len(images_u8), 'image')}, {num_shared} of which are measured"
     check(num_shared == 0, "held_out", got, "other images than the measured ones")
     return HeldOut(images_u8, labels, "held_out")
+
+
+def _are_labels(values: Any) -> bool:
+    return isinstance(values, tuple | list) and all(map(is_integer, values))
 
 
 def _digests(images_u8: Images) -> Iterator[bytes]:

@@ -5,6 +5,7 @@ Shape letters: B batch, K classes, H W image.
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from fastmagn.exporting.images import as_batch, as_sequence
 from fastmagn.exporting.info import ModelInfo, model_info
 from fastmagn.exporting.onnx_file import read_onnx
 from fastmagn.exporting.safetensors_file import read_safetensors
-from fastmagn.machine.hardware import full_float32
+from fastmagn.machine.hardware import precision
 from fastmagn.models.published import published_file, published_names
 
 
@@ -160,14 +161,19 @@ def _in_torch(model: nn.Module, device: str) -> Callable[[np.ndarray], np.ndarra
     has_cuda = torch.cuda.is_available()
     check(device != "cuda" or has_cuda, "device", device, "cpu or auto, as PyTorch finds no CUDA device here")
     place = torch.device("cuda" if has_cuda and device != "cpu" else "cpu")
-    model = model.to(place).to(memory_format=torch.channels_last)
+    return _InTorch(model.to(place).to(memory_format=torch.channels_last), place)
 
-    @torch.inference_mode()
-    def logits(images: np.ndarray) -> np.ndarray:
-        batch = torch.from_numpy(np.array(images)).to(place)
+
+@dataclass(frozen=True)
+class _InTorch:
+    """What `Classifier` calls, in float32 whatever the caller's autocast; it can be pickled."""
+
+    model: nn.Module
+    place: torch.device
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        batch = torch.from_numpy(np.array(images)).to(self.place)
         if batch.dtype == torch.uint8:
             batch = batch.permute(0, 3, 1, 2).float().div_(255)
-        with full_float32():
-            return model(batch).float().cpu().numpy()
-
-    return logits
+        with torch.inference_mode(), precision(self.place, "float32"):
+            return self.model(batch).float().cpu().numpy()

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from fastmagn.augment.pixel_range import TOLERANCE
 from fastmagn.data.files.decoding import central_square, open_upright_rgb, upright_rgb
 from fastmagn.data.padding import pad_by_edges
 from fastmagn.errors import InputError, form, one_line
@@ -73,11 +74,9 @@ def as_batch(images: Any, info: ModelInfo, resizes: bool) -> np.ndarray:
     if images.dtype.kind != "f":
         raise InputError(f"images: got {form(images)}; expected uint8 (levels 0..255), or floats in [0, 1].")
     low, high = (float(images.min()), float(images.max())) if images.size else (0.0, 0.0)
-    if not 0 <= low <= high <= 1:
-        raise InputError(
-            f"images: got floats in {low:.3g}..{high:.3g}; expected [0, 1]: the model normalises them itself."
-        )
-    return (images.transpose(0, 3, 1, 2) if is_channels_last else images).astype(np.float32)
+    if not -TOLERANCE <= low <= high <= 1 + TOLERANCE:
+        raise InputError(f"images: got floats in {low:g}..{high:g}; expected [0, 1]: the model normalises them itself.")
+    return (images.transpose(0, 3, 1, 2) if is_channels_last else images).astype(np.float32).clip(0, 1)
 
 
 def _padded(images: np.ndarray, info: ModelInfo) -> np.ndarray:

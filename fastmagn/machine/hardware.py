@@ -2,14 +2,16 @@
 
 import dataclasses
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 
 from fastmagn.config.schema import Config
-from fastmagn.errors import InputError
+from fastmagn.errors import InputError, check
 from fastmagn.machine.console import warn
 from fastmagn.machine.memory import keep_freed_memory
 from fastmagn.machine.torchrun import rank
@@ -81,32 +83,63 @@ _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def precision(device: torch.device, amp: str) -> AbstractContextManager[None]:
-    """Autocast to bfloat16 for amp `bf16`, to float16 for `fp16`; `full_float32` for `float32`.
+    """Autocast to bfloat16 for amp `bf16`, to float16 for `fp16`; `full_float32` without autocast for `float32`.
 
     In a graph that is being compiled, PyTorch's settings cannot change: `set_backends` has made them.
+
+    Raises:
+        InputError: `amp` is none of these.
     """
+    check(amp == "float32" or amp in _AUTOCAST, "amp", amp, f"float32, {' or '.join(_AUTOCAST)}")
     autocast = torch.autocast(device.type, _AUTOCAST.get(amp, torch.bfloat16), enabled=amp in _AUTOCAST)
     return autocast if amp in _AUTOCAST or torch.compiler.is_compiling() else full_float32(autocast)
+
+
+@dataclass(eq=False)
+class _Found:
+    """PyTorch's settings of float32's products, as a `full_float32` found them: the newer ones and the older ones."""
+
+    newer: list[str]
+    older: tuple[bool, str] | None
+
+
+_found: list[_Found] = []  # by those that are within now, in the order in which they entered
+_changing = threading.Lock()
 
 
 @contextmanager
 def full_float32(within: AbstractContextManager[None] | None = None) -> Iterator[None]:
     """Turn off TensorFloat-32, PyTorch's default for convolutions on CUDA: it rounds float32 to 10 bits.
 
+    The settings are the process's. Where several threads are within, they hold until the last one leaves.
+
     Args:
         within: A context that is entered too.
     """
-    newer, older = [owner.fp32_precision for owner in _float32_products()], _older_settings()
-    forbid_tf32()
+    with _changing:
+        mine = _Found([owner.fp32_precision for owner in _float32_products()], _older_settings())
+        _found.append(mine)
+        forbid_tf32()
     try:
         with within or nullcontext():
             yield
     finally:
-        if older is not None:
-            torch.backends.cudnn.allow_tf32 = older[0]
-            torch.set_float32_matmul_precision(older[1])
-        for owner, value in zip(_float32_products(), newer, strict=True):
-            owner.fp32_precision = value
+        with _changing:
+            _leave(mine)
+
+
+def _leave(mine: _Found) -> None:
+    """Put back what `mine` has, or leave it to the one that entered next and is still within."""
+    position = _found.index(mine)
+    del _found[position]
+    if position < len(_found):
+        _found[position].newer, _found[position].older = mine.newer, mine.older
+        return
+    if mine.older is not None:
+        torch.backends.cudnn.allow_tf32 = mine.older[0]
+        torch.set_float32_matmul_precision(mine.older[1])
+    for owner, value in zip(_float32_products(), mine.newer, strict=True):
+        owner.fp32_precision = value
 
 
 def forbid_tf32() -> None:

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from fastmagn.errors import check
+from fastmagn.errors import check, form
 
 Model = Callable[[Tensor], Tensor]
 Product = Callable[[Tensor], Tensor]
@@ -78,10 +78,12 @@ def plain_attention() -> Iterator[None]:
 def target_probs(targets: Tensor, num_classes: int) -> Tensor:
     """y, float64 [B, K]: one-hot rows for labels int64 [B]; soft labels [B, K] are returned as they are."""
     if targets.is_floating_point():
+        allowed = f"integers [B], or soft labels [B, {num_classes}]"
+        check(targets.ndim == 2 and targets.shape[1] == num_classes, "labels", form(targets), allowed)
         return targets.double()
     in_range = len(targets) == 0 or (int(targets.min()) >= 0 and int(targets.max()) < num_classes)
     check(in_range, "labels", targets.unique().tolist(), f"0..{num_classes - 1}, the model's classes")
-    return F.one_hot(targets, num_classes).double()
+    return F.one_hot(targets.long(), num_classes).double()
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -99,7 +101,7 @@ def log_prob_gradients(model: Model, images: Tensor) -> tuple[Tensor, Tensor]:
     images = images.detach().requires_grad_()
     with torch.enable_grad():
         logits = model(images)
-    rows = [torch.autograd.grad(column.sum(), images, retain_graph=True)[0] for column in logits.unbind(dim=1)]
+        rows = [torch.autograd.grad(column.sum(), images, retain_graph=True)[0] for column in logits.unbind(dim=1)]
     jacobian = torch.stack(rows, dim=1).flatten(2).double()
     probs = torch.softmax(logits.detach().double(), dim=1)
     return probs, _centred(jacobian, probs)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastmagn.errors import InputError, check, counted
+from fastmagn.errors import InputError, as_array, check, counted, form
 from fastmagn.machine.hardware import full_float32
 from fastmagn.models import evaluation_mode
 from fastmagn.theory.config import GeometryConfig
@@ -48,8 +48,8 @@ def measure_geometry(
 
     Args:
         model: Takes images [B, C, H, W] in [0, 1] (and noisy ones outside it) and returns logits [B, K].
-        images: [M, C, H, W], of the model's dtype.
-        labels: int64 [M], 0..K-1.
+        images: A tensor [M, C, H, W], of the model's dtype.
+        labels: A tensor of integers [M], 0..K-1.
         config: What to measure; None means the defaults.
         indices: int64 [M], the images' numbers in their set, for the random stream; None counts from 0.
         device: Where the model is; None means where the images are.
@@ -69,13 +69,15 @@ def measure_geometry(
         - noise_kl, noise_kl_error, noise_kl_small_noise: both sides of equation (9), and the first's standard error.
 
     Raises:
-        InputError: There are no images, the labels do not fit, or a quantity is not finite.
+        InputError: The images, labels or indices are not as described here, or a quantity is not finite.
     """
     config = config or GeometryConfig()
+    _check_tensors(images, labels)
     device = device or images.device
-    check(len(images) > 0, "images", "none", "at least one")
-    check(len(labels) == len(images), "labels", counted(len(labels), "label"), f"{len(images)}, one for each image")
-    indices = np.arange(len(images)) if indices is None else np.ascontiguousarray(indices, np.int64)
+    indices = np.arange(len(images)) if indices is None else as_array("indices", indices)
+    fits = indices.shape == (len(images),) and indices.dtype.kind in "iu"
+    check(fits, "indices", form(indices), f"{counted(len(images), 'integer')}, one for each image")
+    indices = indices.astype(np.int64)
     parts: dict[str, list[np.ndarray]] = {}
     with evaluation_mode(model), full_float32(), plain_attention():
         for first in range(0, len(images), config.batch_size):
@@ -89,6 +91,20 @@ def measure_geometry(
         if len(bad):
             raise InputError(f"{name}: got {quantity[bad[0]]} at image {indices[bad[0]]}; expected a finite number.")
     return measured
+
+
+def _check_tensors(images: Tensor, labels: Tensor) -> None:
+    """Raise InputError unless these are images [M, C, H, W] and their labels [M], as tensors."""
+    is_batch = isinstance(images, Tensor) and images.ndim == 4 and images.is_floating_point()
+    check(is_batch, "images", _shown(images), "a tensor of floats [M, C, H, W]")
+    check(len(images) > 0, "images", "none", "at least one")
+    is_integer = isinstance(labels, Tensor) and not (labels.is_floating_point() or labels.dtype == torch.bool)
+    check(is_integer and labels.ndim == 1, "labels", _shown(labels), "a tensor of integers [M]")
+    check(len(labels) == len(images), "labels", counted(len(labels), "label"), f"{len(images)}, one for each image")
+
+
+def _shown(values: object) -> str:
+    return form(values) if isinstance(values, Tensor) else f"a {type(values).__name__}"
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """AugMix, the policies and corrupt in the workers of a DataLoader, however they are started."""
 
+import copy
+import pickle
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from fastmagn import AugMix
+from fastmagn import AugMix, RandAugment
 from fastmagn.augment import image_transform
 from tests.helpers.processes import ROOT, run
 from tests.helpers.worker_views import EPOCH, NUM_IMAGES, WorkerPolicies, check_views, loaded, pictures
@@ -51,3 +53,22 @@ def test_every_bit_of_a_workers_word_counts(monkeypatch):
         augmix = AugMix(seed=0)
         drawn += [augmix(rows), augmix(rows)]
     assert len({views.numpy().tobytes() for views in drawn}) == 4
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
+@pytest.mark.parametrize("kind", [AugMix, RandAugment])
+def test_transforms_that_share_a_generator_share_it_in_a_copy(kind, copied, monkeypatch):
+    """Else two views of an image are equal in workers that are spawned, though not in those that are forked."""
+    generator, rows = torch.Generator().manual_seed(0), torch.from_numpy(pictures()).permute(0, 3, 1, 2)
+    pair = kind(seed=generator), kind(seed=generator)
+    first, second = copied(pair)
+    assert first.generator is second.generator is not generator
+    expected = [one(rows) for one in pair]
+    assert not torch.equal(*expected)
+    for made, wanted in zip((first(rows), second(rows)), expected, strict=True):
+        assert torch.equal(made, wanted)
+    monkeypatch.setattr(image_transform, "get_worker_info", lambda: SimpleNamespace(seed=3))
+    first, second = copied(pair)
+    assert not torch.equal(first(rows), second(rows))
+    apart = copied(pair[0]), copied(pair[1])
+    assert apart[0].generator is not apart[1].generator

@@ -200,6 +200,16 @@ def test_autograd_knows_that_out_has_changed(images):
     assert torch.equal(out, AugMix(seed=0)(images))
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("backend", ["numba", "pil"])
+def test_memory_of_inference_mode_can_be_used_outside_it(dtype, backend, images):
+    given = images if dtype == torch.uint8 else (images / 255).to(dtype)
+    with torch.inference_mode():
+        out = torch.empty_like(given)
+    AugMix(seed=0, backend=backend)(given, out=out)
+    assert torch.equal(out, AugMix(seed=0, backend=backend)(given))
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=NAMES)
 def test_floats_out_of_range_leave_the_rest_of_out(kind, images):
     given = torch.nn.functional.pad(images, (0, 0, 0, 0, 0, 0, 0, 0)).clone() / 255

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
 from fastmagn import evaluate_robustness
 from fastmagn.errors import InputError
-from fastmagn.evaluation.datasets import read_dataset
+from fastmagn.evaluation.datasets import image_pixels, read_dataset
 
 IMAGES_U8 = np.random.default_rng(1).integers(0, 256, (7, 32, 32, 3), np.uint8)
 LABELS = [0, 1, 2, 1, 0, 2, 1]
@@ -114,6 +114,22 @@ def test_two_lists_are_held_out_images_and_their_labels(model):
     options = {"corruption_set": "cbar", "num_images": 3}
     expected = evaluate_robustness(model, IMAGES_U8, LABELS, held_out=(np.stack(images), [1, 0]), **options)
     assert evaluate_robustness(model, IMAGES_U8, LABELS, held_out=[images, [1, 0]], **options) == expected
+
+
+def test_two_tuples_are_too_as_zip_gives_them(model):
+    images = tuple(255 - IMAGES_U8[:2])
+    options = {"corruption_set": "cbar", "num_images": 3}
+    expected = evaluate_robustness(model, IMAGES_U8, LABELS, held_out=(np.stack(images), [1, 0]), **options)
+    pairs = [(images[0], 1), (images[1], 0)]
+    for held_out in (tuple(zip(*pairs, strict=True)), tuple(pairs), pairs):
+        assert evaluate_robustness(model, IMAGES_U8, LABELS, held_out=held_out, **options) == expected
+
+
+def test_floats_a_rounding_beyond_the_range_are_the_level_that_they_were():
+    pixels = np.array([[[1 + 1e-6, -1e-8, 0.5]] * 8] * 8, np.float32)
+    assert np.array_equal(image_pixels(pixels, "image")[0, 0], [255, 0, 128])
+    with pytest.raises(InputError, match=r"image: got floats in 0\.5\.\.1\.01; expected 0\.\.1\."):
+        image_pixels(np.array([[[1.01, 1, 0.5]] * 8] * 8, np.float32), "image")
 
 
 def test_held_out_images_are_none_of_the_measured_ones(model):

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from fastmagn.config.eval_schema import EvalConfig
-from fastmagn.config.schema import Config, DataConfig
+from fastmagn.config.schema import Config, DataConfig, TrainConfig
 from fastmagn.data import load_data
 from fastmagn.data.corrupted.npy import check_source
 from fastmagn.data.subset import even_subset
@@ -25,6 +25,7 @@ from fastmagn.machine.processes import World
 from tests.helpers.photo_folders import make_photo_folder
 
 SIDE, RESIZE, NUM, SEED = 16, 20, 7, 5
+FLOAT32 = TrainConfig(amp="float32")
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def made(folder: Path, out: Path, **fields) -> Path:
 
 
 def measured(model: nn.Module, folder: Path, tmp_path: Path, **fields) -> dict:
-    config, image_set = Config(data=data(folder), eval=asked(**fields)), load_data(data(folder))
+    config, image_set = Config(data=data(folder), eval=asked(**fields), train=FLOAT32), load_data(data(folder))
     return evaluate_model(model, image_set, config, tmp_path, device=torch.device("cpu"), world=World(), trained=None)
 
 
@@ -128,7 +129,7 @@ def test_a_set_of_other_images_says_which_it_holds(model, folder, tmp_path):
 def test_other_sets_keep_their_first_images(tmp_path):
     digits = load_data(DataConfig(name="digits"))
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
-    config = Config(data=DataConfig(name="digits"), eval=asked())
+    config = Config(data=DataConfig(name="digits"), eval=asked(), train=FLOAT32)
     results = evaluate_model(model, digits, config, tmp_path, device=torch.device("cpu"), world=World(), trained=None)
     first = (digits.test_images_u8[:NUM], digits.test_labels[:NUM])
     expected = evaluate(model, *first, asked(), device=torch.device("cpu"), subset=Subset())

@@ -154,6 +154,12 @@ def test_a_basis_image_has_norm_1_and_two_frequencies(height, width):
             assert spectrum.max() < 1e-9 * height * width
 
 
+def test_a_map_needs_square_images():
+    images_u8 = np.zeros((4, 16, 12, 3), np.uint8)
+    with pytest.raises(InputError, match="images_u8: got 'images of 16 x 12 px'; expected square ones"):
+        evaluate_fourier(Lines(), images_u8, np.zeros(4, np.int64), EvalConfig(fourier=True), device=CPU)
+
+
 def test_the_map_is_that_of_a_plain_loop(digits):
     """Each image alone in float64, with the authors' spectrum of 1/2 + i/2 and conjugate, and the drawn signs."""
     images_u8, labels = digits.test_images_u8[:60], digits.test_labels[:60]

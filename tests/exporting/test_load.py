@@ -86,6 +86,35 @@ def test_one_image_by_itself_and_none_at_all(files, images_u8):
     assert classifier.predict([]).labels.dtype == np.int64
 
 
+@pytest.mark.parametrize("kind", ["run folder", "safetensors", "onnx float"])
+def test_autocast_around_it_does_not_matter(files, kind, images_u8):
+    classifier = fastmagn.load(files[kind], device="cpu")
+    floats = torch.from_numpy(images_u8).permute(0, 3, 1, 2) / 255
+    expected = classifier.predict(images_u8).probabilities, classifier(floats)
+    with torch.autocast("cpu", torch.bfloat16):
+        made = classifier.predict(images_u8).probabilities, classifier(floats)
+    np.testing.assert_array_equal(made[0], expected[0])
+    assert torch.equal(made[1], expected[1])
+
+
+def test_a_copy_in_another_process_predicts_the_same(files, images_u8):
+    classifier = fastmagn.load(files["safetensors"], device="cpu")
+    other = pickle.loads(pickle.dumps(classifier))
+    assert repr(other) == repr(classifier)
+    np.testing.assert_array_equal(other.predict(images_u8).probabilities, classifier.predict(images_u8).probabilities)
+
+
+def test_floats_that_an_interpolation_left_beyond_the_range_are_taken(files, images_u8):
+    classifier = fastmagn.load(files["safetensors"], device="cpu")
+    floats = images_u8.astype(np.float32).transpose(0, 3, 1, 2) / 255
+    beyond = np.where(floats == 1, np.float32(1 + 1e-6), np.where(floats == 0, np.float32(-1e-8), floats))
+    assert beyond.max() > 1
+    expected = classifier.predict(floats).probabilities
+    np.testing.assert_array_equal(classifier.predict(beyond).probabilities, expected)
+    with pytest.raises(InputError, match=r"images: got floats in 0\.\.1\.004; expected \[0, 1\]"):
+        classifier.predict(floats * np.float32(1.004))
+
+
 @pytest.mark.parametrize("arguments", [["--method", "rse", "--eval.rse_draws", "3"], ["--eval.test_time_flip", "true"]])
 def test_an_ensemble_is_loaded_whole(tmp_path, images_u8, arguments):
     make_run(tmp_path / "run", *arguments)

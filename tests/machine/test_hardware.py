@@ -107,6 +107,25 @@ def test_full_float32_leaves_the_choice_of_a_program_that_uses_pytorchs_newer_se
     assert settings() == before
 
 
+def test_threads_that_overlap_have_float32_until_the_last_one_leaves():
+    """The first to enter leaves first, as a server's threads may."""
+    allow_tf32()
+    first, second, third = (full_float32() for _ in range(3))
+    for context in (first, second, third):
+        context.__enter__()
+    for context in (first, third):
+        context.__exit__(None, None, None)
+        assert settings() == ("ieee",) * 3
+    second.__exit__(None, None, None)
+    assert settings() == ("tf32",) * 3
+
+
+@pytest.mark.parametrize("amp", ["bfloat16", "auto", "f32", ""])
+def test_another_name_of_a_precision_is_refused(amp):
+    with pytest.raises(InputError, match=f"amp: got '{amp}'; expected float32, bf16 or fp16"):
+        predict(Recorder(), np.zeros((2, 4, 4, 3), np.uint8), device=CPU, amp=amp, batch_size=2)
+
+
 @pytest.mark.parametrize("amp", ["float32", "bf16"])
 def test_a_prediction_in_float32_is_without_tensorfloat(amp):
     allow_tf32()

@@ -64,6 +64,41 @@ def test_fisher_and_hessian_are_those_of_the_whole_matrices(network, images, mea
     np.testing.assert_allclose(measured["curvature"][found], dominant[found], rtol=1e-9)
 
 
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8])
+def test_labels_may_be_integers_of_any_kind_and_gradients_off(network, images, dtype):
+    config = GeometryConfig(num_noise=2, num_probes=2, num_iterations=1, fisher="exact")
+    expected = measure_geometry(network, images[:3], LABELS[:3], config)
+    with torch.no_grad():
+        found = measure_geometry(
+            network, images[:3], LABELS[:3].to(dtype), config, indices=np.arange(3, dtype=np.uint8)
+        )
+    for name, values in expected.items():
+        assert np.array_equal(found[name], values)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": LABELS.float()}, "labels: got 'float32 [12]'; expected a tensor of integers [M]."),
+        ({"labels": torch.eye(12, 4)}, "labels: got 'float32 [12, 4]'; expected a tensor of integers [M]."),
+        ({"labels": LABELS > 1}, "labels: got 'bool [12]'; expected a tensor of integers [M]."),
+        ({"labels": LABELS.numpy()}, "labels: got 'a ndarray'; expected a tensor of integers [M]."),
+        ({"labels": LABELS[:5]}, "labels: got '5 labels'; expected 12, one for each image."),
+        ({"labels": LABELS + 3}, "labels: got [3, 4, 5, 6]; expected 0..3, the model's classes."),
+        ({"images": np.zeros((12, 1, 4, 4))}, "images: got 'a ndarray'; expected a tensor of floats [M, C, H, W]."),
+        ({"images": torch.zeros(12, 4, 4)}, "images: got 'float32 [12, 4, 4]'; expected a tensor of floats"),
+        ({"images": torch.zeros(12, 1, 4, 4, dtype=torch.uint8)}, "images: got 'uint8 [12, 1, 4, 4]'; expected"),
+        ({"indices": np.arange(3)}, "indices: got 'int64 [3]'; expected 12 integers, one for each image."),
+        ({"indices": np.arange(12) / 2}, "indices: got 'float64 [12]'; expected 12 integers, one for each image."),
+    ],
+)
+def test_what_does_not_fit_is_one_line(network, images, change, message):
+    given = {"images": images, "labels": LABELS} | change
+    with pytest.raises(InputError) as error:
+        measure_geometry(network, config=SMALL, **given)
+    assert message in str(error.value)
+
+
 def test_loss_and_gradient_are_those_of_single_images(network, images, measured):
     for i, (image, label) in enumerate(zip(images, LABELS.tolist(), strict=True)):
         leaf = image[None].clone().requires_grad_()

@@ -60,21 +60,15 @@ def bin_predictions(
 
     Args:
         confidences: [n], the largest class probability of each prediction, 0..1.
-        correct: bool [n], whether that class is the label.
+        correct: [n], bool, or a share in 0..1: whether that class is the label.
         num_bins: n_B, 1 or more.
         binning: width or adaptive.
 
     Raises:
-        InputError: There are no predictions; the lengths differ; a confidence is outside 0..1 or not a number; an
-            option is unknown.
+        InputError: There are no predictions; the lengths differ; a value is outside 0..1 or not a number; an option is
+            unknown.
     """
-    confidences = np.asarray(confidences, dtype=np.float64).reshape(-1)
-    correct = np.asarray(correct).reshape(-1).astype(np.float64)
-    check(len(confidences) > 0, "calibration error", "no predictions", "at least one")
-    check(len(correct) == len(confidences), "calibration error", f"{len(correct)} outcomes", f"{len(confidences)}")
-    in_range = bool(np.all((confidences >= 0) & (confidences <= 1)))
-    span = f"confidences {confidences.min()}..{confidences.max()}"
-    check(in_range, "calibration error", span, "0..1")
+    confidences, correct = checked_predictions(confidences, correct, "calibration error")
     check(is_integer(num_bins) and num_bins >= 1, "eval.num_bins", num_bins, "1 or more")
     check(binning in ("width", "adaptive"), "eval.binning", binning, "width or adaptive")
     if binning == "width":
@@ -86,6 +80,26 @@ def bin_predictions(
         bins = np.repeat(np.arange(num_bins), sizes)
     counts = np.bincount(bins, minlength=num_bins).astype(np.float64)
     return Bins(counts, np.bincount(bins, correct, num_bins), np.bincount(bins, confidences, num_bins))
+
+
+def checked_predictions(confidences: np.ndarray, correct: np.ndarray, field: str) -> tuple[np.ndarray, np.ndarray]:
+    """Both as float64 [n].
+
+    Args:
+        confidences: [n], or of another shape with n values.
+        correct: Likewise, bool, or shares in 0..1.
+        field: What messages begin with.
+
+    Raises:
+        InputError: There are none; their numbers differ; a value is outside 0..1 or not a number.
+    """
+    confidences, correct = (np.ravel(values).astype(np.float64) for values in (confidences, correct))
+    check(len(confidences) > 0, field, "no predictions", "at least one")
+    check(len(correct) == len(confidences), field, f"{len(correct)} outcomes", f"{len(confidences)}")
+    for name, values in (("confidences", confidences), ("correct", correct)):
+        in_range = bool(np.all((values >= 0) & (values <= 1)))
+        check(in_range, field, f"{name} {values.min():.9g}..{values.max():.9g}", "0..1")
+    return confidences, correct
 
 
 def in_order_of_confidence(confidences: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

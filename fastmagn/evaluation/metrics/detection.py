@@ -24,6 +24,7 @@ def familiarity_scores(logits: Tensor) -> dict[str, np.ndarray]:
     Args:
         logits: z, [M, K], any float dtype and device.
     """
+    logits = logits.detach()
     energy = torch.cat([torch.logsumexp(part.double(), dim=1) for part in row_parts(logits)])
     max_logit = logits.amax(dim=1).double()
     scores = {"max_softmax": (max_logit - energy).exp().clamp(max=1), "energy": energy, "max_logit": max_logit}

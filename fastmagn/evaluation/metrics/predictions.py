@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastmagn.errors import check
+
 _VALUES_AT_ONCE = 1 << 20  # 8 MiB in float64
 
 
@@ -38,14 +40,25 @@ def measure_logits(logits: Tensor, labels: Tensor, temperature: float | None = N
         labels: int64 [M], on the same device.
         temperature: What the logits are divided by first, in their dtype; None divides nothing.
 
+    Raises:
+        InputError: A label is not one of the K classes.
+
     Source of the Brier score: G. W. Brier, 1950, the sum over classes, not its mean.
     """
+    check_labels(labels, logits.shape[1])
     parts = row_parts(logits)
     measured = [
         _measure_part(part if temperature is None else part / temperature, part_labels)
         for part, part_labels in zip(parts, labels.split([len(part) for part in parts]), strict=True)
     ]
     return Predictions(*(torch.cat(values).cpu().numpy() for values in zip(*measured, strict=True)))
+
+
+def check_labels(labels: Tensor, num_classes: int) -> None:
+    """Raise InputError unless the labels, int64 [M], are in 0..num_classes - 1."""
+    if len(labels):
+        low, high = (int(bound) for bound in torch.aminmax(labels))
+        check(0 <= low <= high < num_classes, "labels", f"{low}..{high}", f"0..{num_classes - 1}, the model's classes")
 
 
 def row_parts(logits: Tensor) -> tuple[Tensor, ...]:

@@ -5,8 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastmagn.errors import check
-from fastmagn.evaluation.metrics.calibration import in_order_of_confidence
+from fastmagn.evaluation.metrics.calibration import checked_predictions, in_order_of_confidence
 
 COVERAGE = 0.8
 
@@ -35,15 +34,12 @@ def selective_risk(confidences: np.ndarray, correct: np.ndarray) -> SelectiveRis
         correct: [n], bool, or a share in 0..1: whether that class is the label.
 
     Raises:
-        InputError: There are no predictions, or the lengths differ.
+        InputError: There are no predictions; the lengths differ; a value is outside 0..1 or not a number.
 
     Source: Y. Geifman, G. Uziel and R. El-Yaniv, "Bias-reduced uncertainty estimation for deep neural classifiers",
     ICLR 2019, equation 2. Some code takes trapezoids between the k / n; they differ from this mean by less than 1 / n.
     """
-    confidences, correct = np.ravel(confidences), np.ravel(correct)
-    check(len(confidences) > 0, "selective prediction", "no predictions", "at least one")
-    check(len(correct) == len(confidences), "selective prediction", f"{len(correct)} outcomes", f"{len(confidences)}")
-    _, correct = in_order_of_confidence(confidences, correct)
+    _, correct = in_order_of_confidence(*checked_predictions(confidences, correct, "selective prediction"))
     counts = np.arange(1, len(correct) + 1)
     risks = np.cumsum(1 - correct[::-1]) / counts
     num_kept = math.ceil(COVERAGE * len(correct) - 1e-9)  # 0.8 is a little more than four fifths

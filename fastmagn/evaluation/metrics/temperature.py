@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from fastmagn.evaluation.metrics.predictions import row_parts
+from fastmagn.evaluation.metrics.predictions import check_labels, row_parts
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0
 
@@ -18,8 +18,12 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         logits: z, [M, K] without NaN or +inf, M at least 1, any float dtype and device.
         labels: y, int64 [M], on the same device.
 
+    Raises:
+        InputError: A label is not one of the K classes.
+
     Source: C. Guo et al., "On calibration of modern neural networks", ICML 2017, section 4.2.
     """
+    check_labels(labels, logits.shape[1])
     of_label = logits.gather(1, labels[:, None]).double().mean()
     parts = row_parts(logits)
 

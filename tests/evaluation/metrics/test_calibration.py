@@ -189,6 +189,8 @@ ONE = (np.array([0.5]), np.array([True]))
             lambda: rms_calibration_error(np.array([np.nan, 0.5]), np.array([True, False])),
             r"nan\.\.nan'; expected 0..1",
         ),
+        (lambda: rms_calibration_error(np.array([0.5, 0.4]), np.array([7, 3])), r"correct 3\.\.7'; expected 0..1"),
+        (lambda: rms_calibration_error(np.array([0.5]), np.array([np.nan])), r"correct nan\.\.nan'; expected"),
         (lambda: rms_calibration_error(*ONE, num_bins=0), "eval.num_bins: got 0; expected 1 or more"),
         (lambda: rms_calibration_error(*ONE, binning="mass"), "eval.binning: got 'mass'; expected width or adaptive"),
         (lambda: corrupt_rms_calibration_error({}, {}), "got 'no corruptions'; expected at least one"),

@@ -83,6 +83,13 @@ def test_scores_are_those_of_float64_loops():
         assert scores["max_softmax"][i] == pytest.approx(math.exp(max(row) - energy), abs=1e-12)
 
 
+def test_scores_of_logits_with_gradients_are_those_of_their_values():
+    logits = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    expected = familiarity_scores(logits)
+    for name, scores in familiarity_scores(logits.clone().requires_grad_()).items():
+        assert np.array_equal(scores, expected[name])
+
+
 def test_the_energy_of_log_probabilities_and_values_that_are_not_finite_give_none():
     rng = np.random.default_rng(2)
     logits = torch.from_numpy(rng.normal(size=(50, 5)).astype(np.float32))

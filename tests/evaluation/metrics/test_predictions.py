@@ -6,6 +6,7 @@ import torch
 from scipy.special import log_softmax, logsumexp
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fastmagn.errors import InputError
 from fastmagn.evaluation.held_out import _mean_nll
 from fastmagn.evaluation.metrics.detection import familiarity_scores
 from fastmagn.evaluation.metrics.predictions import _VALUES_AT_ONCE, measure_logits
@@ -110,3 +111,10 @@ def test_no_float64_copy_of_all_logits_is_made(measure):
     with LargestFloat64() as largest:
         measure(torch.from_numpy(logits), torch.from_numpy(labels))
     assert 0 < largest.count <= _VALUES_AT_ONCE
+
+
+@pytest.mark.parametrize("measure", [measure_logits, fit_temperature])
+@pytest.mark.parametrize(("labels", "shown"), [([0, 3], r"0\.\.3"), ([-1, 2], r"-1\.\.2")])
+def test_labels_beyond_the_classes_are_one_line(measure, labels, shown):
+    with pytest.raises(InputError, match=rf"labels: got '{shown}'; expected 0\.\.2, the model's classes\."):
+        measure(torch.zeros(2, 3), torch.tensor(labels))
