@@ -6,7 +6,7 @@
 source "$(dirname "$0")/common.sh"
 
 tests=(tests/augment/engines tests/augment/test_views.py tests/data/test_source.py tests/exporting/test_load.py
-    tests/data/test_folder_source.py::test_the_gpu_decodes_the_same_crops)
+    tests/training/test_muon.py tests/data/test_folder_source.py::test_the_gpu_decodes_the_same_crops)
 step=(--config configs/cifar10_magn_augmix.yaml "${images[@]}" --device "$device")
 augment=(--device "$device" --backends numba --workers "$workers" "${augment_images[@]}")
 if [ -z "$rehearse" ]; then
