@@ -265,6 +265,16 @@ def test_the_cards_configuration_trains_the_same(tmp_path):
     assert {name for name in before if before[name] != again[name]} == {"run_dir"}
 
 
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [(["--licence", "MIT"], "MIT."), ([], "Yours to choose, within what the licence of the data allows. **Fill in.**")],
+)
+def test_the_card_names_the_licence_of_the_weights(arguments, line, run_dir, tmp_path):
+    export(run_dir, tmp_path / "model.safetensors", *arguments)
+    card = (tmp_path / "model.safetensors.md").read_text()
+    assert card.partition("## Licence of the weights")[2].split("\n\n")[1].strip() == line
+
+
 @pytest.mark.parametrize(("data", "licence"), [("cifar100", "Krizhevsky"), ("cifar10", "without an explicit licence")])
 def test_the_images_need_not_be_here(tmp_path, data, licence):
     config, _ = make_run(tmp_path / "run", "--data.name", data, "--data.dir", str(tmp_path / "gone"), results=False)

@@ -29,6 +29,14 @@ def _network(monkeypatch):
     knows_the_network(monkeypatch)
 
 
+@pytest.mark.parametrize(("keep", "older"), [(1, []), (3, ["step-00000001.pt", "step-00000002.pt"])])
+def test_a_run_keeps_as_many_checkpoints_as_it_is_told(keep, older, tmp_path):
+    arguments = [*EVERY_STEP, "--train.keep_checkpoints", str(keep), "--train.max_steps", "3"]
+    train(small(tmp_path / "run", *arguments))
+    kept = sorted(path.name for path in last_checkpoint(tmp_path / "run").parent.iterdir())
+    assert kept == ["last.pt", *older]
+
+
 def test_the_next_epoch_trains_while_the_checkpoint_is_written(undisturbed, tmp_path, monkeypatch):
     """The first write waits for the second step of the next epoch. It is still the state of the epoch's end."""
     step_taken, written, honest_step, honest_put = threading.Event(), {}, loop.train_step, saving.put_checkpoint
