@@ -116,6 +116,9 @@ PAIRS = list(zip(PICTURES, LABELS, strict=True))
 OTHERS = {
     "list of pairs": lambda: PAIRS,
     "generator": lambda: (pair for pair in PAIRS),
+    "samples of WebDataset": lambda: (
+        {"__key__": f"{row:04}", "png": image, "cls": label} for row, (image, label) in enumerate(PAIRS)
+    ),
     "dictionaries": lambda: [{"image": image, "label": label, "id": 5} for image, label in PAIRS],
 }
 

@@ -59,6 +59,8 @@ def test_it_is_told_the_config_every_epoch_and_the_results(package, tmp_path):
     (told,) = package.runs
     assert (told.begun_with["project"], told.begun_with["name"]) == ("robust", "run")
     assert told.begun_with["resume"] == "allow"
+    assert told.begun_with["dir"] == str(tmp_path / "run")
+    assert told.begun_with.keys() == {"project", "name", "id", "resume", "dir", "config"}
     assert told.begun_with["config"]["train.batch_size"] == 512
     assert told.rows == list(enumerate(rows(tmp_path / "run")))
     assert [epoch for epoch, _ in told.rows] == [0, 1]
@@ -129,7 +131,10 @@ def test_its_absence_is_one_line_before_training(monkeypatch, tmp_path):
 
 
 @pytest.mark.process
-@pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="the package wandb is not installed")
+@pytest.mark.skipif(
+    importlib.util.find_spec("wandb") is None,
+    reason="the package wandb is not installed: not covered that it takes these arguments, and what it keeps offline",
+)
 def test_the_package_itself_without_a_network(tmp_path):
     """Offline, W&B keeps the run in RUN/wandb, to be sent later by `wandb sync`."""
     command = ["fastmagn.train", *SMALL, "--run_dir", "run", "--train.wandb_project", "robust"]
