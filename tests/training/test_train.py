@@ -10,13 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from fastmagn.config.command_line import parse_config
 from fastmagn.config.schema import Config
 from fastmagn.config.text import plain
+from fastmagn.data import ImagePart, load_images, split_validation
 from fastmagn.errors import InputError
+from fastmagn.machine.processes import World
 from fastmagn.methods.table import METHODS
+from fastmagn.models import Normalised
 from fastmagn.runs.paths import last_checkpoint
+from fastmagn.training import loop
 from fastmagn.training.run import train
 from tests.helpers.commands import call
 from tests.helpers.processes import LIMIT_S, ROOT, start, wait_until
@@ -211,10 +216,53 @@ def test_divergence_stops_with_the_part_and_the_last_good_checkpoint(tmp_path):
         train(small(tmp_path / "run", *arguments))
 
 
-def test_validation_images_are_held_out_and_measured(tmp_path):
-    results = train(small(tmp_path / "run", "--data.num_validation_images", "150", "--train.max_steps", "4"))
-    assert 0 <= rows(tmp_path / "run")[0]["validation_accuracy"] <= 1
-    assert results["steps"] == 4
+class Columns(nn.Module):
+    """A network that answers by the pixels alone: the brightest of ten columns, the first one if several are."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images[:, :, :, 11:21].mean(dim=(1, 2)) - 1e-3 * torch.arange(10)
+
+
+def columns_accuracy(part: ImagePart) -> float:
+    """Its accuracy, counted image by image in Python's integers."""
+    right = 0
+    for image, label in zip(part.images_u8, part.labels, strict=True):
+        sums = [int(image[:, column].sum(dtype=np.int64)) for column in range(11, 21)]
+        scores = [total - 1e-3 * 255 * 96 * k for k, total in enumerate(sums)]
+        right += int(scores.index(max(scores)) == label)
+    return right / len(part.labels)
+
+
+class OneOfTwo(World):
+    """A rank of two, of which the other one's are counted by itself."""
+
+    def gather(self, value):
+        return [value]
+
+    def copy_from_first(self, tensors):
+        pass
+
+
+def test_validation_images_are_held_out_and_measured(tmp_path, monkeypatch):
+    arguments = ["--data.num_validation_images", "151", "--train.max_steps", "4", "--train.amp", "float32"]
+    config = small(tmp_path / "run", *arguments)
+    seen, honest = [], loop.make_pieces
+    monkeypatch.setattr(loop, "make_pieces", lambda run, batch, epoch: seen.append(batch) or honest(run, batch, epoch))
+    monkeypatch.setattr(loop, "measured_model", lambda run: Normalised(Columns(), (0.0,) * 3, (1.0,) * 3))
+    train(config)
+    image_set = load_images("digits", "data")
+    part, held_out = split_validation(image_set, 151, config.train.seed)
+    expected = columns_accuracy(held_out)
+    assert 0 < expected < 1
+    assert expected != columns_accuracy(part)
+    assert rows(tmp_path / "run")[0]["validation_accuracy"] == expected
+    run = start_run(config)
+    assert loop.validation_accuracy(run, held_out) == expected
+    shares = [dataclasses.replace(run, world=OneOfTwo(rank, 2)) for rank in range(2)]
+    assert sum(loop.validation_accuracy(share, held_out) for share in shares) == pytest.approx(expected, rel=1e-12)
+    trained = {image.permute(1, 2, 0).numpy().tobytes() for batch in seen for image in batch.images}
+    assert len(trained) > 800
+    assert trained.isdisjoint(image.tobytes() for image in held_out.images_u8)
 
 
 def test_command_prints_one_line_for_bad_input(tmp_path, monkeypatch, capsys):
