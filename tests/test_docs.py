@@ -16,8 +16,9 @@ from fastmagn.augment.policies.own import read_policy
 from fastmagn.augment.policies.table import make_table
 from fastmagn.config.command_line import parse_config
 from fastmagn.config.schema import Config
-from fastmagn.config.text import to_yaml
+from fastmagn.config.text import flatten, to_yaml
 from fastmagn.data.files.decoding import _FORMATS
+from fastmagn.errors import InputError
 from fastmagn.methods.table import METHODS
 from fastmagn.models import build_model
 from tests.helpers.commands import call
@@ -259,13 +260,39 @@ def test_training_commands_are_understood(tmp_path, monkeypatch, capsys):
 
 def test_modules_and_their_options_are_there(capsys):
     """Of all other commands; some hand on a training command's `--config`, `--import` and `--section.field` options."""
-    shown = {}
+    shown: dict[str, set[str]] = {}
+    fields = {f"--{name}" for name in flatten(Config()) if "." in name}
     for page in PAGES:
         for command in commands(page):
             words = shlex.split(command)
             module, *arguments = words[words.index("-m") + 1 :] if "-m" in words else map(of_checkout, words[1:])
             if module != "fastmagn.train":
                 if module not in shown:
-                    shown[module] = call([module, "--help"], capsys).stdout
-                options = [word for word in arguments if re.fullmatch(r"--[\w-]+", word)]
-                assert all(option in shown[module] or option in ("--config", "--import") for option in options), command
+                    shown[module] = options_in(call([module, "--help"], capsys).stdout)
+                options = {word for word in arguments if re.fullmatch(r"--[\w.-]+", word)}
+                assert options <= shown[module] | fields | {"--config", "--import"}, command
+                check_training_options(arguments, fields)
+
+
+def options_in(text: str) -> set[str]:
+    """The options that a text names, whole."""
+    return {word.rstrip(".") for word in re.findall(r"(?<![\w-])--[\w.-]+", text)}
+
+
+def check_training_options(arguments: list[str], fields: set[str]) -> None:
+    """Parse the fields of a training that a command hands on, and each recipe such as "--method magn"."""
+    shared = [word for pair in itertools.pairwise(arguments) if pair[0] in fields for word in pair]
+    recipes = [shlex.split(word) for word in arguments if word.startswith("--") and " " in word]
+    for recipe in recipes or [[]]:
+        given = ["digits_quickstart" if word == "FILE" else of_checkout(word) for word in recipe]
+        parse_config([*shared, *given], "test", "")
+
+
+def test_a_part_of_an_option_is_not_that_option():
+    assert options_in("[--run_dir DIR], --ray.address; --config. a--b") == {"--run_dir", "--ray.address", "--config"}
+
+
+@pytest.mark.parametrize("word", ["--method magn --train.epoch 3", "--train.epochs few", "--methods magn"])
+def test_recipes_in_quotes_are_parsed(word):
+    with pytest.raises(InputError, match=r"is not an option|got 'few'"):
+        check_training_options(["--run", "name", word], set())
