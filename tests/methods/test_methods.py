@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from fastmagn.config.schema import AugmentConfig, LossConfig
+from fastmagn.corruptions import CORRUPTION_SETS
 from fastmagn.data import ImageSet, load_images
 from fastmagn.methods.method import LogitViews, split_logits
 from fastmagn.methods.table import METHODS, get_method
@@ -16,7 +17,7 @@ from fastmagn.training.step import make_pieces, train_step
 from tests.helpers.plain_losses import LABELS, kl_row, softmax_row
 from tests.helpers.small_runs import assert_same_weights, rows, weights, without_times
 from tests.helpers.small_runs import small_default as small
-from tests.helpers.steps import start_run
+from tests.helpers.steps import start_run, take_steps
 from tests.helpers.tiers import slow_but
 
 FAST = ["--train.amp", "float32", "--train.batch_size", "16"]
@@ -153,10 +154,11 @@ def test_compiled_equals_eager(method, tmp_path, monkeypatch):
     measured = []
     for compiled in ("false", "true"):
         run = start_run(small(tmp_path, "--method", method, *FAST, "--train.compile", compiled))
-        parts = train_step(run, make_pieces(run, next(run.source.batches(0)), epoch=0), step=0)
-        measured.append(({name: part.item() for name, part in parts.items()}, run.model.state_dict()))
+        measured.append((take_steps(run, 2), run.model.state_dict()))
     (eager, after_eager), (compiled, after_compiled) = measured
-    assert compiled == pytest.approx(eager, rel=1e-4, abs=1e-6)
+    for parts, expected in zip(compiled, eager, strict=True):
+        assert parts == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    assert len(eager) == 2
     for name, value in after_compiled.items():
         torch.testing.assert_close(value, after_eager[name], rtol=1e-3, atol=1e-5, msg=name)
 
@@ -165,15 +167,18 @@ def test_compiled_equals_eager(method, tmp_path, monkeypatch):
     "method",
     slow_but(["at", "cutmix", "hybridaugment", "prime", "afa_augmix", "noisymix"], "cutmix", "noisymix"),
 )
-def test_a_stopped_run_of_a_method_with_draws_goes_on_bit_for_bit(method, tmp_path):
+def test_a_stopped_run_of_a_method_with_draws_goes_on_bit_for_bit(method, tmp_path, monkeypatch):
+    monkeypatch.setitem(CORRUPTION_SETS, "c15", ("fog",))  # what is measured is not compared
+
     def run(folder: str, max_steps: int) -> tuple[dict[str, torch.Tensor], list[dict]]:
         steps = ["--attack.steps", "2", "--train.epochs", "1", "--train.max_steps", str(max_steps)]
-        train(small(tmp_path / folder, "--method", method, *steps))
+        train(small(tmp_path / folder, "--method", method, *steps, "--train.batch_size", "16"))
         return weights(tmp_path / folder), without_times(rows(tmp_path / folder))
 
     whole, whole_rows = run("whole", 4)
     run("parts", 2)
     parts, parts_rows = run("parts", 4)
+    assert len(whole_rows) == 1
     assert parts_rows == whole_rows
     assert_same_weights(parts, whole)
 

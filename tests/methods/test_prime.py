@@ -1,6 +1,5 @@
 """PRIME's views against loops over pixels, frequencies and modes, with the draws in plain integers; what it draws."""
 
-import functools
 import math
 
 import numpy as np
@@ -8,7 +7,6 @@ import pytest
 import torch
 
 from fastmagn.config.schema import LossConfig
-from fastmagn.data import load_images
 from fastmagn.methods.context import StepContext
 from fastmagn.methods.method import LogitViews
 from fastmagn.methods.prime import add_prime_views, draw_settings, prime_views, replace_by_prime_view, views_in_torch
@@ -18,8 +16,7 @@ from fastmagn_kernels.random import rng
 from fastmagn_kernels.random.rng import STREAM_PRIME
 from tests.helpers.plain_losses import LABELS, kl_row, softmax_row
 from tests.helpers.prime_draws import plain_variances, plan_of
-from tests.helpers.small_runs import small_default as small
-from tests.helpers.steps import make_context, random_images, reference_words, start_run, take_steps
+from tests.helpers.steps import make_context, random_images, reference_words
 
 INDICES = [5, 0, 49_999, 2**32 - 1]
 SIZE = (7, 9)
@@ -273,18 +270,3 @@ def test_prime_is_cross_entropy_and_the_divergence_of_three_views(seed):
     assert parts["jensen_shannon"].item() == pytest.approx(divergence, rel=1e-5)
     loss, _ = get_method("prime_no_jsd").loss(LogitViews(clean), LABELS, LossConfig())
     assert loss.item() == pytest.approx(cross_entropy, rel=1e-5)
-
-
-@pytest.mark.slow
-@pytest.mark.data
-@pytest.mark.parametrize("method", ["prime", "prime_no_jsd", "augmix_no_jsd"])
-def test_two_compiled_steps_on_real_images_equal_eager_ones(method, data_dir, tmp_path, monkeypatch):
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
-    torch._dynamo.reset()
-    cifar10, measured = load_images("cifar10", data_dir), []
-    for compiled in ("false", "true"):
-        arguments = ["--method", method, "--train.amp", "float32", "--train.batch_size", "16"]
-        measured.append(take_steps(start_run(small(tmp_path, *arguments, "--train.compile", compiled), cifar10), 2))
-    for eager, compiled in zip(*measured, strict=True):
-        assert compiled == pytest.approx(eager, rel=1e-4, abs=1e-6)
-    assert len(measured[0]) == 2

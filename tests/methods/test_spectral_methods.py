@@ -1,7 +1,6 @@
 """APR and HybridAugment++ against loops over images in float64 and Pillow, with the draws in plain integers."""
 
 import dataclasses
-import functools
 import math
 
 import numpy as np
@@ -11,7 +10,6 @@ from PIL import Image
 
 from benchmarks.plain_spectra import augmix_operation
 from fastmagn.config.schema import LossConfig
-from fastmagn.data import load_images
 from fastmagn.methods.apr import apr_pair, apr_single
 from fastmagn.methods.context import StepContext
 from fastmagn.methods.hybridaugment import hybrid_pair, hybrid_single
@@ -273,30 +271,3 @@ def test_the_draws_of_accumulated_pieces_are_those_of_the_whole_batch(tmp_path):
         halves = [part.chunk(2) for part in made]
         views.append(torch.cat([first for first, _ in halves] + [second for _, second in halves]))
     torch.testing.assert_close(views[0], views[1], atol=1e-6, rtol=0)
-
-
-@pytest.mark.slow
-@pytest.mark.data
-@pytest.mark.parametrize("name", ["apr", "hybridaugment"])
-def test_two_compiled_steps_on_cifar_are_the_eager_ones(name, data_dir, tmp_path, monkeypatch):
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
-    torch._dynamo.reset()
-    cifar10, measured = load_images("cifar10", data_dir), []
-    for compiled in ("false", "true"):
-        arguments = [
-            "--method",
-            name,
-            "--train.amp",
-            "float32",
-            "--train.batch_size",
-            "16",
-            "--train.compile",
-            compiled,
-        ]
-        run = start_run(small(tmp_path, *arguments), cifar10)
-        measured.append((take_steps(run, 2), run.model.state_dict()))
-    (eager, after_eager), (compiled, after_compiled) = measured
-    for parts, expected in zip(compiled, eager, strict=True):
-        assert parts == pytest.approx(expected, rel=1e-4, abs=1e-6)
-    for key, value in after_compiled.items():
-        torch.testing.assert_close(value, after_eager[key], rtol=1e-3, atol=1e-5, msg=key)
