@@ -115,15 +115,6 @@ def test_the_step_on_a_folder_of_files_has_its_parts_and_its_usual_loop(photo_fo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["standard", "augmix", "magn"])
-def test_the_usual_loop_trains_each_of_its_methods(method, tmp_path):
-    out = tmp_path / "train.json"
-    own = ["--steps", "1", "--turns", "1", "--conventional_steps", "1", "--workers", "1", "--out", str(out)]
-    assert benchmark.main([*own, *TINY, "--method", method]) == 0
-    assert read_strict(out)["conventional_step_s"]["median"] > 0
-
-
-@pytest.mark.slow
 @pytest.mark.process
 def test_time_to_mca(tmp_path):
     runs_dir, out = tmp_path / "runs", tmp_path / "time.json"
