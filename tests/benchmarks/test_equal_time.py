@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 from pathlib import Path
+from threading import Lock
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,13 +15,17 @@ from benchmarks import equal_time, records
 from benchmarks.equal_time_extend import planned_longer, read_record
 from benchmarks.equal_time_plan import plan_epochs
 from benchmarks.equal_time_rates import best_rates, print_rates, trials_of_rates
+from fastmagn.config.command_line import parse_config
 from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.config.schema import Config, DataConfig
 from fastmagn.config.text import flatten, plain, to_yaml
 from fastmagn.corruptions import CORRUPTION_SETS
 from fastmagn.errors import InputError
 from fastmagn.machine.files import write_json, write_text
+from fastmagn.runs.paths import CONFIG
 from fastmagn.sweeping.definition import Trial
+from fastmagn.sweeping.trial import Outcome
+from fastmagn.training.run import train
 from tests.helpers.own_code import forgotten
 
 TINY = ["--train.batch_size", "512", "--device", "cpu", "--train.amp", "float32", "--optim.schedule", "one_cycle"]
@@ -273,9 +278,21 @@ def test_a_records_time_is_that_of_its_first_recipe_on_any_machine():
     assert new["images_per_s"] == pytest.approx(640)
 
 
+def train_here(monkeypatch) -> None:
+    """Runs are trained in this process, one after another."""
+    turn = Lock()
+
+    def run_trial(run_dir: Path, *_: object) -> Outcome:
+        with turn:
+            train(parse_config(["--config", str(run_dir / CONFIG)], "test", ""))
+        return Outcome(run_dir.name, "finished")
+
+    monkeypatch.setattr(equal_time, "run_trial", run_trial)
+
+
 @pytest.mark.slow
-@pytest.mark.process
 def test_runs_follow_the_plan_and_are_not_repeated(tmp_path, capsys, monkeypatch):
+    train_here(monkeypatch)
     plan_only = ["--out", str(tmp_path), "--budget_s", "20", *FAST, *BOTH, "--run", "bad", "--augment.policy no.yaml"]
     with pytest.raises(InputError, match=r"no\.yaml"):
         equal_time.main([*plan_only, "--plan_only"])
