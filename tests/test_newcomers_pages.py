@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.distributed.run import get_args_parser
 
 from fastmagn.methods.table import METHODS
 from fastmagn.models import MODELS, build_model
@@ -22,7 +23,7 @@ from fastmagn.training.run import train
 from tests.helpers.commands import call
 from tests.helpers.foreign_networks import AugmixWideResNet, trained_like
 from tests.helpers.pages import DOCS, PAGES, README, blocks, commands, module_of, of_checkout, run_code, run_here
-from tests.helpers.processes import LAUNCHER, ROOT, TWO_PROCESSES, command_environment, run
+from tests.helpers.processes import ROOT, command_environment
 from tests.helpers.small_runs import config_for, made_once
 from tests.test_examples import EXAMPLES
 
@@ -135,20 +136,15 @@ def test_code_of_your_own_loop():
         assert Path(shlex.split(command)[1]).stem in EXAMPLES, "tests/test_examples.py runs these"
 
 
-@pytest.mark.parametrize("launched", [False, pytest.param(True, marks=[pytest.mark.slow, pytest.mark.process])])
-def test_measuring_a_run_again(launched, own_run, here, capsys):
-    """In the page's order: one command reads what another has stored. What torchrun starts is also run without it."""
+def test_measuring_a_run_again(own_run, here, capsys):
+    """In the page's order: one command reads what another has stored. What torchrun starts is run without it."""
     call(["fastmagn.corrupt", "--dataset", "digits", "--num_images", "8", "--out", "set"], capsys)
     assert len(OF_RUNS) == 5
     for command in OF_RUNS:
         words = shlex.split(command.replace("RUN", "run").replace("SET", "set"))
         module = words[words.index("-m") + 1 :]
         short = [] if "--logits" in words else ["--eval.num_images", "8"]  # of stored logits all are measured
-        if launched and words[0] == "torchrun":
-            shown = run([LAUNCHER, "--standalone", *words[1:], *short], here).stdout
-        else:
-            shown = call([*module, *short], capsys).stdout
-        assert "mCA" in shown
+        assert "mCA" in call([*module, *short], capsys).stdout
 
 
 def test_measuring_on_photographs(here, capsys):
@@ -225,13 +221,12 @@ def test_making_a_corrupted_set(data_dir, here, capsys):
     assert (here / "set" / "manifest.json").exists()
 
 
-@pytest.mark.slow
-@pytest.mark.process
-@pytest.mark.data
-def test_training_on_several_processes(data_dir, tmp_path):
-    """The page's first command, on two processes of this machine."""
-    words = [of_checkout(word) for word in shlex.split(commands(DOCS / "several_gpus.md")[0])]
-    words[words.index("DIR")] = str(data_dir)
-    quick = ["--model.name", "resnet_small", "--train.batch_size", "16", "--run_dir", "run", *SHORT]
-    run([*TWO_PROCESSES, *words[words.index("-m") :], *quick], tmp_path)
-    assert (tmp_path / "run" / "results.json").exists()
+def test_what_starts_several_processes_is_understood():
+    """torchrun's own options. tests/machine/test_processes.py trains and measures on two processes."""
+    found = [shlex.split(command) for page in PAGES for command in commands(page) if command.startswith("torchrun ")]
+    assert {words[words.index("-m") + 1] for words in found} == {"fastmagn.train", "fastmagn.evaluate"}
+    for words in found:
+        asked = get_args_parser().parse_args(words[1:])
+        assert int(asked.nproc_per_node) > 1
+        assert asked.module
+        assert asked.training_script_args == words[words.index("-m") + 2 :]

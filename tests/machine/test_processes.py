@@ -20,6 +20,7 @@ from fastmagn.errors import InputError
 from fastmagn.evaluation.run import evaluate_run
 from fastmagn.machine.processes import World, fresh_store
 from fastmagn.runs.paths import last_checkpoint
+from fastmagn.training.build import build_run
 from fastmagn.training.run import train
 from tests.helpers import smooth_network
 from tests.helpers.commands import call
@@ -202,14 +203,13 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for child in children]
 
 
-@pytest.mark.slow
-@pytest.mark.process
-def test_a_batch_that_the_processes_do_not_divide_is_refused(tmp_path):
-    arguments = [*SHORT, "--train.batch_size", "33", "--run_dir", str(tmp_path / "run")]
-    done = run([*TWO_PROCESSES, "-m", "fastmagn.train", *arguments], tmp_path, expect=1)
+def test_a_batch_that_the_processes_do_not_divide_is_refused():
+    image_set, config = load_images("digits", Path()), config_for(SHORT, Path("run"), "--train.batch_size", "33")
     message = "train.batch_size: got 33; expected a multiple of 2, for 2 processes with 1 accumulation steps each."
-    assert f"error: {message}" in done.stderr
-    assert not last_checkpoint(tmp_path / "run").exists()
+    for rank in range(2):
+        with pytest.raises(InputError) as error:
+            build_run(config, image_set, split_validation(image_set, 0, 0)[0], World(rank, 2))
+        assert str(error.value) == message
 
 
 @pytest.mark.parametrize("share", [slice(0, 8), slice(8, 16), slice(3, 5)])
