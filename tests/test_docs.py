@@ -40,6 +40,7 @@ from tests.helpers.photo_folders import make_photo_folder
 from tests.helpers.processes import ROOT
 from tests.helpers.published_folders import food, svhn
 from tests.helpers.shards import sample, write_tar
+from tests.helpers.small_runs import measures_little
 
 # In an order in which later commands find what earlier ones have made.
 ORDER = ("train", "evaluate", "report", "theory", "export", "corrupt")
@@ -91,6 +92,7 @@ def test_each_method_has_its_page():
 @pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name == "methods"], ids=lambda page: page.stem)
 def test_commands_of_the_methods(page, data_dir, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    measures_little(monkeypatch)
     for command in commands(page):
         run_here(command, {"DIR": str(data_dir)}, capsys)
 

@@ -30,24 +30,19 @@ def test_it_is_stored_without_outputs_and_named():
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_it_runs(whole, tmp_path, monkeypatch):
-    """Whole, and with a training of two steps."""
+def test_it_runs(tmp_path, monkeypatch):
+    """With a training of two steps; that more of them make it accurate is tests/training/test_train.py's."""
     monkeypatch.setenv("PYTHONPATH", command_environment()["PYTHONPATH"])
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     text = NOTEBOOK.read_text().replace('\\"', '"')
     assert text.count(EPOCHS) == 1
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    if not whole:
-        for cell in notebook["cells"]:
-            cell["source"] = cell["source"].replace(EPOCHS, '"--train.max_steps", "2"')
+    for cell in notebook["cells"]:
+        cell["source"] = cell["source"].replace(EPOCHS, f'{EPOCHS}, "--train.max_steps", "2"')
     resources = {"metadata": {"path": str(tmp_path)}}
     nbclient.NotebookClient(notebook, timeout=LIMIT_S, kernel_name="python3", resources=resources).execute()
     assert len(of_kind(notebook, "image/png")) == 3
     printed = "".join(output["text"] for output in of_kind(notebook, "stdout"))
-    accuracy, mca = map(float, re.search(r"clean accuracy ([\d.]+)%, mCA c15 ([\d.]+)%", printed).groups())
+    assert re.search(r"clean accuracy [\d.]+%, mCA c15 [\d.]+%\n", printed)
     assert (Path(tmp_path) / "run" / "results.json").exists()
     assert re.search(r"clean: \d with probability [01]\.\d\d; it is \d\nfog: ", printed)
-    if whole:
-        assert accuracy > 80
-        assert mca > 50, "ten classes by chance are 10"

@@ -14,6 +14,7 @@ import torch
 from fastmagn import models
 from fastmagn.config.command_line import parse_config
 from fastmagn.config.schema import Config
+from fastmagn.corruptions import CORRUPTION_SETS
 from fastmagn.runs.checkpoint import read_checkpoint
 from fastmagn.runs.paths import last_checkpoint
 from tests.helpers import smooth_network
@@ -44,6 +45,12 @@ small_default = partial(config_for, DEFAULT)
 
 def knows_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(models.MODELS, smooth_network.NAME, smooth_network.WHERE)
+
+
+def measures_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every set of corruptions is one corruption, for tests that compare nothing that is measured."""
+    for name in CORRUPTION_SETS:
+        monkeypatch.setitem(CORRUPTION_SETS, name, ("fog",))
 
 
 def session_folder(tmp_path_factory: pytest.TempPathFactory, config: pytest.Config) -> Path:

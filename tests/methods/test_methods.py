@@ -8,14 +8,13 @@ import pytest
 import torch
 
 from fastmagn.config.schema import AugmentConfig, LossConfig
-from fastmagn.corruptions import CORRUPTION_SETS
 from fastmagn.data import ImageSet, load_images
 from fastmagn.methods.method import LogitViews, split_logits
 from fastmagn.methods.table import METHODS, get_method
 from fastmagn.training.run import train
 from fastmagn.training.step import make_pieces, train_step
 from tests.helpers.plain_losses import LABELS, kl_row, softmax_row
-from tests.helpers.small_runs import assert_same_weights, rows, weights, without_times
+from tests.helpers.small_runs import assert_same_weights, measures_little, rows, weights, without_times
 from tests.helpers.small_runs import small_default as small
 from tests.helpers.steps import start_run, take_steps
 from tests.helpers.tiers import slow_but
@@ -168,7 +167,7 @@ def test_compiled_equals_eager(method, tmp_path, monkeypatch):
     slow_but(["at", "cutmix", "hybridaugment", "prime", "afa_augmix", "noisymix"], "cutmix", "noisymix"),
 )
 def test_a_stopped_run_of_a_method_with_draws_goes_on_bit_for_bit(method, tmp_path, monkeypatch):
-    monkeypatch.setitem(CORRUPTION_SETS, "c15", ("fog",))  # what is measured is not compared
+    measures_little(monkeypatch)
 
     def run(folder: str, max_steps: int) -> tuple[dict[str, torch.Tensor], list[dict]]:
         steps = ["--attack.steps", "2", "--train.epochs", "1", "--train.max_steps", str(max_steps)]

@@ -1,15 +1,12 @@
 """The commands, the file and the script of the page on sweeps."""
 
-import importlib.util
 import shlex
 import shutil
-
-import pytest
 
 from fastmagn.sweeping.arguments import parse_arguments
 from fastmagn.sweeping.definition import make_trials
 from tests.helpers.pages import DOCS, blocks, commands, of_checkout
-from tests.helpers.processes import ROOT, run
+from tests.helpers.processes import ROOT
 
 PAGE = DOCS / "sweeps.md"
 
@@ -27,13 +24,3 @@ def test_each_names_fields_files_and_values_that_exist(tmp_path):
         request = parse_arguments([of_checkout(word) for word in shlex.split(command)[3:]])
         counts.append(len(make_trials(request.arguments, request.search, request.out)[1]))
     assert counts == [6, 6, 20, 4, 4, 24]
-
-
-@pytest.mark.slow
-@pytest.mark.process
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
-def test_the_first_command(tmp_path):
-    quick = ["--train.max_steps", "1", "--train.batch_size", "512", "--eval.num_images", "4", "--device", "cpu"]
-    arguments = [word.replace("seed=0,1,2", "seed=0") for word in shlex.split(commands(PAGE)[0])[2:]]
-    run([*arguments, *quick, "--eval.corruption_set", "c15"], tmp_path)
-    assert (tmp_path / arguments[arguments.index("--out") + 1] / "report" / "report.md").exists()
