@@ -1,9 +1,12 @@
-"""The scripts for a GPU machine: rehearsed whole on the CPU, and what becomes of parts that fail or hang."""
+"""The scripts for a GPU machine: what they tell their modules to do, and what becomes of parts that fail or hang."""
 
+import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ from tests.helpers.processes import ROOT, command_environment
 
 SCRIPTS = ROOT / "benchmarks" / "gpu"
 MACHINE = {"nvidia-smi.txt", "cpu.txt", "packages.json", "environment.json", "parts.jsonl"}
-# The files that each part of a script leaves, beside its log.
+# The files that each part of a script is told to write, beside its log.
 PARTS = {
     "first_call.sh": {
         "compile": [],
@@ -23,14 +26,84 @@ PARTS = {
         "augment32_8192": ["augment32_8192.json"],
         "augment224": ["augment224.json"],
         "train": ["train.json"],
-        "fast": ["fast/results.json", "fast/metrics.jsonl", "fast/checkpoints/last.pt"],
+        "fast": ["fast/results.json"],
     },
-    "second_call.sh": {
-        "paper": ["paper/results.json", "paper/metrics.jsonl", "paper/checkpoints/last.pt"],
-        "report": ["report/report.html"],
-    },
+    "second_call.sh": {"paper": ["paper/results.json"], "report": ["report/report.html"]},
     "third_call.sh": dict.fromkeys(("views32", "ncu32", "ncu224", "racecheck32", "racecheck224", "memcheck32"), ()),
 }
+# What each module calls once it has understood its arguments.
+FIRST_WORK = {
+    **{"benchmarks.train": "load_data", "benchmarks.augment": "load_test_images", "fastmagn.train": "train"},
+    **{"fastmagn.report": "warn_if_code_changed", "benchmarks.gpu.view_times": "measured"},
+    **{"benchmarks.gpu.step_kernels": "load_data", "benchmarks.gpu.views": "sample_view_params"},
+}
+# In place of Python, ncu and compute-sanitizer: it notes its words and makes what a module is told to write.
+STUB = """#!{python} -IS
+import json, os, subprocess, sys
+from pathlib import Path
+name, words = Path(sys.argv[0]).name, sys.argv[1:]
+module = words[1] if words[0] == "-m" else ""
+if name != "python":
+    sys.exit(subprocess.run(words[words.index({stub!r}) :], check=False).returncode)
+if not module.startswith(("benchmarks", "fastmagn", "pytest")):
+    if words[0] == "-" or os.environ["FASTMAGN_REHEARSE"]:
+        os.execv({python!r}, [{python!r}, *words])
+    sys.exit()
+with open({seen!r}, "a") as seen:
+    seen.write(json.dumps([module, words[2:]]) + "\\n")
+for option, file in (("--out", "report.html"), ("--run_dir", "results.json"), ("--junitxml", "")):
+    for place, word in enumerate(words):
+        if word.split("=")[0] == option:
+            path = Path(word.split("=")[1] if "=" in word else words[place + 1])
+            path = path if path.suffix else path / file
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+"""
+
+
+@pytest.fixture
+def stub(tmp_path) -> Path:
+    """A folder of stubs, which note what they are given in its file `seen`."""
+    folder = tmp_path / "stubs"
+    folder.mkdir()
+    text = STUB.format(python=sys.executable, stub=str(folder / "python"), seen=str(folder / "seen"))
+    for name in ("python", "ncu", "compute-sanitizer"):
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    return folder
+
+
+def given(stub: Path) -> list[tuple[str, list[str]]]:
+    """The modules that were called, and their arguments; each once."""
+    calls = dict.fromkeys((stub / "seen").read_text().splitlines())
+    return [tuple(json.loads(line)) for line in calls]
+
+
+class Understood(Exception):
+    """A module has come to its work."""
+
+
+def understands(module: str, arguments: list[str]) -> None:
+    """A module comes to its work, on a machine without a GPU; pytest's tests are there."""
+    if module == "pytest":
+        tests = [word for word in arguments if word.startswith("tests/")]
+        assert tests
+        for path, _, test in (word.partition("::") for word in tests):
+            assert (ROOT / path).exists()
+            assert not test or f"def {test}(" in (ROOT / path).read_text()
+        return
+
+    def work(*_: object, **__: object) -> None:
+        raise Understood
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(f"{module}.{FIRST_WORK[module]}", work)
+        with pytest.raises(Understood):
+            main_of(module)(["cpu" if word == "cuda" else word for word in arguments])
+
+
+def main_of(module: str) -> Callable[[list[str]], int]:
+    return importlib.import_module(module).main
 
 
 def parts(out: Path) -> list[dict]:
@@ -45,10 +118,15 @@ def call(script: Path, *arguments: str | Path, **variables: str) -> subprocess.C
 
 @pytest.mark.slow
 @pytest.mark.process
+@pytest.mark.parametrize("rehearse", ["1", ""], ids=["rehearsal", "for_a_gpu"])
 @pytest.mark.parametrize("script", PARTS)
-def test_a_rehearsal_runs_every_part_and_leaves_every_file(script, tmp_path):
-    out = tmp_path / "out"
-    done = call(SCRIPTS / script, out, FASTMAGN_REHEARSE="1", FASTMAGN_CALL_S="1200", PYTHON=sys.executable)
+def test_every_part_is_understood_and_writes_where_it_should(script, rehearse, stub, tmp_path, monkeypatch):
+    """Each module in this process up to its work; in a rehearsal, the work too of those that no other test runs."""
+    out, data = tmp_path / "out", tmp_path / "data"
+    (data / "cifar-10-batches-py").mkdir(parents=True)
+    variables = {"FASTMAGN_REHEARSE": rehearse, "FASTMAGN_CALL_S": "600", "FASTMAGN_DATA": str(data)}
+    variables |= {"PYTHON": str(stub / "python"), "PATH": f"{stub}:{os.environ['PATH']}"}
+    done = call(SCRIPTS / script, out, **variables)
     assert done.returncode == 0, done.stderr
     logs = {part["part"]: (out / f"{part['part']}.log").read_text()[-2000:] for part in parts(out) if part["status"]}
     assert logs == {}
@@ -56,14 +134,26 @@ def test_a_rehearsal_runs_every_part_and_leaves_every_file(script, tmp_path):
     expected = MACHINE | {f"{part}.log" for part in PARTS[script]}
     expected |= {name for names in PARTS[script].values() for name in names}
     assert [name for name in sorted(expected) if not (out / name).is_file()] == []
-    assert json.loads((out / "environment.json").read_text())["device"]
     assert "done" in done.stdout
+    if rehearse:
+        assert json.loads((out / "environment.json").read_text())["device"]
+    monkeypatch.chdir(ROOT)
+    calls = given(stub)
+    assert len(calls) == (4 if script == "third_call.sh" else len(PARTS[script]))  # instruments watch the same calls
+    for module, arguments in calls:
+        understands(module, arguments)
+        if "--device" in arguments:
+            assert arguments[arguments.index("--device") + 1] == ("cpu" if rehearse else "cuda")
+        if rehearse and (module.startswith("benchmarks.gpu.") or str(out / "fast") in arguments):
+            shutil.rmtree(out / "fast", ignore_errors=True)
+            assert main_of(module)(arguments) == 0
+            assert all(json.loads(Path(word).read_text()) for word in arguments if word.endswith(".json"))
+    if script == "first_call.sh" and rehearse:
+        assert json.loads((out / "fast" / "results.json").read_text())["steps"] == 2
     if script == "second_call.sh":  # the next call resumes from a folder that is given
-        again = tmp_path / "again"
-        done = call(
-            SCRIPTS / script, again, out / "paper", FASTMAGN_REHEARSE="1", FASTMAGN_CALL_S="600", PYTHON=sys.executable
-        )
-        assert "is finished" in (again / "paper.log").read_text()
+        (out / "paper" / "kept").touch()
+        assert call(SCRIPTS / script, tmp_path / "again", out / "paper", **variables).returncode == 0
+        assert (tmp_path / "again" / "paper" / "kept").exists()
 
 
 SCRIPT = """
