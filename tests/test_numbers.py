@@ -44,7 +44,7 @@ WORKERS = r"a DataLoader with two workers # times \(`eval"
 SHOWN = [
     (README, "made # times as fast as by Pillow", "augment-32", f"{OF_PILLOW} median", 1),
     (README, "at 224 px it is # and", "augment-224", f"{OF_PILLOW} median", 1),
-    (README, r"\(# times on a CPU without AVX-512", "augment-sse2-32", f"{ENGINE_OF_PILLOW} median", 1),
+    (README, r"\(# times compiled without AVX-512", "augment-sse2-32", f"{ENGINE_OF_PILLOW} median", 1),
     (README, r"trained to # % under corruption \(mCA", "time-to-75", (*NEW_RECIPE, "mca", "mean"), 100),
     (README, r"\(mCA c18\) on CIFAR-10 in # s", "time-to-75", (*NEW_RECIPE, "trained_after_s", "mean"), 1),
     (PERFORMANCE, "single round was between # and", "augment-32", f"{OF_PILLOW} lowest", 1),

@@ -75,12 +75,12 @@ class ImageTransform(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         own = ("_check_range", "_number", "_order", "_worker_seed", "_worker_generator", "_worker_word")
         state = {name: value for name, value in vars(self).items() if name not in own}
-        return state | {"generator": _copied(self.generator)}
+        return state | {"generator": _standin(self.generator)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        if isinstance(self.generator, _Copied):  # copy.copy
-            self.generator = self.generator.copy()
+        if isinstance(self.generator, _Standin):  # copy.copy
+            self.generator = _restored(self.generator.state())
         self._set_up()
 
     def forward(
@@ -217,7 +217,7 @@ class ImageTransform(nn.Module):
         return _draw(self._worker_generator, self._worker_word)
 
 
-class _Copied:
+class _Standin:
     """Takes a generator's place in a pickle or a copy, which then has one generator for all transforms that share it.
 
     Its state goes there as bytes: a tensor would go to another process through shared memory.
@@ -226,19 +226,19 @@ class _Copied:
     def __init__(self, generator: torch.Generator) -> None:
         self.generator = generator
 
-    def copy(self) -> torch.Generator:
-        return _restored(*self.__reduce__()[1])
+    def state(self) -> bytes:
+        return self.generator.get_state().numpy().tobytes()
 
     def __reduce__(self) -> tuple[Callable[[bytes], torch.Generator], tuple[bytes]]:
-        return _restored, (self.generator.get_state().numpy().tobytes(),)
+        return _restored, (self.state(),)
 
 
-_COPIED: WeakValueDictionary[int, _Copied] = WeakValueDictionary()  # while one is pickled or copied
+_standins: WeakValueDictionary[int, _Standin] = WeakValueDictionary()  # while one is pickled or copied
 
 
-def _copied(generator: torch.Generator) -> _Copied:
+def _standin(generator: torch.Generator) -> _Standin:
     """The same object for the same generator, by which pickle and copy know it again."""
-    return _COPIED.setdefault(id(generator), _Copied(generator))
+    return _standins.setdefault(id(generator), _Standin(generator))
 
 
 def _restored(state: bytes) -> torch.Generator:

@@ -15,6 +15,7 @@ from fastmagn.data.image_set import Images
 from fastmagn.data.subset import even_subset
 from fastmagn.errors import check
 from fastmagn.evaluation.measure import predict
+from fastmagn.evaluation.metrics.predictions import check_labels
 from fastmagn.machine.console import progress_bar, warn
 from fastmagn.machine.hardware import precision
 from fastmagn.machine.processes import World
@@ -46,7 +47,7 @@ def evaluate_fourier(
         labels: int64 [M].
         config: `fourier_images`, `fourier_norm`, `corruption_seed` and `batch_size`.
         device: Where the model is.
-        amp: float32 or bf16, the precision of the forward pass.
+        amp: float32, bf16 or fp16, the precision of the forward pass.
         world: torchrun's processes; each measures a share of the images, and all return the same results.
 
     Returns:
@@ -71,6 +72,7 @@ def evaluate_fourier(
     with evaluation_mode(model), progress_bar() as bar:
         task = bar.add_task("Fourier heat map", total=len(pairs), status="")
         clean = predict(model, pixels, device=device, amp=amp, batch_size=config.batch_size)
+        check_labels(own_labels, clean.shape[1])
         wrong = [_num_wrong(clean, own_labels)]
         resident = torch.from_numpy(pixels).to(device)
         for number, pair in enumerate(pairs):

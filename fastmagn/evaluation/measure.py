@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.data.files.on_demand import chunks
 from fastmagn.data.image_set import Images
+from fastmagn.data.source import to_device
 from fastmagn.errors import check, counted, some
 from fastmagn.evaluation.cells import CellPart, cell_parts, find_corruptions, next_on_a_thread
 from fastmagn.evaluation.logits import (
@@ -113,7 +114,7 @@ def evaluate(
         labels: int64 [M].
         config: Which corruptions, how many images, which calibration.
         device: Where the model is.
-        amp: float32 or bf16, the precision of the forward pass.
+        amp: float32, bf16 or fp16, the precision of the forward pass.
         logits_dir: Where all logits are stored, for `summarise_logits`; None stores none.
         world: torchrun's processes; each measures a share of the images, and all return the same results.
         class_names: K names, label k is class_names[k]; a -C set of image files (ImageNet-C) is matched by these.
@@ -220,7 +221,7 @@ def predict(
     """
     logits, stored = [], image_format(model)
     for chunk in chunks(images_u8, batch_size, num_batches):
-        batch = torch.from_numpy(chunk).to(device)
+        batch = to_device(torch.from_numpy(chunk), device).to(device)
         images = batch.permute(0, 3, 1, 2).to(torch.float32, memory_format=stored).div_(255)
         with precision(device, amp):
             logits.append(model(images).float())

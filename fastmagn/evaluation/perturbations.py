@@ -53,7 +53,7 @@ def evaluate_perturbations(
         labels: int64 [M], from which `subset` chooses.
         config: `num_images`; `perturbed_dir` or `corruption_seed`; `batch_size`.
         device: Where the model is.
-        amp: float32 or bf16, the precision of the forward pass.
+        amp: float32, bf16 or fp16, the precision of the forward pass.
         world: torchrun's processes; each measures a share of the images, and all return the same results.
         subset: Which images are measured if `eval.num_images` asks for fewer than all.
 

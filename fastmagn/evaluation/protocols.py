@@ -14,7 +14,6 @@ from fastmagn.evaluation.fourier import evaluate_fourier
 from fastmagn.evaluation.measure import evaluate
 from fastmagn.evaluation.perturbations import evaluate_perturbations, find_sequences
 from fastmagn.evaluation.subset import subset_of
-from fastmagn.machine.hardware import settle_hardware
 from fastmagn.machine.processes import World
 from fastmagn.models.batchnorm import batch_statistics, has_batch_norm
 
@@ -98,6 +97,13 @@ def evaluate_adapted(
     where an image would be alone: of 5 images in batches of 2, three are in one. The images of a folder, which are
     sorted by class, are measured in an order that `eval.corruption_seed` draws.
 
+    Args:
+        model: Takes float images [B, 3, H, W] in [0, 1]; it is left in the mode it was in.
+        image_set: Its test images are measured.
+        config: `data.name`, the section `eval`, and `train.amp`, the precision: float32, bf16 or fp16.
+        device: Where the model is.
+        world: torchrun's processes.
+
     Returns:
         What `measure.evaluate` returns, and the `batch_size` of the largest batch.
 
@@ -116,7 +122,7 @@ def evaluate_adapted(
             image_set.test_labels,
             section,
             device=device,
-            amp=settle_hardware(config).train.amp,
+            amp=config.train.amp,
             world=world,
             class_names=image_set.class_names,
             subset=subset,

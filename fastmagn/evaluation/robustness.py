@@ -179,7 +179,9 @@ def _as_held_out(held_out: Any, measured_u8: Images, model: Any) -> HeldOut:
 
 
 def _are_labels(values: Any) -> bool:
-    return isinstance(values, tuple | list) and all(map(is_integer, values))
+    return isinstance(values, np.ndarray | Tensor) or (
+        isinstance(values, tuple | list) and all(map(is_integer, values))
+    )
 
 
 def _digests(images_u8: Images) -> Iterator[bytes]:

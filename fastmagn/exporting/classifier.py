@@ -20,7 +20,7 @@ from fastmagn.exporting.images import as_batch, as_sequence
 from fastmagn.exporting.info import ModelInfo, model_info
 from fastmagn.exporting.onnx_file import read_onnx
 from fastmagn.exporting.safetensors_file import read_safetensors
-from fastmagn.machine.hardware import precision
+from fastmagn.machine.hardware import indexed, precision
 from fastmagn.models.published import published_file, published_names
 
 
@@ -160,7 +160,7 @@ def _in_torch(model: nn.Module, device: str) -> Callable[[np.ndarray], np.ndarra
     """Move a model in evaluation mode to the device; returns its function from images to logits."""
     has_cuda = torch.cuda.is_available()
     check(device != "cuda" or has_cuda, "device", device, "cpu or auto, as PyTorch finds no CUDA device here")
-    place = torch.device("cuda" if has_cuda and device != "cpu" else "cpu")
+    place = indexed(torch.device("cuda" if has_cuda and device != "cpu" else "cpu"))
     return _InTorch(model.to(place).to(memory_format=torch.channels_last), place)
 
 

@@ -100,7 +100,8 @@ def read_onnx(path: Path, device: str) -> tuple[Callable[[np.ndarray], np.ndarra
             the file cannot be used, or names other files.
     """
     _require("onnx", "onnxruntime")
-    session = _session(_self_contained(path), _providers(device), str(path))
+    content, providers = _self_contained(path), _providers(device)
+    session = _session(content, providers, str(path))
     is_on_cpu = _CUDA not in session.get_providers()  # onnxruntime falls back to the CPU when CUDA does not start
     check(not (device == "cuda" and is_on_cpu), "device", device, "cpu or auto, as onnxruntime cannot use CUDA here")
     info = info_from_json(session.get_modelmeta().custom_metadata_map.get(METADATA_KEY), str(path))
@@ -109,16 +110,27 @@ def read_onnx(path: Path, device: str) -> tuple[Callable[[np.ndarray], np.ndarra
     form = expected.get(inputs[0].type) if len(inputs) == 1 else None
     if form is None or inputs[0].shape[1:] != form or OUTPUTS[0] not in outputs:
         raise InputError(f"{path}: its inputs and outputs are not those of fastmagn.export; export the run again.")
-    takes_uint8 = inputs[0].type == "tensor(uint8)"
+    return _InOnnxruntime(content, providers, session), info
 
-    def logits(images: np.ndarray) -> np.ndarray:
+
+class _InOnnxruntime:
+    """What `Classifier` calls; a pickle holds the file's content, and opens it anew."""
+
+    def __init__(self, content: bytes, providers: Sequence[_Provider], session: Any = None) -> None:
+        self.content, self.providers = content, providers
+        self.session = session or _session(content, providers)
+        (self.input,) = self.session.get_inputs()
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        takes_uint8 = self.input.type == "tensor(uint8)"
         if takes_uint8 and images.dtype != np.uint8:
             images = np.round(images.transpose(0, 2, 3, 1) * 255).astype(np.uint8)
         elif not takes_uint8 and images.dtype == np.uint8:
             images = images.transpose(0, 3, 1, 2).astype(np.float32) / 255
-        return session.run([OUTPUTS[0]], {inputs[0].name: np.ascontiguousarray(images)})[0]
+        return self.session.run([OUTPUTS[0]], {self.input.name: np.ascontiguousarray(images)})[0]
 
-    return logits, info
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _InOnnxruntime, (self.content, self.providers)
 
 
 def _require(*packages: str) -> None:

@@ -73,6 +73,13 @@ def _settled(device: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
     return device
 
 
+def indexed(device: torch.device) -> torch.device:
+    """The device, with its number on CUDA: `cuda` alone means another one where another is the thread's current one."""
+    if device.type != "cuda" or device.index is not None:
+        return device
+    return torch.device("cuda", torch.cuda.current_device())
+
+
 def keep_memory_on_cpu(device: Literal["auto", "cpu", "cuda"]) -> None:
     """Let a command whose `device` is or means the CPU keep the memory of its steps (`keep_freed_memory`)."""
     if _settled(device) == "cpu":

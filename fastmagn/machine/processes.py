@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fastmagn.errors import InputError, one_line
 from fastmagn.machine.console import console
+from fastmagn.machine.hardware import indexed
 from fastmagn.machine.torchrun import world_size
 from fastmagn_kernels.threads import cpu_share, omp_num_threads
 
@@ -135,7 +136,7 @@ def join_world(device: torch.device) -> Iterator[tuple[World, torch.device]]:
     """
     if world_size() == 1:
         with _torch_threads(min(torch.get_num_threads(), cpu_share())):
-            yield World(), device
+            yield World(), indexed(device)
         return
     local_rank, local_size = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
     if device.type == "cuda":

@@ -54,10 +54,23 @@ def pgd(
     adversarial = start.clamp(lowest, highest)
     for _ in range(attack.steps):
         adversarial.requires_grad_()
-        value = objective(logits_of(adversarial).float())
-        (gradient,) = torch.autograd.grad(value, adversarial)
+        gradient = _ascent(logits_of(adversarial), objective, adversarial)
         adversarial = (adversarial.detach() + step_size * gradient.sign()).clamp_(lowest, highest)
     return adversarial
+
+
+def _ascent(logits: Tensor, objective: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """The objective's gradient with respect to the images; in float16, that of each image times a positive number.
+
+    As it is, that of a confident prediction would be 0 there: float16 has nothing below 6e-8.
+    """
+    if logits.dtype != torch.float16:
+        return torch.autograd.grad(objective(logits.float()), images)[0]
+    full = logits.detach().float().requires_grad_()
+    (rows,) = torch.autograd.grad(objective(full), full)
+    largest = rows.abs().amax(dim=1, keepdim=True)
+    rows = torch.where(largest > 0, rows / largest, 0).half()
+    return torch.autograd.grad(logits, images, rows)[0]
 
 
 def attack_labels(images: Tensor, labels: Tensor, context: StepContext) -> tuple[Tensor, Tensor]:

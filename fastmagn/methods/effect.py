@@ -115,10 +115,10 @@ def in_effect(config: Config) -> dict[str, Any]:
 
 def _unmet(config: Config, changed: Collection[str]) -> dict[str, list[str]]:
     """What is not there -> the changed fields that need it."""
-    if is_own(METHODS, base_name(config.method)):
-        changed = [field for field in changed if not field.startswith(_READ_BY_METHODS)]
+    is_of_user = is_own(METHODS, base_name(config.method))
+    counted = [field for field in changed if not (is_of_user and field.startswith(_READ_BY_METHODS))]
     settled = dataclasses.replace(config, augment=get_method(config.method).settled(config.augment))
-    return {need.text: [f for f in need.fields if f in changed] for need in _NEEDS if not need.is_met(settled)}
+    return {need.text: [f for f in need.fields if f in counted] for need in _NEEDS if not need.is_met(settled)}
 
 
 def unread(config: Config, given: Collection[str]) -> str:

@@ -56,7 +56,7 @@ def build_model(
         num_classes: K, the number of outputs.
         mean: The data set's mean for each channel, pixels in [0, 1].
         std: The data set's standard deviation for each channel, pixels in [0, 1].
-        seed: Seed of the weights; torch's global generator is left as it was.
+        seed: Seed of the weights; torch's global generators are left as they were.
         num_views: V, the number of views that a fused batch stacks.
         bn_views: `joint`, or `per_view` for separate batch statistics of each view; the same in a network without
             batch normalisation.
@@ -72,7 +72,7 @@ def build_model(
             synchronised.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_torch_seed(seed))
+        torch.default_generator.manual_seed(_torch_seed(seed))  # torch.manual_seed also seeds CUDA
         network = _new_network(name, num_classes, image_size)
     if sync_bn:
         synchronise_batch_norm(network)

@@ -22,6 +22,7 @@ from fastmagn.machine.console import console, warn
 from fastmagn.machine.files import replace_file
 from fastmagn.runs.changes import may_change
 from fastmagn.runs.checksum import add_checksum, find_damage
+from fastmagn.runs.failures import DEVICE_FAILURES
 from fastmagn.runs.paths import POLICY, last_checkpoint, step_checkpoints
 from fastmagn.runs.progress import Progress
 
@@ -91,7 +92,7 @@ def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
         version = state["format_version"]
     except FileNotFoundError:
         raise InputError(f"{path}: no such checkpoint; expected a run folder with a trained model.") from None
-    except InputError:
+    except (InputError, *DEVICE_FAILURES):
         raise
     except Exception as error:  # a forged file can make the reader fail in any way
         raise InputError(f"{path}: cannot be read as a checkpoint ({type(error).__name__}); remove it.") from error
@@ -142,6 +143,8 @@ def load_model(state: dict[str, Any], model: nn.Module, path: Path, weights: str
         raise InputError(f"eval.weights: got 'ema'; expected last, as {path} was trained without an average.")
     try:
         model.load_state_dict(state[name])
+    except DEVICE_FAILURES:
+        raise
     except (RuntimeError, LookupError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: its weights do not fit this model; check model.name and data.name.") from error
 

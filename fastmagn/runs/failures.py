@@ -10,6 +10,8 @@ from fastmagn.errors import InputError, one_line
 from fastmagn.machine.files import DISK_FAILURES
 from fastmagn.runs.paths import last_checkpoint
 
+# Of a device that is full, busy or lost, and of a host without memory: what is read onto it is not damaged.
+DEVICE_FAILURES = (torch.OutOfMemoryError, torch.AcceleratorError, MemoryError)
 # In the messages of PyTorch, of numba-cuda (`[2] Call to cuMemAlloc results in CUDA_ERROR_OUT_OF_MEMORY`), of NVIDIA's
 # cuda.core (`CUDA_ERROR_ILLEGAL_ADDRESS: …`) and of the compilers behind them. Their classes have no common base.
 _NO_MEMORY = (

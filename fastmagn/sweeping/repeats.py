@@ -3,7 +3,6 @@
 import json
 
 from fastmagn.config.own_code import explained
-from fastmagn.config.text import plain
 from fastmagn.errors import counted
 from fastmagn.machine.console import console
 from fastmagn.methods.effect import in_effect
@@ -22,14 +21,12 @@ def without_repeats(trials: list[Trial]) -> list[Trial]:
     for trial in trials:
         with explained(trial.config.imports):
             fields = in_effect(trial.config)
-        kept = {name: value for name, value in plain(fields).items() if name not in _FOLDER}
+        kept = {name: value for name, value in fields.items() if name not in _FOLDER}
         groups.setdefault(json.dumps(kept, sort_keys=True), []).append(trial)
     for first, *others in groups.values():
         if others:
             idle = [name for name, value in first.values.items() if any(t.values[name] != value for t in others)]
-            console.print(
-                f"left out: {counted(len(others), 'trial')} equal to {first.name}, where {' and '.join(idle)}"
-                f" {'has' if len(idle) == 1 else 'have'} no effect",
-                soft_wrap=True,
-            )
+            what = f"{' and '.join(idle)} {'makes' if len(idle) == 1 else 'make'} no difference there"
+            repeats = f"{counted(len(others), 'trial')} that would repeat {first.name}"
+            console.print(f"left out: {repeats}: {what}", soft_wrap=True)
     return [group[0] for group in groups.values()]

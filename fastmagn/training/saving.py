@@ -19,6 +19,7 @@ from fastmagn.machine.torchrun import NO_RUN_ID, agent, max_restarts, restart_co
 from fastmagn.runs.changes import VALIDATION_FIELDS
 from fastmagn.runs.checkpoint import check_same_recipe, check_same_run, load_model, read_checkpoint, save_checkpoint
 from fastmagn.runs.checkpoint_folder import newest_whole_checkpoint, put_checkpoint, remove_partial_files
+from fastmagn.runs.failures import DEVICE_FAILURES
 from fastmagn.runs.paths import STARTED_BY, last_checkpoint, step_checkpoints
 from fastmagn.runs.progress import Progress
 from fastmagn.training.build import share_statistics
@@ -245,6 +246,8 @@ def restore(run: Run) -> tuple[Progress, dict[str, Any] | None]:
         run.optimizer.load_state_dict(state["optimizer"])
         run.scaler.load_state_dict(state["scaler"])
         progress = _progress(state["progress"])
+    except DEVICE_FAILURES:
+        raise
     except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: its optimiser state does not fit this run; name another --run_dir.") from error
     done = run.steps_done(progress)

@@ -154,8 +154,8 @@ def test_an_unknown_user_is_one_line(command, arguments, field):
     with pytest.raises(InputError) as error:
         main_of(command)(arguments)
     assert str(error.value) == (
-        f"{field}: got '~nobody-at-all/r'; expected the home folder of a user of this machine, and ~nobody-at-all is "
-        "none. For a folder that is named ~nobody-at-all, give its whole path."
+        f"{field}: got '~nobody-at-all/r'; expected the home folder of a user of this machine, but ~nobody-at-all is "
+        "not one. For a folder that is named ~nobody-at-all, give its whole path."
     )
 
 

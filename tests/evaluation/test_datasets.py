@@ -121,7 +121,8 @@ def test_two_tuples_are_too_as_zip_gives_them(model):
     options = {"corruption_set": "cbar", "num_images": 3}
     expected = evaluate_robustness(model, IMAGES_U8, LABELS, held_out=(np.stack(images), [1, 0]), **options)
     pairs = [(images[0], 1), (images[1], 0)]
-    for held_out in (tuple(zip(*pairs, strict=True)), tuple(pairs), pairs):
+    arrays = [(images, np.array([1, 0])), (images, torch.tensor([1, 0]))]
+    for held_out in (tuple(zip(*pairs, strict=True)), tuple(pairs), pairs, *arrays):
         assert evaluate_robustness(model, IMAGES_U8, LABELS, held_out=held_out, **options) == expected
 
 

@@ -160,6 +160,12 @@ def test_a_map_needs_square_images():
         evaluate_fourier(Lines(), images_u8, np.zeros(4, np.int64), EvalConfig(fourier=True), device=CPU)
 
 
+def test_a_map_needs_labels_of_the_models_classes(digits):
+    labels = np.array([7, 8, 99, 7])
+    with pytest.raises(InputError, match=r"labels: got '7\.\.99'; expected 0\.\."):
+        evaluate_fourier(Lines(), digits.test_images_u8[:4], labels, EvalConfig(fourier=True), device=CPU)
+
+
 def test_the_map_is_that_of_a_plain_loop(digits):
     """Each image alone in float64, with the authors' spectrum of 1/2 + i/2 and conjugate, and the drawn signs."""
     images_u8, labels = digits.test_images_u8[:60], digits.test_labels[:60]
@@ -203,7 +209,7 @@ def test_large_images_have_the_63_lowest_frequencies():
 
 
 def digits_config(*arguments: str):
-    return parse_config(["--eval.batch_norm", "adapt", *arguments], "test", "A test.")
+    return parse_config(["--eval.batch_norm", "adapt", "--train.amp", "float32", *arguments], "test", "A test.")
 
 
 def test_adapted_statistics_are_those_of_each_batch(digits):

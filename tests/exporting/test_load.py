@@ -97,8 +97,9 @@ def test_autocast_around_it_does_not_matter(files, kind, images_u8):
     assert torch.equal(made[1], expected[1])
 
 
-def test_a_copy_in_another_process_predicts_the_same(files, images_u8):
-    classifier = fastmagn.load(files["safetensors"], device="cpu")
+@pytest.mark.parametrize("kind", ["run folder", "safetensors", "onnx uint8", "onnx float"])
+def test_a_copy_in_another_process_predicts_the_same(files, kind, images_u8):
+    classifier = fastmagn.load(files[kind], device="cpu")
     other = pickle.loads(pickle.dumps(classifier))
     assert repr(other) == repr(classifier)
     np.testing.assert_array_equal(other.predict(images_u8).probabilities, classifier.predict(images_u8).probabilities)

@@ -9,16 +9,19 @@ from torch import nn
 
 from fastmagn.config.schema import Config, TrainConfig
 from fastmagn.errors import InputError
+from fastmagn.evaluation import measure
 from fastmagn.evaluation.measure import predict
 from fastmagn.exporting.classifier import _in_torch
 from fastmagn.machine.hardware import (
     full_float32,
     in_runs_precision,
+    indexed,
     is_slow_precision,
     precision,
     set_backends,
     settle_hardware,
 )
+from fastmagn.machine.processes import join_world
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -105,6 +108,23 @@ def test_full_float32_leaves_the_choice_of_a_program_that_uses_pytorchs_newer_se
         assert settings() == ("ieee",) * 3
         assert tf32_is_allowed() == (False, False)
     assert settings() == before
+
+
+def test_a_device_keeps_the_number_that_it_had_first(monkeypatch):
+    """`cuda` alone is the thread's current device, which may be another one later."""
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    assert indexed(CUDA) == torch.device("cuda", 1)
+    assert indexed(torch.device("cuda", 0)) == torch.device("cuda", 0)
+    assert indexed(CPU) == CPU
+    with join_world(CUDA) as (_, device):
+        assert device == torch.device("cuda", 1)
+
+
+def test_a_prediction_sends_its_images_without_waiting_for_the_device(monkeypatch):
+    sent = []
+    monkeypatch.setattr(measure, "to_device", lambda tensor, device: sent.append((tensor.shape, device)) or tensor)
+    predict(Recorder(), np.zeros((5, 4, 4, 3), np.uint8), device=CPU, amp="float32", batch_size=2)
+    assert sent == [((2, 4, 4, 3), CPU), ((2, 4, 4, 3), CPU), ((1, 4, 4, 3), CPU)]
 
 
 def test_threads_that_overlap_have_float32_until_the_last_one_leaves():

@@ -1,6 +1,7 @@
 """PGD against a plain loop in float64, its constraints, and what it must leave alone."""
 
 import copy
+import functools
 import itertools
 
 import numpy as np
@@ -151,3 +152,26 @@ def test_an_attack_does_not_depend_on_the_batch(prepare):
         alone = StepContext(**{**vars(context), "indices": context.indices[i : i + 1]})
         one, _ = prepare(images[i : i + 1], LABELS[i : i + 1], alone)
         torch.testing.assert_close(one[-1], whole[-4:][i], atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("margin", [8.0, 14.0])
+def test_an_attack_in_float16_moves_images_that_the_model_is_sure_of(margin):
+    """The probability is about 1 - 9 exp(-margin). The gradient of its logarithm underflows in float16."""
+    network, images, labels = small_network().eval(), random_images(8, 8), torch.zeros(8, dtype=torch.int64)
+    with torch.no_grad():
+        network[-1].bias[0] += margin
+    start, attack = images.clamp(0.1, 0.9), AttackConfig(steps=1)
+    loss = functools.partial(nn.functional.cross_entropy, target=labels, reduction="sum")
+    moved = []
+    for dtype in (torch.float32, torch.float16):
+
+        def logits_of(batch, dtype=dtype):
+            with torch.autocast("cpu", torch.float16, enabled=dtype == torch.float16):
+                return network(batch)
+
+        found = pgd(
+            logits_of, lambda logits: nn.functional.cross_entropy(logits, labels, reduction="sum"), start, start, attack
+        )
+        moved.append(found - start)
+    assert (moved[1] != 0).float().mean() > 0.99
+    assert (moved[0].sign() == moved[1].sign()).float().mean() > 0.97

@@ -157,6 +157,16 @@ def test_every_network_evaluates_an_image_by_itself_in_either_memory_format(buil
         torch.testing.assert_close(model(images.to(memory_format=torch.channels_last)), logits, **close)
 
 
+def test_building_leaves_the_random_numbers_of_every_device(build, monkeypatch):
+    """torch.manual_seed seeds CUDA's generators too, which no context here would put back."""
+    seeded = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    state = torch.random.get_rng_state()
+    build("resnet_small", num_classes=7)
+    assert not seeded
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
 @pytest.mark.parametrize(("name", "side"), [(name, 64) for name in MODELS] + [("resnet50", 224)])
 def test_larger_images(build, name, side):
     with torch.device("meta"):

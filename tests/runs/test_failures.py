@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from fastmagn.config.schema import Config, TrainConfig
 from fastmagn.errors import InputError
@@ -164,3 +165,26 @@ def test_a_lack_of_memory_for_the_validation_names_its_field(tmp_path, monkeypat
     monkeypatch.setattr(loop, "predict", fail)
     with pytest.raises(InputError, match=r"^eval\.batch_size: got 1000; "):
         training_run.train(small(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("fails", ["torch.load", "the weights", "the optimiser"])
+def test_a_device_without_memory_is_no_damage_to_a_checkpoint(fails, tmp_path, monkeypatch):
+    """It said that the file cannot be read, and to remove it."""
+
+    def fail(*arguments, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    knows_the_network(monkeypatch)
+    training_run.train(small(tmp_path / "run", "--train.max_steps", "2"))
+    kept = last_checkpoint(tmp_path / "run").read_bytes()
+    owner, name = {
+        "torch.load": (torch, "load"),
+        "the weights": (nn.Module, "load_state_dict"),
+        "the optimiser": (torch.optim.Optimizer, "load_state_dict"),
+    }[fails]
+    monkeypatch.setattr(owner, name, fail)
+    with pytest.raises(InputError) as caught:
+        training_run.train(small(tmp_path / "run"))
+    assert str(caught.value).startswith("train.batch_size: got ")
+    assert "the memory of cpu is too small for that" in str(caught.value)
+    assert last_checkpoint(tmp_path / "run").read_bytes() == kept

@@ -85,7 +85,7 @@ def test_large_images_repay_it_sooner():
 def test_a_repaid_run_says_so_and_records_it_and_a_resumed_one_keeps_it(tmp_path, monkeypatch, capsys):
     compiles_with(monkeypatch, "aot_eager")
     train(small(tmp_path / "whole"))
-    assert capsys.readouterr().out.count("compiling the network: 4 steps are left, which repay the ") == 1
+    assert capsys.readouterr().out.count("compiling takes less time than it saves in the remaining 4 steps") == 1
     train(small(tmp_path / "run", "--train.max_steps", "2"))
     assert state(tmp_path / "run")["config"]["train.compile"] is True
     capsys.readouterr()

@@ -98,7 +98,7 @@ def checked_predictions(confidences: np.ndarray, correct: np.ndarray, field: str
     check(len(correct) == len(confidences), field, f"{len(correct)} outcomes", f"{len(confidences)}")
     for name, values in (("confidences", confidences), ("correct", correct)):
         in_range = bool(np.all((values >= 0) & (values <= 1)))
-        check(in_range, field, f"{name} {values.min():.9g}..{values.max():.9g}", "0..1")
+        check(in_range, field, f"{name} {values.min()}..{values.max()}", "0..1")
     return confidences, correct
 
 

@@ -69,5 +69,5 @@ def test_says_what_is_wrong():
     for confidences in (np.array([0.5, np.nan]), np.array([50.0, 99.0])):
         with pytest.raises(InputError, match=r"selective prediction: got 'confidences .*'; expected 0\.\.1\."):
             selective_risk(confidences, np.array([True, False]))
-    with pytest.raises(InputError, match=r"selective prediction: got 'correct 3\.\.7'; expected 0\.\.1\."):
+    with pytest.raises(InputError, match=r"selective prediction: got 'correct 3\.0\.\.7\.0'; expected 0\.\.1\."):
         selective_risk(np.array([0.5, 0.4]), np.array([7, 3]))
