@@ -72,7 +72,7 @@ def evaluate_weights(published: Published, config: Config, results_dir: Path) ->
     ):
         # Before the images, which may take minutes to list.
         weights = world.together(lambda: read_weights(published.file, "weights"))
-        image_set = world.together(lambda: load_data(config.data))
+        image_set = world.rank_0_first(lambda: load_data(config.data))
         if published.classes is not None:
             check_classes(image_set, published.classes)
         mean, std, whose = _normalisation(published, weights, image_set)

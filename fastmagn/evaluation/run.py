@@ -124,7 +124,7 @@ def evaluate_run(run_dir: Path, config: Config) -> dict[str, Any]:
         explain_measuring(config.device, config.eval.batch_size),
         join_world(torch.device(config.device)) as (world, device),
     ):
-        image_set = world.together(lambda: load_data(config.data))
+        image_set = world.rank_0_first(lambda: load_data(config.data))
         check_own_classes(run_dir, image_set)
         run = world.together(lambda: load_run(run_dir, config=config, image_set=image_set, device=device))
         trained = _training_of(run, run_dir, image_set) if config.eval.temperature_images == VALIDATION else None

@@ -70,6 +70,16 @@ class World(NamedTuple):
             raise InputError(next(line for line in lines if line))
         return done[0]
 
+    def rank_0_first(self, work: Callable[[], T]) -> T:
+        """What `work` returns on this rank. The others wait for rank 0, which fills caches and says so.
+
+        Raises:
+            InputError: It failed on another rank.
+            Exception: It failed on this one, with this.
+        """
+        first = self.together(lambda: [work()] if self.rank == 0 else [])
+        return self.together(lambda: first[0] if first else work())
+
     def max(self, number: int) -> int:
         """The largest number of all ranks. Only the hosts wait, not their devices."""
         if self.size == 1:

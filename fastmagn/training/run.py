@@ -76,7 +76,9 @@ def train_in(
     run = build_run(_eager_on_cpu(config), image_set, part, world, device)
     check_protocols(run.model, image_set, config, world)
     progress, saved = restore(run)
-    test_fingerprint = world.together(lambda: image_set.test_fingerprint)  # reads images in files: not after training
+    test_fingerprint = world.rank_0_first(
+        lambda: image_set.test_fingerprint
+    )  # reads images in files: not after training
     if world.rank == 0:
         warn_if_code_changed(run_dir)
     results = finished_results(run, progress)
@@ -127,8 +129,7 @@ def train_in(
 
 def load_on_all(world: World, config: Config) -> ImageSet:
     """The image set on every rank; rank 0 downloads or converts it while the others wait."""
-    first = world.together(lambda: load_data(config.data) if world.rank == 0 else None)
-    return world.together(lambda: first or load_data(config.data))
+    return world.rank_0_first(lambda: load_data(config.data))
 
 
 def _eager_on_cpu(config: Config) -> Config:

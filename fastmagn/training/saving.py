@@ -228,7 +228,7 @@ def restore(run: Run) -> tuple[Progress, dict[str, Any] | None]:
     if refused:
         raise InputError(refused)
     # Reads images in files: now, not at the first checkpoint.
-    fingerprint = run.world.together(lambda: run.image_set.fingerprint)
+    fingerprint = run.world.rank_0_first(lambda: run.image_set.fingerprint)
     seen = run.world.gather(path.exists())
     if not any(seen):
         return Progress(), None

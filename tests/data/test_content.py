@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,40 @@ def test_two_parts_of_a_folder_do_not_forget_each_other(cache, folder, read):
     assert sorted(read) == sorted(NAMES)
 
 
+def replace(folder: Path, names: list[str], tmp_path: Path) -> None:
+    """The same bytes under the same names, in new files."""
+    for name in names:
+        (tmp_path / "new").write_bytes((folder / name).read_bytes())
+        os.replace(tmp_path / "new", folder / name)
+
+
+def test_the_cache_holds_one_state_of_each_file(cache, folder, read, tmp_path):
+    """Images that are staged anew for each job have new inodes. The other split, of the same root, stays known."""
+    for part in (NAMES[:120], NAMES[120:]):
+        content_digests(folder, part)
+    (place,) = (path for path in cache.iterdir() if path.suffix != ".lock")
+    for _ in range(4):
+        replace(folder, NAMES[:120], tmp_path)
+        read.clear()
+        assert content_digests(folder, NAMES[:120]) == true_digests(folder, NAMES[:120])
+        assert content_digests(folder, NAMES[120:]) == true_digests(folder, NAMES[120:])
+        assert content_digests(folder, NAMES[:120]) == true_digests(folder, NAMES[:120])
+        assert sorted(read) == sorted(NAMES[:120])
+        assert place.stat().st_size == 52 + 48 * len(NAMES)
+
+
+def test_the_cache_of_one_folder_stays_below_the_bound(cache, folder, read, monkeypatch):
+    """Names that were asked for last are kept; of more than fit, the first."""
+    monkeypatch.setattr(content, "_MAX_CACHE_BYTES", 52 + 48 * 120)
+    for part in (NAMES[:100], NAMES[100:], NAMES[:20], NAMES):
+        content_digests(folder, part)
+        (place,) = (path for path in cache.iterdir() if path.suffix != ".lock")
+        assert place.stat().st_size <= 52 + 48 * 120
+    read.clear()
+    assert content_digests(folder, NAMES[:120]) == true_digests(folder, NAMES[:120])
+    assert read == []
+
+
 def test_unchanged_files_are_read_once_and_changed_ones_again(cache, folder, read):
     assert content_digests(folder, NAMES) == true_digests(folder)
     assert sorted(read) == sorted(NAMES)
@@ -84,7 +119,9 @@ def test_folders_do_not_share_entries(cache, folder, tmp_path, read):
     assert content_digests(folder, ["0.jpg"]) == [hashlib.sha256(b"other").digest()]
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "of another version", "a folder"])
+@pytest.mark.parametrize(
+    "damage", ["cut", "flipped", "empty", "of another version", "of an earlier version", "a folder"]
+)
 def test_a_damaged_cache_is_made_anew(cache, folder, read, damage):
     content_digests(folder, NAMES)
     (place,) = (path for path in cache.iterdir() if path.suffix != ".lock")
@@ -95,7 +132,9 @@ def test_a_damaged_cache_is_made_anew(cache, folder, read, damage):
     else:
         flipped = bytearray(whole)
         flipped[-3] ^= 4
-        place.write_bytes({"cut": whole[:-48], "flipped": flipped, "empty": b""}.get(damage, b"x" + whole[1:]))
+        earlier = b"fastmagn contents 1\n" + whole[20:]
+        spoilt = {"cut": whole[:-48], "flipped": flipped, "empty": b"", "of an earlier version": earlier}
+        place.write_bytes(spoilt.get(damage, b"x" + whole[1:]))
     read.clear()
     assert content_digests(folder, NAMES) == true_digests(folder)
     assert len(read) == 200
@@ -152,3 +191,30 @@ print(count)
     started = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(3)]
     counts = [process.communicate(timeout=60)[0] for process in started]
     assert sorted(int(count) > 0 for count in counts) == [False, False, True]
+
+
+@pytest.mark.process
+def test_nobody_waits_for_what_the_cache_knows(cache, folder, read):
+    """Another process holds the cache's lock."""
+    content_digests(folder, NAMES)
+    lock = content._cache_file(folder).with_suffix(".lock")
+    program = f"""
+from pathlib import Path
+from fastmagn.machine.waiting_lock import waiting_lock
+with waiting_lock(Path({str(lock)!r})) as is_held:
+    print(is_held, flush=True)
+    input()
+"""
+    with (
+        subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        try:
+            assert holder.stdout.readline() == b"True\n"
+            read.clear()
+            found = pool.submit(content_digests, folder, NAMES).result(timeout=30)
+            assert lock.exists()
+        finally:
+            holder.kill()
+    assert found == true_digests(folder)
+    assert read == []

@@ -74,6 +74,32 @@ def test_what_fails_on_one_rank_fails_on_all(failing):
     assert found == [lines.get(rank, lines[failing[0]]) for rank in range(3)]
 
 
+@pytest.mark.parametrize("failing", [(), (0,), (2,)])
+def test_rank_0_goes_first(failing):
+    """The others begin after it has ended; if it fails, none begins. One that fails ends all."""
+    shared, log = ([None] * 3, threading.Barrier(3)), []
+
+    def work(rank):
+        log.append(f"{rank} begins")
+        time.sleep(0.1)
+        log.append(f"{rank} ends")
+        if rank in failing:
+            raise InputError(f"data.dir: rank {rank} cannot read.")
+        return rank
+
+    def outcome(rank):
+        try:
+            return InTurn(rank, 3, shared).rank_0_first(lambda: work(rank))
+        except InputError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(outcome, range(3)))
+    assert found == ([f"data.dir: rank {failing[0]} cannot read."] * 3 if failing else [0, 1, 2])
+    assert log[:2] == ["0 begins", "0 ends"]
+    assert len(log) == (2 if 0 in failing else 6)
+
+
 @pytest.mark.slow
 @pytest.mark.process
 def test_images_that_cannot_be_used_are_one_line_on_every_rank(tmp_path):

@@ -1,9 +1,10 @@
 """The SHA-256 of image files, each read once: a cache of the user knows those of unchanged files.
 
 The cache has one file for each folder of images, named by a digest of its path, in $XDG_CACHE_HOME/fastmagn/contents,
-by default in ~/.cache/fastmagn/contents. It holds 48 bytes per image: a key and the SHA-256. The key is a digest of the
-image's name, size, inode and both of its times. No program can set the second time (of the last change of the inode),
-so a changed file is read again even where its size and its modification time are as they were.
+by default in ~/.cache/fastmagn/contents. It holds 48 bytes per image: a key and the SHA-256. One half of the key is a
+digest of the image's name, the other one of its name, size, inode and both of its times. No program can set the second
+time (of the last change of the inode), so a changed file is read again even where its size and its modification time
+are as they were. Its new entry takes the place of the old one, which has the same first half.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,14 +23,14 @@ from fastmagn.machine.console import console, progress_bar
 from fastmagn.machine.files import replace_file
 from fastmagn.machine.waiting_lock import waiting_lock
 
-_MAGIC = b"fastmagn contents 1\n"
-_KEY_BYTES, _DIGEST_BYTES = 16, 32
+_MAGIC = b"fastmagn contents 2\n"
+_KEY_BYTES, _NAME_BYTES, _DIGEST_BYTES = 16, 8, 32
 _ENTRY_BYTES = _KEY_BYTES + _DIGEST_BYTES
 # A file may change twice within one tick of its file system's clock, and then both its times are as they were.
 _SETTLED_S = 2.0
 _THREADS = 16  # network storage answers many requests at a time
 _FILES_PER_TASK = 64
-_TOLD_FROM_BYTES = 4_000_000_000
+TOLD_FROM_BYTES = 4_000_000_000
 _MAX_CACHE_BYTES = 512_000_000
 _Any = TypeVar("_Any")
 
@@ -38,7 +40,8 @@ def content_digests(root: Path, names: Sequence[str], items: Sequence[Item] | No
 
     A cache that cannot be used is left alone.
 
-    Of several processes that ask for the same folder, one reads the files and the others wait for its cache.
+    Of several processes that ask for the same folder, one reads the files and the others wait for its cache. None waits
+    for a file that the cache knows.
 
     Args:
         root: The folder.
@@ -48,51 +51,57 @@ def content_digests(root: Path, names: Sequence[str], items: Sequence[Item] | No
     Raises:
         InputError: A file cannot be read.
     """
-    place = _cache_file(root)
     items = [os.path.join(root, name) for name in names] if items is None else items
-    if place is None:
-        return _digests(names, items, {})[0]
-    with suppress(OSError):
-        place.parent.mkdir(parents=True, exist_ok=True)
-    with waiting_lock(place.with_suffix(".lock")):
-        known = _read(place)
-        digests, entries = _digests(names, items, known)
-        if entries:
-            with suppress(OSError):
-                _write(place, known | entries)  # the splits of shards share a root
-    return digests
-
-
-def _digests(
-    names: Sequence[str], items: Sequence[Item], known: dict[bytes, bytes]
-) -> tuple[list[bytes], dict[bytes, bytes]]:
-    """The digests, and the entries that a cache may keep, by key; none if `known` has them all."""
     start = time.time()
     with ThreadPoolExecutor(_THREADS) as pool:
         found = [status for part in pool.map(_stats, _tasks(items)) for status in part]
-        keys = [_key(*row) for row in zip(names, items, found, strict=True)]
-        unknown = [row for row, key in enumerate(keys) if key not in known]
-        if not unknown:
-            return [known[key] for key in keys], {}
-        num_bytes = sum(_num_bytes(items[row], found[row]) for row in unknown)
-        if num_bytes >= _TOLD_FROM_BYTES:
-            console.print(
-                f"reading {counted(len(unknown), 'image file', ',')}, {num_bytes / 1e9:,.0f} GB, once: a resumed run"
-                " recognises its images by their content",
-                soft_wrap=True,
-            )
-        read: dict[int, bytes] = {}
-        with progress_bar() as bar:
-            task = bar.add_task("images read", total=len(unknown), status="")
-            for rows, digests in pool.map(lambda rows: (rows, [_digest(items[row]) for row in rows]), _tasks(unknown)):
-                read.update(zip(rows, digests, strict=True))
-                bar.update(task, advance=len(rows))
-    entries = {
-        key: read[row] if row in read else known[key]
-        for row, (key, status) in enumerate(zip(keys, found, strict=True))
-        if row not in read or is_settled(status, start)
-    }
-    return [read[row] if row in read else known[key] for row, key in enumerate(keys)], entries
+    keys = [_key(*row) for row in zip(names, items, found, strict=True)]
+    place = _cache_file(root)
+    known = {} if place is None else _read(place)
+    if place is None:
+        known = _contents(keys, items, found, known)
+    elif not all(key in known for key in keys):
+        with suppress(OSError):
+            place.parent.mkdir(parents=True, exist_ok=True)
+        with waiting_lock(place.with_suffix(".lock")):
+            before = _read(place)  # another process may have read the files meanwhile
+            known = _contents(keys, items, found, before)
+            settled = [key for key, status in zip(keys, found, strict=True) if is_settled(status, start)]
+            if any(key not in before for key in settled):
+                with suppress(OSError):
+                    _write(place, _kept({key: known[key] for key in settled}, before, keys))
+    return [known[key] for key in keys]
+
+
+def _contents(
+    keys: Sequence[bytes], items: Sequence[Item], found: Sequence[os.stat_result], known: dict[bytes, bytes]
+) -> dict[bytes, bytes]:
+    """The digests of all items by key, those of `known` among them; the other files are read."""
+    unknown = [row for row, key in enumerate(keys) if key not in known]
+    if not unknown:
+        return known
+    num_bytes = sum(_num_bytes(items[row], found[row]) for row in unknown)
+    if num_bytes >= TOLD_FROM_BYTES:
+        console.print(
+            f"reading {counted(len(unknown), 'image file', ',')}, {num_bytes / 1e9:,.0f} GB, once: a resumed run"
+            " recognises its images by their content",
+            soft_wrap=True,
+        )
+    read: dict[bytes, bytes] = {}
+    with ThreadPoolExecutor(_THREADS) as pool, progress_bar() as bar:
+        task = bar.add_task("images read", total=len(unknown), status="")
+        for rows, digests in pool.map(lambda rows: (rows, [_digest(items[row]) for row in rows]), _tasks(unknown)):
+            read.update(zip((keys[row] for row in rows), digests, strict=True))
+            bar.update(task, advance=len(rows))
+    return known | read
+
+
+def _kept(entries: dict[bytes, bytes], before: dict[bytes, bytes], keys: Sequence[bytes]) -> dict[bytes, bytes]:
+    """New entries, and earlier ones of other names: the splits of shards share a root. As many as the bound allows."""
+    names = {key[:_NAME_BYTES] for key in keys}
+    others = {key: digest for key, digest in before.items() if key[:_NAME_BYTES] not in names}
+    most = (_MAX_CACHE_BYTES - len(_MAGIC) - _DIGEST_BYTES) // _ENTRY_BYTES
+    return dict(islice((entries | others).items(), most))
 
 
 def _tasks(items: Sequence[_Any]) -> Iterator[Sequence[_Any]]:
@@ -130,7 +139,8 @@ def _unreadable(item: Item, error: OSError) -> InputError:
 
 def _key(name: str, item: Item, status: os.stat_result) -> bytes:
     part = f"\0{item.offset}\0{item.num_bytes}" if isinstance(item, Part) else ""
-    return file_key(name, status, part)
+    named = hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=_NAME_BYTES).digest()
+    return named + file_key(name, status, part)[: _KEY_BYTES - _NAME_BYTES]
 
 
 def file_key(name: str, status: os.stat_result, part: str = "") -> bytes:
