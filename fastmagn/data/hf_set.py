@@ -56,7 +56,7 @@ def _indexed(config: DataConfig, splits: tuple[str, ...]) -> tuple[Indexed, tupl
         other = find_columns(file, columns.image, columns.label)
         if other.class_names != columns.class_names:
             raise InputError(f"{file}: its class names differ from those of {files[0]}; expected the same in each.")
-    arrow = [as_arrow(file, columns) for file in files]
+    arrow = as_arrow(files, columns)
     made_of = dict(zip(arrow, files, strict=True))
     wanted = Columns(columns.image, columns.label, None)
     kind = f"arrow {columns.image} {columns.label}"

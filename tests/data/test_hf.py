@@ -404,3 +404,41 @@ def test_a_file_that_is_replaced_at_once_is_converted_again(photos, tmp_path, mo
         ours = load_data(config(make_tables(tmp_path / "t", folder, "parquet")))
         expected = np.asarray(load_data(config(folder, "folder")).test_images_u8)
         np.testing.assert_array_equal(np.asarray(ours.test_images_u8), expected)
+
+
+@pytest.fixture
+def three(photos, tmp_path) -> Path:
+    """A training split of three parquet files, and a test split of one."""
+    images = [path.read_bytes() for path in sorted((photos / "val").rglob("*.jpg"))]
+    for name in ("test", *(f"train-{number}" for number in range(3))):
+        write(tmp_path / f"t/{name}.parquet", table(images, [row % 3 for row in range(len(images))]))
+    return tmp_path / "t"
+
+
+def test_without_room_for_all_files_none_is_converted(three, cache, monkeypatch):
+    size = (three / "train-0.parquet").stat().st_size
+    free = [2 * size]
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: types.SimpleNamespace(free=free[0]))
+    said = r"t/train-0\.parquet, .*t/train-1\.parquet, .*t/train-2\.parquet: cannot be converted to Arrow in .*tables"
+    with pytest.raises(InputError, match=rf"{said} \(.*it needs .* MB, and the disk has .* MB.*\); make room there"):
+        load_data(config(three))
+    assert list((cache / "tables").iterdir()) == []
+    free[0] = 3 * size
+    load_data(config(three))
+    assert len(list((cache / "tables").iterdir())) == 4
+    (three / "train-1.parquet").touch()
+    free[0] = size  # for the one that changed
+    load_data(config(three))
+    free[0] = 0
+    load_data(config(three))
+
+
+def test_a_long_conversion_is_told_of_once(three, cache, monkeypatch, capsys):
+    size = (three / "train-0.parquet").stat().st_size
+    monkeypatch.setattr("fastmagn.data.files.arrow_rows.TOLD_FROM_BYTES", 3 * size)
+    load_data(config(three))
+    said = capsys.readouterr().out
+    assert "converting 3 files, 0 GB, once: images are read from Arrow files in" in said
+    assert said.count("converting") == 1  # the test split is small
+    load_data(config(three))
+    assert "converting" not in capsys.readouterr().out

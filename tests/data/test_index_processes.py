@@ -45,7 +45,7 @@ else:
 
     arrow_rows._convert = slowly(arrow_rows._convert, root)
     columns = arrow_rows.find_columns(files[0], None, None)
-    files = [arrow_rows.as_arrow(file, columns) for file in files]
+    files = arrow_rows.as_arrow(files, columns)
     read = partial(arrow_rows.read_rows, columns=columns)
 names = [os.path.basename(file) for file in files]
 found = shard_index.index_shards(Path(own_dir), names, files, read, kind)

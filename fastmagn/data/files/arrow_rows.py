@@ -10,16 +10,17 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastmagn.data.files.content import cache_file, file_key, is_settled
+from fastmagn.data.files.content import TOLD_FROM_BYTES, cache_file, file_key, is_settled
 from fastmagn.data.files.shard_index import Members
-from fastmagn.errors import InputError, check, one_line, some
+from fastmagn.errors import InputError, check, counted, one_line, some
+from fastmagn.machine.console import console
 from fastmagn.machine.files import check_room, replace_file
 from fastmagn.machine.waiting_lock import waiting_lock
 
@@ -119,32 +120,67 @@ def _num_paths(images: pa.Array) -> int:
     return pc.sum(pc.and_(images.field("bytes").is_null(), images.field("path").is_valid())).as_py() or 0
 
 
-def as_arrow(file: str, columns: Columns) -> str:
-    """The path of an arrow file with these columns: `file`, or what it was converted to if its rows are packed.
+class _Conversion(NamedTuple):
+    """A file whose rows are packed, and the arrow file that it is converted to."""
+
+    file: str
+    place: Path
+    num_bytes: int
+    key: bytes | None  # of the file's state; None if that may still change
+
+    def is_made(self) -> bool:
+        return self.key is not None and _is_made_of(self.place, self.key)
+
+
+def as_arrow(files: Sequence[str], columns: Columns) -> list[str]:
+    """The paths of arrow files with these columns: each of `files`, or what it was converted to if its rows are packed.
 
     Raises:
-        InputError: The file is damaged, or the disk of the cache is full.
+        InputError: A file is damaged, or the disk of the cache has no room for all that are not converted yet.
     """
-    if not _is_packed(file, columns.image):
-        return file
+    packed = {file: _conversion(file, columns) for file in files if _is_packed(file, columns.image)}
+    missing = [one for one in packed.values() if not one.is_made()]
+    if missing:
+        _check_room(missing)
+    for one in missing:
+        with _failure_explained(one.file, one.place), waiting_lock(one.place.with_suffix(".lock")):
+            if not one.is_made():
+                _convert(one.file, one.place, columns, one.key)
+    return [str(packed[file].place) if file in packed else file for file in files]
+
+
+def _conversion(file: str, columns: Columns) -> _Conversion:
     place = cache_file("tables", f"{os.path.realpath(file)} {columns.image} {columns.label}")
     if place is None:
         raise InputError(f"{file}: is converted to Arrow once, in the folder XDG_CACHE_HOME, which is not set.")
-    place = place.with_suffix(".arrow")
     start, status = time.time(), os.stat(file)
-    key = file_key("table 1", status) if is_settled(status, start) else None  # it may still change
-    try:
+    key = file_key("table 1", status) if is_settled(status, start) else None
+    return _Conversion(file, place.with_suffix(".arrow"), status.st_size, key)
+
+
+def _check_room(missing: Sequence[_Conversion]) -> None:
+    """Raise an InputError unless all files can be converted; a line tells of many bytes."""
+    place, num_bytes = missing[0].place, sum(one.num_bytes for one in missing)
+    with _failure_explained(some(one.file for one in missing), place):
         place.parent.mkdir(parents=True, exist_ok=True)
-        with waiting_lock(place.with_suffix(".lock")):
-            if key is None or not _is_made_of(place, key):
-                check_room(place.parent, status.st_size)
-                _convert(file, place, columns, key)
+        check_room(place.parent, num_bytes)
+    if num_bytes >= TOLD_FROM_BYTES:
+        console.print(
+            f"converting {counted(len(missing), 'file', ',')}, {num_bytes / 1e9:,.0f} GB, once: images are read from"
+            f" Arrow files in {place.parent}",
+            soft_wrap=True,
+        )
+
+
+@contextmanager
+def _failure_explained(what: str, place: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise InputError(
-            f"{file}: cannot be converted to Arrow in {place.parent} ({one_line(error)}); make room there, or give"
+            f"{what}: cannot be converted to Arrow in {place.parent} ({one_line(error)}); make room there, or give"
             " another XDG_CACHE_HOME."
         ) from error
-    return str(place)
 
 
 def _convert(file: str, place: Path, columns: Columns, key: bytes | None) -> None:
