@@ -76,9 +76,8 @@ def train_in(
     run = build_run(_eager_on_cpu(config), image_set, part, world, device)
     check_protocols(run.model, image_set, config, world)
     progress, saved = restore(run)
-    test_fingerprint = world.rank_0_first(
-        lambda: image_set.test_fingerprint
-    )  # reads images in files: not after training
+    # Reads images in files: not after the training.
+    test_fingerprint = world.rank_0_first(lambda: image_set.test_fingerprint)
     if world.rank == 0:
         warn_if_code_changed(run_dir)
     results = finished_results(run, progress)
