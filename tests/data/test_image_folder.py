@@ -1,10 +1,13 @@
 """A folder of one's own images: what is in it, what is left out, what is refused; and its images read lazily."""
 
 import hashlib
+import os
 import shutil
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -15,6 +18,7 @@ from torchvision import transforms
 from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.config.schema import DataConfig
 from fastmagn.data import FolderImages, load_data, load_folder_images, split_validation
+from fastmagn.data.files import on_demand
 from fastmagn.errors import InputError
 from fastmagn.evaluation import cells as evaluation_cells
 from fastmagn.evaluation import measure as evaluation
@@ -68,6 +72,28 @@ def test_at_the_same_resize_it_is_load_folder_images(photo_folder):
     image_set = load_data(config(photo_folder, eval_resize_px=32))
     np.testing.assert_array_equal(np.asarray(image_set.test_images_u8), expected)
     np.testing.assert_array_equal(image_set.test_labels, labels)
+
+
+def test_decoders_have_the_threads_that_the_process_may_use(photo_folder, monkeypatch):
+    """One of 256 CPUs is this process's own."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 256)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
+    monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", 256)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 128)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    sizes = []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, max_workers=None):
+            sizes.append(max_workers)
+            super().__init__(2)
+
+    monkeypatch.setattr(on_demand, "ThreadPoolExecutor", Pool)
+    load_folder_images(photo_folder, 32)
+    load_folder_images(photo_folder, 32, num_images=5)
+    np.asarray(on_demand.LazyImages(sorted((photo_folder / "val" / "ape").iterdir()), 32))
+    np.asarray(load_data(config(photo_folder)).test_images_u8)
+    assert sizes == [1, 1, 1, 1]
 
 
 def test_a_validation_split_is_decoded_as_validation(photo_folder):

@@ -83,7 +83,7 @@ class LazyImages:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         images_u8 = np.empty(self.shape, np.uint8)
-        faults = _decode_squares(self.paths, images_u8, self.resize_px, os.cpu_count(), self.padded_from)
+        faults = _decode_squares(self.paths, images_u8, self.resize_px, threads.num_threads(), self.padded_from)
         self.unreadable.update((fault.item, fault.reason) for fault in faults if fault)
         return images_u8 if dtype is None else images_u8.astype(dtype, copy=False)
 
@@ -246,7 +246,7 @@ def _decode_some(
         is_drawn = 0 < num_images < len(paths)
         rows = even_subset(labels, num_images, seed) if is_drawn else np.arange(len(paths))
         images_u8 = np.empty((len(rows), image_size, image_size, 3), np.uint8)
-        found = _decode_squares(paths[rows], images_u8, shorter_side_px, os.cpu_count())
+        found = _decode_squares(paths[rows], images_u8, shorter_side_px, threads.num_threads())
         faults += [fault for fault in found if fault]
         is_read = np.array([fault is None for fault in found], bool)
         if is_read.all():
@@ -265,7 +265,7 @@ def _decode_squares(
     items: Sequence[Item] | np.ndarray,
     images_u8: np.ndarray,
     shorter_side_px: int,
-    threads: int | None,
+    num_threads: int,
     padded_from: tuple[int, int] | None = None,
 ) -> list[Unreadable | None]:
     """Decode images into `images_u8`, uint8 [n, S, S, 3]; for each, why it could not be decoded, or None."""
@@ -273,5 +273,5 @@ def _decode_squares(
     def decode(item: Item, out: np.ndarray) -> Unreadable | None:
         return fill(out, tried(decode_square, item, len(out), shorter_side_px, padded_from))
 
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(num_threads) as pool:
         return list(pool.map(decode, items, images_u8))
