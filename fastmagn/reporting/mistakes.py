@@ -23,6 +23,7 @@ NUM_MISTAKES = 12
 MOST_OF_ONE = 3
 NUM_CONFUSIONS = 10
 _AGREEMENT = 1e-6
+_SLACK = 1e-4  # far above what float32 rounds away of a doubt, relative to its logits
 
 
 class Mistake(NamedTuple):
@@ -87,20 +88,26 @@ def mistakes(run: FinishedRun, images_of: ImagesOf) -> Mistakes:
         return Mistakes(note=f"The worst errors are not shown: the run has {note}, {training}.")
     try:
         labels, logits = read_logits(folder)
-        _check_same(run, labels, logits)
+        predicted = predictions(logits)
+        _check_same(run, labels, predicted)
         config = read_config(run)
         image_set = images_of(config.data)
         rows = _rows(run, image_set, labels, logits["clean"].shape[-1])
         names = image_set.class_names
-        found = worst(labels, logits, NUM_MISTAKES, read_severities(folder, logits))
+        found = worst(labels, logits, NUM_MISTAKES, read_severities(folder, logits), predicted)
         shown = [_show(run, mistake, image_set, rows, config) for mistake in found]
         pairs = [
             (names[of.true], names[of.predicted], f"{of.num_images:,}", f"{100 * of.share:.1f}", of.corruption)
-            for of in confusions(labels, logits, NUM_CONFUSIONS)
+            for of in confusions(labels, logits, NUM_CONFUSIONS, predicted)
         ]
     except (InputError, OSError) as error:
         return Mistakes(note=f"The worst errors are not shown: {error}")
     return Mistakes(tuple(shown), tuple(pairs))
+
+
+def predictions(logits: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The predicted classes, int64 [S, M], of each corruption's logits [S, M, K]; `clean` is ignored."""
+    return {name: cells.argmax(axis=-1) for name, cells in logits.items() if name != "clean"}
 
 
 def worst(
@@ -108,6 +115,7 @@ def worst(
     logits: dict[str, np.ndarray],
     number: int,
     severities: Mapping[str, tuple[int, ...]] | None = None,
+    predicted: Mapping[str, np.ndarray] | None = None,
 ) -> list[Mistake]:
     """The most confident wrong predictions on corrupt images, worst first.
 
@@ -119,20 +127,20 @@ def worst(
         logits: corruption -> float32 [S, M, K]; `clean` is ignored.
         number: The largest number of predictions.
         severities: The severities of each corruption; None means 1 to 5.
+        predicted: What `predictions` returns; None calls it.
     """
+    predicted = predictions(logits) if predicted is None else predicted
     candidates = []
-    for name, cells in logits.items():
-        if name == "clean":
-            continue
-        for severity, cell in zip(SEVERITIES if severities is None else severities[name], cells, strict=True):
-            predicted = cell.argmax(axis=1)
-            wrong = np.flatnonzero(predicted != labels)
-            if len(wrong) == 0:
-                continue
+    for name, classes_of in predicted.items():
+        known = SEVERITIES if severities is None else severities[name]
+        for severity, cell, found in zip(known, logits[name], classes_of, strict=True):
+            wrong = np.flatnonzero(found != labels)
+            most = number + MOST_OF_ONE  # no later one could be chosen
+            wrong = wrong[_may_be_first(cell[wrong], most)]
             doubts = log_doubt(np.asarray(cell[wrong], np.float64))
-            for i in np.argsort(doubts, kind="stable")[: number + MOST_OF_ONE]:  # no later one could be chosen
+            for i in np.argsort(doubts, kind="stable")[:most]:
                 row, doubt = int(wrong[i]), float(doubts[i])
-                classes = int(labels[row]), int(predicted[row])
+                classes = int(labels[row]), int(found[row])
                 candidates.append(Mistake(row, name, severity, *classes, -float(np.expm1(doubt)), doubt))
     chosen: list[Mistake] = []
     for mistake in sorted(candidates, key=lambda mistake: mistake.log_doubt):
@@ -150,41 +158,66 @@ def log_doubt(logits: np.ndarray) -> np.ndarray:
     return others - np.logaddexp(others, ordered[:, -1])
 
 
-def confusions(labels: np.ndarray, logits: dict[str, np.ndarray], number: int) -> list[Confusion]:
+def _may_be_first(logits: np.ndarray, number: int) -> np.ndarray:
+    """Which rows may be among the `number` with the least `log_doubt`, bool [N], from [N, K], which is overwritten.
+
+    The doubts are estimated without a sort, within _SLACK, so that few rows are left for `log_doubt`.
+    """
+    if len(logits) <= number:
+        return np.ones(len(logits), bool)
+    rows, first = np.arange(len(logits)), logits.argmax(axis=1)
+    top = logits[rows, first].astype(np.float64)
+    logits[rows, first] = -np.inf
+    second = logits.max(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):  # logits that are not finite
+        logits -= np.where(np.isfinite(second), second, 0)[:, None]
+        others = second + np.log(np.exp(logits, out=logits).sum(axis=1), dtype=np.float64)
+        doubts = others - np.logaddexp(others, top)
+        slack = _SLACK * (1 + np.abs(top) + np.abs(second))
+        bound = np.partition(doubts + slack, number - 1)[number - 1]
+        return ~(doubts - slack > bound)  # true where either is no number
+
+
+def confusions(
+    labels: np.ndarray,
+    logits: dict[str, np.ndarray],
+    number: int,
+    predicted: Mapping[str, np.ndarray] | None = None,
+) -> list[Confusion]:
     """The most frequent pairs of a class and the class that it is taken for on corrupt images, most frequent first.
 
     Args:
         labels: int64 [M].
         logits: corruption -> float32 [S, M, K], S severities of it.
         number: The largest number of pairs.
+        predicted: What `predictions` returns; None calls it.
     """
-    num_classes = logits["clean"].shape[-1]
-    num_cells = sum(len(cells) for name, cells in logits.items() if name != "clean")
-    tables = {}
-    for name, cells in logits.items():
-        if name != "clean":
-            pairs = [labels * num_classes + cell.argmax(axis=1) for cell in cells]
-            tables[name] = np.bincount(np.concatenate(pairs), minlength=num_classes**2)
+    predicted = predictions(logits) if predicted is None else predicted
+    num_classes, num_cells = logits["clean"].shape[-1], sum(map(len, predicted.values()))
+    tables = {
+        name: np.bincount((labels * num_classes + classes).ravel(), minlength=num_classes**2)
+        for name, classes in predicted.items()
+    }
     total = np.sum(list(tables.values()), axis=0)
     total[:: num_classes + 1] = 0  # correct predictions
     found = []
     for pair in np.argsort(-total, kind="stable")[:number]:
         if total[pair] == 0:
             break
-        true, predicted = divmod(int(pair), num_classes)
+        true, taken_for = divmod(int(pair), num_classes)
         of_class = num_cells * np.count_nonzero(labels == true)
         counts = {name: table[pair] for name, table in tables.items()}
         most = max(counts, key=counts.__getitem__)
-        found.append(Confusion(true, predicted, int(total[pair]), total[pair] / of_class, corruption_title(most)))
+        found.append(Confusion(true, taken_for, int(total[pair]), total[pair] / of_class, corruption_title(most)))
     return found
 
 
-def _check_same(run: FinishedRun, labels: np.ndarray, logits: dict[str, np.ndarray]) -> None:
+def _check_same(run: FinishedRun, labels: np.ndarray, predicted: Mapping[str, np.ndarray]) -> None:
     """Raise InputError if the logits are not those of the results: their accuracies differ."""
     for name, accuracies in run.corruption_accuracy.items():
-        same = name in logits and len(labels) == run.num_images
+        same = name in predicted and len(labels) == run.num_images
         if same:
-            measured = [np.mean(cell.argmax(axis=1) == labels) for cell in logits[name]]
+            measured = [np.mean(classes == labels) for classes in predicted[name]]
             known = [value for value in accuracies if value is not None]
             same = len(known) == len(measured) and bool(np.allclose(measured, known, rtol=0, atol=_AGREEMENT))
         if not same:

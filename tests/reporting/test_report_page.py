@@ -282,6 +282,49 @@ def test_worst_errors_against_a_plain_loop():
     assert [one.confidence for one in found] == pytest.approx([1 - math.exp(item[0]) for item in taken])
 
 
+def worst_by_sorting_all(labels, logits, number):
+    """The errors by their doubts, all of which are computed; equal ones by corruption, severity and row."""
+    errors = []
+    for name, cells in logits.items():
+        for severity, cell in enumerate(cells, start=1):
+            ordered = np.sort(cell.astype(np.float64), axis=1)
+            others = np.logaddexp.reduce(ordered[:, :-1], axis=1)
+            doubts = others - np.logaddexp(others, ordered[:, -1])
+            rows = [row for row in np.argsort(doubts, kind="stable") if cell[row].argmax() != labels[row]]
+            errors += [(float(doubts[row]), name, severity, row, cell[row].argmax()) for row in rows[: number + 3]]
+    chosen = []
+    for error in sorted(errors, key=lambda error: error[0]):
+        same = [other for other in chosen if other[1] == error[1]]
+        if len(chosen) < number and len(same) < 3 and all(other[3] != error[3] for other in chosen):
+            chosen.append(error)
+    return chosen
+
+
+@pytest.mark.parametrize(
+    "kind", ["ties", "one row's classes in other orders", "large", "far apart", "infinite", "no number"]
+)
+def test_the_worst_errors_are_those_of_a_sort_of_all_also_with_ties(kind):
+    random = np.random.default_rng(2)
+    labels = random.integers(0, 30, 300)
+    for _ in range(5):
+        values = random.normal(size=(4, 5, 300, 30)) * {"large": 1e5, "far apart": 1e30}.get(kind, 3)
+        if kind == "ties":
+            values = values.round()
+        elif kind == "one row's classes in other orders":
+            values = random.permuted(np.broadcast_to(values[0, 0, 0], values.shape), axis=-1)
+        elif kind == "infinite":
+            values[random.random(values.shape) < 0.02] = -np.inf
+            values[0] = [0, *[-np.inf] * 29]
+        elif kind == "no number":
+            values[:3, :3, 4:, 4] = np.nan
+        logits = dict(zip(("fog", "snow", "frost", "pixelate"), values.astype(np.float32), strict=True))
+        with np.errstate(invalid="ignore"):
+            found = worst(labels, logits | {"clean": np.zeros((1, 300, 30), np.float32)}, 8)
+            expected = worst_by_sorting_all(labels, logits, 8)
+        chosen = [(one.log_doubt, one.corruption, one.severity, one.row, one.predicted) for one in found]
+        np.testing.assert_equal(chosen, expected)  # equal to the bit; NaN equals NaN
+
+
 def test_confidences_that_round_to_one_are_still_ordered():
     doubts = log_doubt(np.array([[0.0, 60.0], [0.0, 80.0], [0.0, 70.0]]))
     assert doubts == pytest.approx([-60, -80, -70])
