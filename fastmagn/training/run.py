@@ -38,7 +38,7 @@ from fastmagn.training.build import build_run, measured_model
 from fastmagn.training.callbacks import NO_CALLBACKS, Callbacks
 from fastmagn.training.compiled import settle_compiled
 from fastmagn.training.loop import finish_average, train_all
-from fastmagn.training.saving import restore, save_at_last, written_at_the_end
+from fastmagn.training.saving import fingerprint_of_all, restore, save_at_last, written_at_the_end
 from fastmagn.training.step import Run
 from fastmagn.warming.ahead import compile_ahead
 from fastmagn.warming.kernels import corruption_groups
@@ -77,7 +77,7 @@ def train_in(
     check_protocols(run.model, image_set, config, world)
     progress, saved = restore(run)
     # Reads images in files: not after the training.
-    test_fingerprint = world.rank_0_first(lambda: image_set.test_fingerprint)
+    test_fingerprint = fingerprint_of_all(world, config, "test", lambda: image_set.test_fingerprint)
     if world.rank == 0:
         warn_if_code_changed(run_dir)
     results = finished_results(run, progress)

@@ -12,9 +12,10 @@ import torch
 
 from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten
-from fastmagn.errors import InputError, check
+from fastmagn.errors import InputError, check, some
 from fastmagn.machine.console import console, warn
 from fastmagn.machine.files import os_error_behind, write_text
+from fastmagn.machine.processes import World
 from fastmagn.machine.torchrun import NO_RUN_ID, agent, max_restarts, restart_count, run_id
 from fastmagn.runs.changes import VALIDATION_FIELDS
 from fastmagn.runs.checkpoint import check_same_recipe, check_same_run, load_model, read_checkpoint, save_checkpoint
@@ -220,7 +221,7 @@ def restore(run: Run) -> tuple[Progress, dict[str, Any] | None]:
 
     Raises:
         InputError: `resume` is never and there is a checkpoint; no checkpoint is intact; the checkpoint belongs to
-            another configuration or other data; or some processes do not see it.
+            another configuration or other data; some processes do not see it, or have other images.
     """
     config, path = run.config, last_checkpoint(run.config.run_folder)
     restarts = run.world.max(restart_count())  # each host counts its own restarts
@@ -228,7 +229,7 @@ def restore(run: Run) -> tuple[Progress, dict[str, Any] | None]:
     if refused:
         raise InputError(refused)
     # Reads images in files: now, not at the first checkpoint.
-    fingerprint = run.world.rank_0_first(lambda: run.image_set.fingerprint)
+    fingerprint = fingerprint_of_all(run.world, config, "training", lambda: run.image_set.fingerprint)
     seen = run.world.gather(path.exists())
     if not any(seen):
         return Progress(), None
@@ -265,6 +266,30 @@ def restore(run: Run) -> tuple[Progress, dict[str, Any] | None]:
     if any(before[name] != now[name] for name in read):
         progress.measured_alike_from = len(progress.rows)
     return progress, state["config"]
+
+
+def fingerprint_of_all(world: World, config: Config, which: str, read: Callable[[], str]) -> str:
+    """The fingerprint of the images, which is the same on all ranks: they train on shares of one order.
+
+    Args:
+        world: torchrun's processes.
+        config: The run's configuration, whose images they are.
+        which: Which of them, for the message: training or test.
+        read: Reads this rank's.
+
+    Raises:
+        InputError: Ranks have other images than rank 0, or labels.
+    """
+    own = world.rank_0_first(read)
+    found = world.gather(own)
+    others = {rank: one for rank, one in enumerate(found) if one != found[0]}
+    if others:
+        raise InputError(
+            f"data.dir: {config.data.dir} has other {which} images or labels for rank {some(map(str, others), 8)} than"
+            f" for rank 0 (fingerprint {next(iter(others.values()))[:16]}, of rank 0 {found[0][:16]}); expected"
+            " the same files on all hosts."
+        )
+    return own
 
 
 @torch.no_grad()

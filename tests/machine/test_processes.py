@@ -1,5 +1,6 @@
 """Sharing rows out; training and evaluation on two processes against one; a worker that is killed."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -18,14 +19,17 @@ from PIL import Image
 from fastmagn.data import DeviceSource, load_images, split_validation
 from fastmagn.errors import InputError
 from fastmagn.evaluation.run import evaluate_run
+from fastmagn.machine.hardware import settle_hardware
 from fastmagn.machine.processes import World, fresh_store
 from fastmagn.runs.paths import last_checkpoint
+from fastmagn.training import run as training
 from fastmagn.training.build import build_run
+from fastmagn.training.callbacks import NO_CALLBACKS
 from fastmagn.training.run import train
 from tests.helpers import smooth_network
 from tests.helpers.commands import call
 from tests.helpers.processes import LIMIT_S, ROOT, TWO_PROCESSES, run, start, wait_until
-from tests.helpers.small_runs import config_for, knows_the_network, results, rows, state, weights
+from tests.helpers.small_runs import config_for, knows_the_network, results, rows, small, state, weights
 from tests.helpers.tiers import slow_but
 
 
@@ -47,6 +51,9 @@ class InTurn(World):
         found = list(values)
         barrier.wait(60)
         return found
+
+    def max(self, number):
+        return max(self.gather(number))
 
 
 @pytest.mark.parametrize("failing", [(), (0,), (1,), (0, 1), (2,)])
@@ -98,6 +105,37 @@ def test_rank_0_goes_first(failing):
     assert found == ([f"data.dir: rank {failing[0]} cannot read."] * 3 if failing else [0, 1, 2])
     assert log[:2] == ["0 begins", "0 ends"]
     assert len(log) == (2 if 0 in failing else 6)
+
+
+@pytest.mark.parametrize("other", ["training", "test"])
+def test_hosts_whose_images_differ_end_with_one_line_before_the_first_step(other, tmp_path, monkeypatch):
+    """One file is missing on the second host, of three processes on two."""
+    knows_the_network(monkeypatch)
+    monkeypatch.setattr(training, "train_all", lambda *_: pytest.fail("it trains"))
+    monkeypatch.setattr(  # a run of one process, as these have no process group
+        *(training, "build_run"),
+        lambda config, images, part, world, device: dataclasses.replace(build_run(config, images, part), world=world),
+    )
+    whole, part = load_images("digits", Path()), other.removesuffix("ing")
+    lacking = dataclasses.replace(
+        whole, **{f"{part}_{name}": getattr(whole, f"{part}_{name}")[1:] for name in ("images_u8", "labels")}
+    )
+    monkeypatch.setattr(training, "load_on_all", lambda world, config: whole if world.rank == 0 else lacking)
+    config, shared = settle_hardware(small(tmp_path / "run")), ([None] * 3, threading.Barrier(3))
+
+    def line(rank):
+        with pytest.raises(InputError) as caught:
+            training.train_in(InTurn(rank, 3, shared), torch.device("cpu"), config, NO_CALLBACKS, config.train)
+        return str(caught.value)
+
+    with ThreadPoolExecutor(3) as pool:
+        found = set(pool.map(line, range(3)))
+    fingerprint = f"{part}_fingerprint".removeprefix("train_")
+    assert found == {
+        f"data.dir: data has other {other} images or labels for rank 1, 2 than for rank 0 (fingerprint"
+        f" {getattr(lacking, fingerprint)[:16]}, of rank 0 {getattr(whole, fingerprint)[:16]}); expected the same files"
+        " on all hosts."
+    }
 
 
 @pytest.mark.slow
