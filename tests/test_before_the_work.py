@@ -3,7 +3,9 @@
 import json
 import os
 import re
+import shutil
 import sys
+from collections import namedtuple
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from fastmagn.errors import InputError
 from fastmagn.machine.files import check_writable
 from fastmagn.training import run as training
 from tests.config.test_command_line import main_of
-from tests.helpers.small_runs import small_default
+from tests.helpers.small_runs import measures_little, small_default
 
 # All that they read is missing: what is said about --out is said first.
 WRITERS = {
@@ -74,6 +76,31 @@ def test_an_evaluation_that_could_not_be_made_ends_a_run_before_it_trains(field,
     a_set_of_other_images(file.with_name("other"))
     with pytest.raises(InputError, match=said):
         training.train(small_default(Path("run"), f"--eval.{field}", value))
+
+
+def test_logits_without_room_end_a_run_before_it_trains(file, monkeypatch):
+    """599 images of 10 classes in 76 cells."""
+    monkeypatch.setattr(training, "train_all", lambda *_: pytest.fail("it has trained"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("Usage", "free")(1_000_000))
+    with pytest.raises(InputError) as caught:
+        training.train(small_default(Path("run"), "--eval.num_images", "0", "--eval.save_logits", "true"))
+    assert str(caught.value) == (
+        "eval.save_logits: the logits cannot be stored in run/logits (it needs 1.8 MB, and the disk has 1.0 MB). Make"
+        " room, or leave eval.save_logits off."
+    )
+    with pytest.raises(Failed, match="it has trained"):
+        training.train(small_default(Path("run"), "--eval.num_images", "0"))
+
+
+def test_a_finished_run_needs_no_room_for_the_logits_that_it_has(file, monkeypatch, undisturbed_default, capsys):
+    measures_little(monkeypatch)
+    shutil.copytree(undisturbed_default, "run")
+    config = small_default(Path("run"), "--eval.save_logits", "true")
+    training.train(config)
+    assert "finished" not in capsys.readouterr().out
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("Usage", "free")(1000))
+    training.train(config)
+    assert "run is finished" in capsys.readouterr().out
 
 
 def test_a_sweep_whose_report_would_be_refused(file):

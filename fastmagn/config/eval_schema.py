@@ -35,7 +35,8 @@ class EvalConfig:
         binning: Bins of equal width (width), or of equal numbers of predictions (adaptive).
         pooling: Calibration error of all corrupt predictions together (pooled), or the mean of the corruptions' errors
             (per_corruption).
-        save_logits: Store all logits in RUN/logits. fastmagn.evaluate --logits measures from them without the model.
+        save_logits: Store all logits in RUN/logits (38 MB for 10,000 images of 10 classes, 19 GB for ImageNet's 50,000
+            of 1,000). fastmagn.evaluate --logits measures from them without the model.
         rse_draws: Number of noisy copies of a test image over whose probabilities rse averages, 1 or more.
         ood: Images of other classes that the model should tell from the test images: names of data sets in data.dir
             (cifar10, digits, torchvision:SVHN ...) or folders of images, separated by commas. If none, this is not

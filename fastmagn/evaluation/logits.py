@@ -22,7 +22,8 @@ from fastmagn.corruptions import SEVERITIES
 from fastmagn.corruptions.sets import in_order
 from fastmagn.data.arrays import open_array
 from fastmagn.errors import InputError, one_line
-from fastmagn.machine.files import replace_folder, write_json
+from fastmagn.machine.files import check_room, replace_folder, write_json
+from fastmagn.machine.processes import World
 from fastmagn.runs.reading import strict_json
 
 _SEVERITIES, _MEASURES = "severities.json", "measures.json"
@@ -67,6 +68,30 @@ class LogitsWriter:
     def discard(self) -> None:
         """Discard the folder when the block ends."""
         self.is_discarded = True
+
+
+def logits_bytes(num_cells: int, num_images: int, num_classes: int) -> int:
+    """How much a logits folder takes; its other files are small."""
+    return num_cells * num_images * num_classes * np.dtype(np.float32).itemsize
+
+
+def check_logits_room(folder: Path, num_bytes: int, world: World) -> None:
+    """Check that a logits folder has room beside an older one, which stays until it is whole. All processes take part.
+
+    Raises:
+        InputError: It has none.
+    """
+
+    def check() -> None:
+        try:
+            check_room(Path(os.path.realpath(folder)).parent, num_bytes)
+        except OSError as error:
+            raise InputError(
+                f"eval.save_logits: the logits cannot be stored in {folder} ({error.strerror}). Make room, or leave"
+                " eval.save_logits off."
+            ) from error
+
+    world.together(lambda: check() if world.rank == 0 else None)
 
 
 @contextmanager

@@ -22,6 +22,8 @@ from fastmagn.evaluation.cells import CellPart, cell_parts, find_corruptions, ne
 from fastmagn.evaluation.logits import (
     MCE_ALEXNET,
     LogitsWriter,
+    check_logits_room,
+    logits_bytes,
     read_logits,
     read_measures,
     read_severities,
@@ -137,12 +139,15 @@ def evaluate(
 
     Raises:
         InputError: There are fewer images than `eval.num_images` or than processes; the -C set in `eval.corrupted_dir`
-            does not fit them.
+            does not fit them; the logits have no room.
     """
     world = world or World()
     total = len(labels)
     rows = chosen_rows(labels, config.num_images, subset, world)
     corruptions = find_corruptions(images_u8, labels, config, class_names, rows)
+    num_cells = 1 + sum(map(len, corruptions.severities.values()))
+    if logits_dir is not None:
+        check_logits_room(logits_dir, logits_bytes(num_cells, config.num_images or total, len(class_names)), world)
     if corruptions.open_stored is None:
         compile_ahead(corruption_groups(corruptions.severities), lambda: say_compiling(progress))
         world.gather(None)
@@ -154,7 +159,6 @@ def evaluate(
     if logits_dir is not None:
         cells = _store(cells, logits_dir, labels, world, [MCE_ALEXNET] if is_imagenet_c else [])
     with evaluation_mode(model), closing(cells):
-        num_cells = 1 + sum(map(len, corruptions.severities.values()))
         own_labels = torch.from_numpy(labels[share]).to(device)
         measured = world.gather(_measure(cells, own_labels, num_cells, progress, callback, temperature))
     _warn_of_unreadable(measured)

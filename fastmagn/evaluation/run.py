@@ -19,6 +19,7 @@ from fastmagn.evaluation.corruption_cache import use_cache
 from fastmagn.evaluation.fast_forward import model_to_forward
 from fastmagn.evaluation.forward import Forward
 from fastmagn.evaluation.held_out import VALIDATION, find_held_out, fit_on
+from fastmagn.evaluation.logits import logits_bytes
 from fastmagn.evaluation.measure import chosen_rows, evaluate, predict
 from fastmagn.evaluation.metrics.predictions import concatenate
 from fastmagn.evaluation.ood import find_other_sets, measure_other_sets
@@ -95,10 +96,13 @@ def evaluate_model(
     return results | about_model | protocols
 
 
-def check_evaluation(image_set: ImageSet, config: Config, world: World) -> None:
+def check_evaluation(image_set: ImageSet, config: Config, world: World) -> int:
     """Check what a run's evaluation needs: before the training, not after it.
 
     A warning names the corruptions that will be left out.
+
+    Returns:
+        The bytes that the stored logits will take; 0 without `eval.save_logits`.
 
     Raises:
         InputError: There are fewer test images than are to be measured; or the -C set, the held-out images or the
@@ -106,11 +110,14 @@ def check_evaluation(image_set: ImageSet, config: Config, world: World) -> None:
     """
     section, labels = config.eval, image_set.test_labels
     rows = chosen_rows(labels, section.num_images, subset_of(config.data.name, section.corruption_seed), world)
-    find_corruptions(image_set.test_images_u8, labels, section, image_set.class_names, rows)
+    corruptions = find_corruptions(image_set.test_images_u8, labels, section, image_set.class_names, rows)
     if section.cache_dir is not None:
         check_writable(section.cache_dir, section.cache_dir, "eval.cache_dir")
     find_held_out(config, image_set, config)
     find_other_sets(config, image_set)
+    num_cells = 1 + sum(map(len, corruptions.severities.values()))
+    num_bytes = logits_bytes(num_cells, section.num_images or len(labels), image_set.num_classes)
+    return num_bytes if section.save_logits else 0
 
 
 def evaluate_run(run_dir: Path, config: Config) -> dict[str, Any]:

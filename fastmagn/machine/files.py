@@ -213,8 +213,7 @@ def check_writable(path: Path, folder: Path, field: str = "out") -> None:
     """
     if is_special(path):
         raise InputError(f"{field}: {path} is not a regular file; name another --{field}.")
-    whole = folder.absolute()
-    there = next(place for place in (whole, *whole.parents) if os.path.exists(place))
+    there = _nearest(folder)
     if not there.is_dir():
         fault = "is not a folder"
     elif not os.access(there, os.W_OK | os.X_OK):
@@ -225,10 +224,19 @@ def check_writable(path: Path, folder: Path, field: str = "out") -> None:
 
 
 def check_room(folder: Path, num_bytes: int) -> None:
-    """Raise OSError (ENOSPC) unless the disk of an existing folder has room; a quota shows only when writing."""
-    free = shutil.disk_usage(folder).free
+    """Raise OSError (ENOSPC) unless the disk of a folder, which may be still to be made, has room.
+
+    A quota shows only when writing.
+    """
+    free = shutil.disk_usage(_nearest(folder)).free
     if free < num_bytes:
         raise OSError(errno.ENOSPC, f"it needs {_mb(num_bytes)}, and the disk has {_mb(free)}", str(folder))
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there."""
+    whole = folder.absolute()
+    return next(place for place in (whole, *whole.parents) if os.path.exists(place))
 
 
 def os_error_behind(error: BaseException) -> BaseException:

@@ -14,7 +14,7 @@ from fastmagn.corruptions.sets import set_members
 from fastmagn.data import FolderSource, ImageSet, load_data, split_validation
 from fastmagn.data.padding import padded_from
 from fastmagn.errors import InputError, counted
-from fastmagn.evaluation.logits import read_logits
+from fastmagn.evaluation.logits import check_logits_room, read_logits
 from fastmagn.evaluation.protocols import check_protocols
 from fastmagn.evaluation.run import check_evaluation, evaluate_model
 from fastmagn.machine.compiling import COMPILING
@@ -71,7 +71,7 @@ def train_in(
     config = in_begun_precision(config, asked.amp, world)
     set_backends(device, config.train.deterministic, config.train.amp)
     image_set = load_on_all(world, config)
-    world.together(lambda: check_evaluation(image_set, config, world))
+    num_logits_bytes = world.together(lambda: check_evaluation(image_set, config, world))
     part, validation = split_validation(image_set, data.num_validation_images, config.train.seed)
     run = build_run(_eager_on_cpu(config), image_set, part, world, device)
     check_protocols(run.model, image_set, config, world)
@@ -84,6 +84,8 @@ def train_in(
     if results is not None:
         console.print(f"{run_dir} is finished; name another --run_dir to train from scratch.", soft_wrap=True)
         return results
+    if config.eval.save_logits:
+        check_logits_room(run_dir / LOGITS, num_logits_bytes, world)
     print_start(run, progress, len(part.labels))
     warn_of_fields_without_effect(run, asked)
     warn_if_slow(run, progress, saved is not None)

@@ -1,8 +1,10 @@
 """Stored logits reach the disk before anything that is written after them; results that are not finite are printed."""
 
+import dataclasses
 import errno
 import json
 import os
+import shutil
 import stat
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -104,6 +106,40 @@ def test_a_disk_that_is_full_for_one_process_ends_both(file, tmp_path, monkeypat
     assert "No space left on device" in second
     assert sorted(path.name for path in tmp_path.iterdir()) == ["logits"]
     assert sorted(path.name for path in (tmp_path / "logits").iterdir()) == ["clean.npy", "labels.npy"]
+
+
+@pytest.mark.parametrize("needed", [6 * 10 * 76 * 4, 6 * 10 * 26 * 4], ids=["made", "stored"])
+def test_logits_without_room_end_all_processes_before_anything_is_measured(needed, tmp_path, monkeypatch):
+    """The room is that of the disk on which they lie, behind a link. Those that are there stay."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "logits").symlink_to(tmp_path / "disk" / "logits")
+    with write_logits(tmp_path / "logits", np.array([0, 1])) as writer:
+        writer.write("clean", 0, np.zeros((2, 3), np.float32))
+    image_set = load_images("digits", "data")
+    images = (image_set.test_images_u8, image_set.test_labels)
+    config = EvalConfig(num_images=6, corruption_set="c15")
+    if needed < 6 * 10 * 76 * 4:
+        config = dataclasses.replace(config, corrupted_dir=tmp_path / "set")
+        (tmp_path / "set").mkdir()
+        np.save(tmp_path / "set" / "labels.npy", images[1])
+        for name in ("fog", "snow", "frost", "pixelate", "contrast"):
+            np.save(tmp_path / "set" / f"{name}.npy", np.tile(images[0], (5, 1, 1, 1)))
+
+    def outcome(rank: int, free: int) -> str:
+        usage = {tmp_path / "disk": SimpleNamespace(free=free)}
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage[path])
+        options = {"logits_dir": tmp_path / "logits", "world": WorldOfThreads(rank, 2), "class_names": "0123456789"}
+        with pytest.raises((InputError, NotImplementedError)) as error:
+            evaluate(nn.Module(), *images, config, device=torch.device("cpu"), **options)
+        return str(error.value)
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda rank: outcome(rank, needed - 1), (0, 1))
+        assert first == second
+        assert first.startswith(f"eval.save_logits: the logits cannot be stored in {tmp_path / 'logits'} (it needs 0.0")
+        assert sorted(os.listdir(tmp_path / "disk")) == ["logits"]
+        assert sorted(os.listdir(tmp_path / "logits")) == ["clean.npy", "labels.npy"]
+        assert all("forward" in said for said in pool.map(lambda rank: outcome(rank, needed), (0, 1)))
 
 
 @pytest.mark.parametrize("harm", [lambda content: b"", lambda content: content[:-1], lambda content: content[:40]])
