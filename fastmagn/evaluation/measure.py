@@ -119,7 +119,8 @@ def evaluate(
         amp: float32, bf16 or fp16, the precision of the forward pass.
         logits_dir: Where all logits are stored, for `summarise_logits`; None stores none.
         world: torchrun's processes; each measures a share of the images, and all return the same results.
-        class_names: K names, label k is class_names[k]; a -C set of image files (ImageNet-C) is matched by these.
+        class_names: K names, label k is class_names[k]; a -C set of image files (ImageNet-C) is matched by these, and
+            the room for `logits_dir` is checked by their number.
         subset: Which images are measured if `eval.num_images` asks for fewer than all; the results record it.
         progress: Show a progress bar; without a terminal nothing is shown.
         callback: Called after each cell.

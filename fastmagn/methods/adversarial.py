@@ -29,6 +29,7 @@ def pgd(
     images: Tensor,
     start: Tensor,
     attack: AttackConfig,
+    in_float16: bool = False,
 ) -> Tensor:
     """Find images near `images` that maximise an objective: `attack.steps` projected steps along the gradient's sign.
 
@@ -44,6 +45,7 @@ def pgd(
         images: float32 [B, C, H, W] in [0, 1].
         start: The starting point, shaped like `images`; it is projected first.
         attack: epsilon, steps, step_scale.
+        in_float16: Whether parts of `logits_of` compute in float16, so that small gradients have to be scaled.
 
     Returns:
         float32 [B, C, H, W] in [0, 1], within epsilon of `images`, detached.
@@ -54,22 +56,24 @@ def pgd(
     adversarial = start.clamp(lowest, highest)
     for _ in range(attack.steps):
         adversarial.requires_grad_()
-        gradient = _ascent(logits_of(adversarial), objective, adversarial)
+        gradient = (_scaled_gradient if in_float16 else _gradient)(logits_of(adversarial), objective, adversarial)
         adversarial = (adversarial.detach() + step_size * gradient.sign()).clamp_(lowest, highest)
     return adversarial
 
 
-def _ascent(logits: Tensor, objective: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """The objective's gradient with respect to the images; in float16, that of each image times a positive number.
+def _gradient(logits: Tensor, objective: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    return torch.autograd.grad(objective(logits.float()), images)[0]
 
-    As it is, that of a confident prediction would be 0 there: float16 has nothing below 6e-8.
+
+def _scaled_gradient(logits: Tensor, objective: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """The gradient of each image times a positive number of its own, which leaves its sign as it is.
+
+    Unscaled, that of a confident prediction would be 0: float16 has nothing below 6e-8.
     """
-    if logits.dtype != torch.float16:
-        return torch.autograd.grad(objective(logits.float()), images)[0]
     full = logits.detach().float().requires_grad_()
     (rows,) = torch.autograd.grad(objective(full), full)
     largest = rows.abs().amax(dim=1, keepdim=True)
-    rows = torch.where(largest > 0, rows / largest, 0).half()
+    rows = torch.where(largest > 0, rows / largest, 0).to(logits.dtype)
     return torch.autograd.grad(logits, images, rows)[0]
 
 
@@ -98,6 +102,7 @@ def attack_labels(images: Tensor, labels: Tensor, context: StepContext) -> tuple
             images,
             start,
             attack,
+            in_float16=context.config.train.amp == "fp16",
         )
     return adversarial, labels
 
@@ -125,6 +130,7 @@ def attack_predictions(images: Tensor, labels: Tensor, context: StepContext) -> 
             images,
             start,
             context.config.attack,
+            in_float16=context.config.train.amp == "fp16",
         )
     return torch.cat([images, adversarial]), labels
 

@@ -22,7 +22,7 @@ from fastmagn.machine.console import console, warn
 from fastmagn.machine.files import replace_file
 from fastmagn.runs.changes import may_change
 from fastmagn.runs.checksum import add_checksum, find_damage
-from fastmagn.runs.failures import DEVICE_FAILURES
+from fastmagn.runs.failures import is_of_the_machine
 from fastmagn.runs.paths import POLICY, last_checkpoint, step_checkpoints
 from fastmagn.runs.progress import Progress
 
@@ -92,9 +92,11 @@ def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
         version = state["format_version"]
     except FileNotFoundError:
         raise InputError(f"{path}: no such checkpoint; expected a run folder with a trained model.") from None
-    except (InputError, *DEVICE_FAILURES):
+    except InputError:
         raise
     except Exception as error:  # a forged file can make the reader fail in any way
+        if is_of_the_machine(error):
+            raise
         raise InputError(f"{path}: cannot be read as a checkpoint ({type(error).__name__}); remove it.") from error
     if type(version) is not int or version != FORMAT_VERSION:
         raise InputError(
@@ -143,9 +145,9 @@ def load_model(state: dict[str, Any], model: nn.Module, path: Path, weights: str
         raise InputError(f"eval.weights: got 'ema'; expected last, as {path} was trained without an average.")
     try:
         model.load_state_dict(state[name])
-    except DEVICE_FAILURES:
-        raise
     except (RuntimeError, LookupError, TypeError, AttributeError) as error:
+        if is_of_the_machine(error):
+            raise
         raise InputError(f"{path}: its weights do not fit this model; check model.name and data.name.") from error
 
 

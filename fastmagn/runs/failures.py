@@ -10,8 +10,6 @@ from fastmagn.errors import InputError, one_line
 from fastmagn.machine.files import DISK_FAILURES
 from fastmagn.runs.paths import last_checkpoint
 
-# Of a device that is full, busy or lost, and of a host without memory: what is read onto it is not damaged.
-DEVICE_FAILURES = (torch.OutOfMemoryError, torch.AcceleratorError, MemoryError)
 # In the messages of PyTorch, of numba-cuda (`[2] Call to cuMemAlloc results in CUDA_ERROR_OUT_OF_MEMORY`), of NVIDIA's
 # cuda.core (`CUDA_ERROR_ILLEGAL_ADDRESS: …`) and of the compilers behind them. Their classes have no common base.
 _NO_MEMORY = (
@@ -77,6 +75,12 @@ def explain_measuring(device: str, batch_size: int, field: str = "eval.batch_siz
         if explanation is None:
             raise
         raise InputError(explanation) from error
+
+
+def is_of_the_machine(error: Exception) -> bool:
+    """Whether memory is lacking, or a device is busy or lost: what was being read is not damaged."""
+    of_the_device = isinstance(error, torch.OutOfMemoryError | torch.AcceleratorError | MemoryError)
+    return of_the_device or (isinstance(error, RuntimeError) and any(sign in str(error) for sign in _NO_MEMORY))
 
 
 def _explanation(error: Exception, device: str, too_large: str, what_then: str) -> str | None:

@@ -15,7 +15,8 @@ class TheoryConfig:
 
     Args:
         out: Folder of the report: geometry.json, geometry.md, geometry.png, geometry.svg.
-        num_images: Number of test images to measure: the first ones, or of a folder some of each class; 0 means all.
+        num_images: Number of test images to measure: the first ones; of your own images, some that the seed draws
+            evenly over the classes. 0 means all.
         data_dir: Folder of the image set; none means data.dir of the first run.
         device: auto (CUDA if there is a device), cpu or cuda.
     """
@@ -35,8 +36,8 @@ class GeometryConfig:
     """What is measured near each image, and how precisely.
 
     Args:
-        seed: Seed of the noise and of the estimators' directions, 0..2^64 - 1. Each image has its own noise and
-            directions, the same for every model.
+        seed: Seed of the noise and of the estimators' directions, 0..2^64 - 1; with num_images, also of the choice of
+            your own images. Each image has its own noise and directions, the same for every model.
         noise_sigma: Standard deviation of the noise whose loss deviation is measured, pixels in [0, 1]; above 0.
         sigma_max: Largest standard deviation of the regulariser's noise (equation 9), pixels in [0, 1]; above 0.
         num_noise: Draws of each of the two noises, 2..65536.

@@ -44,7 +44,7 @@ def measure_geometry(
     All are taken with respect to the image, pixels in [0, 1], in evaluation mode. The model's modes and gradients are
     left as they were. An image's numbers do not depend on the other images, up to the rounding of its dtype.
     Where (12) has lambda_max(H), the bound of the loss has |curvature|: the two are equal if H is positive
-    semidefinite; if not, |curvature| still bounds the quadratic term.
+    semidefinite; if not, |curvature| still bounds the quadratic term, as far as its power iteration has converged.
 
     Args:
         model: Takes images [B, C, H, W] in [0, 1] (and noisy ones outside it) and returns logits [B, K].

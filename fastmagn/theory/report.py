@@ -28,6 +28,7 @@ ROWS = {
     "noise_kl": "noise regulariser, left of (9), nats",
     "noise_kl_small_noise": "its small-noise value, right of (9), nats",
 }
+_COMPARED = {"curvature": "largest curvature, abs(eigenvalue of H)"}
 # name in `measure_geometry` -> label of the panel's axis
 PANELS = {
     "fisher_trace": r"Fisher information, $\mathrm{Tr}\,G(x)$",
@@ -52,17 +53,18 @@ def summarise(measured: Measured) -> dict[str, dict[str, float]]:
 
 
 def compare(measured: Measured, first: Measured) -> dict[str, dict[str, float | None]]:
-    """Compare each quantity, [M], with the first run's.
+    """Compare each quantity, [M], with the first run's; the eigenvalue `curvature` without its sign.
 
     Returns:
         By quantity, `ratio_of_medians` (None if the first median is 0) and `share_below`, the share of images whose
         value is below the first run's.
     """
     compared = {}
-    for name, values in measured.items():
-        median = float(np.median(first[name]))
+    for name in measured:
+        values, others = (np.abs(run[name]) if name == "curvature" else run[name] for run in (measured, first))
+        median = float(np.median(others))
         ratio = float(np.median(values)) / median if median else None
-        compared[name] = {"ratio_of_medians": ratio, "share_below": float((values < first[name]).mean())}
+        compared[name] = {"ratio_of_medians": ratio, "share_below": float((values < others).mean())}
     return compared
 
 
@@ -89,7 +91,8 @@ def geometry_markdown(geometry: dict[str, Any]) -> str:
         "",
         f"{geometry['dataset']}, {_which(geometry)}, seed {settings['seed']}; with respect to"
         f" the image, pixels in [0, 1]. Loss deviations: noise of standard deviation {settings['noise_sigma']:g}; noise"
-        f" regulariser: sigma_max {settings['sigma_max']:g}; {counted(settings['num_noise'], 'draw')} per image.",
+        f" regulariser: sigma_max {settings['sigma_max']:g}; {counted(settings['num_noise'], 'draw')} per image."
+        f" {_precision(settings)}",
         "",
         "Median over the images [quartiles]; mean.",
         "",
@@ -108,7 +111,7 @@ def geometry_markdown(geometry: dict[str, Any]) -> str:
         lines += ["", f"Against {labels[0]}, image by image.", "", *_table_head(["quantity", *heads])]
         for name in (*PANELS, "noise_kl"):
             cells = [_comparison(runs[label]["against_first"][name]) for label in labels[1:]]
-            lines.append(_row([ROWS[name], *(part for cell in cells for part in cell)]))
+            lines.append(_row([_COMPARED.get(name, ROWS[name]), *(part for cell in cells for part in cell)]))
     return "\n".join(lines) + "\n"
 
 
@@ -162,7 +165,17 @@ def write_report(
 def _which(geometry: dict[str, Any]) -> str:
     chosen = geometry.get("subset", {}).get("chosen")
     count = geometry["num_images"]
+    if chosen == "all":
+        return f"all {counted(count, 'test image')}"
     return counted(count, "evenly drawn test image") if chosen == BY_CLASS else f"first {counted(count, 'test image')}"
+
+
+def _precision(settings: dict[str, Any]) -> str:
+    probes = counted(settings["num_probes"], "probe")
+    products = f"eigenvalues by {counted(settings['num_iterations'], 'product')} with the matrix"
+    if settings["fisher"] == "exact":
+        return f"G is exact; Tr(H) by {probes}, its {products}."
+    return f"Traces by {probes}, {products}."
 
 
 def _table_head(cells: list[str]) -> list[str]:

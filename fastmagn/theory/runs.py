@@ -92,6 +92,9 @@ def _check_same_images(configs: dict[str, Config], data_dir: Path | None) -> Non
         _check_one({label: data.image_size for label, data in sections.items()}, "data.image_size ", "data.image_size")
         lengths = {label: resize_px(data) for label, data in sections.items()}
         _check_one(lengths, "data.eval_resize_px ", "data.eval_resize_px")
+        for field in ("test_shards", "image_column", "label_column"):
+            values = {label: getattr(data, field) for label, data in sections.items()}
+            _check_one(values, f"data.{field} ", f"data.{field}")
     if data_dir is None and any(data.name in OWN for data in sections.values()):
         folders = {label: os.path.realpath(data.dir) for label, data in sections.items()}
         _check_one(folders, "data.dir ", "data.dir, or --data_dir")

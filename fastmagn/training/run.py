@@ -38,7 +38,7 @@ from fastmagn.training.build import build_run, measured_model
 from fastmagn.training.callbacks import NO_CALLBACKS, Callbacks
 from fastmagn.training.compiled import settle_compiled
 from fastmagn.training.loop import finish_average, train_all
-from fastmagn.training.saving import fingerprint_of_all, restore, save_at_last, written_at_the_end
+from fastmagn.training.saving import check_classes_of_all, fingerprint_of_all, restore, save_at_last, written_at_the_end
 from fastmagn.training.step import Run
 from fastmagn.warming.ahead import compile_ahead
 from fastmagn.warming.kernels import corruption_groups
@@ -71,6 +71,7 @@ def train_in(
     config = in_begun_precision(config, asked.amp, world)
     set_backends(device, config.train.deterministic, config.train.amp)
     image_set = load_on_all(world, config)
+    check_classes_of_all(world, config, image_set.class_names)
     num_logits_bytes = world.together(lambda: check_evaluation(image_set, config, world))
     part, validation = split_validation(image_set, data.num_validation_images, config.train.seed)
     run = build_run(_eager_on_cpu(config), image_set, part, world, device)

@@ -3,7 +3,7 @@
 import dataclasses
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from fastmagn.machine.torchrun import NO_RUN_ID, agent, max_restarts, restart_co
 from fastmagn.runs.changes import VALIDATION_FIELDS
 from fastmagn.runs.checkpoint import check_same_recipe, check_same_run, load_model, read_checkpoint, save_checkpoint
 from fastmagn.runs.checkpoint_folder import newest_whole_checkpoint, put_checkpoint, remove_partial_files
-from fastmagn.runs.failures import DEVICE_FAILURES
+from fastmagn.runs.failures import is_of_the_machine
 from fastmagn.runs.paths import STARTED_BY, last_checkpoint, step_checkpoints
 from fastmagn.runs.progress import Progress
 from fastmagn.training.build import share_statistics
@@ -247,9 +247,9 @@ def restore(run: Run) -> tuple[Progress, dict[str, Any] | None]:
         run.optimizer.load_state_dict(state["optimizer"])
         run.scaler.load_state_dict(state["scaler"])
         progress = _progress(state["progress"])
-    except DEVICE_FAILURES:
-        raise
     except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+        if is_of_the_machine(error):
+            raise
         raise InputError(f"{path}: its optimiser state does not fit this run; name another --run_dir.") from error
     done = run.steps_done(progress)
     check(
@@ -266,6 +266,17 @@ def restore(run: Run) -> tuple[Progress, dict[str, Any] | None]:
     if any(before[name] != now[name] for name in read):
         progress.measured_alike_from = len(progress.rows)
     return progress, state["config"]
+
+
+def check_classes_of_all(world: World, config: Config, class_names: Sequence[str]) -> None:
+    """Raise InputError on all ranks if some have other classes than rank 0, before a network is made for them."""
+    found = world.gather(tuple(class_names))
+    others = [str(rank) for rank, names in enumerate(found) if names != found[0]]
+    if others:
+        raise InputError(
+            f"data.dir: {config.data.dir} has other classes for rank {some(others, 8)} than for rank 0; expected the"
+            " same files on all hosts."
+        )
 
 
 def fingerprint_of_all(world: World, config: Config, which: str, read: Callable[[], str]) -> str:

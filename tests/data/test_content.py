@@ -76,16 +76,22 @@ def test_the_cache_holds_one_state_of_each_file(cache, folder, read, tmp_path):
         assert place.stat().st_size == 52 + 48 * len(NAMES)
 
 
-def test_the_cache_of_one_folder_stays_below_the_bound(cache, folder, read, monkeypatch):
-    """Names that were asked for last are kept; of more than fit, the first."""
-    monkeypatch.setattr(content, "_MAX_CACHE_BYTES", 52 + 48 * 120)
-    for part in (NAMES[:100], NAMES[100:], NAMES[:20], NAMES):
+def test_the_cache_of_one_folder_drops_other_names_beyond_the_bound(cache, folder, read, monkeypatch):
+    monkeypatch.setattr(content, "_MAX_CACHE_BYTES", 48 * 120)
+    for part, kept in ((NAMES[:100], 100), (NAMES[100:], 120), (NAMES[:100], 120)):
         content_digests(folder, part)
         (place,) = (path for path in cache.iterdir() if path.suffix != ".lock")
-        assert place.stat().st_size <= 52 + 48 * 120
+        assert place.stat().st_size == 52 + 48 * kept
     read.clear()
-    assert content_digests(folder, NAMES[:120]) == true_digests(folder, NAMES[:120])
+    assert content_digests(folder, NAMES[:100]) == true_digests(folder, NAMES[:100])
     assert read == []
+
+
+def test_images_that_take_more_than_the_bound_are_read_once(cache, folder, read, monkeypatch):
+    monkeypatch.setattr(content, "_MAX_CACHE_BYTES", 48 * 20)
+    for _ in range(2):
+        assert content_digests(folder, NAMES) == true_digests(folder)
+    assert sorted(read) == sorted(NAMES)
 
 
 def test_unchanged_files_are_read_once_and_changed_ones_again(cache, folder, read):

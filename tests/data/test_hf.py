@@ -12,7 +12,7 @@ import torch
 
 from fastmagn.config.schema import DataConfig
 from fastmagn.data import load_data, make_source, split_validation
-from fastmagn.data.files import content
+from fastmagn.data.files import arrow_rows, content
 from fastmagn.data.files.shards import TRAIN, find_shards
 from fastmagn.errors import InputError
 from fastmagn.evaluation.corrupt_config import CorruptConfig
@@ -431,6 +431,21 @@ def test_without_room_for_all_files_none_is_converted(three, cache, monkeypatch)
     load_data(config(three))
     free[0] = 0
     load_data(config(three))
+
+
+def test_what_another_process_converts_meanwhile_needs_no_room(three, cache, monkeypatch):
+    """It holds the first file's lock until all are whole, and has filled the disk."""
+    files = [str(three / f"train-{number}.parquet") for number in range(3)]
+    columns, honest = arrow_rows.find_columns(files[0], None, None), arrow_rows.waiting_lock
+
+    def lock(place):
+        monkeypatch.setattr(arrow_rows, "waiting_lock", honest)
+        arrow_rows.as_arrow(files, columns)
+        monkeypatch.setattr("shutil.disk_usage", lambda folder: types.SimpleNamespace(free=0))
+        return honest(place)
+
+    monkeypatch.setattr(arrow_rows, "waiting_lock", lock)
+    assert [Path(path).suffix for path in arrow_rows.as_arrow(files, columns)] == [".arrow"] * 3
 
 
 def test_a_long_conversion_is_told_of_once(three, cache, monkeypatch, capsys):

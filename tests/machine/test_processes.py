@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from fastmagn.config.schema import Config, DataConfig
 from fastmagn.data import DeviceSource, load_images, split_validation
 from fastmagn.errors import InputError
 from fastmagn.evaluation.run import evaluate_run
@@ -26,6 +27,7 @@ from fastmagn.training import run as training
 from fastmagn.training.build import build_run
 from fastmagn.training.callbacks import NO_CALLBACKS
 from fastmagn.training.run import train
+from fastmagn.training.saving import check_classes_of_all
 from tests.helpers import smooth_network
 from tests.helpers.commands import call
 from tests.helpers.processes import LIMIT_S, ROOT, TWO_PROCESSES, run, start, wait_until
@@ -105,6 +107,21 @@ def test_rank_0_goes_first(failing):
     assert found == ([f"data.dir: rank {failing[0]} cannot read."] * 3 if failing else [0, 1, 2])
     assert log[:2] == ["0 begins", "0 ends"]
     assert len(log) == (2 if 0 in failing else 6)
+
+
+def test_hosts_whose_classes_differ_end_with_one_line():
+    """Else each makes a network of its own, and PyTorch compares their shapes."""
+    config, shared = Config(data=DataConfig(name="folder", dir=Path("photos"))), ([None] * 3, threading.Barrier(3))
+
+    def line(rank):
+        with pytest.raises(InputError) as caught:
+            check_classes_of_all(InTurn(rank, 3, shared), config, ("ape", "bee") if rank != 1 else ("ape",))
+        return str(caught.value)
+
+    with ThreadPoolExecutor(3) as pool:
+        assert set(pool.map(line, range(3))) == {
+            "data.dir: photos has other classes for rank 1 than for rank 0; expected the same files on all hosts."
+        }
 
 
 @pytest.mark.parametrize("other", ["training", "test"])

@@ -169,6 +169,6 @@ def test_an_attack_in_float16_moves_images_that_the_model_is_sure_of(margin):
             with torch.autocast("cpu", torch.float16, enabled=dtype == torch.float16):
                 return network(batch)
 
-        moved.append(pgd(logits_of, loss, start, start, attack) - start)
+        moved.append(pgd(logits_of, loss, start, start, attack, in_float16=dtype == torch.float16) - start)
     assert (moved[1] != 0).float().mean() > 0.99
     assert (moved[0].sign() == moved[1].sign()).float().mean() > 0.97

@@ -168,11 +168,18 @@ def test_a_lack_of_memory_for_the_validation_names_its_field(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("fails", ["torch.load", "the weights", "the optimiser"])
-def test_a_device_without_memory_is_no_damage_to_a_checkpoint(fails, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"),
+    ],
+)
+def test_a_lack_of_memory_is_no_damage_to_a_checkpoint(error, fails, tmp_path, monkeypatch):
     """It said that the file cannot be read, and to remove it."""
 
     def fail(*arguments, **options):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        raise error
 
     knows_the_network(monkeypatch)
     training_run.train(small(tmp_path / "run", "--train.max_steps", "2"))

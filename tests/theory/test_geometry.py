@@ -23,6 +23,7 @@ from fastmagn.runs.progress import Progress
 from fastmagn.theory import GeometryConfig, command, measure_geometry
 from fastmagn.theory.curvature import fisher_matrix, hessian_matrix
 from fastmagn.theory.probes import Purpose, noise_levels, rademacher, standard_normal
+from fastmagn.theory.report import compare
 from fastmagn.theory.runs import _check_same_images
 from tests.helpers.report_folders import write_run
 
@@ -302,14 +303,22 @@ def test_the_command_compares_with_the_first_run_image_by_image(report):
     first, second = strict_json(report / "geometry.json")["runs"].values()
     assert "against_first" not in first
     for name, compared in second["against_first"].items():
-        pairs = list(zip(second["per_image"][name], first["per_image"][name], strict=True))
+        of_both = [run["per_image"][name] for run in (second, first)]
+        pairs = list(zip(*(map(abs, values) if name == "curvature" else values for values in of_both), strict=True))
         assert compared["share_below"] == pytest.approx(sum(a < b for a, b in pairs) / 7), name
         ratio = statistics.median(a for a, _ in pairs) / (statistics.median(b for _, b in pairs) or 1)
         assert compared["ratio_of_medians"] is None or compared["ratio_of_medians"] == pytest.approx(ratio)
 
 
+def test_curvatures_are_compared_by_their_size():
+    """A curved network may have negative ones, which are no smoother."""
+    first, second = {"curvature": np.array([3.0, 4.0, 5.0])}, {"curvature": np.array([-50.0, 2.0, 60.0])}
+    assert compare(second, first)["curvature"] == {"ratio_of_medians": 12.5, "share_below": pytest.approx(1 / 3)}
+
+
 def test_the_command_writes_a_table_and_a_figure(report):
     table = (report / "geometry.md").read_text()
+    assert "G is exact; Tr(H) by 2 probes, its eigenvalues by 2 products with the matrix." in table
     run = strict_json(report / "geometry.json")["runs"]["second"]
     rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| ")]
     assert rows[0] == ["| quantity", "first", "second |"]
@@ -411,3 +420,19 @@ def test_the_command_names_what_it_cannot_use(arguments, message, runs, monkeypa
 def test_runs_on_the_same_images_are_measured_together(sections):
     """CIFAR's images have one size, and 0 means 256 px for images of 224."""
     _check_same_images({str(number): Config(data=data) for number, data in enumerate(sections)}, None)
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("test_shards", ("a.parquet", "b.parquet")),
+        ("image_column", ("left", "right")),
+        ("label_column", (None, "fine")),
+    ],
+)
+def test_runs_on_other_shards_or_columns_are_not_measured_together(field, values):
+    configs = {v or "none": Config(data=DataConfig(name="hf", dir=Path("a"), **{field: v})) for v in values}
+    with pytest.raises(
+        InputError, match=rf"runs: got data\.{field} .*; expected runs of one data\.{field}, to be measured"
+    ):
+        _check_same_images(configs, None)

@@ -139,12 +139,16 @@ def as_arrow(files: Sequence[str], columns: Columns) -> list[str]:
         InputError: A file is damaged, or the disk of the cache has no room for all that are not converted yet.
     """
     packed = {file: _conversion(file, columns) for file in files if _is_packed(file, columns.image)}
-    missing = [one for one in packed.values() if not one.is_made()]
-    if missing:
-        _check_room(missing)
-    for one in missing:
-        with _failure_explained(one.file, one.place), waiting_lock(one.place.with_suffix(".lock")):
-            if not one.is_made():
+    missing, is_checked = [one for one in packed.values() if not one.is_made()], False
+    for number, one in enumerate(missing):
+        with _failure_explained(one.file, one.place):
+            one.place.parent.mkdir(parents=True, exist_ok=True)
+            with waiting_lock(one.place.with_suffix(".lock")):
+                if one.is_made():  # by another process, which has just ended
+                    continue
+                if not is_checked:
+                    _check_room([other for other in missing[number:] if not other.is_made()])
+                    is_checked = True
                 _convert(one.file, one.place, columns, one.key)
     return [str(packed[file].place) if file in packed else file for file in files]
 
@@ -162,7 +166,6 @@ def _check_room(missing: Sequence[_Conversion]) -> None:
     """Raise an InputError unless all files can be converted; a line tells of many bytes."""
     place, num_bytes = missing[0].place, sum(one.num_bytes for one in missing)
     with _failure_explained(some(one.file for one in missing), place):
-        place.parent.mkdir(parents=True, exist_ok=True)
         check_room(place.parent, num_bytes)
     if num_bytes >= TOLD_FROM_BYTES:
         console.print(

@@ -97,11 +97,10 @@ def _contents(
 
 
 def _kept(entries: dict[bytes, bytes], before: dict[bytes, bytes], keys: Sequence[bytes]) -> dict[bytes, bytes]:
-    """New entries, and earlier ones of other names: the splits of shards share a root. As many as the bound allows."""
+    """New entries, and earlier ones of other names as far as the bound allows: the splits of shards share a root."""
     names = {key[:_NAME_BYTES] for key in keys}
-    others = {key: digest for key, digest in before.items() if key[:_NAME_BYTES] not in names}
-    most = (_MAX_CACHE_BYTES - len(_MAGIC) - _DIGEST_BYTES) // _ENTRY_BYTES
-    return dict(islice((entries | others).items(), most))
+    others = ((key, digest) for key, digest in before.items() if key[:_NAME_BYTES] not in names)
+    return entries | dict(islice(others, max(0, _MAX_CACHE_BYTES // _ENTRY_BYTES - len(entries))))
 
 
 def _tasks(items: Sequence[_Any]) -> Iterator[Sequence[_Any]]:
