@@ -17,7 +17,7 @@ from torch import nn
 
 from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten
-from fastmagn.errors import InputError
+from fastmagn.errors import InputError, one_line
 from fastmagn.machine.console import console, warn
 from fastmagn.machine.files import replace_file
 from fastmagn.runs.changes import may_change
@@ -96,7 +96,10 @@ def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
         raise
     except Exception as error:  # a forged file can make the reader fail in any way
         if is_of_the_machine(error):
-            raise
+            raise InputError(
+                f"{path}: cannot be read now ({one_line(error)}); it need not be damaged. Make"
+                " room in the memory, or wait for the device; the same command tries again."
+            ) from error
         raise InputError(f"{path}: cannot be read as a checkpoint ({type(error).__name__}); remove it.") from error
     if type(version) is not int or version != FORMAT_VERSION:
         raise InputError(
