@@ -11,6 +11,7 @@ from fastmagn.augment.wording import augmix_views, clean_views, noisy_views
 from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.config.schema import Config
 from fastmagn.data import Batch, ImageSet, split_validation
+from fastmagn.machine.hardware import settle_hardware
 from fastmagn.methods.table import get_method
 from fastmagn.training.build import build_run
 from fastmagn.training.step import Run, make_pieces, prepared, view_params
@@ -92,4 +93,4 @@ def _cpu_run(config: Config, image_set: ImageSet, batch_size: int) -> Run:
         eval=EvalConfig(),
     )
     part, _ = split_validation(image_set, config.data.num_validation_images, config.train.seed)
-    return build_run(config, image_set, part, device=torch.device("cpu"))
+    return build_run(settle_hardware(config), image_set, part, device=torch.device("cpu"))
