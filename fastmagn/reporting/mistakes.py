@@ -175,7 +175,7 @@ def _may_be_first(logits: np.ndarray, number: int) -> np.ndarray:
         doubts = others - np.logaddexp(others, top)
         slack = _SLACK * (1 + np.abs(top) + np.abs(second))
         bound = np.partition(doubts + slack, number - 1)[number - 1]
-        return ~(doubts - slack > bound)  # true where either is no number
+        return ~(doubts - slack > bound)  # also true for NaN
 
 
 def confusions(

@@ -6,8 +6,10 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -58,24 +60,30 @@ class InTurn(World):
         return max(self.gather(number))
 
 
+def on_three_ranks(call: Callable[[World], Any]) -> list[Any]:
+    """What `call` returns on each rank, or the line that it ends with."""
+    shared = [None] * 3, threading.Barrier(3)
+
+    def outcome(rank):
+        try:
+            return call(InTurn(rank, 3, shared))
+        except InputError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(3) as pool:
+        return list(pool.map(outcome, range(3)))
+
+
 @pytest.mark.parametrize("failing", [(), (0,), (1,), (0, 1), (2,)])
 def test_what_fails_on_one_rank_fails_on_all(failing):
     """With its own error there, and the same line elsewhere."""
-    shared = [None] * 3, threading.Barrier(3)
 
     def work(rank):
         if rank in failing:
             raise InputError(f"data.dir: rank {rank} cannot read.")
         return rank
 
-    def outcome(rank):
-        try:
-            return InTurn(rank, 3, shared).together(lambda: work(rank))
-        except InputError as error:
-            return str(error)
-
-    with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(outcome, range(3)))
+    found = on_three_ranks(lambda world: world.together(lambda: work(world.rank)))
     if not failing:
         assert found == [0, 1, 2]
         return
@@ -86,7 +94,7 @@ def test_what_fails_on_one_rank_fails_on_all(failing):
 @pytest.mark.parametrize("failing", [(), (0,), (2,)])
 def test_rank_0_goes_first(failing):
     """The others begin after it has ended; if it fails, none begins. One that fails ends all."""
-    shared, log = ([None] * 3, threading.Barrier(3)), []
+    log = []
 
     def work(rank):
         log.append(f"{rank} begins")
@@ -96,14 +104,7 @@ def test_rank_0_goes_first(failing):
             raise InputError(f"data.dir: rank {rank} cannot read.")
         return rank
 
-    def outcome(rank):
-        try:
-            return InTurn(rank, 3, shared).rank_0_first(lambda: work(rank))
-        except InputError as error:
-            return str(error)
-
-    with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(outcome, range(3)))
+    found = on_three_ranks(lambda world: world.rank_0_first(lambda: work(world.rank)))
     assert found == ([f"data.dir: rank {failing[0]} cannot read."] * 3 if failing else [0, 1, 2])
     assert log[:2] == ["0 begins", "0 ends"]
     assert len(log) == (2 if 0 in failing else 6)
@@ -111,17 +112,10 @@ def test_rank_0_goes_first(failing):
 
 def test_hosts_whose_classes_differ_end_with_one_line():
     """Else each makes a network of its own, and PyTorch compares their shapes."""
-    config, shared = Config(data=DataConfig(name="folder", dir=Path("photos"))), ([None] * 3, threading.Barrier(3))
-
-    def line(rank):
-        with pytest.raises(InputError) as caught:
-            check_classes_of_all(InTurn(rank, 3, shared), config, ("ape", "bee") if rank != 1 else ("ape",))
-        return str(caught.value)
-
-    with ThreadPoolExecutor(3) as pool:
-        assert set(pool.map(line, range(3))) == {
-            "data.dir: photos has other classes for rank 1 than for rank 0; expected the same files on all hosts."
-        }
+    config = Config(data=DataConfig(name="folder", dir=Path("photos")))
+    names = [("ape", "bee"), ("ape",), ("ape", "bee")]
+    line = "data.dir: photos has other classes for rank 1 than for rank 0; expected the same files on all hosts."
+    assert on_three_ranks(lambda world: check_classes_of_all(world, config, names[world.rank])) == [line] * 3
 
 
 @pytest.mark.parametrize("other", ["training", "test"])
