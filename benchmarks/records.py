@@ -10,6 +10,7 @@ run, its configuration, results and metrics. Absolute folders of the machine are
 import json
 import re
 import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,15 @@ from fastmagn.runs.reading import read_results
 
 RECORDS = Path(__file__).parent / "records"
 RUN_FILES = (CONFIG, RESULTS, METRICS)
-# heading -> (key of a recipe's numbers, whether more is better)
-COLUMNS = {
-    "clean": ("clean_accuracy", True),
-    "c15": ("mca_c15", True),
-    "c15 without noises": ("mca_c15_without_noises", True),
-    "c18": ("mca_c18", True),
-    "C-bar": ("mca_cbar", True),
-    "RMS calibration error, clean": ("rms_clean", False),
-    "corrupt": ("rms_corrupt", False),
+# heading -> (key of a recipe's numbers, which of a column's is the best, if that says something)
+COLUMNS: dict[str, tuple[str, Callable[[Iterable[float]], float] | None]] = {
+    "clean": ("clean_accuracy", max),
+    "c15": ("mca_c15", max),
+    "c15 without noises": ("mca_c15_without_noises", max),
+    "c18": ("mca_c18", max),
+    "C-bar": ("mca_cbar", max),
+    "RMS calibration error, clean": ("rms_clean", None),  # little more than chance for many recipes
+    "corrupt": ("rms_corrupt", min),
 }
 
 
@@ -149,15 +150,14 @@ def _with_names(value: Any, folders: dict[str, str]) -> Any:
 
 def markdown(measured: dict[str, Any]) -> str:
     """Return the table of a comparison, the highest c18 (else c15) first, in %: the best of each column bold.
-
     A star marks a mean that differs from the first recipe's with p < 0.01.
     """
     plan, recipes = measured["settings"]["plan"]["recipes"], measured["recipes"]
     shown = {heading: key for heading, (key, _) in COLUMNS.items() if all(key in row for row in recipes.values())}
     best = {
-        key: (max if more else min)(row[key]["mean"] for row in recipes.values())
-        for key, more in COLUMNS.values()
-        if key in shown.values()
+        key: round(100 * best_of(row[key]["mean"] for row in recipes.values()), 1)
+        for key, best_of in COLUMNS.values()
+        if key in shown.values() and best_of
     }
     lines = ["| | epochs | learning rate | " + " | ".join(shown) + " | seconds | images/s |"]
     lines.append("| --- " * (len(shown) + 5) + "|")
@@ -167,7 +167,8 @@ def markdown(measured: dict[str, Any]) -> str:
         for key in shown.values():
             text = mean_sd_text(row[key], len(row["seeds"]), 100, 1)
             star = r"\*" if row["p_values"].get(key, 1) < SIGNIFICANT else ""
-            cells.append((f"**{text}**" if row[key]["mean"] == best[key] else text) + star)
+            is_best = round(100 * row[key]["mean"], 1) == best.get(key)
+            cells.append((f"**{text}**" if is_best else text) + star)
         rate = measured["settings"]["learning_rates"][name]
         planned = [f"{plan[name]['planned_s']:.0f}", f"{plan[name]['images_per_s']:,.0f}"]
         numbers = [f"{plan[name]['epochs']}", f"{rate:g}", *cells, *planned]

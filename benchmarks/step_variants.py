@@ -7,7 +7,7 @@ Each variant changes one thing of the trainer's own step (`VARIANTS`), and is a 
 process keeps, and how OpenMP's threads wait, cannot be changed later. All processes are started and warmed up first.
 Then they take turns of `--steps` real steps, while the others wait for a line of input; a ratio compares a variant with
 `as_it_is` in the same turn. Without `--variants`, all are measured, a few at a time (`--together`), each group beside
-`as_it_is` again, so that memory suffices.
+`as_it_is` again, so that memory suffices. Each row of the JSON has the time of the `as_it_is` that it took turns with.
 
 Besides the time of a step, the table has its page faults, the resident memory after a turn, the seconds until the first
 step has ended (which compile), and the largest relative difference of the loss from that of `as_it_is` over the steps
@@ -128,9 +128,9 @@ def main(arguments: list[str]) -> int:
     others = [name for name in options.variants if name != BASE]
     for first in range(0, len(others), options.together):
         group = others[first : first + options.together]
-        for name, row in measure((BASE, *group), options.steps, options.turns, fields).items():
-            measured.setdefault(name, row)
-        print_table({name: measured[name] for name in (BASE, *group)})
+        rows = measure((BASE, *group), options.steps, options.turns, fields)
+        measured = {**rows, **measured}
+        print_table(rows)
         if options.out:
             settings = {"steps": options.steps, "turns": options.turns, "arguments": fields}
             write_result(options.out, "step_variants", settings, {"variants": measured}, device)
@@ -163,6 +163,7 @@ def row_of(name: str, rounds: list[dict[str, dict[str, Any]]]) -> dict[str, Any]
     numbers = ("step_s", "images_per_s", "cpu_s_per_step", "faults_per_step", "system_ms_per_step")
     return {
         **{number: spread([turn[name][number] for turn in rounds]) for number in numbers},
+        "as_it_is_step_s": spread([turn[BASE]["step_s"] for turn in rounds]),
         "times_as_it_is": spread([turn[BASE]["images_per_s"] / turn[name]["images_per_s"] for turn in rounds]),
         "resident_mib": rounds[-1][name]["resident_mib"],
         "peak_mib": rounds[-1][name]["peak_mib"],

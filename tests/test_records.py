@@ -243,7 +243,7 @@ def test_what_is_said_of_the_methods_of_other_groups_is_in_the_record():
         f" {shown('standard', 'rms_corrupt')} %.",
         f"The four have {of_four('clean_accuracy')} on clean images, {of_four('mca_c15')} c15, and {of_four(quiet)}"
         " without the noises.",
-        f"that `dign` is better calibrated may be chance {by_chance('dign', 'apr', 'rms_corrupt')}.",
+        f"and that `dign` is better calibrated {by_chance('dign', 'apr', 'rms_corrupt')}.",
         f"It is {difference(measured, 'dign', 'magn', 'mca_c15'):.1f} points of c15 ahead of `magn`"
         f" {by_chance('dign', 'magn', 'mca_c15')}, {difference(measured, 'dign', 'magn', quiet):.1f} without the noises"
         f" (p = {p_value(measured, 'dign', 'magn', quiet):.3f}), and"
@@ -310,8 +310,7 @@ def test_what_is_said_of_gaussian_noise_is_in_the_record():
             f" {of_magn[3]} on clean images.",
             f"so completed {epochs('gaussian_noise')} epochs instead of {epochs('magn')}. `magn` is better calibrated"
             f" under corruption: {shown('magn', 'rms_corrupt')} %, and {shown('gaussian_noise', 'rms_corrupt')} %.",
-            f"completed {epochs('gaussian_noise_deep')} epochs, and gained {of_deep[0]} points of c15, {of_deep[1]}"
-            f" without the noises and {of_deep[2]} on C-bar",
+            f"completed {epochs('gaussian_noise_deep')} epochs, and gained {of_deep[0]} points of c15",
             f"level with `gaussian_noise` (p = {by_chance:.2f})",
         ],
         DOCS / "methods" / "gaussian_noise.md": [

@@ -151,7 +151,7 @@ def sample_view_params(
     indices = as_array("indices", indices)
     is_list = indices.ndim == 1 and (indices.size == 0 or indices.dtype.kind in "iu")
     check(is_list, "indices", form(indices), "integers [B], the sample's number each")
-    indices = np.ascontiguousarray(indices, np.int64)
+    indices = np.require(indices, np.int64, ("C_CONTIGUOUS", "WRITEABLE"))  # numba compiles anew for what is read-only
     in_range = indices.size == 0 or indices.view(np.uint64).max() < 2**32  # a negative index is above
     check(in_range, "indices", f"{indices.min(initial=0)}..{indices.max(initial=0)}", "0..2^32 - 1")
     height, width = image_size

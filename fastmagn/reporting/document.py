@@ -25,7 +25,7 @@ from fastmagn.reporting.headline import headlines
 from fastmagn.reporting.lacking import lacking
 from fastmagn.reporting.more_tables import more_tables
 from fastmagn.reporting.names import data_title
-from fastmagn.reporting.page import to_page
+from fastmagn.reporting.page import MOST_OPEN, to_page
 from fastmagn.reporting.provenance import command, runs_table
 from fastmagn.reporting.runs import FinishedRun, read_runs
 from fastmagn.reporting.tables import Table, by_network, corruption_tables, make_tables
@@ -73,8 +73,10 @@ def publish_report(report: Report, out: Path) -> None:
     Raises:
         InputError: The folder cannot be written.
     """
-    for warning in report.warnings:
+    for warning in report.warnings[:MOST_OPEN]:
         print(f"warning: {printable(warning)}", file=sys.stderr)
+    if (more := len(report.warnings) - MOST_OPEN) > 0:
+        print(f"warning: {more} more, in {out / PAGE_FILE}", file=sys.stderr)
     for data_set in report.data_sets:
         for line in data_set.unlike:
             print(f"warning: {data_set.title}: the runs differ: {printable(line)}", file=sys.stderr)

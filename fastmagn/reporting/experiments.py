@@ -3,7 +3,7 @@
 import json
 import os
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from fastmagn.config.text import flatten
 from fastmagn.corruptions import CORRUPTION_SETS, SEVERITIES
 from fastmagn.corruptions.sets import in_order
+from fastmagn.errors import some
 from fastmagn.methods.table import base_name, is_method
 from fastmagn.reporting.names import DATA_TITLES, NETWORK_TITLES, method_order, method_title, order, set_title
 from fastmagn.reporting.paper import WEIGHTS, has_paper_settings, paper_value
@@ -98,11 +99,11 @@ def group_experiments(runs: Iterable[FinishedRun]) -> tuple[list[Experiment], li
     """Group runs into experiments, in order of data set, network, method and variant.
 
     Returns:
-        The experiments, and a warning for each run that is left out because it repeats the seed and the configuration
-        of another run. Of two results of one run folder, those that hold more measures stay.
+        The experiments, and a warning for each run that is shown while others with its seed and configuration are left
+        out. Of two results of one run folder, those that hold more measures stay.
     """
     by_method: dict[tuple, dict[str, list[FinishedRun]]] = {}
-    warnings = []
+    copies: dict[Path, list[FinishedRun]] = {}
     for run in sorted(runs, key=_place):
         same = by_method.setdefault(_place(run)[:4], {}).setdefault(recipe(run), [])
         first = next((other for other in same if other.seed == run.seed), None)
@@ -111,10 +112,7 @@ def group_experiments(runs: Iterable[FinishedRun]) -> tuple[list[Experiment], li
             continue
         kept, left = _fuller(first, run)
         same[same.index(first)] = kept
-        warnings.append(
-            f"{left.path}: has the same configuration and seed {left.seed} as {kept.path}; a copy would make the"
-            " spread too small. Left out."
-        )
+        copies[kept.path] = [*copies.pop(first.path, []), left]
     firsts = [next(iter(group.values()))[0] for group in by_method.values()]
     titles = weights_titles((run.method, run.weights.place) for run in firsts if run.weights)
     looks: dict[tuple[str, str], int] = {}
@@ -124,7 +122,15 @@ def group_experiments(runs: Iterable[FinishedRun]) -> tuple[list[Experiment], li
         place = first.weights.place if first.weights else ""
         look = 0 if is_method(first.method) else looks.setdefault((base_name(first.method), place), len(looks))
         experiments += [replace(item, look=look) for item in _variants(list(group.values()), title)]
-    return experiments, warnings
+    return experiments, [_copies(kept, left) for kept, left in copies.items()]
+
+
+def _copies(kept: Path, left: Sequence[FinishedRun]) -> str:
+    have = "has" if len(left) == 1 else "have"
+    return (
+        f"{some(str(run.path) for run in left)}: {have} the same configuration and seed {left[0].seed} as {kept};"
+        " a copy would make the spread too small. Left out."
+    )
 
 
 def _fuller(first: FinishedRun, second: FinishedRun) -> tuple[FinishedRun, FinishedRun]:
@@ -256,3 +262,11 @@ def measured_severities(experiments: Iterable[Experiment]) -> dict[str, tuple[in
 def corrupt_rms(run: FinishedRun, corruption_set: str) -> float | None:
     """The RMS calibration error on this set of corruptions; None if it was measured on another set."""
     return run.rms["corrupt"] if run.rms["corruption_set"] == corruption_set else None
+
+
+def calibration_bins(run: FinishedRun) -> str:
+    """How the run's calibration errors were computed: `15 bins of equal width, corruptions pooled`."""
+    binning = {"width": "equal width", "adaptive": "equal numbers of predictions"}
+    pooling = {"pooled": "corruptions pooled", "per_corruption": "mean of the corruptions' errors"}
+    ways = binning.get(run.rms["binning"], run.rms["binning"]), pooling.get(run.rms["pooling"], run.rms["pooling"])
+    return f"{run.rms['num_bins']} bins of {ways[0]}, {ways[1]}"

@@ -37,6 +37,7 @@ from fastmagn.reporting.provenance import (
 )
 from fastmagn.reporting.unlike import UNLIKE
 
+MOST_OPEN = 8  # further warnings are folded in the page, and counted on the terminal
 _WIDE_PT = 600  # figures that are wider have the whole width of the page
 
 
@@ -71,6 +72,7 @@ def to_page(data_sets: Sequence[Any], warnings: Sequence[str], drawn: Mapping[st
         script=script,
         policy=_policy(style, script),
         warnings=warnings,
+        most_open=MOST_OPEN,
         data_sets=[_data_set(number, item, drawn, images_of) for number, item in enumerate(data_sets)],
         report_command=report_command([one for item in data_sets for one in item.experiments], out),
     )

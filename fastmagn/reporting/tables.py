@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from fastmagn.corruptions import CORRUPTION_SETS, SEVERITIES
 from fastmagn.corruptions.sets import sets_to_show, severities_title
+from fastmagn.reporting.captions import CALIBRATION_DECIMALS, bins, error_by_chance, spread
 from fastmagn.reporting.experiments import (
     CALIBRATION_SET,
     Experiment,
@@ -20,7 +21,7 @@ from fastmagn.reporting.names import corruption_title, data_title, file_name, me
 from fastmagn.reporting.paper import WEIGHTS, paper_counterpart
 from fastmagn.reporting.runs import FinishedRun
 
-ACCURACY_DECIMALS, CALIBRATION_DECIMALS = 2, 1  # decimals of the paper's numbers, in per cent
+ACCURACY_DECIMALS = 2  # of the paper's numbers, in per cent
 _BEST = "The best of each row is bold."
 
 
@@ -149,7 +150,8 @@ def summary_table(experiments: Sequence[Experiment]) -> Table:
         name=file_name(data, "summary"),
         title=f"Clean accuracy, mCA and calibration, {data_title(data)}",
         caption="Per cent. mCA is the mean accuracy over a set's corruptions and severities; RMS the calibration error,"
-        f" lower is better ({_bins(experiments)}). The best of each network is bold. {spread(experiments)}",
+        f" lower is better ({bins(experiments)}).{error_by_chance(experiments)} The best of each network is bold."
+        f" {spread(experiments)}",
         row_headers=("Method", "Network", "Runs"),
         columns=tuple(measure.column for measure in measures),
         rows=tuple(rows),
@@ -249,7 +251,8 @@ def calibration_table(experiments: Sequence[Experiment]) -> Table:
     return Table(
         name=file_name(data, "calibration"),
         title=f"RMS calibration error on {clean} and {clean}-C{paper_table}",
-        caption=f"Per cent, lower is better; {_bins(experiments)}. {_BEST} {spread(experiments)}",
+        caption=f"Per cent, lower is better; {bins(experiments)}.{error_by_chance(experiments)} {_BEST}"
+        f" {spread(experiments)}",
         row_headers=("Network", "Test set"),
         columns=tuple(Column(label, CALIBRATION_DECIMALS) for label in labels),
         rows=tuple(rows),
@@ -290,7 +293,7 @@ def _sensitivity_table(family: Sequence[Experiment], suffix: str) -> Table:
         name=_sensitivity_name(family) + suffix,
         title=f"Sensitivity of {base.label} on {data_title(base.data)}, {network_title(base.network)}"
         + (" (the paper's Table 4)" if is_table_4 else ""),
-        caption=f"Per cent; RMS is the calibration error, {_bins(family)}. {spread(family)}".strip(),
+        caption=f"Per cent; RMS is the calibration error, {bins(family)}. {spread(family)}".strip(),
         row_headers=tuple(WEIGHTS.values()),
         columns=(
             Column("Clean"),
@@ -372,32 +375,3 @@ def _labels(experiments: Iterable[Experiment]) -> list[str]:
 def _columns(group: Sequence[Experiment], labels: Sequence[str]) -> list[Experiment | None]:
     of_label = {experiment.label: experiment for experiment in group}
     return [of_label.get(label) for label in labels]
-
-
-def _bins(experiments: Iterable[Experiment]) -> str:
-    """How the calibration errors were computed, each way once."""
-    ways: dict[str, None] = {}
-    for experiment in experiments:
-        for run in experiment.runs:
-            binning = {"width": "equal width", "adaptive": "equal numbers of predictions"}
-            pooling = {"pooled": "corruptions pooled", "per_corruption": "mean of the corruptions' errors"}
-            ways[
-                f"{run.rms['num_bins']} bins of {binning.get(run.rms['binning'], run.rms['binning'])}, "
-                f"{pooling.get(run.rms['pooling'], run.rms['pooling'])}"
-            ] = None
-    return "; or ".join(ways)
-
-
-def spread(experiments: Sequence[Experiment]) -> str:
-    """How many images and runs the numbers come from."""
-    images = sorted({run.num_images for experiment in experiments for run in experiment.runs})
-    tested = f"On {' to '.join(f'{number:,}' for number in dict.fromkeys((images[0], images[-1])))} test images."
-    several = len({experiment.network for experiment in experiments}) > 1
-    seeds = [
-        (f"{item.label} on {network_title(item.network)}" if several else item.label, len(item.runs))
-        for item in experiments
-    ]
-    if all(number == 1 for _, number in seeds):
-        return f"{tested} One run each."
-    counts = ", ".join(f"{label} {number}" for label, number in seeds)
-    return f"{tested} Mean ± sample standard deviation over runs that differ only in their seed: {counts}."

@@ -8,7 +8,7 @@ from fastmagn.corruptions import SEVERITIES
 from fastmagn.corruptions.sets import severities_title
 from fastmagn.data.subset import BY_CLASS
 from fastmagn.errors import some
-from fastmagn.reporting.experiments import Experiment
+from fastmagn.reporting.experiments import Experiment, calibration_bins
 from fastmagn.reporting.names import network_title
 from fastmagn.reporting.runs import FinishedRun
 
@@ -20,9 +20,9 @@ _NOT_DATA = {"data.name", "data.dir", "data.download", "data.source", "data.num_
 
 
 def unlike(experiments: Sequence[Experiment]) -> list[str]:
-    """A line for each of epochs, test images, corruptions, severities, training data and seeds in which runs differ.
+    """A line for each of epochs, test images, corruptions, bins, training data and seeds in which runs differ.
 
-    It names the values, and the runs (for seeds, the methods) that have them.
+    It names the values, and the methods that have them: their runs by name where the seeds of one method differ.
     """
     runs = [run for experiment in experiments for run in experiment.runs]
     aspects: dict[str, Callable[[FinishedRun], str]] = {
@@ -30,14 +30,20 @@ def unlike(experiments: Sequence[Experiment]) -> list[str]:
         "Test images": _test_images,
         "Corrupted images": _corrupted_images,
         "Severities": _severities(runs),
+        "Calibration errors": calibration_bins,
         "Training data": _training_data,
     }
     lines = []
     for title, read in aspects.items():
         by_value: dict[str, list[str]] = {}
-        for run in runs:
-            if value := read(run):
+        for experiment in experiments:
+            values = [read(run) for run in experiment.runs]
+            if len(set(values)) == 1:
+                by_value.setdefault(values[0], []).append(_label(experiment, experiments))
+                continue
+            for run, value in zip(experiment.runs, values, strict=True):
                 by_value.setdefault(value, []).append(str(run.path))
+        by_value.pop("", None)  # `read` has nothing to say
         lines += _line(title, by_value)
     by_seeds: dict[str, list[str]] = {}
     for experiment in experiments:

@@ -9,6 +9,7 @@ from fastmagn.augment.params import ViewSpec, identity_base, sample_view_params
 from fastmagn.augment.views import make_views
 from fastmagn.config.schema import AugmentConfig
 from fastmagn.errors import InputError
+from fastmagn_kernels.augmix_cpu.images import change_images
 from tests.helpers.views import as_tensor
 
 INDICES = np.array([7, 0, 1, 2, 3, 49_999, 2**32 - 1, 4, 5, 6, 8, 9, 10, 11])
@@ -25,6 +26,17 @@ def test_keyed_views_are_the_trainers(pictures):
     made = augmix(images / 255, indices=INDICES, epoch=7)
     torch.testing.assert_close(made, expected, rtol=0, atol=1e-6)
     assert not torch.equal(made, second)
+
+
+def test_read_only_indices_compile_nothing_anew(pictures):
+    """As those of a mapped file."""
+    images, read_only = as_tensor(pictures(20, 33)), INDICES.copy()
+    read_only.flags.writeable = False
+    augmix = AugMix(seed=3)
+    expected = augmix(images, indices=INDICES, epoch=1)
+    compiled_for = list(change_images.signatures)
+    assert torch.equal(augmix(images, indices=read_only, epoch=1), expected)
+    assert change_images.signatures == compiled_for
 
 
 def test_batches_order_and_calls_before_do_not_matter(pictures):

@@ -149,6 +149,14 @@ def test_a_patch_is_within_its_rectangle_and_leaves_a_share_out(noise, pictures)
     assert set(drawn.noise) == {policies.NOISES.index(noise)}
 
 
+@pytest.mark.parametrize("size", [(32, 32), (32, 64), (20, 51), (3, 1)])
+def test_a_patch_of_the_whole_area_covers_every_image(size):
+    settings = {**STILL, "patch_l2": 1.0, "patch_min_area": 1.0, "patch_max_area": 1.0}
+    drawn = params_of(settings, 5000, size).recipe.params
+    height, width = size
+    assert (drawn.patched == (0, 0, width, height)).all()
+
+
 def test_each_noise_is_drawn_as_often_as_the_others():
     settings = {key: value for noise in NOISES.values() for key, value in noise.items()}
     params = params_of({**settings, "patch_probability": 0.5}, 6000, (32, 32)).recipe.params

@@ -28,6 +28,9 @@ def test_a_variant_that_only_manages_memory_has_the_same_losses(tmp_path, capsys
         for name in ("step_s", "images_per_s", "times_as_it_is"):
             assert 0 < row[name]["lowest"] <= row[name]["median"] <= row[name]["highest"]
     assert rows["as_it_is"]["times_as_it_is"]["highest"] == 1
+    for row in rows.values():  # each ratio is one of times in the same turn
+        base, own = row["as_it_is_step_s"], row["step_s"]
+        assert own["lowest"] / base["highest"] <= row["times_as_it_is"]["median"] <= own["highest"] / base["lowest"]
     assert "weights_bf16" in capsys.readouterr().out
 
 

@@ -119,17 +119,24 @@ def test_alike_runs_are_said_to_differ_in_nothing(fake_run):
     assert differing(runs) == []
 
 
-def test_what_runs_differ_in_is_named_by_run(fake_run):
+def test_what_runs_differ_in_is_named_by_method(fake_run):
     a, b = fake_run("a"), fake_run("b", method="augmix", fields={"train.epochs": 5, "data.num_validation_images": 500})
     c = fake_run("c", method="magn", seed=3, fields={"train.max_steps": 20})
     rewrite(c, lambda results: results.update(num_images=100))
     epochs = json.loads((a / "results.json").read_text())["config"]["train"]["epochs"]
     assert differing([a, b, c]) == [
-        f"Epochs: {epochs} ({a}); 5 ({b}); {epochs}, ended by train.max_steps 20 ({c}).",
-        f"Test images: 10,000 ({a}, {b}); 100 ({c}).",
-        f"Training data: all training images ({a}, {c}); data.num_validation_images 500 ({b}).",
+        f"Epochs: {epochs} (Standard); 5 (AugMix); {epochs}, ended by train.max_steps 20 (MAGN).",
+        "Test images: 10,000 (Standard, AugMix); 100 (MAGN).",
+        "Training data: all training images (Standard, MAGN); data.num_validation_images 500 (AugMix).",
         "Seeds: 0 (Standard, AugMix); 3 (MAGN).",
     ]
+
+
+def test_what_the_seeds_of_a_method_differ_in_is_named_by_run(fake_run):
+    a, b = fake_run("a"), fake_run("b", method="magn")
+    c = fake_run("c", method="magn", seed=1, fields={"eval.corruption_jpeg": 90})
+    made = "made by fastmagn, version 1"
+    assert differing([a, b, c])[0] == f"Corrupted images: {made}, no JPEG (Standard, {b}); {made}, JPEG 90 ({c})."
 
 
 def test_severities_that_differ_are_named(fake_run):
@@ -137,8 +144,8 @@ def test_severities_that_differ_are_named(fake_run):
     b = with_few(fake_run("b", method="magn"), {"fog": [1], "snow": [1, 2]})
     c = with_few(fake_run("c", {"fog": 0.8, "snow": 0.8}, method="mixup"), {"snow": [1, 2]})
     assert differing([a, b, c, d]) == [
-        f"Severities: 1 to 5 ({a}); 1 and 2 of snow, severities 1 to 5 of the others ({c}); "
-        f"1 and 2 of snow, severity 1 of fog ({b})."
+        "Severities: 1 to 5 (Standard); 1 and 2 of snow, severities 1 to 5 of the others (Mixup); "
+        "1 and 2 of snow, severity 1 of fog (MAGN)."
     ]
     alike = [with_few(fake_run(f"e{method}", method=method), {"fog": [1]}) for method in ("standard", "magn")]
     assert differing(alike) == []
@@ -147,7 +154,17 @@ def test_severities_that_differ_are_named(fake_run):
 def test_corrupted_images_of_two_makers_are_named(fake_run):
     a, b = fake_run("a"), fake_run("b", method="magn", fields={"eval.corrupted_dir": "CIFAR-10-C"})
     assert differing([a, b]) == [
-        f"Corrupted images: made by fastmagn, version 1, no JPEG ({a}); of a published set ({b})."
+        "Corrupted images: made by fastmagn, version 1, no JPEG (Standard); of a published set (MAGN)."
+    ]
+
+
+def test_unlike_ways_to_bin_a_calibration_error_are_named(fake_run):
+    a, b, c = fake_run("a"), fake_run("b", method="magn"), fake_run("c", method="mixup")
+    binned = {"binning": "adaptive", "pooling": "per_corruption"}
+    rewrite(b, lambda results: results["rms_calibration_error"].update(binned))
+    assert differing([a, b, c]) == [
+        "Calibration errors: 4 bins of equal width, corruptions pooled (Standard, Mixup); "
+        "4 bins of equal numbers of predictions, mean of the corruptions' errors (MAGN)."
     ]
 
 

@@ -11,6 +11,7 @@ import fastmagn.reporting.document as document
 from fastmagn.errors import InputError
 from fastmagn.report import main
 from fastmagn.reporting.document import make_report, report_runs, to_data, to_text, write_report
+from fastmagn.reporting.page import MOST_OPEN
 from tests.helpers.commands import call
 from tests.helpers.report_folders import C19, rewrite
 
@@ -62,6 +63,22 @@ def test_a_run_that_cannot_be_looked_at_is_a_warning_of_the_command(kind, fake_r
     assert main([str(long), str(good), "--out", str(out), "--format", kind]) == 0
     assert capsys.readouterr().err == f"warning: {long}: cannot be read (File name too long). Left out.\n"
     assert str(good) in (out / "report.json").read_text()
+
+
+def test_many_warnings_are_folded_and_counted(fake_run, tmp_path, no_drawing, capsys):
+    runs, out = [fake_run(f"run{number:02}") for number in range(3)], tmp_path / "report"
+    missing = [tmp_path / f"missing{number:02}" for number in range(20)]
+    assert main([*map(str, (*runs, *missing)), "--out", str(out)]) == 0
+    printed = capsys.readouterr().err.splitlines()
+    assert len(printed) == MOST_OPEN + 1
+    assert printed[-1] == f"warning: {21 - MOST_OPEN} more, in {out / 'report.html'}"
+    html = (out / "report.html").read_text()
+    assert f"<summary>{21 - MOST_OPEN} more</summary>" in html
+    text = (out / "report.md").read_text()
+    copies = f"{runs[1]}, {runs[2]}: have the same configuration and seed 0 as {runs[0]}"
+    for line in (copies, *map(str, missing)):
+        assert line in text
+        assert line in html
 
 
 @pytest.mark.parametrize("part", ["logits", "views.png"])

@@ -284,10 +284,15 @@ def test_the_same_folder_twice_counts_once(fake_run, tmp_path, monkeypatch):
 
 
 def test_a_copied_run_counts_once(fake_run):
-    runs, _ = read_runs([fake_run("a"), fake_run("b"), fake_run("c", seed=1)])
+    a, b, c, d, e = fake_run("a"), fake_run("b"), fake_run("c", seed=1), fake_run("d"), fake_run("e", seed=1)
+    runs, _ = read_runs([a, b, c, d, e])
     (experiment,), warnings = group_experiments(runs)
     assert [run.path.name for run in experiment.runs] == ["a", "c"]
-    assert "b: has the same configuration and seed 0 as " in warnings[0]
+    spread = "a copy would make the spread too small. Left out."
+    assert warnings == [
+        f"{b}, {d}: have the same configuration and seed 0 as {a}; {spread}",
+        f"{e}: has the same configuration and seed 1 as {c}; {spread}",
+    ]
 
 
 @pytest.mark.parametrize("line", ["{", "[]", '{"epoch": 1, "loss": NaN, "train_accuracy": 0}', '{"epoch": 1}', "null"])

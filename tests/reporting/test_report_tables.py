@@ -148,7 +148,7 @@ def test_the_difference_to_the_paper(fake_run):
     assert "| mCA c18 | 78.00 ± 1.41 | 77.47 | +0.53 |" in text
     assert "| Fog | 78.00 ± 1.41 | 90.68 | −12.68 |" in text
     assert "| Gaussian noise | 78.00 ± 1.41 | – | – |" in text
-    assert "Mean ± sample standard deviation over runs that differ only in their seed: Standard 2." in table.caption
+    assert "Mean ± sample standard deviation over runs that differ only in their seed: 2 each." in table.caption
 
 
 def test_a_title_names_the_papers_table_only_where_it_is_its_counterpart(fake_run):
@@ -191,6 +191,10 @@ def test_networks_and_calibration(fake_run):
     assert corrupt.difference == pytest.approx(0.012 - 0.011)
     assert "| ResNet-18 | CIFAR-10 | 5.00 | 4.7 | +0.3 | **2.10** | 2.2 | −0.1 |" in to_markdown(calibration)
     assert "4 bins of equal width, corruptions pooled" in calibration.caption
+    # √((2 · 0.375 · 0.625 + 0.875 · 0.125) / 10) and √((0.1 · 0.9 + 0.4 · 0.6 + 0.7 · 0.3 + 0.9 · 0.1) / 20)
+    chance = "A perfectly calibrated model has about 24.0 clean and 17.7 corrupt by chance."
+    assert chance in calibration.caption
+    assert chance in tables["cifar10_summary"].caption
 
 
 def test_sensitivity(fake_run):

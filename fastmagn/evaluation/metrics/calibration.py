@@ -4,7 +4,7 @@ torchmetrics is not used: it has the bins of `width`, but one more for confidenc
 often gives, and it sums in the precision of its input.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -145,6 +145,20 @@ def expected_calibration_error(
     probability.
     """
     return bin_predictions(confidences, correct, num_bins, binning).ece
+
+
+def rms_error_by_chance(counts: Sequence[int], confidence: Sequence[float | None]) -> float:
+    """The RMS calibration error that a perfectly calibrated model has on so few predictions, 0..1.
+
+    The accuracy of a bin of n_i predictions with mean confidence c_i then has the variance c_i (1 - c_i) / n_i. This is
+    the root of the expected square of `rms_calibration_error`, with the confidences of a bin taken as equal.
+
+    Args:
+        counts: The predictions in each bin, at least one in all.
+        confidence: The mean confidence of each bin, 0..1; None for an empty one.
+    """
+    variances = sum(mean * (1 - mean) for mean in confidence if mean is not None)
+    return float(np.sqrt(variances / sum(counts)))
 
 
 def reliability_diagram(
