@@ -134,7 +134,8 @@ def test_what_runs_differ_in_is_named_by_method(fake_run):
 
 def test_what_the_seeds_of_a_method_differ_in_is_named_by_run(fake_run):
     a, b = fake_run("a"), fake_run("b", method="magn")
-    c = fake_run("c", method="magn", seed=1, fields={"eval.corruption_jpeg": 90})
+    c = fake_run("c", method="magn", seed=1)
+    rewrite(c, lambda results: results.update(corrupted_as={"version": 1, "jpeg_quality": 90}))
     made = "made by fastmagn, version 1"
     assert differing([a, b, c])[0] == f"Corrupted images: {made}, no JPEG (Standard, {b}); {made}, JPEG 90 ({c})."
 
