@@ -17,6 +17,7 @@ from fastmagn.config.command_line import OwnOptions, as_file, given_fields, pars
 from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.config.of_weights import weights_fields
 from fastmagn.config.own_code import explained
+from fastmagn.config.paths import kept_path
 from fastmagn.config.schema import Config
 from fastmagn.config.text import plain
 from fastmagn.data.present import check_present
@@ -121,6 +122,9 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, Config]:
         raise InputError(f"out: {own.out} is a folder; expected the name of a results file.")
     if own.weights is not None and not own.weights.name:
         raise InputError(f"weights: got {str(own.weights)!r}; expected a file of weights, or a published model's name.")
+    for name in ("images", "classes", "weights"):  # results keep these paths
+        if getattr(own, name) is not None:
+            setattr(own, name, kept_path(getattr(own, name), name))
     own.info, own.data_dir, own.has_data, own.takes_runs_precision = None, None, False, False
     others = ("corrupted", "save_logits", "perturbations", "fourier")
     if own.images is not None and (own.run is None or any(getattr(own, name) for name in others)):

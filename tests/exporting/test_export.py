@@ -214,6 +214,7 @@ def test_the_cards_class_names_can_be_told_apart(run_dir):
 
 
 def test_class_names_that_are_not_utf8_are_escapes_in_the_card(run_dir, tmp_path, monkeypatch):
+    """No run has such names any more; files that earlier versions exported do, and load."""
     names = (os.fsdecode(b"caf\xe9"), "café", *CLASS_NAMES[2:])
     trained = dataclasses.replace(load_run(run_dir), class_names=names)
     monkeypatch.setattr(export_module, "load_run", lambda *arguments, **options: trained)
