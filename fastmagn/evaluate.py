@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
         check_present(config.data, instead=own.run is None and not own.has_data, of_run=own.data_dir)
     # Imported here, so that --help does not wait for PyTorch.
     from fastmagn.evaluation.measure import summarise_logits
-    from fastmagn.evaluation.other_images import image_folders_of, with_image_folders
+    from fastmagn.evaluation.other_images import check_earlier_results, image_folders_of, with_image_folders
     from fastmagn.evaluation.published import evaluate_weights
     from fastmagn.evaluation.run import evaluate_images, evaluate_run
     from fastmagn.evaluation.shown import print_results
@@ -63,6 +63,8 @@ def main(arguments: list[str]) -> int:
     out = own.out or _results_file(own)
     if own.out is not None or out.parent.is_dir():  # else what was named is missing, and said to be
         check_writable(out, out.parent)
+    if own.run is not None:
+        check_earlier_results(out, is_kept=own.images is not None)
     if is_first_process:
         remove_leftovers(own.logits or (own.run or _folder(out)) / LOGITS)
     if own.images is not None:
