@@ -24,7 +24,6 @@ from fastmagn.evaluation.metrics.predictions import Predictions, measure_logits
 from fastmagn.evaluation.metrics.summary import not_finite
 from fastmagn.machine.console import warn
 from fastmagn.runs.paths import RESULTS
-from fastmagn.runs.reading import damaged
 
 _NO_OBJECT = "it is not JSON with an object at the top"
 
@@ -203,7 +202,7 @@ def _of_other_steps(results: Any, steps: int | None) -> bool:
 def _kept_results(results_file: Path) -> dict[str, Any]:
     results = _results_in(results_file)
     if results is None:
-        raise damaged(results_file, _NO_OBJECT)
+        raise InputError(f"out: {results_file} is damaged ({_NO_OBJECT}); remove it, or name another --out.")
     return results
 
 

@@ -163,7 +163,7 @@ def test_damaged_results_get_no_entries_and_are_replaced_with_a_warning(
     out.write_text(text, encoding="latin-1")
     before, arguments = out.read_bytes(), ["--run", str(run_dir), "--out", str(out)]
     with pytest.raises(
-        InputError, match=r"out\.json: is damaged \(it is not JSON with an object at the top\)\. To mea"
+        InputError, match=r"out\.json is damaged \(it is not JSON with an object at the top\); remove it"
     ):
         main([*arguments, "--images", str(folder), "--classes", str(classes)])
     assert out.read_bytes() == before
