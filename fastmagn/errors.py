@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _UNSHOWN = frozenset({"Cc", "Cs", "Zl", "Zp"})  # Unicode's categories: controls, halves of pairs, ends of lines
 _TURNING = frozenset({"LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI"})
+MAX_TEXT_CHARS = 4096
 EXIT_INPUT_ERROR = 2
 EXIT_CODES = (
     "Exit codes: 0 done; 2 unusable input, as one line says; 130 interrupted (Ctrl-C); 143 stopped (SIGTERM); "
@@ -108,6 +109,11 @@ def is_shown(text: str) -> bool:
     return text.isprintable() or not any(
         unicodedata.category(char) in _UNSHOWN or unicodedata.bidirectional(char) in _TURNING for char in text
     )
+
+
+def is_kept(text: str) -> bool:
+    """Whether the JSON files of a run may hold the text: it can be shown, and has at most 4,096 characters."""
+    return len(text) <= MAX_TEXT_CHARS and is_shown(text)
 
 
 def one_line(error: BaseException, max_chars: int | None = 200) -> str:

@@ -17,6 +17,7 @@ from fastmagn.config.command_line import OwnOptions, as_file, given_fields, pars
 from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.config.of_weights import weights_fields
 from fastmagn.config.own_code import explained
+from fastmagn.config.paths import kept_path
 from fastmagn.config.schema import Config
 from fastmagn.config.text import plain
 from fastmagn.data.present import check_present
@@ -49,7 +50,7 @@ def main(arguments: list[str]) -> int:
         check_present(config.data, instead=own.run is None and not own.has_data, of_run=own.data_dir)
     # Imported here, so that --help does not wait for PyTorch.
     from fastmagn.evaluation.measure import summarise_logits
-    from fastmagn.evaluation.other_images import image_folders_of, with_image_folders
+    from fastmagn.evaluation.other_images import check_earlier_results, image_folders_of, with_image_folders
     from fastmagn.evaluation.published import evaluate_weights
     from fastmagn.evaluation.run import evaluate_images, evaluate_run
     from fastmagn.evaluation.shown import print_results
@@ -62,6 +63,8 @@ def main(arguments: list[str]) -> int:
     out = own.out or _results_file(own)
     if own.out is not None or out.parent.is_dir():  # else what was named is missing, and said to be
         check_writable(out, out.parent)
+    if own.run is not None:
+        check_earlier_results(out, is_kept=own.images is not None)
     if is_first_process:
         remove_leftovers(own.logits or (own.run or _folder(out)) / LOGITS)
     if own.images is not None:
@@ -121,6 +124,9 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, Config]:
         raise InputError(f"out: {own.out} is a folder; expected the name of a results file.")
     if own.weights is not None and not own.weights.name:
         raise InputError(f"weights: got {str(own.weights)!r}; expected a file of weights, or a published model's name.")
+    for name in ("images", "classes", "weights"):  # results keep these paths
+        if getattr(own, name) is not None:
+            setattr(own, name, kept_path(getattr(own, name), name))
     own.info, own.data_dir, own.has_data, own.takes_runs_precision = None, None, False, False
     others = ("corrupted", "save_logits", "perturbations", "fourier")
     if own.images is not None and (own.run is None or any(getattr(own, name) for name in others)):

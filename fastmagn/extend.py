@@ -20,7 +20,7 @@ from fastmagn.config.corruption_sets import SET_NAMES
 from fastmagn.corruptions import CORRUPTIONS
 from fastmagn.data import DATASETS
 from fastmagn.data.array_images import array_set, check_stored, class_labels
-from fastmagn.data.image_set import ImageSet
+from fastmagn.data.image_set import ImageSet, check_class_names
 from fastmagn.errors import InputError, as_array, form
 from fastmagn.methods.method import Method
 from fastmagn.methods.table import METHODS
@@ -71,12 +71,13 @@ def image_set(*, class_names: Sequence[str], train: Labelled, test: Labelled) ->
         test: Likewise.
 
     Raises:
-        InputError: The arrays are something else.
+        InputError: The arrays are something else, or a name cannot be shown.
     """
     is_listed = isinstance(class_names, Iterable) and not isinstance(class_names, str)  # a text is not its letters
     names = tuple(class_names) if is_listed else ()
     if not names or not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
         raise InputError(f"class_names: got {class_names!r}; expected different strings, one for each class.")
+    check_class_names(names, "class_names")
     parts = {}
     for part, given in (("train", train), ("test", test)):
         if not isinstance(given, tuple | list) or len(given) != 2:

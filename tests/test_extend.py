@@ -391,6 +391,10 @@ def test_an_own_corruption_gets_indices_and_may_change_its_images():
             {"test": ([np.zeros((8, 8), np.uint8), np.zeros((8, 9), np.uint8)], [0, 1])},
             "test images: got a list that is not an array (",
         ),
+        (
+            {"class_names": ("a", "b\tc")},
+            r"class_names: 1 of 2 classes have names that results cannot keep: 'b\tc'; exp",
+        ),
         ({"test": (np.zeros((2, 8, 9), np.uint8), [0, 1])}, "own data set: got training images of grey 8x8 px, padded"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A Config as text: plain dicts and lists, YAML, and a flat dict of its fields."""
+"""A Config as text: plain dicts and lists, YAML, and a flat dict of its fields; and any text in Markdown."""
 
 import re
 from dataclasses import asdict, is_dataclass
@@ -41,6 +41,11 @@ def yaml_text(values: Any, allow_unicode: bool = False) -> str:
         allow_unicode: Write characters beyond ASCII as they are, not as escapes.
     """
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=allow_unicode)
+
+
+def escape_markdown(text: str) -> str:
+    """Text that Markdown shows literally, also in a table. An underscore inside a word needs no escape."""
+    return re.sub(r"[\\`*\[\]<|]|(?<!\w)_|_(?!\w)", r"\\\g<0>", " ".join(text.split()))
 
 
 def flatten(config: Config | dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A data set in host memory, and its split into a training part and a held-out validation part."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -8,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from fastmagn.errors import check
+from fastmagn.errors import MAX_TEXT_CHARS, InputError, check, is_kept, some
 from fastmagn_kernels.random import rng
 
 # Training epochs count from 0 and never reach this one, so the split shares no draw with an epoch's order.
@@ -143,6 +144,21 @@ class ImageSet:
             assert labels.dtype == np.int64
             assert labels.shape == images_u8.shape[:1]
             assert np.isin(labels, np.arange(self.num_classes)).all()
+
+
+def check_class_names(class_names: Sequence[str], where: str) -> None:
+    """Raise InputError, before a training, if a class has a name that no command would read in the run's results.
+
+    Args:
+        class_names: The names.
+        where: The folder or the argument that they are from, for the message.
+    """
+    unkept = [repr(name[:40]) for name in class_names if not is_kept(name)]
+    if unkept:
+        raise InputError(
+            f"{where}: {len(unkept)} of {len(class_names)} classes have names that results cannot keep: {some(unkept)};"
+            f" expected up to {MAX_TEXT_CHARS:,} characters in UTF-8 that can all be printed. Rename these classes."
+        )
 
 
 class ImagePart(NamedTuple):

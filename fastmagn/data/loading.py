@@ -4,7 +4,7 @@ from pathlib import Path
 
 from fastmagn.config.schema import DataConfig
 from fastmagn.data import DATASETS, ENCODED
-from fastmagn.data.image_set import ImageSet
+from fastmagn.data.image_set import ImageSet, check_class_names
 from fastmagn.registry import resolve
 
 
@@ -12,10 +12,13 @@ def load_data(config: DataConfig) -> ImageSet:
     """The image set that a configuration names, in host memory; encoded images are decoded when they are read.
 
     Raises:
-        InputError: The name is unknown, or files are missing or are not the published ones.
+        InputError: The name is unknown, files are missing or are not the published ones, or a class has a name that
+            cannot be shown.
     """
     load = resolve(DATASETS, config.name, "data.name")
-    return load(config) if config.name in ENCODED else load(config.dir, config.download)
+    image_set: ImageSet = load(config) if config.name in ENCODED else load(config.dir, config.download)
+    check_class_names(image_set.class_names, str(config.dir))
+    return image_set
 
 
 def load_images(name: str, dir: Path, download: bool = False) -> ImageSet:

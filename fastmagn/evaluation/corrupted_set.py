@@ -46,7 +46,7 @@ from fastmagn.evaluation.corrupt_config import CorruptConfig
 from fastmagn.evaluation.subset import Subset, subset_of
 from fastmagn.machine.console import progress_bar
 from fastmagn.machine.environment import environment, found
-from fastmagn.machine.files import check_writable, make_folder, replace_folder, write_json
+from fastmagn.machine.files import make_folder, replace_folder, why_not_writable, write_json
 from fastmagn.machine.leftovers import remove_leftovers
 from fastmagn.machine.waiting_lock import waiting_lock
 from fastmagn.registry import resolve
@@ -62,7 +62,7 @@ _OPTIONS = {"dir": "data_dir", "name": "dataset"}  # others have the same name h
 
 
 class NotStored(InputError):
-    """A set cannot be stored: the disk has no room for it, or fails.
+    """A set cannot be stored: the disk has no room for it, or fails, or the folder is read-only.
 
     Args:
         reason: What is wrong, with the place.
@@ -112,15 +112,16 @@ def make_corrupted_set(
         The manifest.
 
     Raises:
-        NotStored: The disk is too small, or fails.
-        InputError: `out` is taken, is being made by another process or cannot be written; or the images cannot be read
-            or corrupted.
+        NotStored: The disk is too small, or fails, or `out` cannot be written.
+        InputError: `out` is taken or is being made by another process; or the images cannot be read or corrupted.
     """
     out = Path(os.path.realpath(config.out))  # resolve() would raise for a loop of links, which has its own message
     remove_leftovers(out)
     _check_out_is_free(out)
     for folder in (out.parent, out):
-        check_writable(out, folder)
+        reason = why_not_writable(out, folder)
+        if reason is not None:
+            raise NotStored(reason, "; name another --out.")
     source = source or load_source_images(config)
     image_shape = source.images_u8.shape[1:]
     names = set_members(config.corruption_set, *image_shape[:2])

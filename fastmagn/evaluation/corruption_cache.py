@@ -35,7 +35,8 @@ def use_cache(config: Config, world: World, image_set: ImageSet) -> EvalConfig:
     own. Rank 0 makes a missing set, and the other processes wait for it. So do other runs: the first one makes the set.
     Without a `cache_dir`, or with a `corrupted_dir` already given, the section is returned unchanged. So it is, with a
     warning, where a corruption of a missing set cannot be made: it is left out of the measurement, not of the set. And
-    so it is where the disk has no room for a missing set: a training must not have been in vain.
+    so it is where the disk has no room for a missing set, or this user may not read it or make it: a training must not
+    have been in vain.
 
     Args:
         config: The configuration of the evaluation.
@@ -53,24 +54,31 @@ def use_cache(config: Config, world: World, image_set: ImageSet) -> EvalConfig:
         settings += f"-code{own_code.digest()}"
     digest = world.gather(world.together(lambda: _digest(config, image_set) if world.rank == 0 else ""))[0]
     folder = section.cache_dir / f"{data.name.replace(':', '-')}{size}-{digest}-{settings}-fastmagn{__version__}"
-    members = set_members(section.corruption_set, *image_set.test_images_u8.shape[1:3])
-    unavailable = [] if _is_there(folder) else sorted(set(members) - set(available_corruptions()))
-    unavailable = world.gather(unavailable)[0]
-    if unavailable:
-        warn(f"eval.cache_dir: not used, as {', '.join(unavailable)} cannot be made here, and no set is there.")
-        return section
     reason = world.together(lambda: _make_missing(folder, config, image_set) if world.rank == 0 else None)
     reason = world.gather(reason)[0]
     if reason is not None:
-        warn(f"eval.cache_dir: not used, as {reason}. Make room there, or name another folder, for later evaluations.")
+        warn(f"eval.cache_dir: not used, as {reason}")
         return section
     return dataclasses.replace(section, corrupted_dir=folder)
 
 
 def _make_missing(folder: Path, config: Config, image_set: ImageSet) -> str | None:
-    """Make the set `folder` if it is not there; returns why it cannot be stored, None if it is there now."""
-    if _is_there(folder):
-        return None
+    """Make the set `folder` if it is not there; returns why it cannot be used, None if it is there now."""
+    try:
+        if _is_there(folder):
+            return None
+        members = set_members(config.eval.corruption_set, *image_set.test_images_u8.shape[1:3])
+        unavailable = sorted(set(members) - set(available_corruptions()))
+        if unavailable:
+            return f"{', '.join(unavailable)} cannot be made here, and no set is there."
+        _make_once(*_wanted(folder, config, image_set))
+    except NotStored as error:
+        return f"{error.reason}. Make it usable, or name another folder, for later evaluations."
+    return None
+
+
+def _wanted(folder: Path, config: Config, image_set: ImageSet) -> tuple[CorruptConfig, SourceImages]:
+    """What the set `folder` is made of, and how."""
     section, data = config.eval, config.data
     is_encoded = data.name in ENCODED
     source = choose_images(
@@ -89,11 +97,7 @@ def _make_missing(folder: Path, config: Config, image_set: ImageSet) -> str | No
         image_size=data.image_size if is_encoded else None,
         resize_px=data.eval_resize_px if is_encoded else 0,
     )
-    try:
-        _make_once(wanted, source)
-    except NotStored as error:
-        return error.reason
-    return None
+    return wanted, source
 
 
 def _make_once(wanted: CorruptConfig, source: SourceImages) -> None:
@@ -106,9 +110,7 @@ def _make_once(wanted: CorruptConfig, source: SourceImages) -> None:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(
-            f"eval.cache_dir: {folder.parent} cannot be made ({error.strerror}); give another folder."
-        ) from error
+        raise NotStored(f"{folder.parent} cannot be made ({error.strerror})", "; name another --out.") from error
     with waiting_lock(folder.with_name(f".{folder.name}.cache-lock"), tell):
         if _is_there(folder):
             return
@@ -120,7 +122,18 @@ def _make_once(wanted: CorruptConfig, source: SourceImages) -> None:
 
 
 def _is_there(folder: Path) -> bool:
-    return (folder / MANIFEST).exists()
+    """Whether the set is there.
+
+    Raises:
+        NotStored: Something is, and cannot be read, such as the set of another user.
+    """
+    try:
+        (folder / MANIFEST).open("rb").close()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise NotStored(f"{folder} cannot be read ({error.strerror})", "; name another --out.") from error
+    return True
 
 
 def _content(shape: tuple[int, ...], jpeg: bool) -> str:

@@ -25,6 +25,8 @@ from fastmagn.evaluation.metrics.summary import not_finite
 from fastmagn.machine.console import warn
 from fastmagn.runs.paths import RESULTS
 
+_NO_OBJECT = "it is not JSON with an object at the top"
+
 
 class OtherImages(NamedTuple):
     """Images of a folder, not read yet, and their labels in the run's classes, int64 [M]."""
@@ -136,6 +138,22 @@ def _measures(predictions: Predictions, bins: dict[str, Any]) -> dict[str, float
     }
 
 
+def check_earlier_results(results_file: Path, is_kept: bool) -> None:
+    """Check a results file that will be written, if it is there: before the measurement, not after it.
+
+    Args:
+        results_file: The file.
+        is_kept: Whether its results stay, with entries added. If not, a damaged file is a warning: it is replaced.
+
+    Raises:
+        InputError: It cannot be read, so that what it holds would be lost; or it is damaged and is kept.
+    """
+    if is_kept:
+        _kept_results(results_file)
+    elif _results_in(results_file) is None:
+        warn(f"{results_file}: is damaged ({_NO_OBJECT}). It will be replaced.")
+
+
 def with_image_folders(results_file: Path, entries: dict[str, Any], steps: int | None) -> dict[str, Any]:
     """The results in a file, if it holds any, with these entries added under `image_folders`.
 
@@ -144,8 +162,11 @@ def with_image_folders(results_file: Path, entries: dict[str, Any], steps: int |
             results.json, which the training writes, stays whole.
         entries: The entries of weights that were trained for `steps`.
         steps: Their number.
+
+    Raises:
+        InputError: The file cannot be read, or is damaged.
     """
-    earlier = _results_in(results_file)
+    earlier = _kept_results(results_file)
     folders = image_folders_of(results_file, steps).get("image_folders", {}) | entries
     if results_file.name != RESULTS and _of_other_steps(earlier, steps):
         warn(f"{results_file}: its other results are of step {earlier['steps']}, not {steps}. They are left out.")
@@ -154,11 +175,14 @@ def with_image_folders(results_file: Path, entries: dict[str, Any], steps: int |
 
 
 def image_folders_of(results_file: Path, steps: int | None) -> dict[str, Any]:
-    """`image_folders` of the results in a file, with this name; an empty dictionary if it holds none.
+    """`image_folders` of the results in a file, with this name; an empty dictionary if it holds none or is damaged.
 
     Entries of weights that were trained for other steps are left out, with a warning.
+
+    Raises:
+        InputError: The file cannot be read.
     """
-    earlier = _results_in(results_file).get("image_folders")
+    earlier = (_results_in(results_file) or {}).get("image_folders")
     if not isinstance(earlier, dict):
         return {}
     others = [name for name, entry in earlier.items() if _of_other_steps(entry, steps)]
@@ -175,9 +199,28 @@ def _of_other_steps(results: Any, steps: int | None) -> bool:
     return steps is not None and isinstance(results, dict) and results.get("steps", steps) != steps
 
 
-def _results_in(results_file: Path) -> dict[str, Any]:
+def _kept_results(results_file: Path) -> dict[str, Any]:
+    results = _results_in(results_file)
+    if results is None:
+        raise InputError(f"out: {results_file} is damaged ({_NO_OBJECT}); remove it, or name another --out.")
+    return results
+
+
+def _results_in(results_file: Path) -> dict[str, Any] | None:
+    """What the file holds: nothing if it is not there, None if it is damaged.
+
+    Raises:
+        InputError: It cannot be read.
+    """
     try:
         results = json.loads(results_file.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        results = {}
-    return results if isinstance(results, dict) else {}
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise InputError(
+            f"out: {results_file} cannot be read ({error.strerror or error}), and its results would be lost; name"
+            " another --out."
+        ) from error
+    except (ValueError, RecursionError):
+        return None
+    return results if isinstance(results, dict) else None

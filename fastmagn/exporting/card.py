@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from fastmagn.config.schema import Config
-from fastmagn.config.text import plain, yaml_text
+from fastmagn.config.text import escape_markdown, plain, yaml_text
 from fastmagn.corruptions.sets import AT
 from fastmagn.data.subset import BY_CLASS
 from fastmagn.errors import counted
@@ -54,7 +54,7 @@ def model_card(trained: Trained, name: str, config: ExportConfig, input: str | N
     flip = " Logits are averaged over the image and its mirror image." * info.test_time_flip
     return "\n\n".join(
         [
-            f"# {name}",
+            f"# {escape_markdown(name)}",
             f"`{info.network}` for {height}x{width} px images{padded} of {counted(info.num_classes, 'class')}, trained "
             f"by `{info.method}` on `{info.data}` with fastmagn {info.fastmagn}; weights: {weights}.{flip}{ensemble}",
             "## Use",
@@ -128,11 +128,12 @@ def _numbers(results: dict[str, Any] | None) -> str:
     rows += [("RMS calibration error, clean", rms["clean"])]
     rows += [(f"RMS calibration error, corrupt ({measured})", rms["corrupt"])]
     rows += [(f"ECE, {name}", calibration[name].get("ece")) for name in ("clean", "corrupt") if name in calibration]
-    table = "\n".join(f"| {name} | {percent(value)} % |" for name, value in rows if value is not None)
+    binning, pooling = (escape_markdown(rms[name]) for name in ("binning", "pooling"))
+    table = "\n".join(f"| {escape_markdown(name)} | {percent(value)} % |" for name, value in rows if value is not None)
     return (
         f"On {_test_images(results)}, with corruptions {_corruptions(results)}; mCA is the mean accuracy"
         f" over a set's corruptions and severities; calibration with"
-        f" {counted(rms['num_bins'], 'bin')} ({rms['binning']}, {rms['pooling']}).\n\n"
+        f" {counted(rms['num_bins'], 'bin')} ({binning}, {pooling}).\n\n"
         f"| measure | value |\n| --- | --- |\n{table}"
     )
 
@@ -155,7 +156,8 @@ def _corruptions(results: dict[str, Any]) -> str:
     if made_as is None:
         return "made by fastmagn"
     quality = made_as.get("jpeg_quality")
-    return f"made by fastmagn (version {made_as.get('version')}, {f'JPEG {quality}' if quality else 'no JPEG'})"
+    jpeg = f"JPEG {escape_markdown(str(quality))}" if quality else "no JPEG"
+    return f"made by fastmagn (version {made_as.get('version')}, {jpeg})"
 
 
 def _training(trained: Trained) -> str:
@@ -167,7 +169,8 @@ def _training(trained: Trained) -> str:
     duration = ""
     if "train_s" in results and "steps" in results:
         described = results.get("environment", {})
-        machine = {name: described.get(name) or "unknown" for name in ("device", "cpu", "torch")}
+        parts = ("device", "cpu", "torch")
+        machine = {name: escape_markdown(str(described.get(name) or "unknown")) for name in parts}
         duration = (
             f"\n\n{counted(results['steps'], 'step', ',')} in {results['train_s']:,.0f} s on {machine['device']}"
             f" ({machine['cpu']}), "

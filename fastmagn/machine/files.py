@@ -211,16 +211,21 @@ def check_writable(path: Path, folder: Path, field: str = "out") -> None:
         InputError: The folder, or the nearest one above it that is there, is a file or is read-only; or `path` is a
             device or another special file.
     """
+    reason = why_not_writable(path, folder)
+    if reason is not None:
+        raise InputError(f"{field}: {reason}; name another --{field}.")
+
+
+def why_not_writable(path: Path, folder: Path) -> str | None:
+    """What `check_writable` says is wrong, with the place; None if nothing is."""
     if is_special(path):
-        raise InputError(f"{field}: {path} is not a regular file; name another --{field}.")
+        return f"{path} is not a regular file"
     there = _nearest(folder)
     if not there.is_dir():
-        fault = "is not a folder"
-    elif not os.access(there, os.W_OK | os.X_OK):
-        fault = "is read-only"
-    else:
-        return
-    raise InputError(f"{field}: {path} cannot be written: {there} {fault}; name another --{field}.")
+        return f"{path} cannot be written: {there} is not a folder"
+    if not os.access(there, os.W_OK | os.X_OK):
+        return f"{path} cannot be written: {there} is read-only"
+    return None
 
 
 def check_room(folder: Path, num_bytes: int) -> None:

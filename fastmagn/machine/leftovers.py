@@ -53,7 +53,10 @@ def hold(path: Path, descriptor: int) -> bool:
 
 @contextmanager
 def names_locked(folder: Path) -> Iterator[None]:
-    """Keep other processes of fastmagn from renaming in `folder`, for work of milliseconds."""
+    """Keep other processes of fastmagn from renaming in `folder`, for work of milliseconds.
+
+    Files may be written in the block. A second lock of the same folder would wait for the first.
+    """
     descriptor = None
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -72,15 +75,20 @@ def remove_leftovers(path: Path) -> None:
 
     What a living process writes there stays. A large leftover is named in a line.
     """
-    if not _leftovers(path):
-        return
-    with names_locked(path.parent):
-        old = [left for left in _leftovers(path) if left.name.startswith(f"{path.name}.old-")]
-        if old and not os.path.lexists(path):
-            os.rename(max(old, key=lambda left: left.stat().st_ctime_ns), path)
-    for left in _leftovers(path):
+    found = _leftovers(path)
+    if _replaced(path, found) and not os.path.lexists(path):  # never of a file, which may be written under the lock
+        with names_locked(path.parent):
+            old = _replaced(path, _leftovers(path))
+            if old and not os.path.lexists(path):
+                os.rename(max(old, key=lambda left: left.stat().st_ctime_ns), path)
+    for left in found:
         with suppress(OSError):
             _remove(left)
+
+
+def _replaced(path: Path, found: list[Path]) -> list[Path]:
+    """Those of the leftovers that were folders at `path`."""
+    return [left for left in found if left.name.startswith(f"{path.name}.old-")]
 
 
 def _leftovers(path: Path) -> list[Path]:

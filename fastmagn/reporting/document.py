@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fastmagn import __version__
+from fastmagn.config.text import escape_markdown
 from fastmagn.corruptions.sets import sets_to_show
 from fastmagn.errors import InputError, printable
 from fastmagn.machine.console import console
@@ -20,7 +21,7 @@ from fastmagn.reporting.experiments import Experiment, group_experiments
 from fastmagn.reporting.figure_data import FigureData, make_figures
 from fastmagn.reporting.figures import FIGURE_FORMATS, to_files
 from fastmagn.reporting.fonts import note_on_boxes
-from fastmagn.reporting.formats import TABLE_FORMATS, escape_markdown, narrow_tables, to_console, to_markdown
+from fastmagn.reporting.formats import TABLE_FORMATS, narrow_tables, to_console, to_markdown
 from fastmagn.reporting.headline import headlines
 from fastmagn.reporting.lacking import lacking
 from fastmagn.reporting.more_tables import more_tables

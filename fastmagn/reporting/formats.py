@@ -3,13 +3,13 @@
 import csv
 import dataclasses
 import io
-import re
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import rich.table
 from rich.text import Text
 
+from fastmagn.config.text import escape_markdown
 from fastmagn.reporting.tables import Cell, Column, Table
 
 DECIMALS = 2  # of our numbers, in per cent
@@ -169,11 +169,6 @@ def to_console(table: Table) -> rich.table.Table:
 
 # The formats that each table is written in, by file ending.
 TABLE_FORMATS: dict[str, Callable[[Table], str]] = {"md": to_markdown, "csv": to_csv, "tex": to_latex}
-
-
-def escape_markdown(text: str) -> str:
-    """Text that Markdown shows literally, also in a table. An underscore inside a word needs no escape."""
-    return re.sub(r"[\\`*\[\]<|]|(?<!\w)_|_(?!\w)", r"\\\g<0>", " ".join(text.split()))
 
 
 def escape_latex(text: str) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastmagn import __version__
+from fastmagn.config.text import escape_markdown
 from fastmagn.corruptions import CORRUPTION_SETS, SEVERITIES
 from fastmagn.errors import InputError, printable
 from fastmagn.machine.console import console
@@ -24,7 +25,6 @@ from fastmagn.machine.files import replace_folder, write_json, write_text
 from fastmagn.machine.leftovers import remove_leftovers
 from fastmagn.methods.table import is_method
 from fastmagn.reporting.document import DATA_FILE, FORMAT_VERSION, check_out
-from fastmagn.reporting.formats import escape_markdown
 from fastmagn.reporting.names import file_name, method_title, network_title
 from fastmagn.reporting.runs import FinishedRun, read_runs
 from fastmagn.reporting.weights import named_method

@@ -12,11 +12,10 @@ from typing import Any, NoReturn
 
 from fastmagn.config.command_line import parse_config
 from fastmagn.config.schema import Config
-from fastmagn.errors import InputError, is_shown
+from fastmagn.errors import InputError, is_kept
 from fastmagn.runs.paths import CONFIG, RESULTS
 
 _MAX_INTEGER = 2**64 - 1  # the largest seed
-_MAX_TEXT = 4096  # characters
 
 
 def check_run_folder(run_dir: Path) -> None:
@@ -221,9 +220,9 @@ def strict_json(text: str) -> Any:
         RecursionError: It is nested too deeply.
     """
     value = json.loads(text, parse_constant=_refuse, parse_float=_finite, parse_int=_integer)
-    for shown in _texts(value):
-        if len(shown) > _MAX_TEXT or not is_shown(shown):
-            raise ValueError(f"it holds a text that cannot be shown, {shown[:40]!r}")
+    for text in _texts(value):
+        if not is_kept(text):
+            raise ValueError(f"it holds a text that cannot be shown, {text[:40]!r}")
     return value
 
 

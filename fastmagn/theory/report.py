@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from fastmagn.config.text import escape_markdown
 from fastmagn.data.subset import BY_CLASS
 from fastmagn.errors import counted
 from fastmagn.machine.files import replace_file, write_json, write_text
@@ -85,18 +86,18 @@ def geometry_json(
 def geometry_markdown(geometry: dict[str, Any]) -> str:
     """The text of geometry.md: medians, quartiles and means of each run, then each later run against the first."""
     runs, settings = geometry["runs"], geometry["settings"]
-    labels = list(runs)
+    labels, titles = list(runs), list(map(escape_markdown, runs))
     lines = [
         "# Geometry of the loss near test images",
         "",
-        f"{geometry['dataset']}, {_which(geometry)}, seed {settings['seed']}; with respect to"
+        f"{escape_markdown(geometry['dataset'])}, {_which(geometry)}, seed {settings['seed']}; with respect to"
         f" the image, pixels in [0, 1]. Loss deviations: noise of standard deviation {settings['noise_sigma']:g}; noise"
         f" regulariser: sigma_max {settings['sigma_max']:g}; {counted(settings['num_noise'], 'draw')} per image."
         f" {_precision(settings)}",
         "",
         "Median over the images [quartiles]; mean.",
         "",
-        *_table_head(["quantity", *labels]),
+        *_table_head(["quantity", *titles]),
         _row(
             [
                 "accuracy on these images",
@@ -107,8 +108,8 @@ def geometry_markdown(geometry: dict[str, Any]) -> str:
     for name, title in ROWS.items():
         lines.append(_row([title, *(_cell(runs[label]["summary"][name]) for label in labels)]))
     if len(labels) > 1:
-        heads = [f"{label}: {what}" for label in labels[1:] for what in ("ratio of medians", "images below")]
-        lines += ["", f"Against {labels[0]}, image by image.", "", *_table_head(["quantity", *heads])]
+        heads = [f"{title}: {what}" for title in titles[1:] for what in ("ratio of medians", "images below")]
+        lines += ["", f"Against {titles[0]}, image by image.", "", *_table_head(["quantity", *heads])]
         for name in (*PANELS, "noise_kl"):
             cells = [_comparison(runs[label]["against_first"][name]) for label in labels[1:]]
             lines.append(_row([_COMPARED.get(name, ROWS[name]), *(part for cell in cells for part in cell)]))

@@ -184,6 +184,10 @@ def test_broken_rows_are_counted(photos, tmp_path):
     assert any("classes have no training image: cat" in str(each.message) for each in told) or len(told) >= 2
 
 
+def with_column_twice(content: pa.Table, name: str) -> pa.Table:
+    return content.append_column(content.schema.field(name), content.column(name))
+
+
 CASES = {
     "float labels": (
         lambda image: table([image], [0.5]),
@@ -211,6 +215,14 @@ CASES = {
     "twice": (
         lambda image: table([image], [0], FEATURES | {"label": {"names": ["a", "b", "a"], "_type": "ClassLabel"}}),
         r"the features of 'label' name classes twice: a; expected each once",
+    ),
+    "two columns of images": (
+        lambda image: with_column_twice(table([image], [0]), "image"),
+        r"data\.image_column: got 'image'; expected a name that one column of .* has, not 2: image, label, image\.",
+    ),
+    "two columns of labels": (
+        lambda image: with_column_twice(table([image], [0]), "label"),
+        r"data\.label_column: got 'label'; expected a name that one column of .* has, not 2: image, label, label\.",
     ),
     "no rows": (lambda image: table([], pa.array([], pa.int64())), r"has no rows; expected images"),
 }

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from collections import namedtuple
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -115,6 +116,41 @@ def test_a_full_disk_is_a_warning_and_the_images_are_measured_without_a_set(
     assert re.search(rf"^warning: eval\.cache_dir: not used, as {tmp_path}/cache{reason}", printed, re.MULTILINE)
     assert "--out" not in printed
     assert os.listdir(tmp_path / "cache") == []
+
+
+@pytest.mark.parametrize("what", ["set of another user", "read-only cache", "folder that cannot be made"])
+def test_a_cache_that_this_user_may_not_use_is_a_warning(what, tmp_path, monkeypatch, capsys):
+    data = DataConfig(name="folder", dir=make_photo_folder(tmp_path / "photos", 3, 3), image_size=32)
+    cache = tmp_path / "cache"
+    section = EvalConfig(corruption_set="cbar", num_images=3, cache_dir=cache)
+    config, images = Config(data=data, eval=section), load_data(data)
+    reason = rf"{cache}/\S+ cannot be read \(Permission denied\)"
+    path_open, access, make_folder = Path.open, os.access, Path.mkdir
+
+    def open_own(path: Path, *arguments, **options):
+        if path.name == "manifest.json" and cache in path.parents:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return path_open(path, *arguments, **options)
+
+    if what == "set of another user":
+        monkeypatch.setattr(Path, "open", open_own)
+    elif what == "read-only cache":
+        cache.mkdir()
+        monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != cache and access(path, mode))
+        reason = rf"{cache}/\S+ cannot be written: {cache} is read-only"
+    else:
+
+        def make_own(path: Path, *arguments, **options) -> None:
+            if path == cache:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            make_folder(path, *arguments, **options)
+
+        monkeypatch.setattr(Path, "mkdir", make_own)
+        reason = rf"{cache} cannot be made \(Permission denied\)"
+    assert use_cache(config, World(), images) is section
+    printed = capsys.readouterr().out
+    assert re.search(rf"^warning: eval\.cache_dir: not used, as {reason}\. Make it usable, or", printed, re.MULTILINE)
+    assert "--out" not in printed
 
 
 def test_a_set_that_cannot_be_made_here_is_not_made_and_used_where_it_is(tmp_path, monkeypatch, capsys):

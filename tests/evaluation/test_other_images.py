@@ -1,7 +1,10 @@
 """Images of some of a run's classes from elsewhere: the command against loops in float64, and what it refuses."""
 
+import errno
 import json
 import math
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +16,8 @@ from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.data import load_images
 from fastmagn.errors import InputError
 from fastmagn.evaluate import main
+from fastmagn.evaluation import run as run_module
+from fastmagn.evaluation import shown
 from fastmagn.evaluation.class_mapping import read_mapping
 from fastmagn.evaluation.other_images import measure_images, summarise_images
 from fastmagn.evaluation.shown import print_images
@@ -124,6 +129,51 @@ def test_a_later_evaluation_keeps_the_entries(run_dir, folder, classes, tmp_path
     without.write_text('{"image_folders": []}')
     assert main([*arguments[:-1], str(without)]) == 0
     assert "image_folders" not in json.loads(without.read_text())
+
+
+def test_results_that_cannot_be_read_are_not_replaced(run_dir, folder, classes, tmp_path, monkeypatch):
+    """Such as those of another user, or on a disk that fails. It is said before the measurement."""
+    out, read_bytes = tmp_path / "out.json", Path.read_bytes
+    out.write_text('{"clean_accuracy": 0.5}')
+
+    def fails(path: Path) -> bytes:
+        if path == out:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read_bytes(path)
+
+    def measures(*arguments, **options) -> None:
+        raise AssertionError("it measures first")
+
+    monkeypatch.setattr(Path, "read_bytes", fails)
+    monkeypatch.setattr(run_module, "load_run", measures)
+    for arguments in ([], ["--images", str(folder), "--classes", str(classes)]):
+        with pytest.raises(InputError) as error:
+            main(["--run", str(run_dir), "--out", str(out), *arguments])
+        assert str(error.value) == (
+            f"out: {out} cannot be read (Input/output error), and its results would be lost; name another --out."
+        )
+        assert out.read_text() == '{"clean_accuracy": 0.5}'
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "\xff", "[" * 100_000])
+def test_damaged_results_get_no_entries_and_are_replaced_with_a_warning(
+    text, run_dir, folder, classes, tmp_path, capsys, monkeypatch
+):
+    out = tmp_path / "out.json"
+    out.write_text(text, encoding="latin-1")
+    before, arguments = out.read_bytes(), ["--run", str(run_dir), "--out", str(out)]
+    with pytest.raises(
+        InputError, match=r"out\.json is damaged \(it is not JSON with an object at the top\); remove it"
+    ):
+        main([*arguments, "--images", str(folder), "--classes", str(classes)])
+    assert out.read_bytes() == before
+    monkeypatch.setattr(run_module, "evaluate_run", lambda *arguments: {"steps": 12})
+    monkeypatch.setattr(shown, "print_results", lambda *arguments, **options: None)
+    assert main(arguments) == 0
+    assert "out.json: is damaged (it is not JSON with an object at the top). It will be replaced." in " ".join(
+        capsys.readouterr().out.split()
+    )
+    assert json.loads(out.read_text()) == {"steps": 12}
 
 
 def test_numbers_of_other_steps_are_left_out(run_dir, folder, classes, tmp_path, capsys):

@@ -214,6 +214,7 @@ def test_the_cards_class_names_can_be_told_apart(run_dir):
 
 
 def test_class_names_that_are_not_utf8_are_escapes_in_the_card(run_dir, tmp_path, monkeypatch):
+    """No run has such names any more; files that earlier versions exported do, and load."""
     names = (os.fsdecode(b"caf\xe9"), "café", *CLASS_NAMES[2:])
     trained = dataclasses.replace(load_run(run_dir), class_names=names)
     monkeypatch.setattr(export_module, "load_run", lambda *arguments, **options: trained)
@@ -221,6 +222,30 @@ def test_class_names_that_are_not_utf8_are_escapes_in_the_card(run_dir, tmp_path
     card = out.with_name("m.safetensors.md").read_text(encoding="utf-8")
     assert r"Classes, in order: `caf\udce9`, `café`, " in card
     assert fastmagn.load(out).class_names == names
+
+
+def test_texts_of_results_are_shown_literally_in_the_card(run_dir):
+    """They may come from anyone."""
+    hostile, shown = "a|b <img src=x>", r"a\|b \<img src=x>"
+    results = json.loads((run_dir / "results.json").read_text())
+    results |= {
+        "mca": {hostile: 0.5},
+        "steps": 5,
+        "train_s": 1.0,
+        "corrupted_as": {"version": 2, "jpeg_quality": hostile},
+    }
+    results["rms_calibration_error"] |= dict.fromkeys(("corruption_set", "binning", "pooling"), hostile)
+    results["environment"] = dict.fromkeys(("device", "cpu", "torch"), hostile)
+    card = model_card(dataclasses.replace(load_run(run_dir), results=results), "a|b<m.safetensors", CARD, None)
+    outside_code = re.sub(r"```.*?```", "", card, flags=re.DOTALL)
+    assert not re.search(r"(?<!\\)<", outside_code)
+    assert card.startswith("# a\\|b\\<m.safetensors\n")
+    assert f"| mCA {shown} | 50.00 % |" in card
+    rows = re.findall(r"^\|.*\|$", card, flags=re.MULTILINE)
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {3}
+    assert f"(version 2, JPEG {shown})" in card
+    assert f"5 steps in 1 s on {shown} ({shown}), torch {shown}." in card
+    assert f"({shown}, {shown})." in card
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,17 @@ def test_many_writers_of_one_folder_leave_one_whole_folder(tmp_path):
     assert (tmp_path / "report" / "text").read_text() in "0123"
 
 
+def test_a_file_with_leftovers_is_written_under_the_lock_without_a_wait(tmp_path, monkeypatch):
+    def waits(seconds: float) -> None:
+        raise AssertionError("it waits for its own lock")
+
+    monkeypatch.setattr(leftovers.time, "sleep", waits)
+    (tmp_path / "evaluation.json.partial-99999-abcdef").write_bytes(b"half")
+    with names_locked(tmp_path):
+        write_text(tmp_path / "evaluation.json", "new")
+    assert os.listdir(tmp_path) == ["evaluation.json"]
+
+
 def test_a_large_leftover_is_named_with_its_size(tmp_path, capsys):
     with (tmp_path / "set.partial-1-abcdef").open("wb") as file:
         file.truncate(2_900_000_000)

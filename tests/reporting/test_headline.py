@@ -134,10 +134,8 @@ def test_what_runs_differ_in_is_named_by_method(fake_run):
 
 def test_what_the_seeds_of_a_method_differ_in_is_named_by_run(fake_run):
     a, b = fake_run("a"), fake_run("b", method="magn")
-    c = fake_run("c", method="magn", seed=1)
-    rewrite(c, lambda results: results.update(corrupted_as={"version": 1, "jpeg_quality": 90}))
-    made = "made by fastmagn, version 1"
-    assert differing([a, b, c])[0] == f"Corrupted images: {made}, no JPEG (Standard, {b}); {made}, JPEG 90 ({c})."
+    c = with_few(fake_run("c", method="magn", seed=1), {"fog": [1]})
+    assert differing([a, b, c])[0] == f"Severities: 1 to 5 (Standard, {b}); 1 ({c})."
 
 
 def test_severities_that_differ_are_named(fake_run):

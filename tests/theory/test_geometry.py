@@ -23,7 +23,7 @@ from fastmagn.runs.progress import Progress
 from fastmagn.theory import GeometryConfig, command, measure_geometry
 from fastmagn.theory.curvature import fisher_matrix, hessian_matrix
 from fastmagn.theory.probes import Purpose, noise_levels, rademacher, standard_normal
-from fastmagn.theory.report import compare
+from fastmagn.theory.report import compare, geometry_markdown
 from fastmagn.theory.runs import _check_same_images
 from tests.helpers.report_folders import write_run
 
@@ -332,6 +332,18 @@ def test_the_command_writes_a_table_and_a_figure(report):
         assert (np.abs(pixels.astype(int) - colour).max(axis=2) < 8).sum() > 500
     assert (report / "geometry.svg").read_text().lstrip().startswith("<?xml")
     assert sorted(path.name for path in report.iterdir()) == [f"geometry.{end}" for end in ("json", "md", "png", "svg")]
+
+
+def test_names_of_run_folders_are_shown_literally_in_the_table(report):
+    geometry = strict_json(report / "geometry.json")
+    geometry["runs"] = dict(zip(("a|b", "<img src=x>"), geometry["runs"].values(), strict=True))
+    table = geometry_markdown(geometry)
+    rows = [line for line in table.splitlines() if line.startswith("| ")]
+    assert rows[0] == r"| quantity | a\|b | \<img src=x> |"
+    assert r"| quantity | \<img src=x>: ratio of medians | \<img src=x>: images below |" in rows
+    assert r"Against a\|b, image by image." in table
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {4}
+    assert not re.search(r"(?<!\\)<", table)
 
 
 def test_runs_of_one_name_are_told_apart_by_their_paths(runs, tmp_path):

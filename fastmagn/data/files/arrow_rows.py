@@ -59,6 +59,8 @@ def find_columns(file: str, image: str | None, label: str | None) -> Columns:
     label = label or _only(file, schema, "label_column", _label_columns(schema, features), "is named label or labels")
     for field, name in (("data.image_column", image), ("data.label_column", label)):
         check(name in schema.names, field, name, f"a column of {file}: {', '.join(schema.names)}")
+        count = schema.names.count(name)
+        check(count == 1, field, name, f"a name that one column of {file} has, not {count}: {', '.join(schema.names)}")
     kind = schema.field(image).type
     if not (_is_bytes(kind) or _has_bytes(kind)):
         raise InputError(
