@@ -1,7 +1,6 @@
 """Reads named tensors from files of others: safetensors, or torch.save without running what a file names."""
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,11 +15,7 @@ SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".tar")
 # The keys under which checkpoints keep the weights: fastmagn and torchvision's references use the first; AugMix, timm
 # and most others the second.
 _HOLDERS = ("model", "state_dict", "model_state_dict", "net")
-# The prefixes that wrappers give names: DataParallel and DistributedDataParallel; torch.compile; a model behind its
-# normalisation, as RobustBench and fastmagn have it.
-_WRAPPERS = ("module.", "_orig_mod.", "model.", "network.")
 _MAX_NAME_CHARS = 80
-_MEANS, _STDS = ("mean", "mu"), ("std", "sigma")
 
 
 class _Ignored:
@@ -48,14 +43,12 @@ class Weights(NamedTuple):
     """The tensors of a file.
 
     Args:
-        tensors: Those of the network by their names, without the prefixes of wrappers.
-        mean: What the file's model subtracts from each channel, pixels in [0, 1]; None if it does not say.
-        std: What it then divides by; None likewise.
+        tensors: By the names that they have there.
+        left_out: What of the file is not among them, in words; empty if nothing.
     """
 
     tensors: dict[str, Tensor]
-    mean: tuple[float, float, float] | None
-    std: tuple[float, float, float] | None
+    left_out: str = ""
 
 
 def read_weights(path: Path, field: str) -> Weights:
@@ -83,11 +76,7 @@ def read_weights(path: Path, field: str) -> Weights:
     tensors = isinstance(content, dict) and all(_is_named_tensor(name, value) for name, value in content.items())
     if not tensors or not content:
         raise InputError(f"{field}: {path} holds no named weights; expected a state_dict of the network.")
-    own: dict[str, Tensor] = {}
-    rest: dict[str, Tensor] = {}
-    for name, value in content.items():
-        (rest if _is_normalisation(name, value) else own)[name] = value
-    return Weights(_without_wrappers(own or content), _channels(rest, _MEANS), _channels(rest, _STDS))
+    return Weights(content)
 
 
 def _read_torch(path: Path, field: str) -> Any:
@@ -112,20 +101,3 @@ def _is_named_tensor(name: Any, value: Any) -> bool:
     return (
         isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized
     )
-
-
-def _is_normalisation(name: str, value: Tensor) -> bool:
-    last = name.rpartition(".")[2]
-    return last in (*_MEANS, *_STDS) and value.numel() == 3 and not value.is_complex() and not value.is_meta
-
-
-def _channels(tensors: Mapping[str, Tensor], names: tuple[str, ...]) -> tuple[float, float, float] | None:
-    found = [value for name, value in tensors.items() if name.rpartition(".")[2] in names]
-    return tuple(found[0].flatten().double().tolist()) if found else None
-
-
-def _without_wrappers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors without the prefixes that all their names share."""
-    while prefix := next((one for one in _WRAPPERS if all(name.startswith(one) for name in tensors)), None):
-        tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
-    return tensors

@@ -53,7 +53,7 @@ def test_mean_and_deviation_of_one_half_stand_for_transform_input():
     """torchvision's function of its own weights, for images normalised as ImageNet's."""
     theirs = trained_like(models.googlenet(num_classes=10, transform_input=True, aux_logits=False, init_weights=False))
     ours = build_model("torchvision:googlenet", num_classes=10, mean=(0.5,) * 3, std=(0.5,) * 3).eval()
-    load_weights(ours.network, Weights(theirs.state_dict(), None, None), Path("a.pt"), 10, "weights")
+    load_weights(ours.network, Weights(theirs.state_dict()), Path("a.pt"), 10, "weights")
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     with torch.no_grad():
