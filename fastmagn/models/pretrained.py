@@ -91,7 +91,8 @@ def load_weights(network: nn.Module, weights: Weights, path: Path, num_classes: 
     numbers = sum(value.numel() for value in kept.values())
     loaded, total = (sum(not name.endswith(COUNTER) for name in names) for names in (kept, wanted))
     count = f"{loaded} of {counted(total, 'tensor')}, {numbers / 1e6:.2f} M numbers{how}"
-    line = f"weights from {path}: {count}; new for {counted(num_classes, 'class')}: {', '.join(new) or 'none'}"
+    without = f"; without {weights.left_out}" if weights.left_out else ""
+    line = f"weights from {path}: {count}{without}; new for {counted(num_classes, 'class')}: {', '.join(new) or 'none'}"
     return Loaded(line, new, unwrapped.mean, unwrapped.std)
 
 

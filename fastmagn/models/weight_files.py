@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor
 
 from fastmagn.errors import InputError, one_line
@@ -16,6 +16,8 @@ SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".tar")
 # and most others the second.
 _HOLDERS = ("model", "state_dict", "model_state_dict", "net")
 _MAX_NAME_CHARS = 80
+# In a safetensors file of `fastmagn.export`: the entry of its metadata, and the noises of rse's ensemble.
+OUR_METADATA, NOISES = "fastmagn", "noises"
 
 
 class _Ignored:
@@ -69,14 +71,14 @@ def read_weights(path: Path, field: str) -> Weights:
     if not path.is_file():
         raise InputError(f"{field}: {path}: no such file; expected weights of this network.")
     is_safetensors = path.suffix.lower() == ".safetensors"
-    content = _read_safetensors(path, field) if is_safetensors else _read_torch(path, field)
+    content, left_out = _read_safetensors(path, field) if is_safetensors else (_read_torch(path, field), "")
     for holder in _HOLDERS:
         if isinstance(content, dict) and isinstance(content.get(holder), dict):
             content = content[holder]
     tensors = isinstance(content, dict) and all(_is_named_tensor(name, value) for name, value in content.items())
     if not tensors or not content:
         raise InputError(f"{field}: {path} holds no named weights; expected a state_dict of the network.")
-    return Weights(content)
+    return Weights(content, left_out)
 
 
 def _read_torch(path: Path, field: str) -> Any:
@@ -90,11 +92,16 @@ def _read_torch(path: Path, field: str) -> Any:
         raise InputError(f"{field}: {path} cannot be read as a file of torch.save{why} ({reason}).") from error
 
 
-def _read_safetensors(path: Path, field: str) -> dict[str, Tensor]:
+def _read_safetensors(path: Path, field: str) -> tuple[dict[str, Tensor], str]:
+    """The tensors, and what is left out: a file of fastmagn's may hold the noises of rse's ensemble."""
     try:
-        return load_file(path)
+        with safe_open(path, framework="pt", device="cpu") as file:
+            is_ours = OUR_METADATA in (file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except Exception as error:  # likewise
         raise InputError(f"{field}: {path} cannot be read as safetensors ({one_line(error)}).") from error
+    is_ensemble = is_ours and tensors.pop(NOISES, None) is not None
+    return tensors, "the noises of its ensemble: this is the network alone" if is_ensemble else ""
 
 
 def _is_named_tensor(name: Any, value: Any) -> bool:
