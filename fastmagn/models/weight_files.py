@@ -8,6 +8,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from fastmagn.archives import check_members, is_archive
 from fastmagn.errors import InputError, one_line
 from fastmagn.models.published import published_file, published_names
 
@@ -83,8 +84,11 @@ def read_weights(path: Path, field: str) -> Weights:
 
 def _read_torch(path: Path, field: str) -> Any:
     try:
-        with torch.serialization.safe_globals([(_Ignored, name) for name in _IGNORED_NAMES]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        ignored: list[Any] = [(_Ignored, name) for name in _IGNORED_NAMES]
+        with path.open("rb") as file, torch.serialization.safe_globals(ignored):
+            if is_archive(file):  # not PyTorch's older form, which does not compress
+                check_members(file)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can make the reader fail in any way
         refused = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
         why = f": it needs {refused[1][:_MAX_NAME_CHARS]}; save its state_dict alone" if refused else ""
