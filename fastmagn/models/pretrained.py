@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fastmagn.errors import InputError, counted, some
 from fastmagn.models.by_order import COUNTER, match_by_order
+from fastmagn.models.classes import auxiliary_names
 from fastmagn.models.densenet import match_older_form
 from fastmagn.models.errors import Ambiguous
 from fastmagn.models.weight_files import Weights, read_weights
@@ -73,7 +74,8 @@ def load_weights(network: nn.Module, weights: Weights, path: Path, num_classes: 
         InputError: A name or a shape does not fit, or a value is not finite.
     """
     unwrapped = unwrap(weights.tensors, network.state_dict().keys())
-    given = _with_whole_counts(unwrapped.tensors)
+    heads = auxiliary_names(network, unwrapped.tensors)
+    given = _with_whole_counts({name: value for name, value in unwrapped.tensors.items() if name not in heads})
     match_older_form(network, given)
     wanted = network.state_dict()
     how = ""
@@ -91,7 +93,8 @@ def load_weights(network: nn.Module, weights: Weights, path: Path, num_classes: 
     numbers = sum(value.numel() for value in kept.values())
     loaded, total = (sum(not name.endswith(COUNTER) for name in names) for names in (kept, wanted))
     count = f"{loaded} of {counted(total, 'tensor')}, {numbers / 1e6:.2f} M numbers{how}"
-    without = f"; without {weights.left_out}" if weights.left_out else ""
+    left_out = weights.left_out or ("its auxiliary heads" if heads else "")
+    without = f"; without {left_out}" if left_out else ""
     line = f"weights from {path}: {count}{without}; new for {counted(num_classes, 'class')}: {', '.join(new) or 'none'}"
     return Loaded(line, new, unwrapped.mean, unwrapped.std)
 
