@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from fastmagn.config.called import command
 from fastmagn.config.command_line import OwnOptions, as_file, given_fields, parse_config, parse_own
 from fastmagn.config.eval_schema import EvalConfig
-from fastmagn.config.of_weights import weights_fields
+from fastmagn.config.of_weights import OF_MODEL, weights_fields
 from fastmagn.config.own_code import explained
 from fastmagn.config.paths import kept_path
 from fastmagn.config.schema import Config
@@ -167,8 +167,8 @@ def _config_of_weights(own: argparse.Namespace, fields: list[str]) -> Config:
     of_run = checkpoint_fields(own.weights) if own.info is None else {}
     said = of_run if own.info is None else said_fields(own.info)
     config = parse_config([*as_file(of_name | said), *fields], command("evaluate"), _DESCRIPTION)
-    if of_run and config.data.name != of_run["data.name"]:  # of other images the run says nothing
-        said = {"model.name": of_run["model.name"]}
+    if of_run and config.data.name != of_run["data.name"]:  # the run says nothing of other images
+        said = {name: of_run[name] for name in OF_MODEL}
         config = parse_config([*as_file(of_name | said), *fields], command("evaluate"), _DESCRIPTION)
     own.has_data = "data.name" in said
     own.data_dir = Path(said["data.dir"]) if "data.dir" in said else None

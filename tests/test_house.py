@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 # The lowest first. A room is a folder of fastmagn/ or a file in it; rooms in one row do not import each other.
 ROWS = (
-    ("errors", "version", "fastmagn_kernels"),
+    ("errors", "version", "archives", "fastmagn_kernels"),
     ("registry", "losses"),
     ("__init__", "config"),
     ("machine", "augment", "corruptions", "models"),

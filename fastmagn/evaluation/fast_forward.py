@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from fastmagn.machine.hardware import full_float32
 from fastmagn.models import evaluation_mode
 from fastmagn.models.folding import fold_batch_norm
 
@@ -38,7 +39,7 @@ def model_to_forward(
     """
     if forward == "exact":
         return Measured(model, {})
-    with evaluation_mode(model):
+    with evaluation_mode(model), full_float32():  # TensorFloat-32 would differ by more than the folding's tolerance
         copy, num_folded, num_left = fold_batch_norm(model, image_size)
     copy.eval().to(memory_format=torch.channels_last)
     dtype = torch.bfloat16 if device.type == "cpu" and amp == "bf16" else torch.float32

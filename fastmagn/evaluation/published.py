@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from fastmagn.config.schema import Config
 from fastmagn.config.text import plain
@@ -17,7 +18,7 @@ from fastmagn.machine.hardware import settle_hardware
 from fastmagn.machine.processes import join_world
 from fastmagn.methods.test_time import MirrorEnsemble
 from fastmagn.models import Normalised, build_model
-from fastmagn.models.pretrained import load_weights
+from fastmagn.models.pretrained import Loaded, load_weights
 from fastmagn.models.published import published_file
 from fastmagn.models.weight_files import Weights, read_weights
 from fastmagn.runs.failures import explain_measuring
@@ -75,16 +76,16 @@ def evaluate_weights(published: Published, config: Config, results_dir: Path) ->
         image_set = world.rank_0_first(lambda: load_data(config.data))
         if published.classes is not None:
             check_classes(image_set, published.classes)
-        mean, std, whose = _normalisation(published, weights, image_set)
-        network, line = _load(published.file, weights, config, image_set, mean, std)
+        network, loaded = _load(published.file, weights, config, image_set)
+        mean, std, whose = _normalisation(published, loaded, image_set)
         if world.rank == 0:
-            console.print(line, soft_wrap=True)
+            console.print(loaded.line, soft_wrap=True)
             console.print(f"normalisation: mean {_shown(mean)}, std {_shown(std)} ({whose})", soft_wrap=True)
             _warn_of_other_size(published, image_set)
-            if config.model.name in _TRANSFORM_INPUT and published.std is weights.std is None:
+            if config.model.name in _TRANSFORM_INPUT and published.std is loaded.std is None:
                 warn(f"torchvision's own weights of {config.model.name} need --mean 0.5 --std 0.5 (transform_input).")
-        network.to(device, memory_format=torch.channels_last).eval()
-        model = MirrorEnsemble(network) if config.eval.test_time_flip else network
+        normalised = Normalised(network, mean, std).to(device, memory_format=torch.channels_last).eval()
+        model = MirrorEnsemble(normalised) if config.eval.test_time_flip else normalised
         measured = evaluate_model(model, image_set, config, results_dir, device=device, world=world, trained=None)
     about = {"weights_file": _name_anywhere(published.file), "normalisation": {"mean": list(mean), "std": list(std)}}
     return measured | about | {"environment": environment(device), "config": plain(config)}
@@ -102,11 +103,11 @@ def _warn_of_other_size(published: Published, image_set: ImageSet) -> None:
         warn(f"{published.file} was trained on images of {trained} px; it is measured on {height}x{width} px.")
 
 
-def _normalisation(published: Published, weights: Weights, image_set: ImageSet) -> tuple[Channels, Channels, str]:
+def _normalisation(published: Published, loaded: Loaded, image_set: ImageSet) -> tuple[Channels, Channels, str]:
     """Mean, standard deviation, and where they are from."""
     sources = {
         "as given": (published.mean, published.std),
-        "the file's": (weights.mean, weights.std),
+        "the file's": (loaded.mean, loaded.std),
         f"those of {image_set.name}; --mean and --std name others": (image_set.mean, image_set.std),
     }
     mean, whose_mean = next((pair[0], name) for name, pair in sources.items() if pair[0] is not None)
@@ -114,24 +115,22 @@ def _normalisation(published: Published, weights: Weights, image_set: ImageSet) 
     return mean, std, whose_mean if whose_mean == whose_std else f"mean {whose_mean}, std {whose_std}"
 
 
-def _load(
-    file: Path, weights: Weights, config: Config, image_set: ImageSet, mean: Channels, std: Channels
-) -> tuple[Normalised, str]:
-    """The network with the weights, and what was loaded in one line."""
-    network = build_model(
+def _load(file: Path, weights: Weights, config: Config, image_set: ImageSet) -> tuple[nn.Module, Loaded]:
+    """The network with the weights, without its normalisation, and what was loaded."""
+    model = build_model(
         config.model.name,
         num_classes=image_set.num_classes,
-        mean=mean,
-        std=std,
+        mean=image_set.mean,
+        std=image_set.std,
         image_size=image_set.test_images_u8.shape[1:3],
     )
-    loaded = load_weights(network.network, weights, file, image_set.num_classes, "weights")
+    loaded = load_weights(model.network, weights, file, image_set.num_classes, "weights")
     if loaded.new:
         raise InputError(
             f"weights: {file} has no classifier for the {image_set.num_classes} classes of {image_set.name}: "
             f"{some(loaded.new)} would be new. Give weights that were trained on them, or another --data.name."
         )
-    return network, loaded.line
+    return model.network, loaded
 
 
 def _shown(channels: Channels) -> str:

@@ -56,7 +56,8 @@ def model_card(trained: Trained, name: str, config: ExportConfig, input: str | N
         [
             f"# {escape_markdown(name)}",
             f"`{info.network}` for {height}x{width} px images{padded} of {counted(info.num_classes, 'class')}, trained "
-            f"by `{info.method}` on `{info.data}` with fastmagn {info.fastmagn}; weights: {weights}.{flip}{ensemble}",
+            f"by `{info.method}` on `{info.data}` {_version(trained.results, info.fastmagn)}; weights: "
+            f"{weights}.{flip}{ensemble}",
             "## Use",
             _usage(name, config.format, input, height, width),
             "Classes, in order: " + ", ".join(map(_code, info.class_names)) + ".",
@@ -77,6 +78,13 @@ def model_card(trained: Trained, name: str, config: ExportConfig, input: str | N
             f"{config.licence}." if config.licence else _OWN_LICENCE,
         ]
     )
+
+
+def _version(results: dict[str, Any] | None, exporting: str) -> str:
+    """The version of fastmagn that trained the model, where its results say it."""
+    trained = (results or {}).get("environment", {}).get("fastmagn")
+    is_known = isinstance(trained, str) and re.fullmatch(r"[\w.+-]{1,40}", trained, re.ASCII)
+    return f"with fastmagn {trained}" if is_known else f"and exported with fastmagn {exporting}"
 
 
 def _which_weights(config: Config) -> str:

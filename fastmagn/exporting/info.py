@@ -13,10 +13,11 @@ from fastmagn.data.padding import former_padding
 from fastmagn.errors import InputError
 from fastmagn.evaluation.trained import MEASURES, Trained
 from fastmagn.methods.rse import NoiseEnsemble
+from fastmagn.models.weight_files import OUR_METADATA
 
 FORMAT_VERSION = 2
 _WITHOUT_PADDING = 1  # the version of files without padded_from, which earlier versions of fastmagn read too
-METADATA_KEY = "fastmagn"
+METADATA_KEY = OUR_METADATA
 MAX_SIDE_PX = 4096
 _MAX_RESIZE_PX = shorter_side_px(MAX_SIDE_PX, 0)
 

@@ -101,7 +101,8 @@ def read_onnx(path: Path, device: str) -> tuple[Callable[[np.ndarray], np.ndarra
     """
     _require("onnx", "onnxruntime")
     providers = _providers(device)
-    session = _session(_self_contained(path), providers, str(path))
+    content = _self_contained(path)
+    session = _session(content, providers, str(path))
     is_on_cpu = _CUDA not in session.get_providers()  # onnxruntime falls back to the CPU when CUDA does not start
     check(not (device == "cuda" and is_on_cpu), "device", device, "cpu or auto, as onnxruntime cannot use CUDA here")
     info = info_from_json(session.get_modelmeta().custom_metadata_map.get(METADATA_KEY), str(path))
@@ -110,14 +111,14 @@ def read_onnx(path: Path, device: str) -> tuple[Callable[[np.ndarray], np.ndarra
     form = expected.get(inputs[0].type) if len(inputs) == 1 else None
     if form is None or inputs[0].shape[1:] != form or OUTPUTS[0] not in outputs:
         raise InputError(f"{path}: its inputs and outputs are not those of fastmagn.export; export the run again.")
-    return _InOnnxruntime(path, providers, session), info
+    return _InOnnxruntime(path, providers, session, content), info
 
 
 class _InOnnxruntime:
-    """What `Classifier` calls; a pickle holds the file's content, which is opened anew."""
+    """What `Classifier` calls; a pickle holds the content that was read, whatever has become of the file."""
 
-    def __init__(self, path: Path, providers: Sequence[_Provider], session: Any) -> None:
-        self.path, self.providers, self.session = path, providers, session
+    def __init__(self, path: Path, providers: Sequence[_Provider], session: Any, content: bytes) -> None:
+        self.path, self.providers, self.session, self.content = path, providers, session, content
         (self.input,) = session.get_inputs()
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
@@ -129,11 +130,11 @@ class _InOnnxruntime:
         return self.session.run([OUTPUTS[0]], {self.input.name: np.ascontiguousarray(images)})[0]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _opened, (self.path, self.providers, self.path.read_bytes())
+        return _opened, (self.path, self.providers, self.content)
 
 
 def _opened(path: Path, providers: Sequence[_Provider], content: bytes) -> _InOnnxruntime:
-    return _InOnnxruntime(path, providers, _session(content, providers, str(path)))
+    return _InOnnxruntime(path, providers, _session(content, providers, str(path)), content)
 
 
 def _require(*packages: str) -> None:

@@ -14,8 +14,7 @@ from fastmagn.methods.rse import NoiseEnsemble
 from fastmagn.methods.test_time import MirrorEnsemble
 from fastmagn.models import build_model
 from fastmagn.models.shapes import fits
-
-_NOISES = "noises"
+from fastmagn.models.weight_files import NOISES
 
 
 def write_safetensors(trained: Trained, path: Path) -> None:
@@ -27,7 +26,7 @@ def write_safetensors(trained: Trained, path: Path) -> None:
     info = model_info(trained)
     info_from_json(info.to_json(), str(path))
     noises = [module.noises for module in trained.measured.modules() if isinstance(module, NoiseEnsemble)]
-    tensors = {**trained.network.state_dict(), **({_NOISES: noises[0]} if noises else {})}
+    tensors = {**trained.network.state_dict(), **({NOISES: noises[0]} if noises else {})}
     plain = {
         name: (tensor.float() if tensor.is_floating_point() else tensor).contiguous().clone()
         for name, tensor in tensors.items()
@@ -77,7 +76,7 @@ def read_info(path: Path) -> ModelInfo | None:
 
 
 def _model(tensors: dict[str, Tensor], info: ModelInfo, file: str) -> nn.Module:
-    noises = tensors.pop(_NOISES, None)
+    noises = tensors.pop(NOISES, None)
     options = {"num_classes": info.num_classes, "image_size": info.image_size, "weight_names": tensors.keys()}
     unfit = f"{file}: its weights do not fit its network, {info.network}; export the run again."
     if not fits(tensors, info.network, **options):

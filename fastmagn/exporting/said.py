@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastmagn.config.of_weights import SAID_BY_RUN
+from fastmagn.config.of_weights import SAID_BY_FILE, SAID_BY_RUN
 from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten
 from fastmagn.data import ENCODED
@@ -36,7 +36,8 @@ def said_by(weights: Path) -> "ModelInfo | None":
 
 def said_fields(info: "ModelInfo") -> dict[str, Any]:
     """The fields that the file gives, by their dotted names."""
-    return {"data.name": info.data, "data.image_size": info.image_size[0], "model.name": info.network}
+    values = (info.data, info.image_size[0], info.network, info.test_time_flip)
+    return dict(zip(SAID_BY_FILE, values, strict=True))
 
 
 def checkpoint_fields(weights: Path) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def fold_batch_norm(model: nn.Module, image_size: tuple[int, int]) -> Folded:
     """Copy a model, and let its convolutions do the work of the batch normalisations that follow them.
 
     In exact arithmetic the copy's logits are the model's. What `torch.fx` cannot trace, or traces into another
-    function, is copied as it is.
+    function, is copied as it is. The two are compared by their logits, so that TensorFloat-32 must be off.
 
     Args:
         model: In evaluation mode, float32. The networks behind each of its `Normalised` are folded.

@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from fastmagn.errors import InputError, counted, some
 from fastmagn.models.by_order import COUNTER, match_by_order
+from fastmagn.models.classes import auxiliary_names
 from fastmagn.models.densenet import match_older_form
 from fastmagn.models.errors import Ambiguous
 from fastmagn.models.weight_files import Weights, read_weights
+from fastmagn.models.wrapped import unwrap
 
 _REMEDY = "Give weights of this network, or the network's name by --model.name."
 _MAX_NAME_CHARS = 80
@@ -23,10 +25,14 @@ class Loaded(NamedTuple):
     Args:
         line: That in one line.
         new: Names of the tensors that kept their new values: the last layer's, or none.
+        mean: What the file's model subtracts from each channel, pixels in [0, 1]; None if it does not say.
+        std: What it then divides by; None likewise.
     """
 
     line: str
     new: list[str]
+    mean: tuple[float, float, float] | None
+    std: tuple[float, float, float] | None
 
 
 def load_pretrained(network: nn.Module, path: Path, num_classes: int) -> str:
@@ -52,10 +58,10 @@ def load_weights(network: nn.Module, weights: Weights, path: Path, num_classes: 
     """Copy weights into a network.
 
     The names may be those of the network itself, of a whole fastmagn model (`Normalised`, whose mean and standard
-    deviation are not copied) or of a wrapped network (`module.`, `_orig_mod.`, `model.`). The weights may be stored
-    under `model`, `state_dict`, `model_state_dict` or `net`, as in checkpoints. The network's last layer keeps its new
-    weights if the file's has another number of classes, or if the file has none. Where names do not fit, but all kinds
-    and shapes agree in their order, the order decides (`by_order.match_by_order`).
+    deviation are not copied) or of a wrapped network (`module.`, `_orig_mod.`, `model.`); see `wrapped.unwrap`. The
+    network's last layer keeps its new weights if the file's has another number of classes, or if the file has none.
+    Where names do not fit, but all kinds and shapes agree in their order, the order decides
+    (`by_order.match_by_order`).
 
     Args:
         network: A float32 network without `Normalised`; changed in place, and not at all if an error is raised.
@@ -67,7 +73,9 @@ def load_weights(network: nn.Module, weights: Weights, path: Path, num_classes: 
     Raises:
         InputError: A name or a shape does not fit, or a value is not finite.
     """
-    given = _with_whole_counts(weights.tensors)
+    unwrapped = unwrap(weights.tensors, network.state_dict().keys())
+    heads = auxiliary_names(network, unwrapped.tensors)
+    given = _with_whole_counts({name: value for name, value in unwrapped.tensors.items() if name not in heads})
     match_older_form(network, given)
     wanted = network.state_dict()
     how = ""
@@ -85,9 +93,10 @@ def load_weights(network: nn.Module, weights: Weights, path: Path, num_classes: 
     numbers = sum(value.numel() for value in kept.values())
     loaded, total = (sum(not name.endswith(COUNTER) for name in names) for names in (kept, wanted))
     count = f"{loaded} of {counted(total, 'tensor')}, {numbers / 1e6:.2f} M numbers{how}"
-    return Loaded(
-        f"weights from {path}: {count}; new for {counted(num_classes, 'class')}: {', '.join(new) or 'none'}", new
-    )
+    left_out = weights.left_out or ("its auxiliary heads" if heads else "")
+    without = f"; without {left_out}" if left_out else ""
+    line = f"weights from {path}: {count}{without}; new for {counted(num_classes, 'class')}: {', '.join(new) or 'none'}"
+    return Loaded(line, new, unwrapped.mean, unwrapped.std)
 
 
 def _by_order(given: Mapping[str, Tensor], network: nn.Module, path: Path, field: str) -> dict[str, Tensor] | None:

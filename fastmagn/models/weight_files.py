@@ -1,14 +1,14 @@
 """Reads named tensors from files of others: safetensors, or torch.save without running what a file names."""
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor
 
+from fastmagn.archives import check_members, is_archive
 from fastmagn.errors import InputError, one_line
 from fastmagn.models.published import published_file, published_names
 
@@ -16,11 +16,9 @@ SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".tar")
 # The keys under which checkpoints keep the weights: fastmagn and torchvision's references use the first; AugMix, timm
 # and most others the second.
 _HOLDERS = ("model", "state_dict", "model_state_dict", "net")
-# The prefixes that wrappers give names: DataParallel and DistributedDataParallel; torch.compile; a model behind its
-# normalisation, as RobustBench and fastmagn have it.
-_WRAPPERS = ("module.", "_orig_mod.", "model.", "network.")
 _MAX_NAME_CHARS = 80
-_MEANS, _STDS = ("mean", "mu"), ("std", "sigma")
+# In a safetensors file of `fastmagn.export`: the entry of its metadata, and the noises of rse's ensemble.
+OUR_METADATA, NOISES = "fastmagn", "noises"
 
 
 class _Ignored:
@@ -48,14 +46,12 @@ class Weights(NamedTuple):
     """The tensors of a file.
 
     Args:
-        tensors: Those of the network by their names, without the prefixes of wrappers.
-        mean: What the file's model subtracts from each channel, pixels in [0, 1]; None if it does not say.
-        std: What it then divides by; None likewise.
+        tensors: By the names that they have there.
+        left_out: What of the file is not among them, in words; empty if nothing.
     """
 
     tensors: dict[str, Tensor]
-    mean: tuple[float, float, float] | None
-    std: tuple[float, float, float] | None
+    left_out: str = ""
 
 
 def read_weights(path: Path, field: str) -> Weights:
@@ -76,24 +72,23 @@ def read_weights(path: Path, field: str) -> Weights:
     if not path.is_file():
         raise InputError(f"{field}: {path}: no such file; expected weights of this network.")
     is_safetensors = path.suffix.lower() == ".safetensors"
-    content = _read_safetensors(path, field) if is_safetensors else _read_torch(path, field)
+    content, left_out = _read_safetensors(path, field) if is_safetensors else (_read_torch(path, field), "")
     for holder in _HOLDERS:
         if isinstance(content, dict) and isinstance(content.get(holder), dict):
             content = content[holder]
     tensors = isinstance(content, dict) and all(_is_named_tensor(name, value) for name, value in content.items())
     if not tensors or not content:
         raise InputError(f"{field}: {path} holds no named weights; expected a state_dict of the network.")
-    own: dict[str, Tensor] = {}
-    rest: dict[str, Tensor] = {}
-    for name, value in content.items():
-        (rest if _is_normalisation(name, value) else own)[name] = value
-    return Weights(_without_wrappers(own or content), _channels(rest, _MEANS), _channels(rest, _STDS))
+    return Weights(content, left_out)
 
 
 def _read_torch(path: Path, field: str) -> Any:
     try:
-        with torch.serialization.safe_globals([(_Ignored, name) for name in _IGNORED_NAMES]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        ignored: list[Any] = [(_Ignored, name) for name in _IGNORED_NAMES]
+        with path.open("rb") as file, torch.serialization.safe_globals(ignored):
+            if is_archive(file):  # not PyTorch's older form, which does not compress
+                check_members(file)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can make the reader fail in any way
         refused = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
         why = f": it needs {refused[1][:_MAX_NAME_CHARS]}; save its state_dict alone" if refused else ""
@@ -101,31 +96,19 @@ def _read_torch(path: Path, field: str) -> Any:
         raise InputError(f"{field}: {path} cannot be read as a file of torch.save{why} ({reason}).") from error
 
 
-def _read_safetensors(path: Path, field: str) -> dict[str, Tensor]:
+def _read_safetensors(path: Path, field: str) -> tuple[dict[str, Tensor], str]:
+    """The tensors, and what is left out: a file of fastmagn's may hold the noises of rse's ensemble."""
     try:
-        return load_file(path)
+        with safe_open(path, framework="pt", device="cpu") as file:
+            is_ours = OUR_METADATA in (file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except Exception as error:  # likewise
         raise InputError(f"{field}: {path} cannot be read as safetensors ({one_line(error)}).") from error
+    is_ensemble = is_ours and tensors.pop(NOISES, None) is not None
+    return tensors, "the noises of its ensemble: this is the network alone" if is_ensemble else ""
 
 
 def _is_named_tensor(name: Any, value: Any) -> bool:
     return (
         isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized
     )
-
-
-def _is_normalisation(name: str, value: Tensor) -> bool:
-    last = name.rpartition(".")[2]
-    return last in (*_MEANS, *_STDS) and value.numel() == 3 and not value.is_complex() and not value.is_meta
-
-
-def _channels(tensors: Mapping[str, Tensor], names: tuple[str, ...]) -> tuple[float, float, float] | None:
-    found = [value for name, value in tensors.items() if name.rpartition(".")[2] in names]
-    return tuple(found[0].flatten().double().tolist()) if found else None
-
-
-def _without_wrappers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors without the prefixes that all their names share."""
-    while prefix := next((one for one in _WRAPPERS if all(name.startswith(one) for name in tensors)), None):
-        tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
-    return tensors

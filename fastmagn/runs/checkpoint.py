@@ -6,15 +6,14 @@ a checkpoint holds the weights, the optimiser, the loss scaler, the position and
 
 import hashlib
 import json
-import os
-import zipfile
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from torch import nn
 
+from fastmagn.archives import check_members
 from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten
 from fastmagn.errors import InputError, one_line
@@ -87,7 +86,7 @@ def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
                     f"{path}: {reason}. python -m fastmagn.train with this --run_dir resumes from the checkpoint"
                     " before it; or put an intact copy in its place."
                 )
-            _check_members(file)
+            check_members(file)
             state = torch.load(file, map_location=device, weights_only=True)
         version = state["format_version"]
     except FileNotFoundError:
@@ -116,20 +115,6 @@ def newest_readable(run_dir: Path) -> dict[str, Any] | None:
         with suppress(InputError):
             return read_checkpoint(path, torch.device("cpu"))
     return None
-
-
-def _check_members(file: IO[bytes]) -> None:
-    """Refuse an archive that unpacks to more bytes than it has. The file's position is 0 afterwards.
-
-    Raises:
-        ValueError: It unpacks to more.
-        zipfile.BadZipFile: It is not an archive.
-    """
-    size = file.seek(0, os.SEEK_END)
-    with zipfile.ZipFile(file) as archive:
-        if sum(member.file_size for member in archive.infolist()) > size:
-            raise ValueError("it unpacks to more than its size")
-    file.seek(0)
 
 
 def config_sha256(config: dict[str, Any]) -> str:

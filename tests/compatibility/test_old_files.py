@@ -1,5 +1,6 @@
 """Runs and exported files of an earlier version (README.md beside this) still resume, evaluate, report and load."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -12,6 +13,9 @@ import fastmagn
 from fastmagn.data import load_images
 from fastmagn.evaluation.logits import read_logits
 from fastmagn.evaluation.run import evaluate_run
+from fastmagn.evaluation.trained import load_run
+from fastmagn.exporting.card import model_card
+from fastmagn.exporting.config import ExportConfig
 from fastmagn.reporting.runs import read_runs
 from fastmagn.runs.checkpoint import read_checkpoint
 from fastmagn.runs.paths import LOGITS, RESULTS, last_checkpoint
@@ -81,3 +85,16 @@ def test_old_models_load(name):
     expected = softmax(stored["clean"][0])
     np.testing.assert_allclose(probabilities, expected, atol=1e-5)
     assert labels.tolist() == expected.argmax(axis=1).tolist()
+
+
+@pytest.mark.parametrize("old_run", ["whole"], indirect=True)
+def test_the_card_names_the_version_that_trained(old_run, monkeypatch):
+    """Results that do not say it leave the version that exports."""
+    monkeypatch.setattr("fastmagn.exporting.info.__version__", "9.8.7")
+    trained = load_run(old_run)
+    config = ExportConfig(run=old_run, format="safetensors", out=Path("a.safetensors"))
+    assert "on `digits` with fastmagn 0.1.0; weights" in model_card(trained, "a.safetensors", config, None)
+    for environment in ({}, {"fastmagn": "1\n# [me](http://a)"}, {"fastmagn": 3}):
+        other = dataclasses.replace(trained, results=trained.results | {"environment": environment})
+        card = model_card(other, "a.safetensors", config, None)
+        assert "on `digits` and exported with fastmagn 9.8.7; weights" in card

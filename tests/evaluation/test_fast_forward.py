@@ -6,6 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from fastmagn.config.command_line import parse_config
 from fastmagn.config.eval_schema import EvalConfig
@@ -16,6 +17,7 @@ from fastmagn.evaluation.measure import predict, summarise_logits
 from fastmagn.evaluation.run import evaluate_model
 from fastmagn.machine.processes import World
 from fastmagn.methods.test_time import MirrorEnsemble
+from fastmagn.models import Normalised
 from fastmagn.models.batchnorm import has_batch_norm
 from tests.helpers.run_folders import randomised_model
 
@@ -44,6 +46,44 @@ def test_logits_are_as_near_the_truth_as_the_exact_network_s(digits, amp):
     assert (found - truth).abs().max() < (1e-5 if amp == "float32" else 0.03) * scale
     assert (found - truth).square().mean() <= 1.5 * (exact - truth).square().mean() + (1e-6 * scale) ** 2
     assert torch.equal(predict(model, images, **options), exact)  # the original is as it was
+
+
+class Recording(nn.Module):
+    """The settings of float32's products that its forward passes see."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.seen = nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), []
+
+    def __deepcopy__(self, memo):
+        twin = Recording()
+        twin.load_state_dict(self.state_dict())
+        twin.seen = self.seen
+        return twin.eval()
+
+    def forward(self, images):
+        self.seen.append((torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()))
+        return self.norm(self.conv(images)).mean(dim=(2, 3))
+
+
+@pytest.fixture
+def _tensorfloat_32(monkeypatch):
+    """TensorFloat-32 in all products."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.usefixtures("_tensorfloat_32")
+def test_the_folding_is_tried_without_tensorfloat_32():
+    """On GPUs its rounding is above the tolerance, so that nothing would be folded."""
+    network = Recording()
+    _, record = model_to_forward(Normalised(network, (0.5,) * 3, (0.25,) * 3), "fast", "float32", CPU, SIZE)
+    assert record["forward"]["folded_batch_norms"] == 1
+    assert set(network.seen) == {(False, "highest")}
+    assert (torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()) == (True, "high")
 
 
 def config_of(**changed) -> EvalConfig:

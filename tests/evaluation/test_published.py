@@ -14,9 +14,11 @@ from fastmagn.data import load_images
 from fastmagn.errors import InputError
 from fastmagn.evaluate import main, parse_arguments
 from fastmagn.evaluation.published import Published, evaluate_weights
+from fastmagn.evaluation.trained import load_run
 from fastmagn.export import main as export
 from fastmagn.machine.files import write_json
 from fastmagn.models import build_model
+from fastmagn.models.pretrained import load_pretrained
 from tests.helpers.foreign_networks import Standardised, trained_like
 from tests.helpers.run_folders import CLASS_NAMES, made_results, make_run
 
@@ -242,6 +244,42 @@ def test_an_exported_file_says_its_images_and_its_network(tmp_path):
     assert (published.data.name, published.model.name) == ("cifar10", "resnet_small")
     with pytest.raises(InputError, match=r"^data\.dir: none: no such .* there: DIR/.*Name another --data\.dir\.$"):
         main([*named, "--data.dir", "none"])
+
+
+def test_an_exported_file_says_whether_it_averages_mirror_images(tmp_path):
+    for folder, flips in (("plain", False), ("flip", True)):
+        make_run(tmp_path / folder, "--eval.test_time_flip", str(flips).lower())
+        file = tmp_path / f"{folder}.safetensors"
+        assert export(["--run", str(tmp_path / folder), "--format", "safetensors", "--out", str(file)]) == 0
+        for weights in (file, tmp_path / folder / "checkpoints" / "last.pt"):
+            for more, wanted in (
+                ([], flips),
+                (["--data.name", "cifar100"], flips),
+                (["--eval.test_time_flip", "false"], False),
+            ):
+                assert parse_arguments(["--weights", str(weights), *more])[1].eval.test_time_flip is wanted
+
+
+def test_an_ensembles_file_is_measured_as_its_network_and_a_line_says_so(tmp_path, monkeypatch, capsys):
+    """The measuring itself is left out: the model that would be measured is compared."""
+    make_run(tmp_path / "run", "--method", "rse", "--eval.rse_draws", "2")
+    file, given = tmp_path / "rse.safetensors", load_run(tmp_path / "run").network.state_dict()
+    assert export(["--run", str(tmp_path / "run"), "--format", "safetensors", "--out", str(file)]) == 0
+    found = []
+    monkeypatch.setattr(
+        "fastmagn.evaluation.published.evaluate_model", lambda model, *_, **__: found.append(model) or {}
+    )
+    monkeypatch.setattr("fastmagn.evaluation.shown.print_results", lambda *_, **__: None)
+    assert main(["--weights", str(file), "--device", "cpu"]) == 0
+    assert "; without the noises of its ensemble: this is the network alone; new for 10 classes: none" in (
+        capsys.readouterr().out
+    )
+    network = build_model("resnet_small", num_classes=10, mean=(0.0,) * 3, std=(1.0,) * 3).network
+    assert "; without the noises" in load_pretrained(network, file, 10)
+    loaded = {f"network.{name}": value for name, value in network.state_dict().items()}
+    for state in (found[0].state_dict(), given | loaded):
+        assert state.keys() == given.keys()
+        assert all(torch.equal(value, given[name]) for name, value in state.items())
 
 
 def test_a_checkpoint_in_its_run_folder_is_measured_on_the_runs_images_with_its_network(tmp_path, monkeypatch):

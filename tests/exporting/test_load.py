@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pickle
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,33 @@ def test_a_copy_in_another_process_predicts_the_same(files, kind, images_u8):
     other = pickle.loads(pickle.dumps(classifier))
     assert repr(other) == repr(classifier)
     np.testing.assert_array_equal(other.predict(images_u8).probabilities, classifier.predict(images_u8).probabilities)
+
+
+def with_another_bias(file: Path) -> bytes:
+    """The ONNX file of a classifier whose first class has a logit that is larger by 100."""
+    import onnx
+
+    model = onnx.load(file)
+    (bias,) = (tensor for tensor in model.graph.initializer if tensor.name.endswith("head.bias"))
+    values = onnx.numpy_helper.to_array(bias) + np.float32(100) * (np.arange(10) == 0)
+    bias.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float32), bias.name))
+    return model.SerializeToString()
+
+
+def test_a_copy_is_of_the_onnx_model_that_was_loaded_whatever_becomes_of_its_file(
+    onnx_u8, images_u8, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    file = Path(shutil.copy(onnx_u8, tmp_path / "model.onnx"))
+    classifier = fastmagn.load("model.onnx", device="cpu")
+    wanted = classifier.predict(images_u8).probabilities
+    file.write_bytes(with_another_bias(onnx_u8))
+    assert fastmagn.load("model.onnx", device="cpu").predict(images_u8).labels.tolist() == [0] * 5
+    (tmp_path / "elsewhere").mkdir()
+    for change in (lambda: None, file.unlink, lambda: monkeypatch.chdir("elsewhere")):
+        change()
+        other = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(classifier))))
+        np.testing.assert_array_equal(other.predict(images_u8).probabilities, wanted)
 
 
 def test_floats_that_an_interpolation_left_beyond_the_range_are_taken(files, images_u8):

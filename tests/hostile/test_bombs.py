@@ -1,14 +1,18 @@
 """Small files that claim, or unfold into, more than a machine has: refused in little memory."""
 
+import io
 import json
 import resource
+import zipfile
 import zlib
 
 import numpy as np
 import pytest
+import torch
 
 from fastmagn import evaluate, report, train
 from fastmagn.evaluation import corrupt_command
+from fastmagn.models.weight_files import read_weights
 from fastmagn.reporting.runs import read_run
 from fastmagn.runs.paths import EVALUATION
 from tests.helpers.report_folders import write_run
@@ -49,6 +53,32 @@ def test_yaml(attack, name):
     (run / "config.yaml").write_text(text)
     attack.refused("evaluate --run (YAML)", name, evaluate.main, "--run", run, says=says)
     attack.refused("train --config (YAML)", name, train.main, "--config", run / "config.yaml", says=says)
+
+
+def deflated(weights: dict[str, torch.Tensor]) -> bytes:
+    """A file of torch.save whose members are compressed."""
+    plain, packed = io.BytesIO(), io.BytesIO()
+    torch.save(weights, plain)
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target:
+        for member in source.infolist():
+            target.writestr(member.filename, source.read(member))
+    return packed.getvalue()
+
+
+@pytest.mark.parametrize("suffix", ["pt", "pth.tar"])
+def test_weights_that_unpack_to_a_thousand_times_their_size(attack, suffix):
+    content = deflated({"stem.0.weight": torch.zeros(2**23)})
+    assert len(content) < 2**16
+    file = attack.folder / f"weights.{suffix}"
+    file.write_bytes(content)
+    says = "cannot be read as a file of torch.save (ValueError; nothing in it was run)"
+    attack.refused("weights", f"deflated .{suffix}", evaluate.main, "--weights", file, says=says)
+
+
+def test_weights_in_pytorchs_older_form_are_read(attack):
+    weights = {"stem.0.weight": torch.arange(6.0)}
+    torch.save(weights, attack.folder / "old.pt", _use_new_zipfile_serialization=False)
+    assert torch.equal(read_weights(attack.folder / "old.pt", "weights").tensors["stem.0.weight"], torch.arange(6.0))
 
 
 HEADERS = {

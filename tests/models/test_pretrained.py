@@ -1,17 +1,20 @@
 """model.weights: first weights from files of fastmagn, timm and torchvision; what is said of files that do not fit."""
 
 import io
+import itertools
 import pickle
 
 import pytest
 import torch
 from safetensors.torch import save, save_file
+from torch import nn
 
 from fastmagn.config.command_line import parse_config
 from fastmagn.data import load_images
 from fastmagn.errors import InputError
 from fastmagn.evaluation.trained import load_run
-from fastmagn.models.pretrained import load_pretrained
+from fastmagn.models.pretrained import load_pretrained, load_weights
+from fastmagn.models.weight_files import read_weights
 from fastmagn.training.run import train
 
 WRAPPINGS = {
@@ -118,6 +121,41 @@ def test_a_file_without_a_classifier_leaves_it_new(build, weights, tmp_path):
     assert load_pretrained(network, tmp_path / "a.safetensors", 10).endswith("10 classes: head.weight, head.bias")
     assert torch.equal(network.head.weight, head)
     assert equal(weights, network.state_dict(), but=("head.weight", "head.bias"))
+
+
+class Own(nn.Module):
+    """A network of the user's: modules that are named as wrappers are, and perhaps a normalisation of its own."""
+
+    def __init__(self, num_classes: int, inner: str, has_mean: bool) -> None:
+        super().__init__()
+        layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.add_module(inner, layers)
+        if has_mean:
+            self.register_buffer("mean", torch.rand(3, 1, 1))
+            layers.register_buffer("std", torch.rand(3))
+        layers.append(nn.Linear(4, num_classes))
+
+
+@pytest.mark.parametrize("has_mean", [False, True])
+@pytest.mark.parametrize("inner", ["model", "network", "module"])
+@pytest.mark.parametrize("wrapping", ["as it is", "compiled, data parallel", "fastmagn's model"])
+def test_modules_that_are_named_as_wrappers_keep_their_names(wrapping, inner, has_mean, tmp_path):
+    """In a bare state_dict, a wrapped one, an exported file and a checkpoint; for as many classes and for others."""
+    given = Own(5, inner, has_mean).state_dict()
+    wrapped = WRAPPINGS[wrapping](given)
+    save_file(wrapped, tmp_path / "model.safetensors")
+    torch.save({"model": wrapped, "step": 3}, tmp_path / "last.pt")
+    for file, num_classes in itertools.product(("model.safetensors", "last.pt"), (5, 7)):
+        network = Own(num_classes, inner, has_mean)
+        path = tmp_path / file
+        loaded = load_weights(network, read_weights(path, "weights"), path, num_classes, "weights")
+        assert loaded.new == (
+            [] if num_classes == 5 else [name for name, value in given.items() if value.shape[:1] == (5,)]
+        )
+        assert equal(given, network.state_dict(), but=tuple(loaded.new))
+        assert "by their order" not in loaded.line
+        is_normalised = wrapping == "fastmagn's model"
+        assert (loaded.mean, loaded.std) == (((0,) * 3, (1,) * 3) if is_normalised else (None, None))
 
 
 class Command:

@@ -10,7 +10,7 @@ from torchvision import models
 from fastmagn.errors import InputError
 from fastmagn.models import build_model
 from fastmagn.models.batchnorm import PerViewBatchNorm
-from fastmagn.models.pretrained import load_weights
+from fastmagn.models.pretrained import load_pretrained, load_weights
 from fastmagn.models.weight_files import Weights
 from tests.helpers.foreign_networks import trained_like
 
@@ -53,11 +53,28 @@ def test_mean_and_deviation_of_one_half_stand_for_transform_input():
     """torchvision's function of its own weights, for images normalised as ImageNet's."""
     theirs = trained_like(models.googlenet(num_classes=10, transform_input=True, aux_logits=False, init_weights=False))
     ours = build_model("torchvision:googlenet", num_classes=10, mean=(0.5,) * 3, std=(0.5,) * 3).eval()
-    load_weights(ours.network, Weights(theirs.state_dict(), None, None), Path("a.pt"), 10, "weights")
+    load_weights(ours.network, Weights(theirs.state_dict()), Path("a.pt"), 10, "weights")
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     with torch.no_grad():
         torch.testing.assert_close(ours(images), theirs((images - mean) / std), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "side"), [("googlenet", 32), ("inception_v3", 96)])
+def test_torchvisions_own_files_are_loaded_without_their_auxiliary_heads(build, name, side, tmp_path):
+    theirs = models.get_model(name, num_classes=10, aux_logits=True, init_weights=False).eval()
+    state = theirs.state_dict()
+    assert any(key.startswith(("aux1.", "AuxLogits.")) for key in state)
+    torch.save({f"module.{key}": value for key, value in state.items()}, tmp_path / "a.pth")
+    ours = build(f"torchvision:{name}", image_size=(side, side)).network.eval()
+    line = load_pretrained(ours, tmp_path / "a.pth", 10)
+    assert "; without its auxiliary heads; new for 10 classes: none" in line
+    images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        torch.testing.assert_close(ours(images), theirs(images), rtol=0, atol=0)
+    torch.save(state | {"extra.weight": torch.ones(2)}, tmp_path / "b.pth")
+    with pytest.raises(InputError, match=r"has names that the network lacks: extra\.weight\. Give"):
+        load_pretrained(ours, tmp_path / "b.pth", 10)
 
 
 def test_it_is_torchvisions_with_the_seeds_weights(build):
