@@ -12,7 +12,7 @@ import torch
 
 from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten
-from fastmagn.errors import InputError, check, some
+from fastmagn.errors import InputError, check, one_line, some
 from fastmagn.machine.console import console, warn
 from fastmagn.machine.files import os_error_behind, write_text
 from fastmagn.machine.processes import World
@@ -105,11 +105,49 @@ def save_at_last(run: Run, progress: Progress) -> None:
             return
         time.sleep(pause_s)
         save(run, progress)
-    if settle(run, progress):
-        return
+    if not settle(run, progress):
+        raise InputError(_lost(run, progress))
+
+
+@contextmanager
+def saved_however_it_ends(run: Run, progress: Progress) -> Iterator[None]:
+    """Try again to save what could not be saved: before what is done inside, and after it, also if it fails.
+
+    Raises:
+        InputError: It still cannot be saved. If what is done inside fails, this is a warning.
+    """
+    with written_at_the_end(run):
+        if progress.unsaved:
+            save(run, progress)
+        try:
+            yield
+        except BaseException as error:
+            if run.world.size == 1:  # the other processes may be waiting for something else
+                _save_despite(error, run, progress)
+            raise
+        save_at_last(run, progress)
+
+
+def _save_despite(error: BaseException, run: Run, progress: Progress) -> None:
+    """Try again to save after an error; after an interruption once, without waiting for a disk that hangs."""
+    try:
+        if not isinstance(error, KeyboardInterrupt):
+            save_at_last(run, progress)
+        elif not run.writing.is_under_way() and not settle(run, progress):
+            save(run, progress)
+            run.writing.wait(EXIT_PATIENCE_S)
+            if not run.writing.is_under_way() and not settle(run, progress):
+                warn(_lost(run, progress))
+    except InputError as failure:
+        warn(str(failure))
+    except Exception as failure:  # such as of a lost device, which holds the weights
+        warn(f"{_lost(run, progress)} ({one_line(failure)})")
+
+
+def _lost(run: Run, progress: Progress) -> str:
     path = last_checkpoint(run.config.run_folder)
     there = f"the same command resumes from {path}, which is older" if path.exists() else "there is no checkpoint"
-    raise InputError(
+    return (
         f"run_dir: the weights of step {run.steps_done(progress)} could not be saved in {path.parent}, and are lost;"
         f" {there}. Make room first."
     )
