@@ -41,7 +41,8 @@ from fastmagn.training.build import build_run, measured_model
 from fastmagn.training.callbacks import NO_CALLBACKS, Callbacks
 from fastmagn.training.compiled import settle_compiled
 from fastmagn.training.loop import finish_average, train_all
-from fastmagn.training.saving import check_classes_of_all, fingerprint_of_all, restore, saved_however_it_ends
+from fastmagn.training.same_images import check_classes_of_all, fingerprint_of_all
+from fastmagn.training.saving import restore, saved_however_it_ends
 from fastmagn.training.step import Run
 from fastmagn.warming.ahead import compile_ahead
 from fastmagn.warming.kernels import corruption_groups
