@@ -40,6 +40,7 @@ def save_checkpoint(
     config: dict[str, Any],
     data_fingerprint: str,
     recipe: dict[str, int | str] | None = None,
+    decoder: str | None = None,
     **states: dict[str, Any],
 ) -> None:
     """Write a checkpoint and its checksum beside `path`, flush the file, and rename it to `path`.
@@ -51,6 +52,7 @@ def save_checkpoint(
         config: The flat configuration of the run.
         data_fingerprint: Fingerprint of the training images.
         recipe: What `augment.policies.recipe.read_recipe` returns.
+        decoder: What decodes the training images, `cpu` or `gpu`; None if they are arrays.
         states: The state_dict of everything that trains: `model`, `optimizer`, `scaler`, `average`; and
             `statistics`, the average's buffers that further epochs average on, where other ones were measured.
     """
@@ -61,6 +63,7 @@ def save_checkpoint(
         "config_sha256": config_sha256(config),
         "data_fingerprint": data_fingerprint,
         "recipe": recipe,
+        "decoder": decoder,
         **states,
         "progress": progress.state(),
     }
@@ -198,4 +201,21 @@ def check_same_recipe(state: dict[str, Any], recipe: dict[str, int | str] | None
         warn(
             f"{path} was made by another version of fastmagn, which drew policies otherwise. The run resumes with this"
             " version's draws: its weights will be those of neither version alone."
+        )
+
+
+def warn_of_other_decoder(state: dict[str, Any], decoder: str | None, path: Path) -> None:
+    """Warn if a checkpoint's training images were decoded on the GPU and now are not, or the other way round.
+
+    Args:
+        state: From `read_checkpoint`. Earlier versions did not record it.
+        decoder: As `save_checkpoint` takes it.
+        path: The checkpoint, for the message.
+    """
+    before = state.get("decoder")
+    if before is not None and before != decoder:
+        then, now = ("GPU", "CPU") if before == "gpu" else ("CPU", "GPU")
+        warn(
+            f"{path} was trained on images that the {then} decoded; now the {now} decodes them, and some pixels differ"
+            " by some levels (data.source). The run resumes: its weights will be those of neither decoder alone."
         )

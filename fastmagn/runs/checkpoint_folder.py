@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from fastmagn.errors import InputError
-from fastmagn.machine.console import warn
+from fastmagn.machine.console import console, warn
 from fastmagn.machine.files import check_room, make_folder, sync_folder
 from fastmagn.machine.leftovers import partial_path, remove_leftovers
 from fastmagn.runs.checksum import find_damage, stored_step
@@ -25,6 +25,7 @@ from fastmagn.runs.paths import (
 )
 
 _WRITTEN = (CONFIG, METRICS, RESULTS, VIEWS)  # in the run folder, under the run's lock
+_MEASURED = (RESULTS, EVALUATION, LOGITS)
 _WRITTEN_BY_OTHERS = (LOGITS, EVALUATION)  # evaluate needs no lock of the run
 
 
@@ -96,6 +97,28 @@ def remove_partial_files(run_dir: Path) -> None:
         path.unlink(missing_ok=True)
     for name in _WRITTEN_BY_OTHERS:
         remove_leftovers(run_dir / name)
+
+
+def put_results_aside(run_dir: Path) -> None:
+    """Rename what was measured of an earlier training in the folder, to `NAME.before`, which replaces an older one.
+
+    Call it only while holding the run's lock.
+
+    Raises:
+        InputError: It cannot be renamed.
+    """
+    for path in (run_dir / name for name in _MEASURED if (run_dir / name).exists()):
+        aside = path.with_name(f"{path.name}.before")
+        try:
+            if aside.is_dir():
+                shutil.rmtree(aside)
+            os.replace(path, aside)
+        except OSError as error:
+            raise InputError(
+                f"{path}: is of an earlier training, and cannot be renamed ({error.strerror}). Remove it, or name"
+                " another --run_dir."
+            ) from error
+        console.print(f"{path} is of an earlier training; it is now {aside.name}.", soft_wrap=True)
 
 
 def _damage(path: Path) -> str | None:

@@ -94,6 +94,7 @@ def train_epoch(
             check_step(run, progress)
         asks = run.world.size == 1 or (step + 1) % AGREE_EVERY_STEPS == 0
         if asks and step + 1 < run.last_step and run.world.max(signal_received()):
+            progress.epoch_s = epoch_s_before + _synchronised(run) - start
             return False
         if is_save_due(run, progress):
             progress.epoch_s = epoch_s_before + _synchronised(run) - start

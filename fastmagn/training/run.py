@@ -1,6 +1,7 @@
 """A whole run: train, then evaluate, then write results.json."""
 
 import dataclasses
+import time
 from typing import Any
 
 import torch
@@ -25,6 +26,8 @@ from fastmagn.machine.hardware import set_backends, settle_hardware
 from fastmagn.machine.processes import World, join_world
 from fastmagn.methods.effect import without_effect
 from fastmagn.methods.table import base_name, get_method
+from fastmagn.runs.changes import recipe_fields
+from fastmagn.runs.checkpoint_folder import put_results_aside
 from fastmagn.runs.code import warn_if_code_changed
 from fastmagn.runs.failures import explain_failures, explain_measuring
 from fastmagn.runs.lock import run_lock
@@ -38,7 +41,8 @@ from fastmagn.training.build import build_run, measured_model
 from fastmagn.training.callbacks import NO_CALLBACKS, Callbacks
 from fastmagn.training.compiled import settle_compiled
 from fastmagn.training.loop import finish_average, train_all
-from fastmagn.training.saving import check_classes_of_all, fingerprint_of_all, restore, save_at_last, written_at_the_end
+from fastmagn.training.same_images import check_classes_of_all, fingerprint_of_all
+from fastmagn.training.saving import restore, saved_however_it_ends
 from fastmagn.training.step import Run
 from fastmagn.warming.ahead import compile_ahead
 from fastmagn.warming.kernels import corruption_groups
@@ -67,7 +71,7 @@ def train_in(
     world: World, device: torch.device, config: Config, callbacks: Callbacks, asked: TrainConfig
 ) -> dict[str, Any]:
     """`train` with a settled config, in one of torchrun's processes; `asked` is the section `train` that was given."""
-    data, run_dir = config.data, config.run_folder
+    start, data, run_dir = time.perf_counter(), config.data, config.run_folder
     config = in_begun_precision(config, asked.amp, world)
     set_backends(device, config.train.deterministic, config.train.amp)
     image_set = load_on_all(world, config)
@@ -77,6 +81,8 @@ def train_in(
     run = build_run(_eager_on_cpu(config), image_set, part, world, device)
     check_protocols(run.model, image_set, config, world)
     progress, saved = restore(run)
+    if run.steps_done(progress) < run.last_step:
+        progress.ticked = start  # loading is part of what a training waits for
     # Reads images in files: not after the training.
     test_fingerprint = fingerprint_of_all(world, config, "test", lambda: image_set.test_fingerprint)
     if world.rank == 0:
@@ -85,6 +91,8 @@ def train_in(
     if results is not None:
         console.print(f"{run_dir} is finished; name another --run_dir to train from scratch.", soft_wrap=True)
         return results
+    if saved is None:
+        world.together(lambda: put_results_aside(run_dir) if world.rank == 0 else None)
     if config.eval.save_logits:
         check_logits_room(run_dir / LOGITS, num_logits_bytes, world)
     print_start(run, progress, len(part.labels))
@@ -96,37 +104,39 @@ def train_in(
         run = settle_compiled(run, progress, asked.compile, saved)
         config = run.config
     train_all(run, progress, validation, callbacks)
-    with written_at_the_end(run):
+    with saved_however_it_ends(run, progress):
         finish_average(run, progress)
-    with explain_measuring(config.device, config.eval.batch_size):
-        measured = evaluate_model(
-            measured_model(run), image_set, config, run_dir, device=device, world=world, trained=config
-        )
-    with written_at_the_end(run):
-        save_at_last(run, progress)
-    best = progress.best_validation()
-    images, wall_s = run.last_step * config.train.batch_size, progress.train_wall_s + progress.epoch_wall_s
-    padding = padded_from(image_set.test_images_u8)
-    results = measured | {
-        **({"best_validation": best} if best else {}),
-        "class_names": list(image_set.class_names),
-        "test_fingerprint": test_fingerprint,
-        "image_size": list(run.image_size),
-        **({"padded_from": list(padding)} if padding else {}),
-        "steps": run.last_step,
-        "train_s": progress.train_s + progress.epoch_s,
-        "images_per_s": images / (progress.train_s + progress.epoch_s),
-        "wall_s": wall_s,
-        "wall_images_per_s": images / wall_s,
-        "num_processes": world.size,
-        "environment": environment(device),
-        "config": plain(config),
-    }
+        with explain_measuring(config.device, config.eval.batch_size):
+            measured = evaluate_model(
+                measured_model(run), image_set, config, run_dir, device=device, world=world, trained=config
+            )
+    results = measured | _described(run, progress) | {"test_fingerprint": test_fingerprint}
     if world.rank == 0:
         write_json(run_dir / RESULTS, results)
         log_results(run_dir, results, progress.epoch + (progress.step_in_epoch > 0))
         log_summary(config, results)
     return results
+
+
+def _described(run: Run, progress: Progress) -> dict[str, Any]:
+    """What results.json says beside what was measured: of which training that is, and how fast it was."""
+    best, padding = progress.best_validation(), padded_from(run.image_set.test_images_u8)
+    train_s, wall_s = progress.train_s + progress.epoch_s, progress.train_wall_s + progress.epoch_wall_s
+    images = run.last_step * run.config.train.batch_size
+    return {
+        **({"best_validation": best} if best else {}),
+        "class_names": list(run.image_set.class_names),
+        "image_size": list(run.image_size),
+        **({"padded_from": list(padding)} if padding else {}),
+        "steps": run.last_step,
+        "train_s": train_s,
+        "images_per_s": images / train_s,
+        "wall_s": wall_s,
+        "wall_images_per_s": images / wall_s,
+        "num_processes": run.world.size,
+        "environment": environment(run.device),
+        "config": plain(run.config),
+    }
 
 
 def load_on_all(world: World, config: Config) -> ImageSet:
@@ -173,6 +183,13 @@ def finished_results(run: Run, progress: Progress) -> dict[str, Any] | None:
         if run.world.rank == 0:
             warn(f"{error} The run is measured again.")
         return None
+    if other := recipe_fields(run.config, results["config"]):
+        name, (there, here) = next(iter(other.items()))
+        console.print(
+            f"{run_dir} was measured after another training ({name} was {there}, is {here}); it is measured again.",
+            soft_wrap=True,
+        )
+        return None
     if not _has_test_images(run, results):
         console.print(f"{run_dir} was measured on other test images; it is measured again.", soft_wrap=True)
         return None
@@ -203,8 +220,11 @@ def print_start(run: Run, progress: Progress, num_images: int) -> None:
     ]
     if isinstance(run.source, FolderSource):
         lines.insert(1, f"images decoded by {run.source.description}")
-    if progress.epoch or progress.step_in_epoch:
-        lines.append(f"resumed at epoch {progress.epoch + 1}, after {counted(run.steps_done(progress), 'step')}")
+    done = run.steps_done(progress)
+    if done >= run.last_step:
+        lines.append(f"trained already ({counted(done, 'step')}); it is only measured")
+    elif done:
+        lines.append(f"resumed at epoch {done // run.source.steps_per_epoch + 1}, after {counted(done, 'step')}")
     console.print("\n".join(lines), soft_wrap=True)
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,25 @@ import torch
 
 from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten
-from fastmagn.errors import InputError, check, some
+from fastmagn.errors import InputError, check, one_line
 from fastmagn.machine.console import console, warn
 from fastmagn.machine.files import os_error_behind, write_text
-from fastmagn.machine.processes import World
 from fastmagn.machine.torchrun import NO_RUN_ID, agent, max_restarts, restart_count, run_id
 from fastmagn.runs.changes import VALIDATION_FIELDS
-from fastmagn.runs.checkpoint import check_same_recipe, check_same_run, load_model, read_checkpoint, save_checkpoint
+from fastmagn.runs.checkpoint import (
+    check_same_recipe,
+    check_same_run,
+    load_model,
+    read_checkpoint,
+    save_checkpoint,
+    warn_of_other_decoder,
+)
 from fastmagn.runs.checkpoint_folder import newest_whole_checkpoint, put_checkpoint, remove_partial_files
 from fastmagn.runs.failures import is_of_the_machine
 from fastmagn.runs.paths import STARTED_BY, last_checkpoint, step_checkpoints
 from fastmagn.runs.progress import Progress
 from fastmagn.training.build import share_statistics
+from fastmagn.training.same_images import decoder_of, fingerprint_of_all, warn_of_unlike_decoders
 from fastmagn.training.snapshot import on_host, tensors_in
 from fastmagn.training.step import Run
 
@@ -105,11 +112,49 @@ def save_at_last(run: Run, progress: Progress) -> None:
             return
         time.sleep(pause_s)
         save(run, progress)
-    if settle(run, progress):
-        return
+    if not settle(run, progress):
+        raise InputError(_lost(run, progress))
+
+
+@contextmanager
+def saved_however_it_ends(run: Run, progress: Progress) -> Iterator[None]:
+    """Try again to save what could not be saved: before what is done inside, and after it, also if it fails.
+
+    Raises:
+        InputError: It still cannot be saved. If what is done inside fails, this is a warning.
+    """
+    with written_at_the_end(run):
+        if progress.unsaved:
+            save(run, progress)
+        try:
+            yield
+        except BaseException as error:
+            if run.world.size == 1:  # the other processes may be waiting for something else
+                _save_despite(error, run, progress)
+            raise
+        save_at_last(run, progress)
+
+
+def _save_despite(error: BaseException, run: Run, progress: Progress) -> None:
+    """Try again to save after an error; after an interruption once, without waiting for a disk that hangs."""
+    try:
+        if not isinstance(error, KeyboardInterrupt):
+            save_at_last(run, progress)
+        elif not run.writing.is_under_way() and not settle(run, progress):
+            save(run, progress)
+            run.writing.wait(EXIT_PATIENCE_S)
+            if not run.writing.is_under_way() and not settle(run, progress):
+                warn(_lost(run, progress))
+    except InputError as failure:
+        warn(str(failure))
+    except Exception as failure:  # such as of a lost device, which holds the weights
+        warn(f"{_lost(run, progress)} ({one_line(failure)})")
+
+
+def _lost(run: Run, progress: Progress) -> str:
     path = last_checkpoint(run.config.run_folder)
     there = f"the same command resumes from {path}, which is older" if path.exists() else "there is no checkpoint"
-    raise InputError(
+    return (
         f"run_dir: the weights of step {run.steps_done(progress)} could not be saved in {path.parent}, and are lost;"
         f" {there}. Make room first."
     )
@@ -149,7 +194,8 @@ def _prepare_write(run: Run, progress: Progress) -> Callable[[], bool]:
     (states, position), wait_for_copies = on_host((states, vars(progress)))
     kept = {
         **{"step": step, "progress": Progress(**position), "config": flatten(config)},
-        **{"data_fingerprint": run.image_set.fingerprint, "recipe": run.main_stage.recipe, **states},
+        **{"data_fingerprint": run.image_set.fingerprint, "recipe": run.main_stage.recipe},
+        **{"decoder": decoder_of(run), **states},
     }
 
     def write() -> bool:
@@ -230,6 +276,7 @@ def restore(run: Run) -> tuple[Progress, dict[str, Any] | None]:
         raise InputError(refused)
     # Reads images in files: now, not at the first checkpoint.
     fingerprint = fingerprint_of_all(run.world, config, "training", lambda: run.image_set.fingerprint)
+    warn_of_unlike_decoders(run)
     seen = run.world.gather(path.exists())
     if not any(seen):
         return Progress(), None
@@ -258,7 +305,9 @@ def restore(run: Run) -> tuple[Progress, dict[str, Any] | None]:
         config.train.max_steps,
         f"0 for all steps, or at least {done}, which {path} has",
     )
-    if done < run.last_step:  # drop the row of an epoch that train.max_steps cut short
+    if done < run.last_step:
+        warn_of_other_decoder(state, decoder_of(run), path)
+        # Drop the row of an epoch that train.max_steps cut short.
         progress.rows = [row for row in progress.rows if row["epoch"] < progress.epoch]
     before, now = flatten(Config()) | state["config"], flatten(config)
     has_draws = run.main_stage.method.test_time is not None
@@ -266,41 +315,6 @@ def restore(run: Run) -> tuple[Progress, dict[str, Any] | None]:
     if any(before[name] != now[name] for name in read):
         progress.measured_alike_from = len(progress.rows)
     return progress, state["config"]
-
-
-def check_classes_of_all(world: World, config: Config, class_names: Sequence[str]) -> None:
-    """Raise InputError on all ranks if some have other classes than rank 0, before a network is made for them."""
-    found = world.gather(tuple(class_names))
-    others = [str(rank) for rank, names in enumerate(found) if names != found[0]]
-    if others:
-        raise InputError(
-            f"data.dir: {config.data.dir} has other classes for rank {some(others, 8)} than for rank 0; expected the"
-            " same files on all hosts."
-        )
-
-
-def fingerprint_of_all(world: World, config: Config, which: str, read: Callable[[], str]) -> str:
-    """The fingerprint of the images, which is the same on all ranks: they train on shares of one order.
-
-    Args:
-        world: torchrun's processes.
-        config: The run's configuration, whose images they are.
-        which: Which of them, for the message: training or test.
-        read: Reads this rank's.
-
-    Raises:
-        InputError: Ranks have other images than rank 0, or labels.
-    """
-    own = world.rank_0_first(read)
-    found = world.gather(own)
-    others = {rank: one for rank, one in enumerate(found) if one != found[0]}
-    if others:
-        raise InputError(
-            f"data.dir: {config.data.dir} has other {which} images or labels for rank {some(map(str, others), 8)} than"
-            f" for rank 0 (fingerprint {next(iter(others.values()))[:16]}, of rank 0 {found[0][:16]}); expected"
-            " the same files on all hosts."
-        )
-    return own
 
 
 @torch.no_grad()

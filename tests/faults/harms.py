@@ -132,6 +132,8 @@ def _goes_on(bench: Bench, faults: list[str]) -> str:
         faults += differences(bench.run_dir, bench.undisturbed)
     if "is finished" in ended.output:
         return "was finished"
+    if "trained already" in ended.output:
+        return "was measured"
     return "resumed" if "resumed at epoch" in ended.output else "started from scratch"
 
 

@@ -42,7 +42,7 @@ def killed_worker(bench: Bench, draw: random.Random) -> Outcome:
         return Outcome(where, "hung", [f"no end within {TIMEOUT_S} s: {output[-300:]}"])
     if process.returncode:
         return Outcome(where, "failed", [f"exit status {process.returncode}: {output[-1000:]}"])
-    then = "restarted and resumed" if "resumed at epoch" in output else "no restart"
+    then = "restarted and resumed" if "resumed at epoch" in output or "trained already" in output else "no restart"
     return Outcome(where, then, differences(bench.run_dir, undisturbed))
 
 

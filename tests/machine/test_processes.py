@@ -29,7 +29,7 @@ from fastmagn.training import run as training
 from fastmagn.training.build import build_run
 from fastmagn.training.callbacks import NO_CALLBACKS
 from fastmagn.training.run import train
-from fastmagn.training.saving import check_classes_of_all
+from fastmagn.training.same_images import check_classes_of_all
 from tests.helpers import smooth_network
 from tests.helpers.commands import call
 from tests.helpers.processes import LIMIT_S, ROOT, TWO_PROCESSES, run, start, wait_until

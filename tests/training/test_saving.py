@@ -254,6 +254,22 @@ def test_the_time_between_two_processes_is_not_counted(clock, tmp_path):
     assert (found["train_s"], found["wall_s"]) == (8, 8 + 20 + 300)  # the cut epoch is validated twice
 
 
+def test_the_time_that_loading_takes_is_part_of_what_a_training_waits_for(clock, tmp_path, monkeypatch):
+    """Not of one that is over: to measure it once more makes no training longer."""
+    honest = run_module.load_on_all
+
+    def load_on_all(*arguments):
+        clock.now += 1000
+        return honest(*arguments)
+
+    monkeypatch.setattr(run_module, "load_on_all", load_on_all)
+    run_dir = tmp_path / "run"
+    train(small(run_dir, "--train.max_steps", "4"))
+    assert [row["wall_s"] for row in rows(run_dir)] == [1000 + 4 + 100]
+    train(small(run_dir, "--train.max_steps", "4", "--eval.num_images", "5"))
+    assert (results(run_dir)["train_s"], results(run_dir)["wall_s"]) == (4, 1000 + 4 + 100)
+
+
 def test_a_checkpoint_of_an_earlier_version_has_waited_for_its_training(tmp_path):
     kept = {"epoch": 1, "step_in_epoch": 2, "names": ["loss"], "epoch_s": 3.0, "train_s": 7.0, "rows": [], "sums": None}
     progress = saving._progress(kept)

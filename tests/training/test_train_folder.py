@@ -5,6 +5,7 @@ import json
 import re
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,16 +16,18 @@ from fastmagn.config.command_line import parse_config
 from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.config.schema import Config, DataConfig
 from fastmagn.corruptions import corrupt
-from fastmagn.data import ImageSet, load_data
+from fastmagn.data import FolderSource, ImageSet, load_data
 from fastmagn.data.corrupted.npy import check_source
 from fastmagn.data.files.crops import has_dali
 from fastmagn.data.subset import even_subset
 from fastmagn.errors import InputError
 from fastmagn.evaluation.corruption_cache import use_cache
 from fastmagn.machine.processes import World
+from fastmagn.training import saving
 from fastmagn.training.run import train
+from fastmagn.training.same_images import warn_of_unlike_decoders
 from tests.helpers.photo_folders import CLASSES, make_photo_folder
-from tests.helpers.small_runs import assert_same_weights, rows, weights
+from tests.helpers.small_runs import assert_same_weights, rows, state, weights
 
 SIDE = 32
 needs_dali = pytest.mark.skipif(not has_dali(), reason="NVIDIA DALI is not installed")
@@ -174,3 +177,56 @@ def test_a_policy_of_files_resumes_to_the_bit(folder, tmp_path):
     run(folder, tmp_path / "cut", *arguments, "--train.max_steps", "11")
     run(folder, tmp_path / "cut", *arguments)
     assert_same_weights(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+
+
+def decoding_on_the_gpu(monkeypatch) -> None:
+    monkeypatch.setattr(FolderSource, "description", "DALI on the GPU")
+
+
+def test_a_run_that_resumes_with_pixels_of_another_decoder_says_so(folder, tmp_path, monkeypatch, capsys):
+    """Not if all of its steps are done, nor after a checkpoint of a version that did not record it."""
+    arguments = ["--eval.save_logits", "false", "--eval.num_images", "3"]
+
+    def said(steps: int) -> str:
+        run(folder, tmp_path / "run", *arguments, "--train.max_steps", str(steps))
+        return capsys.readouterr().out
+
+    with monkeypatch.context() as patched:
+        decoding_on_the_gpu(patched)
+        assert "warning" not in said(1)
+    assert state(tmp_path / "run")["decoder"] == "gpu"
+    (tmp_path / "run" / "results.json").unlink()
+    assert "warning" not in said(1)
+    assert said(2).count("was trained on images that the GPU decoded; now the CPU decodes them") == 1
+    assert state(tmp_path / "run")["decoder"] == "cpu"
+    honest = saving.read_checkpoint
+    monkeypatch.setattr(
+        saving, "read_checkpoint", lambda *given: {k: v for k, v in honest(*given).items() if k != "decoder"}
+    )
+    decoding_on_the_gpu(monkeypatch)
+    assert "warning" not in said(3)
+
+
+@needs_dali
+def test_dali_says_when_it_decodes_on_the_gpu(folder, monkeypatch):
+    """`decoder_of` reads that."""
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: None)
+    from fastmagn.data.files.dali_crops import DaliDecoder
+
+    files = load_data(DataConfig(name="folder", dir=folder, image_size=SIDE)).train_images_u8.files
+    for device, is_on_gpu in (("cuda", True), ("cpu", False)):
+        decoder = DaliDecoder(files, DataConfig(num_workers=1), torch.device(device))
+        assert ("GPU" in decoder.description) is is_on_gpu
+
+
+@pytest.mark.parametrize(("others", "named"), [(("cpu", "cpu"), None), (("gpu", "cpu"), "1"), (("gpu", "gpu"), "1, 2")])
+def test_ranks_that_decode_otherwise_are_named(others, named, capsys):
+    class Ranks(World):
+        def gather(self, value):
+            return [value, *others]
+
+    source = object.__new__(FolderSource)
+    source._decoder = SimpleNamespace(description="Pillow on 2 threads")
+    warn_of_unlike_decoders(SimpleNamespace(source=source, world=Ranks(0, 3)))
+    said = capsys.readouterr().out
+    assert said.startswith(f"warning: rank {named} decodes images otherwise than rank 0") if named else not said
