@@ -56,7 +56,7 @@ ASSEMBLED = (
         *(": has one class folder, ", "; expected two or more, CLASS/IMAGE in it."),
         *(" The images lie in its subfolders ", ": if these are the classes, move them up."),
     ),
-    (": ", " of ", " image files cannot be read: ", " (", ")", ". They are left out."),
+    (": ", " of ", " image files cannot be read: ", " (", ")", ". ", "They are", " left out."),
     (": files that are not used: ", " ", "hidden", ", ", " ", "of another kind", " (", ")", "."),
     ("without effect: ", " ", " (not read by method ", ")."),
     ("without effect: ", " ", " (needs ", "optim.schedule step", ")", "."),

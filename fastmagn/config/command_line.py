@@ -32,7 +32,8 @@ _SECTIONS = frozenset({"config", *(field.name for field in fields(Config) if is_
 _FORMAT = "fastmagn"  # of what --print_config prints
 set_dumper(_FORMAT, partial(yaml_text, allow_unicode=True))
 _YAML_TEXT = re.compile(r"\n|^\s*\{|:(\s|$)")  # a name with this is YAML itself, unless there is such a file
-_NEAR = 0.75  # how similar to a YAML file's unknown field a suggestion must be, 0..1
+_NEAR = 0.75  # how similar to an unknown option or field a suggestion must be, 0..1
+_OTHER_NAMES = {"out": "run_dir"}  # what other commands call it
 
 
 class _Parser(ArgumentParser):
@@ -138,8 +139,9 @@ def check_options(arguments: list[str], known: Iterable[str], prog: str) -> None
     sections = {option.partition(".")[0] for option in known if "." in option}
     for name in given_fields(arguments):
         if name and name not in known:
-            in_other_sections = [option for option in known if option.rpartition(".")[2] == name.rpartition(".")[2]]
-            hint = nearest(name, in_other_sections, cutoff=0) or nearest(name, known - sections)
+            meant = _OTHER_NAMES.get(name, name)
+            in_other_sections = [option for option in known if option.rpartition(".")[2] == meant.rpartition(".")[2]]
+            hint = nearest(meant, in_other_sections, cutoff=0) or nearest(name, known - sections, cutoff=_NEAR)
             hint = hint or f" {prog} --help lists all options."
             raise InputError(f"--{name}: is not an option of {prog}.{hint}")
 

@@ -17,5 +17,6 @@ def set_parts(field: str, value: object) -> tuple[str, ...]:
         names = ", ".join(SET_NAMES)
         raise UnknownName(
             f"{field}: got {value!r}; expected one of {names}, or several of them joined by +, such as c15+cbar."
+            " Single corruptions of them cannot be chosen."
         )
     return parts

@@ -136,8 +136,12 @@ class Source(ABC):
         self._open(part)
 
     @property
+    def num_images(self) -> int:
+        return len(self._indices)
+
+    @property
     def steps_per_epoch(self) -> int:
-        return len(self._indices) // self.batch_size
+        return self.num_images // self.batch_size
 
     def batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """This process's share of the epoch's batches from `start_step`, ordered by `rng.permutation(N, seed, epoch)`.

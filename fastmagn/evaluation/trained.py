@@ -12,14 +12,15 @@ from fastmagn.config.own_code import explained
 from fastmagn.config.schema import Config
 from fastmagn.data import ImageSet, load_data
 from fastmagn.data.padding import former_padding, padded_from
-from fastmagn.errors import InputError
+from fastmagn.errors import InputError, counted
+from fastmagn.machine.console import warn
 from fastmagn.methods.test_time import model_for_test
 from fastmagn.models import Normalised, build_model
 from fastmagn.models.shapes import fits
 from fastmagn.runs.checkpoint import load_model, read_checkpoint
 from fastmagn.runs.code import warn_if_code_changed
 from fastmagn.runs.paths import RESULTS, last_checkpoint
-from fastmagn.runs.reading import check_results, read_config, read_results
+from fastmagn.runs.reading import check_results, is_unfinished, read_config, read_results
 
 MEASURES = ("num_images", "clean_accuracy", "mca", "rms_calibration_error", "subset", "corrupted_as")
 
@@ -36,6 +37,7 @@ class Trained:
         image_size: (H, W), px.
         padded_from: (H, W) of the set's own images, px, if they are padded to `image_size`; else None.
         results: The run's results.json if it measures these weights, else None.
+        has_ended: Whether the run has a results.json; without one its training has not ended.
         steps: The steps that the weights were trained for.
         data_fingerprint: The fingerprint of the training images, see `ImageSet.fingerprint`.
     """
@@ -47,6 +49,7 @@ class Trained:
     image_size: tuple[int, int]
     padded_from: tuple[int, int] | None
     results: dict[str, Any] | None
+    has_ended: bool
     steps: int
     data_fingerprint: str
 
@@ -93,6 +96,10 @@ def load_run(
     load_model(state, network, path, config.eval.weights)
     with explained(config.imports):
         measured = model_for_test(network, config, image_size)
+    has_ended = not is_unfinished(run_dir)
+    if not has_ended:
+        steps = counted(state["step"], "step")
+        warn(f"{run_dir}: has no {RESULTS}: training has not ended. These are its weights after {steps}.")
     return Trained(
         network=network.eval(),
         measured=measured.eval(),
@@ -101,6 +108,7 @@ def load_run(
         image_size=image_size,
         padded_from=padding,
         results=results if results is not None and _measures(results, config, state["step"]) else None,
+        has_ended=has_ended,
         steps=state["step"],
         data_fingerprint=state["data_fingerprint"],
     )

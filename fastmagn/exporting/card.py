@@ -51,13 +51,15 @@ def model_card(trained: Trained, name: str, config: ExportConfig, input: str | N
     if info.padded_from is not None:
         rows, columns = info.padded_from
         padded = f" ({rows}x{columns} px, padded by repeating the pixels of their edges)"
+    steps = counted(trained.steps, "step")
+    unfinished = "" if trained.has_ended else f" **Training had not ended: these are the weights after {steps}.**"
     flip = " Logits are averaged over the image and its mirror image." * info.test_time_flip
     return "\n\n".join(
         [
             f"# {escape_markdown(name)}",
             f"`{info.network}` for {height}x{width} px images{padded} of {counted(info.num_classes, 'class')}, trained "
             f"by `{info.method}` on `{info.data}` {_version(trained.results, info.fastmagn)}; weights: "
-            f"{weights}.{flip}{ensemble}",
+            f"{weights}.{unfinished}{flip}{ensemble}",
             "## Use",
             _usage(name, config.format, input, height, width),
             "Classes, in order: " + ", ".join(map(_code, info.class_names)) + ".",

@@ -90,7 +90,8 @@ def use_unfailing_streams() -> None:
             with suppress(OSError):
                 stream.flush()
             descriptor = raw.fileno()
-            options = {key: getattr(stream, key) for key in ("encoding", "line_buffering", "write_through")}
+            # PYTHONUNBUFFERED writes through, which would end in the buffer below; each line is then written at once.
+            options = {"encoding": stream.encoding, "line_buffering": stream.line_buffering or stream.write_through}
         else:
             continue
         file = io.BufferedWriter(_UnfailingFile(descriptor, f"<{name}>"))

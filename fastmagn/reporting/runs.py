@@ -21,7 +21,7 @@ from fastmagn.reporting.epochs import read_epochs
 from fastmagn.reporting.protocols import NONE, Protocols, read_protocols
 from fastmagn.reporting.weights import MeasuredWeights, read_weights, weights_method
 from fastmagn.runs.paths import CONFIG, EVALUATION, LOGITS, METRICS, RESULTS
-from fastmagn.runs.reading import check_other_measures, check_run_folder, read_results
+from fastmagn.runs.reading import check_other_measures, check_run_folder, is_unfinished, read_results
 
 _MCA_TOLERANCE = 1e-6
 # What older results lack, by its key in them.
@@ -211,6 +211,8 @@ def read_run(path: Path) -> tuple[FinishedRun, list[str]]:
         protocols=read_protocols(results, file),
         weights=weights,
     )
+    if weights is None and is_unfinished(file.parent):
+        faults.append(f"{path}: is of a run whose training has not ended.")
     return run, faults
 
 

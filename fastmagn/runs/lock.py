@@ -5,7 +5,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -29,15 +29,28 @@ def run_lock(run_dir: Path, world: World) -> Iterator[None]:
     Raises:
         InputError: Another process holds the lock, or the run folder cannot be made or written.
     """
+    is_new = world.rank == 0 and not os.path.exists(run_dir)
     file, refused = _take(run_dir) if world.rank == 0 else (None, None)
     refused = world.gather(refused)[0]
     if refused:
         raise InputError(refused)
     try:
         yield
+    except BaseException:
+        if is_new:
+            _remove_if_unused(run_dir)
+        raise
     finally:
         if file is not None:
             file.close()
+
+
+def _remove_if_unused(run_dir: Path) -> None:
+    """Remove a folder that a refused run has made, and that holds nothing but its lock."""
+    with suppress(OSError):
+        if os.listdir(run_dir) == [LOCK]:
+            (run_dir / LOCK).unlink()
+            run_dir.rmdir()
 
 
 def _take(run_dir: Path) -> tuple[IO[str] | None, str | None]:

@@ -5,6 +5,7 @@ The files may come from anyone: JSON is read strictly, and nothing in it is trus
 
 import json
 import math
+import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -26,6 +27,11 @@ def check_run_folder(run_dir: Path) -> None:
         raise InputError(f"{run_dir}: is a file; expected the folder of a run.")
     if not (run_dir / CONFIG).is_file():
         raise InputError(f"{run_dir}: is not a run folder: it has no {CONFIG}. Give one that fastmagn.train made.")
+
+
+def is_unfinished(run_dir: Path) -> bool:
+    """Whether this is the folder of a run that has no results: its training, or its evaluation, has not ended."""
+    return os.path.isfile(run_dir / CONFIG) and not os.path.exists(run_dir / RESULTS)
 
 
 def read_config(run_dir: Path, overrides: Sequence[str] = ()) -> Config:

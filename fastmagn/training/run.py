@@ -242,4 +242,7 @@ def _length(run: Run) -> str:
     epochs, steps = run.config.train.epochs, run.source.steps_per_epoch
     if run.last_step < epochs * steps:
         return f"{counted(run.last_step, 'step')} (train.max_steps), {steps} per epoch"
-    return f"{counted(epochs, 'epoch')} of {counted(steps, 'step')}"
+    images = run.source.num_images
+    left_out = images - steps * run.config.train.batch_size
+    unused = f"; {left_out} of {images} images, others in each epoch, fill no batch" if 4 * left_out > images else ""
+    return f"{counted(epochs, 'epoch')} of {counted(steps, 'step')}{unused}"

@@ -104,6 +104,19 @@ def test_names_that_differ_in_their_capitals_alone_are_all_suggested():
     assert nearest("horse", ["cat", "timm:dog"]) == ""
 
 
+@pytest.mark.parametrize(("command", "option"), [("corrupt", "severity"), ("train", "publish")])
+def test_an_option_like_no_other_is_not_given_a_hint(command, option):
+    with pytest.raises(InputError) as error:
+        main_of(command)([f"--{option}", "3"])
+    prog = f"python -m fastmagn.{command}"
+    assert str(error.value) == f"--{option}: is not an option of {prog}. {prog} --help lists all options."
+
+
+def test_what_other_commands_call_an_option_is_known():
+    with pytest.raises(InputError, match=r"^--out: is not an option of .*\. Did you mean 'run_dir'\?$"):
+        main_of("train")(["--out", "runs/mine"])
+
+
 def test_every_command_is_here():
     assert {command for command, *_ in MISSPELT} == set(VERBS)
 

@@ -210,3 +210,11 @@ def test_a_run_says_it_in_two_lines_and_resumes_only_as_it_began(tmp_path, capsy
     assert line == "warning: without effect: optim.step_at 1 (needs optim.schedule step)."
     with pytest.raises(InputError, match=r"^mixing\.cutout_px: got 16; expected 8, with which"):
         main(begun)
+
+
+def test_a_folder_of_images_that_digits_does_not_read_is_named():
+    config = parse_config(["--data.dir", "photos"], "test", "")
+    (text,) = without_effect(config, decodes_files=False)
+    assert text == "data.dir photos (needs a data.name with files, such as folder)"
+    config = parse_config(["--data.dir", "photos", "--data.name", "folder"], "test", "")
+    assert not without_effect(config, decodes_files=True)

@@ -106,7 +106,7 @@ def warn_left_out(unreadable: Sequence[Unreadable], num_tried: int, root: Path) 
     message = f"{len(unreadable)} of {num_tried} image files cannot be read: {some(map(str, unreadable))}"
     if len(unreadable) == num_tried:
         raise InputError(f"{root}: {message}. No image is left.")
-    warn_caller(f"{root}: {message}. They are left out.")
+    warn_caller(f"{root}: {message}. {'It is' if len(unreadable) == 1 else 'They are'} left out.")
 
 
 def warn_of_grey(unreadable: Sequence[Unreadable], root: Path) -> None:
