@@ -129,7 +129,7 @@ def main(arguments: list[str]) -> int:
     for first in range(0, len(others), options.together):
         group = others[first : first + options.together]
         rows = measure((BASE, *group), options.steps, options.turns, fields)
-        measured = {**rows, **measured}
+        measured = {**measured, **{name: row for name, row in rows.items() if name not in measured}}
         print_table(rows)
         if options.out:
             settings = {"steps": options.steps, "turns": options.turns, "arguments": fields}

@@ -243,7 +243,7 @@ def test_what_is_said_of_the_methods_of_other_groups_is_in_the_record():
         f" {shown('standard', 'rms_corrupt')} %.",
         f"The four have {of_four('clean_accuracy')} on clean images, {of_four('mca_c15')} c15, and {of_four(quiet)}"
         " without the noises.",
-        f"and that `dign` is better calibrated {by_chance('dign', 'apr', 'rms_corrupt')}.",
+        f"and the better calibration of `dign` {by_chance('dign', 'apr', 'rms_corrupt')}.",
         f"It is {difference(measured, 'dign', 'magn', 'mca_c15'):.1f} points of c15 ahead of `magn`"
         f" {by_chance('dign', 'magn', 'mca_c15')}, {difference(measured, 'dign', 'magn', quiet):.1f} without the noises"
         f" (p = {p_value(measured, 'dign', 'magn', quiet):.3f}), and"

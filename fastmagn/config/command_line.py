@@ -33,6 +33,7 @@ _FORMAT = "fastmagn"  # of what --print_config prints
 set_dumper(_FORMAT, partial(yaml_text, allow_unicode=True))
 _YAML_TEXT = re.compile(r"\n|^\s*\{|:(\s|$)")  # a name with this is YAML itself, unless there is such a file
 _NEAR = 0.75  # how similar to an unknown option or field a suggestion must be, 0..1
+_SHORT = 4  # characters of an option of which one may be wrong: rum is near run
 _OTHER_NAMES = {"out": "run_dir"}  # what other commands call it
 
 
@@ -141,7 +142,9 @@ def check_options(arguments: list[str], known: Iterable[str], prog: str) -> None
         if name and name not in known:
             meant = _OTHER_NAMES.get(name, name)
             in_other_sections = [option for option in known if option.rpartition(".")[2] == meant.rpartition(".")[2]]
-            hint = nearest(meant, in_other_sections, cutoff=0) or nearest(name, known - sections, cutoff=_NEAR)
+            hint = nearest(meant, in_other_sections, cutoff=0) or nearest(
+                name, known - sections, cutoff=_NEAR if len(name) > _SHORT else 0.6
+            )
             hint = hint or f" {prog} --help lists all options."
             raise InputError(f"--{name}: is not an option of {prog}.{hint}")
 

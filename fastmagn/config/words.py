@@ -64,7 +64,7 @@ def describe_fault(line: str, hints: Mapping[str, Any]) -> str:
     if match := re.fullmatch(r"Unexpected config: (.*)", line):
         return f"config: got {match[1][:_MAX_VALUE]!r}; expected fields, such as `train: {{epochs: 3}}`."
     if match := re.fullmatch(r"the following arguments are required: ([\w., ]+)", line):
-        return f"{', '.join(f'--{name}' for name in match[1].split(', '))}: missing; --help says what it takes."
+        return f"{', '.join(f'--{name}' for name in match[1].split(', '))}: required; --help says what it takes."
     if match := re.fullmatch(r"unrecognized arguments: (.*)", line):
         return f"got {match[1]!r}; expected only options, each with one value."
     return line

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
 from fastmagn.archives import check_members, is_archive
@@ -99,9 +100,9 @@ def _read_torch(path: Path, field: str) -> Any:
 def _read_safetensors(path: Path, field: str) -> tuple[dict[str, Tensor], str]:
     """The tensors, and what is left out: a file of fastmagn's may hold the noises of rse's ensemble."""
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
+        with safe_open(path, framework="pt") as file:
             is_ours = OUR_METADATA in (file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors = load_file(path)  # in the order of the file, which `match_by_order` needs
     except Exception as error:  # likewise
         raise InputError(f"{field}: {path} cannot be read as safetensors ({one_line(error)}).") from error
     is_ensemble = is_ours and tensors.pop(NOISES, None) is not None

@@ -1,6 +1,7 @@
 """Finds a network's own tensors among those of a file: behind prefixes of wrappers, and beside a normalisation."""
 
 from collections.abc import Collection, Iterator, Mapping
+from itertools import islice
 from typing import NamedTuple
 
 from torch import Tensor
@@ -8,6 +9,7 @@ from torch import Tensor
 # The prefixes that wrappers give names: DataParallel and DistributedDataParallel; torch.compile; a model behind its
 # normalisation, as RobustBench and fastmagn have it. A network may have modules of these names too.
 _WRAPPERS = ("module.", "_orig_mod.", "model.", "network.")
+_MOST_WRAPPERS = 8  # around each other; a hostile name may have any number of them
 _MEANS, _STDS = ("mean", "mu"), ("std", "sigma")
 
 
@@ -36,7 +38,7 @@ def unwrap(stored: Mapping[str, Tensor], known: Collection[str]) -> Unwrapped:
         known: Names of the network's state_dict.
     """
     certain = [name for name, value in stored.items() if not _may_normalise(name, value)] or list(stored)
-    prefixes = list(_shared_prefixes(certain))
+    prefixes = list(islice(_shared_prefixes(certain), _MOST_WRAPPERS + 1))
     counts = [sum(name.removeprefix(prefix) in known for name in certain) for prefix in prefixes]
     prefix = prefixes[counts.index(max(counts))] if any(counts) else prefixes[-1]
     is_certain = set(certain)

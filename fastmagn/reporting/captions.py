@@ -1,6 +1,5 @@
 """What the captions of tables say of their numbers: the bins, what chance alone gives, and the runs behind them."""
 
-import statistics
 from collections.abc import Iterable, Sequence
 
 from fastmagn.evaluation.metrics.calibration import rms_error_by_chance
@@ -20,19 +19,18 @@ def bins(experiments: Iterable[Experiment]) -> str:
 
 
 def error_by_chance(experiments: Iterable[Experiment]) -> str:
-    """The calibration error that a perfectly calibrated model has on so many images; empty where bins are not known."""
-    diagrams = [run.reliability for experiment in experiments for run in experiment.runs if run.reliability]
-    errors = [
-        statistics.fmean(
-            rms_error_by_chance(diagram[part]["count"], diagram[part]["confidence"]) for diagram in diagrams
-        )
-        for part in ("clean", "corrupt")
-        if diagrams
-    ]
-    shown = [f"{100 * error:.{CALIBRATION_DECIMALS}f}" for error in errors]
-    return (
-        f" A perfectly calibrated model has about {shown[0]} clean and {shown[1]} corrupt by chance." if shown else ""
-    )
+    """The calibration error that a perfectly calibrated model has on so many images; empty where bins are not known.
+
+    Of corrupt images the bins are those of all corruptions together, which say nothing of a mean of their errors.
+    """
+    known = [(run, run.reliability) for experiment in experiments for run in experiment.runs if run.reliability]
+    parts = ("clean", "corrupt") if all(run.rms["pooling"] == "pooled" for run, _ in known) else ("clean",)
+    shown = []
+    for part in parts:
+        errors = [rms_error_by_chance(diagram[part]["count"], diagram[part]["confidence"]) for _, diagram in known]
+        ends = dict.fromkeys(f"{100 * end(errors, default=0):.{CALIBRATION_DECIMALS}f}" for end in (min, max))
+        shown.append(f"{' to '.join(ends)} {part}")
+    return f" A perfectly calibrated model has about {' and '.join(shown)} by chance." if known else ""
 
 
 def spread(experiments: Sequence[Experiment]) -> str:
@@ -47,5 +45,6 @@ def spread(experiments: Sequence[Experiment]) -> str:
     if all(number == 1 for _, number in seeds):
         return f"{tested} One run each."
     numbers = {number for _, number in seeds}
-    counts = f"{numbers.pop()} each" if len(numbers) == 1 else ", ".join(f"{label} {number}" for label, number in seeds)
+    is_alike = len(numbers) == 1 and len(seeds) > 1
+    counts = f"{numbers.pop()} each" if is_alike else ", ".join(f"{label} {number}" for label, number in seeds)
     return f"{tested} Mean ± sample standard deviation over runs that differ only in their seed: {counts}."

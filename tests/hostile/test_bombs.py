@@ -13,6 +13,7 @@ import torch
 from fastmagn import evaluate, report, train
 from fastmagn.evaluation import corrupt_command
 from fastmagn.models.weight_files import read_weights
+from fastmagn.models.wrapped import unwrap
 from fastmagn.reporting.runs import read_run
 from fastmagn.runs.paths import EVALUATION
 from tests.helpers.report_folders import write_run
@@ -73,6 +74,12 @@ def test_weights_that_unpack_to_a_thousand_times_their_size(attack, suffix):
     file.write_bytes(content)
     says = "cannot be read as a file of torch.save (ValueError; nothing in it was run)"
     attack.refused("weights", f"deflated .{suffix}", evaluate.main, "--weights", file, says=says)
+
+
+def test_a_name_of_60_000_prefixes():
+    """A list of all of them would take ten gigabytes."""
+    name = "model." * 60_000 + "x"
+    assert list(unwrap({name: torch.zeros(1)}, {"weight"}).tensors) == [name.removeprefix("model." * 8)]
 
 
 def test_weights_in_pytorchs_older_form_are_read(attack):

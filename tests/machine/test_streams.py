@@ -69,12 +69,12 @@ def test_a_pipe_whose_reader_is_gone(work):
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_warning_is_written_before_the_work_goes_on(unbuffered):
     """A killed process would lose what its buffer holds. Containers often set PYTHONUNBUFFERED."""
-    lines = ["import sys", "from fastmagn.machine.console import warn", "from fastmagn.machine.streams import *"]
-    lines += ["use_unfailing_streams()", "warn('first')", "print('second')", "sys.stdin.read()"]
+    lines = ["import sys, warnings", "from fastmagn.machine.streams import *", "use_unfailing_streams()"]
+    lines += ["warnings.warn('first')", "print('second')", "sys.stdin.read()"]
     environment = command_environment(PYTHONUNBUFFERED=unbuffered)
     streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     process = subprocess.Popen([sys.executable, "-c", "\n".join(lines)], cwd=ROOT, env=environment, **streams)
-    assert process.stderr.readline() == b"warning: first\n"
+    assert process.stderr.readline().endswith(b"UserWarning: first\n")
     if unbuffered:
         assert process.stdout.readline() == b"second\n"
     process.communicate(b"")

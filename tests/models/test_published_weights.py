@@ -1,5 +1,6 @@
 """Checkpoints as others publish them for CIFAR: loaded by their layers' order with the same logits, or refused."""
 
+import json
 import pickle
 from argparse import Namespace
 from pathlib import PurePosixPath
@@ -89,6 +90,19 @@ def test_weights_under_other_names_give_the_same_logits(build, kind, tmp_path):
         wanted = network(images)
         assert wanted.std(dim=0).mean() > 1e-3  # it depends on the image
         torch.testing.assert_close(ours(images), wanted, rtol=0, atol=1e-5)
+
+
+def test_safetensors_are_read_in_the_order_of_the_file(tmp_path):
+    """Which is that of the network, if its writer does not sort them; loading by order needs it."""
+    header, data = {}, b""
+    for number, name in enumerate(("z", "a", "m")):
+        header[name] = {"dtype": "F32", "shape": [1], "data_offsets": [len(data), len(data) + 4]}
+        data += np.float32(number).tobytes()
+    text = json.dumps(header).encode()
+    (tmp_path / "a.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data)
+    tensors = read_weights(tmp_path / "a.safetensors", "weights").tensors
+    assert {name: tensor.item() for name, tensor in tensors.items()} == {"z": 0, "a": 1, "m": 2}
+    assert list(tensors) == ["z", "a", "m"]
 
 
 @pytest.mark.parametrize("holder", HOLDERS)

@@ -20,7 +20,7 @@ from fastmagn.reporting.formats import (
 from fastmagn.reporting.paper import paper_value
 from fastmagn.reporting.runs import read_runs
 from fastmagn.reporting.tables import Cell, Column, Row, Table, make_tables
-from tests.helpers.report_folders import C19, with_few
+from tests.helpers.report_folders import C19, rewrite, with_few
 
 PAPER_WEIGHTS = {"loss.consistency_weight": 3.0, "loss.jsd_weight": 12.0, "augment.sigma_max": 0.2}
 ATTACK = {"attack.epsilon": 8 / 255, "attack.steps": 7, "attack.step_scale": 2.5}
@@ -148,7 +148,23 @@ def test_the_difference_to_the_paper(fake_run):
     assert "| mCA c18 | 78.00 ± 1.41 | 77.47 | +0.53 |" in text
     assert "| Fog | 78.00 ± 1.41 | 90.68 | −12.68 |" in text
     assert "| Gaussian noise | 78.00 ± 1.41 | – | – |" in text
-    assert "Mean ± sample standard deviation over runs that differ only in their seed: 2 each." in table.caption
+    assert "Mean ± sample standard deviation over runs that differ only in their seed: Standard 2." in table.caption
+
+
+def test_what_chance_gives_is_said_for_each_number_of_images(fake_run):
+    paths = [fake_run("a"), fake_run("b", method="magn")]
+    few = {"count": [0, 4, 4, 2], "accuracy": [None, 0.3, 0.6, 0.9], "confidence": [None, 0.4, 0.6, 0.9]}
+    rewrite(paths[1], lambda results: results["reliability"].update(clean=few))
+    # √((0.4 · 0.6 + 0.6 · 0.4 + 0.9 · 0.1) / 10), beside what the other run has
+    said = "A perfectly calibrated model has about 23.9 to 24.0 clean and 17.7 corrupt by chance."
+    assert said in tables_of(paths)["cifar10_calibration"].caption
+
+
+def test_of_a_mean_over_corruptions_nothing_is_said_of_chance(fake_run):
+    path = fake_run("a")
+    rewrite(path, lambda results: results["rms_calibration_error"].update(pooling="per_corruption"))
+    caption = tables_of([path])["cifar10_calibration"].caption
+    assert "A perfectly calibrated model has about 24.0 clean by chance." in caption
 
 
 def test_a_title_names_the_papers_table_only_where_it_is_its_counterpart(fake_run):
