@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 HELD = {errno.EACCES, errno.EAGAIN}  # what locking says where another process holds the lock
 
@@ -45,7 +45,7 @@ def _locked(path: Path, when_held: Callable[[], None]) -> IO[bytes] | None:
         if not _lock(file, when_held):
             file.close()
             return None
-        if _is_at(path, file):
+        if is_at(path, file):
             return file
         file.close()  # its holder has removed it
 
@@ -61,7 +61,8 @@ def _lock(file: IO[bytes], when_held: Callable[[], None]) -> bool:
     return True
 
 
-def _is_at(path: Path, file: IO[bytes]) -> bool:
+def is_at(path: Path, file: IO[Any]) -> bool:
+    """Whether this open file is still the one at `path`."""
     try:
         return os.path.samestat(os.stat(path), os.fstat(file.fileno()))
     except OSError:

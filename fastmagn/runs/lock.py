@@ -13,7 +13,7 @@ from fastmagn.errors import InputError
 from fastmagn.machine.console import warn
 from fastmagn.machine.files import make_folder
 from fastmagn.machine.processes import World
-from fastmagn.machine.waiting_lock import HELD
+from fastmagn.machine.waiting_lock import HELD, is_at
 from fastmagn.runs.paths import LOCK
 
 PATIENCE_S = 3.0  # a process that was just killed holds it until the kernel has freed its memory
@@ -62,6 +62,9 @@ def _take(run_dir: Path) -> tuple[IO[str] | None, str | None]:
     except OSError as error:
         return None, f"run_dir: {run_dir} cannot be written ({error.strerror}); name another --run_dir."
     failure = _lock(file)
+    if failure is None and not is_at(path, file):  # a refused run has removed it meanwhile
+        file.close()
+        return _take(run_dir)
     if failure is None:
         _sign(file)
         return file, None

@@ -389,5 +389,10 @@ def test_a_run_without_numbers_is_exported_with_a_warning(tmp_path, capsys):
     export(run_dir, tmp_path / "measured.safetensors")
     assert "warning" not in capsys.readouterr().out
     (run_dir / "results.json").unlink()
+    assert "Training had not ended" not in (tmp_path / "measured.safetensors.md").read_text()
     export(run_dir, tmp_path / "unmeasured.safetensors")
-    assert "has no results.json of these weights, so the card has no numbers" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"warning: {run_dir}: has no results.json: training has not ended. These are its weights after " in printed
+    assert "has no results.json of these weights, so the card has no numbers" in printed
+    card = (tmp_path / "unmeasured.safetensors.md").read_text()
+    assert re.search(r"\*\*Training had not ended: these are the weights after \d+ steps?\.\*\*", card)

@@ -183,6 +183,15 @@ def test_of_two_results_of_one_run_those_with_more_measures_stay(fake_run):
         assert warning.startswith(f"{left}: has the same configuration and seed 0 as {kept};")
 
 
+def test_an_evaluation_of_a_run_that_has_not_ended_is_said_to_be_one(fake_run, tmp_path):
+    folder = fake_run("run")
+    file = (folder / "results.json").rename(folder / "evaluation.json")
+    (run,), (warning,) = read_runs([file])
+    assert (run.path, warning) == (file, f"{file}: is of a run whose training has not ended.")
+    shutil.copy(file, tmp_path / "elsewhere.json")
+    assert read_runs([tmp_path / "elsewhere.json"])[1] == []
+
+
 @pytest.mark.parametrize("other", [set_value("steps", value=7), set_value("config", "data", "dir", value="elsewhere")])
 def test_a_fuller_evaluation_of_other_weights_or_images_replaces_no_run(other, fake_run):
     folder = fake_run("run")

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ import fastmagn.training.display as display
 from fastmagn.errors import counted
 from fastmagn.runs.progress import Progress
 from fastmagn.training.display import EpochTable, epoch_lines, row_so_far
+from fastmagn.training.run import _length
 from tests.helpers.commands import call
 from tests.helpers.processes import command_environment
 
@@ -136,3 +138,19 @@ def test_a_count_has_its_noun_in_the_right_number(number, noun, text):
 
 def test_thousands_are_separated_where_asked():
     assert counted(1198, "image", ",") == "1,198 images"
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        (119, "2 epochs of 1 step; 55 of 119 images, others in each epoch, fill no batch"),
+        (85, "2 epochs of 1 step"),
+        (128, "2 epochs of 2 steps"),
+        (1000, "2 epochs of 15 steps"),
+    ],
+)
+def test_many_images_that_fill_no_batch_are_counted(images, said):
+    train = SimpleNamespace(epochs=2, batch_size=64)
+    source = SimpleNamespace(num_images=images, steps_per_epoch=images // 64)
+    run = SimpleNamespace(config=SimpleNamespace(train=train), source=source, last_step=2 * source.steps_per_epoch)
+    assert _length(run) == said

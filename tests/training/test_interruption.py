@@ -261,6 +261,40 @@ def test_one_run_at_a_time_in_a_folder_and_a_killed_one_leaves_no_lock(tmp_path,
         assert (run_dir / ".lock").read_text() == f"process {os.getpid()} on {os.uname().nodename}\n"
 
 
+def test_a_refused_run_leaves_no_folder(tmp_path):
+    """Unless there was one, or something else is in it."""
+    new, own = tmp_path / "runs" / "new", tmp_path / "own"
+    own.mkdir()
+    for folder in (new, own):
+        with pytest.raises(InputError, match="refused"), run_lock(folder, World()):
+            raise InputError("refused")
+    assert not new.exists()
+    assert own.exists()
+
+    def fail_later():
+        with run_lock(new, World()):
+            (new / "logits").mkdir()
+            raise InputError("refused")
+
+    with pytest.raises(InputError, match="refused"):
+        fail_later()
+    assert sorted(path.name for path in new.iterdir()) == [".lock", "logits"]
+
+
+def test_a_run_that_waited_for_a_refused_one_locks_a_folder_that_exists(tmp_path, monkeypatch):
+    lock, removed = lock_module._lock, []
+
+    def after_the_other(file):
+        if not removed:
+            removed.append(True)
+            shutil.rmtree(tmp_path / "run")
+        return lock(file)
+
+    monkeypatch.setattr(lock_module, "_lock", after_the_other)
+    with run_lock(tmp_path / "run", World()):
+        assert (tmp_path / "run" / ".lock").read_text().startswith(f"process {os.getpid()} ")
+
+
 def test_a_run_leaves_the_files_of_an_evaluation_that_is_under_way(undisturbed, tmp_path):
     """And removes those of one that was killed."""
     run_dir = shutil.copytree(undisturbed, tmp_path / "run")
