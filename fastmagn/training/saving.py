@@ -127,7 +127,10 @@ def saved_however_it_ends(run: Run, progress: Progress) -> Iterator[None]:
         if progress.unsaved:
             save(run, progress)
         try:
-            yield
+            try:
+                yield
+            finally:
+                progress.skip()  # measuring is no training
         except BaseException as error:
             if run.world.size == 1:  # the other processes may be waiting for something else
                 _save_despite(error, run, progress)
@@ -309,6 +312,8 @@ def restore(run: Run) -> tuple[Progress, dict[str, Any] | None]:
         warn_of_other_decoder(state, decoder_of(run), path)
         # Drop the row of an epoch that train.max_steps cut short.
         progress.rows = [row for row in progress.rows if row["epoch"] < progress.epoch]
+    else:
+        run.averaged_statistics.update(state.get("statistics") or {})
     before, now = flatten(Config()) | state["config"], flatten(config)
     has_draws = run.main_stage.method.test_time is not None
     read = [name for name in VALIDATION_FIELDS if has_draws or name != "eval.rse_draws"]
