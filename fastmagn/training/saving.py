@@ -216,10 +216,10 @@ def _prepare_write(run: Run, progress: Progress) -> Callable[[], bool]:
             if not isinstance(cause, OSError):
                 raise cause  # noqa: B904
             folder = last_checkpoint(config.run_folder).parent
-            warn(
-                f"checkpoint of step {step} NOT SAVED in {folder}: {cause.strerror}. The run continues and tries again"
-                f" every {CHECK_EVERY_STEPS} steps and at the end of each epoch. Make room there."
-            )
+            again = f"The run continues and tries again every {CHECK_EVERY_STEPS} steps and at the end of each epoch."
+            if step >= run.last_step:
+                again = "It is tried again before and after the evaluation."
+            warn(f"checkpoint of step {step} NOT SAVED in {folder}: {cause.strerror}. {again} Make room there.")
             return False
         if progress.unsaved:
             console.print(f"checkpoint of step {step} saved", soft_wrap=True)
