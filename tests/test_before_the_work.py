@@ -78,6 +78,16 @@ def test_an_evaluation_that_could_not_be_made_ends_a_run_before_it_trains(field,
         training.train(small_default(Path("run"), f"--eval.{field}", value))
 
 
+def test_a_read_only_cache_ends_no_run(file, monkeypatch):
+    """It may hold the set, for all users."""
+    monkeypatch.setattr(training, "train_all", lambda *_: pytest.fail("it has trained"))
+    cache, access = file.with_name("cache"), os.access
+    cache.mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != cache and access(path, mode))
+    with pytest.raises(Failed, match="it has trained"):
+        training.train(small_default(Path("run"), "--eval.cache_dir", str(cache)))
+
+
 def test_logits_without_room_end_a_run_before_it_trains(file, monkeypatch):
     """599 images of 10 classes in 76 cells."""
     monkeypatch.setattr(training, "train_all", lambda *_: pytest.fail("it has trained"))
@@ -90,6 +100,18 @@ def test_logits_without_room_end_a_run_before_it_trains(file, monkeypatch):
     )
     with pytest.raises(Failed, match="it has trained"):
         training.train(small_default(Path("run"), "--eval.num_images", "0"))
+
+
+def test_a_run_that_does_not_begin_to_train_leaves_the_results_of_the_one_before(
+    file, monkeypatch, undisturbed_default
+):
+    shutil.copytree(undisturbed_default, "run")
+    shutil.rmtree("run/checkpoints")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("Usage", "free")(1000))
+    with pytest.raises(InputError, match=r"^eval\.save_logits: the logits cannot be stored in run/logits "):
+        training.train(small_default(Path("run"), "--eval.save_logits", "true"))
+    assert Path("run/results.json").read_bytes() == (undisturbed_default / "results.json").read_bytes()
+    assert not list(Path("run").glob("*.before"))
 
 
 def test_a_finished_run_needs_no_room_for_the_logits_that_it_has(file, monkeypatch, undisturbed_default, capsys):

@@ -75,6 +75,10 @@ ASSEMBLED = (
         ", or name another --run_dir to train from scratch.",
     ),
     (
+        *("checkpoint of step ", " NOT SAVED in ", ": ", ". ", "The run continues and tries again every "),
+        *(" steps and at the end of each epoch.", " Make room there."),
+    ),
+    (
         *("run_dir: the weights of step ", " could not be saved in ", ", and are lost; "),
         *("the same command resumes from ", ", which is older", ". Make room first."),
     ),

@@ -15,18 +15,23 @@ def load_data(config: DataConfig) -> ImageSet:
         InputError: The name is unknown, files are missing or are not the published ones, or a class has a name that
             cannot be shown.
     """
-    load = resolve(DATASETS, config.name, "data.name")
-    image_set: ImageSet = load(config) if config.name in ENCODED else load(config.dir, config.download)
+    image_set = _load(config)
     check_class_names(image_set.class_names, str(config.dir))
     return image_set
 
 
+def _load(config: DataConfig) -> ImageSet:
+    load = resolve(DATASETS, config.name, "data.name")
+    image_set: ImageSet = load(config) if config.name in ENCODED else load(config.dir, config.download)
+    return image_set
+
+
 def load_images(name: str, dir: Path, download: bool = False) -> ImageSet:
-    """`load_data` without a configuration.
+    """`load_data` without a configuration; the classes may have any names.
 
     Args:
         name: A key of DATASETS.
         dir: The folder that holds (or, with `download`, will hold) the published folder of the set; digits needs none.
         download: Fetch the set if it is missing.
     """
-    return load_data(DataConfig(name=name, dir=Path(dir), download=download))
+    return _load(DataConfig(name=name, dir=Path(dir), download=download))

@@ -23,6 +23,7 @@ from fastmagn.evaluation.metrics.calibration import rms_calibration_error
 from fastmagn.evaluation.metrics.predictions import Predictions, measure_logits
 from fastmagn.evaluation.metrics.summary import not_finite
 from fastmagn.machine.console import warn
+from fastmagn.machine.torchrun import rank
 from fastmagn.runs.paths import RESULTS
 
 _NO_OBJECT = "it is not JSON with an object at the top"
@@ -143,14 +144,15 @@ def check_earlier_results(results_file: Path, is_kept: bool) -> None:
 
     Args:
         results_file: The file.
-        is_kept: Whether its results stay, with entries added. If not, a damaged file is a warning: it is replaced.
+        is_kept: Whether its results stay, with entries added. If not, a damaged file is a warning of torchrun's first
+            process: it is replaced.
 
     Raises:
         InputError: It cannot be read, so that what it holds would be lost; or it is damaged and is kept.
     """
     if is_kept:
         _kept_results(results_file)
-    elif _results_in(results_file) is None:
+    elif _results_in(results_file) is None and rank() == 0:
         warn(f"{results_file}: is damaged ({_NO_OBJECT}). It will be replaced.")
 
 

@@ -106,13 +106,14 @@ def check_evaluation(image_set: ImageSet, config: Config, world: World) -> int:
 
     Raises:
         InputError: There are fewer test images than are to be measured; or the -C set, the held-out images or the
-            images of other classes cannot be used; or `eval.cache_dir` cannot be written.
+            images of other classes cannot be used; or `eval.cache_dir` is no folder and cannot become one.
     """
     section, labels = config.eval, image_set.test_labels
     rows = chosen_rows(labels, section.num_images, subset_of(config.data.name, section.corruption_seed), world)
     corruptions = find_corruptions(image_set.test_images_u8, labels, section, image_set.class_names, rows)
     if section.cache_dir is not None:
-        check_writable(section.cache_dir, section.cache_dir, "eval.cache_dir")
+        # A set may be there; if not, `use_cache` warns.
+        check_writable(section.cache_dir, section.cache_dir, "eval.cache_dir", may_be_read_only=True)
     find_held_out(config, image_set, config)
     find_other_sets(config, image_set)
     num_cells = 1 + sum(map(len, corruptions.severities.values()))

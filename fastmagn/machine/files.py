@@ -204,26 +204,26 @@ def is_special(path: Path) -> bool:
     return path.exists() and not path.is_file() and not path.is_dir()
 
 
-def check_writable(path: Path, folder: Path, field: str = "out") -> None:
+def check_writable(path: Path, folder: Path, field: str = "out", may_be_read_only: bool = False) -> None:
     """Check that `path` can be written into `folder`, which need not be there yet: before the work, not after it.
 
     Raises:
-        InputError: The folder, or the nearest one above it that is there, is a file or is read-only; or `path` is a
-            device or another special file.
+        InputError: The folder, or the nearest one above it that is there, is a file, or is read-only unless it may be;
+            or `path` is a device or another special file.
     """
-    reason = why_not_writable(path, folder)
+    reason = why_not_writable(path, folder, may_be_read_only)
     if reason is not None:
         raise InputError(f"{field}: {reason}; name another --{field}.")
 
 
-def why_not_writable(path: Path, folder: Path) -> str | None:
+def why_not_writable(path: Path, folder: Path, may_be_read_only: bool = False) -> str | None:
     """What `check_writable` says is wrong, with the place; None if nothing is."""
     if is_special(path):
         return f"{path} is not a regular file"
     there = _nearest(folder)
     if not there.is_dir():
         return f"{path} cannot be written: {there} is not a folder"
-    if not os.access(there, os.W_OK | os.X_OK):
+    if not may_be_read_only and not os.access(there, os.W_OK | os.X_OK):
         return f"{path} cannot be written: {there} is read-only"
     return None
 

@@ -100,25 +100,34 @@ def remove_partial_files(run_dir: Path) -> None:
 
 
 def put_results_aside(run_dir: Path) -> None:
-    """Rename what was measured of an earlier training in the folder, to `NAME.before`, which replaces an older one.
+    """Rename what was measured of an earlier training in the folder, to `NAME.before`.
 
-    Call it only while holding the run's lock.
+    This replaces all that was renamed before, so that what stands there is of one training. Call it only while holding
+    the run's lock.
 
     Raises:
         InputError: It cannot be renamed.
     """
-    for path in (run_dir / name for name in _MEASURED if (run_dir / name).exists()):
-        aside = path.with_name(f"{path.name}.before")
-        try:
-            if aside.is_dir():
-                shutil.rmtree(aside)
-            os.replace(path, aside)
-        except OSError as error:
-            raise InputError(
-                f"{path}: is of an earlier training, and cannot be renamed ({error.strerror}). Remove it, or name"
-                " another --run_dir."
-            ) from error
-        console.print(f"{path} is of an earlier training; it is now {aside.name}.", soft_wrap=True)
+    found = [run_dir / name for name in _MEASURED if (run_dir / name).exists()]
+    try:
+        for name in _MEASURED if found else ():
+            path = _aside(run_dir / name)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        for path in found:
+            os.replace(path, _aside(path))
+            console.print(f"{path} is of an earlier training; it is now {_aside(path).name}.", soft_wrap=True)
+    except OSError as error:
+        raise InputError(
+            f"{path}: is of an earlier training, and cannot be put aside ({error.strerror or error}). Remove it, or"
+            " name another --run_dir."
+        ) from error
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.before")
 
 
 def _damage(path: Path) -> str | None:

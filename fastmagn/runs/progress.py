@@ -31,7 +31,7 @@ class Progress:
         first_bad: The first step of the epoch at which each quantity was not finite, int64 [len(names)] on the device.
         unsaved: Whether the last attempt to save a checkpoint failed.
         unsettled: Whether a checkpoint is being written, so that `unsaved` is not known yet.
-        ticked: When `tick` was last called, by a clock that only runs forward.
+        ticked: When `tick` or `skip` was last called, by a clock that only runs forward.
     """
 
     epoch: int = 0
@@ -57,6 +57,10 @@ class Progress:
         """Add the time since the last call, or since the start of this process's part of the run, to the wall time."""
         now = time.perf_counter()
         self.epoch_wall_s, self.ticked = self.epoch_wall_s + now - self.ticked, now
+
+    def skip(self) -> None:
+        """Leave the time since the last call of `tick` out of the wall time, as no training waited for it."""
+        self.ticked = time.perf_counter()
 
     def add(self, parts: dict[str, Tensor], step: int) -> None:
         """Add a step with its logged quantities, scalars on the device. This does not wait for the device."""

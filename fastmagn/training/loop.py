@@ -169,7 +169,7 @@ def train_all(run: Run, progress: Progress, validation: ImagePart, callbacks: Ca
         InputError: A loss or a gradient is not finite.
     """
     config, run_dir, writes = run.config, run.config.run_folder, run.world.rank == 0
-    table = EpochTable(num_epochs(run))
+    table, is_training = EpochTable(num_epochs(run)), _has_more(run, progress)
     num_profiled = config.train.profile if writes else 0
     with (
         interruptible() as signal_received,
@@ -191,7 +191,7 @@ def train_all(run: Run, progress: Progress, validation: ImagePart, callbacks: Ca
             if callbacks.on_step is not None:
                 _tell_step(run, progress, parts, callbacks.on_step)
 
-        while run.steps_done(progress) < run.last_step or _lacks_its_row(progress):
+        while _has_more(run, progress):
             row = None
             if train_epoch(run, progress, ahead, signal_received, after_step):
                 row = finish_epoch(run, progress, validation)
@@ -211,12 +211,16 @@ def train_all(run: Run, progress: Progress, validation: ImagePart, callbacks: Ca
                 save_at_last(run, progress)
                 console.print("interrupted; the same command resumes from the last checkpoint")
                 raise Interrupted(signal_number)
-    progress.tick()
+    if is_training:
+        progress.tick()
+    else:
+        progress.skip()
 
 
-def _lacks_its_row(progress: Progress) -> bool:
-    """Whether the steps of an epoch are done, and the process was killed before its end was."""
-    return progress.step_in_epoch > 0 and all(row["epoch"] != progress.epoch for row in progress.rows)
+def _has_more(run: Run, progress: Progress) -> bool:
+    """Whether steps are left, or those of an epoch are done and the process was killed before its end was."""
+    lacks_its_row = progress.step_in_epoch > 0 and all(row["epoch"] != progress.epoch for row in progress.rows)
+    return run.steps_done(progress) < run.last_step or lacks_its_row
 
 
 def _run_files(run: Run, progress: Progress) -> RunFiles:
@@ -245,13 +249,15 @@ def finish_average(run: Run, progress: Progress) -> None:
     """
     if run.first_averaged is None or run.average is None:
         return
-    epoch = run.config.train.epochs
+    epoch, is_repeated = run.config.train.epochs, bool(run.averaged_statistics)
     if run.last_step < (run.first_averaged + 1) * run.source.steps_per_epoch:
         update_equal_average(run.average, run.model, 0)
     else:
         run.averaged_statistics.update({name: value.clone() for name, value in run.average.named_buffers()})
         with closing(run.source.batches(epoch)) as batches, precision(run.device, run.config.train.amp):
             update_bn(_views(run, batches, epoch), run.average)
+    if is_repeated:
+        progress.skip()
     save(run, progress)
 
 

@@ -91,8 +91,6 @@ def train_in(
     if results is not None:
         console.print(f"{run_dir} is finished; name another --run_dir to train from scratch.", soft_wrap=True)
         return results
-    if saved is None:
-        world.together(lambda: put_results_aside(run_dir) if world.rank == 0 else None)
     if config.eval.save_logits:
         check_logits_room(run_dir / LOGITS, num_logits_bytes, world)
     print_start(run, progress, len(part.labels))
@@ -103,6 +101,8 @@ def train_in(
     if device.type == "cpu":
         run = settle_compiled(run, progress, asked.compile, saved)
         config = run.config
+    if saved is None:
+        world.together(lambda: put_results_aside(run_dir) if world.rank == 0 else None)
     train_all(run, progress, validation, callbacks)
     with saved_however_it_ends(run, progress):
         finish_average(run, progress)

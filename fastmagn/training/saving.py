@@ -127,7 +127,10 @@ def saved_however_it_ends(run: Run, progress: Progress) -> Iterator[None]:
         if progress.unsaved:
             save(run, progress)
         try:
-            yield
+            try:
+                yield
+            finally:
+                progress.skip()  # measuring is no training
         except BaseException as error:
             if run.world.size == 1:  # the other processes may be waiting for something else
                 _save_despite(error, run, progress)
@@ -213,10 +216,10 @@ def _prepare_write(run: Run, progress: Progress) -> Callable[[], bool]:
             if not isinstance(cause, OSError):
                 raise cause  # noqa: B904
             folder = last_checkpoint(config.run_folder).parent
-            warn(
-                f"checkpoint of step {step} NOT SAVED in {folder}: {cause.strerror}. The run continues and tries again"
-                f" every {CHECK_EVERY_STEPS} steps and at the end of each epoch. Make room there."
-            )
+            again = f"The run continues and tries again every {CHECK_EVERY_STEPS} steps and at the end of each epoch."
+            if step >= run.last_step:
+                again = "It is tried again before and after the evaluation."
+            warn(f"checkpoint of step {step} NOT SAVED in {folder}: {cause.strerror}. {again} Make room there.")
             return False
         if progress.unsaved:
             console.print(f"checkpoint of step {step} saved", soft_wrap=True)
@@ -309,6 +312,8 @@ def restore(run: Run) -> tuple[Progress, dict[str, Any] | None]:
         warn_of_other_decoder(state, decoder_of(run), path)
         # Drop the row of an epoch that train.max_steps cut short.
         progress.rows = [row for row in progress.rows if row["epoch"] < progress.epoch]
+    else:
+        run.averaged_statistics.update(state.get("statistics") or {})
     before, now = flatten(Config()) | state["config"], flatten(config)
     has_draws = run.main_stage.method.test_time is not None
     read = [name for name in VALIDATION_FIELDS if has_draws or name != "eval.rse_draws"]

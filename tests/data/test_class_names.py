@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fastmagn.config.schema import DataConfig
-from fastmagn.data import DATASETS, load_data
+from fastmagn.data import DATASETS, load_data, load_images
 from fastmagn.data.digits import load_digits
 from fastmagn.data.files import content
 from fastmagn.errors import InputError
@@ -81,6 +81,15 @@ def test_names_that_results_cannot_keep_are_refused_before_the_training(layout, 
         load_data(config)
     kept = load_data(DataConfig(name=layout, dir=tmp_path / "good", image_size=32)).class_names
     assert {name.strip() for name in kept} == {"aa", "b", KEPT.strip()}
+
+
+def test_images_whose_class_names_no_results_keep_may_have_any(tmp_path):
+    """Such as images of other classes (`eval.ood`)."""
+    names = ("a\tb", "b", "c")
+    in_arrays(tmp_path, [], names)
+    assert load_images("npz", tmp_path).class_names == names
+    with pytest.raises(InputError, match="names that results cannot keep"):
+        load_data(DataConfig(name="npz", dir=tmp_path))
 
 
 def test_names_of_an_own_set_may_not_be_too_long_either(monkeypatch):

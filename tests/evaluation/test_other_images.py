@@ -176,6 +176,19 @@ def test_damaged_results_get_no_entries_and_are_replaced_with_a_warning(
     assert json.loads(out.read_text()) == {"steps": 12}
 
 
+def test_the_first_process_alone_warns_of_damaged_results(run_dir, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out.json"
+    out.write_text("{")
+    monkeypatch.setattr(run_module, "evaluate_run", lambda *arguments: {"steps": 12})
+    monkeypatch.setattr(shown, "print_results", lambda *arguments, **options: None)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, warns in (("1", False), ("0", True)):
+        monkeypatch.setenv("RANK", rank)
+        assert main(["--run", str(run_dir), "--out", str(out)]) == 0
+        assert ("It will be replaced." in " ".join(capsys.readouterr().out.split())) == warns
+    assert json.loads(out.read_text()) == {"steps": 12}
+
+
 def test_numbers_of_other_steps_are_left_out(run_dir, folder, classes, tmp_path, capsys):
     out, steps = tmp_path / "out.json", 12
     images = ["--images", str(folder), "--classes", str(classes)]

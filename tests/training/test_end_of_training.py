@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fastmagn.errors import InputError, Interrupted
+from fastmagn.runs.checkpoint_folder import put_results_aside
 from fastmagn.runs.paths import last_checkpoint
 from fastmagn.training import loop, saving
 from fastmagn.training import run as run_module
@@ -69,6 +70,35 @@ def test_results_of_a_training_before_are_not_those_of_the_next_one(own_copy, mo
     assert measured["config"]["optim"]["lr"] == results(own_copy)["config"]["optim"]["lr"] == 0.05
 
 
+def test_what_is_put_aside_is_of_one_training(tmp_path):
+    for name in ("results.json", "evaluation.json"):
+        (tmp_path / name).write_text("{}")
+    (tmp_path / "logits").mkdir()
+    put_results_aside(tmp_path)
+    (tmp_path / "logits").mkdir()
+    (tmp_path / "logits" / "of_the_second.npy").write_text("")
+    put_results_aside(tmp_path)
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [
+        "logits.before",
+        "logits.before/of_the_second.npy",
+    ]
+    put_results_aside(tmp_path)  # nothing was measured since
+    assert os.listdir(tmp_path) == ["logits.before"]
+
+
+def test_logits_on_another_disk_are_put_aside_each_time(tmp_path):
+    """What the link leads to is left as it is."""
+    run_dir, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    run_dir.mkdir()
+    for number in ("1", "2"):
+        (elsewhere / number).mkdir(parents=True)
+        (run_dir / "logits").symlink_to(elsewhere / number)
+        put_results_aside(run_dir)
+        assert os.listdir(run_dir) == ["logits.before"]
+        assert (run_dir / "logits.before").readlink() == elsewhere / number
+    assert sorted(os.listdir(elsewhere)) == ["1", "2"]
+
+
 def test_results_of_another_training_beside_a_checkpoint_are_measured_again(own_copy, monkeypatch, capsys):
     """As earlier versions left them."""
     before = results(own_copy)
@@ -122,7 +152,7 @@ def test_weights_that_are_lost_are_named_beside_the_failure_of_the_evaluation(fa
     assert "warning: run_dir: the weights of step 1 could not be saved in " in capsys.readouterr().out
 
 
-def test_the_disk_is_asked_again_before_the_evaluation(tmp_path, monkeypatch):
+def test_the_disk_is_asked_again_before_the_evaluation(tmp_path, monkeypatch, capsys):
     refusing(monkeypatch, 1)
     found, honest = [], run_module.evaluate_model
 
@@ -136,6 +166,10 @@ def test_the_disk_is_asked_again_before_the_evaluation(tmp_path, monkeypatch):
     monkeypatch.setattr(run_module, "evaluate_model", evaluate_model)
     train(small(tmp_path / "run", *SHORT))
     assert found == [True]
+    assert (
+        f"warning: checkpoint of step 1 NOT SAVED in {tmp_path / 'run' / 'checkpoints'}: {FULL.strerror}. It is tried"
+        " again before and after the evaluation. Make room there.\n"
+    ) in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("failure", [InputError("eval.x: no"), Interrupted(signal.SIGINT)])

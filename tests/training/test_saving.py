@@ -1,16 +1,18 @@
 """Checkpoints are written while training continues: which state, how many copies, whose errors, what is counted."""
 
+import errno
 import os
 import signal
 import threading
 import time
 from collections import OrderedDict
+from contextlib import nullcontext
 
 import pytest
 import torch
 from torch import nn
 
-from fastmagn.errors import Interrupted
+from fastmagn.errors import InputError, Interrupted
 from fastmagn.machine.behind import Behind
 from fastmagn.runs.paths import last_checkpoint
 from fastmagn.training import loop, saving
@@ -18,7 +20,7 @@ from fastmagn.training import run as run_module
 from fastmagn.training.run import train
 from fastmagn.training.snapshot import on_host
 from tests.helpers import processes
-from tests.helpers.small_runs import assert_ends_alike, knows_the_network, results, rows, small, state
+from tests.helpers.small_runs import assert_ends_alike, knows_the_network, measures_little, results, rows, small, state
 
 LIMIT_S = 60.0
 EVERY_STEP = ("--train.checkpoint_every_steps", "1")
@@ -217,21 +219,22 @@ class Clock:
 def clock(monkeypatch) -> Clock:
     """A step takes 1 s, the copy of a state 10 s, the validation after an epoch 100 s; all else takes no time."""
     clock = Clock()
-
-    def taking(owner: object, name: str, seconds: float) -> None:
-        honest = getattr(owner, name)
-
-        def slow(*arguments, **options):
-            clock.now += seconds
-            return honest(*arguments, **options)
-
-        monkeypatch.setattr(owner, name, slow)
-
-    taking(loop, "train_step", 1)
-    taking(saving, "on_host", 10)
-    taking(loop, "validation_accuracy", 100)
+    taking(monkeypatch, clock, loop, "train_step", 1)
+    taking(monkeypatch, clock, saving, "on_host", 10)
+    taking(monkeypatch, clock, loop, "validation_accuracy", 100)
     monkeypatch.setattr(time, "perf_counter", lambda: clock.now)
     return clock
+
+
+def taking(monkeypatch, clock: Clock, owner: object, name: str, seconds: float) -> None:
+    """The function takes so long from now on."""
+    honest = getattr(owner, name)
+
+    def slow(*arguments, **options):
+        clock.now += seconds
+        return honest(*arguments, **options)
+
+    monkeypatch.setattr(owner, name, slow)
 
 
 def test_training_and_what_a_person_waits_for_are_counted_apart(clock, tmp_path):
@@ -268,6 +271,48 @@ def test_the_time_that_loading_takes_is_part_of_what_a_training_waits_for(clock,
     assert [row["wall_s"] for row in rows(run_dir)] == [1000 + 4 + 100]
     train(small(run_dir, "--train.max_steps", "4", "--eval.num_images", "5"))
     assert (results(run_dir)["train_s"], results(run_dir)["wall_s"]) == (4, 1000 + 4 + 100)
+
+
+@pytest.mark.parametrize("is_measured", [True, False])
+def test_an_evaluation_is_no_part_of_what_a_training_waits_for(is_measured, clock, tmp_path, monkeypatch):
+    """Also if the disk has room for the last checkpoint only after it, and if it fails and is done again."""
+    measures_little(monkeypatch)
+    run_dir, honest, refused = tmp_path / "run", saving.put_checkpoint, []
+
+    def put_checkpoint(*arguments):
+        refused.append(None)
+        if len(refused) <= 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        honest(*arguments)
+
+    def fail(*arguments, **options):
+        raise InputError("eval.x: no")
+
+    monkeypatch.setattr(saving, "put_checkpoint", put_checkpoint)
+    with monkeypatch.context() as patched:
+        if not is_measured:
+            patched.setattr(run_module, "evaluate_model", fail)
+        taking(patched, clock, run_module, "evaluate_model", 1000)
+        with nullcontext() if is_measured else pytest.raises(InputError, match=r"^eval\.x: no$"):
+            train(small(run_dir, "--train.max_steps", "4"))
+    if not is_measured:
+        train(small(run_dir, "--train.max_steps", "4"))
+    assert len(refused) == 3
+    assert (results(run_dir)["train_s"], results(run_dir)["wall_s"]) == (4, 4 + 100 + 10)
+
+
+@pytest.mark.parametrize("average", [(), ("--train.swa_fraction", "0.5")])
+def test_to_measure_a_training_again_makes_it_no_longer(average, clock, tmp_path, monkeypatch):
+    """Kernels of the evaluation may have to be compiled. An average is measured on one more epoch of views again."""
+    measures_little(monkeypatch)
+    run_dir = tmp_path / "run"
+    train(small(run_dir, *average))
+    waited_for = state(run_dir)["progress"]["train_wall_s"] + state(run_dir)["progress"]["epoch_wall_s"]
+    taking(monkeypatch, clock, run_module, "compile_ahead", 1000)
+    taking(monkeypatch, clock, loop, "update_bn", 1000)
+    for number in ("5", "6"):
+        train(small(run_dir, *average, "--eval.num_images", number))
+        assert results(run_dir)["wall_s"] == waited_for
 
 
 def test_a_checkpoint_of_an_earlier_version_has_waited_for_its_training(tmp_path):
