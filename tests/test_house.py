@@ -115,3 +115,9 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+
+
+def test_every_room_is_in_the_table_of_contributing():
+    table = (ROOT / "CONTRIBUTING.md").read_text()
+    rooms = {room for row in ROWS for room in row} - {"__init__", "__main__", "fastmagn_kernels"}
+    assert [room for room in sorted(rooms) if f"`{room}/`" not in table and f"`{room}.py`" not in table] == []

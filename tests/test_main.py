@@ -39,6 +39,8 @@ def test_the_version(monkeypatch, capsys):
     assert run_main(monkeypatch, capsys, "--version") == (0, f"fastmagn {__version__}\n", "")
     assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == __version__
     assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    newest = (ROOT / "CHANGELOG.md").read_text().partition("\n## ")[2].partition("\n")[0]
+    assert newest.partition(" - ")[0] == __version__
 
 
 def test_the_installed_command_is_main():

@@ -5,6 +5,7 @@ configs/digits_quickstart.yaml. A field's docstring is its help text, with unit 
 range; its message names the field as the user wrote it.
 """
 
+import math
 import re
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -303,9 +304,9 @@ class LossConfig:
     detach_target: bool = False
 
     def __post_init__(self) -> None:
-        check(self.consistency_weight >= 0, "loss.consistency_weight", self.consistency_weight, "0 or more")
-        check(self.jsd_weight >= 0, "loss.jsd_weight", self.jsd_weight, "0 or more")
-        check(self.trades_weight >= 0, "loss.trades_weight", self.trades_weight, "0 or more")
+        check(0 <= self.consistency_weight < math.inf, "loss.consistency_weight", self.consistency_weight, "0 or more")
+        check(0 <= self.jsd_weight < math.inf, "loss.jsd_weight", self.jsd_weight, "0 or more")
+        check(0 <= self.trades_weight < math.inf, "loss.trades_weight", self.trades_weight, "0 or more")
         smoothing = self.label_smoothing
         check(0 <= smoothing < 1, "loss.label_smoothing", smoothing, "0 <= label_smoothing < 1")
 

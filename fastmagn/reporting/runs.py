@@ -357,7 +357,7 @@ def _measures(results: dict[str, Any], file: Path) -> dict[str, Any]:
 
 
 def _titled(entry: Any, results: dict[str, Any], few: dict[str, list[int]]) -> Any:
-    """The entry and those in it, with the severities in each `corruption_set`, which results of 0.2.0 lack."""
+    """The entry and those in it, with the severities in each `corruption_set`, which older results lack."""
     if not isinstance(entry, dict) or not few:
         return entry
     whole = {name: _titled(value, results, few) for name, value in entry.items()}

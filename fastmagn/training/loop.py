@@ -32,12 +32,13 @@ from fastmagn.runs.wandb import log_row
 from fastmagn.training.build import measured_model, share_statistics
 from fastmagn.training.callbacks import Callbacks, EpochDone, StepDone
 from fastmagn.training.display import EpochTable, num_epochs, progress_display
-from fastmagn.training.ema import update_equal_average
 from fastmagn.training.prefetch import made_ahead
 from fastmagn.training.profiling import profiled
 from fastmagn.training.saving import (
+    average_epoch,
     check_finite,
     check_step,
+    copy_until_averaged,
     is_check_due,
     is_save_due,
     save,
@@ -101,9 +102,9 @@ def train_epoch(
             save(run, progress)
             start = time.perf_counter() - (progress.epoch_s - epoch_s_before)  # saving is not training
     is_whole = progress.step_in_epoch == run.source.steps_per_epoch
-    if run.average is not None and run.first_averaged is not None and is_whole:
-        # Until then the average is a copy, so that validation measures the model.
-        update_equal_average(run.average, run.model, max(0, progress.epoch - run.first_averaged))
+    if is_whole:
+        average_epoch(run, progress.epoch)
+    copy_until_averaged(run, progress)
     progress.epoch_s = epoch_s_before + _synchronised(run) - start
     return True
 
@@ -250,9 +251,7 @@ def finish_average(run: Run, progress: Progress) -> None:
     if run.first_averaged is None or run.average is None:
         return
     epoch, is_repeated = run.config.train.epochs, bool(run.averaged_statistics)
-    if run.last_step < (run.first_averaged + 1) * run.source.steps_per_epoch:
-        update_equal_average(run.average, run.model, 0)
-    else:
+    if run.last_step >= (run.first_averaged + 1) * run.source.steps_per_epoch:
         run.averaged_statistics.update({name: value.clone() for name, value in run.average.named_buffers()})
         with closing(run.source.batches(epoch)) as batches, precision(run.device, run.config.train.amp):
             update_bn(_views(run, batches, epoch), run.average)

@@ -21,7 +21,11 @@ NEWTON_SCHULZ_STEPS = 3
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
-    """Approximately the (semi-)orthogonal matrices nearest to [..., M, N]: singular values end up in about 0.7..1.2."""
+    """Roughly the (semi-)orthogonal matrices nearest to [..., M, N].
+
+    No singular value ends up above about 1.2. Small ones grow, 41-fold at most, so those far below the largest stay
+    small.
+    """
     a, b, c = NEWTON_SCHULZ
     x = matrices.reshape(-1, *matrices.shape[-2:])
     x = x.bfloat16() if x.is_cuda else x.float()

@@ -30,6 +30,7 @@ from fastmagn.runs.failures import is_of_the_machine
 from fastmagn.runs.paths import STARTED_BY, last_checkpoint, step_checkpoints
 from fastmagn.runs.progress import Progress
 from fastmagn.training.build import share_statistics
+from fastmagn.training.ema import update_equal_average
 from fastmagn.training.same_images import decoder_of, fingerprint_of_all, warn_of_unlike_decoders
 from fastmagn.training.snapshot import on_host, tensors_in
 from fastmagn.training.step import Run
@@ -40,6 +41,18 @@ CHECK_EVERY_STEPS = 200
 LAST_TRIES, LAST_PAUSE_S = 3, 2.0
 EXIT_PATIENCE_S = 2.0  # after an interruption that does not wait, such as a second Ctrl-C
 _HEADER_BYTES = 1 << 20  # for names, configuration, rows
+
+
+def average_epoch(run: Run, epoch: int) -> None:
+    """Add the weights at the end of an averaged epoch to the equal average. Epochs count from 0."""
+    if run.average is not None and run.first_averaged is not None and epoch >= run.first_averaged:
+        update_equal_average(run.average, run.model, epoch - run.first_averaged)
+
+
+def copy_until_averaged(run: Run, progress: Progress) -> None:
+    """Before the first averaged epoch has ended, the equal average is a copy of the model, which is then measured."""
+    if run.average is not None and run.first_averaged is not None and progress.epoch <= run.first_averaged:
+        update_equal_average(run.average, run.model, 0)
 
 
 def save(run: Run, progress: Progress, after: Callable[[], None] | None = None) -> None:
@@ -59,6 +72,7 @@ def save(run: Run, progress: Progress, after: Callable[[], None] | None = None) 
     settle(run, progress)
     check_finite(run, progress)
     share_statistics(run)
+    copy_until_averaged(run, progress)
     progress.tick()
     sums = progress.sums if progress.sums is None else run.world.mean(progress.sums)
     if run.world.rank == 0:

@@ -2,7 +2,10 @@
 
 import copy
 import dataclasses
+import json
 import math
+import os
+import signal
 
 import pytest
 import torch
@@ -10,14 +13,15 @@ from torch import nn
 
 from fastmagn.config.schema import OptimConfig
 from fastmagn.data import load_data, split_validation
-from fastmagn.errors import InputError
+from fastmagn.errors import InputError, Interrupted
 from fastmagn.evaluation.run import evaluate_run
 from fastmagn.runs.checkpoint import read_checkpoint
-from fastmagn.runs.paths import RESULTS, last_checkpoint
+from fastmagn.runs.paths import METRICS, RESULTS, last_checkpoint
 from fastmagn.runs.reading import read_results
 from fastmagn.training import loop
 from fastmagn.training import run as run_module
 from fastmagn.training.build import build_run
+from fastmagn.training.callbacks import Callbacks
 from fastmagn.training.ema import make_average, update_average, update_equal_average
 from fastmagn.training.optim import learning_rate
 from fastmagn.training.run import train
@@ -102,21 +106,21 @@ def test_weights_with_two_names_are_averaged_once():
 def test_a_run_averages_its_last_epochs_and_measures_their_statistics(tmp_path, monkeypatch):
     """The mean of the weights after epochs 1 and 2; resumed or not, to the bit."""
     knows_the_network(monkeypatch)
-    ends, update = [], loop.update_equal_average
+    ends, update = [], loop.average_epoch
 
-    def record(average, model, count):
-        ends.append((count, copy.deepcopy(model.state_dict())))
-        update(average, model, count)
+    def record(run, epoch):
+        ends.append(copy.deepcopy(run.model.state_dict()))
+        update(run, epoch)
 
-    monkeypatch.setattr(loop, "update_equal_average", record)
+    monkeypatch.setattr(loop, "average_epoch", record)
     arguments = ["--train.epochs", "3", "--train.swa_fraction", "0.6", "--eval.weights", "ema"]
     arguments += ["--eval.corruption_set", "c15", "--train.batch_size", "256"]
     whole = train(small(tmp_path / "whole", *arguments))
-    assert [count for count, _ in ends] == [0, 0, 1]
+    assert len(ends) == 3
     state = read_checkpoint(last_checkpoint(tmp_path / "whole"), torch.device("cpu"))
     for name, value in state["average"].items():
         if value.is_floating_point() and "running" not in name:
-            expected = (ends[1][1][name].double() + ends[2][1][name].double()) / 2
+            expected = (ends[1][name].double() + ends[2][name].double()) / 2
             torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=1e-6)
     moving = [name for name in state["average"] if "running_var" in name]
     assert any(not torch.equal(state["average"][name], state["model"][name]) for name in moving)
@@ -143,11 +147,33 @@ def averaged_run(run_dir, *arguments):
     return read_checkpoint(last_checkpoint(run_dir), CPU)
 
 
-@pytest.mark.parametrize("max_steps", [2, 6])
+@pytest.mark.parametrize("max_steps", [2, 5])
 def test_a_run_that_ends_before_its_averaged_epochs_measures_its_weights(tmp_path, monkeypatch, max_steps):
     """Inside the first epoch, and inside the second, with the third to be averaged."""
     knows_the_network(monkeypatch)
-    state = averaged_run(tmp_path, "--train.max_steps", str(max_steps))
+    arguments = ["--train.max_steps", str(max_steps), "--data.num_validation_images", "200"]
+    state = averaged_run(tmp_path / "average", *arguments)
+    assert all(torch.equal(state["average"][name], state["model"][name]) for name in state["model"])
+    averaged_run(tmp_path / "last", *arguments, "--eval.weights", "last")
+    accuracies = [
+        [json.loads(line)["validation_accuracy"] for line in (tmp_path / name / METRICS).read_text().splitlines()]
+        for name in ("average", "last")
+    ]
+    assert accuracies[0] == accuracies[1]
+
+
+@pytest.mark.parametrize("steps", [1, 6])
+def test_an_interrupted_run_before_its_averaged_epochs_keeps_its_weights_as_their_average(tmp_path, monkeypatch, steps):
+    knows_the_network(monkeypatch)
+
+    def stop(done):
+        if done.step == steps:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        train(small(tmp_path, *SHORT), Callbacks(on_step=stop))
+    state = read_checkpoint(last_checkpoint(tmp_path), CPU)
+    assert state["step"] == steps
     assert all(torch.equal(state["average"][name], state["model"][name]) for name in state["model"])
 
 
