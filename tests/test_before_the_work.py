@@ -102,6 +102,21 @@ def test_logits_without_room_end_a_run_before_it_trains(file, monkeypatch):
         training.train(small_default(Path("run"), "--eval.num_images", "0"))
 
 
+def test_logits_need_room_where_they_will_be_after_a_link_is_put_aside(file, monkeypatch):
+    monkeypatch.setattr(training, "train_all", lambda *_: pytest.fail("it has trained"))
+    Path("run").mkdir()
+    Path("elsewhere").mkdir()
+    Path("run/logits").symlink_to(Path("elsewhere").resolve())
+    usage = namedtuple("Usage", "free")
+
+    def disk_usage(path):
+        return usage(1000 if Path(path).resolve() == Path("run").resolve() else 2**40)
+
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
+    with pytest.raises(InputError, match=r"^eval\.save_logits: the logits cannot be stored in run/logits "):
+        training.train(small_default(Path("run"), "--eval.save_logits", "true"))
+
+
 def test_a_run_that_does_not_begin_to_train_leaves_the_results_of_the_one_before(
     file, monkeypatch, undisturbed_default
 ):

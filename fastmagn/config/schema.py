@@ -304,9 +304,14 @@ class LossConfig:
     detach_target: bool = False
 
     def __post_init__(self) -> None:
-        check(0 <= self.consistency_weight < math.inf, "loss.consistency_weight", self.consistency_weight, "0 or more")
-        check(0 <= self.jsd_weight < math.inf, "loss.jsd_weight", self.jsd_weight, "0 or more")
-        check(0 <= self.trades_weight < math.inf, "loss.trades_weight", self.trades_weight, "0 or more")
+        check(
+            0 <= self.consistency_weight < math.inf,
+            "loss.consistency_weight",
+            self.consistency_weight,
+            "0 or more, and finite",
+        )
+        check(0 <= self.jsd_weight < math.inf, "loss.jsd_weight", self.jsd_weight, "0 or more, and finite")
+        check(0 <= self.trades_weight < math.inf, "loss.trades_weight", self.trades_weight, "0 or more, and finite")
         smoothing = self.label_smoothing
         check(0 <= smoothing < 1, "loss.label_smoothing", smoothing, "0 <= label_smoothing < 1")
 

@@ -75,8 +75,14 @@ def logits_bytes(num_cells: int, num_images: int, num_classes: int) -> int:
     return num_cells * num_images * num_classes * np.dtype(np.float32).itemsize
 
 
-def check_logits_room(folder: Path, num_bytes: int, world: World) -> None:
+def check_logits_room(folder: Path, num_bytes: int, world: World, *, follows_link: bool = True) -> None:
     """Check that a logits folder has room beside an older one, which stays until it is whole. All processes take part.
+
+    Args:
+        folder: The folder.
+        num_bytes: What is written to it.
+        world: The processes.
+        follows_link: If it is a link, whether the folder that it leads to is replaced; else the link itself is moved.
 
     Raises:
         InputError: It has none.
@@ -84,7 +90,7 @@ def check_logits_room(folder: Path, num_bytes: int, world: World) -> None:
 
     def check() -> None:
         try:
-            check_room(Path(os.path.realpath(folder)).parent, num_bytes)
+            check_room((Path(os.path.realpath(folder)) if follows_link else folder).parent, num_bytes)
         except OSError as error:
             raise InputError(
                 f"eval.save_logits: the logits cannot be stored in {folder} ({error.strerror}). Make room, or leave"

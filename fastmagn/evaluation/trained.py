@@ -20,7 +20,7 @@ from fastmagn.models.shapes import fits
 from fastmagn.runs.checkpoint import load_model, read_checkpoint
 from fastmagn.runs.code import warn_if_code_changed
 from fastmagn.runs.paths import RESULTS, last_checkpoint
-from fastmagn.runs.reading import check_results, is_unfinished, read_config, read_results
+from fastmagn.runs.reading import check_results, read_config, read_results
 
 MEASURES = ("num_images", "clean_accuracy", "mca", "rms_calibration_error", "subset", "corrupted_as")
 
@@ -37,7 +37,7 @@ class Trained:
         image_size: (H, W), px.
         padded_from: (H, W) of the set's own images, px, if they are padded to `image_size`; else None.
         results: The run's results.json if it measures these weights, else None.
-        has_ended: Whether the run has a results.json; without one its training has not ended.
+        has_ended: Whether the weights are those at the end of the training that the configuration asks for.
         steps: The steps that the weights were trained for.
         data_fingerprint: The fingerprint of the training images, see `ImageSet.fingerprint`.
     """
@@ -96,10 +96,9 @@ def load_run(
     load_model(state, network, path, config.eval.weights)
     with explained(config.imports):
         measured = model_for_test(network, config, image_size)
-    has_ended = not is_unfinished(run_dir)
+    has_ended = _has_ended(state, config)
     if not has_ended:
-        steps = counted(state["step"], "step")
-        warn(f"{run_dir}: has no {RESULTS}: training has not ended. These are its weights after {steps}.")
+        warn(f"{run_dir}: training has not ended. These are its weights after {counted(state['step'], 'step')}.")
     return Trained(
         network=network.eval(),
         measured=measured.eval(),
@@ -112,6 +111,13 @@ def load_run(
         steps=state["step"],
         data_fingerprint=state["data_fingerprint"],
     )
+
+
+def _has_ended(state: dict[str, Any], config: Config) -> bool:
+    """Whether a checkpoint is of the last step."""
+    epoch, train = state["progress"].get("epoch"), config.train
+    is_last = 0 < train.max_steps <= state["step"]
+    return is_last or (isinstance(epoch, int) and epoch >= train.epochs)
 
 
 def _read_results(run_dir: Path) -> dict[str, Any] | None:

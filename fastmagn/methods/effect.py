@@ -37,7 +37,11 @@ _NEEDS = (
         "data.name webdataset or hf",
         lambda c: c.data.name in _SHARDED,
     ),
-    _Need(("data.dir",), "a data.name with files, such as folder", lambda c: c.data.name != "digits"),
+    _Need(
+        ("data.dir",),
+        "a data.name with files, such as folder, or eval.ood",
+        lambda c: c.data.name != "digits" or c.eval.ood is not None,
+    ),
     _Need(("data.image_column",), "data.name hf", lambda c: c.data.name == "hf"),
     _Need(("train.compile_mode",), "train.compile", lambda c: c.train.compile is not False),
     _Need(("optim.step_at", "optim.step_factor"), "optim.schedule step", lambda c: c.optim.schedule == "step"),

@@ -4,7 +4,7 @@ import fcntl
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -29,7 +29,7 @@ def run_lock(run_dir: Path, world: World) -> Iterator[None]:
     Raises:
         InputError: Another process holds the lock, or the run folder cannot be made or written.
     """
-    is_new = world.rank == 0 and not os.path.exists(run_dir)
+    new = [folder for folder in (run_dir, *run_dir.parents) if world.rank == 0 and not os.path.exists(folder)]
     file, refused = _take(run_dir) if world.rank == 0 else (None, None)
     refused = world.gather(refused)[0]
     if refused:
@@ -37,20 +37,21 @@ def run_lock(run_dir: Path, world: World) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if is_new:
-            _remove_if_unused(run_dir)
+        if new:
+            _remove_if_unused(run_dir, new)
         raise
     finally:
         if file is not None:
             file.close()
 
 
-def _remove_if_unused(run_dir: Path) -> None:
-    """Remove a folder that a refused run has made, and that holds nothing but its lock."""
+def _remove_if_unused(run_dir: Path, new: Sequence[Path]) -> None:
+    """Remove the folders that a refused run has made, the innermost first, if they hold nothing but its lock."""
     with suppress(OSError):
         if os.listdir(run_dir) == [LOCK]:
             (run_dir / LOCK).unlink()
-            run_dir.rmdir()
+            for folder in new:
+                folder.rmdir()
 
 
 def _take(run_dir: Path) -> tuple[IO[str] | None, str | None]:

@@ -30,7 +30,7 @@ def check_run_folder(run_dir: Path) -> None:
 
 
 def is_unfinished(run_dir: Path) -> bool:
-    """Whether this is the folder of a run that has no results: its training, or its evaluation, has not ended."""
+    """Whether this is the folder of a run that has no results: its training or its evaluation has not ended."""
     return os.path.isfile(run_dir / CONFIG) and not os.path.exists(run_dir / RESULTS)
 
 

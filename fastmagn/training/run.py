@@ -92,7 +92,8 @@ def train_in(
         console.print(f"{run_dir} is finished; name another --run_dir to train from scratch.", soft_wrap=True)
         return results
     if config.eval.save_logits:
-        check_logits_room(run_dir / LOGITS, num_logits_bytes, world)
+        # Without a checkpoint, `put_results_aside` moves a link.
+        check_logits_room(run_dir / LOGITS, num_logits_bytes, world, follows_link=saved is not None)
     print_start(run, progress, len(part.labels))
     warn_of_fields_without_effect(run, asked)
     warn_if_slow(run, progress, saved is not None)

@@ -232,7 +232,7 @@ def _prepare_write(run: Run, progress: Progress) -> Callable[[], bool]:
             folder = last_checkpoint(config.run_folder).parent
             again = f"The run continues and tries again every {CHECK_EVERY_STEPS} steps and at the end of each epoch."
             if step >= run.last_step:
-                again = "It is tried again before and after the evaluation."
+                again = "It is the last one: without room at the end of the run, its weights are lost."
             warn(f"checkpoint of step {step} NOT SAVED in {folder}: {cause.strerror}. {again} Make room there.")
             return False
         if progress.unsaved:
@@ -326,7 +326,7 @@ def restore(run: Run) -> tuple[Progress, dict[str, Any] | None]:
         warn_of_other_decoder(state, decoder_of(run), path)
         # Drop the row of an epoch that train.max_steps cut short.
         progress.rows = [row for row in progress.rows if row["epoch"] < progress.epoch]
-    else:
+    elif run.average is not None:
         run.averaged_statistics.update(state.get("statistics") or {})
     before, now = flatten(Config()) | state["config"], flatten(config)
     has_draws = run.main_stage.method.test_time is not None

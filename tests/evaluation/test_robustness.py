@@ -81,7 +81,10 @@ def test_a_made_set_gives_the_same_numbers(digits, tmp_path):
     assert stored["mca"]["c15"] == pytest.approx(mean)
 
 
-SETS = "expected one of c15, c18, c19, cbar, or several of them joined by +, such as c15+cbar."
+SETS = (
+    "expected one of c15, c18, c19, cbar, or several of them joined by +, such as c15+cbar."
+    " Single corruptions of them cannot be chosen."
+)
 
 
 @pytest.mark.parametrize(

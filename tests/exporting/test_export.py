@@ -28,6 +28,7 @@ from fastmagn.exporting.config import ExportConfig
 from fastmagn.exporting.info import model_info
 from fastmagn.machine.files import write_json
 from fastmagn.methods.test_time import model_for_test
+from fastmagn.runs.progress import Progress
 from tests.helpers.run_folders import CLASS_NAMES, MEAN, STD, made_results, make_run, plain_probabilities, write_run
 
 ROOT = Path(__file__).parent.parent.parent
@@ -389,10 +390,26 @@ def test_a_run_without_numbers_is_exported_with_a_warning(tmp_path, capsys):
     export(run_dir, tmp_path / "measured.safetensors")
     assert "warning" not in capsys.readouterr().out
     (run_dir / "results.json").unlink()
-    assert "Training had not ended" not in (tmp_path / "measured.safetensors.md").read_text()
     export(run_dir, tmp_path / "unmeasured.safetensors")
-    printed = capsys.readouterr().out
-    assert f"warning: {run_dir}: has no results.json: training has not ended. These are its weights after " in printed
-    assert "has no results.json of these weights, so the card has no numbers" in printed
-    card = (tmp_path / "unmeasured.safetensors.md").read_text()
-    assert re.search(r"\*\*Training had not ended: these are the weights after \d+ steps?\.\*\*", card)
+    assert "has no results.json of these weights, so the card has no numbers" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("position", "arguments", "has_ended"),
+    [
+        ({"epoch": 2}, ["--train.epochs", "2"], True),
+        ({"epoch": 1, "step_in_epoch": 3}, ["--train.epochs", "2"], False),
+        ({"epoch": 1, "step_in_epoch": 3}, ["--train.epochs", "2", "--train.max_steps", "7"], True),
+        ({"epoch": 1, "step_in_epoch": 3}, ["--train.epochs", "2", "--train.max_steps", "8"], False),
+    ],
+)
+def test_weights_of_a_training_that_has_not_ended_are_said_to_be(position, arguments, has_ended, tmp_path, capsys):
+    """Also if an earlier, shorter one has left results."""
+    run_dir, out = tmp_path / "run", tmp_path / "model.safetensors"
+    config, model = make_run(run_dir, *arguments)
+    write_run(run_dir, config, step=7, progress=Progress(**position), model=model)
+    export(run_dir, out)
+    said = f"warning: {run_dir}: training has not ended. These are its weights after 7 steps."
+    assert (said in capsys.readouterr().out) != has_ended
+    on_card = "**Training had not ended: these are the weights after 7 steps.**"
+    assert (on_card in Path(f"{out}.md").read_text()) != has_ended

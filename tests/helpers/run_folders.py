@@ -45,13 +45,18 @@ def made_results(config: Config, **changed) -> dict:
     }
 
 
-def write_run(folder: Path, config: Config, step: int = 0, **models: Normalised) -> None:
-    """A run folder of a run that is at `step`: config.yaml, and a checkpoint of `model` and, if given, `average`."""
+def write_run(
+    folder: Path, config: Config, step: int = 0, progress: Progress | None = None, **models: Normalised
+) -> None:
+    """A run folder of a run that is at `step`: config.yaml, and a checkpoint of `model` and, if given, `average`.
+
+    Without its position, the training has ended.
+    """
     write_text(folder / "config.yaml", to_yaml(config))
     save_checkpoint(
         last_checkpoint(folder),
         step=step,
-        progress=Progress(),
+        progress=progress or Progress(epoch=config.train.epochs),
         config=flatten(config),
         data_fingerprint="none",
         optimizer={},

@@ -6,13 +6,14 @@ import pty
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 
 from fastmagn.machine.console import console, progress_bar, warn
-from tests.helpers.processes import ROOT, command_environment
+from tests.helpers.processes import LIMIT_S, ROOT, command_environment
 
 WORK = """
 import logging, os, sys, warnings
@@ -74,10 +75,13 @@ def test_a_warning_is_written_before_the_work_goes_on(unbuffered):
     environment = command_environment(PYTHONUNBUFFERED=unbuffered)
     streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     process = subprocess.Popen([sys.executable, "-c", "\n".join(lines)], cwd=ROOT, env=environment, **streams)
+    guard = threading.Timer(LIMIT_S, process.kill)  # a line that is held back would never come
+    guard.start()
     assert process.stderr.readline().endswith(b"UserWarning: first\n")
     if unbuffered:
         assert process.stdout.readline() == b"second\n"
     process.communicate(b"")
+    guard.cancel()
 
 
 @pytest.mark.process

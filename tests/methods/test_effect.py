@@ -215,6 +215,7 @@ def test_a_run_says_it_in_two_lines_and_resumes_only_as_it_began(tmp_path, capsy
 def test_a_folder_of_images_that_digits_does_not_read_is_named():
     config = parse_config(["--data.dir", "photos"], "test", "")
     (text,) = without_effect(config, decodes_files=False)
-    assert text == "data.dir photos (needs a data.name with files, such as folder)"
-    config = parse_config(["--data.dir", "photos", "--data.name", "folder"], "test", "")
-    assert not without_effect(config, decodes_files=True)
+    assert text == "data.dir photos (needs a data.name with files, such as folder, or eval.ood)"
+    for name, value in (("data.name", "folder"), ("eval.ood", "cifar10")):
+        config = parse_config(["--data.dir", "photos", f"--{name}", value], "test", "")
+        assert not without_effect(config, decodes_files=True)

@@ -187,7 +187,7 @@ def test_an_evaluation_of_a_run_that_has_not_ended_is_said_to_be_one(fake_run, t
     folder = fake_run("run")
     file = (folder / "results.json").rename(folder / "evaluation.json")
     (run,), (warning,) = read_runs([file])
-    assert (run.path, warning) == (file, f"{file}: is of a run whose training has not ended.")
+    assert (run.path, warning) == (file, f"{file}: is of a run whose training or evaluation has not ended.")
     shutil.copy(file, tmp_path / "elsewhere.json")
     assert read_runs([tmp_path / "elsewhere.json"])[1] == []
 

@@ -167,8 +167,8 @@ def test_the_disk_is_asked_again_before_the_evaluation(tmp_path, monkeypatch, ca
     train(small(tmp_path / "run", *SHORT))
     assert found == [True]
     assert (
-        f"warning: checkpoint of step 1 NOT SAVED in {tmp_path / 'run' / 'checkpoints'}: {FULL.strerror}. It is tried"
-        " again before and after the evaluation. Make room there.\n"
+        f"warning: checkpoint of step 1 NOT SAVED in {tmp_path / 'run' / 'checkpoints'}: {FULL.strerror}. It is the"
+        " last one: without room at the end of the run, its weights are lost. Make room there.\n"
     ) in capsys.readouterr().out
 
 
