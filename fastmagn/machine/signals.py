@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from fastmagn.errors import Interrupted
+from fastmagn.errors import InputError, Interrupted
 from fastmagn.machine.console import console
 from fastmagn.machine.torchrun import world_size
 
@@ -36,15 +36,28 @@ def interruptible() -> Iterator[Callable[[], int]]:
 def interrupted_at_once() -> Iterator[None]:
     """Inside this context SIGINT, SIGTERM and SIGHUP raise Interrupted.
 
+    Compiled code in which a signal arrives may raise another exception in its place, as numpy's `tofile` does a
+    TypeError: that is an interruption too.
+
     Under torchrun, all but SIGINT are left to the system: the process may be waiting for another one inside PyTorch,
     where Python handles no signals, and torchrun would wait for it.
     """
 
+    received: list[int] = []
+
     def receive(number: int) -> None:
+        received.append(number)
         raise Interrupted(number)
 
     with handled_by(receive, (signal.SIGINT,) if world_size() > 1 else ALL):
-        yield
+        try:
+            yield
+        except InputError:  # what became of the work
+            raise
+        except Exception as error:
+            if received:
+                raise Interrupted(received[0]) from error
+            raise
 
 
 def _is_hangup_ignored() -> bool:

@@ -202,7 +202,7 @@ def test_p_values_are_those_of_welchs_test():
 
 def test_a_records_table_marks_the_best_and_what_is_significant():
     def recipe(c18: float, rms: float, p: float) -> dict:
-        means = {"clean_accuracy": 0.8, "mca_c18": c18, "rms_clean": rms}
+        means = {"clean_accuracy": 0.8, "mca_c18": c18, "rms_clean": rms, "rms_corrupt": rms}
         numbers = {key: {"mean": mean, "sd": 0.004} for key, mean in means.items()}
         return numbers | {"p_values": {"mca_c18": p}, "seeds": [{"seed": 0}, {"seed": 1}]}
 
@@ -211,14 +211,14 @@ def test_a_records_table_marks_the_best_and_what_is_significant():
     rows = {"standard": recipe(0.7, 0.05, 1.0), "magn": recipe(0.75, 0.06, 0.004)}
     table = records.markdown({"settings": settings, "recipes": rows})
     assert table.splitlines() == [
-        "| | epochs | learning rate | clean | c18 | RMS calibration error, clean | seconds | images/s |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-        r"| `magn` | 3 | 0.1 | **80.0 ± 0.4** | **75.0 ± 0.4**\* | 6.0 ± 0.4 | 296 | 1,234 |",
-        "| `standard` | 3 | 0.2 | **80.0 ± 0.4** | 70.0 ± 0.4 | **5.0 ± 0.4** | 296 | 1,234 |",
+        "| | epochs | learning rate | clean | c18 | RMS calibration error, clean | corrupt | seconds | images/s |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        r"| `magn` | 3 | 0.1 | **80.0 ± 0.4** | **75.0 ± 0.4**\* | 6.0 ± 0.4 | 6.0 ± 0.4 | 296 | 1,234 |",
+        "| `standard` | 3 | 0.2 | **80.0 ± 0.4** | 70.0 ± 0.4 | 5.0 ± 0.4 | **5.0 ± 0.4** | 296 | 1,234 |",
     ]
     rows["standard"]["seeds"].pop()
     table = records.markdown({"settings": settings, "recipes": rows})
-    assert table.splitlines()[3] == "| `standard` | 3 | 0.2 | **80.0** | 70.0 | **5.0** | 296 | 1,234 |"
+    assert table.splitlines()[3] == "| `standard` | 3 | 0.2 | **80.0** | 70.0 | 5.0 | **5.0** | 296 | 1,234 |"
 
 
 @pytest.mark.parametrize("finished", [("standard", "magn", "augmix"), ("magn", "augmix")])

@@ -171,7 +171,7 @@ def test_unreadable_files_are_left_out_and_counted(tmp_path):
         (tmp_path / name).write_bytes(whole[: len(whole) * 2 // 3])
     (tmp_path / "a" / "0.jpg").write_bytes(b"")
     save(tmp_path, "b/2.png", np.full((64, 64, 3), 7, np.uint8))
-    message = r"3 of 8 image files cannot be read: .*0\.jpg \(.*\), .*2\.jpg \(.*\), .*1\.png \(.*\)\. They are left"
+    message = r"3 of 8 image files cannot be read: .*0\.jpg \(.*\), .*2\.jpg \(.*\), .*1\.png \(.*\)\. It is left"
     with pytest.warns(UserWarning, match=message) as caught:
         images_u8, labels, class_names = load_folder_images(tmp_path, 16)
     assert len(caught) == 1
@@ -199,7 +199,7 @@ def test_another_image_is_drawn_for_one_that_cannot_be_decoded(tmp_path, monkeyp
         return honest(image, *sizes)
 
     monkeypatch.setattr(decoding, "central_square", fails_for_one)
-    with pytest.warns(UserWarning, match=rf"1 of 8 image files cannot be read: {spoilt} \(spoilt\)\. They are left"):
+    with pytest.warns(UserWarning, match=rf"1 of 8 image files cannot be read: {spoilt} \(spoilt\)\. It is left"):
         images_u8, drawn_labels, _ = load_folder_images(tmp_path, 8, num_images=4)
     kept = np.delete(np.arange(8), first[0])
     expected = kept[even_subset(labels[kept], 4, 0)]

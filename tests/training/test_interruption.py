@@ -218,6 +218,26 @@ class Interrupting:
         pass
 
 
+def test_an_interruption_that_compiled_code_turns_into_another_error_is_one():
+    """As numpy does where it asks whether a file is a path."""
+
+    def work(error: Exception, number: signal.Signals | None) -> None:
+        with interrupted_at_once():
+            try:
+                if number is not None:
+                    signal.raise_signal(number)
+            finally:
+                raise error
+
+    with pytest.raises(Interrupted, match="SIGTERM") as interrupted:
+        work(TypeError("expected str, bytes or os.PathLike object"), signal.SIGTERM)
+    assert isinstance(interrupted.value.__cause__, TypeError)
+    with pytest.raises(InputError, match="weights are lost"):
+        work(InputError("weights are lost"), signal.SIGTERM)
+    with pytest.raises(TypeError):
+        work(TypeError(), None)
+
+
 def test_ctrl_c_inside_pytorchs_writing_is_still_ctrl_c():
     """PyTorch closes its archive, fails at that, and raises a RuntimeError instead."""
     with pytest.raises(RuntimeError, match="unexpected pos") as error:
