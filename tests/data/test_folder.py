@@ -171,7 +171,7 @@ def test_unreadable_files_are_left_out_and_counted(tmp_path):
         (tmp_path / name).write_bytes(whole[: len(whole) * 2 // 3])
     (tmp_path / "a" / "0.jpg").write_bytes(b"")
     save(tmp_path, "b/2.png", np.full((64, 64, 3), 7, np.uint8))
-    message = r"3 of 8 image files cannot be read: .*0\.jpg \(.*\), .*2\.jpg \(.*\), .*1\.png \(.*\)\. It is left"
+    message = r"3 of 8 image files cannot be read: .*0\.jpg \(.*\), .*2\.jpg \(.*\), .*1\.png \(.*\)\. They are left"
     with pytest.warns(UserWarning, match=message) as caught:
         images_u8, labels, class_names = load_folder_images(tmp_path, 16)
     assert len(caught) == 1

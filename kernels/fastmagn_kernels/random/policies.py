@@ -268,11 +268,10 @@ def draw_patch(index, epoch, key_0, key_1, height, width, patches, ratios):
     box_height, box_width = rectangle_sides(w0, w1, height, width, patches.min_area, patches.max_area, ratios)
     # What is too long in one direction is cut there, and keeps its share of the area in the other.
     area = patches.min_area + (patches.max_area - patches.min_area) * uniform(w0)
-    if area >= 1.0:  # a side that is rounded to the image's would leave the other a pixel short
-        box_height, box_width = np.int64(height), np.int64(width)
-    elif box_height > height:
+    whole = np.int64(area >= 1.0)  # then also a side that is as long as the image's: the other may be a pixel short
+    if box_height > height - whole:
         box_height, box_width = np.int64(height), rounded(width * area)
-    elif box_width > width:
+    elif box_width > width - whole:
         box_height, box_width = rounded(height * area), np.int64(width)
     left, top = below(w2, width - box_width + 1), below(w3, height - box_height + 1)
     return left, top, box_width, box_height, noise, strength, left_out
