@@ -80,7 +80,8 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> dict[str, Any]:
         known = option_names(parser)
         check_options(arguments, known, parser.prog)
         line = one_line(error, None)
-        fault = describe_fault(line, hints)
+        positionals = [action.dest for action in parser._actions if not action.option_strings]
+        fault = describe_fault(line, hints, positionals)
         is_of_a_value = any(fault.startswith(f"{name}: got ") for name in hints)
         raise InputError(fault if is_of_a_value else fault + _nearest_field(line, known)) from error
     except OverflowError as error:  # which the parser does not catch

@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -43,12 +43,13 @@ def allows_none(hint: Any) -> bool:
     return NoneType in _alternatives(hint)
 
 
-def describe_fault(line: str, hints: Mapping[str, Any]) -> str:
+def describe_fault(line: str, hints: Mapping[str, Any], positionals: Collection[str] = ()) -> str:
     """The parser's error in our words: the field, what came, what is allowed.
 
     Args:
         line: The error on one line.
         hints: The type of each option by its name; others are sections, whose fields are set one by one.
+        positionals: Arguments that are given without their names.
     """
     if match := re.fullmatch(r'Parser key "([\w.]+)": (.*)', line):
         return _describe_value(match[1], match[2], hints)
@@ -64,7 +65,8 @@ def describe_fault(line: str, hints: Mapping[str, Any]) -> str:
     if match := re.fullmatch(r"Unexpected config: (.*)", line):
         return f"config: got {match[1][:_MAX_VALUE]!r}; expected fields, such as `train: {{epochs: 3}}`."
     if match := re.fullmatch(r"the following arguments are required: ([\w., ]+)", line):
-        return f"{', '.join(f'--{name}' for name in match[1].split(', '))}: required; --help says what it takes."
+        names = [name.upper() if name in positionals else f"--{name}" for name in match[1].split(", ")]
+        return f"{', '.join(names)}: required; --help says what to give."
     if match := re.fullmatch(r"unrecognized arguments: (.*)", line):
         return f"got {match[1]!r}; expected only options, each with one value."
     return line

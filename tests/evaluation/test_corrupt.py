@@ -252,7 +252,7 @@ def test_a_set_of_other_images_is_refused(made, copy, digits, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "--out: required; --help says what it takes."),
+        ([], "--out: required; --help says what to give."),
         (["--out", "c"], r"dataset: got None; expected one of cifar10, cifar100, digits, folder, "),
         (["--out", "c", "--dataset", "cifar"], r"dataset: got 'cifar'; expected one of cifar10, cifar100, digits"),
         (["--out", "c", "--dataset", "cifar10"], "data_dir: got None; expected the folder of cifar10's files"),

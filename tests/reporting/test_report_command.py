@@ -221,8 +221,8 @@ def test_no_good_run_is_an_error_and_writes_nothing(tmp_path, fake_run):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--out", "x"], "required: run"),
-        (["a"], "required: out"),
+        (["--out", "x"], "RUN: required; --help says what to give."),
+        (["a"], "--out: required; --help says what to give."),
         (["a", "--out", "x", "--colour", "red"], "--colour"),
     ],
 )
