@@ -40,7 +40,6 @@ def test_a_field_that_needs_another_one_counts_where_that_is_given(capfd):
     "grid",
     [
         "train.seed=0,1",
-        "data.dir=a,b",  # two sets of images
         "device=cpu,auto",
         "augment.sigma_max=0.1,0.2",
         "method=magn,magn_augmix",
@@ -49,6 +48,13 @@ def test_a_field_that_needs_another_one_counts_where_that_is_given(capfd):
 def test_fields_that_have_an_effect_make_trials_of_their_own(grid, capfd):
     assert len(kept("--grid", grid, "--method", "magn")) == 2
     assert capfd.readouterr().out == ""
+
+
+def test_two_folders_of_images_are_two_trials_unless_the_set_reads_none(capfd):
+    assert len(kept("--grid", "data.dir=a,b", "--method", "magn", "--data.name", "folder")) == 2
+    assert capfd.readouterr().out == ""
+    assert len(kept("--grid", "data.dir=a,b", "--method", "magn", "--data.name", "digits")) == 1
+    assert "data.dir makes no difference" in capfd.readouterr().out
 
 
 def test_a_method_of_the_users_own_may_read_every_field():
