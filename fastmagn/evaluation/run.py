@@ -106,7 +106,7 @@ def check_evaluation(image_set: ImageSet, config: Config, world: World) -> int:
 
     Raises:
         InputError: There are fewer test images than are to be measured; or the -C set, the held-out images or the
-            images of other classes cannot be used; or `eval.cache_dir` is no folder and cannot become one.
+            images of other classes cannot be used; or `eval.cache_dir` is not a folder, and none can be made there.
     """
     section, labels = config.eval, image_set.test_labels
     rows = chosen_rows(labels, section.num_images, subset_of(config.data.name, section.corruption_seed), world)

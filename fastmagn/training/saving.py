@@ -144,7 +144,7 @@ def saved_however_it_ends(run: Run, progress: Progress) -> Iterator[None]:
             try:
                 yield
             finally:
-                progress.skip()  # measuring is no training
+                progress.skip()  # measuring is not training
         except BaseException as error:
             if run.world.size == 1:  # the other processes may be waiting for something else
                 _save_despite(error, run, progress)
