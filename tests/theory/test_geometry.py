@@ -383,8 +383,8 @@ def test_runs_of_one_name_are_told_apart_by_their_paths(runs, tmp_path):
         (["first", "--out", "out", "--num_images", "600"], "num_images: got 600; expected 0..599"),
         (["first", "--out", "out", "--num_images", "-1"], "num_images: got -1; expected 0 (all) or more"),
         (["first", "--out", "out", "--num_probs", "3"], "--num_probs"),
-        (["first"], "out"),
-        (["--out", "out"], "runs"),
+        (["first"], "--out: required; --help says what to give."),
+        (["--out", "out"], "RUNS: required; --help says what to give."),
     ],
 )
 def test_the_command_names_what_it_cannot_use(arguments, message, runs, monkeypatch, tmp_path):
