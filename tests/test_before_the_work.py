@@ -102,15 +102,20 @@ def test_logits_without_room_end_a_run_before_it_trains(file, monkeypatch):
         training.train(small_default(Path("run"), "--eval.num_images", "0"))
 
 
-def test_logits_need_room_where_they_will_be_after_a_link_is_put_aside(file, monkeypatch):
+@pytest.mark.parametrize("is_measured", [False, True])
+def test_logits_need_room_where_they_will_be(is_measured, file, monkeypatch):
+    """A link to logits of an earlier training is put aside; a link to an empty folder stays."""
     monkeypatch.setattr(training, "train_all", lambda *_: pytest.fail("it has trained"))
     Path("run").mkdir()
-    Path("elsewhere").mkdir()
-    Path("run/logits").symlink_to(Path("elsewhere").resolve())
+    Path("disk/elsewhere").mkdir(parents=True)
+    if is_measured:
+        Path("disk/elsewhere/labels.npy").write_text("")
+    Path("run/logits").symlink_to(Path("disk/elsewhere").resolve())
+    full = Path("run" if is_measured else "disk").resolve()
     usage = namedtuple("Usage", "free")
 
     def disk_usage(path):
-        return usage(1000 if Path(path).resolve() == Path("run").resolve() else 2**40)
+        return usage(1000 if Path(path).resolve() == full else 2**40)
 
     monkeypatch.setattr(shutil, "disk_usage", disk_usage)
     with pytest.raises(InputError, match=r"^eval\.save_logits: the logits cannot be stored in run/logits "):

@@ -214,9 +214,10 @@ class OptimConfig:
     filter_lr_ratio: float = 1.0
 
     def __post_init__(self) -> None:
-        check(self.lr > 0, "optim.lr", self.lr, "a number above 0")
+        above_0 = "a number above 0, and finite"
+        check(0 < self.lr < math.inf, "optim.lr", self.lr, above_0)
         check(0 <= self.momentum < 1, "optim.momentum", self.momentum, "0 <= momentum < 1")
-        check(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "0 or more")
+        check(0 <= self.weight_decay < math.inf, "optim.weight_decay", self.weight_decay, "0 or more, and finite")
         check(self.step_epochs >= 1, "optim.step_epochs", self.step_epochs, "1 or more")
         steps = "1" if self.step_at is None else str(self.step_at)
         numbers = [int(number) for number in steps.split(",")] if re.fullmatch(r"\d{1,6}(,\d{1,6})*", steps) else [0]
@@ -228,7 +229,7 @@ class OptimConfig:
         check(self.restart_epochs >= 1, "optim.restart_epochs", self.restart_epochs, "1 or more")
         check(self.restart_factor >= 1, "optim.restart_factor", self.restart_factor, "1 or more")
         check(0 <= self.swa_lr_ratio <= 1, "optim.swa_lr_ratio", self.swa_lr_ratio, "0..1")
-        check(self.filter_lr_ratio > 0, "optim.filter_lr_ratio", self.filter_lr_ratio, "a number above 0")
+        check(0 < self.filter_lr_ratio < math.inf, "optim.filter_lr_ratio", self.filter_lr_ratio, above_0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,7 +45,7 @@ def yaml_text(values: Any, allow_unicode: bool = False) -> str:
 
 def escape_markdown(text: str) -> str:
     """Text that Markdown shows literally, also in a table. An underscore inside a word needs no escape."""
-    return re.sub(r"[\\`*\[\]<|]|(?<!\w)_|_(?!\w)", r"\\\g<0>", " ".join(text.split()))
+    return re.sub(r"[\\`*\[\]<|~]|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", " ".join(text.split()))
 
 
 def flatten(config: Config | dict[str, Any]) -> dict[str, Any]:

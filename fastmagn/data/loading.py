@@ -4,7 +4,7 @@ from pathlib import Path
 
 from fastmagn.config.schema import DataConfig
 from fastmagn.data import DATASETS, ENCODED
-from fastmagn.data.image_set import ImageSet, check_class_names
+from fastmagn.data.image_set import ImageSet
 from fastmagn.registry import resolve
 
 
@@ -12,26 +12,19 @@ def load_data(config: DataConfig) -> ImageSet:
     """The image set that a configuration names, in host memory; encoded images are decoded when they are read.
 
     Raises:
-        InputError: The name is unknown, files are missing or are not the published ones, or a class has a name that
-            cannot be shown.
+        InputError: The name is unknown, or files are missing or are not the published ones.
     """
-    image_set = _load(config)
-    check_class_names(image_set.class_names, str(config.dir))
-    return image_set
-
-
-def _load(config: DataConfig) -> ImageSet:
     load = resolve(DATASETS, config.name, "data.name")
     image_set: ImageSet = load(config) if config.name in ENCODED else load(config.dir, config.download)
     return image_set
 
 
 def load_images(name: str, dir: Path, download: bool = False) -> ImageSet:
-    """`load_data` without a configuration; the classes may have any names.
+    """`load_data` without a configuration.
 
     Args:
         name: A key of DATASETS.
         dir: The folder that holds (or, with `download`, will hold) the published folder of the set; digits needs none.
         download: Fetch the set if it is missing.
     """
-    return _load(DataConfig(name=name, dir=Path(dir), download=download))
+    return load_data(DataConfig(name=name, dir=Path(dir), download=download))

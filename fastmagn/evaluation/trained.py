@@ -96,7 +96,7 @@ def load_run(
     load_model(state, network, path, config.eval.weights)
     with explained(config.imports):
         measured = model_for_test(network, config, image_size)
-    has_ended = _has_ended(state, config)
+    has_ended = _has_ended(state, config, run_dir)
     if not has_ended:
         warn(f"{run_dir}: training has not ended. These are its weights after {counted(state['step'], 'step')}.")
     return Trained(
@@ -113,11 +113,16 @@ def load_run(
     )
 
 
-def _has_ended(state: dict[str, Any], config: Config) -> bool:
-    """Whether a checkpoint is of the last step."""
+def _has_ended(state: dict[str, Any], config: Config, run_dir: Path) -> bool:
+    """Whether a checkpoint is of the last step, and an equal average of weights has its batch statistics."""
     epoch, train = state["progress"].get("epoch"), config.train
-    is_last = 0 < train.max_steps <= state["step"]
-    return is_last or (isinstance(epoch, int) and epoch >= train.epochs)
+    if 0 < train.max_steps <= state["step"]:
+        return True
+    if not isinstance(epoch, int) or epoch < train.epochs:
+        return False
+    is_average = train.swa_fraction > 0 and config.eval.weights == "ema"
+    was_measured = "statistics" in state or (run_dir / RESULTS).exists()  # earlier versions kept no statistics
+    return was_measured or not is_average
 
 
 def _read_results(run_dir: Path) -> dict[str, Any] | None:

@@ -83,10 +83,10 @@ def model_card(trained: Trained, name: str, config: ExportConfig, input: str | N
 
 
 def _version(results: dict[str, Any] | None, exporting: str) -> str:
-    """The version of fastmagn that trained the model, where its results say it."""
-    trained = (results or {}).get("environment", {}).get("fastmagn")
-    is_known = isinstance(trained, str) and re.fullmatch(r"[\w.+-]{1,40}", trained, re.ASCII)
-    return f"with fastmagn {trained}" if is_known else f"and exported with fastmagn {exporting}"
+    """The version of fastmagn that measured the model, where its results say it."""
+    measuring = (results or {}).get("environment", {}).get("fastmagn")
+    is_known = isinstance(measuring, str) and re.fullmatch(r"[\w.+-]{1,40}", measuring, re.ASCII)
+    return f"and measured with fastmagn {measuring}" if is_known else f"and exported with fastmagn {exporting}"
 
 
 def _which_weights(config: Config) -> str:

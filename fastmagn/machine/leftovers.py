@@ -76,8 +76,8 @@ def remove_leftovers(path: Path) -> None:
     What a living process writes there stays. A large leftover is named in a line.
     """
     found = _leftovers(path)
-    if _replaced(path, found) and not os.path.lexists(path):  # never of a file, which may be written under the lock
-        with names_locked(path.parent):
+    if _replaced(path, found) and not path.is_file():  # a file may be written under the lock
+        with names_locked(path.parent):  # also where `path` stands: a process that works in it moves what it holds
             old = _replaced(path, _leftovers(path))
             if old and not os.path.lexists(path):
                 os.rename(max(old, key=lambda left: left.stat().st_ctime_ns), path)

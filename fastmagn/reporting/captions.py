@@ -19,18 +19,15 @@ def bins(experiments: Iterable[Experiment]) -> str:
 
 
 def error_by_chance(experiments: Iterable[Experiment]) -> str:
-    """The calibration error that a perfectly calibrated model has on so many images; empty where bins are not known.
+    """The clean calibration error that a perfectly calibrated model has on so many images; empty without known bins.
 
-    Of corrupt images the bins are those of all corruptions together, which say nothing of a mean of their errors.
+    Nothing is said of corrupt images: predictions for one image under several corruptions are not independent.
     """
-    known = [(run, run.reliability) for experiment in experiments for run in experiment.runs if run.reliability]
-    parts = ("clean", "corrupt") if all(run.rms["pooling"] == "pooled" for run, _ in known) else ("clean",)
-    shown = []
-    for part in parts:
-        errors = [rms_error_by_chance(diagram[part]["count"], diagram[part]["confidence"]) for _, diagram in known]
-        ends = dict.fromkeys(f"{100 * end(errors, default=0):.{CALIBRATION_DECIMALS}f}" for end in (min, max))
-        shown.append(f"{' to '.join(ends)} {part}")
-    return f" A perfectly calibrated model has about {' and '.join(shown)} by chance." if known else ""
+    known = [run.reliability["clean"] for experiment in experiments for run in experiment.runs if run.reliability]
+    errors = [rms_error_by_chance(diagram["count"], diagram["confidence"]) for diagram in known]
+    ends = dict.fromkeys(f"{100 * end(errors, default=0):.{CALIBRATION_DECIMALS}f}" for end in (min, max))
+    said = f" By chance alone, a perfectly calibrated model has a clean error of about {' to '.join(ends)}."
+    return said if known else ""
 
 
 def spread(experiments: Sequence[Experiment]) -> str:

@@ -212,7 +212,7 @@ def read_run(path: Path) -> tuple[FinishedRun, list[str]]:
         weights=weights,
     )
     if weights is None and is_unfinished(file.parent):
-        faults.append(f"{path}: is of a run whose training or evaluation has not ended.")
+        faults.append(f"{path}: is of a run whose training or evaluation has not ended. It is shown nevertheless.")
     return run, faults
 
 

@@ -61,13 +61,13 @@ class Measure(NamedTuple):
         column: Its header.
         read: The number of a run, None if it has none.
         paper: The measure of the paper's number; empty for none.
-        lower: Whether lower is better.
+        lower: Whether lower is better; None where the differences may be chance, so that no best is marked.
     """
 
     column: Column
     read: Callable[[FinishedRun], float | None]
     paper: str = ""
-    lower: bool = False
+    lower: bool | None = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +139,7 @@ def summary_table(experiments: Sequence[Experiment]) -> Table:
             )
             for name in sorted(sets)
         ),
-        Measure(Column("RMS clean", CALIBRATION_DECIMALS), lambda run: run.rms["clean"], "rms_clean", lower=True),
+        Measure(Column("RMS clean", CALIBRATION_DECIMALS), lambda run: run.rms["clean"], "rms_clean", lower=None),
     ]
     for name in calibrated:
         column = Column(f"RMS {measured_title(name)}", CALIBRATION_DECIMALS)
@@ -242,7 +242,7 @@ def calibration_table(experiments: Sequence[Experiment]) -> Table:
     rows = []
     for group in by_network(experiments):
         columns, network = _columns(group, labels), network_title(group[0].network)
-        rows.append(_best_row((network, clean), columns, lambda run: run.rms["clean"], "rms_clean", lower=True))
+        rows.append(_best_row((network, clean), columns, lambda run: run.rms["clean"], "rms_clean", lower=None))
         for name in sets:
             measure = "rms_corrupt" if name == CALIBRATION_SET else ""
             test_set = f"{clean}-C {measured_title(name)}"
@@ -311,12 +311,20 @@ def _best_row(
     experiments: Sequence[Experiment | None],
     measure: Callable[[FinishedRun], float | None],
     paper: str,
-    lower: bool = False,
+    lower: bool | None = False,
 ) -> Row:
-    """A row. The best of two or more cells, at printed precision, is marked. `paper` is a measure of `paper_value`."""
+    """A row, with the best of its cells marked.
+
+    Args:
+        labels: Its labels.
+        experiments: One for each cell; None for an empty cell.
+        measure: The number of a run, None if it has none.
+        paper: A measure of `paper_value`; empty for none.
+        lower: Whether lower is better; None marks none. The best is that of two or more cells, at printed precision.
+    """
     cells = [make_cell(experiment, measure, paper) for experiment in experiments]
     printed = [round(100 * cell.mean, ACCURACY_DECIMALS) for cell in cells if cell is not None]
-    if len(printed) > 1:
+    if len(printed) > 1 and lower is not None:
         best = min(printed) if lower else max(printed)
         cells = [cell and cell._replace(is_best=round(100 * cell.mean, ACCURACY_DECIMALS) == best) for cell in cells]
     return Row(labels, tuple(cells))

@@ -108,7 +108,7 @@ def put_results_aside(run_dir: Path) -> None:
     Raises:
         InputError: It cannot be renamed.
     """
-    found = [run_dir / name for name in _MEASURED if (run_dir / name).exists()]
+    found = [run_dir / name for name in _MEASURED if is_measured(run_dir / name)]
     try:
         for name in _MEASURED if found else ():
             path = _aside(run_dir / name)
@@ -124,6 +124,11 @@ def put_results_aside(run_dir: Path) -> None:
             f"{path}: is of an earlier training, and cannot be put aside ({error.strerror or error}). Remove it, or"
             " name another --run_dir."
         ) from error
+
+
+def is_measured(path: Path) -> bool:
+    """Whether a file of results is there, or a folder that holds something."""
+    return any(path.iterdir()) if path.is_dir() else path.exists()
 
 
 def _aside(path: Path) -> Path:

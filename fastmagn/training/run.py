@@ -12,7 +12,8 @@ from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.config.schema import Config, TrainConfig
 from fastmagn.config.text import plain
 from fastmagn.corruptions.sets import set_members
-from fastmagn.data import FolderSource, ImageSet, load_data, split_validation
+from fastmagn.data import OWN, FolderSource, ImageSet, load_data, split_validation
+from fastmagn.data.image_set import check_class_names
 from fastmagn.data.padding import padded_from
 from fastmagn.errors import InputError, counted
 from fastmagn.evaluation.logits import check_logits_room, read_logits
@@ -27,7 +28,7 @@ from fastmagn.machine.processes import World, join_world
 from fastmagn.methods.effect import without_effect
 from fastmagn.methods.table import base_name, get_method
 from fastmagn.runs.changes import recipe_fields
-from fastmagn.runs.checkpoint_folder import put_results_aside
+from fastmagn.runs.checkpoint_folder import is_measured, put_results_aside
 from fastmagn.runs.code import warn_if_code_changed
 from fastmagn.runs.failures import explain_failures, explain_measuring
 from fastmagn.runs.lock import run_lock
@@ -92,8 +93,8 @@ def train_in(
         console.print(f"{run_dir} is finished; name another --run_dir to train from scratch.", soft_wrap=True)
         return results
     if config.eval.save_logits:
-        # Without a checkpoint, `put_results_aside` moves a link.
-        check_logits_room(run_dir / LOGITS, num_logits_bytes, world, follows_link=saved is not None)
+        is_moved = saved is None and is_measured(run_dir / LOGITS)  # by `put_results_aside`
+        check_logits_room(run_dir / LOGITS, num_logits_bytes, world, follows_link=not is_moved)
     print_start(run, progress, len(part.labels))
     warn_of_fields_without_effect(run, asked)
     warn_if_slow(run, progress, saved is not None)
@@ -141,8 +142,15 @@ def _described(run: Run, progress: Progress) -> dict[str, Any]:
 
 
 def load_on_all(world: World, config: Config) -> ImageSet:
-    """The image set on every rank; rank 0 downloads or converts it while the others wait."""
-    return world.rank_0_first(lambda: load_data(config.data))
+    """The image set on every rank; rank 0 downloads or converts it while the others wait.
+
+    Raises:
+        InputError: As of `load_data`; or a class has a name that results cannot keep.
+    """
+    data = config.data
+    image_set = world.rank_0_first(lambda: load_data(data))
+    check_class_names(image_set.class_names, str(data.dir) if data.name in OWN else f"data.name {data.name}")
+    return image_set
 
 
 def _eager_on_cpu(config: Config) -> Config:

@@ -93,7 +93,7 @@ def test_the_card_names_the_version_that_trained(old_run, monkeypatch):
     monkeypatch.setattr("fastmagn.exporting.info.__version__", "9.8.7")
     trained = load_run(old_run)
     config = ExportConfig(run=old_run, format="safetensors", out=Path("a.safetensors"))
-    assert "on `digits` with fastmagn 0.1.0; weights" in model_card(trained, "a.safetensors", config, None)
+    assert "on `digits` and measured with fastmagn 0.1.0; weights" in model_card(trained, "a.safetensors", config, None)
     for environment in ({}, {"fastmagn": "1\n# [me](http://a)"}, {"fastmagn": 3}):
         other = dataclasses.replace(trained, results=trained.results | {"environment": environment})
         card = model_card(other, "a.safetensors", config, None)

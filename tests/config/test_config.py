@@ -285,8 +285,8 @@ def test_every_data_set_is_in_the_help_of_both_commands_in_reports_and_in_model_
         (["--augment.color_jitter", "1.5"], "augment.color_jitter: got 1.5; expected 0..1."),
         (["--train.epochs", "0"], "train.epochs: got 0; expected 1 or more."),
         (["--train.seed", "-1"], "train.seed: got -1; expected 0..2^64 - 1."),
-        (["--optim.lr", "0"], "optim.lr: got 0.0; expected a number above 0."),
-        (["--optim.lr", ".nan"], "optim.lr: got nan; expected a number above 0."),
+        (["--optim.lr", "0"], "optim.lr: got 0.0; expected a number above 0, and finite."),
+        (["--optim.lr", ".nan"], "optim.lr: got nan; expected a number above 0, and finite."),
         (["--augment.rse_sigma", "-1"], "augment.rse_sigma: got -1.0; expected 0..10."),
         (["--mixing.cutout_px", "15"], "mixing.cutout_px: got 15; expected an even number in 2..256."),
         (["--mixing.mixup_alpha", "0"], "mixing.mixup_alpha: got 0.0; expected a number above 0, up to 100."),
@@ -326,6 +326,17 @@ def test_a_value_out_of_range_is_one_line_with_the_fields_name(arguments, messag
     with pytest.raises(InputError) as error:
         parse(*arguments)
     assert str(error.value) == message
+
+
+FLOATS = [name for name, value in flatten(Config()).items() if isinstance(value, float)]
+
+
+@pytest.mark.parametrize("value", [".inf", ".nan"])
+@pytest.mark.parametrize("name", FLOATS)
+def test_no_number_is_infinite(name, value):
+    """results.json, written after the training, cannot hold it."""
+    with pytest.raises(InputError, match=rf"^{re.escape(name)}: got {value[1:]}; expected "):
+        parse(f"--{name}", value)
 
 
 @pytest.mark.parametrize(

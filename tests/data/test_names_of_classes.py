@@ -1,4 +1,4 @@
-"""Class names that results cannot keep are refused when the images are loaded, whatever holds them."""
+"""Class names that results cannot keep are refused before a training, whatever holds them."""
 
 import dataclasses
 import json
@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastmagn.config.schema import DataConfig
+from fastmagn.config.schema import Config, DataConfig
 from fastmagn.data import DATASETS, load_data, load_images
 from fastmagn.data.digits import load_digits
 from fastmagn.data.files import content
 from fastmagn.errors import InputError
 from fastmagn.evaluate import parse_arguments
+from fastmagn.machine.processes import World
+from fastmagn.training.run import load_on_all
 from tests.helpers.photo_folders import CLASSES
 from tests.helpers.shards import write_tar
 
@@ -78,25 +80,25 @@ def test_names_that_results_cannot_keep_are_refused_before_the_training(layout, 
     config = DataConfig(name=layout, dir=tmp_path / "bad", image_size=32)
     message = f"{tmp_path}/bad: 1 of 3 classes have names that results cannot keep: {shown}; expected"
     with pytest.raises(InputError, match=f"^{re.escape(message)}"):
-        load_data(config)
+        load_on_all(World(), Config(data=config))
     kept = load_data(DataConfig(name=layout, dir=tmp_path / "good", image_size=32)).class_names
     assert {name.strip() for name in kept} == {"aa", "b", KEPT.strip()}
 
 
 def test_images_whose_class_names_no_results_keep_may_have_any(tmp_path):
-    """Such as images of other classes (`eval.ood`)."""
+    """Such as images of other classes (`eval.ood`), or those that weights are measured on."""
     names = ("a\tb", "b", "c")
     in_arrays(tmp_path, [], names)
     assert load_images("npz", tmp_path).class_names == names
-    with pytest.raises(InputError, match="names that results cannot keep"):
-        load_data(DataConfig(name="npz", dir=tmp_path))
+    assert load_data(DataConfig(name="npz", dir=tmp_path)).class_names == names
 
 
 def test_names_of_an_own_set_may_not_be_too_long_either(monkeypatch):
     made = dataclasses.replace(load_digits(Path(), False), class_names=("a" * 4097, *"123456789"))
     monkeypatch.setitem(DATASETS, "mine", lambda folder, download: made)
-    with pytest.raises(InputError, match=r"1 of 10 classes have names .* expected up to 4,096 characters in UTF-8"):
-        load_data(DataConfig(name="mine"))
+    said = r"^data\.name mine: 1 of 10 classes have names .* expected up to 4,096 characters in UTF-8"
+    with pytest.raises(InputError, match=said):
+        load_on_all(World(), Config(data=DataConfig(name="mine")))
 
 
 @pytest.mark.parametrize("option", ["images", "classes"])

@@ -413,3 +413,13 @@ def test_weights_of_a_training_that_has_not_ended_are_said_to_be(position, argum
     assert (said in capsys.readouterr().out) != has_ended
     on_card = "**Training had not ended: these are the weights after 7 steps.**"
     assert (on_card in Path(f"{out}.md").read_text()) != has_ended
+
+
+@pytest.mark.parametrize(("weights", "has_ended"), [("ema", False), ("last", True)])
+def test_an_average_without_its_batch_statistics_is_not_the_end(weights, has_ended, tmp_path, capsys):
+    """They are measured after the last step, and then saved."""
+    run_dir = tmp_path / "run"
+    config, model = make_run(run_dir, "--train.swa_fraction", "0.5", "--eval.weights", weights, results=False)
+    write_run(run_dir, config, step=7, model=model, average=model)
+    export(run_dir, tmp_path / "model.safetensors")
+    assert ("training has not ended" in capsys.readouterr().out) != has_ended

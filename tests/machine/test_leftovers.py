@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -103,6 +104,35 @@ def test_a_folder_whose_replacement_was_killed_between_two_renames_is_put_back(t
     remove_leftovers(tmp_path / "report")
     assert os.listdir(tmp_path) == ["report"]
     assert (tmp_path / "report" / "text").read_text() == "old"
+
+
+def test_a_folder_that_a_process_works_in_is_not_a_leftover_while_it_is_filled(tmp_path, monkeypatch):
+    report = tmp_path / "report"
+    report.mkdir()
+    (report / "old").write_text("")
+    rename, starts, goes_on = os.rename, os.pipe(), os.pipe()
+
+    def rename_and_wait(source: Path, target: Path) -> None:
+        rename(source, target)
+        os.write(starts[1], b".")
+        os.read(goes_on[0], 1)
+        monkeypatch.setattr(os, "rename", rename)
+
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.chdir(report)
+            monkeypatch.setattr(os, "rename", rename_and_wait)
+            write(report, "new")
+            status = 0
+        finally:
+            os._exit(status)
+    os.read(starts[0], 1)
+    threading.Timer(0.3, os.write, (goes_on[1], b".")).start()
+    remove_leftovers(report)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert os.listdir(report) == ["text"]
 
 
 def test_leftovers_named_by_the_process_id_alone_are_removed_too(tmp_path):

@@ -54,6 +54,7 @@ def test_results_of_a_training_before_are_not_those_of_the_next_one(own_copy, mo
     """The evaluation of the first one is kept under another name."""
     (own_copy / "evaluation.json").write_text("{}")
     (own_copy / "logits").mkdir()
+    (own_copy / "logits" / "labels.npy").write_text("")
     before = (own_copy / "results.json").read_text()
     retrained(own_copy, monkeypatch, "--optim.lr", "0.05")
     assert (own_copy / "results.json.before").read_text() == before
@@ -74,6 +75,7 @@ def test_what_is_put_aside_is_of_one_training(tmp_path):
     for name in ("results.json", "evaluation.json"):
         (tmp_path / name).write_text("{}")
     (tmp_path / "logits").mkdir()
+    (tmp_path / "logits" / "of_the_first.npy").write_text("")
     put_results_aside(tmp_path)
     (tmp_path / "logits").mkdir()
     (tmp_path / "logits" / "of_the_second.npy").write_text("")
@@ -92,11 +94,29 @@ def test_logits_on_another_disk_are_put_aside_each_time(tmp_path):
     run_dir.mkdir()
     for number in ("1", "2"):
         (elsewhere / number).mkdir(parents=True)
+        (elsewhere / number / "labels.npy").write_text("")
         (run_dir / "logits").symlink_to(elsewhere / number)
         put_results_aside(run_dir)
         assert os.listdir(run_dir) == ["logits.before"]
         assert (run_dir / "logits.before").readlink() == elsewhere / number
     assert sorted(os.listdir(elsewhere)) == ["1", "2"]
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+def test_an_empty_folder_for_logits_is_not_of_an_earlier_training(is_link, tmp_path, capsys):
+    """Somebody made it, perhaps as a link to a larger disk."""
+    run_dir, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    run_dir.mkdir()
+    elsewhere.mkdir()
+    logits = run_dir / "logits"
+    if is_link:
+        logits.symlink_to(elsewhere)
+    else:
+        logits.mkdir()
+    put_results_aside(run_dir)
+    assert os.listdir(run_dir) == ["logits"]
+    assert logits.is_symlink() == is_link
+    assert capsys.readouterr().out == ""
 
 
 def test_results_of_another_training_beside_a_checkpoint_are_measured_again(own_copy, monkeypatch, capsys):

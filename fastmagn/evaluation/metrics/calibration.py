@@ -151,7 +151,8 @@ def rms_error_by_chance(counts: Sequence[int], confidence: Sequence[float | None
     """The RMS calibration error that a perfectly calibrated model has on so few predictions, 0..1.
 
     The accuracy of a bin of n_i predictions with mean confidence c_i then has the variance c_i (1 - c_i) / n_i. This is
-    the root of the expected square of `rms_calibration_error`, with the confidences of a bin taken as equal.
+    the root of the expected square of `rms_calibration_error`, with the confidences of a bin taken as equal and the
+    predictions as independent.
 
     Args:
         counts: The predictions in each bin, at least one in all.
