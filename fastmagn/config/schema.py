@@ -198,6 +198,9 @@ class OptimConfig:
         swa_lr_ratio: With train.swa_fraction: within 5 epochs the learning rate becomes swa_lr_ratio * lr, 0..1; 0
             keeps the schedule.
         filter_lr_ratio: For muon: the filters' learning rate divided by lr, above 0.
+        clip_norm: Largest L2 norm of a step's gradient, of all parameters together: a longer one is scaled down to it.
+            0 or more; 0 does not clip. With muon, clipping does not shorten the filters' updates: it changes how much a
+            step counts in their momentum.
     """
 
     name: Literal["sgd", "muon"] = "sgd"
@@ -212,6 +215,7 @@ class OptimConfig:
     restart_factor: int = 2
     swa_lr_ratio: float = 0.0
     filter_lr_ratio: float = 1.0
+    clip_norm: float = 0.0
 
     def __post_init__(self) -> None:
         check(self.lr > 0, "optim.lr", self.lr, "a number above 0")
@@ -229,6 +233,7 @@ class OptimConfig:
         check(self.restart_factor >= 1, "optim.restart_factor", self.restart_factor, "1 or more")
         check(0 <= self.swa_lr_ratio <= 1, "optim.swa_lr_ratio", self.swa_lr_ratio, "0..1")
         check(self.filter_lr_ratio > 0, "optim.filter_lr_ratio", self.filter_lr_ratio, "a number above 0")
+        check(self.clip_norm >= 0, "optim.clip_norm", self.clip_norm, "0 (no clipping) or more")
 
 
 @dataclass(frozen=True, kw_only=True)
