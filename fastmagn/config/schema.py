@@ -180,11 +180,16 @@ class OptimConfig:
     """The optimiser and its learning-rate schedule.
 
     Args:
-        name: sgd (with Nesterov momentum), or muon (orthogonal updates of filters, whose norm is fixed in each layer;
-            sgd for all other parameters).
-        lr: Learning rate, above 0: the first one of the step schedule, the peak of the other schedules.
-        momentum: Nesterov momentum, 0 <= momentum < 1; 0 is plain SGD.
-        weight_decay: L2 penalty, 0 or more: with sgd on all parameters, with muon on all but the filters.
+        name: sgd (with Nesterov momentum), muon (orthogonal updates of filters, whose norm is fixed in each layer; sgd
+            for all other parameters), or adamw (for transformers and ConvNeXts).
+        lr: Learning rate, above 0: the first one of the step schedule, the peak of the other schedules. adamw needs far
+            less than the default, such as 1e-4 to fine-tune.
+        momentum: Nesterov momentum of sgd and muon, 0 <= momentum < 1; 0 is plain SGD.
+        beta1: For adamw: decay of the mean of the gradients, 0 <= beta1 < 1.
+        beta2: For adamw: decay of the mean of their squares, 0 <= beta2 < 1.
+        weight_decay: 0 or more. L2 penalty: with sgd on all parameters, with muon on all but the filters. With adamw,
+            each step takes lr * weight_decay of the weights, but not of biases and scales (parameters of one
+            dimension); 0.05 is usual.
         schedule: step (the rate is multiplied by step_factor every step_epochs epochs, or at step_at), one_cycle
             (cosine: up over 30 % of the steps, then down), triangular (linear: up over 20 % of the steps, then down to
             0), or cosine_restarts (cosine: down to 0 in restart_epochs epochs, then again from lr, each time longer).
@@ -203,9 +208,11 @@ class OptimConfig:
             step counts in their momentum.
     """
 
-    name: Literal["sgd", "muon"] = "sgd"
+    name: Literal["sgd", "muon", "adamw"] = "sgd"
     lr: float = 0.1
     momentum: float = 0.9
+    beta1: float = 0.9
+    beta2: float = 0.999
     weight_decay: float = 5e-4
     schedule: Literal["step", "one_cycle", "triangular", "cosine_restarts"] = "one_cycle"
     step_epochs: int = 50
@@ -220,6 +227,8 @@ class OptimConfig:
     def __post_init__(self) -> None:
         check(self.lr > 0, "optim.lr", self.lr, "a number above 0")
         check(0 <= self.momentum < 1, "optim.momentum", self.momentum, "0 <= momentum < 1")
+        check(0 <= self.beta1 < 1, "optim.beta1", self.beta1, "0 <= beta1 < 1")
+        check(0 <= self.beta2 < 1, "optim.beta2", self.beta2, "0 <= beta2 < 1")
         check(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "0 or more")
         check(self.step_epochs >= 1, "optim.step_epochs", self.step_epochs, "1 or more")
         steps = "1" if self.step_at is None else str(self.step_at)

@@ -22,6 +22,7 @@ SMALL = [
     *("--model.name", "plain", "--method", "standard", "--optim.schedule", "step", "--optim.lr", "0.1"),
 ]
 small = partial(config_for, SMALL)
+OPTIMIZERS = ["sgd", "muon", "adamw"]
 CLIP_NORM = 0.05  # the gradients of the first steps are some times as long
 
 
@@ -70,7 +71,7 @@ def test_a_step_is_the_one_that_is_clipped_by_hand_in_float64(tmp_path):
     torch.testing.assert_close([weight.double() for weight in weights_of(run)], expected, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_accumulated_pieces_are_clipped_as_the_whole_batch(optimizer, tmp_path):
     arguments = ("--optim.name", optimizer)
     whole = start(tmp_path, CLIP_NORM, *arguments)
@@ -81,7 +82,7 @@ def test_accumulated_pieces_are_clipped_as_the_whole_batch(optimizer, tmp_path):
     assert_clips(whole, *arguments)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_huge_norm_clips_nothing(optimizer, tmp_path):
     huge, none = (start(tmp_path, norm, "--optim.name", optimizer) for norm in (1e9, 0))
     for run in (huge, none):
@@ -94,7 +95,7 @@ def in_fp16(run_dir: Path, optimizer: str, scale: float) -> Run:
     return dataclasses.replace(run, scaler=torch.amp.GradScaler("cpu", init_scale=scale))
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_the_scale_does_not_change_what_is_clipped(optimizer, tmp_path):
     more, less = (in_fp16(tmp_path, optimizer, scale) for scale in (1024.0, 64.0))
     first = weights_of(more)
@@ -105,7 +106,7 @@ def test_the_scale_does_not_change_what_is_clipped(optimizer, tmp_path):
     assert_clips(more, "--optim.name", optimizer)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_step_that_overflows_is_skipped_and_the_next_is_not(optimizer, tmp_path):
     run = in_fp16(tmp_path, optimizer, 2.0**100)
     before = weights_of(run)
