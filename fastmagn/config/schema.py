@@ -180,11 +180,16 @@ class OptimConfig:
     """The optimiser and its learning-rate schedule.
 
     Args:
-        name: sgd (with Nesterov momentum), or muon (orthogonal updates of filters, whose norm is fixed in each layer;
-            sgd for all other parameters).
-        lr: Learning rate, above 0: the first one of the step schedule, the peak of the other schedules.
-        momentum: Nesterov momentum, 0 <= momentum < 1; 0 is plain SGD.
-        weight_decay: L2 penalty, 0 or more: with sgd on all parameters, with muon on all but the filters.
+        name: sgd (with Nesterov momentum), muon (orthogonal updates of filters, whose norm is fixed in each layer; sgd
+            for all other parameters), or adamw (for transformers and ConvNeXts).
+        lr: Learning rate, above 0: the first one of the step schedule, the peak of the other schedules. adamw needs far
+            less than the default, such as 1e-4 to fine-tune.
+        momentum: Nesterov momentum of sgd and muon, 0 <= momentum < 1; 0 is plain SGD.
+        beta1: For adamw: decay of the mean of the gradients, 0 <= beta1 < 1.
+        beta2: For adamw: decay of the mean of their squares, 0 <= beta2 < 1.
+        weight_decay: 0 or more. L2 penalty: with sgd on all parameters, with muon on all but the filters. With adamw,
+            each step takes lr * weight_decay of the weights, but not of biases and scales (parameters of one
+            dimension); 0.05 is usual.
         schedule: step (the rate is multiplied by step_factor every step_epochs epochs, or at step_at), one_cycle
             (cosine: up over 30 % of the steps, then down), triangular (linear: up over 20 % of the steps, then down to
             0), or cosine_restarts (cosine: down to 0 in restart_epochs epochs, then again from lr, each time longer).
@@ -198,11 +203,16 @@ class OptimConfig:
         swa_lr_ratio: With train.swa_fraction: within 5 epochs the learning rate becomes swa_lr_ratio * lr, 0..1; 0
             keeps the schedule.
         filter_lr_ratio: For muon: the filters' learning rate divided by lr, above 0.
+        clip_norm: Largest L2 norm of a step's gradient, of all parameters together: a longer one is scaled down to it.
+            0 or more; 0 does not clip. With muon, clipping does not shorten the filters' updates: it changes how much a
+            step counts in their momentum.
     """
 
-    name: Literal["sgd", "muon"] = "sgd"
+    name: Literal["sgd", "muon", "adamw"] = "sgd"
     lr: float = 0.1
     momentum: float = 0.9
+    beta1: float = 0.9
+    beta2: float = 0.999
     weight_decay: float = 5e-4
     schedule: Literal["step", "one_cycle", "triangular", "cosine_restarts"] = "one_cycle"
     step_epochs: int = 50
@@ -212,11 +222,14 @@ class OptimConfig:
     restart_factor: int = 2
     swa_lr_ratio: float = 0.0
     filter_lr_ratio: float = 1.0
+    clip_norm: float = 0.0
 
     def __post_init__(self) -> None:
         above_0 = "a number above 0, and finite"
         check(0 < self.lr < math.inf, "optim.lr", self.lr, above_0)
         check(0 <= self.momentum < 1, "optim.momentum", self.momentum, "0 <= momentum < 1")
+        check(0 <= self.beta1 < 1, "optim.beta1", self.beta1, "0 <= beta1 < 1")
+        check(0 <= self.beta2 < 1, "optim.beta2", self.beta2, "0 <= beta2 < 1")
         check(0 <= self.weight_decay < math.inf, "optim.weight_decay", self.weight_decay, "0 or more, and finite")
         check(self.step_epochs >= 1, "optim.step_epochs", self.step_epochs, "1 or more")
         steps = "1" if self.step_at is None else str(self.step_at)
@@ -230,6 +243,7 @@ class OptimConfig:
         check(self.restart_factor >= 1, "optim.restart_factor", self.restart_factor, "1 or more")
         check(0 <= self.swa_lr_ratio <= 1, "optim.swa_lr_ratio", self.swa_lr_ratio, "0..1")
         check(0 < self.filter_lr_ratio < math.inf, "optim.filter_lr_ratio", self.filter_lr_ratio, above_0)
+        check(0 <= self.clip_norm < math.inf, "optim.clip_norm", self.clip_norm, "0 (no clipping) or more, and finite")
 
 
 @dataclass(frozen=True, kw_only=True)

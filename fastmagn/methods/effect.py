@@ -57,6 +57,8 @@ _NEEDS = (
     ),
     _Need(("optim.swa_lr_ratio",), "train.swa_fraction", lambda c: c.train.swa_fraction > 0),
     _Need(("optim.filter_lr_ratio",), "optim.name muon", lambda c: c.optim.name == "muon"),
+    _Need(("optim.momentum",), "optim.name sgd or muon", lambda c: c.optim.name != "adamw"),
+    _Need(("optim.beta1", "optim.beta2"), "optim.name adamw", lambda c: c.optim.name == "adamw"),
     _Need(
         ("augment.policy_interpolation",),
         "a policy by name in augment.policy",

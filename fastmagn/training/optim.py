@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,7 +20,7 @@ LAST_LR_DIVISOR = 25.0 * 1e4
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], optim: OptimConfig) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum (plain SGD if momentum is 0), with one fused kernel for all parameters; or Muon."""
+    """SGD with Nesterov momentum (plain SGD if momentum is 0) or AdamW, with fused kernels; or Muon."""
     if optim.name == "muon":
         return Muon(
             parameters,
@@ -29,6 +30,8 @@ def make_optimizer(parameters: Iterable[nn.Parameter], optim: OptimConfig) -> to
             filter_lr_ratio=optim.filter_lr_ratio,
         )
     parameters = list(parameters)
+    if optim.name == "adamw":
+        return _adamw(parameters, optim)
     optimizer = torch.optim.SGD(
         parameters,
         lr=optim.lr,
@@ -42,6 +45,16 @@ def make_optimizer(parameters: Iterable[nn.Parameter], optim: OptimConfig) -> to
         for parameter in parameters:
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer
+
+
+def _adamw(parameters: list[nn.Parameter], optim: OptimConfig) -> torch.optim.AdamW:
+    """AdamW. Biases and the scales of normalisations and of layers, which have one dimension, do not decay."""
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.ndim > 1]},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    betas = (optim.beta1, optim.beta2)
+    return torch.optim.AdamW(groups, lr=optim.lr, betas=betas, weight_decay=optim.weight_decay, fused=True)
 
 
 def learning_rate(

@@ -196,12 +196,24 @@ def train_step(run: Run, pieces: list[Piece], step: int) -> LossParts:
             run.scaler.scale(loss / len(pieces)).backward()
         # New tensors, since the next replay of a CUDA graph overwrites what this one returned.
         means = {name: means.get(name, 0.0) + part / len(pieces) for name, part in parts.items()}
+    if config.optim.clip_norm:
+        clip_gradients(run)
     run.scaler.step(run.optimizer)
     run.scaler.update()
     run.optimizer.zero_grad(set_to_none=True)
     if run.average is not None and config.train.ema_decay:
         update_average(run.average, run.model, config.train.ema_decay, step)
     return means
+
+
+def clip_gradients(run: Run) -> None:
+    """Scale the step's gradient down to the L2 norm `optim.clip_norm`, if it is longer. No host synchronisation.
+
+    All processes have the same gradient, and so the same norm. Weights whose gradient is not finite become NaN, as the
+    end of the epoch reports. With a GradScaler the step is skipped: `unscale_` has looked at the gradient before.
+    """
+    run.scaler.unscale_(run.optimizer)
+    nn.utils.clip_grad_norm_(run.model.parameters(), run.config.optim.clip_norm)
 
 
 def begin_step_of_cuda_graphs() -> None:

@@ -11,6 +11,7 @@ import torch
 
 import fastmagn
 from fastmagn.data import load_images
+from fastmagn.errors import InputError
 from fastmagn.evaluation.logits import read_logits
 from fastmagn.evaluation.run import evaluate_run
 from fastmagn.evaluation.trained import load_run
@@ -53,6 +54,14 @@ def test_a_stopped_run_resumes(old_run):
         np.testing.assert_allclose(ours["model"][name].numpy(), value.numpy(), err_msg=name, **TOLERANCE)
     for row, old in zip(without_times(rows(old_run)), without_times(rows(HERE / "whole")), strict=True):
         assert row == pytest.approx(old, rel=1e-4)
+
+
+@pytest.mark.parametrize("old_run", ["stopped"], indirect=True)
+def test_a_field_that_is_newer_than_a_run_has_its_default_there(old_run):
+    """And another value is refused, by the field's name."""
+    assert "clip_norm" not in (old_run / "config.yaml").read_text()
+    with pytest.raises(InputError, match=r"^optim\.clip_norm: got 1\.0; expected 0\.0, with which .* was made\."):
+        train(read_config(old_run, ["--run_dir", str(old_run), "--train.max_steps", "0", "--optim.clip_norm", "1"]))
 
 
 @pytest.mark.parametrize("old_run", ["whole"], indirect=True)

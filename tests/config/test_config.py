@@ -510,3 +510,7 @@ def test_configurations_for_own_images_differ_from_their_bases_in_the_data():
     food, folder = config("finetune_food101.yaml"), config("finetune_folder.yaml")
     assert food.data.name == "torchvision:Food101"
     assert dataclasses.replace(food, data=folder.data) == folder
+    timm = config("finetune_timm.yaml")
+    assert (timm.model.name, timm.optim.name, timm.optim.clip_norm) == ("timm:convnext_tiny", "adamw", 1.0)
+    assert dataclasses.replace(timm, model=folder.model, optim=folder.optim) == folder
+    assert without_effect(timm, decodes_files=True) == []

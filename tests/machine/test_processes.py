@@ -212,12 +212,24 @@ def test_two_processes_measure_what_one_does(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("bn_views", slow_but(["joint", "per_view"], "joint"))
-def test_two_processes_train_what_one_does(bn_views, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "more",
+    slow_but(
+        [
+            [],
+            ["--model.bn_views", "per_view"],
+            ["--optim.clip_norm", "0.1"],
+            ["--optim.name", "adamw", "--optim.lr", "0.001"],
+        ],
+        [],
+    ),
+    ids=" ".join,
+)
+def test_two_processes_train_what_one_does(more, tmp_path, monkeypatch):
     """Twenty steps at the same global batch; batch normalisation over both processes' images; and the evaluation."""
     knows_the_network(monkeypatch)
-    arguments = [*SHORT, "--train.max_steps", "20", "--model.name", "smooth", "--model.bn_views", bn_views]
-    arguments += ["--model.sync_bn", "true", "--optim.schedule", "step", "--optim.lr", "0.05"]
+    arguments = [*SHORT, "--train.max_steps", "20", "--model.name", "smooth"]
+    arguments += ["--model.sync_bn", "true", "--optim.schedule", "step", "--optim.lr", "0.05", *more]
     alone = train(config_for(arguments, tmp_path / "alone"))
     command = [*TWO_PROCESSES, "-m", smooth_network.__name__, *arguments, "--run_dir", str(tmp_path / "two")]
     done = run(command, ROOT)

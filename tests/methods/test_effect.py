@@ -122,6 +122,14 @@ def test_every_field_that_only_some_methods_read_is_tried():
         (["--optim.swa_lr_ratio", "0.2", "--train.swa_fraction", "0.2"], []),
         (["--optim.filter_lr_ratio", "4"], ["optim.filter_lr_ratio 4.0 (needs optim.name muon)"]),
         (
+            ["--optim.beta1", "0.8", "--optim.beta2", "0.9"],
+            ["optim.beta1 0.8, optim.beta2 0.9 (needs optim.name adamw)"],
+        ),
+        (
+            ["--optim.name", "adamw", "--optim.momentum", "0.8", "--optim.beta2", "0.9"],
+            ["optim.momentum 0.8 (needs optim.name sgd or muon)"],
+        ),
+        (
             ["--train.compile", "false", "--train.compile_mode", "max-autotune"],
             ["train.compile_mode max-autotune (needs train.compile)"],
         ),

@@ -371,6 +371,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(undisturbed, tmp
     [
         ("--train.amp", "fp16", "--train.ema_decay", "0.9", "--train.accumulation_steps", "2"),
         ("--optim.name", "muon", "--optim.schedule", "triangular", "--train.clean_epochs", "1"),
+        ("--optim.name", "adamw", "--optim.lr", "0.01", "--optim.clip_norm", "0.5", "--train.swa_fraction", "0.5"),
     ],
 )
 def test_all_that_trains_is_in_the_checkpoint(arguments, tmp_path, monkeypatch):

@@ -85,6 +85,37 @@ def test_a_first_step_that_overflows_changes_nothing():
     torch.testing.assert_close(parameter.detach(), torch.full((200_000,), 1 - 0.1 * 1.9))
 
 
+def test_ten_steps_of_adamw_are_its_recurrence_in_float64():
+    """Matrices decay by lr times weight_decay, vectors and scalars do not."""
+    torch.manual_seed(0)
+    shapes = [(4, 3, 3, 3), (5, 4), (1, 2, 4), (5,), ()]
+    start = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
+    parameters = [nn.Parameter(weight.clone()) for weight in start]
+    optim = OptimConfig(name="adamw", lr=0.01, beta1=0.8, beta2=0.95, weight_decay=0.1)
+    optimizer = make_optimizer(parameters, optim)
+    means, squares = ([torch.zeros_like(weight) for weight in start] for _ in range(2))
+    for step in range(1, 11):
+        lr = 0.01 / step
+        set_learning_rate(optimizer, lr)
+        for i, parameter in enumerate(parameters):
+            gradient = torch.randn_like(start[i])
+            parameter.grad = gradient.clone()
+            means[i] = 0.8 * means[i] + 0.2 * gradient
+            squares[i] = 0.95 * squares[i] + 0.05 * gradient**2
+            decay = 0.1 if start[i].ndim > 1 else 0.0
+            move = means[i] / (1 - 0.8**step) / ((squares[i] / (1 - 0.95**step)).sqrt() + 1e-8)
+            start[i] = start[i] - lr * decay * start[i] - lr * move
+        optimizer.step()
+    torch.testing.assert_close([parameter.detach() for parameter in parameters], start, rtol=1e-9, atol=1e-12)
+
+
+def test_adamw_is_fused_and_has_its_usual_constants():
+    optimizer = make_optimizer([nn.Parameter(torch.zeros(2, 2))], OptimConfig(name="adamw"))
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert (optimizer.defaults["betas"], optimizer.defaults["eps"]) == ((0.9, 0.999), 1e-8)
+    assert all(group["fused"] for group in optimizer.param_groups)
+
+
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_optimizer_is_nesterov_sgd_with_weight_decay(momentum):
     weight = torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64)

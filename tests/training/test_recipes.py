@@ -95,6 +95,10 @@ def test_clean_epochs_see_clean_views_by_cross_entropy_and_then_the_method(tmp_p
         ),
         (["--loss.label_smoothing", "1"], "loss.label_smoothing: got 1.0; expected 0 <= label_smoothing < 1."),
         (["--optim.filter_lr_ratio", "0"], "optim.filter_lr_ratio: got 0.0; expected a number above 0, and finite."),
+        (["--optim.beta1", "1"], "optim.beta1: got 1.0; expected 0 <= beta1 < 1."),
+        (["--optim.beta2", "-0.1"], "optim.beta2: got -0.1; expected 0 <= beta2 < 1."),
+        (["--optim.clip_norm", "-1"], "optim.clip_norm: got -1.0; expected 0 (no clipping) or more, and finite."),
+        (["--optim.clip_norm", "nan"], "optim.clip_norm: got 'nan'; expected a number."),
     ],
 )
 def test_settings_out_of_range_are_refused(arguments, message):
