@@ -29,7 +29,7 @@ from fastmagn.machine.files import check_writable, write_json
 from fastmagn.machine.leftovers import names_locked, remove_leftovers
 from fastmagn.machine.torchrun import rank
 from fastmagn.runs.measuring import read_config_to_measure
-from fastmagn.runs.paths import EVALUATION, LOGITS
+from fastmagn.runs.paths import EVALUATION, LOGITS, run_of_checkpoint
 
 if TYPE_CHECKING:
     from fastmagn.evaluation.published import Published
@@ -93,9 +93,11 @@ def _published(own: argparse.Namespace) -> "Published":
     """The weights, and what they say about their model, as far as they do."""
     from fastmagn.evaluation.class_names import Classes
     from fastmagn.evaluation.published import Published
+    from fastmagn.evaluation.run import classes_of_run
 
     if own.info is None:
-        return Published(own.weights, own.mean, own.std)
+        run_dir = run_of_checkpoint(own.weights) if own.has_data else None  # else another program's, or other images
+        return Published(own.weights, own.mean, own.std, classes_of_run(run_dir) if run_dir else None)
     classes = Classes(own.info.class_names, own.info.data, str(own.weights))
     return Published(own.weights, own.mean, own.std, classes, own.info.image_size)
 

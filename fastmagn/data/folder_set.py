@@ -13,7 +13,7 @@ from fastmagn.data.files.headers import scan
 from fastmagn.data.files.listing import LAYOUT, class_files, list_classes
 from fastmagn.data.files.on_demand import FolderImages
 from fastmagn.data.image_set import ImageSet
-from fastmagn.errors import InputError, some
+from fastmagn.errors import InputError, MissingSplit, some
 
 
 def open_test_images(config: DataConfig) -> tuple[FolderImages, tuple[str, ...]]:
@@ -39,15 +39,14 @@ def open_image_folder(config: DataConfig) -> ImageSet:
 
     Raises:
         InputError: The folder, its train or its val does not exist; there are no class folders, or one in train; one of
-            them is empty or is in val only; or no image can be read.
+            them is empty or is in val only; or no image can be read. MissingSplit if there is a val without a train.
     """
     root = Path(config.dir)
     train, val = root / "train", root / "val"
     for folder in (root, train, val):
         if not folder.is_dir():
-            raise InputError(
-                f"data.dir: {folder}: no such folder; expected {root}/train and {root}/val, each with {LAYOUT}."
-            )
+            kind = MissingSplit if folder == train and val.is_dir() else InputError
+            raise kind(f"data.dir: {folder}: no such folder; expected {root}/train and {root}/val, each with {LAYOUT}.")
     train_classes = list_classes(train)
     _check_several(train, train_classes)
     val_classes = list_classes(val)

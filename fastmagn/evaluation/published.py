@@ -8,7 +8,7 @@ from torch import nn
 
 from fastmagn.config.schema import Config
 from fastmagn.config.text import plain
-from fastmagn.data import ImageSet, load_data
+from fastmagn.data import ImageSet, load_measured
 from fastmagn.errors import InputError, some
 from fastmagn.evaluation.class_names import Classes, check_classes
 from fastmagn.evaluation.run import evaluate_model
@@ -24,6 +24,7 @@ from fastmagn.models.weight_files import Weights, read_weights
 from fastmagn.runs.failures import explain_measuring
 
 Channels = tuple[float, float, float]
+_NO_MEAN, _NO_STD = (0.0,) * 3, (1.0,) * 3  # of a model whose network alone is used
 # With torchvision's own weights these turn ImageNet's normalisation into one by 0.5 and 0.5; ours do not.
 _TRANSFORM_INPUT = ("torchvision:googlenet", "torchvision:inception_v3")
 
@@ -73,9 +74,9 @@ def evaluate_weights(published: Published, config: Config, results_dir: Path) ->
     ):
         # Before the images, which may take minutes to list.
         weights = world.together(lambda: read_weights(published.file, "weights"))
-        image_set = world.rank_0_first(lambda: load_data(config.data))
-        if published.classes is not None:
-            check_classes(image_set, published.classes)
+        known = published.classes
+        image_set = world.rank_0_first(lambda: load_measured(config.data, known and known.names))
+        check_classes(image_set, known)
         network, loaded = _load(published.file, weights, config, image_set)
         mean, std, whose = _normalisation(published, loaded, image_set)
         if world.rank == 0:
@@ -104,14 +105,25 @@ def _warn_of_other_size(published: Published, image_set: ImageSet) -> None:
 
 
 def _normalisation(published: Published, loaded: Loaded, image_set: ImageSet) -> tuple[Channels, Channels, str]:
-    """Mean, standard deviation, and where they are from."""
+    """Mean, standard deviation, and where they are from.
+
+    Raises:
+        InputError: Nothing says them, as there are no training images.
+    """
     sources = {
         "as given": (published.mean, published.std),
         "the file's": (loaded.mean, loaded.std),
         f"those of {image_set.name}; --mean and --std name others": (image_set.mean, image_set.std),
     }
-    mean, whose_mean = next((pair[0], name) for name, pair in sources.items() if pair[0] is not None)
-    std, whose_std = next((pair[1], name) for name, pair in sources.items() if pair[1] is not None)
+    means = [(pair[0], name) for name, pair in sources.items() if pair[0] is not None]
+    stds = [(pair[1], name) for name, pair in sources.items() if pair[1] is not None]
+    for field, found in (("mean", means), ("std", stds)):
+        if not found:
+            raise InputError(
+                f"{field}: got none; expected --mean and --std, as {published.file} does not say them, and there are no"
+                f" training images of {image_set.name} that could."
+            )
+    (mean, whose_mean), (std, whose_std) = means[0], stds[0]
     return mean, std, whose_mean if whose_mean == whose_std else f"mean {whose_mean}, std {whose_std}"
 
 
@@ -120,8 +132,8 @@ def _load(file: Path, weights: Weights, config: Config, image_set: ImageSet) -> 
     model = build_model(
         config.model.name,
         num_classes=image_set.num_classes,
-        mean=image_set.mean,
-        std=image_set.std,
+        mean=_NO_MEAN,
+        std=_NO_STD,
         image_size=image_set.test_images_u8.shape[1:3],
     )
     loaded = load_weights(model.network, weights, file, image_set.num_classes, "weights")

@@ -9,7 +9,7 @@ from torch import nn
 
 from fastmagn.config.schema import Config
 from fastmagn.config.text import plain
-from fastmagn.data import ENCODED, ImageSet, load_data
+from fastmagn.data import ENCODED, ImageSet, load_measured
 from fastmagn.data.files.decoding import resize_px
 from fastmagn.errors import InputError
 from fastmagn.evaluation.cells import find_corruptions
@@ -132,39 +132,42 @@ def evaluate_run(run_dir: Path, config: Config) -> dict[str, Any]:
         explain_measuring(config.device, config.eval.batch_size),
         join_world(torch.device(config.device)) as (world, device),
     ):
-        image_set = world.rank_0_first(lambda: load_data(config.data))
-        check_own_classes(run_dir, image_set)
+        known = classes_of_run(run_dir)
+        image_set = world.rank_0_first(lambda: load_measured(config.data, known and known.names))
+        check_classes(image_set, known)
         run = world.together(lambda: load_run(run_dir, config=config, image_set=image_set, device=device))
         trained = _training_of(run, run_dir, image_set) if config.eval.temperature_images == VALIDATION else None
         measured = evaluate_model(run.measured, image_set, config, run_dir, device=device, world=world, trained=trained)
     return measured | {"steps": run.steps, "environment": environment(device), "config": plain(config)}
 
 
-def check_own_classes(run_dir: Path, image_set: ImageSet) -> None:
-    """Check that the images have the run's classes, as far as its results.json says which they are.
-
-    Raises:
-        InputError: They have others.
-    """
+def classes_of_run(run_dir: Path) -> Classes | None:
+    """The run's classes; None if its results.json does not say which they are, or is damaged or not there."""
     file = run_dir / RESULTS
     if not file.is_file():
-        return
+        return None
     try:
         results = read_results(file)
         check_results(results, file)
     except InputError:  # a run with damaged results can still be measured
-        return
-    if "class_names" in results:
-        names, data = tuple(results["class_names"]), results["config"]["data"]["name"]
-        check_classes(image_set, Classes(names, data, str(run_dir)))
+        return None
+    if "class_names" not in results:
+        return None
+    return Classes(tuple(results["class_names"]), results["config"]["data"]["name"], str(run_dir))
 
 
 def _training_of(run: Trained, run_dir: Path, image_set: ImageSet) -> Config:
     """The run's own configuration.
 
     Raises:
-        InputError: It was trained on other images, so that those held out then are not those of the same split now.
+        InputError: Its training images are missing; or it was trained on other images, so that those held out then are
+            not those of the same split now.
     """
+    if len(image_set.train_labels) == 0:
+        raise InputError(
+            "eval.temperature_images: got validation; expected test or a folder, as there are test images only. Give"
+            " the data.dir that has the run's training images for validation."
+        )
     if run.data_fingerprint not in (image_set.fingerprint, image_set.former_fingerprint):
         raise InputError(
             "eval.temperature_images: got validation; expected test or a folder, as the training images here are not"
