@@ -1,5 +1,7 @@
 """A user's own images, DIR/train/CLASS/IMAGE and DIR/val/CLASS/IMAGE: listed at the start, decoded when needed.
 
+Tiny-ImageNet's val, whose images are in one folder, is read as it is unzipped (`files.annotations`).
+
 Decoded at once, ImageNet's 50,000 validation images of 224 px would take 7.5 GB in every process, 0.15 MB per image.
 """
 
@@ -74,7 +76,7 @@ def _check_several(train: Path, classes: Mapping[str, list[str]]) -> None:
     if len(classes) > 1:
         return
     ((name, images),) = classes.items()
-    inner = sorted({image.partition("/")[0] for image in images if "/" in image})
+    inner = sorted({inside[0] for image in images if len(inside := image.split("/")[1:]) > 1})
     deeper = (
         f" The images lie in its subfolders {some(inner)}: if these are the classes, move them up." if inner else ""
     )

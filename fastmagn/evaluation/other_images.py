@@ -77,7 +77,7 @@ def find_images(
             f" classes: {some(unknown)}; expected names such as {some(class_names)}. Name the class of each folder in a"
             f" file, and give it by --classes FILE.{hint}"
         )
-    paths = [folder / name / image for name, images in files.items() for image in images]
+    paths = [folder / image for images in files.values() for image in images]
     labels = [label_of[mapping.get(name, name)] for name in files]
     counts = [len(images) for images in files.values()]
     images_u8 = LazyImages(paths, image_size, resize_px, padded_from)
