@@ -199,7 +199,7 @@ def test_a_normalisation_that_is_none(arguments, line):
         ),
         (["--logits", "l", "--images", "d"], "images: got d; expected it with --run or --weights, without"),
         (
-            ["--weights", "a.pt", "--images", "d", "--eval.weights", "ema"],
+            ["--weights", "a.pt", "--images", "d", "--eval.weights", "last"],
             "images: got eval.weights with --images, which does not use it; expected of that section only"
             " eval.batch_size, eval.test_time_flip, eval.num_bins, eval.binning, eval.forward. Leave it out.",
         ),
