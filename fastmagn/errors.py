@@ -34,6 +34,10 @@ class UnknownName(InputError):
     """A name that no table has. Code of the user's own could add it."""
 
 
+class MissingSplit(InputError):
+    """All images of a split are missing. An evaluation needs no training images, if the test images are there."""
+
+
 class Stalled(InputError):
     """A thread waits for a disk that does not answer, so that the process cannot end by itself."""
 

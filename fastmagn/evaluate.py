@@ -1,8 +1,8 @@
 """python -m fastmagn.evaluate: measure a trained model on clean and corrupted images.
 
 python -m fastmagn.evaluate --run runs/NAME [--corrupted DIR] [--data.dir DIR] [--eval.num_images N] ...
-python -m fastmagn.evaluate --run runs/NAME --images DIR [--classes FILE] ...
 python -m fastmagn.evaluate --weights FILE --model.name NAME --data.name cifar10 [--mean X [X X]] [--std X [X X]] ...
+python -m fastmagn.evaluate {--run runs/NAME | --weights FILE} --images DIR [--classes FILE] ...
 python -m fastmagn.evaluate --logits runs/NAME/logits [--eval.num_bins N] ...
 torchrun --nproc_per_node 2 -m fastmagn.evaluate --run_dir runs/NAME ...
 """
@@ -29,7 +29,7 @@ from fastmagn.machine.files import check_writable, write_json
 from fastmagn.machine.leftovers import names_locked, remove_leftovers
 from fastmagn.machine.torchrun import rank
 from fastmagn.runs.measuring import read_config_to_measure
-from fastmagn.runs.paths import EVALUATION, LOGITS
+from fastmagn.runs.paths import EVALUATION, LOGITS, run_of_checkpoint
 
 if TYPE_CHECKING:
     from fastmagn.evaluation.published import Published
@@ -50,8 +50,13 @@ def main(arguments: list[str]) -> int:
         check_present(config.data, instead=own.run is None and not own.has_data, of_run=own.data_dir)
     # Imported here, so that --help does not wait for PyTorch.
     from fastmagn.evaluation.measure import summarise_logits
-    from fastmagn.evaluation.other_images import check_earlier_results, image_folders_of, with_image_folders
-    from fastmagn.evaluation.published import evaluate_weights
+    from fastmagn.evaluation.other_images import (
+        check_earlier_results,
+        image_folders_of,
+        measured_weights,
+        with_image_folders,
+    )
+    from fastmagn.evaluation.published import evaluate_weights, evaluate_weights_on_folder
     from fastmagn.evaluation.run import evaluate_images, evaluate_run
     from fastmagn.evaluation.shown import print_results
     from fastmagn.machine.hardware import in_runs_precision, keep_memory_on_cpu
@@ -63,15 +68,18 @@ def main(arguments: list[str]) -> int:
     out = own.out or _results_file(own)
     if own.out is not None or out.parent.is_dir():  # else what was named is missing, and said to be
         check_writable(out, out.parent)
-    if own.run is not None:
+    if own.logits is None:
         check_earlier_results(out, is_kept=own.images is not None)
     if is_first_process:
         remove_leftovers(own.logits or (own.run or _folder(out)) / LOGITS)
     if own.images is not None:
-        entries = evaluate_images(own.run, config, own.images, own.classes)
+        if own.run is not None:
+            entries = evaluate_images(own.run, config, own.images, own.classes)
+        else:
+            entries = evaluate_weights_on_folder(_published(own), config, own.images, own.classes)
         if is_first_process:
             with names_locked(out.parent):  # another evaluation may add its images
-                write_json(out, with_image_folders(out, entries, entries[str(own.images)]["steps"]))
+                write_json(out, with_image_folders(out, entries, measured_weights(entries[str(own.images)])))
     else:
         if own.run is not None:
             with explained(config.imports):
@@ -82,7 +90,8 @@ def main(arguments: list[str]) -> int:
             results = summarise_logits(own.logits, config.eval) | {"config": {"eval": plain(config.eval)}}
         if is_first_process:
             with names_locked(out.parent):
-                write_json(out, results | (image_folders_of(out, results["steps"]) if own.run is not None else {}))
+                folders = image_folders_of(out, measured_weights(results)) if own.logits is None else {}
+                write_json(out, results | folders)
             print_results(results, title=str(own.run or own.weights or own.logits))
     if is_first_process:
         console.print(f"written to {out}", soft_wrap=True)
@@ -92,12 +101,18 @@ def main(arguments: list[str]) -> int:
 def _published(own: argparse.Namespace) -> "Published":
     """The weights, and what they say about their model, as far as they do."""
     from fastmagn.evaluation.class_names import Classes
+    from fastmagn.evaluation.image_folder import Seen
     from fastmagn.evaluation.published import Published
+    from fastmagn.evaluation.run import classes_of_run, seen_by_run
 
-    if own.info is None:
-        return Published(own.weights, own.mean, own.std)
-    classes = Classes(own.info.class_names, own.info.data, str(own.weights))
-    return Published(own.weights, own.mean, own.std, classes, own.info.image_size)
+    of_file = (own.weights, own.mean, own.std)
+    info, run_dir = own.info, run_of_checkpoint(own.weights)
+    if info is not None:
+        classes = Classes(info.class_names, info.data, str(own.weights))
+        return Published(*of_file, classes, Seen(info.class_names, info.image_size, info.padded_from))
+    if run_dir is None or not own.has_data:  # another program's, or of other images
+        return Published(*of_file)
+    return Published(*of_file, classes_of_run(run_dir), seen_by_run(run_dir))
 
 
 def _results_file(own: argparse.Namespace) -> Path:
@@ -129,9 +144,11 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, Config]:
             setattr(own, name, kept_path(getattr(own, name), name))
     own.info, own.data_dir, own.has_data, own.takes_runs_precision = None, None, False, False
     others = ("corrupted", "save_logits", "perturbations", "fourier")
-    if own.images is not None and (own.run is None or any(getattr(own, name) for name in others)):
+    if own.images is not None and (own.logits is not None or any(getattr(own, name) for name in others)):
         *most, last = (f"--{name}" for name in others)
-        raise InputError(f"images: got {own.images}; expected it with --run, without {', '.join(most)} and {last}.")
+        raise InputError(
+            f"images: got {own.images}; expected it with --run or --weights, without {', '.join(most)} and {last}."
+        )
     if own.corrupted is not None:
         fields = [*fields, f"--eval.corrupted_dir={own.corrupted}"]
     for flag in ("save_logits", "perturbations", "fourier"):
@@ -181,11 +198,12 @@ def _check_used(own: argparse.Namespace, given: list[str]) -> None:
     if option is None:
         return
     names = {field.name for field in fields_of(EvalConfig)}
-    used = set(_USED_WITH.get(option, names - set(_UNUSED_WITH_WEIGHTS)))
+    listed = [name for name in _USED_WITH.get(option, ()) if own.weights is None or name not in _UNUSED_WITH_WEIGHTS]
+    used = set(listed or names - set(_UNUSED_WITH_WEIGHTS))
     unused = names - used - set(_SAID_BY_LOGITS if option == "logits" else ())
     found = [name for name in given if name.startswith("eval.") and name.removeprefix("eval.") in unused]
     if found:
-        fields = [f"eval.{name}" for name in _USED_WITH.get(option, ())]
+        fields = [f"eval.{name}" for name in listed]
         expected = f"of that section only {', '.join(fields)}" if fields else "no field of a run's own"
         raise InputError(
             f"{option}: got {some(found)} with --{option}, which does not use it; expected {expected}. Leave it out."
@@ -259,13 +277,13 @@ def command_parser() -> OwnOptions:
     parser.add_argument(
         "--images",
         type=Path,
-        help="measure all images of this folder only, IMAGES/CLASS/IMAGE, of some of the run's classes, such as "
+        help="measure all images of this folder only, IMAGES/CLASS/IMAGE, of some of the model's classes, such as "
         "ImageNet-A or ImageNet-R; the results file gets them as image_folders",
     )
     parser.add_argument(
         "--classes",
         type=Path,
-        help="for --images: JSON or YAML mapping, or CSV of two columns: name of a class folder, its class in the run",
+        help="for --images: JSON or YAML mapping, or CSV of two columns: name of a class folder, the model's class",
     )
     parser.add_argument(
         "--out", type=Path, help="results file; by default evaluation.json in RUN or in the logits' folder"

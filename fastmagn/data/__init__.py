@@ -43,6 +43,15 @@ ENCODED: dict[str, str] = {
     "hf": "fastmagn.data.hf_set:open_test_table",
     **dict.fromkeys(_PUBLISHED_FILES, "fastmagn.data.published.files:open_published_test"),
 }
+# Sets of arrays whose test images can be read without training images: name -> "module:function"; it takes a folder.
+ARRAYS_ALONE: dict[str, str] = {
+    "npz": "fastmagn.data.npz_set:load_npz_test",
+    **{
+        f"{prefix}{name}": f"fastmagn.data.cifar:load_{name.lower()}_test"
+        for prefix, names in (("", ("cifar10", "cifar100")), ("torchvision:", ("CIFAR10", "CIFAR100")))
+        for name in names
+    },
+}
 # Layouts of images of the user's own: name -> what a right data.dir looks like.
 OWN = {
     "folder": "DIR/train/CLASS/IMAGE and DIR/val/CLASS/IMAGE",
@@ -63,9 +72,11 @@ _PUBLIC = {
     "load_data": "fastmagn.data.loading:load_data",
     "load_folder_images": "fastmagn.data.files.on_demand:load_folder_images",
     "load_images": "fastmagn.data.loading:load_images",
+    "load_measured": "fastmagn.data.loading:load_measured",
+    "load_test": "fastmagn.data.loading:load_test",
     "make_source": "fastmagn.data.folder_source:make_source",
     "open_corrupted": "fastmagn.data.corrupted.npy:open_corrupted",
     "split_validation": "fastmagn.data.image_set:split_validation",
 }
-__all__ = ["DATASETS", "ENCODED", "OWN", *_PUBLIC]
+__all__ = ["ARRAYS_ALONE", "DATASETS", "ENCODED", "OWN", *_PUBLIC]
 __getattr__ = lazy_attributes(__name__, _PUBLIC)

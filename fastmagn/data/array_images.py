@@ -140,6 +140,26 @@ def array_set(
     )
 
 
+def array_test_set(
+    name: str, place: Path, *, class_names: tuple[str, ...], test: tuple[np.ndarray, np.ndarray], also: str = ""
+) -> ImageSet:
+    """The image set of test images alone, without mean and standard deviation; the arguments are `array_set`'s."""
+    images = ArrayImages(test[0])
+    if rank() == 0:
+        count = counted(len(images), "test image", ",")
+        console.print(f"{place}: {count} of {images.description}, no training images{also}", soft_wrap=True)
+    return ImageSet(
+        name=name,
+        class_names=class_names,
+        mean=None,
+        std=None,
+        train_images_u8=images[:0],
+        train_labels=test[1][:0],
+        test_images_u8=images,
+        test_labels=test[1],
+    )
+
+
 def channel_statistics(stored_u8: np.ndarray) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Mean and standard deviation of each channel, pixels in [0, 1]; a deviation below one level counts as one."""
     wanted = max(1, _STATISTICS_BYTES // stored_u8[:1].nbytes)

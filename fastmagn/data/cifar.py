@@ -4,6 +4,7 @@ Source: A. Krizhevsky, "Learning multiple layers of features from tiny images", 
 https://www.cs.toronto.edu/~kriz/cifar.html describes the files.
 """
 
+import dataclasses
 import shutil
 import tarfile
 import zlib
@@ -16,7 +17,7 @@ import numpy as np
 
 from fastmagn.data.image_set import ImageSet
 from fastmagn.data.plain_pickle import read_plain_pickle
-from fastmagn.errors import InputError, counted, one_line
+from fastmagn.errors import InputError, MissingSplit, counted, one_line
 from fastmagn.machine.files import replace_file
 from fastmagn.machine.waiting_lock import waiting_lock
 
@@ -99,6 +100,16 @@ def load_cifar100(folder: Path, download: bool) -> ImageSet:
     return read_cifar(CIFAR100, folder, download)
 
 
+def load_cifar10_test(folder: Path) -> ImageSet:
+    """CIFAR-10's test images alone, of `test_batch` and `batches.meta`."""
+    return _read_test(CIFAR10, folder)
+
+
+def load_cifar100_test(folder: Path) -> ImageSet:
+    """CIFAR-100's test images alone, of `test` and `meta`."""
+    return _read_test(CIFAR100, folder)
+
+
 def read_cifar(layout: CifarLayout, folder: Path, download: bool) -> ImageSet:
     """The set whose published folder is in `folder`; a copy with its images in another order is accepted too.
 
@@ -109,28 +120,40 @@ def read_cifar(layout: CifarLayout, folder: Path, download: bool) -> ImageSet:
 
     Raises:
         InputError: A file is missing or differs from the published one in count, labels, shape, dtype or class names;
-            or the download failed.
+            or the download failed. MissingSplit if the training files alone are missing, all of them.
     """
     source = folder / layout.folder
     if download and _missing(layout, source):
         _download_once(layout, folder)
     missing = _missing(layout, source)
     if missing:
-        raise InputError(
+        has_test = not {layout.test_file, layout.meta_file} & set(missing)
+        kind = MissingSplit if has_test and set(layout.train_files) <= set(missing) else InputError
+        raise kind(
             f"data.dir: looked for {layout.title} in {source}; missing {', '.join(missing)}; expected"
             f" {', '.join(layout.files)}. Name the folder that holds {layout.folder} with --data.dir, fetch it with"
             f" --data.download true{NO_FILES_NEEDED}."
         )
-    class_names = _read_class_names(layout, source / layout.meta_file)
     train = [_read_images(layout, source / file, layout.num_images_per_train_file) for file in layout.train_files]
+    return dataclasses.replace(
+        _read_test(layout, folder),
+        train_images_u8=np.concatenate([images_u8 for images_u8, _ in train]),
+        train_labels=np.concatenate([labels for _, labels in train]),
+    )
+
+
+def _read_test(layout: CifarLayout, folder: Path) -> ImageSet:
+    """The test images alone. Raises as `read_cifar`."""
+    source = folder / layout.folder
+    class_names = _read_class_names(layout, source / layout.meta_file)
     test_images_u8, test_labels = _read_images(layout, source / layout.test_file, layout.num_test_images)
     return ImageSet(
         name=layout.name,
         class_names=class_names,
         mean=layout.mean,
         std=layout.std,
-        train_images_u8=np.concatenate([images_u8 for images_u8, _ in train]),
-        train_labels=np.concatenate([labels for _, labels in train]),
+        train_images_u8=test_images_u8[:0],
+        train_labels=test_labels[:0],
         test_images_u8=test_images_u8,
         test_labels=test_labels,
     )

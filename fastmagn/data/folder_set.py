@@ -1,5 +1,7 @@
 """A user's own images, DIR/train/CLASS/IMAGE and DIR/val/CLASS/IMAGE: listed at the start, decoded when needed.
 
+Tiny-ImageNet's val, whose images are in one folder, is read as it is unzipped (`files.annotations`).
+
 Decoded at once, ImageNet's 50,000 validation images of 224 px would take 7.5 GB in every process, 0.15 MB per image.
 """
 
@@ -13,7 +15,7 @@ from fastmagn.data.files.headers import scan
 from fastmagn.data.files.listing import LAYOUT, class_files, list_classes
 from fastmagn.data.files.on_demand import FolderImages
 from fastmagn.data.image_set import ImageSet
-from fastmagn.errors import InputError, some
+from fastmagn.errors import InputError, MissingSplit, some
 
 
 def open_test_images(config: DataConfig) -> tuple[FolderImages, tuple[str, ...]]:
@@ -39,15 +41,14 @@ def open_image_folder(config: DataConfig) -> ImageSet:
 
     Raises:
         InputError: The folder, its train or its val does not exist; there are no class folders, or one in train; one of
-            them is empty or is in val only; or no image can be read.
+            them is empty or is in val only; or no image can be read. MissingSplit if there is a val without a train.
     """
     root = Path(config.dir)
     train, val = root / "train", root / "val"
     for folder in (root, train, val):
         if not folder.is_dir():
-            raise InputError(
-                f"data.dir: {folder}: no such folder; expected {root}/train and {root}/val, each with {LAYOUT}."
-            )
+            kind = MissingSplit if folder == train and val.is_dir() else InputError
+            raise kind(f"data.dir: {folder}: no such folder; expected {root}/train and {root}/val, each with {LAYOUT}.")
     train_classes = list_classes(train)
     _check_several(train, train_classes)
     val_classes = list_classes(val)
@@ -75,7 +76,7 @@ def _check_several(train: Path, classes: Mapping[str, list[str]]) -> None:
     if len(classes) > 1:
         return
     ((name, images),) = classes.items()
-    inner = sorted({image.partition("/")[0] for image in images if "/" in image})
+    inner = sorted({inside[0] for image in images if len(inside := image.split("/")[1:]) > 1})
     deeper = (
         f" The images lie in its subfolders {some(inner)}: if these are the classes, move them up." if inner else ""
     )

@@ -15,7 +15,7 @@ from fastmagn.data.files.shard_index import Indexed, index_shards
 from fastmagn.data.files.shards import TEST, TRAIN, find_shards, tell_of_others
 from fastmagn.data.image_set import ImageSet
 from fastmagn.data.shard_labels import named_as_in_train, named_classes, sharded_set, sharded_test
-from fastmagn.errors import InputError, one_line
+from fastmagn.errors import InputError, MissingSplit, one_line
 
 _EMBEDDED_AT_A_TIME = 100
 _SUFFIXES = (".parquet", ".arrow")
@@ -104,7 +104,7 @@ def hub_files(name: str, splits: tuple[str, ...], field: str = "data.test_shards
             " a folder of parquet or arrow files, or the name of a data set on the hub."
         ) from error
     if split is None:
-        raise InputError(f"data.dir: {name}: has no split {' or '.join(splits)}; its splits are {', '.join(loaded)}.")
+        raise MissingSplit(f"data.dir: {name}: has no split {' or '.join(splits)}; its splits are {', '.join(loaded)}.")
     tell_of_others(name, split, [other for other in splits[splits.index(split) + 1 :] if other in loaded], field)
     return files
 

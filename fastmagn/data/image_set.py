@@ -85,9 +85,9 @@ class ImageSet:
     Args:
         name: The registered name.
         class_names: K names; label k is class_names[k].
-        mean: Per-channel mean of the training images, pixels in [0, 1].
-        std: Per-channel standard deviation of the training images, pixels in [0, 1].
-        train_images_u8: uint8 [N, H, W, 3]; arrays are contiguous.
+        mean: Per-channel mean of the training images, pixels in [0, 1]; None if it is not known, as these are missing.
+        std: Per-channel standard deviation of the training images, pixels in [0, 1]; None likewise.
+        train_images_u8: uint8 [N, H, W, 3]; arrays are contiguous. N is 0 where the test images are measured alone.
         train_labels: int64 [N], 0..K-1.
         test_images_u8: uint8 [M, H, W, 3], likewise contiguous.
         test_labels: int64 [M], 0..K-1.
@@ -95,8 +95,8 @@ class ImageSet:
 
     name: str
     class_names: tuple[str, ...]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, float, float] | None
+    std: tuple[float, float, float] | None
     train_images_u8: Images
     train_labels: np.ndarray
     test_images_u8: Images

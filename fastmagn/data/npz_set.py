@@ -21,12 +21,12 @@ from typing import NamedTuple, NoReturn
 
 import numpy as np
 
-from fastmagn.data.array_images import array_set, check_stored, class_labels
+from fastmagn.data.array_images import array_set, array_test_set, check_stored, class_labels
 from fastmagn.data.arrays import open_array
 from fastmagn.data.image_set import ImageSet
 from fastmagn.data.npz_file import npz_names, read_npz
 from fastmagn.data.published.reading import read_lines
-from fastmagn.errors import InputError, counted, form, some
+from fastmagn.errors import InputError, MissingSplit, counted, form, some
 
 LAYOUT = (
     "DIR/NAME.npz (or that file itself) with train_images, train_labels, test_images and test_labels, or x_train,"
@@ -56,33 +56,56 @@ def load_npz(folder: Path, download: bool) -> ImageSet:
     A line says how many images there are, and how they become squares of at least 32 px. `download` is not used.
 
     Raises:
-        InputError: No such arrays are found, or they are not images and labels.
+        InputError: No such arrays are found (MissingSplit), or they are not images and labels.
     """
-    place = Path(folder)
-    found = _find(place)
-    tested = "test" if "test" in found.splits else "val"
+    found = _find(Path(folder))
+    tested, unused = _tested(found)
     train, test = _part(found, "train"), _part(found, tested)
     class_names = _class_names(found, train[1], test[1])
-    unused = "; val is not used" if tested == "test" and "val" in found.splits else ""
     return array_set("npz", found.place, class_names=class_names, train=train, test=test, also=unused)
 
 
-def _find(place: Path) -> _Found:
+def load_npz_test(folder: Path) -> ImageSet:
+    """The test images alone, where there are no training images; else as `load_npz`.
+
+    The classes are those of the array `class_names`, else 0..L, where L is the largest label. Mean and standard
+    deviation are not known.
+    """
+    found = _find(Path(folder), has_train=False)
+    tested, unused = _tested(found)
+    images, labels = _part(found, tested)
+    count = int(labels.max()) + 1
+    named = found.read(tested, _CLASS_NAMES)
+    if named is not None:
+        count = max(count, len(named.values) if named.values.ndim == 1 else 0)
+    return array_test_set("npz", found.place, class_names=_names(named, count), test=(images, labels), also=unused)
+
+
+def _tested(found: _Found) -> tuple[str, str]:
+    """The split that results are of, and what to say of another one."""
+    tested = "test" if "test" in found.splits else "val"
+    return tested, "; val is not used" if tested == "test" and "val" in found.splits else ""
+
+
+def _find(place: Path, has_train: bool = True) -> _Found:
+    """Where the arrays are: of training and test images, or, without `has_train`, of test images alone."""
     if place.is_file():
-        return _of_file(place) or _refuse(place, f"{_listed(npz_names(place))} in it")
+        return _of_file(place, has_train) or _refuse(place, f"{_listed(npz_names(place))} in it")
     if not place.is_dir():
         raise InputError(f"data.dir: {place}: no such file or folder; expected {LAYOUT}.")
     files = sorted(path for path in place.iterdir() if path.suffix in (".npz", ".npy") and path.is_file())
     names = [path.name for path in files]
-    if "train.npz" in names:
-        splits = {name.removesuffix(".npz"): _ALONE for name in ("train.npz", "test.npz", "val.npz") if name in names}
-        if len(splits) > 1:
-            return _Found(place, splits, partial(_read_of_splits, place))
+    splits = {split: _ALONE for split in ("train", "test", "val") if f"{split}.npz" in names}
+    if has_train and "train" in splits and len(splits) > 1:
+        return _Found(place, splits, partial(_read_of_splits, place))
+    alone = {split: kinds for split, kinds in splits.items() if _ALONE[0] in npz_names(place / f"{split}.npz")}
+    if not has_train and alone and "train" not in alone:
+        return _Found(place, alone, partial(_read_of_splits, place))
     arrays = {path.stem for path in files if path.suffix == ".npy"}
-    splits = _splits(arrays)
+    splits = _splits(arrays, has_train)
     if splits:
         return _Found(place, splits, partial(_read_npy, place))
-    of_files = [found for path in files if path.suffix == ".npz" and (found := _of_file(path))]
+    of_files = [found for path in files if path.suffix == ".npz" and (found := _of_file(path, has_train))]
     if len(of_files) > 1:
         raise InputError(
             f"data.dir: {place} has {len(of_files)} image sets, {some(found.place.name for found in of_files)};"
@@ -96,20 +119,20 @@ def _listed(names: list[str]) -> str:
 
 
 def _refuse(place: Path, found: str) -> NoReturn:
-    raise InputError(f"data.dir: looked for arrays of images in {place}, found {found}; expected {LAYOUT}.")
+    raise MissingSplit(f"data.dir: looked for arrays of images in {place}, found {found}; expected {LAYOUT}.")
 
 
-def _of_file(path: Path) -> _Found | None:
-    splits = _splits(npz_names(path))
+def _of_file(path: Path, has_train: bool) -> _Found | None:
+    splits = _splits(npz_names(path), has_train)
     return _Found(path, splits, partial(_read_of_file, path)) if splits else None
 
 
-def _splits(names: Container[str]) -> dict[str, tuple[str, str]]:
-    """The names of images and labels of each split, in the naming that has the training images; empty if none has."""
+def _splits(names: Container[str], has_train: bool) -> dict[str, tuple[str, str]]:
+    """The names of images and labels of each split, in the naming that has the wanted images; empty if none has."""
     for images, labels in (_PUBLISHED, _KERAS):
         splits = {split: (images.format(split), labels.format(split)) for split in ("train", "test", "val")}
         present = {split: kinds for split, kinds in splits.items() if kinds[0] in names}
-        if "train" in present and len(present) > 1:
+        if ("train" in present) == has_train and len(present) > has_train:
             return present
     return {}
 
@@ -164,7 +187,11 @@ def _class_names(found: _Found, train_labels: np.ndarray, test_labels: np.ndarra
             f"{found.place}: got a test label {test_labels.max()}; expected 0..{num_classes - 1}, the classes with"
             " training images."
         )
-    named = found.read("train", _CLASS_NAMES)
+    return _names(found.read("train", _CLASS_NAMES), num_classes)
+
+
+def _names(named: _Array | None, num_classes: int) -> tuple[str, ...]:
+    """The names that the array holds, else the numbers of the classes."""
     if named is None:
         return tuple(str(label) for label in range(num_classes))
     names = named.values

@@ -28,14 +28,16 @@ class Classes(NamedTuple):
     model: str
 
 
-def check_classes(image_set: ImageSet, trained: Classes) -> None:
-    """Check that label k means to the model what it means in the images.
+def check_classes(image_set: ImageSet, trained: Classes | None) -> None:
+    """Check that label k means to the model what it means in the images; None: nobody knows the model's classes.
 
     The user's own images may have numbers in place of names; then a warning says how they are understood.
 
     Raises:
         InputError: A class has another name, there are more or fewer, or their order is another.
     """
+    if trained is None:
+        return
     remedy = (
         f"Name the images that it was trained for (--data.name {trained.data}), or other images of the same classes"
         " under the same names."

@@ -29,7 +29,7 @@ from rich.progress import Progress, TaskID
 from fastmagn.config.schema import DataConfig
 from fastmagn.corruptions import SEVERITIES, corrupt, corrupted_as
 from fastmagn.corruptions.sets import set_members
-from fastmagn.data import DATASETS, ENCODED, load_images
+from fastmagn.data import DATASETS, ENCODED, load_test
 from fastmagn.data.corrupted.npy import (
     MANIFEST,
     MANIFEST_FORMAT_VERSION,
@@ -165,7 +165,7 @@ def load_source_images(config: CorruptConfig) -> SourceImages:
             images_u8, class_names = resolve(ENCODED, dataset, "dataset")(_data_config(config))
             labels = images_u8.files.labels
         else:
-            image_set = load_images(dataset, config.data_dir or Path(), config.download)
+            image_set = load_test(DataConfig(name=dataset, dir=config.data_dir or Path(), download=config.download))
             images_u8, labels, class_names = image_set.test_images_u8, image_set.test_labels, image_set.class_names
     total = len(labels)
     check(config.num_images <= total, "num_images", config.num_images, f"0..{total}, the test images there are")

@@ -1,9 +1,9 @@
-"""Images of some of a run's classes from elsewhere, such as ImageNet-A and ImageNet-R: DIR/CLASS/IMAGE.
+"""Images of some of a model's classes from elsewhere, such as ImageNet-A and ImageNet-R: DIR/CLASS/IMAGE.
 
 `own_classes` compares only the logits of the folder's own classes, 200 for these two sets. That is how they are
 evaluated where they were published (D. Hendrycks et al., "Natural adversarial examples", CVPR 2021, and "The many faces
-of robustness", ICCV 2021). `all_classes` compares the logits of all classes of the run, as a deployed network would.
-Shape letters: M images, K classes of the run.
+of robustness", ICCV 2021). `all_classes` compares the logits of all classes of the model, as a deployed network would.
+Shape letters: M images, K classes of the model.
 """
 
 import json
@@ -30,14 +30,14 @@ _NO_OBJECT = "it is not JSON with an object at the top"
 
 
 class OtherImages(NamedTuple):
-    """Images of a folder, not read yet, and their labels in the run's classes, int64 [M]."""
+    """Images of a folder, not read yet, and their labels in the model's classes, int64 [M]."""
 
     images: LazyImages
     labels: np.ndarray
 
 
 class MeasuredTwice(NamedTuple):
-    """Predictions among all classes of the run, and among the folder's own classes."""
+    """Predictions among all classes of the model, and among the folder's own classes."""
 
     all_classes: Predictions
     own_classes: Predictions
@@ -56,16 +56,16 @@ def find_images(
 
     Args:
         folder: Holds CLASS/IMAGE.
-        class_names: The K classes of the run; label k is class_names[k].
+        class_names: The K classes of the model; label k is class_names[k].
         mapping: Folder name -> class name. A folder without an entry is named like its class. Two folders may belong to
             one class.
         image_size: Side of the square that the network sees, px.
         resize_px: The shorter side before the centre is cut out, px.
-        padded_from: (H, W) of the images of the run's set, px, if those are padded to that square.
+        padded_from: (H, W) of the images of the model's set, px, if those are padded to that square.
 
     Raises:
         InputError: There is no folder, it has no class folders, or one of them holds no image or belongs to none of
-            the run's classes.
+            the model's classes.
     """
     label_of = {name: label for label, name in enumerate(class_names)}
     files = list_classes(folder)
@@ -73,11 +73,11 @@ def find_images(
     if unknown:
         hint = nearest(mapping.get(unknown[0], unknown[0]), class_names)
         raise InputError(
-            f"{folder}: {len(unknown)} of {len(files)} class folders do not match any of the run's {len(class_names)}"
+            f"{folder}: {len(unknown)} of {len(files)} class folders do not match any of the model's {len(class_names)}"
             f" classes: {some(unknown)}; expected names such as {some(class_names)}. Name the class of each folder in a"
             f" file, and give it by --classes FILE.{hint}"
         )
-    paths = [folder / name / image for name, images in files.items() for image in images]
+    paths = [folder / image for images in files.values() for image in images]
     labels = [label_of[mapping.get(name, name)] for name in files]
     counts = [len(images) for images in files.values()]
     images_u8 = LazyImages(paths, image_size, resize_px, padded_from)
@@ -156,30 +156,38 @@ def check_earlier_results(results_file: Path, is_kept: bool) -> None:
         warn(f"{results_file}: is damaged ({_NO_OBJECT}). It will be replaced.")
 
 
-def with_image_folders(results_file: Path, entries: dict[str, Any], steps: int | None) -> dict[str, Any]:
+def measured_weights(results: Mapping[str, Any]) -> tuple[str, Any]:
+    """What tells the weights that results measure from others: the steps of a run, the digest of a file."""
+    name = "weights_sha256" if "weights_sha256" in results else "steps"
+    return name, results[name]
+
+
+def with_image_folders(results_file: Path, entries: dict[str, Any], weights: tuple[str, Any]) -> dict[str, Any]:
     """The results in a file, if it holds any, with these entries added under `image_folders`.
 
     Args:
-        results_file: The file. Its results are left out, with a warning, if they measure the weights of other steps;
-            results.json, which the training writes, stays whole.
-        entries: The entries of weights that were trained for `steps`.
-        steps: Their number.
+        results_file: The file. Its results are left out, with a warning, if they measure other weights; results.json,
+            which the training writes, stays whole.
+        entries: The entries of these weights.
+        weights: What `measured_weights` says of them.
 
     Raises:
         InputError: The file cannot be read, or is damaged.
     """
     earlier = _kept_results(results_file)
-    folders = image_folders_of(results_file, steps).get("image_folders", {}) | entries
-    if results_file.name != RESULTS and _of_other_steps(earlier, steps):
-        warn(f"{results_file}: its other results are of step {earlier['steps']}, not {steps}. They are left out.")
+    folders = image_folders_of(results_file, weights).get("image_folders", {}) | entries
+    if results_file.name != RESULTS and _of_others(earlier, weights):
+        name, value = weights
+        others = f"step {earlier[name]}, not {value}" if name == "steps" else "another file of this name"
+        warn(f"{results_file}: its other results are of {others}. They are left out.")
         earlier = {}
     return earlier | {"image_folders": folders}
 
 
-def image_folders_of(results_file: Path, steps: int | None) -> dict[str, Any]:
+def image_folders_of(results_file: Path, weights: tuple[str, Any]) -> dict[str, Any]:
     """`image_folders` of the results in a file, with this name; an empty dictionary if it holds none or is damaged.
 
-    Entries of weights that were trained for other steps are left out, with a warning.
+    Entries of other weights are left out, with a warning.
 
     Raises:
         InputError: The file cannot be read.
@@ -187,18 +195,19 @@ def image_folders_of(results_file: Path, steps: int | None) -> dict[str, Any]:
     earlier = (_results_in(results_file) or {}).get("image_folders")
     if not isinstance(earlier, dict):
         return {}
-    others = [name for name, entry in earlier.items() if _of_other_steps(entry, steps)]
+    others = [name for name, entry in earlier.items() if _of_others(entry, weights)]
     if others:
-        warn(
-            f"{results_file}: image_folders has numbers of other steps than {steps}: {some(others)}. They are left out."
-        )
+        name, value = weights
+        what = f"other steps than {value}" if name == "steps" else "another file of this name"
+        warn(f"{results_file}: image_folders has numbers of {what}: {some(others)}. They are left out.")
     kept = {name: entry for name, entry in earlier.items() if name not in others}
     return {"image_folders": kept} if kept or not earlier else {}
 
 
-def _of_other_steps(results: Any, steps: int | None) -> bool:
-    """Whether they say that they measure other weights than those of `steps`; older results do not say it."""
-    return steps is not None and isinstance(results, dict) and results.get("steps", steps) != steps
+def _of_others(results: Any, weights: tuple[str, Any]) -> bool:
+    """Whether they say that they measure other weights; older results do not say it."""
+    name, value = weights
+    return isinstance(results, dict) and results.get(name, value) != value
 
 
 def _kept_results(results_file: Path) -> dict[str, Any]:

@@ -3,14 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from fastmagn.config.schema import Config
 from fastmagn.config.text import plain
-from fastmagn.data import ENCODED, ImageSet, load_data
-from fastmagn.data.files.decoding import resize_px
+from fastmagn.data import ImageSet, load_measured
 from fastmagn.errors import InputError
 from fastmagn.evaluation.cells import find_corruptions
 from fastmagn.evaluation.class_mapping import read_mapping
@@ -19,21 +17,18 @@ from fastmagn.evaluation.corruption_cache import use_cache
 from fastmagn.evaluation.fast_forward import model_to_forward
 from fastmagn.evaluation.forward import Forward
 from fastmagn.evaluation.held_out import VALIDATION, find_held_out, fit_on
+from fastmagn.evaluation.image_folder import Seen, measure_folder, side_px
 from fastmagn.evaluation.logits import logits_bytes
-from fastmagn.evaluation.measure import chosen_rows, evaluate, predict
-from fastmagn.evaluation.metrics.predictions import concatenate
+from fastmagn.evaluation.measure import chosen_rows, evaluate
 from fastmagn.evaluation.ood import find_other_sets, measure_other_sets
-from fastmagn.evaluation.other_images import MeasuredTwice, find_images, measure_images, summarise_images
 from fastmagn.evaluation.protocols import check_protocols, evaluate_protocols
-from fastmagn.evaluation.shown import print_images
 from fastmagn.evaluation.subset import subset_of
-from fastmagn.evaluation.trained import Trained, load_run
+from fastmagn.evaluation.trained import Trained, load_run, size_in_results
 from fastmagn.machine.environment import environment
 from fastmagn.machine.files import check_writable
 from fastmagn.machine.hardware import settle_hardware
 from fastmagn.machine.processes import World, join_world
 from fastmagn.methods.test_time import model_for_test
-from fastmagn.models import evaluation_mode
 from fastmagn.runs.failures import explain_measuring
 from fastmagn.runs.paths import LOGITS, RESULTS
 from fastmagn.runs.reading import check_results, read_config, read_results
@@ -132,39 +127,56 @@ def evaluate_run(run_dir: Path, config: Config) -> dict[str, Any]:
         explain_measuring(config.device, config.eval.batch_size),
         join_world(torch.device(config.device)) as (world, device),
     ):
-        image_set = world.rank_0_first(lambda: load_data(config.data))
-        check_own_classes(run_dir, image_set)
+        known = classes_of_run(run_dir)
+        image_set = world.rank_0_first(lambda: load_measured(config.data, known and known.names))
+        check_classes(image_set, known)
         run = world.together(lambda: load_run(run_dir, config=config, image_set=image_set, device=device))
         trained = _training_of(run, run_dir, image_set) if config.eval.temperature_images == VALIDATION else None
         measured = evaluate_model(run.measured, image_set, config, run_dir, device=device, world=world, trained=trained)
     return measured | {"steps": run.steps, "environment": environment(device), "config": plain(config)}
 
 
-def check_own_classes(run_dir: Path, image_set: ImageSet) -> None:
-    """Check that the images have the run's classes, as far as its results.json says which they are.
+def classes_of_run(run_dir: Path) -> Classes | None:
+    """The run's classes; None if its results.json does not say which they are, or is damaged or not there."""
+    results = _whole_results(run_dir)
+    if "class_names" not in results:
+        return None
+    return Classes(tuple(results["class_names"]), results["config"]["data"]["name"], str(run_dir))
 
-    Raises:
-        InputError: They have others.
-    """
+
+def seen_by_run(run_dir: Path) -> Seen | None:
+    """The images that the run is for; None likewise."""
+    results = _whole_results(run_dir)
+    if "class_names" not in results or "image_size" not in results:
+        return None
+    return Seen(tuple(results["class_names"]), *size_in_results(results, results["config"]["data"]["name"]))
+
+
+def _whole_results(run_dir: Path) -> dict[str, Any]:
+    """results.json; empty where it is damaged, as such a run can still be measured, or not there."""
     file = run_dir / RESULTS
     if not file.is_file():
-        return
+        return {}
     try:
         results = read_results(file)
         check_results(results, file)
-    except InputError:  # a run with damaged results can still be measured
-        return
-    if "class_names" in results:
-        names, data = tuple(results["class_names"]), results["config"]["data"]["name"]
-        check_classes(image_set, Classes(names, data, str(run_dir)))
+    except InputError:
+        return {}
+    return results
 
 
 def _training_of(run: Trained, run_dir: Path, image_set: ImageSet) -> Config:
     """The run's own configuration.
 
     Raises:
-        InputError: It was trained on other images, so that those held out then are not those of the same split now.
+        InputError: Its training images are missing; or it was trained on other images, so that those held out then are
+            not those of the same split now.
     """
+    if len(image_set.train_labels) == 0:
+        raise InputError(
+            "eval.temperature_images: got validation; expected test or a folder, as there are test images only. Give"
+            " the data.dir that has the run's training images for validation."
+        )
     if run.data_fingerprint not in (image_set.fingerprint, image_set.former_fingerprint):
         raise InputError(
             "eval.temperature_images: got validation; expected test or a folder, as the training images here are not"
@@ -197,29 +209,10 @@ def evaluate_images(run_dir: Path, config: Config, folder: Path, classes: Path |
         join_world(torch.device(config.device)) as (world, device),
     ):
         trained = world.together(lambda: load_run(run_dir, config=config, device=device))
-        class_names = trained.class_names
-        if config.data.name in ENCODED:
-            size, shorter_side = config.data.image_size, resize_px(config.data)
-        else:
-            size = shorter_side = trained.image_size[0]
-        padding = trained.padded_from
-        found = world.together(
-            lambda: find_images(
-                folder, class_names, mapping, image_size=size, resize_px=shorter_side, padded_from=padding
-            )
-        )
-        original = model_for_test(trained.network, config, (size, size))
-        model, about_model = model_to_forward(original, config.eval.forward, config.train.amp, device, (size, size))
-        share = world.share(len(found.labels))
-        images, labels, own_labels = found.images[share], found.labels[share], np.unique(found.labels)
-        with evaluation_mode(model):
-            logits = predict(model, images, device=device, amp=config.train.amp, batch_size=config.eval.batch_size)
-        readable = images.readable()
-        measured = measure_images(logits[torch.from_numpy(readable).to(device)], labels[readable], own_labels)
-        shares = world.gather((measured, int(np.count_nonzero(~readable))))
-    joined = MeasuredTwice(*(concatenate(list(parts)) for parts in zip(*(part for part, _ in shares), strict=True)))
-    entry = summarise_images(joined, len(own_labels), sum(count for _, count in shares), config.eval)
-    print_images(str(folder), entry, len(class_names))
+        seen = Seen(trained.class_names, trained.image_size, trained.padded_from)
+        size = side_px(seen, config)
+        model = model_for_test(trained.network, config, (size, size))
+        entry = measure_folder(model, seen, folder, mapping, config, device=device, world=world)
     settings = {"classes": plain(classes), "weights": config.eval.weights, "test_time_flip": config.eval.test_time_flip}
-    about = about_model | {"steps": trained.steps, "environment": environment(device)}
+    about = {"steps": trained.steps, "environment": environment(device)}
     return {str(folder): entry | settings | about}

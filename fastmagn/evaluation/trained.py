@@ -141,12 +141,16 @@ def _classes(
 ) -> tuple[tuple[str, ...], tuple[int, int], tuple[int, int] | None]:
     """Class names, image size (H, W), and that before the padding."""
     if image_set is None and results is not None and "class_names" in results and "image_size" in results:
-        given = results.get("padded_from")
-        padding = (given[0], given[1]) if given else former_padding(config.data.name)
-        return tuple(results["class_names"]), tuple(results["image_size"]), padding
+        return tuple(results["class_names"]), *size_in_results(results, config.data.name)
     image_set = image_set or load_data(config.data)
     images_u8 = image_set.test_images_u8
     return image_set.class_names, images_u8.shape[1:3], padded_from(images_u8)
+
+
+def size_in_results(results: dict[str, Any], data_name: str) -> tuple[tuple[int, int], tuple[int, int] | None]:
+    """Image size (H, W) in a results.json that has it, and that before the padding."""
+    given = results.get("padded_from")
+    return tuple(results["image_size"]), (given[0], given[1]) if given else former_padding(data_name)
 
 
 def _measures(results: dict[str, Any], config: Config, step: int) -> bool:

@@ -14,7 +14,8 @@ from fastmagn.config.text import plain
 from fastmagn.data import ENCODED, OWN, load_data
 from fastmagn.data.files.decoding import resize_px
 from fastmagn.errors import InputError, check, counted
-from fastmagn.evaluation.run import check_own_classes
+from fastmagn.evaluation.class_names import check_classes
+from fastmagn.evaluation.run import classes_of_run
 from fastmagn.evaluation.subset import subset_of
 from fastmagn.evaluation.trained import load_run
 from fastmagn.machine.console import console
@@ -48,7 +49,7 @@ def measure_runs(run_dirs: list[Path], config: TheoryConfig, geometry: GeometryC
     with explained(next(iter(configs.values())).imports):
         image_set = load_data(dataclasses.replace(data, dir=config.data_dir or data.dir))
     for run_dir in run_dirs:
-        check_own_classes(run_dir, image_set)
+        check_classes(image_set, classes_of_run(run_dir))
     total = len(image_set.test_labels)
     check(config.num_images <= total, "num_images", config.num_images, f"0..{total}, the test images there are")
     num_images = config.num_images or total

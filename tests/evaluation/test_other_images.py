@@ -330,7 +330,7 @@ def test_a_mapping_that_is_none_is_one_clear_line(file, text, message, tmp_path)
     [
         (
             ["--images", "FOLDER"],
-            "3 of 4 class folders do not match any of the run's 10 classes: deux, seven, two; expect",
+            "3 of 4 class folders do not match any of the model's 10 classes: deux, seven, two; expect",
         ),
         (["--images", "FOLDER", "--classes", "OTHER"], "Did you mean '7'?"),
         (["--images", "nowhere"], "nowhere: no such folder; expected one with CLASS/IMAGE in it, IMAGE one of *.jpg"),
@@ -339,7 +339,7 @@ def test_a_mapping_that_is_none_is_one_clear_line(file, text, message, tmp_path)
         (["--classes", "OTHER"], "expected none without --images DIR"),
         (
             ["--images", "FOLDER", "--corrupted", "set"],
-            "expected it with --run, without --corrupted",
+            "expected it with --run or --weights, without --corrupted",
         ),
     ],
 )

@@ -193,7 +193,16 @@ def test_a_normalisation_that_is_none(arguments, line):
         (["--run", "r", "--mean", "0.5"], "mean: got 0.5; expected none without --weights FILE."),
         (["--run", "r", "--weights", "a.pt"], "argument --weights: not allowed with argument --run/--run_dir"),
         (["--weights", "a.pt", "--out", "."], "out: . is a folder; expected the name of a results file."),
-        (["--weights", "a.pt", "--images", "d"], "images: got d; expected it with --run"),
+        (
+            ["--weights", "a.pt", "--images", "d", "--save_logits"],
+            "images: got d; expected it with --run or --weights, without --corrupted, --save_logits",
+        ),
+        (["--logits", "l", "--images", "d"], "images: got d; expected it with --run or --weights, without"),
+        (
+            ["--weights", "a.pt", "--images", "d", "--eval.weights", "last"],
+            "images: got eval.weights with --images, which does not use it; expected of that section only"
+            " eval.batch_size, eval.test_time_flip, eval.num_bins, eval.binning, eval.forward. Leave it out.",
+        ),
         (
             ["--weights", "a.pt", "--eval.weights", "last", "--eval.rse_draws", "3"],
             "weights: got eval.weights, eval.rse_draws with --weights, which does not use it; expected no field of a"

@@ -111,7 +111,7 @@ def in_an_export(run_dir: Path, config: Config) -> None:
 
 
 def in_an_evaluation(run_dir: Path, config: Config) -> None:
-    with_image_folders(run_dir / RESULTS, {"folder": {}}, steps=1)
+    with_image_folders(run_dir / RESULTS, {"folder": {}}, ("steps", 1))
 
 
 READERS: dict[str, Callable[[Path, Config], Any]] = {

@@ -2,7 +2,7 @@
 
 As there, folders within a class folder are searched, links are followed, and the order is that of the folders' paths
 and then of the names. Names that start with a dot are ignored everywhere. Files that are not used are counted by
-reason.
+reason. One other layout is read, that of Tiny-ImageNet's val; see `annotations`.
 """
 
 import os
@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import features
 
+from fastmagn.data.files.annotations import ANNOTATIONS, IMAGES, read_annotations
 from fastmagn.errors import InputError, some, warn_caller
 
 HAS_AVIF = "avif" in features.get_supported()  # Pillow's packages have it from version 11.3
@@ -46,14 +47,18 @@ class Found(NamedTuple):
 
 
 def list_classes(root: Path) -> dict[str, list[str]]:
-    """The names of the image files in each class folder of `root`, relative to that folder; the classes are sorted.
+    """The image files of each class folder of `root`, as paths relative to `root`; the classes are sorted.
 
-    A warning counts the files that are not used, by reason.
+    A warning counts the files that are not used, by reason. Where all images are in the folder `images`, and
+    val_annotations.txt is beside it, that file says the classes.
 
     Raises:
         InputError: The folder does not exist or cannot be read, it has no class folders, or one of them has no images.
     """
-    files = {name: find_images(root / name) for name in class_folders(root)}
+    folders = class_folders(root)
+    if folders == [IMAGES] and (root / ANNOTATIONS).is_file():
+        return _annotated(root)
+    files = {name: find_images(root / name) for name in folders}
     empty = [name for name, found in files.items() if not found.names]
     if empty:
         left = _unused_in_words([files[name] for name in empty])
@@ -67,12 +72,21 @@ def list_classes(root: Path) -> dict[str, list[str]]:
     left = _unused_in_words([beside, *files.values()])
     if left:
         warn_caller(f"{root}: files that are not used: {left}.")
-    return {name: found.names for name, found in files.items()}
+    return {name: [f"{name}/{image}" for image in found.names] for name, found in files.items()}
+
+
+def _annotated(root: Path) -> dict[str, list[str]]:
+    classes = read_annotations(root / ANNOTATIONS)
+    named = {name for names in classes.values() for name in names}
+    num_others = sum(f"{IMAGES}/{name}" not in named for name in find_images(root / IMAGES).names)
+    if num_others:
+        warn_caller(f"{root}: files that are not used: {num_others} not in {ANNOTATIONS}.")
+    return classes
 
 
 def class_files(classes: Mapping[str, list[str]], labels: Iterable[int]) -> tuple[list[str], np.ndarray]:
-    """The paths of all images below the folder of `list_classes`, and their labels, int64 [N]; one label per class."""
-    names = [f"{folder}/{name}" for folder, files in classes.items() for name in files]
+    """The paths of all images of `list_classes`, and their labels, int64 [N]; one label per class."""
+    names = [name for files in classes.values() for name in files]
     counts = [len(files) for files in classes.values()]
     return names, np.repeat(np.array(list(labels), np.int64), counts)
 

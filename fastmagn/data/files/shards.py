@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from fastmagn.errors import InputError, check, counted, one_line, printable, some, warn_caller
+from fastmagn.errors import InputError, MissingSplit, check, counted, one_line, printable, some, warn_caller
 from fastmagn.machine.console import console
 from fastmagn.machine.torchrun import rank
 
@@ -37,7 +37,7 @@ def find_shards(
         field: Where it was given.
 
     Raises:
-        InputError: There are none, or some of them are missing.
+        InputError: There are none (MissingSplit), or some of them are missing.
     """
     if not root.is_dir():
         raise InputError(f"data.dir: {root}: no such folder; expected one with {_layout(splits, suffixes)}.")
@@ -56,7 +56,7 @@ def find_shards(
             tell_of_others(root, split, others, field)
             return groups[0]
     looked = ", ".join(f"{split}-*{suffixes[0]}" for split in splits)
-    raise InputError(
+    raise MissingSplit(
         f"data.dir: {root}: no files of this split ({looked}, also below data, or in a folder {splits[0]}); expected"
         f" {_layout(splits, suffixes)}, or {field} to name them."
     )
@@ -106,7 +106,8 @@ def _named(root: Path, pattern: str, field: str) -> list[str]:
         names += found
         missing += [] if found else [name]
     if missing:
-        raise InputError(
+        kind = InputError if names else MissingSplit
+        raise kind(
             f"{field}: {root}: {counted(len(missing), 'file')} {'is' if len(missing) == 1 else 'are'} missing:"
             f" {some(missing)}; got {pattern!r}."
         )
