@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fastmagn.config.corruption_sets import set_parts
+from fastmagn.config.corruption_sets import ALL_SEVERITIES, set_parts, severity_numbers
 from fastmagn.errors import check
 
 
@@ -15,8 +15,11 @@ class EvalConfig:
     Args:
         corruption_set: Corruptions to measure on: c19 (all of CIFAR-10-C or ImageNet-C), c18 (the paper's, without
             gaussian_noise), c15 (those of the usual benchmark), cbar (C-bar's ten: CIFAR-10-C-bar's for images below
-            64 px, else ImageNet-C-bar's); or several joined by +, such as c15+cbar. Of a stored set, those that it
-            holds, and those that are in none of these sets; all that it holds, if it holds none of them.
+            64 px, else ImageNet-C-bar's); a single one, such as fog; or several of these joined by +, such as
+            c15+cbar. Of a stored set, those that it holds; and, unless only single ones are named, those that are in
+            none of these sets, or all that it holds if it holds none of them.
+        severities: Severities to measure, with commas, such as 1,3,5. Fewer than all five give no mCA of a set: the
+            results then have the mean over what was measured.
         num_images: Number of test images to measure on; 0 means all. Of CIFAR, digits and torchvision's arrays the
             first ones; of others they are drawn evenly over the classes by corruption_seed, as the results say.
         corrupted_dir: Folder of a -C set, published, your own or made by fastmagn.corrupt: NAME.npy and labels.npy,
@@ -26,7 +29,8 @@ class EvalConfig:
         corruption_jpeg: Pass corrupted images of 64 px and more through JPEG of quality 85, as the published
             Tiny-ImageNet-C and ImageNet-C are stored. Smaller ones, as CIFAR-10-C's, never are.
         cache_dir: Folder to store these corrupted images in, for later evaluations of the same images (2.9 GB for
-            10,000 CIFAR images). If none, each evaluation makes them anew.
+            10,000 CIFAR images); a stored set that holds more corruptions is used too. With fewer than five severities
+            none is made. If none, each evaluation makes them anew.
         batch_size: Images per forward pass, 1 or more.
         test_time_flip: Average the logits of an image and of its mirror image.
         weights: Weights to measure: those of the last step (last), or their average (ema; needs train.ema_decay or
@@ -60,6 +64,7 @@ class EvalConfig:
     """
 
     corruption_set: str = "c19"
+    severities: str | int = ALL_SEVERITIES
     num_images: int = 0
     corrupted_dir: Path | None = None
     corruption_seed: int = 0
@@ -85,6 +90,8 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         set_parts("eval.corruption_set", self.corruption_set)
+        severity_numbers("eval.severities", self.severities)
+        object.__setattr__(self, "severities", str(self.severities))  # YAML's 3 is a number; runs compare one form
         check(self.num_images >= 0, "eval.num_images", self.num_images, "0 (all) or more")
         check(0 <= self.corruption_seed < 2**64, "eval.corruption_seed", self.corruption_seed, "0..2^64 - 1")
         check(self.batch_size >= 1, "eval.batch_size", self.batch_size, "1 or more")

@@ -41,6 +41,12 @@ def sets_to_show(names: Collection[str]) -> dict[str, tuple[str, ...]]:
     return CORRUPTION_SETS | ({"cbar": cbar} if cbar else {})
 
 
+def set_name(names: Collection[str]) -> str:
+    """The name of the set that these corruptions are; theirs joined by + if they are none."""
+    titles = {frozenset(members): title for title, members in sets_to_show(names).items()}
+    return titles.get(frozenset(names), "+".join(in_order(names)))
+
+
 def are_covered(complete: Collection[str], names: Iterable[str]) -> bool:
     """Whether each of `names` belongs to a set all of whose members are among the `complete` ones."""
     whole = [members for members in sets_to_show(complete).values() if set(members) <= set(complete)]

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastmagn.config.corruption_sets import set_parts, severity_numbers
 from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.corruptions import CORRUPTIONS, SEVERITIES, available_corruptions, corrupt, corrupted_as
 from fastmagn.corruptions.sets import CIFAR_CBAR, IMAGENET_CBAR, set_members
@@ -73,10 +74,10 @@ def find_corruptions(
     class_names: Sequence[str],
     measured: slice | np.ndarray | None = None,
 ) -> Corruptions:
-    """The corruptions of `eval.corruption_set` that can be measured; a warning names the others.
+    """The corruptions of `eval.corruption_set` that can be measured, at `eval.severities`; warnings name the others.
 
     Of a stored set these are the ones that it holds, and whatever it holds beside the known corruptions; if it holds
-    none of the set's, all that it holds.
+    none of the set's, all that it holds. Where only single corruptions are named, they are these and no others.
 
     Args:
         images_u8: All test images, uint8 [H, W, 3] each.
@@ -86,21 +87,29 @@ def find_corruptions(
         measured: The rows of the images that will be measured; None means the first `eval.num_images`.
 
     Raises:
-        InputError: The -C set in `eval.corrupted_dir` does not fit the images.
+        InputError: The -C set in `eval.corrupted_dir` does not fit the images; or there is nothing to measure.
     """
     names, folder = set_members(config.corruption_set, *images_u8.shape[1:3]), config.corrupted_dir
+    chosen = severity_numbers("eval.severities", config.severities)
     if folder is None:
         remedy = 'pip install "fastmagn[corruptions]" brings its pictures.'
-        names = _present(names, available_corruptions(), remedy)
+        available = available_corruptions()
+        if not set(names) & set(available):
+            raise InputError(f"eval.corruption_set: {', '.join(names)} cannot be made here; {remedy}")
+        names = _present(names, available, remedy)
         made_as = corrupted_as(images_u8.shape, config.corruption_jpeg, names)
-        return Corruptions(dict.fromkeys(names, SEVERITIES), made_as=made_as)
+        return Corruptions(dict.fromkeys(names, chosen), made_as=made_as)
     if measured is None:
         measured = slice(0, config.num_images or len(labels))
-    trees = stored_trees(folder)
+    trees = stored_trees(folder, names if _are_single(config) else None)
     if trees:
         names = _stored(names, trees, config)
-        return _of_files({name: trees[name] for name in names}, images_u8.shape[1], labels, class_names, measured)
-    return _of_arrays(_stored(names, stored_files(folder), config), images_u8, labels, folder, measured)
+        severities = _chosen({name: tuple(trees[name]) for name in names}, chosen, folder)
+        cells = {
+            name: {severity: trees[name][severity] for severity in some_of} for name, some_of in severities.items()
+        }
+        return _of_files(cells, images_u8.shape[1], labels, class_names, measured)
+    return _of_arrays(_stored(names, stored_files(folder), config), chosen, images_u8, labels, folder, measured)
 
 
 def _of_files(
@@ -117,11 +126,16 @@ def _of_files(
         return open_cell(trees[name][severity], present_classes, image_size)[rows[share]]
 
     severities = {name: tuple(cells) for name, cells in trees.items()}
-    return _told_of_few(Corruptions(severities, open_files, are_image_files=True))
+    return Corruptions(severities, open_files, are_image_files=True)
 
 
 def _of_arrays(
-    names: tuple[str, ...], images_u8: Images, labels: np.ndarray, folder: Path, measured: slice | np.ndarray
+    names: tuple[str, ...],
+    chosen: tuple[int, ...],
+    images_u8: Images,
+    labels: np.ndarray,
+    folder: Path,
+    measured: slice | np.ndarray,
 ) -> Corruptions:
     """A set of .npy files."""
     rows = np.arange(len(labels))[measured]
@@ -146,20 +160,32 @@ def _of_arrays(
         cell = open_all(name)[severity - 1]
         return cell[share] if isinstance(places_held, slice) else ImageRows(cell, places_held[share])
 
-    severities = {name: SEVERITIES[: len(open_all(name))] for name in names}
-    return _told_of_few(Corruptions(severities, open_array, made_as=_made_as(folder, images_u8.shape)))
+    severities = _chosen({name: SEVERITIES[: len(open_all(name))] for name in names}, chosen, folder)
+    return Corruptions(severities, open_array, made_as=_made_as(folder, images_u8.shape, severities))
 
 
-def _told_of_few(corruptions: Corruptions) -> Corruptions:
-    """The same, after a warning that names those of a stored set that have fewer than five severities."""
+def _chosen(held: Mapping[str, Sequence[int]], chosen: tuple[int, ...], folder: Path) -> dict[str, tuple[int, ...]]:
+    """Those of the chosen severities that a stored set holds of each corruption; a warning names what it lacks."""
+    found = {
+        name: tuple(severity for severity in chosen if severity in severities) for name, severities in held.items()
+    }
+    if not any(found.values()):
+        numbers = ",".join(map(str, chosen))
+        raise InputError(f"eval.severities: {folder} holds none of {numbers} of {some(found)}; choose those it holds.")
     few = [
-        f"{name} ({', '.join(map(str, severities))})"
-        for name, severities in corruptions.severities.items()
-        if len(severities) < len(SEVERITIES)
+        f"{name} ({', '.join(map(str, severities)) or 'none: left out'})"
+        for name, severities in found.items()
+        if len(severities) < len(chosen)
     ]
     if few:
-        warn(f"fewer than five severities: {some(few)}; what needs the others, such as a set's mCA, is null.")
-    return corruptions
+        than = "five" if chosen == SEVERITIES else "the chosen"
+        warn(f"fewer than {than} severities: {some(few)}; what needs the others, such as a set's mCA, is null.")
+    return {name: severities for name, severities in found.items() if severities}
+
+
+def _are_single(config: EvalConfig) -> bool:
+    """Whether `eval.corruption_set` names single corruptions only, no set."""
+    return set(set_parts("eval.corruption_set", config.corruption_set)) <= set(CORRUPTIONS)
 
 
 def _stored(names: tuple[str, ...], held: Collection[str], config: EvalConfig) -> tuple[str, ...]:
@@ -168,6 +194,10 @@ def _stored(names: tuple[str, ...], held: Collection[str], config: EvalConfig) -
     if "clean" in held or not held:
         got = "a corruption named clean, as the uncorrupted images are" if held else "no corruption"
         raise InputError(f"{folder}: holds {got}; {LAYOUTS}.")
+    if _are_single(config):
+        if not set(names) & set(held):
+            raise InputError(f"eval.corruption_set: {folder} does not hold {some(names)}; it holds {some(held)}.")
+        return _present(names, held, f"{folder} does not hold them.")
     if not set(names) & set(held):
         warn(f"{folder} holds none of {chosen}'s corruptions; all that it holds are measured: {some(held, shown=20)}.")
         return tuple(held)
@@ -178,10 +208,12 @@ def _stored(names: tuple[str, ...], held: Collection[str], config: EvalConfig) -
     return _present(names, held, f"{folder} does not hold them.") + own
 
 
-def _made_as(folder: Path, shape: tuple[int, ...]) -> dict[str, Any] | None:
-    """What the manifest of a set records; a warning says if its images would be made in another way now."""
-    made_as = recorded_as(folder, shape)
-    if made_as is not None and made_as["version"] != corrupted_as(shape, jpeg=False)["version"]:
+def _made_as(folder: Path, shape: tuple[int, ...], names: Collection[str]) -> dict[str, Any] | None:
+    """What the manifest of a set records, of these corruptions; a warning says if they would be made otherwise now."""
+    made_as, now = recorded_as(folder, shape), corrupted_as(shape, False, names)
+    if made_as is not None and made_as["version"] == now["version"]:
+        return made_as | {"published": now["published"]}  # the set may hold others
+    if made_as is not None:
         warn(
             f"{folder}: made by an earlier version, which corrupted images of this size in another way. Its numbers do"
             " not compare with new ones; make the set again with python -m fastmagn.corrupt."

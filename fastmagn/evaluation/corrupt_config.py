@@ -28,8 +28,8 @@ class CorruptConfig:
         jpeg: Pass corrupted images of 64 px and more through JPEG of quality 85, as the published Tiny-ImageNet-C and
             ImageNet-C are stored. Smaller ones, as CIFAR-10-C's, never are.
         corruption_set: c19 (all of CIFAR-10-C or ImageNet-C), c18 (without gaussian_noise, the paper's), c15 (the usual
-            benchmark's), cbar (C-bar's ten: CIFAR-10-C-bar's below 64 px, else ImageNet-C-bar's); or several joined by
-            +, such as c15+cbar.
+            benchmark's), cbar (C-bar's ten: CIFAR-10-C-bar's below 64 px, else ImageNet-C-bar's); a single one, such as
+            fog; or several of these joined by +, such as c15+cbar.
         image_size: For folder, webdataset and hf: side of the square images in px, 8..4096; the centre is kept.
         resize_px: For folder, webdataset and hf: as data.eval_resize_px; measure the set with the same value.
         test_shards: For webdataset and hf: the files, as the trainer's data.test_shards.

@@ -1,21 +1,24 @@
 """The -C sets that `eval.cache_dir` keeps, so that later evaluations of the same images read them."""
 
 import dataclasses
+import glob
 import hashlib
+from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastmagn import __version__
 from fastmagn.config import own_code
-from fastmagn.config.corruption_sets import set_parts
+from fastmagn.config.corruption_sets import ALL_SEVERITIES, set_parts
 from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.config.schema import Config, DataConfig
 from fastmagn.corruptions import CORRUPTIONS, available_corruptions, corrupted_as
 from fastmagn.corruptions.sets import set_members
 from fastmagn.data import ENCODED
-from fastmagn.data.corrupted.npy import MANIFEST
+from fastmagn.data.corrupted.npy import MANIFEST, read_manifest
 from fastmagn.data.files.decoding import resize_px
 from fastmagn.data.image_set import ImageSet
 from fastmagn.errors import InputError
@@ -32,11 +35,12 @@ def use_cache(config: Config, world: World, image_set: ImageSet) -> EvalConfig:
     """The eval section of `config`, with `corrupted_dir` set to the -C set in `cache_dir`.
 
     The set's name has a digest of the test images, so that other images of the same number and size get a set of their
-    own. Rank 0 makes a missing set, and the other processes wait for it. So do other runs: the first one makes the set.
+    own. Where it is missing, a set of the same images that holds all of its corruptions takes its place. If there is
+    none, rank 0 makes the set, and the other processes wait for it. So do other runs: the first one makes the set.
     Without a `cache_dir`, or with a `corrupted_dir` already given, the section is returned unchanged. So it is, with a
     warning, where a corruption of a missing set cannot be made: it is left out of the measurement, not of the set. And
     so it is where the disk has no room for a missing set, or this user may not read it or make it: a training must not
-    have been in vain.
+    have been in vain. And so it is for a missing set if `severities` are not all five, as the set's would be.
 
     Args:
         config: The configuration of the evaluation.
@@ -48,32 +52,56 @@ def use_cache(config: Config, world: World, image_set: ImageSet) -> EvalConfig:
         return section
     size = f"{data.image_size}" if data.name in ENCODED else ""
     images = f"n{section.num_images}" if section.num_images else "all"
-    settings = f"{section.corruption_set}-{images}-seed{section.corruption_seed}"
+    settings = f"-{images}-seed{section.corruption_seed}"
     settings += _content(image_set.test_images_u8.shape, section.corruption_jpeg)
     if any(is_own(CORRUPTIONS, name) for name in set_parts("eval.corruption_set", section.corruption_set)):
         settings += f"-code{own_code.digest()}"
     digest = world.gather(world.together(lambda: _digest(config, image_set) if world.rank == 0 else ""))[0]
-    folder = section.cache_dir / f"{data.name.replace(':', '-')}{size}-{digest}-{settings}-fastmagn{__version__}"
-    reason = world.together(lambda: _make_missing(folder, config, image_set) if world.rank == 0 else None)
-    reason = world.gather(reason)[0]
-    if reason is not None:
+    name = _SetName(f"{data.name.replace(':', '-')}{size}-{digest}-", f"{settings}-fastmagn{__version__}")
+    found = world.together(lambda: _find_or_make(name, config, image_set) if world.rank == 0 else None)
+    folder, reason = world.gather(found)[0]
+    if folder is None:
         warn(f"eval.cache_dir: not used, as {reason}")
         return section
     return dataclasses.replace(section, corrupted_dir=folder)
 
 
-def _make_missing(folder: Path, config: Config, image_set: ImageSet) -> str | None:
-    """Make the set `folder` if it is not there; returns why it cannot be used, None if it is there now."""
+class _SetName(NamedTuple):
+    """The name of a set without its corruptions, which stand between the parts."""
+
+    head: str
+    tail: str
+
+
+def _find_or_make(name: _SetName, config: Config, image_set: ImageSet) -> tuple[Path | None, str]:
+    """The set to use, which is made if no set is there; None, and why, if there is none to use."""
+    section = config.eval
+    cache_dir = section.cache_dir or Path()
+    folder = cache_dir / f"{name.head}{section.corruption_set}{name.tail}"
+    members = set_members(section.corruption_set, *image_set.test_images_u8.shape[1:3])
     try:
         if _is_there(folder):
-            return None
-        members = set_members(config.eval.corruption_set, *image_set.test_images_u8.shape[1:3])
+            return folder, ""
+        whole = _larger_set(cache_dir, name, members)
+        if whole is not None:
+            return whole, ""
+        if section.severities != ALL_SEVERITIES:
+            return None, f"{cache_dir} holds no such set, and none is made for some severities only."
         unavailable = sorted(set(members) - set(available_corruptions()))
         if unavailable:
-            return f"{', '.join(unavailable)} cannot be made here, and no set is there."
+            return None, f"{', '.join(unavailable)} cannot be made here, and no set is there."
         _make_once(*_wanted(folder, config, image_set))
     except NotStored as error:
-        return f"{error.reason}. Make it usable, or name another folder, for later evaluations."
+        return None, f"{error.reason}. Make it usable, or name another folder, for later evaluations."
+    return folder, ""
+
+
+def _larger_set(cache_dir: Path, name: _SetName, members: Collection[str]) -> Path | None:
+    """A set of the same images that holds these corruptions and more; None if there is none that can be read."""
+    for folder in sorted(cache_dir.glob(f"{glob.escape(name.head)}*{glob.escape(name.tail)}")):
+        with suppress(InputError, OSError):
+            if set(members) <= set(read_manifest(folder)["corruptions"]):
+                return folder
     return None
 
 

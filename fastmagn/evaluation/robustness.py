@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 
 from fastmagn.config.corruption_sets import set_parts
 from fastmagn.config.eval_schema import EvalConfig
+from fastmagn.corruptions import SEVERITIES
 from fastmagn.corruptions.corrupting import check_images, one_integer_each
 from fastmagn.data.array_images import ArrayImages
 from fastmagn.data.files.on_demand import FolderImages, chunks
@@ -40,6 +41,7 @@ def evaluate_robustness(
     labels: np.ndarray | Tensor | Sequence[int] | None = None,
     *,
     corruption_set: str = "c15",
+    severities: Sequence[int] = SEVERITIES,
     corrupted_dir: str | Path | None = None,
     corruption_jpeg: bool = True,
     num_images: int = 0,
@@ -86,9 +88,11 @@ def evaluate_robustness(
         labels: N integers in 0..K-1: an array, a tensor or a list. None takes those of a dataset. Classes that it names
             (`classes`, or Hugging Face `features`) must then be those of the model, if that is `fastmagn.load`'s.
         corruption_set: c15 (the usual benchmark's), c18 (without gaussian_noise), c19 (all of CIFAR-10-C or
-            ImageNet-C), cbar (C-bar's ten: CIFAR-10-C-bar's for images below 64 px, else ImageNet-C-bar's); or several
-            joined by +, such as c15+cbar. Of a -C set, those that it holds and those that are in none of these sets;
-            all that it holds, if it holds none of them.
+            ImageNet-C), cbar (C-bar's ten: CIFAR-10-C-bar's for images below 64 px, else ImageNet-C-bar's); a single
+            one, such as fog; or several of these joined by +, such as c15+cbar. Of a -C set, those that it holds; and,
+            unless only single ones are named, those that are in none of these sets, or all that it holds if it holds
+            none of them.
+        severities: Severities to measure, rising, such as (1, 3, 5). Fewer than all five give no mCA of a set.
         corrupted_dir: Folder of a -C set of these images: <corruption>.npy and labels.npy.
         corruption_jpeg: Whether corrupted images of 64 px and more pass through JPEG of quality 85, as the published
             Tiny-ImageNet-C and ImageNet-C are stored.
@@ -102,7 +106,7 @@ def evaluate_robustness(
         preprocess: What the model needs before its forward pass, such as normalisation or another size; takes float32
             images.
         progress: Show a progress bar; none is shown without a terminal, as in a pipe.
-        callback: Called after each cell (clean, then each corruption at severities 1 to 5) with its name, severity (0
+        callback: Called after each cell (clean, then each corruption at its severities) with its name, severity (0
             for clean), accuracy, and how many of how many cells are measured: a NamedTuple of these five.
         ood: Images of other classes, by a name for each set, that the model should tell from the test images; uint8
             [n, H, W, 3] or as `images_u8`. All of them count.
@@ -127,7 +131,8 @@ def evaluate_robustness(
     """
     images, class_labels = _as_pair(images_u8, labels, model)
     sizes = {"num_images": num_images, "num_bins": num_bins, "batch_size": batch_size}
-    config = _settings(corruption_set, corrupted_dir, corruption_jpeg, sizes, total=len(images))
+    which = {"corruption_set": corruption_set, "severities": _severities(severities)}
+    config = _settings(which, corrupted_dir, corruption_jpeg, sizes, total=len(images))
     check(subset in ("by class", "first"), "subset", subset, "'by class' or 'first'")
     check(ood is None or isinstance(ood, Mapping), "ood", f"a {type(ood).__name__}", "{name: images}, or None")
     for field, function in (("preprocess", preprocess), ("callback", callback)):
@@ -190,8 +195,17 @@ def _digests(images_u8: Images) -> Iterator[bytes]:
         yield from (hashlib.sha256(np.ascontiguousarray(image)).digest() for image in chunk)
 
 
+def _severities(severities: Sequence[int]) -> str:
+    """The severities as the eval section of a configuration has them."""
+    listed = list(severities) if isinstance(severities, Iterable) and not isinstance(severities, str) else []
+    are_known = len(listed) > 0 and all(is_integer(severity) and severity in SEVERITIES for severity in listed)
+    rising = are_known and listed == sorted(set(listed))
+    check(rising, "severities", severities, "some of 1, 2, 3, 4, 5, rising, such as (1, 3, 5)")
+    return ",".join(str(int(severity)) for severity in listed)
+
+
 def _settings(
-    corruption_set: str,
+    which: dict[str, Any],
     corrupted_dir: str | Path | None,
     corruption_jpeg: bool,
     sizes: dict[str, int],
@@ -199,7 +213,7 @@ def _settings(
     total: int,
 ) -> EvalConfig:
     """The arguments as the eval section of a configuration, checked; `total` is the number of images."""
-    set_parts("corruption_set", corruption_set)
+    set_parts("corruption_set", which["corruption_set"])
     is_path = corrupted_dir is None or isinstance(corrupted_dir, str | os.PathLike)
     check(is_path, "corrupted_dir", corrupted_dir, "a path, or None")
     for field, value in sizes.items():
@@ -208,7 +222,7 @@ def _settings(
     check(isinstance(corruption_jpeg, bool), "corruption_jpeg", corruption_jpeg, "True or False")
     numbers: dict[str, Any] = {field: int(value) for field, value in sizes.items()}
     return EvalConfig(
-        corruption_set=corruption_set,
+        **which,
         corrupted_dir=None if corrupted_dir is None else Path(corrupted_dir),
         corruption_jpeg=corruption_jpeg,
         **numbers,

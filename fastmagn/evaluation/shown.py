@@ -6,10 +6,13 @@ from typing import Any
 from rich.table import Table
 
 from fastmagn.corruptions import SEVERITIES
+from fastmagn.corruptions.sets import MEASURED, set_name, with_severities
 from fastmagn.errors import counted
 from fastmagn.evaluation.metrics.accuracy import measured_mean
 from fastmagn.machine.console import console, warn
 from fastmagn.runs.reading import SCORES
+
+_MOST_NAMED = 3  # corruptions; of more only the number
 
 
 def print_results(results: dict[str, Any], title: str) -> None:
@@ -43,8 +46,21 @@ def print_results(results: dict[str, Any], title: str) -> None:
 
 def _mca_text(results: Mapping[str, Any]) -> str:
     """The means that there are."""
-    means = [f"{name} {percent(value)}" for name, value in results["mca"].items() if value is not None]
+    means = [
+        f"{mca_title(name, results)} {percent(value)}" for name, value in results["mca"].items() if value is not None
+    ]
     return f"mCA {'  '.join(means)} %" if means else "mCA -"
+
+
+def mca_title(name: str, results: Mapping[str, Any]) -> str:
+    """The name of a mean in the results' `mca`; of the one over all that was measured also what that is."""
+    if name != MEASURED:
+        return name
+    names, few = results["corruption_accuracy"], results.get("severities", {})
+    title = set_name(names)
+    if title.count("+") >= _MOST_NAMED:
+        title = counted(len(names), "corruption")
+    return f"{name} ({with_severities(title, {one: few.get(one, SEVERITIES) for one in names})})"
 
 
 def _print_selective(selective: Mapping[str, Any] | None) -> None:

@@ -8,7 +8,7 @@ from fastmagn.config.text import escape_markdown, plain, yaml_text
 from fastmagn.corruptions.sets import AT
 from fastmagn.data.subset import BY_CLASS
 from fastmagn.errors import counted
-from fastmagn.evaluation.shown import percent
+from fastmagn.evaluation.shown import mca_title, percent
 from fastmagn.evaluation.trained import Trained
 from fastmagn.exporting.config import ExportConfig
 from fastmagn.exporting.info import model_info
@@ -134,7 +134,7 @@ def _numbers(results: dict[str, Any] | None) -> str:
     title, *severities = rms["corruption_set"].split(AT)
     measured = AT.join(["all that were measured" if "+" in title else title, *severities])
     rows = [("clean accuracy", results["clean_accuracy"])]
-    rows += [(f"mCA {name}", value) for name, value in results["mca"].items() if value is not None]
+    rows += [(f"mCA {mca_title(name, results)}", value) for name, value in results["mca"].items() if value is not None]
     rows += [("RMS calibration error, clean", rms["clean"])]
     rows += [(f"RMS calibration error, corrupt ({measured})", rms["corrupt"])]
     rows += [(f"ECE, {name}", calibration[name].get("ece")) for name in ("clean", "corrupt") if name in calibration]

@@ -46,16 +46,16 @@ def error_table(experiments: Sequence[Experiment]) -> Table:
     by_alexnet = " By AlexNet's, each corruption's error is first divided by AlexNet's, as published for ImageNet-C."
     measures = [
         Measure(Column("Clean error"), lambda run: 1 - run.clean_accuracy, lower=True),
-        Measure(Column("mCE c15"), error(lambda run: run.mca(c15)), lower=True),
-        Measure(Column("mCE c15 without noise"), error(lambda run: run.mca(quiet)), lower=True),
-        Measure(Column("mCE cbar"), error(lambda run: run.cbar_mca), lower=True),
+        Measure(Column("Error c15"), error(lambda run: run.mca(c15)), lower=True),
+        Measure(Column("Error c15 without noise"), error(lambda run: run.mca(quiet)), lower=True),
+        Measure(Column("Error cbar"), error(lambda run: run.cbar_mca), lower=True),
         Measure(Column("mCE by AlexNet's"), _number(_MCE), lower=True),
     ]
     return _table(
         experiments,
         "errors",
         "Mean corruption error",
-        "mCE is the mean error over a set's corruptions and severities, 100 − mCA. Without noise, the three noise"
+        "The error of a set is the mean over its corruptions and severities, 100 − mCA. Without noise, the three noise"
         " corruptions are left out: a method that trains with noise has an advantage on them."
         f"{by_alexnet if _MCE in {name for run in _runs(experiments) for name in run.measures} else ''}",
         measures,

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastmagn import __version__
+from fastmagn.config.corruption_sets import ALL_SEVERITIES
 from fastmagn.config.text import escape_markdown
 from fastmagn.corruptions import CORRUPTION_SETS, SEVERITIES
 from fastmagn.errors import InputError, printable
@@ -82,7 +83,9 @@ def make_entries(runs: Iterable[FinishedRun]) -> tuple[list[Entry], list[str]]:
         if data is None:
             left_out.append(f"{run.path}: {run.data} is not a data set of RobustBench (cifar10, cifar100, imagenet).")
         elif mca is None:
-            left_out.append(f"{run.path}: lacks a corruption of c15. Measure it with --eval.corruption_set c15.")
+            is_few = run.fields["eval.severities"] != ALL_SEVERITIES
+            remedy = "--eval.corruption_set c15" + f" --eval.severities {ALL_SEVERITIES}" * is_few
+            left_out.append(f"{run.path}: lacks a corruption or a severity of c15. Measure it with {remedy}.")
         else:
             of_run = [] if run.weights else [f"seed{run.seed}"]
             name = file_name(named_method(run.method), run.network, *of_run)

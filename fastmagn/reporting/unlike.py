@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten
 from fastmagn.corruptions import SEVERITIES
-from fastmagn.corruptions.sets import severities_title
+from fastmagn.corruptions.sets import are_covered, severities_title
 from fastmagn.data.subset import BY_CLASS
 from fastmagn.errors import some
 from fastmagn.reporting.experiments import Experiment, calibration_bins
-from fastmagn.reporting.names import network_title
+from fastmagn.reporting.names import network_title, set_title
 from fastmagn.reporting.runs import FinishedRun
 
 UNLIKE = "These runs differ in more than their method; a difference between them may come from that."
@@ -29,6 +29,7 @@ def unlike(experiments: Sequence[Experiment]) -> list[str]:
         "Epochs": lambda run: UNKNOWN if run.weights else run.trained_for,
         "Test images": _test_images,
         "Corrupted images": _corrupted_images,
+        "Corruptions": _corruptions(runs),
         "Severities": _severities(runs),
         "Calibration errors": calibration_bins,
         "Training data": _training_data,
@@ -75,6 +76,12 @@ def _corrupted_images(run: FinishedRun) -> str:
         return "of a published set"
     version, quality = run.corruptions
     return f"made by fastmagn, version {version}, {f'JPEG {quality}' if quality else 'no JPEG'}"
+
+
+def _corruptions(runs: Sequence[FinishedRun]) -> Callable[[FinishedRun], str]:
+    """Reads which corruptions a run has measured, if some of these runs have measured others than whole sets."""
+    are_sets = all(are_covered(run.corruption_accuracy, run.corruption_accuracy) for run in runs)
+    return lambda run: "" if are_sets else set_title([*run.corruption_accuracy])
 
 
 def _severities(runs: Sequence[FinishedRun]) -> Callable[[FinishedRun], str]:

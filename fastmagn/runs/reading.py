@@ -145,6 +145,11 @@ def _is_table(value: Any) -> bool:
     return bool(rows) and all(isinstance(row, list) and len(row) == 5 and all(map(_is_fraction, row)) for row in rows)
 
 
+def _are_severities(value: Any) -> bool:
+    rows = value.values() if isinstance(value, dict) else [None]
+    return all(isinstance(row, list) and bool(row) and set(map(repr, row)) <= set("12345") for row in rows)
+
+
 _FRACTION: _Kind = (_is_fraction, "a fraction in 0..1 or null")
 _NUMBER: _Kind = (_is_number, "a number, 0 or more")
 _COUNT: _Kind = (lambda value: type(value) is int and value >= 1, "an integer, 1 or more")
@@ -175,6 +180,7 @@ _OPTIONAL: dict[str, _Kind] = {
     **dict.fromkeys(("train_s", "images_per_s", "wall_s", "wall_images_per_s"), _NUMBER),
     "test_fingerprint": _TEXT,
     **dict.fromkeys(("environment", "subset"), _OBJECT),
+    "severities": (_are_severities, "an object of lists of severities 1 to 5"),
     "subset.chosen": _TEXT,
     "subset.of": _COUNT,
     "subset.seed": _NUMBER,

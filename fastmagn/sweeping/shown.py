@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 from rich.live import Live
 from rich.table import Table
 
+from fastmagn.corruptions import SEVERITIES
+from fastmagn.corruptions.sets import MEASURED, with_severities
 from fastmagn.errors import counted
-from fastmagn.evaluation.metrics.accuracy import mean_corruption_accuracy
-from fastmagn.evaluation.shown import percent
+from fastmagn.evaluation.metrics.accuracy import mean_of_all, measured_mean
+from fastmagn.evaluation.shown import mca_title, percent
 from fastmagn.machine.console import console
 from fastmagn.runs.paths import METRICS, RESULTS
 from fastmagn.runs.reading import read_results
@@ -113,28 +115,47 @@ def _last_row(path: Path) -> dict[str, Any] | None:
 
 
 def _mca_text(results: dict[str, Any]) -> str:
-    known = [name for name in _SETS if results["mca"].get(name) is not None]
-    return f", mCA {known[0]} {100 * results['mca'][known[0]]:.2f} %" if known else ""
+    known = [name for name in (*_SETS, MEASURED) if results["mca"].get(name) is not None]
+    return f", mCA {mca_title(known[0], results)} {percent(results['mca'][known[0]])} %" if known else ""
 
 
 def summarise_trials(trials: list[Trial]) -> tuple[str, list[Summary]]:
     """The title of the corruptions that all these finished trials have measured, and the trials by mCA, best first."""
     results = {trial.name: read_results(trial.config.run_folder / RESULTS) for trial in trials}
     known = [name for name in _SETS if all(one["mca"].get(name) is not None for one in results.values())]
-    tables = [one["corruption_accuracy"] for one in results.values()]
-    shared = {name for name in tables[0] if all(None not in table.get(name, [None]) for table in tables)}
+    shared = _shared(list(results.values()))
     summaries = []
     for trial in trials:
         one = results[trial.name]
         mca = one["mca"].get(known[0]) if known else None
         if not known and shared:
-            mca = mean_corruption_accuracy(one["corruption_accuracy"], shared)
+            means = [measured_mean(one["corruption_accuracy"][name], severities) for name, severities in shared.items()]
+            mca = mean_of_all(means)
         rms = one["rms_calibration_error"]
         summaries.append(
             Summary(trial, one["clean_accuracy"], mca, rms["corrupt"], str(rms.get("corruption_set", "corrupt")))
         )
-    title = known[0] if known else f"of {counted(len(shared), 'corruption')}"
+    title = known[0] if known else with_severities(f"of {counted(len(shared), 'corruption')}", shared)
     return title, sorted(summaries, key=lambda summary: -1 if summary.mca is None else summary.mca, reverse=True)
+
+
+def _shared(results: list[dict[str, Any]]) -> dict[str, tuple[int, ...]]:
+    """The corruptions that all have measured at the same severities, and these."""
+
+    def measured(one: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+        few = one.get("severities", {})
+        return {name: tuple(few.get(name, SEVERITIES)) for name in one["corruption_accuracy"]}
+
+    def is_whole(one: dict[str, Any], name: str, severities: tuple[int, ...]) -> bool:
+        return measured(one).get(name) == severities and (
+            measured_mean(one["corruption_accuracy"][name], severities) is not None
+        )
+
+    return {
+        name: severities
+        for name, severities in measured(results[0]).items()
+        if all(is_whole(one, name, severities) for one in results)
+    }
 
 
 def print_summary(trials: list[Trial]) -> None:

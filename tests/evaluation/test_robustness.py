@@ -82,8 +82,8 @@ def test_a_made_set_gives_the_same_numbers(digits, tmp_path):
 
 
 SETS = (
-    "expected one of c15, c18, c19, cbar, or several of them joined by +, such as c15+cbar."
-    " Single corruptions of them cannot be chosen."
+    "expected one of c15, c18, c19, cbar, or a corruption such as fog, or several of these joined by +, such as"
+    " c15+cbar."
 )
 
 
@@ -92,7 +92,7 @@ SETS = (
     [
         (
             {"corruption_set": "c16"},
-            f"corruption_set: got 'c16'; {SETS}",
+            f"corruption_set: got 'c16'; {SETS} Did you mean 'c19'?",
         ),
         (
             {"corruption_set": ["c15"]},

@@ -18,6 +18,7 @@ from safetensors import safe_open
 import fastmagn
 from fastmagn.config.command_line import parse_config
 from fastmagn.config.text import flatten
+from fastmagn.corruptions import CORRUPTION_SETS
 from fastmagn.errors import InputError
 from fastmagn.evaluation.trained import load_run
 from fastmagn.export import main
@@ -223,6 +224,27 @@ def test_class_names_that_are_not_utf8_are_escapes_in_the_card(run_dir, tmp_path
     card = out.with_name("m.safetensors.md").read_text(encoding="utf-8")
     assert r"Classes, in order: `caf\udce9`, `café`, " in card
     assert fastmagn.load(out).class_names == names
+
+
+@pytest.mark.parametrize(
+    ("names", "few", "title"),
+    [
+        (("fog",), None, "fog"),
+        (("fog", "snow"), [1, 3, 5], "snow+fog at severities 1, 3 and 5"),
+        (CORRUPTION_SETS["c15"], [2], "c15 at severity 2"),
+        (CORRUPTION_SETS["c15"][:9], None, "9 corruptions"),
+    ],
+)
+def test_the_card_says_what_a_mean_over_some_cells_is_over(run_dir, names, few, title):
+    results = json.loads((run_dir / "results.json").read_text())
+    results |= {
+        "corruption_accuracy": {name: [0.5] * 5 for name in names},
+        "mca": {"c15": None, "measured": 0.5},
+        "severities": dict.fromkeys(names, few) if few else {},
+    }
+    card = model_card(dataclasses.replace(load_run(run_dir), results=results), "m.safetensors", CARD, None)
+    assert f"| mCA measured ({title}) | 50.00 % |" in card
+    assert "mCA c15 |" not in card
 
 
 def test_texts_of_results_are_shown_literally_in_the_card(run_dir):

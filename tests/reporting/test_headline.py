@@ -8,7 +8,7 @@ import fastmagn.reporting.document as document
 import fastmagn.reporting.page as page
 from fastmagn.reporting.document import make_report, report_runs
 from fastmagn.reporting.unlike import unlike
-from tests.helpers.report_folders import rewrite, with_few
+from tests.helpers.report_folders import C19, rewrite, with_few
 
 
 def said(runs):
@@ -143,8 +143,9 @@ def test_severities_that_differ_are_named(fake_run):
     b = with_few(fake_run("b", method="magn"), {"fog": [1], "snow": [1, 2]})
     c = with_few(fake_run("c", {"fog": 0.8, "snow": 0.8}, method="mixup"), {"snow": [1, 2]})
     assert differing([a, b, c, d]) == [
+        "Corruptions: c19 (Standard, MAGN); snow + fog (Mixup); frost (AugMix).",
         "Severities: 1 to 5 (Standard); 1 and 2 of snow, severities 1 to 5 of the others (Mixup); "
-        "1 and 2 of snow, severity 1 of fog (MAGN)."
+        "1 and 2 of snow, severity 1 of fog (MAGN).",
     ]
     alike = [with_few(fake_run(f"e{method}", method=method), {"fog": [1]}) for method in ("standard", "magn")]
     assert differing(alike) == []
@@ -183,3 +184,40 @@ def test_the_report_shows_both(fake_run, tmp_path, capsys, monkeypatch):
     (data_set,) = json.loads((tmp_path / "out" / "report.json").read_text())["data_sets"]
     assert data_set["headlines"][0].startswith(line)
     assert data_set["unlike"][0].startswith("Epochs: ")
+
+
+def test_single_corruptions_and_some_severities_are_not_compared_with_whole_sets(fake_run):
+    c15, c19 = fake_run("a", dict.fromkeys(C19[:15], 0.7)), fake_run("b", 0.8, method="augmix")
+    assert differing([c15, c19]) == []  # both are whole sets: each column says its set
+    fog = fake_run("c", {"fog": 0.9}, method="magn", fields={"eval.corruption_set": "fog"})
+    assert differing([c15, fog]) == ["Corruptions: c15 (Standard); fog (MAGN)."]
+    assert said([c15, fog]) == [
+        ["MAGN gains 20.0 points mCA over fog over Standard and keeps the clean accuracy. This rests on one seed each."]
+    ]
+    fields = {"eval.severities": "1,3,5"}
+    three = with_few(fake_run("d", 0.9, method="magn", fields=fields), {name: [1, 3, 5] for name in C19})
+    assert differing([c19, three]) == ["Severities: 1 to 5 (AugMix); 1, 3 and 5 (MAGN)."]
+    (line,) = said([c19, three])[0]
+    assert "no corruption at all five severities, so only clean accuracy is compared" in line
+    (tables,) = (item.tables for item in make_report([c19, three]).data_sets)
+    for name in ("summary", "corruptions"):
+        (table,) = (table for table in tables if table.name.endswith(f"_{name}"))
+        cells = zip(*(row.cells for row in table.rows), strict=True)
+        columns = {column.label: of_column for column, of_column in zip(table.columns, cells, strict=True)}
+        if name == "summary":
+            assert [cell is None for cell in columns["mCA c18"]] == [False, True]
+        else:
+            assert set(columns["MAGN"][1:]) == {None}  # no mean of three beside means of five
+
+
+def test_runs_of_one_method_on_other_cells_are_other_experiments(fake_run):
+    whole, again = fake_run("a"), fake_run("b", {"fog": 0.8}, seed=1, fields={"eval.corruption_set": "fog"})
+    three = with_few(fake_run("c", seed=2, fields={"eval.severities": "1,3,5"}), {name: [1, 3, 5] for name in C19})
+    older = fake_run("d", seed=3)
+    rewrite(older, lambda results: results["config"]["eval"].pop("severities"))
+    experiments = [item for group in make_report([whole, again, three, older]).data_sets for item in group.experiments]
+    assert {item.label: len(item.runs) for item in experiments} == {
+        "Standard": 2,
+        "Standard (corruption_set fog)": 1,
+        "Standard (severities 1,3,5)": 1,
+    }

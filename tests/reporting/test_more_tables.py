@@ -86,7 +86,7 @@ def test_every_table_has_the_results_numbers(runs):
     assert sum(SLOPE) == pytest.approx(0)
     errors = [f"{value} ± 0.00" for value in ("10.00", "26.00", "20.00")]
     assert shown(tables, "errors") == (
-        ["Method", "Network", "Clean error", "mCE c15", "mCE c15 without noise"],
+        ["Method", "Network", "Clean error", "Error c15", "Error c15 without noise"],
         [[*who, *errors]],
     )
     assert shown(tables, "ece") == (
@@ -120,6 +120,7 @@ def test_the_normalised_mce_has_its_column_where_it_was_measured(runs):
     tables = make_report(runs[:1]).data_sets[0].tables
     tops, rows = shown(tables, "errors")
     assert (tops[-1], rows[0][-1]) == ("mCE by AlexNet's", "74.50")
+    assert [top for top in tops if "mce" in top.lower()] == ["mCE by AlexNet's"]  # readers take mCE as normalised
 
 
 @pytest.mark.parametrize("members", [CIFAR_CBAR, IMAGENET_CBAR], ids=["cifar", "imagenet"])
@@ -133,7 +134,7 @@ def test_cbar_has_its_place_in_every_table_of_means(tmp_path, members):
     without = write_run(tmp_path / "without", dict.fromkeys(C19[:15], 0.7), method="augmix", network="resnet_small")
     tables = make_report([both, without]).data_sets[0].tables
     tops, rows = shown(tables, "errors")
-    assert tops[2:] == ["Clean error", "mCE c15", "mCE c15 without noise", "mCE cbar"]
+    assert tops[2:] == ["Clean error", "Error c15", "Error c15 without noise", "Error cbar"]
     assert [row[-1] for row in rows] == ["61.00", ""]
     tops, rows = shown(tables, "adapted")
     assert dict(zip(tops, rows[0], strict=True))["mCA cbar"] == "49.00"

@@ -7,7 +7,7 @@ import pytest
 
 from fastmagn import report
 from fastmagn.errors import InputError
-from tests.helpers.report_folders import C19, rewrite, write_run
+from tests.helpers.report_folders import C19, rewrite, with_few, write_run
 
 # The keys of the files of its model_info folder, and those that only some of them have.
 ALWAYS = {
@@ -80,12 +80,16 @@ def test_the_footnote_tells_a_made_folder_from_a_published_one(tmp_path, made_as
 def test_what_cannot_be_an_entry_is_named(tmp_path, capsys):
     digits = write_run(tmp_path / "digits", data="digits")
     few = write_run(tmp_path / "few", {"fog": 0.7})
+    three = write_run(tmp_path / "three", fields={"eval.severities": "1,3,5"})
+    with_few(three, {name: [1, 3, 5] for name in C19})
     whole = [write_run(tmp_path / f"seed{i}", 0.7, fields={"optim.lr": 0.1 + i}) for i in range(2)]
     out = tmp_path / "bench"
-    report.main([*map(str, (digits, few, *whole)), "--out", str(out), "--format", "robustbench"])
+    report.main([*map(str, (digits, few, three, *whole)), "--out", str(out), "--format", "robustbench"])
     said = capsys.readouterr().err
     assert f"{digits}: digits is not a data set of RobustBench (cifar10, cifar100, imagenet). Left out." in said
-    assert f"{few}: lacks a corruption of c15. Measure it with --eval.corruption_set c15. Left out." in said
+    remedy = "lacks a corruption or a severity of c15. Measure it with --eval.corruption_set c15"
+    assert f"{few}: {remedy}. Left out." in said
+    assert f"{three}: {remedy} --eval.severities 1,2,3,4,5. Left out." in said
     assert list(entries(out)) == ["standard_resnet18_seed0", "standard_resnet18_seed0__2"]
     report.main([str(whole[0]), "--out", str(out), "--format", "robustbench"])  # an older one is replaced
     assert list(entries(out)) == ["standard_resnet18_seed0"]

@@ -124,6 +124,26 @@ def test_without_a_whole_set_the_corruptions_that_all_share_decide(trials):
     ]
 
 
+def test_trials_of_some_severities_are_sorted_by_their_mean(trials, terminal):
+    for trial, (first, fifth) in zip(trials, ((0.9, 0.1), (0.8, 0.6), (0.5, 0.7)), strict=True):
+        finish(trial, None, {"fog": [first, None, None, None, fifth]}, measured=(first + fifth) / 2)
+        file = trial.config.run_dir / "results.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"severities": {"fog": [1, 5]}}))
+    board = Board(trials, finished=set())
+    board.started("seed-1")
+    board.ended(Outcome("seed-1", "finished"))
+    assert "mCA measured (fog at severities 1 and 5) 70.00 %" in terminal.export_text()
+    title, summaries = summarise_trials(trials)
+    assert title == "of 1 corruption at severities 1 and 5"
+    assert [(summary.trial.name, summary.mca) for summary in summaries] == [
+        *(("seed-1", pytest.approx(0.7)), ("seed-2", pytest.approx(0.6)), ("seed-0", pytest.approx(0.5)))
+    ]
+    finish(trials[0], None, {"fog": [0.9] * 5})  # five severities are not compared with two
+    title, summaries = summarise_trials(trials)
+    assert title == "of 0 corruptions"
+    assert [summary.mca for summary in summaries] == [None, None, None]
+
+
 def test_accuracies_that_were_not_finite_are_dashes(trials, terminal):
     """The mCA is over the corruptions that have a number in every trial; without one, there is none."""
     finish(trials[0], None, {"fog": [0.75] * 5, "snow": [0.25] * 5})

@@ -8,7 +8,7 @@ ImageNet-C-bar names the five severities by its own levels, such as 2.35: these 
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,41 +24,53 @@ Cells = dict[int, Path]  # severity -> the folder of its classes
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 
 
-def stored_trees(folder: Path) -> dict[str, Cells]:
+def stored_trees(folder: Path, wanted: Collection[str] | None = None) -> dict[str, Cells]:
     """The corruptions that a set holds as image files, in the registry's order; empty for a set of .npy files.
+
+    Args:
+        folder: The folder of the set.
+        wanted: The corruptions that are checked; None means all.
 
     Raises:
         InputError: A corruption's folder has other severities than 1 to 5, or a known corruption's has none; or there
             is a corruption in two places.
     """
     found: dict[str, Cells] = {}
+
+    def is_wanted(place: Path) -> bool:
+        return wanted is None or place.name in wanted
+
+    def cells_of(place: Path) -> Cells:
+        return _cells(place, is_checked=is_wanted(place))
+
     for place in _subfolders(folder):
-        cells = _cells(place)
-        groups = [] if cells or place.name in CORRUPTIONS else [(inner, _cells(inner)) for inner in _subfolders(place)]
+        cells = cells_of(place)
+        is_group = not cells and place.name not in CORRUPTIONS
+        groups = [(inner, cells_of(inner)) for inner in _subfolders(place)] if is_group else []
         for corruption, inside in [(place, cells), *groups]:
             if not inside:
                 continue
-            if corruption.name in found:
+            if corruption.name in found and is_wanted(corruption):
                 other = next(iter(found[corruption.name].values())).parent
                 raise InputError(f"{corruption}: also in {other}; expected each corruption once. Remove one of them.")
             found[corruption.name] = inside
-        if not cells and place.name in CORRUPTIONS:
+        if not cells and place.name in CORRUPTIONS and is_wanted(place):
             raise InputError(f"{place}: has no severities; expected folders 1 to 5 in it, or some of them.")
     return {name: found[name] for name in in_order(found)}
 
 
-def _cells(place: Path) -> Cells:
+def _cells(place: Path, is_checked: bool) -> Cells:
     """The folders of a corruption's severities; empty if it has none."""
     numbers = sorted((float(path.name), path) for path in _subfolders(place) if _NUMBER.fullmatch(path.name))
     if len(numbers) == len(SEVERITIES) and any("." in path.name for _, path in numbers):
         return {severity: path for severity, (_, path) in zip(SEVERITIES, numbers, strict=True)}
     foreign = [path.name for _, path in numbers if path.name not in map(str, SEVERITIES)]
-    if foreign:
+    if foreign and is_checked:
         raise InputError(
             f"{place}: has severities {some(foreign)}; expected folders 1 to 5 in it, or some of them, or five others"
             " with a decimal point."
         )
-    return {int(path.name): path for _, path in numbers}
+    return {int(path.name): path for _, path in numbers if path.name not in foreign}
 
 
 def _subfolders(folder: Path) -> list[Path]:

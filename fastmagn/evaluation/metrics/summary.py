@@ -8,7 +8,7 @@ import numpy as np
 
 from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.corruptions import CORRUPTION_SETS, SEVERITIES
-from fastmagn.corruptions.sets import MEASURED, are_covered, sets_to_show, with_severities
+from fastmagn.corruptions.sets import MEASURED, are_covered, set_name, sets_to_show, with_severities
 from fastmagn.evaluation.metrics.accuracy import (
     corruption_accuracy,
     mean_corruption_accuracy,
@@ -132,8 +132,7 @@ def _calibrated(measured: Collection[str]) -> tuple[str, tuple[str, ...]]:
     if set(CORRUPTION_SETS[CALIBRATION_SET]) <= set(measured):
         return CALIBRATION_SET, CORRUPTION_SETS[CALIBRATION_SET]
     names = tuple(name for name in measured if name in CORRUPTION_SETS["c19"]) or tuple(measured)
-    titles = {frozenset(members): title for title, members in sets_to_show(names).items()}
-    return titles.get(frozenset(names), "+".join(names)), names
+    return set_name(names), names
 
 
 def _means(
