@@ -187,7 +187,7 @@ class OptimConfig:
         momentum: Nesterov momentum of sgd and muon, 0 <= momentum < 1; 0 is plain SGD.
         beta1: For adamw: decay of the mean of the gradients, 0 <= beta1 < 1.
         beta2: For adamw: decay of the mean of their squares, 0 <= beta2 < 1.
-        weight_decay: 0 or more. L2 penalty: with sgd on all parameters, with muon on all but the filters. With adamw,
+        weight_decay: L2 penalty, 0 or more: with sgd on all parameters, with muon on all but the filters. With adamw,
             each step takes lr * weight_decay of the weights, but not of biases and scales (parameters of one
             dimension); 0.05 is usual.
         schedule: step (the rate is multiplied by step_factor every step_epochs epochs, or at step_at), one_cycle
