@@ -245,7 +245,7 @@ def _enhance(images: Tensor, arguments: Tensor) -> Tensor:
     """ImageEnhance.Brightness, Contrast and Color. Arguments: the factor, and an index into JITTER_PARTS."""
     red, green, blue = images.int().unbind(1)
     luma = (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16
-    mean = (luma.sum((1, 2), dtype=torch.int64) / luma[0].numel() + 0.5).floor()
+    mean = (luma.sum((1, 2), dtype=torch.int64).double() / luma[0].numel() + 0.5).floor()
     part = _per_image(arguments[:, 1])
     grey = torch.where(part == 0, 0, torch.where(part == 1, _per_image(mean), luma[:, None])).float()
     return _blend(grey, images, arguments)
