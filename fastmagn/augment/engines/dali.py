@@ -36,7 +36,7 @@ from torch import Tensor
 
 from fastmagn.augment.operations import NUM_AUGMIX_OPERATIONS
 from fastmagn.augment.params import JITTER_PARTS, ViewParams, jitter_steps, num_operations
-from fastmagn.errors import InputError
+from fastmagn.errors import without
 from fastmagn_kernels import threads
 from fastmagn_kernels.pixel import MAX_ANGLE_UNITS, fill_equalize_table, rotation_offset, rotation_table
 from fastmagn_kernels.random import draws, rng
@@ -47,9 +47,8 @@ try:
     from nvidia.dali import Pipeline, fn, pipeline_def, types
     from nvidia.dali.data_node import DataNode
 except ImportError as error:
-    raise InputError(
-        "augment.backend: got dali, which needs NVIDIA DALI; install 'fastmagn[dali]', or use auto."
-    ) from error
+    needs = "augment.backend: got dali, which needs NVIDIA DALI; install 'fastmagn[dali]', or use auto."
+    raise without("nvidia.dali", error, needs) from error
 
 _BRIGHTNESS, _CONTRAST = map(JITTER_PARTS.index, ("brightness", "contrast"))
 

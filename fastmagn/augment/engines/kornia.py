@@ -25,7 +25,7 @@ from torch import Tensor
 
 from fastmagn.augment.engines.philox_torch import standard_normal
 from fastmagn.augment.params import JITTER_PARTS, AugMixParams, BaseParams, ViewParams, jitter_steps
-from fastmagn.errors import InputError
+from fastmagn.errors import without
 from fastmagn_kernels.pixel import MAX_ANGLE_UNITS, rotation_offset, rotation_table
 from fastmagn_kernels.random import draws
 from fastmagn_kernels.random.rng import STREAM_NOISE
@@ -34,9 +34,8 @@ try:
     from kornia.enhance import equalize
     from kornia.geometry import remap
 except ImportError as error:
-    raise InputError(
-        "augment.backend: got kornia, which needs Kornia; install 'fastmagn[kornia]', or use auto."
-    ) from error
+    needs = "augment.backend: got kornia, which needs Kornia; install 'fastmagn[kornia]', or use auto."
+    raise without("kornia", error, needs) from error
 
 # Images uint8 [n, 3, H, W], arguments float64 [n, A] (`_arguments`) -> uint8 [n, 3, H, W].
 GroupFunction = Callable[[Tensor, Tensor], Tensor]

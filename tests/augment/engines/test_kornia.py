@@ -1,6 +1,7 @@
 """The Kornia engine against Pillow, within the table of tolerances; its noise; determinism; that nothing waits."""
 
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -242,7 +243,13 @@ def test_cuda_makes_the_same_views_without_waiting(pictures):
 
 
 def test_without_kornia_the_extra_is_named(pictures, monkeypatch):
-    monkeypatch.setitem(sys.modules, "kornia.enhance", None)
+    def find_spec(name: str, *_: object) -> None:
+        if name == "kornia":
+            raise ModuleNotFoundError("No module named 'kornia'", name=name)
+
+    monkeypatch.delitem(sys.modules, "kornia.enhance")
+    monkeypatch.delitem(sys.modules, "kornia")
+    monkeypatch.setattr(sys, "meta_path", [SimpleNamespace(find_spec=find_spec), *sys.meta_path])
     monkeypatch.delitem(sys.modules, "fastmagn.augment.engines.kornia")
     images = pictures(32, 32)
     with pytest.raises(InputError) as error:
