@@ -24,7 +24,7 @@ from fastmagn.errors import InputError, check
 from fastmagn.machine.command import run_command
 from fastmagn.reporting.names import CORRUPTION_KINDS, method_order
 from fastmagn.reporting.paper import paper_value
-from fastmagn.runs.changes import NO_WEIGHTS, keeps_results
+from fastmagn.runs.changes import NO_WEIGHTS, keeps_results, views_of
 from fastmagn.runs.paths import CONFIG, RESULTS
 from fastmagn.runs.reading import read_results
 from fastmagn.sweeping.definition import DEFINITION
@@ -100,6 +100,7 @@ def add(sweeps: list[Path], record: Path) -> None:
 def recipe_of(config: dict[str, Any]) -> dict[str, Any]:
     """Return the fields that decide a run's numbers but for its seed, those that are newer than the run at defaults."""
     fields = flatten(Config()) | flatten(config)
+    fields["augment.backend"] = views_of(fields["augment.backend"])
     harmless = NO_WEIGHTS | {"train.seed", "eval.save_logits"}
     return {name: value for name, value in fields.items() if name not in harmless and not keeps_results(name, fields)}
 

@@ -48,6 +48,20 @@ def check(holds: bool, field: str, got: object, expected: str) -> None:
         raise InputError(f"{field}: got {got!r}; expected {expected}.")
 
 
+def without(package: str, error: ImportError, missing: str) -> InputError:
+    """The InputError of a package that cannot be imported: it is not installed, or it is and cannot be loaded.
+
+    Args:
+        package: Its dotted name.
+        error: What its import raised.
+        missing: The message if it is not installed, `FIELD: …`.
+    """
+    if isinstance(error, ModuleNotFoundError) and f"{package}.".startswith(f"{error.name}."):
+        return InputError(missing)
+    field = missing.partition(": ")[0]
+    return InputError(f"{field}: {package} is installed, but cannot be used ({one_line(error)}); install it anew.")
+
+
 def form(array: Any) -> str:
     """The dtype and the shape of a tensor or an array, as messages show them: `uint8 [8, 3, 32, 32]`."""
     return f"{str(array.dtype).removeprefix('torch.')} {list(array.shape)}"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fastmagn.config.words import allowed_words, types_of
-from fastmagn.errors import InputError
+from fastmagn.errors import InputError, without
 
 SHELLS = ("bash", "zsh", "tcsh")
 OPTION = "--print_completion"
@@ -33,8 +33,8 @@ def completion_script(
         raise InputError(f"{OPTION}: got {shell!r}; expected {', '.join(SHELLS[:-1])} or {SHELLS[-1]}.")
     try:
         import shtab
-    except ImportError:
-        raise InputError(f"{OPTION}: needs shtab; pip install 'fastmagn[completion]'.") from None
+    except ImportError as error:
+        raise without("shtab", error, f"{OPTION}: needs shtab; pip install 'fastmagn[completion]'.") from error
     root = argparse.ArgumentParser(program)
     root.add_argument("--version", action="store_true", help="print the version")
     root.add_argument(OPTION, choices=SHELLS, help="print a script for the shell")

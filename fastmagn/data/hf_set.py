@@ -15,7 +15,7 @@ from fastmagn.data.files.shard_index import Indexed, index_shards
 from fastmagn.data.files.shards import TEST, TRAIN, find_shards, tell_of_others
 from fastmagn.data.image_set import ImageSet
 from fastmagn.data.shard_labels import named_as_in_train, named_classes, sharded_set, sharded_test
-from fastmagn.errors import InputError, MissingSplit, one_line
+from fastmagn.errors import InputError, MissingSplit, one_line, without
 
 _EMBEDDED_AT_A_TIME = 100
 _SUFFIXES = (".parquet", ".arrow")
@@ -93,7 +93,8 @@ def hub_files(name: str, splits: tuple[str, ...], field: str = "data.test_shards
     try:
         import datasets
     except ImportError as error:
-        raise InputError(f"data.dir: {name}: no such folder; a name on the hub needs 'fastmagn[hf]'.") from error
+        needs = f"data.dir: {name}: no such folder; a name on the hub needs 'fastmagn[hf]'."
+        raise without("datasets", error, needs) from error
     try:
         loaded = datasets.load_dataset(name)
         split = next((split for split in splits if split in loaded), None)

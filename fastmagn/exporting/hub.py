@@ -1,11 +1,10 @@
 """Exported models on the Hugging Face Hub: a file that holds no code, and its model card as README.md."""
 
-import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fastmagn.errors import InputError, one_line
+from fastmagn.errors import InputError, one_line, without
 from fastmagn.exporting.classifier import Classifier, load
 
 _FRONT_MATTER = "---\nlibrary_name: fastmagn\npipeline_tag: image-classification\ntags: [robustness, fastmagn]\n---\n\n"
@@ -13,9 +12,11 @@ _SUFFIXES = (".safetensors", ".onnx")
 
 
 def check_hub() -> None:
-    """Raise InputError if huggingface_hub is not installed."""
-    if importlib.util.find_spec("huggingface_hub") is None:
-        raise InputError("hub: needs huggingface_hub; pip install 'fastmagn[hub]'.")
+    """Raise InputError if huggingface_hub cannot be imported."""
+    try:
+        import huggingface_hub  # noqa: F401
+    except ImportError as error:
+        raise without("huggingface_hub", error, "hub: needs huggingface_hub; pip install 'fastmagn[hub]'.") from error
 
 
 def push_to_hub(file: str | Path, repo: str) -> str:

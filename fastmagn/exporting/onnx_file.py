@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastmagn.errors import InputError, check, one_line, printable
+from fastmagn.errors import InputError, check, one_line, printable, without
 from fastmagn.evaluation.trained import Trained
 from fastmagn.exporting.info import METADATA_KEY, ModelInfo, info_from_json, model_info
 from fastmagn.machine.files import replace_file
@@ -142,10 +142,8 @@ def _require(*packages: str) -> None:
     for package in packages:
         try:
             __import__(package)
-        except ImportError:
-            raise InputError(
-                f'ONNX files need {package}, which is not installed: pip install "fastmagn[onnx]".'
-            ) from None
+        except ImportError as error:
+            raise without(package, error, f"onnx: needs {package}; pip install 'fastmagn[onnx]'.") from error
 
 
 def _serialised(exported: Exported, images: Tensor, info: ModelInfo, path: Path) -> bytes:

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from fastmagn.errors import InputError, nearest
+from fastmagn.errors import InputError, nearest, without
 from fastmagn.models.adapting import SIZE_ERRORS, size_fault, try_one_image, turn_off_dropout
 
 PREFIX = "timm:"
@@ -23,11 +23,12 @@ def timm_network(name: str, num_classes: int, image_size: tuple[int, int]) -> nn
     """
     try:
         import timm
-    except ImportError:
-        raise InputError(
+    except ImportError as error:
+        needs = (
             f"model.name: got {PREFIX + name!r}, but timm is not installed; expected the package timm. "
             'Run `pip install "fastmagn[timm]"`, or name a network that needs none.'
-        ) from None
+        )
+        raise without("timm", error, needs) from error
     known = timm.list_models()
     if name not in known:
         hint = nearest(name.partition(".")[0], known, how_many=3, prefix=PREFIX)

@@ -17,12 +17,11 @@ from fastmagn.reporting.names import DATA_TITLES, NETWORK_TITLES, method_order, 
 from fastmagn.reporting.paper import WEIGHTS, has_paper_settings, paper_value
 from fastmagn.reporting.runs import FinishedRun
 from fastmagn.reporting.weights import weights_titles
-from fastmagn.runs.changes import NO_WEIGHTS
+from fastmagn.runs.changes import NO_WEIGHTS, views_of
 
-# Fields that say where a run lies and how it was computed. They change no number, or only its last digits; not every
-# engine that makes views is exact.
+# Fields that say where a run lies and how it was computed. They change no number, or only its last digits.
 _BOOKKEEPING = frozenset(
-    (NO_WEIGHTS - {"augment.backend"})
+    NO_WEIGHTS
     | {
         "train.channels_last",
         "eval.batch_size",
@@ -161,10 +160,15 @@ def _place(run: FinishedRun) -> tuple:
 
 def recipe(run: FinishedRun, but: Iterable[str] = ()) -> str:
     """A key that is the same for runs that differ only in their seed and in the fields `but` (dotted names)."""
-    ignored = _BOOKKEEPING | {"train.seed"} | set(but)
-    config = {field: value for field, value in run.fields.items() if field not in ignored}
+    config = {field: value for field, value in _deciding(run).items() if field not in set(but)}
     file = run.weights._replace(file="") if run.weights else ()
     return json.dumps([config, run.num_images, *run.subset, *run.corruptions, *file], sort_keys=True)
+
+
+def _deciding(run: FinishedRun) -> dict[str, Any]:
+    """The fields that decide a run's numbers, but for its seed."""
+    fields = run.fields | {"augment.backend": views_of(run.fields["augment.backend"])}
+    return {field: value for field, value in fields.items() if field not in _BOOKKEEPING | {"train.seed"}}
 
 
 def _variants(groups: list[list[FinishedRun]], title: str) -> list[Experiment]:
@@ -194,8 +198,8 @@ def _variants(groups: list[list[FinishedRun]], title: str) -> list[Experiment]:
 
 def _changes(base: FinishedRun, other: FinishedRun) -> str:
     """The fields in which `other` differs from `base`; the name of its folder if there are many."""
-    before, after = base.fields, other.fields
-    fields = [name for name in after if name not in _BOOKKEEPING | {"train.seed"} and after[name] != before.get(name)]
+    before, after = _deciding(base), _deciding(other)
+    fields = [name for name in after if after[name] != before.get(name)]
     changes = [f"{WEIGHTS.get(name, name.split('.')[-1])} {_short(after[name])}" for name in fields]
     if other.corruptions != base.corruptions:
         version, quality = other.corruptions

@@ -19,7 +19,7 @@ from fastmagn.config.text import flatten
 from fastmagn.errors import InputError, one_line
 from fastmagn.machine.console import console, warn
 from fastmagn.machine.files import replace_file
-from fastmagn.runs.changes import may_change
+from fastmagn.runs.changes import may_change, views_of
 from fastmagn.runs.checksum import add_checksum, find_damage
 from fastmagn.runs.failures import is_of_the_machine
 from fastmagn.runs.paths import POLICY, last_checkpoint, step_checkpoints
@@ -219,3 +219,29 @@ def warn_of_other_decoder(state: dict[str, Any], decoder: str | None, path: Path
             f"{path} was trained on images that the {then} decoded; now the {now} decodes them, and some pixels differ"
             " by some levels (data.source). The run resumes: its weights will be those of neither decoder alone."
         )
+
+
+def check_engine(state: dict[str, Any], backend: str, is_trained: bool, path: Path) -> None:
+    """Warn if a checkpoint's views were made by an engine that makes other ones than that of this run.
+
+    Args:
+        state: From `read_checkpoint`.
+        backend: This run's `augment.backend`.
+        is_trained: Whether the checkpoint has all steps of this run.
+        path: The checkpoint, for the message.
+
+    Raises:
+        InputError: The run is trained: its weights are not those of this engine.
+    """
+    before = state["config"].get("augment.backend", Config().augment.backend)
+    if views_of(before) == views_of(backend):
+        return
+    if is_trained:
+        raise InputError(
+            f"augment.backend: got {backend!r}; expected {before!r}, with which {path} was trained. Name another"
+            " --run_dir to train from scratch."
+        )
+    warn(
+        f"{path} was trained on views that {before!r} made; now {backend!r} makes them, and some pixels differ by some"
+        " levels (augment.backend). The run resumes: its weights will be those of neither engine alone."
+    )

@@ -105,7 +105,7 @@ def _explanation(error: Exception, device: str, too_large: str, what_then: str) 
     if says(_NOT_COMPILED) or (is_compilers and not says(_LOST_DEVICE)):
         return (
             f"augment.backend: the views' kernel cannot be compiled for {device} ({one_line(error)}); use"
-            f" augment.backend kornia, or a driver and a numba-cuda that fit each other; then {what_then}."
+            f" augment.backend pil, or a driver and a numba-cuda that fit each other; then {what_then}."
         )
     if says(_LOST_DEVICE):
         return f"device: {device} failed ({text.splitlines()[0]}); {what_then}."

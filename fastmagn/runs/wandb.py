@@ -8,7 +8,7 @@ from typing import Any
 
 from fastmagn.config.schema import Config
 from fastmagn.config.text import flatten
-from fastmagn.errors import InputError, one_line
+from fastmagn.errors import one_line, without
 from fastmagn.machine.console import warn
 
 _begun: dict[str, Any] = {}  # by id, the W&B runs that are open and ours
@@ -81,6 +81,7 @@ def _run(config: Config) -> Any:
 def _package() -> Any:
     try:
         import wandb
-    except ImportError:
-        raise InputError("train.wandb_project: needs the package wandb; pip install 'fastmagn[wandb]'.") from None
+    except ImportError as error:
+        needs = "train.wandb_project: needs the package wandb; pip install 'fastmagn[wandb]'."
+        raise without("wandb", error, needs) from error
     return wandb

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fastmagn.errors import InputError, Interrupted, one_line
+from fastmagn.errors import InputError, Interrupted, one_line, without
 from fastmagn.machine.signals import handled_by
 from fastmagn.sweeping.arguments import Machines
 from fastmagn.sweeping.trial import Outcome, run_trial
@@ -33,8 +33,10 @@ for _name, _value in _QUIET.items():
 try:
     import ray
     from ray import tune
-except ImportError:
-    ray = tune = None
+
+    _fault: ImportError | None = None
+except ImportError as error:
+    ray, tune, _fault = None, None, error
 
 # Off, Ray's servers listen on loopback, as they do by default on the systems in its name.
 _REACHABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
@@ -42,9 +44,9 @@ _OBJECT_STORE_BYTES = 100 * 2**20  # a trial's outcome is a line of text; Ray's 
 
 
 def check_ray() -> None:
-    """Raise InputError if Ray is not installed."""
-    if tune is None:
-        raise InputError("sweep: needs Ray Tune; pip install 'fastmagn[ray]'.")
+    """Raise InputError if Ray cannot be imported."""
+    if _fault is not None:
+        raise without("ray", _fault, "sweep: needs Ray Tune; pip install 'fastmagn[ray]'.") from _fault
 
 
 def run_trials(

@@ -18,6 +18,7 @@ from fastmagn.machine.files import os_error_behind, write_text
 from fastmagn.machine.torchrun import NO_RUN_ID, agent, max_restarts, restart_count, run_id
 from fastmagn.runs.changes import VALIDATION_FIELDS
 from fastmagn.runs.checkpoint import (
+    check_engine,
     check_same_recipe,
     check_same_run,
     load_model,
@@ -322,6 +323,7 @@ def restore(run: Run) -> tuple[Progress, dict[str, Any] | None]:
         config.train.max_steps,
         f"0 for all steps, or at least {done}, which {path} has",
     )
+    check_engine(state, config.augment.backend, done >= run.last_step, path)
     if done < run.last_step:
         warn_of_other_decoder(state, decoder_of(run), path)
         # Drop the row of an epoch that train.max_steps cut short.

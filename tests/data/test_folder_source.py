@@ -6,6 +6,7 @@ import time
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -250,14 +251,17 @@ def test_without_dali(photo_folder, monkeypatch):
 
 
 def test_a_dali_that_cannot_be_imported_is_a_warning_with_auto(photo_folder, monkeypatch):
-    """As one that is installed, and whose libraries do not fit."""
+    """As one that is installed, and whose libraries do not fit; where it is asked for, that is said too."""
     monkeypatch.setattr(folder_source, "has_dali", lambda: True)
-    monkeypatch.setitem(sys.modules, "nvidia.dali", None)
+    monkeypatch.setattr(crops, "has_dali", lambda: True)
+    monkeypatch.setitem(sys.modules, "nvidia.dali", ModuleType("nvidia.dali"))
     monkeypatch.delitem(sys.modules, "fastmagn.data.files.dali_crops", raising=False)
     with pytest.warns(UserWarning, match="NVIDIA DALI cannot be used") as shown:
         assert make(photo_folder, "auto").description.startswith("Pillow on 2 threads")
     assert len(shown) == 1
-    with pytest.raises(InputError, match=r"data\.source: got dali, which needs NVIDIA DALI"):
+    with pytest.raises(
+        InputError, match=r"^data\.source: nvidia\.dali is installed, but cannot be used \(cannot import name"
+    ):
         make(photo_folder, "dali")
 
 

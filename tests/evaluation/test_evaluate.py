@@ -238,6 +238,7 @@ def test_the_command_names_what_it_cannot_use(arguments, message, run_dir):
         ("loss.label_smoothing", "0.1", "0.0"),
         ("model.bn_views", "per_view", "joint"),
         ("data.num_validation_images", "100", "0"),
+        ("augment.backend", "kornia", "auto"),
     ],
 )
 def test_what_the_run_was_trained_with_cannot_be_changed(field, value, trained, run_dir):
@@ -253,6 +254,7 @@ def test_what_the_run_was_trained_with_cannot_be_changed(field, value, trained, 
 def test_what_is_measured_and_by_what_machine_may_differ(run_dir, tmp_path):
     fields = ["--data.name", "npz", "--data.dir", str(tmp_path), "--data.num_workers", "3", "--train.amp", "bf16"]
     fields += ["--train.seed", "0", "--train.compile", "false", "--eval.num_images", "4", "--method", "magn_augmix"]
+    fields += ["--augment.backend", "pil"]
     config = parse_arguments(["--run", str(run_dir), *fields])[1]
     assert (config.data.name, config.data.dir, config.data.num_workers) == ("npz", tmp_path, 3)
     assert (config.train.amp, config.eval.num_images, config.device) == ("bf16", 4, "auto")

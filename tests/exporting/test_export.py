@@ -357,7 +357,7 @@ def test_a_missing_package_names_the_extra(run_dir, tmp_path, monkeypatch, packa
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(InputError) as error:
         export(run_dir, tmp_path / "model.onnx")
-    assert str(error.value) == f'ONNX files need {package}, which is not installed: pip install "fastmagn[onnx]".'
+    assert str(error.value) == f"onnx: needs {package}; pip install 'fastmagn[onnx]'."
 
 
 @pytest.mark.parametrize(

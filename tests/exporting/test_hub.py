@@ -74,7 +74,6 @@ def test_a_hub_that_does_not_answer_is_one_line(tmp_path, monkeypatch):
 
 def test_without_the_extra_nothing_is_exported(run_dir, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     out = tmp_path / "m.safetensors"
     with pytest.raises(InputError, match=r"^hub: needs huggingface_hub; pip install 'fastmagn\[hub\]'\.$"):
         main(["--run", str(run_dir), "--format", "safetensors", "--out", str(out), "--push", "me/mine"])

@@ -334,12 +334,13 @@ def test_bookkeeping_makes_no_experiment_and_everything_else_does(fake_run):
         fake_run("b", seed=1, fields={"device": "cuda", "data.dir": "elsewhere", "eval.cache_dir": "x"}),
         fake_run("f", seed=2, fields={"eval.fourier": True, "eval.batch_norm": "adapt", "eval.perturbations": True}),
         fake_run("g", seed=3, fields={"train.keep_checkpoints": 5, "train.deterministic": True}),
-        fake_run("h", seed=4, fields={"data.num_workers": 4, "data.source": "pillow"}),
+        fake_run("h", seed=4, fields={"data.num_workers": 4, "data.source": "pillow", "augment.backend": "pil"}),
     ]
     others = [
         fake_run("c", fields={"train.epochs": 7}),
         fake_run("d", fields={"train.epochs": 7, "optim.lr": 0.2}),
         fake_run("e", fields={"train.epochs": 8, "optim.lr": 0.3, "train.batch_size": 3}),
+        fake_run("i", fields={"augment.backend": "kornia"}),
     ]
     runs, _ = read_runs([*others, *same])
     experiments, _ = group_experiments(runs)
@@ -349,6 +350,7 @@ def test_bookkeeping_makes_no_experiment_and_everything_else_does(fake_run):
         "c": "Standard (epochs 7)",
         "d": "Standard (epochs 7, lr 0.2)",
         "e": "Standard (e)",
+        "i": "Standard (backend kornia)",
     }
     assert len(experiments[0].runs) == 5
 

@@ -1,13 +1,16 @@
 """Each failure of the machine is one line that says what to do, whichever library raised it."""
 
 import importlib
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from fastmagn.config.schema import Config, TrainConfig
+from fastmagn.augment.policies.recipe import has_recipe
+from fastmagn.augment.views import choose_engine
+from fastmagn.config.schema import AugmentConfig, Config, TrainConfig
 from fastmagn.errors import InputError
 from fastmagn.evaluation import run as evaluation_run
 from fastmagn.runs.failures import explain_failures, explain_measuring
@@ -25,7 +28,7 @@ MEMORY = (
     " train.accumulation_steps."
 )
 COMPILE = (
-    "augment.backend: the views' kernel cannot be compiled for cuda ({}); use augment.backend kornia, or a driver and a"
+    "augment.backend: the views' kernel cannot be compiled for cuda ({}); use augment.backend pil, or a driver and a"
     " numba-cuda that fit each other; then nothing has been saved yet."
 )
 LOST = "device: cuda failed ({}); nothing has been saved yet."
@@ -82,6 +85,22 @@ CASES = [
 @pytest.mark.parametrize(("where", "arguments", "message"), CASES)
 def test_errors_of_numba_cuda_and_cuda_core(where, arguments, message, tmp_path):
     assert explained(raised(where, *arguments), tmp_path / "run") == message
+
+
+@pytest.mark.parametrize(
+    "augment",
+    [
+        AugmentConfig(),
+        AugmentConfig(policy="trivialaugment"),
+        AugmentConfig(erase_probability=0.5),
+        AugmentConfig(patch_linf=0.1),
+    ],
+    ids=["without a recipe", "policy", "erasing", "patches"],
+)
+def test_the_engine_that_is_advised_takes_the_runs_views(augment, tmp_path):
+    text = explained(raised(f"{NUMBA}.error:NvvmError", "Failed to compile"), tmp_path / "run")
+    (advised,) = re.findall(r"use augment\.backend (\w+)", text)
+    assert choose_engine(advised, torch.device("cuda"), has_recipe(augment)).backend == advised
 
 
 def test_the_line_says_from_where_the_run_resumes(tmp_path):

@@ -363,6 +363,10 @@ def test_what_a_resumed_run_may_change_may_change_in_its_sweep(tmp_path):
     changed = {"eval.batch_size": 100, "eval.num_images": 50, "data.num_workers": 2, "train.keep_checkpoints": 3}
     keep(tmp_path, *first, *(f"--{name}={value}" for name, value in changed.items()))
     assert changed.items() <= yaml.safe_load((tmp_path / "sweep.yaml").read_text())["fields"].items()
+    for backend in ("pil", "numba"):
+        keep(tmp_path, *first, "--augment.backend", backend)
+    with pytest.raises(InputError, match=r'another sweep: augment\.backend is "numba" there and "dali" here'):
+        keep(tmp_path, *first, "--augment.backend", "dali")  # finished trials have other views
     for steps in ("7", "0"):  # 0 means no limit
         keep(tmp_path, *first[:2], "--train.max_steps", steps)
     with pytest.raises(InputError, match=r"another sweep: train\.max_steps is 0 there and 5 here"):

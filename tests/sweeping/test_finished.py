@@ -9,6 +9,7 @@ from fastmagn.config.command_line import parse_config
 from fastmagn.config.schema import Config
 from fastmagn.config.text import plain, to_yaml
 from fastmagn.errors import InputError
+from fastmagn.runs.changes import recipe_fields
 from fastmagn.runs.paths import last_checkpoint
 from fastmagn.sweep import main
 from fastmagn.sweeping import sweep
@@ -37,6 +38,10 @@ def test_a_field_that_is_newer_than_the_results_has_its_default(tmp_path):
         ("", "--eval.num_images 9", False),
         ("--train.max_steps 5", "--train.max_steps 7", False),
         ("", "--optim.lr 0.3", False),
+        ("--augment.backend numba", "--augment.backend pil", True),
+        ("--augment.backend numba", "", True),
+        ("", "--augment.backend kornia", False),
+        ("--augment.backend dali", "", False),
     ],
 )
 def test_results_hold_if_only_fields_differ_that_leave_them_as_they_are(recorded, changed, expected, tmp_path):
@@ -49,6 +54,22 @@ def test_results_hold_if_only_fields_differ_that_leave_them_as_they_are(recorded
 
 
 GRID = ["--grid", "optim.lr=0.05,0.2", "--method", "standard"]
+
+
+@pytest.mark.parametrize(
+    ("recorded", "asked", "others"),
+    [
+        ("auto", "numba", {}),
+        ("pil", "auto", {}),
+        ("auto", "kornia", {"augment.backend": ("auto", "kornia")}),
+        ("dali", "auto", {"augment.backend": ("dali", "auto")}),
+    ],
+)
+def test_an_engine_with_other_views_is_another_recipe(recorded, asked, others, tmp_path):
+    def config(backend: str) -> Config:
+        return parse_config(["--run_dir", str(tmp_path), "--augment.backend", backend], "test", "A test.")
+
+    assert recipe_fields(config(asked), plain(config(recorded))) == others
 
 
 @pytest.mark.parametrize("trained", ["results.json", "checkpoints/last.pt"])

@@ -22,5 +22,7 @@ AUGMIX_BACKENDS = {"numba": "fastmagn.augment.engines.numba_images:fill_augmix"}
 CUDA_AUGMIX_BACKENDS = {"numba": "fastmagn.augment.engines.numba_cuda:fill_augmix"}
 # Engines for policies of images on CUDA, (images uint8, ViewParams, Policy, out) -> None. Others work on the host.
 CUDA_POLICY_BACKENDS = {"numba": "fastmagn.augment.engines.policy_cuda:change_images"}
+# Names whose views are Pillow's: uint8 parts to the bit. The other engines' differ by some levels.
+EXACT_BACKENDS = ("auto", "numba", "pil")
 # Engines that know neither policies nor erasing nor noise patches.
 WITHOUT_RECIPES = ("kornia", "dali")

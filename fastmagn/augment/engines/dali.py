@@ -25,6 +25,8 @@ Shape letters: V views, B batch, J AugMix views, W chains, D operations of a cha
 """
 
 import atexit
+import os
+import threading
 from functools import cache, lru_cache
 from typing import Any
 
@@ -34,7 +36,7 @@ from torch import Tensor
 
 from fastmagn.augment.operations import NUM_AUGMIX_OPERATIONS
 from fastmagn.augment.params import JITTER_PARTS, ViewParams, jitter_steps, num_operations
-from fastmagn.errors import InputError
+from fastmagn.errors import without
 from fastmagn_kernels import threads
 from fastmagn_kernels.pixel import MAX_ANGLE_UNITS, fill_equalize_table, rotation_offset, rotation_table
 from fastmagn_kernels.random import draws, rng
@@ -45,9 +47,8 @@ try:
     from nvidia.dali import Pipeline, fn, pipeline_def, types
     from nvidia.dali.data_node import DataNode
 except ImportError as error:
-    raise InputError(
-        "augment.backend: got dali, which needs NVIDIA DALI; install 'fastmagn[dali]', or use auto."
-    ) from error
+    needs = "augment.backend: got dali, which needs NVIDIA DALI; install 'fastmagn[dali]', or use auto."
+    raise without("nvidia.dali", error, needs) from error
 
 _BRIGHTNESS, _CONTRAST = map(JITTER_PARTS.index, ("brightness", "contrast"))
 
@@ -58,6 +59,8 @@ _SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / np.float32(1
 _TRUNCATION_SLACK = 2.0**-14
 # How many pipelines of each kind are kept: a run needs one, and a second one if its last batch is much smaller.
 _PIPELINES_KEPT = 4
+_lock = threading.RLock()  # a pipeline runs one batch at a time, and its result lies in its own memory
+_parents: list[Any] = []  # the pipelines of the process that this one was forked from
 
 
 def fill_views(images: Tensor, params: ViewParams, out: Tensor) -> None:
@@ -68,12 +71,13 @@ def fill_views(images: Tensor, params: ViewParams, out: Tensor) -> None:
     spec = params.view_spec
     views = out if out.dtype == torch.float32 else torch.empty_like(out, dtype=torch.float32)
     clean, *others = views.view(spec.num_views, *images.shape)
-    clean_u8 = _make_clean(images, params)
-    torch.div(clean_u8, 255, out=clean)
-    if spec.num_augmix_views:
-        chains_u8 = _make_chains(clean_u8, params)
-        for j in range(spec.num_augmix_views):
-            _mix(clean, chains_u8[j], params.augmix.chain_weights[j], params.augmix.mix_weight[j], others[j])
+    with _lock:
+        clean_u8 = _make_clean(images, params)
+        torch.div(clean_u8, 255, out=clean)
+        if spec.num_augmix_views:
+            chains_u8 = _make_chains(clean_u8, params)
+            for j in range(spec.num_augmix_views):
+                _mix(clean, chains_u8[j], params.augmix.chain_weights[j], params.augmix.mix_weight[j], others[j])
     for n in range(spec.num_noise_views):
         noisy = others[spec.num_augmix_views + n]
         _fill_normals(params, n, noisy)
@@ -187,9 +191,23 @@ def _chain_pipeline(
     return _chain_graph(size, depth, has_enhancements, _kind(device), **_settings(max_batch, device, num_threads))
 
 
-# A pipeline that outlives DALI's modules cannot be shut down.
-atexit.register(_base_pipeline.cache_clear)
-atexit.register(_chain_pipeline.cache_clear)
+def _start_anew() -> None:
+    """In a forked process, which has none of DALI's threads: to run or to shut down an old pipeline would never end."""
+    global _base_pipeline, _chain_pipeline
+    _parents.extend((_base_pipeline, _chain_pipeline))
+    _base_pipeline = lru_cache(_PIPELINES_KEPT)(_base_pipeline.__wrapped__)
+    _chain_pipeline = lru_cache(_PIPELINES_KEPT)(_chain_pipeline.__wrapped__)
+    _lock.release()
+
+
+os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_start_anew)
+
+
+@atexit.register
+def _forget_pipelines() -> None:
+    """A pipeline that outlives DALI's modules cannot be shut down."""
+    _base_pipeline.cache_clear()
+    _chain_pipeline.cache_clear()
 
 
 def _kind(device: torch.device) -> str:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from fastmagn.augment.engines.philox_torch import standard_normal
 from fastmagn.augment.params import JITTER_PARTS, AugMixParams, BaseParams, ViewParams, jitter_steps
-from fastmagn.errors import InputError
+from fastmagn.errors import without
 from fastmagn_kernels.pixel import MAX_ANGLE_UNITS, rotation_offset, rotation_table
 from fastmagn_kernels.random import draws
 from fastmagn_kernels.random.rng import STREAM_NOISE
@@ -34,9 +34,8 @@ try:
     from kornia.enhance import equalize
     from kornia.geometry import remap
 except ImportError as error:
-    raise InputError(
-        "augment.backend: got kornia, which needs Kornia; install 'fastmagn[kornia]', or use auto."
-    ) from error
+    needs = "augment.backend: got kornia, which needs Kornia; install 'fastmagn[kornia]', or use auto."
+    raise without("kornia", error, needs) from error
 
 # Images uint8 [n, 3, H, W], arguments float64 [n, A] (`_arguments`) -> uint8 [n, 3, H, W].
 GroupFunction = Callable[[Tensor, Tensor], Tensor]
@@ -245,7 +244,7 @@ def _enhance(images: Tensor, arguments: Tensor) -> Tensor:
     """ImageEnhance.Brightness, Contrast and Color. Arguments: the factor, and an index into JITTER_PARTS."""
     red, green, blue = images.int().unbind(1)
     luma = (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16
-    mean = (luma.sum((1, 2), dtype=torch.int64) / luma[0].numel() + 0.5).floor()
+    mean = (luma.sum((1, 2), dtype=torch.int64).double() / luma[0].numel() + 0.5).floor()
     part = _per_image(arguments[:, 1])
     grey = torch.where(part == 0, 0, torch.where(part == 1, _per_image(mean), luma[:, None])).float()
     return _blend(grey, images, arguments)

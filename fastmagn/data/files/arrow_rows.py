@@ -19,7 +19,7 @@ import numpy as np
 
 from fastmagn.data.files.content import TOLD_FROM_BYTES, cache_file, file_key, is_settled
 from fastmagn.data.files.shard_index import Members
-from fastmagn.errors import InputError, check, counted, one_line, some
+from fastmagn.errors import InputError, check, counted, one_line, some, without
 from fastmagn.machine.console import console
 from fastmagn.machine.files import check_room, replace_file
 from fastmagn.machine.waiting_lock import waiting_lock
@@ -29,7 +29,7 @@ try:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 except ImportError as error:
-    raise InputError("data.name: got hf, which needs PyArrow; install 'fastmagn[hf]'.") from error
+    raise without("pyarrow", error, "data.name: got hf, which needs PyArrow; install 'fastmagn[hf]'.") from error
 
 _KEY = b"fastmagn"  # in the metadata of a converted file: the state of the file that it was made of
 _ROWS_AT_A_TIME = 64

@@ -27,15 +27,14 @@ from fastmagn.data.files.decoding import Unreadable
 from fastmagn.data.files.headers import ImageFiles
 from fastmagn.data.files.items import Item, read_item
 from fastmagn.data.files.on_demand import num_threads
-from fastmagn.errors import InputError, counted, one_line, warn_caller
+from fastmagn.errors import counted, one_line, warn_caller, without
 
 try:
     from nvidia.dali import Pipeline, fn, pipeline_def, types
     from nvidia.dali.data_node import DataNode
 except ImportError as error:
-    raise InputError(
-        "data.source: got dali, which needs NVIDIA DALI; install 'fastmagn[dali]', or use auto or pillow."
-    ) from error
+    needs = "data.source: got dali, which needs NVIDIA DALI; install 'fastmagn[dali]', or use auto or pillow."
+    raise without("nvidia.dali", error, needs) from error
 
 _LANES: "weakref.WeakSet[_Lane]" = weakref.WeakSet()
 

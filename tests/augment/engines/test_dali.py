@@ -2,15 +2,18 @@
 
 import dataclasses
 import sys
+import threading
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 pytest.importorskip("nvidia.dali", reason="needs NVIDIA DALI: pip install 'fastmagn[dali]'")
 
 from nvidia.dali import fn, pipeline_def, types
 
+from fastmagn import AugMix
 from fastmagn.augment.engines import dali as dali_backend
 from fastmagn.augment.engines import pil
 from fastmagn.augment.operations import OPERATIONS
@@ -245,6 +248,52 @@ def test_pipelines_that_are_kept_are_few_and_have_as_many_threads_as_kernels(pic
     assert len(built) == 6
     assert dali_backend._base_pipeline.cache_info().currsize == 4
     assert {pipeline.num_threads for pipeline in built} == {threads.num_threads()}
+
+
+class DaliViews(torch.utils.data.Dataset):
+    """For each picture its view by its key."""
+
+    def __init__(self, images: torch.Tensor) -> None:
+        self.images, self.augmix = images, AugMix(seed=5, backend="dali")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self.augmix(self.images[index], indices=index, epoch=3)
+
+
+@pytest.mark.process
+def test_a_worker_that_is_forked_after_use_makes_the_views_of_its_parent(pictures):
+    """DALI's threads are not there, and so a pipeline of the parent would be waited for without end."""
+    data = DaliViews(as_tensor(pictures(20, 33)[:3]))
+    expected = torch.stack([data[index] for index in range(len(data))])  # by pipelines of the worker's size
+    for _ in range(2):
+        made = DataLoader(data, batch_size=2, num_workers=1, multiprocessing_context="fork", timeout=60)
+        assert torch.equal(torch.cat(list(made)), expected)
+    assert torch.equal(torch.stack([data[index] for index in range(len(data))]), expected)
+
+
+def test_threads_take_turns_with_a_pipeline(pictures):
+    images = as_tensor(pictures(20, 33))
+    params = [params_for(pictures(20, 33), CLEAN_ONLY, seed=seed) for seed in range(2)]
+    expected, right = [make_views(images, of_one, "dali") for of_one in params], [0, 0]
+
+    def work(number: int) -> None:
+        for _ in range(50):
+            right[number] += torch.equal(make_views(images, params[number], "dali"), expected[number])
+
+    workers = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(2)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join(60)
+    finally:
+        sys.setswitchinterval(interval)
+    assert right == [50, 50]
 
 
 def test_without_dali_the_extra_is_named(pictures, monkeypatch):

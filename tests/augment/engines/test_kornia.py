@@ -1,12 +1,14 @@
 """The Kornia engine against Pillow, within the table of tolerances; its noise; determinism; that nothing waits."""
 
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image, ImageEnhance
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -105,6 +107,25 @@ def test_crop_flip_and_jitter_equal_pillow(size, pictures):
     images = np.tile(pictures(*size), (12, 1, 1, 1))
     params = params_for(images, AugmentConfig(horizontal_flip=True, color_jitter=1, rotation_deg=0), CLEAN_ONLY)
     np.testing.assert_array_equal(fill(images, params), fill(images, params, pil.fill_views))
+
+
+def test_contrast_of_a_large_image_rounds_its_mean_as_pillow_does():
+    """A sum of grey levels one below that of a mean of 200.5, which float32 does not tell from it."""
+    num_pixels = 512 * 512
+    grey = np.full(num_pixels, 200, np.uint8)
+    grey[: num_pixels // 2 - 1] = 201
+    image = grey.reshape(1, 512, 512, 1).repeat(3, 3)
+    contrast = next(op.id for op in OPERATIONS if op.name == "contrast")
+    augment = AugmentConfig(mixture_width=1, mixture_depth=1, all_operations=True)
+    params = identity_base(params_for(image, augment, ViewSpec(num_augmix_views=1, num_noise_views=0)))
+    params = with_draws(
+        params,
+        ops=np.full((1, 1, 1, 1), contrast),
+        magnitudes=np.full((1, 1, 1, 1), 0.25),
+        mix_weight=np.ones((1, 1)),
+    )
+    expected = np.asarray(ImageEnhance.Contrast(Image.fromarray(image[0])).enhance(0.25))
+    np.testing.assert_array_equal((fill(image, params)[1, 0] * 255).round(), expected)
 
 
 @pytest.mark.data
@@ -222,7 +243,13 @@ def test_cuda_makes_the_same_views_without_waiting(pictures):
 
 
 def test_without_kornia_the_extra_is_named(pictures, monkeypatch):
-    monkeypatch.setitem(sys.modules, "kornia.enhance", None)
+    def find_spec(name: str, *_: object) -> None:
+        if name == "kornia":
+            raise ModuleNotFoundError("No module named 'kornia'", name=name)
+
+    monkeypatch.delitem(sys.modules, "kornia.enhance")
+    monkeypatch.delitem(sys.modules, "kornia")
+    monkeypatch.setattr(sys, "meta_path", [SimpleNamespace(find_spec=find_spec), *sys.meta_path])
     monkeypatch.delitem(sys.modules, "fastmagn.augment.engines.kornia")
     images = pictures(32, 32)
     with pytest.raises(InputError) as error:
