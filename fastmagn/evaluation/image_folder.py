@@ -74,8 +74,11 @@ def measure_folder(
         logits = predict(model, images, device=device, amp=config.train.amp, batch_size=config.eval.batch_size)
     readable = images.readable()
     measured = measure_images(logits[torch.from_numpy(readable).to(device)], labels[readable], own_labels)
-    shares = world.gather((measured, int(np.count_nonzero(~readable))))
-    joined = MeasuredTwice(*(concatenate(list(parts)) for parts in zip(*(part for part, _ in shares), strict=True)))
-    entry = summarise_images(joined, len(own_labels), sum(count for _, count in shares), config.eval)
+    shares = world.gather((measured, labels[readable], int(np.count_nonzero(~readable))))
+    predictions, readable_labels, num_unreadable = zip(*shares, strict=True)
+    joined = MeasuredTwice(*(concatenate(list(parts)) for parts in zip(*predictions, strict=True)))
+    places = np.searchsorted(own_labels, np.concatenate(readable_labels))
+    own_names = [seen.class_names[label] for label in own_labels]
+    entry = summarise_images(joined, places, own_names, sum(num_unreadable), config.eval)
     print_images(str(folder), entry, len(seen.class_names))
     return entry | about_model

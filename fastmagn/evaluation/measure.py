@@ -30,8 +30,9 @@ from fastmagn.evaluation.logits import (
     write_logits,
 )
 from fastmagn.evaluation.metrics.accuracy import alexnet_normalised_error
-from fastmagn.evaluation.metrics.predictions import Predictions, concatenate, measure_logits, stack
-from fastmagn.evaluation.metrics.summary import confidence_measures, not_finite, summarise
+from fastmagn.evaluation.metrics.classes import ClassCounts, add_counts, count_classes
+from fastmagn.evaluation.metrics.predictions import Predictions, concatenate, measure_logits, not_finite, stack
+from fastmagn.evaluation.metrics.summary import confidence_measures, summarise
 from fastmagn.evaluation.subset import FIRST, Subset
 from fastmagn.machine.console import progress_bar, say_compiling, warn
 from fastmagn.machine.hardware import precision
@@ -60,12 +61,14 @@ class CellLogits(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """One process's predictions under a corruption, [S, n], and how many images are left out of them as unreadable.
+    """One process's predictions under a corruption, [S, n], their counts, and how many images are unreadable.
 
-    `scaled` has the predictions of the logits divided by a temperature; None without one.
+    Unreadable images are left out of both. `scaled` has the predictions of the logits divided by a temperature; None
+    without one.
     """
 
     predictions: Predictions
+    classes: ClassCounts
     num_unreadable: int
     scaled: Predictions | None = None
 
@@ -120,7 +123,7 @@ def evaluate(
         logits_dir: Where all logits are stored, for `summarise_logits`; None stores none.
         world: torchrun's processes; each measures a share of the images, and all return the same results.
         class_names: K names, label k is class_names[k]; a -C set of image files (ImageNet-C) is matched by these, and
-            the room for `logits_dir` is checked by their number.
+            the room for `logits_dir` is checked by their number. `class_accuracy` of the results repeats them.
         subset: Which images are measured if `eval.num_images` asks for fewer than all; the results record it.
         progress: Show a progress bar; without a terminal nothing is shown.
         callback: Called after each cell.
@@ -165,7 +168,9 @@ def evaluate(
     _warn_of_unreadable(measured)
     clean, corrupted = _join(measured)
     _warn_of_not_finite(clean, corrupted, corruptions.severities)
-    results = summarise(clean, corrupted, config, corruptions.severities)
+    results = summarise(clean, corrupted, config, corruptions.severities, _counts(measured))
+    if len(class_names) == len(results["class_accuracy"]["num_images"]):
+        results["class_accuracy"] = {"class_names": list(class_names), **results["class_accuracy"]}
     results |= {"subset": subset.record(len(labels), total), "corrupted_as": corruptions.made_as}
     if is_imagenet_c:
         results[MCE_ALEXNET] = alexnet_normalised_error(results["corruption_accuracy"])
@@ -189,13 +194,13 @@ def summarise_logits(logits_dir: Path, config: EvalConfig) -> dict[str, Any]:
     stored_labels, logits = read_logits(logits_dir)
     severities = read_severities(logits_dir, logits)
     labels = torch.from_numpy(stored_labels)
-    measured = {
-        name: Measured(stack([measure_logits(torch.from_numpy(np.array(cell)), labels) for cell in cells]), 0)
-        for name, cells in logits.items()
-    }
+    measured = {}
+    for name, cells in logits.items():
+        predictions = stack([measure_logits(torch.from_numpy(np.array(cell)), labels) for cell in cells])
+        measured[name] = Measured(predictions, count_classes(predictions, stored_labels, cells.shape[-1]), 0)
     clean, corrupted = _join([measured])
     _warn_of_not_finite(clean, corrupted, severities)
-    results = summarise(clean, corrupted, config, severities)
+    results = summarise(clean, corrupted, config, severities, _counts([measured]))
     if MCE_ALEXNET in read_measures(logits_dir):
         results[MCE_ALEXNET] = alexnet_normalised_error(results["corruption_accuracy"])
     return results
@@ -316,13 +321,14 @@ def _measure(
             bar.update(task, advance=1, status=cell.name)
             if callback is not None:
                 callback(MeasuredCell(cell.name, cell.severity, _accuracy(predictions, cell), number, num_cells))
-    measured = {}
+    measured, own_labels, num_classes = {}, labels.cpu().numpy(), cell.logits.shape[1]
     for name, entries in severities.items():
         predictions, readable, scaled = zip(*entries, strict=True)
         kept = np.logical_and.reduce(readable)
         parts = [predictions] if temperature is None else [predictions, scaled]
         kept_parts = [Predictions(*(values[:, kept] for values in stack(list(part)))) for part in parts]
-        measured[name] = Measured(kept_parts[0], int(np.count_nonzero(~kept)), *kept_parts[1:])
+        classes = count_classes(kept_parts[0], own_labels[kept], num_classes)
+        measured[name] = Measured(kept_parts[0], classes, int(np.count_nonzero(~kept)), *kept_parts[1:])
     return measured
 
 
@@ -366,3 +372,8 @@ def _join(shares: list[dict[str, Measured]]) -> tuple[Predictions, dict[str, Pre
         joined[name] = Predictions(*(np.concatenate(parts, axis=1) for parts in values))
     clean = concatenate([joined.pop("clean")])
     return clean, joined
+
+
+def _counts(shares: list[dict[str, Measured]]) -> dict[str, ClassCounts]:
+    """All processes' counts by class: those of `clean` and of each corruption."""
+    return {name: add_counts([share[name].classes for share in shares]) for name in shares[0]}

@@ -20,8 +20,8 @@ from fastmagn.data.files.listing import list_classes
 from fastmagn.data.files.on_demand import LazyImages
 from fastmagn.errors import InputError, counted, nearest, some
 from fastmagn.evaluation.metrics.calibration import rms_calibration_error
-from fastmagn.evaluation.metrics.predictions import Predictions, measure_logits
-from fastmagn.evaluation.metrics.summary import not_finite
+from fastmagn.evaluation.metrics.classes import class_accuracy, count_classes
+from fastmagn.evaluation.metrics.predictions import Predictions, measure_logits, not_finite
 from fastmagn.machine.console import warn
 from fastmagn.machine.torchrun import rank
 from fastmagn.runs.paths import RESULTS
@@ -99,15 +99,18 @@ def measure_images(logits: Tensor, labels: np.ndarray, own_labels: np.ndarray) -
 
 
 def summarise_images(
-    measured: MeasuredTwice, num_classes: int, num_unreadable: int, config: EvalConfig
+    measured: MeasuredTwice, labels: np.ndarray, own_names: Sequence[str], num_unreadable: int, config: EvalConfig
 ) -> dict[str, Any]:
-    """A folder's entry of `image_folders`: accuracies and RMS calibration errors, as fractions in 0..1.
+    """A folder's entry of `image_folders`: accuracies, also of each class, and RMS calibration errors.
+
+    They are fractions in 0..1. `class_accuracy` has the folder's own classes only, see `classes.class_accuracy`.
 
     They are None where logits are NaN or infinite; a warning counts these images.
 
     Args:
         measured: The predictions for all images that can be read.
-        num_classes: The folder's own classes.
+        labels: The places of their classes in `own_names`, int64 [M].
+        own_names: The names of the folder's own classes.
         num_unreadable: Files that cannot be read.
         config: `num_bins` and `binning`.
 
@@ -121,12 +124,14 @@ def summarise_images(
     if num_faulty:
         warn(f"logits are not finite for {counted(num_faulty, 'image')}. The measures that need them are null.")
     bins: dict[str, Any] = {"num_bins": config.num_bins, "binning": config.binning}
+    counts = {name: [count_classes(one, labels, len(own_names))] for name, one in measured._asdict().items()}
     return {
         "num_images": num_images,
         "num_unreadable": num_unreadable,
-        "num_classes": num_classes,
+        "num_classes": len(own_names),
         **{name: _measures(predictions, bins) for name, predictions in measured._asdict().items()},
         **bins,
+        "class_accuracy": {"class_names": list(own_names), **class_accuracy(counts)},
     }
 
 

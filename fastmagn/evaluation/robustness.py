@@ -118,12 +118,13 @@ def evaluate_robustness(
         for a set that was not measured completely; cbar: if it was; measured: over all, if complete sets do not cover
         it}, `mean_corruption_error` {1 - mCA}, `corruption_accuracy` {name: [5, by severity]} (`severities` names those
         of corruptions that have fewer), `rms_calibration_error`, `calibration`, `reliability`, `selective_prediction`,
-        `subset` {chosen: all, first or by class; of: N; seed of by class}, and `corrupted_as` {published: the sets
-        whose script is followed; version; jpeg_quality}, None for a published -C set. With `ood` also `ood` {name:
-        AUROC, AUPR and FPR at 95 % TPR of three scores}. With `held_out` also `temperature_scaling` {temperature, and
-        the calibration with it}. Where logits are NaN or infinite (-inf may rule a class out), the cell's accuracy and
-        every mean that needs it are None; a warning names the corruption, the severity and the number of images. Other
-        cells keep their results. The dictionary is strict JSON.
+        `class_accuracy` {num_images, clean, corrupt: [K], None for a class without images; balanced_accuracy: {clean,
+        corrupt}; corruption_set}, `subset` {chosen: all, first or by class; of: N; seed of by class}, and
+        `corrupted_as` {published: the sets whose script is followed; version; jpeg_quality}, None for a published -C
+        set. With `ood` also `ood` {name: AUROC, AUPR and FPR at 95 % TPR of three scores}. With `held_out` also
+        `temperature_scaling` {temperature, and the calibration with it}. Where logits are NaN or infinite (-inf may
+        rule a class out), the cell's accuracy and every mean that needs it are None; a warning names the corruption,
+        the severity and the number of images. Other cells keep their results. The dictionary is strict JSON.
 
     Raises:
         InputError: An argument or the model's output is not as described here, or the -C set does not fit the images.

@@ -13,6 +13,9 @@ from fastmagn.machine.console import console, warn
 from fastmagn.runs.reading import SCORES
 
 _MOST_NAMED = 3  # corruptions; of more only the number
+NUM_LOWEST = 3  # classes in the line of the lowest accuracies
+FEW_IMAGES = 100  # of fewer, an accuracy has a standard error of up to 5 points or more
+UNEVEN = 1.1  # the largest class has this many times the images of the smallest
 
 
 def print_results(results: dict[str, Any], title: str) -> None:
@@ -27,6 +30,8 @@ def print_results(results: dict[str, Any], title: str) -> None:
         mean = measured_mean(accuracies, results.get("severities", {}).get(name, SEVERITIES))
         table.add_row(name, *(percent(accuracy, 1) for accuracy in (*accuracies, mean)))
     console.print(table)
+    if (classes := results.get("class_accuracy")) is not None:  # else the results are of an earlier version
+        _print_classes(classes, {"clean": "clean", "corrupt": f"corrupt ({classes['corruption_set']})"})
     rms = results["rms_calibration_error"]
     console.print(f"clean accuracy {percent(results['clean_accuracy'])} %")
     console.print(_mca_text(results), soft_wrap=True)
@@ -87,6 +92,35 @@ def _print_temperature(scaling: Mapping[str, Any] | None) -> None:
     )
 
 
+def _print_classes(classes: Mapping[str, Any], parts: Mapping[str, str]) -> None:
+    """The classes of the lowest accuracy, and the balanced accuracy where it differs from the accuracy.
+
+    Args:
+        classes: What `class_accuracy` of the results has.
+        parts: The titles of its parts.
+    """
+    counts = [count for count in classes["num_images"] if count]
+    lowest = "lowest " if len(counts) > NUM_LOWEST else ""
+    shown = [f"{title} {_lowest(classes, part)}" for part, title in parts.items()]
+    console.print(f"{lowest}accuracy by class: {'; '.join(shown)}", soft_wrap=True)
+    if counts and max(counts) > UNEVEN * min(counts):
+        balanced = classes["balanced_accuracy"]
+        shown = [f"{title} {percent(balanced[part])} %" for part, title in parts.items()]
+        console.print(f"balanced accuracy: {', '.join(shown)}", soft_wrap=True)
+
+
+def _lowest(classes: Mapping[str, Any], part: str) -> str:
+    """The classes of the lowest accuracy in a part of the results, and the number of their images if it is small."""
+    names = classes.get("class_names") or [f"class {label}" for label in range(len(classes["num_images"]))]
+    rows = zip(names, classes[part], classes["num_images"], strict=True)
+    known = sorted((row for row in rows if row[1] is not None), key=lambda row: row[1])
+    shown = []
+    for name, accuracy, count in known[:NUM_LOWEST]:
+        of_few = f" of {counted(count, 'image')}" if count < FEW_IMAGES else ""
+        shown.append(f"{name} ({percent(accuracy)} %{of_few})")
+    return ", ".join(shown) or "-"
+
+
 def _print_ood(name: str, entry: Mapping[str, Any]) -> None:
     scores = [f"{score} {percent(entry[score]['auroc'])}" for score in SCORES if entry[score] is not None]
     rates = [f"{score} {percent(entry[score]['fpr_at_95_tpr'])}" for score in SCORES if entry[score] is not None]
@@ -145,3 +179,4 @@ def print_images(folder: str, entry: Mapping[str, Any], num_all_classes: int) ->
     ):
         accuracy, rms = entry[name]["accuracy"], entry[name]["rms_calibration_error"]
         console.print(f"accuracy {which} {percent(accuracy)} %, RMS calibration error {percent(rms)} %", soft_wrap=True)
+    _print_classes(entry["class_accuracy"], {"own_classes": "among these", "all_classes": "among all"})

@@ -11,6 +11,7 @@ _TITLES = {
     "calibration": "the expected calibration error",
     "temperature_scaling": "temperature scaling",
     "selective_prediction": "selective prediction",
+    "class_accuracy": "accuracy by class",
     "mce_alexnet": "the error divided by AlexNet's",
     "perturbations": "perturbations",
     "fourier": "the Fourier heat map",

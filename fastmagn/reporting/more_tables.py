@@ -1,6 +1,6 @@
 """Tables of the measures that the paper has no table of: corruption errors, expected calibration error, temperature
-scaling, selective prediction, out-of-distribution detection, perturbations, adapted batch normalisation. A table is
-made if some run has its numbers.
+scaling, selective prediction, accuracy by class, out-of-distribution detection, perturbations, adapted batch
+normalisation. A table is made if some run has its numbers.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -8,16 +8,29 @@ from dataclasses import replace
 from typing import Any
 
 from fastmagn.corruptions import CORRUPTION_SETS
+from fastmagn.errors import counted
 from fastmagn.reporting.experiments import Experiment
 from fastmagn.reporting.names import CORRUPTION_KINDS, data_title, file_name, measured_title, network_title
 from fastmagn.reporting.protocols import FourierWay, fourier_titles
 from fastmagn.reporting.runs import FinishedRun
-from fastmagn.reporting.tables import Column, Measure, Row, Table, experiment_rows, make_cell, measured_sets, spread
+from fastmagn.reporting.tables import (
+    Column,
+    Measure,
+    Row,
+    Table,
+    best_row,
+    by_network,
+    experiment_rows,
+    make_cell,
+    measured_sets,
+    spread,
+)
 from fastmagn.runs.reading import SCORES
 
 MORE = "more"  # the section of the page that these tables are in
 _SCORE_TITLES = {"max_softmax": "maximum softmax", "energy": "energy", "max_logit": "maximum logit"}
-_MCE = "mce_alexnet"
+_MCE, _CLASSES = "mce_alexnet", "class_accuracy"
+MAX_CLASSES, NUM_WORST = 100, 50  # of more classes, a table has the worst only
 _BEST = "The best of each network is bold."
 
 
@@ -28,6 +41,7 @@ def more_tables(experiments: Sequence[Experiment]) -> list[Table]:
         *(stability_table, adapted_table),
     )
     tables = [make(experiments) for make in makers]
+    tables[4:4] = map(class_table, by_network(experiments))
     return [table for table in tables if any(cell is not None for row in table.rows for cell in row.cells)]
 
 
@@ -119,6 +133,84 @@ def selective_table(experiments: Sequence[Experiment]) -> Table:
         " averaged over all k. Risk at 80 %: that share where the model answers for 80 % of the images.",
         measures,
     )
+
+
+def class_table(group: Sequence[Experiment]) -> Table:
+    """One network's accuracy by class: a row for each class, or for the worst, and one for the balanced accuracy.
+
+    The columns are the clean images, then each set of corruptions, each with the experiments side by side. Experiments
+    that have not measured a set have no column of it.
+    """
+    parts, data, network = _parts(group, _CLASSES), group[0].data, group[0].network
+    places = {id(run): _places_by_class(run) for run in _runs(group)}
+    names = dict.fromkeys(name for of_run in places.values() for name in of_run)
+
+    def row(labels: tuple[str, str], readers: Iterable[Callable[[FinishedRun], float | None]]) -> Row:
+        return Row(labels, tuple(cell for read in readers for cell in best_row((), group, read, "").cells))
+
+    def of_class(name: str, read: Callable[[FinishedRun], Any]) -> Callable[[FinishedRun], float | None]:
+        def of(run: FinishedRun) -> float | None:
+            values, place = read(run), places[id(run)].get(name)
+            return None if values is None or place is None else values[place]
+
+        return of
+
+    counts = {
+        name: _each(of_class(name, _number(_CLASSES, "num_images"))(run) for run in _runs(group)) for name in names
+    }
+    accuracies = [_number(_CLASSES, part, on=on) for part, _, on in parts]
+    rows = [row((name, counts[name]), [of_class(name, read) for read in accuracies]) for name in names]
+    worst = ""
+    if len(rows) > MAX_CLASSES:
+        worst = f" The {NUM_WORST} of {len(rows)} classes whose row has the lowest mean, the lowest first."
+        rows = sorted(rows, key=_mean_of_row)[:NUM_WORST]
+    rows.append(
+        row(("Balanced accuracy", ""), [_number(_CLASSES, "balanced_accuracy", part, on=on) for part, _, on in parts])
+    )
+    columns = [Column(f"{item.label}, {shown}" if len(group) > 1 else shown) for _, shown, _ in parts for item in group]
+    kept = [i for i in range(len(columns)) if i < len(group) or any(one.cells[i] is not None for one in rows)]
+    return Table(
+        name=file_name(data, network, "classes"),
+        title=f"Accuracy by class, {data_title(data)}, {network_title(network)}",
+        caption="Per cent of each class's images (its recall); under corruption the mean over the set's corruptions and"
+        f" severities. Balanced accuracy is the mean over the classes.{worst}{_smallest(group)} The best of each row is"
+        f" bold. {spread(group)}",
+        row_headers=("Class", "Images"),
+        columns=tuple(columns[i] for i in kept),
+        rows=tuple(one._replace(cells=tuple(one.cells[i] for i in kept)) for one in rows),
+        section=MORE,
+    )
+
+
+def _places_by_class(run: FinishedRun) -> dict[str, int]:
+    """The name of each class, and its place in the run's numbers."""
+    entry = _part(run, _CLASSES) or {"num_images": []}
+    names = entry.get("class_names") or [f"class {label}" for label in range(len(entry["num_images"]))]
+    return {name: place for place, name in enumerate(names)}
+
+
+def _each(counts: Iterable[float | None]) -> str:
+    """The numbers of images that runs have, each once."""
+    return " or ".join(dict.fromkeys(f"{count:,}" for count in counts if count is not None))
+
+
+def _smallest(group: Sequence[Experiment]) -> str:
+    """How far an accuracy on the smallest class may be off."""
+    counts = [
+        count for run in _runs(group) for count in (_part(run, _CLASSES) or {"num_images": []})["num_images"] if count
+    ]
+    if not counts:
+        return ""
+    return (
+        f" The smallest class has {counted(min(counts), 'image')}: the standard error of its clean accuracy is up to"
+        f" {50 / min(counts) ** 0.5:.1f} points."
+    )
+
+
+def _mean_of_row(row: Row) -> float:
+    """The mean of its cells; a row without any is last."""
+    means = [cell.mean for cell in row.cells if cell is not None]
+    return sum(means) / len(means) if means else 1.0
 
 
 def detection_table(experiments: Sequence[Experiment]) -> Table:

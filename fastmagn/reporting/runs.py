@@ -25,7 +25,10 @@ from fastmagn.runs.reading import check_other_measures, check_run_folder, is_unf
 
 _MCA_TOLERANCE = 1e-6
 # What older results lack, by its key in them.
-MEASURES = ("rms_calibration_error", "calibration", "temperature_scaling", "selective_prediction", "ood", "mce_alexnet")
+MEASURES = (
+    *("rms_calibration_error", "calibration", "temperature_scaling", "selective_prediction", "class_accuracy"),
+    *("ood", "mce_alexnet"),
+)
 _MAX_NAME = 100  # characters of a method's, network's or data set's name
 
 

@@ -167,7 +167,7 @@ def experiment_rows(
     """A row for each experiment: method, network, its other labels, its measures. The best of a network is marked."""
     rows = []
     for group in by_network(experiments):
-        columns = [_best_row((), group, read, paper, lower).cells for _, read, paper, lower in measures]
+        columns = [best_row((), group, read, paper, lower).cells for _, read, paper, lower in measures]
         labels = [(item.label, network_title(item.network), *more_labels(item)) for item in group]
         rows += [Row(label, cells) for label, cells in zip(labels, zip(*columns, strict=True), strict=True)]
     return rows
@@ -187,14 +187,14 @@ def corruption_tables(experiments: Sequence[Experiment]) -> list[Table]:
 def _corruption_table(experiments: Sequence[Experiment]) -> Table:
     data, network = experiments[0].data, experiments[0].network
     measured = measured_severities(experiments)
-    rows = [_best_row(("Clean",), experiments, lambda run: run.clean_accuracy, "clean")]
+    rows = [best_row(("Clean",), experiments, lambda run: run.clean_accuracy, "clean")]
     for name, severities in measured.items():
         paper = name if severities == SEVERITIES else ""
-        rows.append(_best_row((corruption_title(name),), experiments, _mean_of(name, severities), paper))
+        rows.append(best_row((corruption_title(name),), experiments, _mean_of(name, severities), paper))
     for name, members in sets_to_show(measured).items():
         if set(members) <= set(measured):
             measure = "mca" if name == CALIBRATION_SET else ""
-            rows.append(_best_row((f"mCA {name}",), experiments, _mca_of(members), measure))
+            rows.append(best_row((f"mCA {name}",), experiments, _mca_of(members), measure))
     counterpart = paper_counterpart(data, network, cifar10="Table 1", cifar100="Table 5")
     return Table(
         name=file_name(data, network, "corruptions"),
@@ -215,12 +215,12 @@ def network_table(experiments: Sequence[Experiment]) -> Table:
     rows = []
     for group in by_network(experiments):
         columns, network = _columns(group, labels), network_title(group[0].network)
-        rows.append(_best_row((network, clean), columns, lambda run: run.clean_accuracy, "clean"))
+        rows.append(best_row((network, clean), columns, lambda run: run.clean_accuracy, "clean"))
         for title, names in sets:
             measure = "mca" if title == CALIBRATION_SET else ""
-            rows.append(_best_row((network, f"{clean}-C {title}"), columns, _mca_of(names), measure))
+            rows.append(best_row((network, f"{clean}-C {title}"), columns, _mca_of(names), measure))
         if any(run.cbar_mca is not None for item in group for run in item.runs):
-            rows.append(_best_row((network, f"{clean}-C-bar"), columns, _cbar_mca, ""))
+            rows.append(best_row((network, f"{clean}-C-bar"), columns, _cbar_mca, ""))
     paper_table = " (the paper's Table 2)" if data in ("cifar10", "cifar100") else ""
     return Table(
         name=file_name(data, "networks"),
@@ -242,11 +242,11 @@ def calibration_table(experiments: Sequence[Experiment]) -> Table:
     rows = []
     for group in by_network(experiments):
         columns, network = _columns(group, labels), network_title(group[0].network)
-        rows.append(_best_row((network, clean), columns, lambda run: run.rms["clean"], "rms_clean", lower=None))
+        rows.append(best_row((network, clean), columns, lambda run: run.rms["clean"], "rms_clean", lower=None))
         for name in sets:
             measure = "rms_corrupt" if name == CALIBRATION_SET else ""
             test_set = f"{clean}-C {measured_title(name)}"
-            rows.append(_best_row((network, test_set), columns, _corrupt_rms_of(name), measure, lower=True))
+            rows.append(best_row((network, test_set), columns, _corrupt_rms_of(name), measure, lower=True))
     paper_table = " (the paper's Table 3)" if data in ("cifar10", "cifar100") else ""
     return Table(
         name=file_name(data, "calibration"),
@@ -306,7 +306,7 @@ def _sensitivity_table(family: Sequence[Experiment], suffix: str) -> Table:
     )
 
 
-def _best_row(
+def best_row(
     labels: tuple[str, ...],
     experiments: Sequence[Experiment | None],
     measure: Callable[[FinishedRun], float | None],

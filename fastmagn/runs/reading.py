@@ -92,6 +92,7 @@ def check_other_measures(results: dict[str, Any], file: Path) -> None:
         value = _entry(results, name)
         if value is not _ABSENT and value is not None:
             _check(value, kinds, file, f"{name}.")
+    _check_classes(results.get("class_accuracy"), file)
     others = results.get("ood", {})
     if not isinstance(others, dict):
         raise damaged(file, f"ood is {str(others)[:40]!r}, not an object")
@@ -100,6 +101,15 @@ def check_other_measures(results: dict[str, Any], file: Path) -> None:
         for score in SCORES:
             if entry[score] is not None:
                 _check(entry[score], dict.fromkeys(DETECTION_MEASURES, _FRACTION), file, f"ood.{name}.{score}.")
+
+
+def _check_classes(entry: dict[str, Any] | None, file: Path) -> None:
+    """Raise InputError unless all lists of an accuracy by class, which are checked, are of the same classes."""
+    if entry is not None:
+        lists = [name for name in ("class_names", *_BY_CLASS) if name in entry]
+        lengths = [len(entry[name]) for name in lists]
+        if len(set(lengths)) > 1:
+            raise damaged(file, f"class_accuracy has lists of {lengths} classes ({', '.join(lists)})")
 
 
 def _check(values: Any, kinds: "dict[str, _Kind]", file: Path, prefix: str = "", needed: bool = True) -> None:
@@ -140,6 +150,18 @@ def _is_size(value: Any) -> bool:
     return is_pair and all(type(side) is int and 1 <= side <= _MAX_SIDE_PX for side in value)
 
 
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(type(name) is str for name in value)
+
+
+def _are_fractions(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_fraction, value))
+
+
+def _are_counts(value: Any) -> bool:
+    return isinstance(value, list) and all(type(count) is int and count >= 0 for count in value)
+
+
 def _is_table(value: Any) -> bool:
     rows = value.values() if isinstance(value, dict) else ()
     return bool(rows) and all(isinstance(row, list) and len(row) == 5 and all(map(_is_fraction, row)) for row in rows)
@@ -155,6 +177,7 @@ _NUMBER: _Kind = (_is_number, "a number, 0 or more")
 _COUNT: _Kind = (lambda value: type(value) is int and value >= 1, "an integer, 1 or more")
 _TEXT: _Kind = (lambda value: type(value) is str, "a text")
 _OBJECT: _Kind = (lambda value: isinstance(value, dict), "an object")
+_NAMES: _Kind = (_are_names, "a list of texts")
 _REQUIRED: dict[str, _Kind] = {
     "num_images": _COUNT,
     "clean_accuracy": _FRACTION,
@@ -171,10 +194,7 @@ _REQUIRED: dict[str, _Kind] = {
     **dict.fromkeys(("config.method", "config.data.name", "config.run_dir"), _TEXT),
 }
 _OPTIONAL: dict[str, _Kind] = {
-    "class_names": (
-        lambda value: isinstance(value, list) and bool(value) and all(type(name) is str for name in value),
-        "a list of texts",
-    ),
+    "class_names": _NAMES,
     **dict.fromkeys(("image_size", "padded_from"), (_is_size, f"[H, W] in 1..{_MAX_SIDE_PX} px")),
     **dict.fromkeys(("steps", "num_processes"), _COUNT),
     **dict.fromkeys(("train_s", "images_per_s", "wall_s", "wall_images_per_s"), _NUMBER),
@@ -191,6 +211,11 @@ _OTHERS: dict[str, _Kind] = {
     "mce_alexnet": (lambda value: value is None or _is_number(value), "a number or null"),
     **dict.fromkeys(("calibration", "calibration.clean", "calibration.corrupt"), _OBJECT),
     **{f"calibration.{part}.{name}": _FRACTION for part in ("clean", "corrupt") for name in ("ece", "adaptive_ece")},
+    "class_accuracy.class_names": _NAMES,
+}
+_BY_CLASS: dict[str, _Kind] = {
+    "num_images": (_are_counts, "a list of integers, 0 or more"),
+    **dict.fromkeys(("clean", "corrupt"), (_are_fractions, "a list of fractions in 0..1 or null")),
 }
 
 
@@ -203,6 +228,11 @@ _DETECTION: dict[str, _Kind] = {
 }
 _RMS = {name: kind for name, kind in _REQUIRED.items() if name.startswith("rms_calibration_error")}
 _PARTS: dict[str, dict[str, _Kind]] = {
+    "class_accuracy": {
+        "corruption_set": _TEXT,
+        **_BY_CLASS,
+        **{f"balanced_accuracy.{part}": _FRACTION for part in ("clean", "corrupt")},
+    },
     "selective_prediction": {
         "corruption_set": _TEXT,
         **{f"{part}.{name}": _FRACTION for part in ("clean", "corrupt") for name in ("aurc", "risk_at_80_coverage")},

@@ -148,5 +148,6 @@ def test_two_processes_measure_image_files_as_one_does(photographs, tmp_path):
 
 def accuracies_of(results: dict) -> list:
     if "image_folders" not in results:
-        return [results["clean_accuracy"], results["corruption_accuracy"]]
-    return [(entry["num_images"], entry["own_classes"]["accuracy"]) for entry in results["image_folders"].values()]
+        return [results["clean_accuracy"], results["corruption_accuracy"], results["class_accuracy"]]
+    names = ("num_images", "own_classes", "class_accuracy")
+    return [{name: entry[name] for name in names} for entry in results["image_folders"].values()]

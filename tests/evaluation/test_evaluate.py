@@ -190,12 +190,17 @@ def test_the_command_measures_a_run_again(run_dir, capsys):
     before = (run_dir / "results.json").read_text()
     assert main(["--run", str(run_dir), "--device", "cpu"]) == 0
     again, trained = json.loads((run_dir / "evaluation.json").read_text()), json.loads(before)
-    for name in ("clean_accuracy", "corruption_accuracy", "mca", "rms_calibration_error"):
+    for name in ("clean_accuracy", "corruption_accuracy", "mca", "rms_calibration_error", "class_accuracy"):
         assert again[name] == trained[name], name
+    of_class, labels = trained["class_accuracy"], load_images("digits", "data").test_labels[:10]
+    assert (of_class["class_names"], of_class["corruption_set"]) == (list("0123456789"), "c18")
+    assert of_class["num_images"] == np.bincount(labels, minlength=10).tolist()
+    assert [value is None for value in of_class["clean"]] == [count == 0 for count in of_class["num_images"]]
     assert (run_dir / "results.json").read_text() == before
     printed = capsys.readouterr().out
     assert "clean accuracy" in printed
     assert "c18" in printed
+    assert "\nlowest accuracy by class: clean " in printed
 
 
 def test_the_command_takes_other_settings_and_another_file(run_dir, tmp_path):

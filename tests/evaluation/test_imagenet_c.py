@@ -69,10 +69,12 @@ def measure(tree: Path, class_names=CLASSES, labels=LABELS, **settings) -> dict:
     return evaluate(ChannelMeans(), clean_images(), labels, config, device=CPU, class_names=class_names)
 
 
-def plain_outcomes(cell: Path, limit: int = 99) -> list[tuple[bool, float]]:
-    """(right, confidence) of a cell's images, one at a time."""
+def plain_outcomes(cell: Path, limit: int = 99, only: str = "*") -> list[tuple[bool, float]]:
+    """(right, confidence) of a cell's images, or of those of `only` one class, one at a time."""
     outcomes = []
     for label, class_name in enumerate(CLASSES):
+        if only not in ("*", class_name):
+            continue
         for path in sorted((cell / class_name).glob("*.JPEG")):
             pixels = np.asarray(Image.open(path).convert("RGB")).astype(np.float64) / 255
             logits = [20 * pixels[:, :, c].mean() for c in range(3)]
@@ -172,6 +174,14 @@ def test_an_unreadable_file_is_left_out_of_its_corruption(own_tree, tmp_path, ca
     assert measured["corruption_accuracy"]["fog"] == pytest.approx(accuracies)
     cell = plain_outcomes(own_tree / "brightness" / "2")
     assert measured["corruption_accuracy"]["brightness"][1] == pytest.approx(accuracy_of(cell))
+    of_class = {class_name: [] for class_name in CLASSES}
+    for name in ("fog", "brightness"):
+        for severity in range(1, 6):
+            for class_name, means in of_class.items():
+                means.append(accuracy_of(plain_outcomes(own_tree / name / str(severity), only=class_name)))
+    assert measured["class_accuracy"]["class_names"] == list(CLASSES)
+    assert measured["class_accuracy"]["num_images"] == np.bincount(LABELS).tolist()
+    assert measured["class_accuracy"]["corrupt"] == pytest.approx([sum(means) / 10 for means in of_class.values()])
     printed = " ".join(capsys.readouterr().out.split())
     assert "warning: image files cannot be read: 1 of fog. They are left out at all severities" in printed
 

@@ -100,6 +100,15 @@ def test_measures_equal_plain_loops(run_dir, folder, classes, tmp_path, capsys):
     assert f"{folder}: 48 images of 3 classes" in printed
     assert f"(as ImageNet-A and -R are published) {100 * expected['own_classes'][0]:.2f} %" in printed
     assert f"among all 10 classes {100 * expected['all_classes'][0]:.2f} %" in printed
+    of_class = entry["class_accuracy"]
+    assert of_class["class_names"] == ["2", "4", "7"]
+    assert sum(of_class["num_images"]) == 48
+    for name, (accuracy, _) in expected.items():
+        rights = [a * n for a, n in zip(of_class[name], of_class["num_images"], strict=True)]
+        assert rights == pytest.approx([round(right) for right in rights], abs=1e-9)
+        assert sum(rights) / 48 == pytest.approx(accuracy, abs=1e-9)
+        assert of_class["balanced_accuracy"][name] == pytest.approx(sum(of_class[name]) / 3)
+    assert "accuracy by class: among these " in printed
 
 
 def test_entries_are_added_to_the_results(run_dir, folder, classes, tmp_path):
@@ -268,8 +277,9 @@ def test_logits_that_are_not_finite_cost_the_measures_that_need_them(bad, capsys
     """Two of four images have such a logit, of which one is of a class that the folder has."""
     logits = torch.tensor([[3.0, 1, 0], [0, 2, bad], [0, 1, 2], [2, bad, 0]])
     for rows, counts, own in (([0, 1, 2, 3], 2, None), ([0, 1, 2], 1, 1 / 3), ([0, 2], 0, 1 / 2)):
-        measured = measure_images(logits[rows], np.array([0, 0, 0, 1])[rows], np.array([0, 1]))
-        entry = summarise_images(measured, 2, 0, EvalConfig())
+        labels = np.array([0, 0, 0, 1])[rows]
+        measured = measure_images(logits[rows], labels, np.array([0, 1]))
+        entry = summarise_images(measured, labels, ["a", "b"], 0, EvalConfig())
         assert entry["own_classes"]["accuracy"] == (own and pytest.approx(own))
         assert (entry["own_classes"]["rms_calibration_error"] is None) == (own is None)
         assert (entry["all_classes"]["accuracy"] is None) == (counts > 0)

@@ -102,6 +102,15 @@ def rewrite(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     file.write_text(json.dumps(results))
 
 
+def of_classes(**changed: Any) -> dict[str, Any]:
+    """What results have of the accuracy of two classes, of 95 and 5 images; some of it `changed`."""
+    return {
+        **{"class_names": ["whole", "defect"], "num_images": [95, 5], "clean": [0.9, 0.6], "corrupt": [0.8, None]},
+        **{"balanced_accuracy": {"clean": 0.75, "corrupt": None}, "corruption_set": "c18"},
+        **changed,
+    }
+
+
 def with_few(folder: Path, severities: dict[str, list[int]]) -> Path:
     """Leave a run's results only these severities of these corruptions, as of a stored set that has no others."""
 

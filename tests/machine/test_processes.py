@@ -199,7 +199,7 @@ def test_two_processes_measure_what_one_does(tmp_path, monkeypatch, capsys):
     assert done.stdout.count("clean accuracy") == 1  # rank 0 alone prints
     together = json.loads((run_dir / "evaluation.json").read_text())
     assert together["num_images"] == 31
-    for name in ("clean_accuracy", "corruption_accuracy", "mca"):
+    for name in ("clean_accuracy", "corruption_accuracy", "mca", "class_accuracy"):
         assert together[name] == alone[name], name
     assert together["reliability"]["corrupt"]["count"] == alone["reliability"]["corrupt"]["count"]
     for name in ("clean", "corrupt"):
@@ -209,6 +209,7 @@ def test_two_processes_measure_what_one_does(tmp_path, monkeypatch, capsys):
     from_logits = json.loads((run_dir / "logits" / "evaluation.json").read_text())
     for name in ("clean_accuracy", "corruption_accuracy", "mca", "rms_calibration_error", "calibration", "reliability"):
         assert from_logits[name] == together[name], name
+    assert together["class_accuracy"] == {"class_names": list("0123456789"), **from_logits["class_accuracy"]}
 
 
 @pytest.mark.process

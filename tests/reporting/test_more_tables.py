@@ -12,7 +12,7 @@ from fastmagn.reporting.document import make_report, write_report
 from fastmagn.reporting.formats import headers, printed_rows
 from fastmagn.reporting.names import CORRUPTION_KINDS, by_kind
 from fastmagn.reporting.runs import read_run
-from tests.helpers.report_folders import C19, SLOPE, rewrite, with_few, write_run
+from tests.helpers.report_folders import C19, SLOPE, of_classes, rewrite, with_few, write_run
 
 
 def detection(auroc: float) -> dict[str, float]:
@@ -113,6 +113,52 @@ def test_every_table_has_the_results_numbers(runs):
         [*who, "CIFAR-100", "maximum softmax", f"80.10{spread}", *rest],
         [*who, "CIFAR-100", "maximum logit", "90.00 ± 0.00", *rest],
     ]
+
+
+def with_classes(folder, **changed):
+    rewrite(folder, lambda results: results.update(class_accuracy=of_classes(**changed)))
+    return folder
+
+
+def test_classes_stand_side_by_side(tmp_path):
+    standard = [with_classes(write_run(tmp_path / f"seed{seed}", seed=seed)) for seed in (0, 1)]
+    clean, corrupt = [0.95, 0.4], [0.7, 0.1]
+    balanced = {"balanced_accuracy": {"clean": 0.675, "corrupt": 0.4}}
+    changed = {"clean": clean, "corrupt": corrupt, "corruption_set": "c15", **balanced}
+    augmix = with_classes(write_run(tmp_path / "augmix", method="augmix"), **changed)
+    older = write_run(tmp_path / "older", method="magn")
+    tables = make_report([*standard, augmix, older]).data_sets[0].tables
+    tops, rows = shown(tables, "resnet18_classes")
+    assert tops[2:] == ["Standard, clean", "AugMix, clean", "MAGN, clean", "Standard, c18", "AugMix, c15"]
+    cells = [dict(zip(tops, row, strict=True)) for row in rows]
+    assert [(row["Class"], row["Images"]) for row in cells] == [
+        *(("whole", "95"), ("defect", "5"), ("Balanced accuracy", "")),
+    ]
+    assert [row["Standard, clean"] for row in cells] == ["90.00 ± 0.00", "60.00 ± 0.00", "75.00 ± 0.00"]
+    assert [row["Standard, c18"] for row in cells] == ["80.00 ± 0.00", "", ""]
+    assert [row["AugMix, c15"] for row in cells] == ["70.00", "10.00", "40.00"]
+    assert {row["MAGN, clean"] for row in cells} == {""}
+    table = next(table for table in tables if table.name == "cifar10_resnet18_classes")
+    assert (
+        "The smallest class has 5 images: the standard error of its clean accuracy is up to 22.4 points."
+        in table.caption
+    )
+    (alone,) = [one for one in make_report(standard[:1]).data_sets[0].tables if one.name == table.name]
+    assert [column.label for column in alone.columns] == ["clean", "c18"]
+    assert not [one for one in make_report([older]).data_sets[0].tables if one.name == table.name]
+
+
+def test_of_many_classes_the_worst_are_shown(tmp_path):
+    names, clean = [f"n{k}" for k in range(101)], [(k * 37 % 101) / 101 for k in range(101)]
+    many = {"class_names": names, "num_images": [12] * 101, "clean": clean, "corrupt": clean}
+    folder = with_classes(write_run(tmp_path / "run"), **many)
+    tables = make_report([folder]).data_sets[0].tables
+    _, rows = shown(tables, "resnet18_classes")
+    worst = sorted(range(101), key=lambda k: clean[k])[:50]
+    assert [row[0] for row in rows] == [*(names[k] for k in worst), "Balanced accuracy"]
+    rewrite(folder, lambda results: [results["class_accuracy"][name].pop() for name in many])
+    _, rows = shown(make_report([folder]).data_sets[0].tables, "resnet18_classes")
+    assert [row[0] for row in rows] == [*names[:100], "Balanced accuracy"]
 
 
 def test_the_normalised_mce_has_its_column_where_it_was_measured(runs):

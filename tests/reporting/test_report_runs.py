@@ -20,7 +20,7 @@ from fastmagn.reporting.experiments import common_set, group_experiments
 from fastmagn.reporting.provenance import runs_table
 from fastmagn.reporting.runs import read_run, read_runs
 from fastmagn.reporting.tables import make_tables
-from tests.helpers.report_folders import C19, rewrite, with_protocols
+from tests.helpers.report_folders import C19, of_classes, rewrite, with_protocols
 
 
 def broken(change):
@@ -126,6 +126,19 @@ DAMAGE = {
         "adapted_batch_norm: is damaged;",
     ),
     "adapted list": (set_value("adapted_batch_norm", value=[1]), "adapted_batch_norm: is damaged;"),
+    "a class without a number": (
+        lambda folder: rewrite(folder, lambda results: results.update(class_accuracy=of_classes(clean=[0.5]))),
+        "is damaged (class_accuracy has lists of [2, 2, 1, 2] classes (class_names, num_images, clean, corrupt))",
+    ),
+    "a class of text": (
+        lambda folder: rewrite(folder, lambda results: results.update(class_accuracy=of_classes(corrupt=["<b>", 1]))),
+        "is damaged (class_accuracy.corrupt is \"['<b>', 1]\", not a list of fractions in 0..1 or null)",
+    ),
+    "half of the classes' section": (set_value("class_accuracy", value={"clean": [1]}), "lacks class_accuracy.corrup"),
+    "classes without names": (
+        lambda folder: rewrite(folder, lambda results: results.update(class_accuracy=of_classes(class_names=3))),
+        "is damaged (class_accuracy.class_names is '3', not a list of texts)",
+    ),
     "empty bins": (set_value("reliability", "corrupt", "count", value=[0] * 4), "corrupt.count: got no predictions"),
 }
 

@@ -78,6 +78,11 @@ def _measure_part(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tenso
     return confidences.clamp(max=1), predicted == labels, nll, brier.clamp(min=0)
 
 
+def not_finite(predictions: Predictions) -> np.ndarray:
+    """Which predictions come from logits that are NaN or infinite, bool of their shape."""
+    return np.isnan(predictions.confidences)
+
+
 def stack(parts: list[Predictions]) -> Predictions:
     """The predictions of several severities as one, arrays [len(parts), M]."""
     return Predictions(*map(np.stack, zip(*parts, strict=True)))

@@ -21,7 +21,8 @@ from fastmagn.evaluation.metrics.calibration import (
     expected_calibration_error,
     in_order_of_confidence,
 )
-from fastmagn.evaluation.metrics.predictions import Predictions, concatenate
+from fastmagn.evaluation.metrics.classes import ClassCounts, class_accuracy
+from fastmagn.evaluation.metrics.predictions import Predictions, concatenate, not_finite
 from fastmagn.evaluation.metrics.selective import SelectiveRisk, selective_risk
 
 CALIBRATION_SET = "c18"  # the paper's
@@ -32,7 +33,8 @@ def summarise(
     clean: Predictions,
     corrupted: dict[str, Predictions],
     config: EvalConfig,
-    severities: Mapping[str, tuple[int, ...]] | None = None,
+    severities: Mapping[str, tuple[int, ...]],
+    classes: Mapping[str, ClassCounts],
 ) -> dict[str, Any]:
     """Accuracies, mCA and calibration, as fractions in 0..1 (nll in nats), with the settings that they depend on.
 
@@ -40,13 +42,15 @@ def summarise(
         clean: Predictions for the clean images, [M].
         corrupted: Predictions under each measured corruption at its severities, [S, M]; at least one corruption.
         config: `num_bins`, `binning` and `pooling`.
-        severities: The severities of each corruption; None means 1 to 5.
+        severities: The severities of each corruption.
+        classes: The counts of `clean` and of each corruption.
 
     Returns:
         `num_images`, `clean_accuracy`, `mca`, `mean_corruption_error` (1 - mCA, the unnormalised mCE),
-        `corruption_accuracy`, and what `confidence_measures` returns. `mca` has c15, c18 and c19 (None if not measured
-        completely), and cbar if it was measured; it has `measured`, the mean over all that was measured, if complete
-        sets do not cover it.
+        `corruption_accuracy`, what `confidence_measures` returns, and `class_accuracy`, see `classes.class_accuracy`.
+        Its `corrupt` is the mean over all cells of its `corruption_set`, that of the calibration errors. `mca` has c15,
+        c18 and c19 (None if not measured completely), and cbar if it was measured; it has `measured`, the mean over all
+        that was measured, if complete sets do not cover it.
 
         Only if some corruption has fewer than five severities: `severities`, which they are, by corruption. Its
         accuracy at the others is None, and so is every set's mean that needs them; `measured` is over those that it
@@ -54,7 +58,7 @@ def summarise(
 
         Whatever has a prediction that is not finite among its own is None: an accuracy, and every mean that needs it.
     """
-    severities = severities or dict.fromkeys(corrupted, SEVERITIES)
+    names, which = _pooled_set(severities)
     accuracy = _accuracies(corrupted, severities)
     mca = _means(accuracy, severities)
     few = {name: list(severities[name]) for name in corrupted if len(severities[name]) < len(SEVERITIES)}
@@ -66,6 +70,10 @@ def summarise(
         "corruption_accuracy": accuracy,
         **({"severities": few} if few else {}),
         **confidence_measures(clean, corrupted, config, severities),
+        "class_accuracy": {
+            **class_accuracy({"clean": [classes["clean"]], "corrupt": [classes[name] for name in names]}),
+            **which,
+        },
     }
 
 
@@ -84,8 +92,7 @@ def confidence_measures(
         that was measured. `corruption_set` says which, and at which severities if these are not all five. What has a
         prediction that is not finite is None.
     """
-    title, names = _calibrated(corrupted)
-    which = {"corruption_set": with_severities(title, {name: severities[name] for name in names})}
+    names, which = _pooled_set(severities)
     bins: dict[str, Any] = {"num_bins": config.num_bins, "binning": config.binning}
     settings = {**which, **bins, "pooling": config.pooling}
     pooled = {"clean": clean, "corrupt": concatenate([corrupted[name] for name in names])}
@@ -127,6 +134,12 @@ def _measure_confidences(group: Predictions, config: EvalConfig) -> dict[str, An
     }
 
 
+def _pooled_set(severities: Mapping[str, tuple[int, ...]]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The corruptions whose cells are taken together, and what the results say of them."""
+    title, names = _calibrated(severities)
+    return names, {"corruption_set": with_severities(title, {name: severities[name] for name in names})}
+
+
 def _calibrated(measured: Collection[str]) -> tuple[str, tuple[str, ...]]:
     """The title and the members of the set that the calibration errors are over, of the measured corruptions."""
     if set(CORRUPTION_SETS[CALIBRATION_SET]) <= set(measured):
@@ -144,11 +157,6 @@ def _means(
         each = [measured_mean(accuracies, severities[name]) for name, accuracies in accuracy.items()]
         means[MEASURED] = mean_of_all(each)
     return means
-
-
-def not_finite(predictions: Predictions) -> np.ndarray:
-    """Which predictions come from logits that are NaN or infinite, bool of their shape."""
-    return np.isnan(predictions.confidences)
 
 
 def _accuracies(
