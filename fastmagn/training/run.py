@@ -48,6 +48,8 @@ from fastmagn.training.step import Run
 from fastmagn.warming.ahead import compile_ahead
 from fastmagn.warming.kernels import corruption_groups
 
+_RATE_OF_SGD = 0.03  # adamw diverges, or learns nothing, above about this
+
 
 def train(config: Config, callbacks: Callbacks = NO_CALLBACKS) -> dict[str, Any]:
     """A whole run; `fastmagn.train.train`, which imports this when it is called, says what it does and raises."""
@@ -96,7 +98,7 @@ def train_in(
         is_moved = saved is None and is_measured(run_dir / LOGITS)  # by `put_results_aside`
         check_logits_room(run_dir / LOGITS, num_logits_bytes, world, follows_link=not is_moved)
     print_start(run, progress, len(part.labels))
-    warn_of_fields_without_effect(run, asked)
+    warn_of_fields(run, asked)
     warn_if_slow(run, progress, saved is not None)
     compile_ahead(kernels_of(run), lambda: console.print(COMPILING))
     world.gather(None)
@@ -237,13 +239,18 @@ def print_start(run: Run, progress: Progress, num_images: int) -> None:
     console.print("\n".join(lines), soft_wrap=True)
 
 
-def warn_of_fields_without_effect(run: Run, asked: TrainConfig) -> None:
-    """Warn of fields that do nothing without others; `asked` is the section `train` before `auto` was settled."""
+def warn_of_fields(run: Run, asked: TrainConfig) -> None:
+    """Warn of fields that do nothing without others, and of a learning rate that is not the optimiser's.
+
+    `asked` is the section `train` before `auto` was settled.
+    """
     if run.world.rank != 0:
         return
-    config = dataclasses.replace(run.config, train=asked)
+    config, lr = dataclasses.replace(run.config, train=asked), run.config.optim.lr
     if texts := without_effect(config, decodes_files=isinstance(run.source, FolderSource)):
         warn(f"without effect: {'; '.join(texts)}.")
+    if config.optim.name == "adamw" and lr >= _RATE_OF_SGD:
+        warn(f"optim.lr: {lr} is a learning rate for sgd; adamw usually takes 0.00001 to 0.01.")
 
 
 def _length(run: Run) -> str:

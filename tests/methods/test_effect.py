@@ -207,6 +207,15 @@ def test_nothing_is_said_of_the_fields_that_an_own_method_may_read():
             assert without_effect(config, decodes_files=False) == ["optim.step_at 1 (needs optim.schedule step)"]
 
 
+@pytest.mark.parametrize(("lr", "is_told"), [("0.1", True), ("0.001", False)])
+def test_a_learning_rate_for_sgd_is_told_with_adamw(lr, is_told, tmp_path, capsys):
+    """It is the default."""
+    run = [*DEFAULT, "--run_dir", str(tmp_path / "run"), "--train.max_steps", "1", "--train.compile", "false"]
+    assert main([*run, "--optim.name", "adamw", "--optim.lr", lr]) == 0
+    told = "warning: optim.lr: 0.1 is a learning rate for sgd; adamw usually takes 0.00001 to 0.01.\n"
+    assert (told in capsys.readouterr().out) == is_told
+
+
 def test_a_run_says_it_in_two_lines_and_resumes_only_as_it_began(tmp_path, capsys):
     """A file may have fields of other methods."""
     (tmp_path / "recipe.yaml").write_text("mixing: {mixup_alpha: 0.5}\noptim: {step_at: 1}\n")
