@@ -27,6 +27,7 @@ SENTENCES = {
     Path: "a path",
     Path | None: "a path or null",
     str | None: "text or null",
+    str | int: "text or a whole number",
     str | int | None: "text, a whole number or null",
     int | None: "a whole number or null",
     Literal["auto"] | bool: "auto, true or false",
