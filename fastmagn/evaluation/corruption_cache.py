@@ -31,7 +31,7 @@ from fastmagn.machine.waiting_lock import waiting_lock
 from fastmagn.registry import is_own
 
 
-def use_cache(config: Config, world: World, image_set: ImageSet) -> EvalConfig:
+def use_cache(config: Config, world: World, image_set: ImageSet, make: bool = True) -> EvalConfig:
     """The eval section of `config`, with `corrupted_dir` set to the -C set in `cache_dir`.
 
     The set's name has a digest of the test images, so that other images of the same number and size get a set of their
@@ -46,6 +46,7 @@ def use_cache(config: Config, world: World, image_set: ImageSet) -> EvalConfig:
         config: The configuration of the evaluation.
         world: torchrun's processes.
         image_set: The images that will be measured.
+        make: Whether a missing set is made, and a warning says so if there is none to use.
     """
     section, data = config.eval, config.data
     if section.cache_dir is None or section.corrupted_dir is not None:
@@ -58,10 +59,11 @@ def use_cache(config: Config, world: World, image_set: ImageSet) -> EvalConfig:
         settings += f"-code{own_code.digest()}"
     digest = world.gather(world.together(lambda: _digest(config, image_set) if world.rank == 0 else ""))[0]
     name = _SetName(f"{data.name.replace(':', '-')}{size}-{digest}-", f"{settings}-fastmagn{__version__}")
-    found = world.together(lambda: _find_or_make(name, config, image_set) if world.rank == 0 else None)
+    found = world.together(lambda: _find_or_make(name, config, image_set, make) if world.rank == 0 else None)
     folder, reason = world.gather(found)[0]
     if folder is None:
-        warn(f"eval.cache_dir: not used, as {reason}")
+        if make:
+            warn(f"eval.cache_dir: not used, as {reason}")
         return section
     return dataclasses.replace(section, corrupted_dir=folder)
 
@@ -73,8 +75,8 @@ class _SetName(NamedTuple):
     tail: str
 
 
-def _find_or_make(name: _SetName, config: Config, image_set: ImageSet) -> tuple[Path | None, str]:
-    """The set to use, which is made if no set is there; None, and why, if there is none to use."""
+def _find_or_make(name: _SetName, config: Config, image_set: ImageSet, make: bool) -> tuple[Path | None, str]:
+    """The set to use, which is made, if wanted, where no set is there; None, and why, if there is none to use."""
     section = config.eval
     cache_dir = section.cache_dir or Path()
     folder = cache_dir / f"{name.head}{section.corruption_set}{name.tail}"
@@ -85,6 +87,8 @@ def _find_or_make(name: _SetName, config: Config, image_set: ImageSet) -> tuple[
         whole = _larger_set(cache_dir, name, members)
         if whole is not None:
             return whole, ""
+        if not make:
+            return None, "no set is there."
         if section.severities != ALL_SEVERITIES:
             return None, f"{cache_dir} holds no such set, and none is made for some severities only."
         unavailable = sorted(set(members) - set(available_corruptions()))

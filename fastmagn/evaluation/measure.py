@@ -155,11 +155,12 @@ def evaluate(
     if corruptions.open_stored is None:
         compile_ahead(corruption_groups(corruptions.severities), lambda: say_compiling(progress))
         world.gather(None)
+    num_classes_measured = len(np.unique(labels))
     images_u8, labels = images_u8[rows], labels[rows]
     share = world.share(len(labels))
     parts = cell_parts(corruptions, images_u8, share, config, np.arange(total)[rows], num_batches)
     cells = _forward(model, parts, device, amp, config.batch_size)
-    is_imagenet_c = corruptions.are_image_files and len(class_names) == IMAGENET_CLASSES
+    is_imagenet_c = corruptions.are_image_files and num_classes_measured == len(class_names) == IMAGENET_CLASSES
     if logits_dir is not None:
         cells = _store(cells, logits_dir, labels, world, [MCE_ALEXNET] if is_imagenet_c else [])
     with evaluation_mode(model), closing(cells):

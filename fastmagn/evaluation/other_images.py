@@ -161,6 +161,9 @@ def check_earlier_results(results_file: Path, is_kept: bool) -> None:
         warn(f"{results_file}: is damaged ({_NO_OBJECT}). It will be replaced.")
 
 
+_TELLING = {"steps", "weights_sha256"}
+
+
 def measured_weights(results: Mapping[str, Any]) -> tuple[str, Any]:
     """What tells the weights that results measure from others: the steps of a run, the digest of a file."""
     name = "weights_sha256" if "weights_sha256" in results else "steps"
@@ -183,7 +186,8 @@ def with_image_folders(results_file: Path, entries: dict[str, Any], weights: tup
     folders = image_folders_of(results_file, weights).get("image_folders", {}) | entries
     if results_file.name != RESULTS and _of_others(earlier, weights):
         name, value = weights
-        others = f"step {earlier[name]}, not {value}" if name == "steps" else "another file of this name"
+        is_run = name == "steps" and name in earlier
+        others = f"step {earlier[name]}, not {value}" if is_run else "other weights"
         warn(f"{results_file}: its other results are of {others}. They are left out.")
         earlier = {}
     return earlier | {"image_folders": folders}
@@ -203,7 +207,7 @@ def image_folders_of(results_file: Path, weights: tuple[str, Any]) -> dict[str, 
     others = [name for name, entry in earlier.items() if _of_others(entry, weights)]
     if others:
         name, value = weights
-        what = f"other steps than {value}" if name == "steps" else "another file of this name"
+        what = f"other steps than {value}" if name == "steps" else "other weights"
         warn(f"{results_file}: image_folders has numbers of {what}: {some(others)}. They are left out.")
     kept = {name: entry for name, entry in earlier.items() if name not in others}
     return {"image_folders": kept} if kept or not earlier else {}
@@ -212,7 +216,11 @@ def image_folders_of(results_file: Path, weights: tuple[str, Any]) -> dict[str, 
 def _of_others(results: Any, weights: tuple[str, Any]) -> bool:
     """Whether they say that they measure other weights; older results do not say it."""
     name, value = weights
-    return isinstance(results, dict) and results.get(name, value) != value
+    if not isinstance(results, dict):
+        return False
+    if name not in results:
+        return not _TELLING.isdisjoint(results)
+    return bool(results[name] != value)
 
 
 def _kept_results(results_file: Path) -> dict[str, Any]:

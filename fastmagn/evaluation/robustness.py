@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -151,17 +152,18 @@ def evaluate_robustness(
         apart = _as_held_out(held_out, images[rows], model)
         probe_others(measured, apart.images_u8, images, here, "held_out")
         fitted = fit_on(measured, apart, forward, "held_out")
-    results = evaluate(
-        measured,
-        images,
-        class_labels,
-        config,
-        device=here,
-        subset=Subset(subset),
-        progress=progress,
-        callback=callback,
-        temperature=fitted.temperature if fitted else None,
-    )
+    with _fields_named_as_arguments():
+        results = evaluate(
+            measured,
+            images,
+            class_labels,
+            config,
+            device=here,
+            subset=Subset(subset),
+            progress=progress,
+            callback=callback,
+            temperature=fitted.temperature if fitted else None,
+        )
     if held_out is not None:
         results["temperature_scaling"] = fitted and fitted.record | results["temperature_scaling"]
     if others:
@@ -203,6 +205,18 @@ def _severities(severities: Sequence[int]) -> str:
     rising = are_known and listed == sorted(set(listed))
     check(rising, "severities", severities, "some of 1, 2, 3, 4, 5, rising, such as (1, 3, 5)")
     return ",".join(str(int(severity)) for severity in listed)
+
+
+@contextmanager
+def _fields_named_as_arguments() -> Iterator[None]:
+    """Of an error of a field of the configuration's section eval, leave out the section."""
+    try:
+        yield
+    except InputError as error:
+        text = str(error)
+        if not text.startswith("eval."):
+            raise
+        raise InputError(text.removeprefix("eval.")) from error
 
 
 def _settings(

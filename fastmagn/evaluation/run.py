@@ -8,6 +8,8 @@ from torch import nn
 
 from fastmagn.config.schema import Config
 from fastmagn.config.text import plain
+from fastmagn.corruptions import available_corruptions
+from fastmagn.corruptions.sets import set_members
 from fastmagn.data import ImageSet, load_measured
 from fastmagn.errors import InputError
 from fastmagn.evaluation.cells import find_corruptions
@@ -105,7 +107,11 @@ def check_evaluation(image_set: ImageSet, config: Config, world: World) -> int:
     """
     section, labels = config.eval, image_set.test_labels
     rows = chosen_rows(labels, section.num_images, subset_of(config.data.name, section.corruption_seed), world)
-    corruptions = find_corruptions(image_set.test_images_u8, labels, section, image_set.class_names, rows)
+    members = set_members(section.corruption_set, *image_set.test_images_u8.shape[1:3])
+    stored = section
+    if world.max(set(members).isdisjoint(available_corruptions())):  # a cache may hold them
+        stored = use_cache(config, world, image_set, make=False)
+    corruptions = find_corruptions(image_set.test_images_u8, labels, stored, image_set.class_names, rows)
     if section.cache_dir is not None:
         # A set may be there; if not, `use_cache` warns.
         check_writable(section.cache_dir, section.cache_dir, "eval.cache_dir", may_be_read_only=True)

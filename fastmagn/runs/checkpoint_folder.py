@@ -127,8 +127,11 @@ def put_results_aside(run_dir: Path) -> None:
 
 
 def is_measured(path: Path) -> bool:
-    """Whether a file of results is there, or a folder that holds something."""
-    return any(path.iterdir()) if path.is_dir() else path.exists()
+    """Whether a file of results is there, or a folder that holds something or cannot be listed."""
+    if path.is_dir():
+        with suppress(OSError):
+            return any(path.iterdir())
+    return path.exists()
 
 
 def _aside(path: Path) -> Path:

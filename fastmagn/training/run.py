@@ -12,8 +12,8 @@ from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.config.schema import Config, TrainConfig
 from fastmagn.config.text import plain
 from fastmagn.corruptions.sets import set_members
-from fastmagn.data import OWN, FolderSource, ImageSet, load_data, split_validation
-from fastmagn.data.image_set import check_class_names
+from fastmagn.data import FolderSource, ImageSet, load_data, split_validation
+from fastmagn.data.loading import check_kept_names
 from fastmagn.data.padding import padded_from
 from fastmagn.errors import InputError, counted
 from fastmagn.evaluation.logits import check_logits_room, read_logits
@@ -149,9 +149,8 @@ def load_on_all(world: World, config: Config) -> ImageSet:
     Raises:
         InputError: As of `load_data`; or a class has a name that results cannot keep.
     """
-    data = config.data
-    image_set = world.rank_0_first(lambda: load_data(data))
-    check_class_names(image_set.class_names, str(data.dir) if data.name in OWN else f"data.name {data.name}")
+    image_set = world.rank_0_first(lambda: load_data(config.data))
+    check_kept_names(image_set, config.data)
     return image_set
 
 

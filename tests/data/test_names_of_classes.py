@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fastmagn.config.schema import Config, DataConfig
-from fastmagn.data import DATASETS, load_data, load_images
+from fastmagn.data import DATASETS, load_data, load_images, load_measured
 from fastmagn.data.digits import load_digits
 from fastmagn.data.files import content
 from fastmagn.errors import InputError
@@ -86,11 +86,15 @@ def test_names_that_results_cannot_keep_are_refused_before_the_training(layout, 
 
 
 def test_images_whose_class_names_no_results_keep_may_have_any(tmp_path):
-    """Such as images of other classes (`eval.ood`), or those that weights are measured on."""
+    """Such as images of other classes (`eval.ood`); results of an evaluation name the classes."""
     names = ("a\tb", "b", "c")
     in_arrays(tmp_path, [], names)
     assert load_images("npz", tmp_path).class_names == names
     assert load_data(DataConfig(name="npz", dir=tmp_path)).class_names == names
+    with pytest.raises(
+        InputError, match=rf"^{re.escape(str(tmp_path))}: 1 of 3 classes have names that results cannot"
+    ):
+        load_measured(DataConfig(name="npz", dir=tmp_path))
 
 
 def test_names_of_an_own_set_may_not_be_too_long_either(monkeypatch):

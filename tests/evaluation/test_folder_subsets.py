@@ -132,7 +132,8 @@ def test_other_sets_keep_their_first_images(tmp_path):
     config = Config(data=DataConfig(name="digits"), eval=asked(), train=FLOAT32)
     results = evaluate_model(model, digits, config, tmp_path, device=torch.device("cpu"), world=World(), trained=None)
     first = (digits.test_images_u8[:NUM], digits.test_labels[:NUM])
-    expected = evaluate(model, *first, asked(), device=torch.device("cpu"), subset=Subset())
+    options = {"device": torch.device("cpu"), "class_names": digits.class_names}
+    expected = evaluate(model, *first, asked(), subset=Subset(), **options)
     assert results == expected | {"subset": {"chosen": "first", "of": 599}}
 
 

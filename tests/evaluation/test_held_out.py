@@ -194,7 +194,7 @@ def test_validation_of_other_training_images_is_refused(run_dir, tmp_path, monke
     copy = shutil.copytree(run_dir, tmp_path / "run")
     digits = load_images("digits", "data")
     other = dataclasses.replace(digits, train_labels=np.roll(digits.train_labels, 1))
-    monkeypatch.setattr("fastmagn.evaluation.run.load_data", lambda data: other)
+    monkeypatch.setattr("fastmagn.evaluation.run.load_measured", lambda data, names: other)
     with pytest.raises(InputError, match="got validation; expected test or a folder, as the training images here are"):
         main(["--run", str(copy)])
     assert not (copy / "evaluation.json").exists()

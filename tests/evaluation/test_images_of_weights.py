@@ -12,6 +12,7 @@ from PIL import Image
 from fastmagn.data import load_images
 from fastmagn.errors import InputError
 from fastmagn.evaluate import main
+from fastmagn.evaluation.other_images import image_folders_of, with_image_folders
 from fastmagn.export import main as export
 from fastmagn.machine.files import write_json
 from tests.helpers.photo_folders import enlarged
@@ -124,8 +125,17 @@ def test_entries_stay_until_the_file_is_another(folder, tmp_path, monkeypatch, c
     assert json.loads(out.read_text()).keys() == {"image_folders"}
     assert json.loads(out.read_text())["image_folders"].keys() == {str(other)}
     printed = " ".join(capsys.readouterr().out.split())
-    assert "its other results are of another file of this name. They are left out." in printed
-    assert f"image_folders has numbers of another file of this name: {folder}. They are left out." in printed
+    assert "its other results are of other weights. They are left out." in printed
+    assert f"image_folders has numbers of other weights: {folder}. They are left out." in printed
+
+
+@pytest.mark.parametrize(("first", "second"), [("steps", "weights_sha256"), ("weights_sha256", "steps")])
+def test_a_run_and_a_file_of_weights_are_two_models(first, second, tmp_path, capsys):
+    out, entries = tmp_path / "evaluation.json", {"b": {second: 2}}
+    write_json(out, {first: 1, "clean_accuracy": 0.5, "image_folders": {"a": {first: 1}}})
+    assert image_folders_of(out, (second, 2)) == {}
+    assert with_image_folders(out, entries, (second, 2)) == {"image_folders": entries}
+    assert "its other results are of other weights. They are left out." in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_published_model_by_its_name(folder, tmp_path, monkeypatch):

@@ -14,10 +14,12 @@ from fastmagn import evaluate_robustness
 from fastmagn.config.corruption_sets import ALL_SEVERITIES, CORRUPTION_NAMES, severity_numbers
 from fastmagn.config.eval_schema import EvalConfig
 from fastmagn.config.schema import Config
-from fastmagn.corruptions import CORRUPTIONS, SEVERITIES, available_corruptions, corrupt
+from fastmagn.corruptions import CORRUPTION_SETS, CORRUPTIONS, SEVERITIES, available_corruptions, corrupt
 from fastmagn.corruptions.sets import CIFAR_CBAR
 from fastmagn.data import load_images
 from fastmagn.errors import InputError
+from fastmagn.evaluation import cells, run
+from fastmagn.evaluation import measure as measuring
 from fastmagn.evaluation.corrupt_config import CorruptConfig
 from fastmagn.evaluation.corrupted_set import make_corrupted_set
 from fastmagn.evaluation.corruption_cache import use_cache
@@ -122,6 +124,7 @@ def test_stored_logits_of_some_cells_give_the_same_numbers(tmp_path):
     options = {"device": CPU, "class_names": DIGITS.class_names, "progress": False}
     results = evaluate(model(), IMAGES, LABELS, config, logits_dir=tmp_path / "logits", **options)
     again = summarise_logits(tmp_path / "logits", config)
+    del results["class_accuracy"]["class_names"]
     assert again == {name: results[name] for name in again}
     assert again["severities"] == {"snow": [2, 4], "fog": [2, 4]}
 
@@ -138,7 +141,7 @@ def test_of_a_stored_set_only_what_is_asked_for_is_read(stored, whole):
 
 
 def test_what_a_stored_set_lacks_is_named(tmp_path, stored, capsys):
-    expected = re.escape(f"eval.corruption_set: {stored} does not hold frost; it holds snow, fog, pixelate")
+    expected = re.escape(f"corruption_set: {stored} does not hold frost; it holds snow, fog, pixelate")
     with pytest.raises(InputError, match=f"^{expected}"):
         measure("frost", corrupted_dir=stored)
     assert [*measure("frost+fog", corrupted_dir=stored)["corruption_accuracy"]] == ["fog"]
@@ -150,7 +153,7 @@ def test_what_a_stored_set_lacks_is_named(tmp_path, stored, capsys):
     measured = measure("fog+snow", (2, 4), corrupted_dir=stored)
     assert measured["severities"] == {"fog": [2], "snow": [2, 4]}
     assert "fewer than the chosen severities: fog (2)" in capsys.readouterr().out
-    with pytest.raises(InputError, match=r"^eval\.severities: .* holds none of 4,5 of fog; choose those it holds\.$"):
+    with pytest.raises(InputError, match=r"^severities: .* holds none of 4,5 of fog; choose those it holds\.$"):
         measure("fog", (4, 5), corrupted_dir=stored)
 
 
@@ -208,6 +211,42 @@ def test_a_whole_set_in_the_cache_is_read_for_its_parts(tmp_path, capsys):
         assert results | {"subset": None} == made | {"subset": None}, part
     assert [*tmp_path.iterdir()] == [whole_dir]
     assert "warning" not in capsys.readouterr().out
+
+
+def test_before_a_training_a_set_that_the_cache_holds_is_found(tmp_path, monkeypatch):
+    """What it holds cannot be made here."""
+    fog_dir, _ = cached(tmp_path, "fog")
+    monkeypatch.setattr(run, "available_corruptions", tuple)
+    monkeypatch.setattr(cells, "available_corruptions", tuple)
+    config = Config(eval=EvalConfig(corruption_set="fog", num_images=NUM_IMAGES, cache_dir=tmp_path))
+    run.check_evaluation(DIGITS, config, World())
+    (fog_dir / "manifest.json").rename(fog_dir / "gone")
+    with pytest.raises(InputError, match=r"^eval\.corruption_set: fog cannot be made here"):
+        run.check_evaluation(DIGITS, config, World())
+
+
+@pytest.mark.skipif("frost" not in available_corruptions(), reason="the frost pictures are not installed")
+def test_a_larger_set_of_the_cache_gives_no_advice(tmp_path, capsys):
+    whole_dir, _ = cached(tmp_path, "c18+cbar", "1,2,3,4,5")
+    capsys.readouterr()
+    used, _ = cached(tmp_path, "c18", "5")
+    assert used == whole_dir
+    assert "also holds" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2, 0, 1, 2], [0, 1, 1, 0, 1, 0]])
+def test_alexnets_errors_divide_those_on_all_classes_only(labels, tmp_path, monkeypatch):
+    monkeypatch.setattr(measuring, "IMAGENET_CLASSES", 3)
+    for name in CORRUPTION_SETS["c15"]:
+        for i in np.argsort(labels, kind="stable"):
+            path = tmp_path / name / "1" / "abc"[labels[i]] / f"{i:02}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(IMAGES[i]).save(path)
+    order, config = np.argsort(labels, kind="stable"), EvalConfig(corruption_set="c15", corrupted_dir=tmp_path)
+    options = {"device": CPU, "class_names": tuple("abc"), "progress": False}
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 3))
+    results = evaluate(network, IMAGES[order], np.array(labels)[order], config, **options)
+    assert ("mce_alexnet" in results) == (2 in labels)
 
 
 def test_no_set_is_made_for_some_severities_or_read_of_other_images(tmp_path, capsys):

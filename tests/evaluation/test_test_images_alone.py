@@ -13,17 +13,20 @@ import torch
 
 from fastmagn.config.command_line import parse_config
 from fastmagn.config.schema import DataConfig
-from fastmagn.data import cifar, load_data, load_measured
+from fastmagn.data import cifar, load_data, load_images, load_measured
 from fastmagn.errors import InputError
 from fastmagn.evaluate import main
 from fastmagn.evaluation.corrupt_config import CorruptConfig
 from fastmagn.evaluation.corrupted_set import load_source_images
+from fastmagn.evaluation.ood import _published
 from fastmagn.export import main as export
+from fastmagn.extend import add_dataset
 from fastmagn.machine.files import write_json
 from fastmagn.models import build_model
 from fastmagn.train import main as train
 from tests.data.test_cifar import SMALL, small_files
 from tests.data.test_cifar import write as write_cifar
+from tests.helpers.own_code import forgotten
 from tests.helpers.photo_folders import CLASSES, make_photo_folder
 from tests.helpers.run_folders import MEAN, STD, made_results, write_run
 from tests.helpers.shards import make_shards
@@ -58,6 +61,15 @@ def shards_by_number(root: Path) -> None:
     (root / "classes.txt").unlink()
 
 
+def shards_by_some_numbers(root: Path) -> None:
+    """Two of the classes are named by numbers."""
+    folder = photos(root / "photos", "cat")
+    for split in ("train", "val"):
+        for name, number in (("ape", "1"), ("bee", "2")):
+            (folder / split / name).rename(folder / split / number)
+    make_shards(root, folder, 1, as_json=True)
+
+
 def tables(root: Path) -> None:
     pytest.importorskip("pyarrow", reason="needs the extra hf")
     from tests.helpers.tables import make_tables
@@ -82,6 +94,7 @@ KINDS = {
     "folder": Kind(photos, "train"),
     "webdataset": Kind(lambda root: make_shards(root, photos(root / "photos"), 1), "train-*"),
     "webdataset, names": Kind(lambda root: make_shards(root, photos(root / "photos"), 1, as_json=True), "train-*"),
+    "webdataset, some numbers": Kind(shards_by_some_numbers, "train-*", "cat", ("1", "2", "cat")),
     "webdataset, numbers": Kind(shards_by_number, "train-*", "2", ("0", "1", "2")),
     "hf": Kind(tables, "train"),
     "npz": Kind(arrays, "train.npz", "2", ("0", "1", "2")),
@@ -244,6 +257,30 @@ def test_labels_are_the_models_where_names_say_which(own, model, wanted, labels,
     np.savez(tmp_path / "a.npz", test_images=images, test_labels=np.array([0, 1]), **names)
     found = load_measured(DataConfig(name="npz", dir=tmp_path), model)
     assert (found.class_names, found.test_labels.tolist()) == (wanted, labels)
+
+
+def test_a_line_says_that_classes_are_missing(tmp_path, capsys):
+    np.savez(tmp_path / "a.npz", test_images=np.zeros((2, 32, 32, 3), np.uint8), test_labels=np.array([0, 1]))
+    load_measured(DataConfig(name="npz", dir=tmp_path), ("0", "1", "2"))
+    assert "warning: there are test images of 2 of the model's 3 classes." in capsys.readouterr().out
+
+
+def test_an_own_set_without_training_images_has_its_own_message(tmp_path):
+    with forgotten():
+        add_dataset("mine", lambda folder, download: load_images("npz", folder, download))
+        with pytest.raises(InputError, match=r"^data\.dir: looked for arrays of images in .*, found no"):
+            load_measured(DataConfig(name="mine", dir=tmp_path))
+
+
+def test_images_of_other_classes_need_no_training_images(tmp_path, monkeypatch):
+    monkeypatch.setattr(cifar, "CIFAR10", SMALL["cifar10"])
+    cifar_files(tmp_path / "set")
+    data = DataConfig(name="digits", dir=tmp_path / "set")
+    whole = _published("cifar10", data, 32)
+    for path in (tmp_path / "set" / "cifar-10-batches-py").glob("data_*"):
+        path.unlink()
+    for found, wanted in zip(_published("cifar10", data, 32), whole, strict=True):
+        np.testing.assert_array_equal(found[:], wanted[:])
 
 
 def test_folders_named_by_numbers_are_names(tmp_path):

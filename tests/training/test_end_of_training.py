@@ -119,6 +119,16 @@ def test_an_empty_folder_for_logits_is_not_of_an_earlier_training(is_link, tmp_p
     assert capsys.readouterr().out == ""
 
 
+def test_logits_that_cannot_be_listed_are_of_an_earlier_training(tmp_path, monkeypatch):
+    def fails(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    (tmp_path / "logits").mkdir()
+    monkeypatch.setattr(Path, "iterdir", fails)
+    put_results_aside(tmp_path)
+    assert os.listdir(tmp_path) == ["logits.before"]
+
+
 def test_results_of_another_training_beside_a_checkpoint_are_measured_again(own_copy, monkeypatch, capsys):
     """As earlier versions left them."""
     before = results(own_copy)

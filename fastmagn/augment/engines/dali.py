@@ -192,7 +192,10 @@ def _chain_pipeline(
 
 
 def _start_anew() -> None:
-    """In a forked process, which has none of DALI's threads: to run or to shut down an old pipeline would never end."""
+    """In a forked process, which has none of DALI's threads: to run or to shut down an old pipeline would never end.
+
+    DALI shuts down all at the interpreter's exit. Workers of DataLoader and multiprocessing end without it.
+    """
     global _base_pipeline, _chain_pipeline
     _parents.extend((_base_pipeline, _chain_pipeline))
     _base_pipeline = lru_cache(_PIPELINES_KEPT)(_base_pipeline.__wrapped__)
