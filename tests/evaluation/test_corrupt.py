@@ -265,7 +265,7 @@ def test_a_set_of_other_images_is_refused(made, copy, digits, capsys):
         (["--out", "c", "--dataset", "digits", "--image_size", "64"], "image_size: got 64; expected none: digits has"),
         (
             ["--out", "c", "--dataset", "digits", "--corruption_set", "c12"],
-            r"corruption_set: got 'c12'; expected one of c15, c18, c19, cbar, or a corruption such as fog, or several of",
+            r"corruption_set: got 'c12'; expected one of c15, c18, c19, cbar, or a corruption such as fog, or sev",
         ),
         (["--out", "c", "--dataset", "digits", "--severity", "3"], "--severity: is not an option of python -m"),
         (
