@@ -202,7 +202,8 @@ def _stored(names: tuple[str, ...], held: Collection[str], config: EvalConfig) -
         warn(f"{folder} holds none of {chosen}'s corruptions; all that it holds are measured: {some(held, shown=20)}.")
         return tuple(held)
     cbar = [name for name in held if name in CIFAR_CBAR + IMAGENET_CBAR and name not in names]
-    if cbar and (config.cache_dir is None or folder.parent != config.cache_dir):
+    is_cache = folder is not None and folder.parent == config.cache_dir
+    if cbar and not is_cache:
         warn(f"{folder} also holds {some(cbar)}; --eval.corruption_set {chosen}+cbar measures them.")
     own = tuple(name for name in held if name not in CORRUPTIONS)
     return _present(names, held, f"{folder} does not hold them.") + own
