@@ -87,7 +87,7 @@ def _find(name: str, config: Config, image_set: ImageSet) -> Images | LazyImages
 def _published(name: str, data: DataConfig, size: int) -> tuple[Images, np.ndarray]:
     """The test images of a published set and their labels; images of any size are cut to `size` px."""
     if name not in ENCODED:
-        image_set = load_test(DataConfig(name=name, dir=data.dir, download=data.download))
+        image_set = load_test(DataConfig(name=name, dir=Path(data.dir), download=data.download))
         return image_set.test_images_u8, image_set.test_labels
     shorter_side = resize_px(data) if data.name in ENCODED else size
     config = DataConfig(name=name, dir=data.dir, image_size=size, eval_resize_px=shorter_side)
