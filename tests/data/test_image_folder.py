@@ -138,7 +138,10 @@ def test_evaluation_of_files_equals_that_of_the_array(photo_folder, monkeypatch)
     names = ("fog", "contrast")
     monkeypatch.setattr(evaluation_cells, "available_corruptions", lambda: names)
     monkeypatch.setattr(evaluation_cells, "set_members", lambda *_: names)
-    monkeypatch.setattr(evaluation, "summarise", lambda clean, corrupt, *_: {"clean": clean, "corrupt": corrupt})
+    by_class = {"class_accuracy": {"num_images": []}}
+    monkeypatch.setattr(
+        evaluation, "summarise", lambda clean, corrupt, *_: {"clean": clean, "corrupt": corrupt} | by_class
+    )
     results = []
     for images in (np.asarray(image_set.test_images_u8), image_set.test_images_u8):
         asked = EvalConfig(corruption_set="c15", batch_size=4)
