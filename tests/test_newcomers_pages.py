@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 from torch.distributed.run import get_args_parser
 
@@ -139,7 +140,7 @@ def test_code_of_your_own_loop():
 def test_measuring_a_run_again(own_run, here, capsys):
     """In the page's order: one command reads what another has stored. What torchrun starts is run without it."""
     call(["fastmagn.corrupt", "--dataset", "digits", "--num_images", "8", "--out", "set"], capsys)
-    assert len(OF_RUNS) == 5
+    assert len(OF_RUNS) == 6
     for command in OF_RUNS:
         words = shlex.split(command.replace("RUN", "run").replace("SET", "set"))
         module = words[words.index("-m") + 1 :]
@@ -171,19 +172,21 @@ def test_measuring_on_photographs(here, capsys):
         "w.pth",
     ]
     call(["fastmagn.train", *tuned, *SHORT, *small, "--train.batch_size", "4", "--run_dir", "run"], capsys)
-    places = {"RUN": "run", "IMAGENET_C": "set", "RENDITIONS": "others"}
+    torch.save(torchvision.models.resnet50(num_classes=3).state_dict(), here / "resnet50.pth")
+    places = {"RUN": "run", "IMAGENET_C": "set", "RENDITIONS": "others", "IMAGENET": "photos"}
+    places["FILE"] = "run/checkpoints/last.pt"
     shown = ""
     for command in PHOTOGRAPHS:
         words = [places.get(word, word) for word in shlex.split(command)[2:]]
         every = [] if "--images" in words else ["--eval.num_images", "0"]  # of a folder all are measured
         shown += call([*words, "--device", "cpu", *every], capsys).stdout
-    assert "among these 2 classes" in shown
+    assert shown.count("among these 2 classes") == 3
 
 
 @pytest.mark.data
 def test_measuring_published_weights(data_dir, here, capsys):
     torch.save(trained_like(AugmixWideResNet()).state_dict(), "augmix.pth")
-    (command,) = (command for command in commands(MEASURE) if "--weights" in command)
+    (command,) = (command for command in commands(MEASURE) if "augmix.pth" in command)
     assert "clean accuracy" in run_here(command, {"DIR": str(data_dir)}, capsys)
     assert (here / "augmix.evaluation.json").exists()
 
