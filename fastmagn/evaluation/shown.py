@@ -101,12 +101,12 @@ def _print_classes(classes: Mapping[str, Any], parts: Mapping[str, str]) -> None
     """
     counts = [count for count in classes["num_images"] if count]
     lowest = "lowest " if len(counts) > NUM_LOWEST else ""
-    shown = [f"{title} {_lowest(classes, part)}" for part, title in parts.items()]
-    console.print(f"{lowest}accuracy by class: {'; '.join(shown)}", soft_wrap=True)
+    for part, title in parts.items():
+        console.print(f"{lowest}accuracy by class, {title}: {_lowest(classes, part)}")
     if counts and max(counts) > UNEVEN * min(counts):
         balanced = classes["balanced_accuracy"]
         shown = [f"{title} {percent(balanced[part])} %" for part, title in parts.items()]
-        console.print(f"balanced accuracy: {', '.join(shown)}", soft_wrap=True)
+        console.print(f"balanced accuracy: {', '.join(shown)}")
 
 
 def _lowest(classes: Mapping[str, Any], part: str) -> str:

@@ -200,7 +200,7 @@ def test_the_command_measures_a_run_again(run_dir, capsys):
     printed = capsys.readouterr().out
     assert "clean accuracy" in printed
     assert "c18" in printed
-    assert "\nlowest accuracy by class: clean " in printed
+    assert "\nlowest accuracy by class, clean: " in printed
 
 
 def test_the_command_takes_other_settings_and_another_file(run_dir, tmp_path):

@@ -108,7 +108,7 @@ def test_measures_equal_plain_loops(run_dir, folder, classes, tmp_path, capsys):
         assert rights == pytest.approx([round(right) for right in rights], abs=1e-9)
         assert sum(rights) / 48 == pytest.approx(accuracy, abs=1e-9)
         assert of_class["balanced_accuracy"][name] == pytest.approx(sum(of_class[name]) / 3)
-    assert "accuracy by class: among these " in printed
+    assert "accuracy by class, among these: " in printed
 
 
 def test_entries_are_added_to_the_results(run_dir, folder, classes, tmp_path):
