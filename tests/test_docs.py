@@ -144,7 +144,14 @@ def own_images(root: Path) -> dict[str, Path]:
     arrays = {f"{split}_images": np.zeros((count, 28, 28, 3), np.uint8) for split, count in splits.items()}
     labels = {f"{split}_labels": np.arange(n)[:, None] % 4 for split, n in splits.items()}
     np.savez(root / "pathmnist.npz", **arrays, **labels)
-    return places | {"pathmnist": root}
+    tiny = root / "tiny-imagenet-200"
+    for i in range(12):
+        (tiny / "train" / f"n{i % 3}" / "images").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 64), (i, i, i)).save(tiny / "train" / f"n{i % 3}" / "images" / f"{i}.JPEG")
+    shutil.copytree(tiny / "train" / "n0" / "images", tiny / "val" / "images")
+    listed = [f"{i}.JPEG\tn{i % 3}\t0\t0\t9\t9" for i in range(0, 12, 3)]
+    (tiny / "val" / "val_annotations.txt").write_text("\n".join(listed))
+    return places | {"pathmnist": root, "resize_px 64": tiny}
 
 
 @pytest.mark.slow
