@@ -65,7 +65,7 @@ def test_all_files_are_flushed_before_they_get_their_name(tmp_path, monkeypatch)
 class WorldOfThreads(World):
     """Two processes, which are threads of this one."""
 
-    barrier = threading.Barrier(2, timeout=60)
+    barrier = threading.Barrier(2, timeout=300)
     given: ClassVar[list] = [None, None]
 
     def gather(self, value):
